@@ -1,0 +1,75 @@
+"""What differs between two definitions, by node and field."""
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from beam_ray.define.fingerprint import flatten
+from beam_ray.define.workflow import Workflow
+
+CRITERIA_FIELDS = ("evaluate", "judge")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field that differs. *node* is empty for the workflow's own fields."""
+
+    node: str
+    field: str
+    """Dotted, within the node; empty when the whole node was added or removed."""
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        if not self.field:
+            return f"{self.node} was {'added' if self.before is None else 'removed'}"
+        return f"{self.node + '.' if self.node else ''}{self.field}"
+
+    @property
+    def text_diff(self) -> str:
+        """The change as a unified diff where a text has lines, or as before -> after."""
+        before, after = _lines(self.before), _lines(self.after)
+        if len(before) + len(after) <= 2:
+            return f"{_short(self.before)} -> {_short(self.after)}"
+        return "\n".join(list(difflib.unified_diff(before, after, lineterm="", n=2))[2:])
+
+
+def changes(before: Workflow, after: Workflow) -> list[Change]:
+    """Every difference that can matter, in the order of the newer definition."""
+    old, new = before.identity(), after.identity()
+    old_nodes, new_nodes = old.pop("nodes"), new.pop("nodes")
+    found = _fields("", old, new)
+    for name in [*new_nodes, *(name for name in old_nodes if name not in new_nodes)]:
+        if name not in old_nodes:
+            found.append(Change(name, "", None, new_nodes[name]))
+        elif name not in new_nodes:
+            found.append(Change(name, "", old_nodes[name], None))
+        else:
+            found += _fields(name, old_nodes[name], new_nodes[name])
+    return found
+
+
+def _fields(node: str, old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+    before, after = _leaves(old), _leaves(new)
+    return [Change(node, path, before.get(path), after.get(path)) for path in dict.fromkeys([*after, *before]) if before.get(path) != after.get(path)]
+
+
+def _leaves(value: dict[str, Any]) -> dict[str, Any]:
+    leaves = flatten(value)
+    # an absent part and one with only empty fields are the same thing
+    return {path: leaf for path, leaf in leaves.items() if leaf not in (None, [], {}, "")}
+
+
+def _lines(value: Any) -> list[str]:
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "content" in value[0]:
+        return [line for turn in value for line in [f"{turn['role']}:", *str(turn["content"]).splitlines()]]
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "text" in value[0]:
+        return [f"{entry['id']}: {entry['text']} (weight {entry['weight']:g})" for entry in value]
+    if isinstance(value, str):
+        return value.splitlines()
+    return [_short(value)]
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 100 else f"{text[:97]}…"

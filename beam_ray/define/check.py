@@ -1,0 +1,276 @@
+"""
+What the words of a workflow mean, checked before the first token is spent.
+
+Small functions, one rule each; every rule runs and every problem is reported.
+Errors refuse the workflow; warnings are advice.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+from beam_ray.address import NODE_NAME
+from beam_ray.define.load import Source, did_you_mean
+from beam_ray.define.returns import type_schema
+from beam_ray.define.template import TemplateFault, Use, uses
+from beam_ray.define.workflow import Node, Workflow
+from beam_ray.errors import BadDefinition, Problem, Unusable
+
+GIVEN = ("task_query", "variables", "attachments")
+"""What every template may use beside the inputs and the nodes upstream."""
+
+RESERVED = (*GIVEN, "expected", "output", "true", "false", "none", "not", "and", "or", "in", "is", "if", "else", "loop", "self", "range")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool's function as found in its source file, without running it."""
+
+    file: Path
+    version: str
+    """The digest of the source file."""
+    parameters: tuple[str, ...] | None
+    """None when the function takes any keyword."""
+    required: tuple[str, ...]
+    is_async: bool
+
+
+def check(workflow: Workflow, source: Source | None = None, *, folders: Iterable[Path] = ()) -> list[Problem]:
+    """
+    The warnings for *workflow*; *folders* are where its tools may be imported from.
+
+    Raises:
+        BadDefinition: with every error found, in file order.
+    """
+    source = source or Source(workflow.name)
+    problems = list(_names(workflow, source)) + list(_graph(workflow, source))
+    if not problems:
+        # the rules below follow the graph, so they need one
+        problems += [*_inputs(workflow, source), *_templates(workflow, source), *_criteria(workflow, source)]
+        problems += [*_switches(workflow, source), *_tools(workflow, source, tuple(folders))]
+    if problems:
+        raise BadDefinition(problems=problems)
+    return list(_advice(workflow, source))
+
+
+def _names(workflow: Workflow, source: Source) -> Iterator[Problem]:
+    for name in workflow.nodes:
+        at = ("nodes", name)
+        if not NODE_NAME.fullmatch(name):
+            yield source.problem(at, f"the node name {name!r} must be a lower-case letter, then letters, digits or _ (64 at most)")
+        elif name in RESERVED or name in workflow.inputs:
+            yield source.problem(at, f"the node name {name!r} already means something in templates; choose another")
+    for name in workflow.inputs:
+        if not str(name).isidentifier() or name in ("variables", "attachments", "expected"):
+            yield source.problem(("inputs", name), f"the input name {name!r} cannot be used in templates; choose another")
+
+
+def _graph(workflow: Workflow, source: Source) -> Iterator[Problem]:
+    broken = False
+    for name, node in workflow.nodes.items():
+        for parent in node.after:
+            if parent == name:
+                broken = True
+                yield source.problem(("nodes", name, "after"), f"node {name!r} waits for itself")
+            elif parent not in workflow.nodes:
+                broken = True
+                yield source.problem(("nodes", name, "after"), f"node {name!r} comes after {parent!r}, which is not a node", f"nodes here: {', '.join(workflow.nodes)}", *did_you_mean(parent, workflow.nodes))
+        if len(set(node.after)) < len(node.after):
+            yield source.problem(("nodes", name, "after"), f"node {name!r} names a predecessor twice")
+    if not broken:
+        loop = _cycle(workflow)
+        if loop:
+            yield source.problem(("nodes", loop[0], "after"), f"the nodes wait for each other: {' -> '.join([*loop, loop[0]])}", "take one of these 'after' away")
+
+
+def _cycle(workflow: Workflow) -> list[str]:
+    try:
+        TopologicalSorter({name: node.after for name, node in workflow.nodes.items()}).prepare()
+    except CycleError as error:
+        # the sorter tells the loop with its first node again at the end
+        return list(error.args[1][:-1])
+    return []
+
+
+def _inputs(workflow: Workflow, source: Source) -> Iterator[Problem]:
+    for name, written in workflow.inputs.items():
+        try:
+            type_schema(written, str(name))
+        except ValueError as error:
+            yield source.problem(("inputs", name), str(error))
+
+
+def _templates(workflow: Workflow, source: Source) -> Iterator[Problem]:
+    for name, node in workflow.nodes.items():
+        at = ("nodes", name)
+        upstream = workflow.upstream[name]
+        if node.llm:
+            for turn in node.llm.prompt:
+                place = Source(turn.file) if turn.file else source
+                base = 0 if turn.file else source.places.get((*at, "llm", "prompt"), (1, 1))[0] - 1
+                try:
+                    found = uses(turn.content)
+                except TemplateFault as fault:
+                    yield _in_prompt(place, at, turn.file, base, fault.line, f"the prompt is not a template: {fault}")
+                    continue
+                for use in found:
+                    for text, notes in _unknown(workflow, name, use, upstream, prompt=True):
+                        yield _in_prompt(place, at, turn.file, base, use.line, text, *notes)
+        for key, text in _texts(node.arguments, ()):
+            yield from _expression(workflow, source, name, (*at, "with", *key), text, upstream, template=True)
+        if node.when is not None:
+            yield from _expression(workflow, source, name, (*at, "when"), node.when, upstream)
+
+
+def _in_prompt(place: Source, at: tuple[str, ...], file: str, base: int, line: int, text: str, *notes: str) -> Problem:
+    if file:
+        return Problem(file, line, 0, text, notes)
+    known = place.places.get((*at, "llm", "prompt"), (1, 1))
+    return Problem(place.file, max(known[0], base + line), known[1], text, notes)
+
+
+def _texts(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, (*path, index))
+
+
+def _expression(workflow: Workflow, source: Source, node: str, at: tuple[str | int, ...], text: str, known: Iterable[str], *, template: bool = False, expected: bool = False) -> Iterator[Problem]:
+    try:
+        found = uses(text, expression=not template)
+    except TemplateFault as fault:
+        yield source.problem(at, f"{text!r} is not {'a template' if template else 'an expression'}: {fault}")
+        return
+    for use in found:
+        for problem, notes in _unknown(workflow, node, use, known, prompt=not expected):
+            yield source.problem(at, problem, *notes)
+
+
+def _unknown(workflow: Workflow, node: str, use: Use, known: Iterable[str], *, prompt: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
+    available = [*workflow.inputs, *(name for name in GIVEN if name not in workflow.inputs), *sorted(known)]
+    if not prompt:
+        available.append("expected")
+    if use.root == "expected" and prompt:
+        yield f"node {node!r} asks for 'expected', the answer that only criteria may see", ()
+    elif use.root not in available:
+        what = "which does not come before it; add it to 'after'" if use.root in workflow.nodes else "which nothing upstream produces"
+        yield f"node {node!r} asks for {use.root!r}, {what}", (f"available here: {', '.join(available)}", *did_you_mean(use.root, available))
+    elif use.field and use.root in workflow.nodes:
+        fields = workflow.nodes[use.root].fields
+        if fields is not None and use.field not in fields:
+            yield f"node {node!r} asks for '{use.root}.{use.field}', which {use.root!r} does not return", (f"it returns: {', '.join(fields)}", *did_you_mean(use.field, fields))
+
+
+def _criteria(workflow: Workflow, source: Source) -> Iterator[Problem]:
+    for name, node in workflow.nodes.items():
+        if node.evaluate is None:
+            continue
+        at = ("nodes", name, "evaluate", "criteria")
+        known = workflow.upstream[name] | {name}
+        for criterion in node.evaluate.criteria:
+            if criterion.kind == "check":
+                yield from _expression(workflow, source, name, at, criterion.want, known, expected=True)
+            if criterion.kind == "equals" and isinstance(criterion.want, str):
+                yield from _expression(workflow, source, name, at, criterion.want, known, expected=True)
+            root = criterion.field.split(".")[0]
+            if root and node.fields is not None and root not in node.fields:
+                yield source.problem(at, f"a criterion of {name!r} looks at {criterion.field!r}, which it does not return", f"it returns: {', '.join(node.fields)}", *did_you_mean(root, node.fields))
+        if workflow.judge_of(name) is None and any(criterion.kind == "plain" for criterion in node.evaluate.criteria):
+            yield source.problem(at, f"node {name!r} has a plain-language criterion and no model to judge it", "name one with 'judge' here or at the top")
+
+
+def _switches(workflow: Workflow, source: Source) -> Iterator[Problem]:
+    for name, node in workflow.nodes.items():
+        at = ("nodes", name)
+        if node.route is not None and node.when is None:
+            yield source.problem((*at, "route"), f"node {name!r} has a route and no 'when' that decides it")
+        if node.when is not None and not node.after:
+            yield source.problem((*at, "when"), f"node {name!r} has a condition and comes after nothing; add 'after'")
+        if node.auto_rerun and node.evaluate is None:
+            yield source.problem((*at, "auto_rerun"), f"node {name!r} has auto_rerun and no criteria, so no score could trigger it")
+        if node.effects != "none" and node.llm:
+            yield source.problem((*at, "effects"), f"node {name!r} asks a model, which has no effects; 'effects' is for tools")
+        if node.arguments and node.llm:
+            yield source.problem((*at, "with"), f"node {name!r} asks a model; 'with' is for tools, write the values into the prompt")
+        if node.llm and workflow.model_of(name) is None:
+            yield source.problem((*at, "llm"), f"node {name!r} names no model, and neither does the workflow", "add 'model: NAME' with a name from the models file")
+
+
+def find_tool(workflow: Workflow, tool: str, folders: Iterable[Path]) -> Tool:
+    """
+    The function that *tool* names, read from its source and not run.
+
+    Raises:
+        Unusable: no allowed folder has such a module, or the module no such function.
+    """
+    module, function = tool.split(":")
+    looked = list(folders)
+    for folder in looked:
+        base = folder / Path(*module.split("."))
+        for file in (base.with_suffix(".py"), base / "__init__.py"):
+            if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
+                return _read_tool(file, function, tool)
+    shown = ", ".join(str(folder) for folder in looked) or "no folder"
+    raise Unusable(f"the tool {tool!r} is not there\n  looked for {module.replace('.', '/')}.py in {shown}\n  BEAM_RAY_TOOLS names further folders")
+
+
+def _read_tool(file: Path, function: str, tool: str) -> Tool:
+    text = file.read_bytes()
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        raise Unusable(f"the tool {tool!r}: {file.name} is not valid Python ({error})") from None
+    names = {entry.name: entry for entry in tree.body if isinstance(entry, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    if function not in names:
+        raise Unusable("\n  ".join([f"the tool {tool!r}: {file.name} has no function {function!r}", *did_you_mean(function, names)]))
+    arguments = names[function].args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = [argument.arg for argument in positional[: len(positional) - len(arguments.defaults)]]
+    required += [argument.arg for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is None]
+    every = None if arguments.kwarg else tuple(argument.arg for argument in [*positional, *arguments.kwonlyargs])
+    version = hashlib.sha256(text).hexdigest()[:32]
+    return Tool(file, version, every, tuple(required), isinstance(names[function], ast.AsyncFunctionDef))
+
+
+def _tools(workflow: Workflow, source: Source, folders: tuple[Path, ...]) -> Iterator[Problem]:
+    for name, node in workflow.nodes.items():
+        rules = [] if node.evaluate is None else [criterion.want for criterion in node.evaluate.criteria if criterion.kind == "python"]
+        for path, reference in [(("evaluate", "criteria"), rule) for rule in rules] + ([(("tool",), node.tool)] if node.tool else []):
+            try:
+                tool = find_tool(workflow, reference, folders)
+            except Unusable as error:
+                yield source.problem(("nodes", name, *path), str(error))
+                continue
+            if reference != node.tool:
+                continue
+            if tool.parameters is not None:
+                for argument in node.arguments:
+                    if argument not in tool.parameters:
+                        yield source.problem(("nodes", name, "with", argument), f"the tool {reference!r} takes no {argument!r}", f"it takes: {', '.join(tool.parameters) or 'nothing'}", *did_you_mean(argument, tool.parameters))
+            missing = [parameter for parameter in tool.required if parameter not in node.arguments]
+            if missing:
+                yield source.problem(("nodes", name, "tool"), f"the tool {reference!r} needs {', '.join(map(repr, missing))} in 'with'")
+
+
+def _advice(workflow: Workflow, source: Source) -> Iterator[Problem]:
+    last = {name for name in workflow.nodes if not workflow.downstream(name)}
+    for name, node in workflow.nodes.items():
+        if node.auto_rerun is None:
+            continue
+        at = ("nodes", name, "auto_rerun")
+        if node.tool:
+            yield source.problem(at, f"warning: node {name!r} is a tool: the same input gives the same result, so auto_rerun rarely helps")
+        if name in last:
+            yield source.problem(at, f"warning: node {name!r} gives the final output: a person's review may serve better than auto_rerun", "on_exhausted: review flags it for one")
+        if node.evaluate and not any(criterion.kind == "plain" for criterion in node.evaluate.criteria):
+            yield source.problem(at, f"warning: node {name!r} has no criterion that a model judges: check that its rules can change from attempt to attempt")
+        if node.evaluate and any(criterion.kind == "equals" and "expected" in str(criterion.want) for criterion in node.evaluate.criteria):
+            yield source.problem(at, f"warning: node {name!r} is rerun against the expected answer, which production does not have")

@@ -1,0 +1,156 @@
+"""
+A criterion: one thing that must hold of a node's output.
+
+A bare text is put to a judge model. A mapping is a rule and asks no model:
+
+    - The vendor is a company name, not a person.
+    - check: extract.amount > 0
+    - equals: {vendor: expected.vendor, total: expected.total}
+      weight: 2
+      ignore: [case, space]
+    - one_of: {kind: [order, invoice]}
+    - matches: {po_number: "^PO-[0-9]{5}$"}
+    - range: {amount: [0, 100000]}
+    - schema: {type: object}
+    - python: tools.rules:plausible
+
+A rule over several fields becomes one criterion per field, which share its weight, so
+that errors can be counted by field.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import re2
+from pydantic import BaseModel, ConfigDict
+
+from beam_ray.define.returns import limited
+
+Kind = Literal["plain", "check", "equals", "one_of", "matches", "range", "schema", "python"]
+RULES = tuple(kind for kind in get_args(Kind) if kind != "plain")
+BY_FIELD = ("equals", "one_of", "matches", "range")
+IGNORABLE = ("case", "space", "punctuation")
+
+
+class Criterion(BaseModel):
+    """One thing that must hold; what *want* means depends on *kind*."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    id: str
+    """Names it within its node, in every table and report."""
+    kind: Kind
+    text: str
+    """What people, and the judge, read."""
+    weight: float = 1.0
+    field: str = ""
+    """The field of the output that the rule looks at."""
+    want: Any = None
+    """equals: an expression, or a literal in a list of one; one_of: the list; matches: a pattern; range: [low, high]."""
+    ignore: tuple[str, ...] = ()
+
+
+def expand(written: Any) -> list[Criterion]:
+    """
+    The criteria that one entry of a ``criteria`` list stands for.
+
+    Raises:
+        ValueError: the entry is not understood.
+    """
+    if isinstance(written, str):
+        if not written.strip():
+            raise ValueError("an empty criterion")
+        return [Criterion(id=slug(written), kind="plain", text=written.strip())]
+    if not isinstance(written, Mapping):
+        raise ValueError("a criterion is a text or a rule such as 'check: extract.amount > 0'")
+    if "kind" in written:
+        return [Criterion.model_validate(dict(written))]
+    rest = dict(written)
+    weight, name, ignore, text = rest.pop("weight", 1.0), rest.pop("id", ""), rest.pop("ignore", []), rest.pop("text", "")
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < 1e6:
+        raise ValueError(f"the weight must be a number above 0, not {weight!r}")
+    ignore = [ignore] if isinstance(ignore, str) else ignore
+    if not isinstance(ignore, list) or not set(map(str, ignore)) <= set(IGNORABLE):
+        raise ValueError(f"'ignore' takes {', '.join(IGNORABLE)}, not {ignore!r}")
+    if name and not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,79}", name)):
+        raise ValueError(f"the id {name!r} must be 1 to 80 letters, digits, spaces or . _ -")
+    if not rest and text:
+        return [Criterion(id=str(name or slug(text)), kind="plain", text=str(text).strip(), weight=weight)]
+    if len(rest) != 1 or next(iter(rest)) not in RULES:
+        raise ValueError(f"a rule has exactly one of {', '.join(RULES)}; here: {', '.join(map(repr, rest)) or 'none'}")
+    [(kind, spec)] = rest.items()
+    if kind not in BY_FIELD:
+        return [_whole(kind, spec, weight, str(name), str(text))]
+    if not isinstance(spec, Mapping) or not spec:
+        raise ValueError(f"{kind!r} wants a mapping from field to what it must be")
+    return [
+        Criterion(
+            id=(f"{name} {field}" if len(spec) > 1 else str(name)) if name else str(field),
+            kind=kind,
+            text=str(text) or _phrase(kind, str(field), want),
+            weight=weight / len(spec),
+            field=str(field),
+            want=_checked(kind, want),
+            ignore=tuple(map(str, ignore)),
+        )
+        for field, want in spec.items()
+    ]
+
+
+def numbered(criteria: list[Criterion]) -> list[Criterion]:
+    """The same criteria with ids made unique."""
+    seen: dict[str, int] = {}
+    result = []
+    for criterion in criteria:
+        count = seen[criterion.id] = seen.get(criterion.id, 0) + 1
+        result.append(criterion if count == 1 else criterion.model_copy(update={"id": f"{criterion.id}_{count}"}))
+    return result
+
+
+def slug(text: str, length: int = 48) -> str:
+    """A short name made of the words of *text*."""
+    words = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    return words[:length].rstrip("_") or "criterion"
+
+
+def _whole(kind: Kind, spec: Any, weight: float, name: str, text: str) -> Criterion:
+    if kind == "schema":
+        if not isinstance(spec, Mapping):
+            raise ValueError("'schema' wants a JSON schema")
+        return Criterion(id=name or "schema", kind=kind, text=text or "The output fits the schema.", weight=weight, want=limited(spec))
+    if not isinstance(spec, str) or not spec.strip():
+        raise ValueError(f"{kind!r} wants {'an expression' if kind == 'check' else 'a function as module:function'}")
+    if kind == "python" and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", spec.strip()):
+        raise ValueError(f"{spec!r} is not of the form module:function")
+    return Criterion(id=name or slug(spec), kind=kind, text=text or spec.strip(), weight=weight, want=spec.strip())
+
+
+def _checked(kind: Kind, want: Any) -> Any:
+    if kind == "one_of" and not (isinstance(want, list) and want):
+        raise ValueError("'one_of' wants a list of values for each field")
+    if kind == "matches":
+        if not isinstance(want, str):
+            raise ValueError("'matches' wants a pattern for each field")
+        try:
+            re2.compile(want)
+        except re2.error as error:
+            raise ValueError(f"the pattern {want!r} is not a regular expression (RE2): {error}") from None
+    if kind == "range":
+        numbers = isinstance(want, list) and len(want) == 2 and all(isinstance(end, (int, float)) or end is None for end in want)
+        if not numbers or (None not in want and want[0] > want[1]):
+            raise ValueError("'range' wants [low, high] for each field; null leaves an end open")
+    if kind == "equals" and not isinstance(want, str):
+        return want if isinstance(want, list) and len(want) == 1 else [want]
+    return want
+
+
+def _phrase(kind: Kind, field: str, want: Any) -> str:
+    if kind == "equals":
+        return f"{field} equals {want}"
+    if kind == "one_of":
+        return f"{field} is one of {', '.join(map(str, want)) if isinstance(want, list) else want}"
+    if kind == "matches":
+        return f"{field} matches {want}"
+    low, high = want if isinstance(want, list) and len(want) == 2 else (None, None)
+    return f"{field} lies between {'-∞' if low is None else low} and {'∞' if high is None else high}"

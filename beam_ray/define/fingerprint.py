@@ -1,0 +1,68 @@
+"""
+Identity: when are two things the same thing?
+
+A digest is taken over a tagged list, the kind first, so that two kinds of thing can
+never collide, and over canonical JSON, so that key order and layout do not matter.
+Tests pin literal digests: a careless edit here would silently empty every store.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+JSON = Any
+"""A value that JSON can hold."""
+
+
+def canonical(value: JSON) -> str:
+    """*value* as JSON text: keys sorted, no white space, 1.0 written as 1."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(tag: str, *parts: JSON) -> str:
+    """32 hexadecimal characters that identify *parts* as a thing of kind *tag*."""
+    text = canonical([tag, *parts])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def flatten(value: JSON, path: str = "") -> dict[str, JSON]:
+    """The leaves of a nested mapping by dotted path; lists are leaves."""
+    if not isinstance(value, Mapping):
+        return {path: value}
+    leaves: dict[str, JSON] = {}
+    for key, inner in value.items():
+        leaves |= flatten(inner, f"{path}.{key}" if path else str(key))
+    return leaves
+
+
+def strict_json(text: str) -> JSON:
+    """
+    The value of JSON *text*, without what Python's reader lets through: NaN, infinities and repeated keys.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+
+
+def _no_constant(word: str) -> JSON:
+    raise ValueError(f"{word} is not a JSON value")
+
+
+def _no_repeats(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return result
+
+
+def _plain(value: JSON) -> JSON:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
