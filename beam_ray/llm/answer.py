@@ -1,0 +1,84 @@
+"""A model's words as the output that a node returns, or the exact place where they are not."""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jsonschema
+import re2
+from jsonschema.protocols import Validator
+from referencing import Registry
+
+from beam_ray.define.fingerprint import canonical, strict_json
+from beam_ray.errors import BadAnswer
+
+MAX_TEXT = 1_000_000
+"""Characters of a text that a pattern is tried on."""
+
+MAX_ANSWER = 4_000_000
+"""Characters of an answer that are read."""
+
+
+def parse_answer(text: str, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """
+    A model's answer as the output that the schema describes; without one, ``{text: …}``.
+
+    Raises:
+        BadAnswer: it is empty, too long, not JSON, or does not fit.
+    """
+    if not text.strip():
+        raise BadAnswer("the answer is empty")
+    if len(text) > MAX_ANSWER:
+        raise BadAnswer(f"the answer has {len(text):,} characters; at most {MAX_ANSWER:,} are read", raw=text[:10_000])
+    if schema is None:
+        return {"text": text}
+    body = text.strip()
+    if body.startswith("```"):
+        body = body.strip("`").removeprefix("json").strip()
+    try:
+        value = strict_json(body)
+    except json.JSONDecodeError as error:
+        raise BadAnswer(f"not JSON: {error.msg} at character {error.pos}", raw=text[:10_000]) from None
+    except (ValueError, RecursionError) as error:
+        raise BadAnswer(f"not JSON: {error}", raw=text[:10_000]) from None
+    if not isinstance(value, dict):
+        raise BadAnswer(f"not an object but {type(value).__name__}", raw=text[:10_000])
+    fault = first_fault(value, schema)
+    if fault:
+        raise BadAnswer(f"does not fit what the node returns: {fault}", raw=text[:10_000])
+    return value
+
+
+def first_fault(value: Any, schema: Mapping[str, Any]) -> str | None:
+    """Where and how *value* departs from *schema*, or None when it fits."""
+    validator = _validator(canonical(schema))
+    try:
+        error = next(validator.iter_errors(value), None)
+    except RecursionError:
+        return "nested too deep to be checked"
+    if error is None:
+        return None
+    place = "/" + "/".join(str(part) for part in error.absolute_path)
+    return f"{place}: {str(error.message)[:200]}"
+
+
+@lru_cache(maxsize=1024)
+def pattern(source: str) -> Any:
+    """*source* compiled by RE2, which takes linear time on any text."""
+    return re2.compile(source)
+
+
+def _pattern_keyword(validator: Validator, source: str, instance: Any, schema: Any) -> Any:
+    if isinstance(instance, str) and not pattern(source).search(instance[:MAX_TEXT]):
+        yield jsonschema.ValidationError(f"{instance[:80]!r} does not match {source!r}")
+
+
+# Python's own patterns can take forever on a text made for it; RE2's cannot
+_Linear = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern_keyword})
+
+
+@lru_cache(maxsize=1024)
+def _validator(schema: str) -> Validator:
+    # an empty registry: a schema may not make us fetch another one
+    return _Linear(json.loads(schema), registry=Registry())

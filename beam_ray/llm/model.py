@@ -1,0 +1,190 @@
+"""
+A model behind an OpenAI-compatible endpoint: the only importer of openai.
+
+Our tries are the only ones: the client's own are off, so that a limiter sees every 429 and
+every call that may be billed is counted.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx2
+import openai
+import stamina
+
+from beam_ray.errors import ModelUnavailable, Stopped, Unusable
+from beam_ray.llm.settings import ModelSettings
+from beam_ray.llm.usage import Answer, Free, Permits, Price, Request, Usage
+
+MAX_RETRY_AFTER_S = 120.0
+"""An endpoint that asks for a longer pause is asked again after this one."""
+
+_NOT_STRICT = ("maxLength", "minLength", "maxItems", "minItems", "default", "examples")
+
+
+class OpenAIModel:
+    """Answers through ``/chat/completions``."""
+
+    def __init__(self, settings: ModelSettings, permits: Permits | None = None, *, transport: httpx2.AsyncBaseTransport | None = None):
+        self.settings = settings
+        self.permits = permits or Free()
+        prices = settings.usd_per_million
+        self.price = Price(prices.input, prices.output) if prices else None
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30)
+        self._http = httpx2.AsyncClient(limits=limits, transport=transport, timeout=None)
+        self._client = openai.AsyncOpenAI(base_url=settings.url, api_key=settings.secret, max_retries=0, http_client=self._http)
+
+    async def ask(self, request: Request, usage: Usage) -> Answer:
+        """The answer, after as many tries as the settings allow."""
+        arguments = self._arguments(request)
+        estimate = sum(len(str(message.get("content", ""))) for message in request.messages) // 4 + request.max_tokens
+        try:
+            async for attempt in stamina.retry_context(on=self._pause, attempts=self.settings.tries, timeout=self.settings.deadline_s, wait_initial=0.5, wait_max=20.0):
+                with attempt:
+                    return await self._once(arguments, estimate, request.timeout_s, usage)
+        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+            raise Stopped(f"{self.settings.model} at {self.settings.url} cannot be asked: {_said(error)}") from None
+        except openai.RateLimitError as error:
+            if _quota(error):
+                raise Stopped(f"{self.settings.model}: {_said(error)}; when there is quota again, run the same command again") from None
+            raise ModelUnavailable(f"rate limit: {_said(error)}") from None
+        except openai.APITimeoutError:
+            raise ModelUnavailable(f"no answer within {request.timeout_s:g} s") from None
+        except openai.APIError as error:
+            raise ModelUnavailable(_said(error)) from None
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _once(self, arguments: dict[str, Any], estimate: int, timeout_s: float, usage: Usage) -> Answer:
+        async with self.permits.hold(estimate) as waited:
+            started = time.monotonic()
+            spent = Usage(1, 0, 0, 0.0 if self.price else None, 0.0, waited)
+            try:
+                reply = await self._client.chat.completions.with_raw_response.create(**arguments, timeout=timeout_s)
+                said = _read(reply.http_response)
+            finally:
+                spent.seconds = time.monotonic() - started
+                usage.add(spent)
+        used = said.get("usage") or {}
+        counted = int(used.get("prompt_tokens") or 0), int(used.get("completion_tokens") or 0)
+        usage.input_tokens += counted[0]
+        usage.output_tokens += counted[1]
+        if self.price and usage.usd is not None:
+            usage.usd += self.price.of(*counted)
+        self.permits.answered(estimate, sum(counted))
+        choice = said["choices"][0]
+        message = choice.get("message") or {}
+        return Answer(message.get("content") or "", *counted, finish=choice.get("finish_reason") or "stop", refusal=message.get("refusal") or "")
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        messages = [dict(message) for message in request.messages]
+        arguments: dict[str, Any] = {"model": self.settings.model, "messages": messages, "max_tokens": request.max_tokens}
+        temperature = request.temperature if request.temperature is not None else self.settings.temperature
+        if temperature is not None:
+            arguments["temperature"] = temperature
+        if request.top_p is not None:
+            arguments["top_p"] = request.top_p
+        if self.settings.seeds:
+            arguments["seed"] = request.seed
+        if request.schema is not None and self.settings.structured != "none":
+            strict = self.settings.structured == "strict"
+            schema = _strict(request.schema) if strict else request.schema
+            arguments["response_format"] = {"type": "json_schema", "json_schema": {"name": request.node or "answer", "schema": schema, "strict": strict}}
+        if self.settings.extra:
+            arguments["extra_body"] = self.settings.extra
+        return arguments
+
+    def _pause(self, error: Exception) -> bool | float:
+        """Whether to ask again after *error*, and after how many seconds if the endpoint said."""
+        if isinstance(error, openai.RateLimitError):
+            if _quota(error):
+                return False
+            seconds = _retry_after(error.response.headers)
+            self.permits.throttled(seconds or 0.0)
+            return seconds or True
+        if isinstance(error, openai.APIStatusError):
+            if error.status_code in (408, 409) or error.status_code >= 500:
+                return _retry_after(error.response.headers) or True
+            return False
+        return isinstance(error, openai.APIConnectionError)
+
+
+def probe(settings: ModelSettings, name: str) -> None:
+    """
+    Ask the endpoint for its models, which costs nothing.
+
+    Raises:
+        Unusable: nothing answers there, or it does not take the key.
+    """
+    client = openai.OpenAI(base_url=settings.url, api_key=settings.secret, max_retries=1, timeout=10)
+    try:
+        client.models.list()
+    except (openai.AuthenticationError, openai.PermissionDeniedError):
+        raise Unusable(f"the model {name!r}: {settings.url} does not take the key ({settings.api_key})") from None
+    except openai.APIConnectionError as error:
+        hint = "\n  beam-ray serve  starts the embedded model" if "127.0.0.1" in settings.url or "localhost" in settings.url else ""
+        raise Unusable(f"the model {name!r}: nothing answers at {settings.url} ({error.__cause__ or error}){hint}") from None
+    except openai.APIError:
+        pass  # an endpoint that does not list its models may well answer questions
+    finally:
+        client.close()
+
+
+def _read(response: httpx2.Response) -> dict[str, Any]:
+    """The reply's JSON; a body that is no chat completion counts as a fault of the connection, and is tried again."""
+    try:
+        said = response.json()
+        if isinstance(said, Mapping) and said["choices"] and isinstance(said["choices"][0], Mapping):
+            return dict(said)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        pass
+    raise openai.APIConnectionError(message=f"the reply is not a chat completion: {response.text[:80]!r}", request=response.request)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that the endpoint asks us to wait, 0 if it does not say; capped."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if not value:
+            continue
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            from email.utils import parsedate_to_datetime
+
+            try:
+                seconds = parsedate_to_datetime(value).timestamp() - time.time()
+            except ValueError:
+                continue
+        if seconds == seconds and seconds > 0:
+            return min(seconds, MAX_RETRY_AFTER_S)
+    return 0.0
+
+
+def _quota(error: openai.APIStatusError) -> bool:
+    return error.code in ("insufficient_quota", "billing_hard_limit_reached")
+
+
+def _said(error: openai.APIError) -> str:
+    text = str(error).strip() or type(error).__name__
+    cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) else ""
+    return f"{text[:300]}{cause[:120]}"
+
+
+def _strict(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """*schema* without the keywords that a strict endpoint refuses; the answer is still checked against all of it."""
+    result: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NOT_STRICT:
+            continue
+        if isinstance(value, Mapping):
+            result[key] = {name: _strict(inner) if isinstance(inner, Mapping) else inner for name, inner in value.items()} if key == "properties" else _strict(value)
+        elif isinstance(value, list):
+            result[key] = [_strict(inner) if isinstance(inner, Mapping) else inner for inner in value]
+        else:
+            result[key] = value
+    return result

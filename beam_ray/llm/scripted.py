@@ -1,0 +1,57 @@
+"""A model that answers from a function, for tests, dry runs and teaching."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from beam_ray.errors import BeamRayError, ModelUnavailable
+from beam_ray.llm.usage import Answer, Free, Permits, Price, Request, Usage
+
+
+@dataclass
+class ScriptedModel:
+    """
+    Answers each request with ``function(request)``.
+
+    The function returns a text, a value that is sent as JSON, or an Answer; or raises. It
+    runs in the workers, so it must be a module's function or hold only what can be sent.
+    Tokens are counted as one per four characters, unless an Answer says otherwise.
+    """
+
+    function: Callable[[Request], Any]
+    price: Price | None = Price()
+    latency_s: float = 0.0
+    concurrency: int = 64
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+
+    identity: str = "scripted"
+    permits: Permits | None = None
+
+    async def ask(self, request: Request, usage: Usage) -> Answer:
+        """The function's answer."""
+        tokens = sum(len(str(message.get("content", ""))) for message in request.messages) // 4 + 1
+        async with (self.permits or Free()).hold(tokens + request.max_tokens) as waited:
+            started = time.monotonic()
+            if self.latency_s:
+                await asyncio.sleep(self.latency_s)
+            try:
+                said = self.function(request)
+            except BeamRayError:
+                usage.add(Usage(1, 0, 0, 0.0 if self.price else None, time.monotonic() - started, waited))
+                raise
+            except Exception as error:  # whatever the script raises is its way to say: no answer
+                usage.add(Usage(1, 0, 0, 0.0 if self.price else None, time.monotonic() - started, waited))
+                raise ModelUnavailable(f"{type(error).__name__}: {error}") from None
+        if not isinstance(said, Answer):
+            text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+            said = Answer(text, tokens, len(text) // 4 + 1)
+        price = self.price.of(said.input_tokens, said.output_tokens) if self.price else None
+        usage.add(Usage(1, said.input_tokens, said.output_tokens, price, time.monotonic() - started, waited))
+        return said
+
+    async def close(self) -> None:
+        """Nothing to close."""
