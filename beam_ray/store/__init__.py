@@ -1,0 +1,7 @@
+"""
+KEEPING it: tables, objects, runs.
+
+The question: how can a run survive the death of any process, without a database? The
+answer: every part is created whole, if absent, and its presence is the commit; nothing is
+ever changed. The road not taken: asking Ray, MLflow or a local database what is done.
+"""

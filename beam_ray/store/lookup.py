@@ -1,0 +1,87 @@
+"""Finding tasks: by address, by a word that begins one, or by what became of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_ray.address import Address, parse
+from beam_ray.define.template import evaluate
+from beam_ray.errors import BadTemplate, Unusable
+from beam_ray.store.objects import Objects
+from beam_ray.store.runs import Run, find_runs, resolve
+from beam_ray.store.tables import OUTCOME
+
+STATUSES = ("passed", "below", "failed", "failing", "review")
+"""below: no step failed, but a score is below its threshold; failing: below or failed."""
+
+
+def newest_first(objects: Objects) -> list[Run]:
+    """All runs, the newest first."""
+    runs = [Run(objects, run_id) for run_id in find_runs(objects)]
+    return sorted(runs, key=lambda run: run.record.created_at, reverse=True)
+
+
+def find_task(objects: Objects, written: str) -> Address:
+    """
+    The address of a task: RUN/TASK, or a task's id alone, which means its newest run.
+
+    Raises:
+        Unusable: there is no such task.
+    """
+    if "/" in written:
+        address = parse(written)
+        run = Run(objects, resolve(objects, address.run))
+        if address.task not in run.tasks()["task_id"].to_pylist():
+            raise Unusable(f"run {run.run_id} has no task {address.task!r}\n  beam-ray tasks --run {run.run_id}  lists them")
+        return Address(run.run_id, address.task, address.trial, address.node, address.attempt)
+    for run in newest_first(objects):
+        if written in run.tasks()["task_id"].to_pylist():
+            return Address(run.run_id, written)
+    raise Unusable(f"there is no task {written!r} in {objects.uri}\n  beam-ray tasks  lists them")
+
+
+def status_of(row: dict[str, Any]) -> str:
+    """passed, below or failed."""
+    if row["passed"]:
+        return "passed"
+    return "failed" if row["outcome"] == "failed" else "below"
+
+
+def select(table: pa.Table, *, status: str | None = None, labels: tuple[str, ...] = (), where: str | None = None) -> pa.Table:
+    """
+    Those rows of an outcome table that have the status and the labels, and for which *where* holds.
+
+    *where* is an expression over the table's columns, such as ``score < 80 and 'scan' in labels``.
+
+    Raises:
+        Unusable: *where* cannot be computed.
+    """
+    if status:
+        failed = pc.equal(table["outcome"], "failed")
+        masks = {
+            "passed": table["passed"],
+            "failed": failed,
+            "failing": pc.invert(table["passed"]),
+            "below": pc.and_(pc.invert(table["passed"]), pc.invert(failed)),
+            "review": table["review"],
+        }
+        table = table.filter(masks[status])
+    for label in labels:
+        table = table.filter(pa.array([label in (entry or ()) for entry in table["labels"].to_pylist()], pa.bool_()))
+    if where:
+        try:
+            table = table.filter(pa.array([bool(evaluate(where, _known(row))) for row in _rows(table)], pa.bool_()))
+        except BadTemplate as error:
+            raise Unusable(f"--where: {error}\n  it may use {', '.join(OUTCOME.names)}") from None
+    return table
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "status": status_of(row)}
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=5_000):
+        yield from batch.to_pylist()

@@ -1,0 +1,429 @@
+"""
+Runs: what is to be done, what is done so far, and the finished tables.
+
+    runs/<run_id>/run.json                          what is to be done
+    runs/<run_id>/tasks.parquet                     the tasks, as given
+    runs/<run_id>/lease/<epoch>.json                the highest epoch owns the run
+    runs/<run_id>/parts/<node>/<shard>.parquet      one step of one shard, written once
+    runs/<run_id>/spool/<runner>-<n>.parquet        finished rows whose shard is not finished
+    runs/<run_id>/steps/<node>-<n>.parquet          when finished: the parts merged
+    runs/<run_id>/outcome.parquet                   one row per task and trial
+    runs/<run_id>/manifest.json                     its presence means that the run is finished
+    open/<key>.json                                 the unfinished run that the same command goes on with
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from beam_ray.define.fingerprint import digest
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import Damaged, RunIsTaken, Unusable
+from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.tables import OUTCOME, STEPS, TASKS, decode, encode, encode_batches
+
+FILE_BYTES = 128_000_000
+"""Size from which a merged file is closed and the next begun."""
+
+BEAT_S = 10.0
+"""Seconds between two signs of life of a driver."""
+
+DEAD_S = 60.0
+"""Seconds without a sign of life after which a driver on another machine is taken for dead."""
+
+
+class RunRecord(BaseModel):
+    """run.json: everything that is needed to do the run, or to go on with it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    format: int = 1
+    run_id: str
+    key: str
+    """Identifies what is done; the same command has the same key."""
+    created_at: str
+    workflow: str
+    version: int | None = None
+    """The published version's number; none for a draft."""
+    definition: dict[str, Any]
+    definition_digest: str
+    tools: dict[str, str] = {}
+    """Tool to the version that its source had when the run was planned."""
+    models: dict[str, dict[str, Any]] = {}
+    """Name to model id, address and prices; never a key."""
+    source: str = ""
+    """Where the tasks came from, in the user's words."""
+    tasks: int
+    trials: int = 1
+    shards: list[tuple[int, int]]
+    """Rows [start, stop) of each shard; row r is task r // trials, trial r % trials + 1."""
+    tasks_digest: str
+    origin: str | None = None
+    """The run that this one redoes or borrows from."""
+    start_node: str | None = None
+    """The node from which the origin is redone."""
+    mode: str = "run"
+    """run, rerun, or the side of a backtest."""
+    borrow: bool = False
+    """Whether unchanged steps are taken from the origin."""
+    ruler_only: bool = False
+    """Whether the run only scores the origin's outputs by other criteria."""
+    because: str = ""
+    changed: list[str] = []
+    """What differs from the origin's definition, by node and field."""
+    backtest: str = ""
+    allow_writes: bool = True
+    """Whether tools with write effects are called."""
+    budget: dict[str, float] = {}
+    versions: dict[str, str] = {}
+    """Of beam_ray, ray, openai, pyarrow and Python."""
+
+    @cached_property
+    def plan(self) -> Workflow:
+        """The workflow that the run is of."""
+        return Workflow.model_validate(self.definition)
+
+    @property
+    def rows(self) -> int:
+        """Tasks times trials."""
+        return self.tasks * self.trials
+
+
+def new_run_id() -> str:
+    """The day and six hexadecimal characters, as in 261123-a3f19c."""
+    return f"{datetime.datetime.now(datetime.UTC):%y%m%d}-{secrets.token_hex(3)}"
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def begin(objects: Objects, record: RunRecord, tasks: pa.Table) -> RunRecord:
+    """
+    Write down *record*; or, where the same command was begun and not finished, the record it has.
+
+    Of several that begin the same at once one wins, and the others are given the winner's.
+    """
+    existing = unfinished(objects, record.key)
+    if existing:
+        return existing
+    prefix = f"runs/{record.run_id}"
+    objects.create(f"{prefix}/tasks.parquet", encode(TASKS, tasks, row_group=1_000))
+    objects.create(f"{prefix}/run.json", record.model_dump_json(indent=1).encode())
+    if objects.create(f"open/{record.key}.json", json.dumps({"run_id": record.run_id}).encode()):
+        return record
+    for name in ("run.json", "tasks.parquet"):
+        objects.delete(f"{prefix}/{name}")
+    return unfinished(objects, record.key) or begin(objects, record, tasks)
+
+
+def unfinished(objects: Objects, key: str) -> RunRecord | None:
+    """The run that was begun under *key* and not closed."""
+    try:
+        found = json.loads(objects.read(f"open/{key}.json"))["run_id"]
+    except NotThere:
+        return None
+    return Run(objects, found).record
+
+
+def close(objects: Objects, record: RunRecord) -> None:
+    """The command has its result: beginning the same again is a new run."""
+    objects.delete(f"open/{record.key}.json")
+
+
+def find_runs(objects: Objects) -> list[str]:
+    """The ids of all runs, newest day last."""
+    return objects.folders("runs")
+
+
+def resolve(objects: Objects, short: str) -> str:
+    """
+    The full id of the run that *short* is the beginning of; ``last`` is the newest.
+
+    Raises:
+        Unusable: no run, or more than one, begins so.
+    """
+    ids = find_runs(objects)
+    if short == "last" and ids:
+        return max(ids, key=lambda name: Run(objects, name).record.created_at)
+    matches = [short] if short in ids else [name for name in ids if name.startswith(short) or name.partition("-")[2].startswith(short)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise Unusable(f"{short!r} could be {', '.join(matches[:5])}; write more of it")
+    raise Unusable(f"there is no run {short!r} in {objects.uri}\n  beam-ray tasks  lists the tasks of all runs")
+
+
+class Run:
+    """One run in the store, finished or not."""
+
+    def __init__(self, objects: Objects, run_id: str):
+        self.objects, self.run_id = objects, run_id
+        self.prefix = f"runs/{run_id}"
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """
+        What is to be done.
+
+        Raises:
+            Unusable: there is no such run.
+        """
+        try:
+            return RunRecord.model_validate_json(self.objects.read(f"{self.prefix}/run.json"))
+        except NotThere:
+            raise Unusable(f"there is no run {self.run_id!r} in {self.objects.uri}") from None
+        except ValueError as error:
+            raise Damaged(f"{self.prefix}/run.json is damaged: {str(error).splitlines()[0]}") from None
+
+    def tasks(self) -> pa.Table:
+        """The tasks, as the table TASKS."""
+        return self.read("tasks.parquet", TASKS)
+
+    # -- while it goes on ------------------------------------------------------------------
+
+    def part(self, node: str, shard: int) -> pa.Table | None:
+        """The committed rows of one step of one shard, if they are."""
+        try:
+            return self.read(f"parts/{node}/{shard:06d}.parquet", STEPS)
+        except NotThere:
+            return None
+
+    def commit_part(self, node: str, shard: int, rows: list[dict[str, Any]]) -> bool:
+        """Keep the rows of one step of one shard; whether ours are the ones that were kept."""
+        return self.objects.create(f"{self.prefix}/parts/{node}/{shard:06d}.parquet", encode(STEPS, rows))
+
+    def outcome_part(self, shard: int) -> pa.Table | None:
+        """The committed outcome rows of one shard, if they are."""
+        try:
+            return self.read(f"parts/_outcome/{shard:06d}.parquet", OUTCOME)
+        except NotThere:
+            return None
+
+    def commit_outcome(self, shard: int, rows: list[dict[str, Any]]) -> bool:
+        """Keep the outcome of one shard."""
+        return self.objects.create(f"{self.prefix}/parts/_outcome/{shard:06d}.parquet", encode(OUTCOME, rows))
+
+    def parts(self) -> set[tuple[str, int]]:
+        """(node, shard) of every part that is committed; the outcome's node is '_outcome'."""
+        found = set()
+        for key, _ in self.objects.keys(f"{self.prefix}/parts/"):
+            node, _, name = key.removeprefix(f"{self.prefix}/parts/").partition("/")
+            found.add((node, int(name.removesuffix(".parquet"))))
+        return found
+
+    def spool(self, runner: str, number: int, rows: list[dict[str, Any]]) -> None:
+        """Keep finished rows whose shard is not finished."""
+        self.objects.create(f"{self.prefix}/spool/{runner}-{number:06d}.parquet", encode(STEPS, rows))
+
+    def spooled(self) -> Iterator[pa.Table]:
+        """The rows kept so, file by file, in a fixed order."""
+        for key, _ in self.objects.keys(f"{self.prefix}/spool/"):
+            try:
+                yield self.read(key.removeprefix(f"{self.prefix}/"), STEPS)
+            except NotThere:
+                continue
+
+    # -- finishing --------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether the manifest is there."""
+        return bool(self.manifest)
+
+    @cached_property
+    def _manifest(self) -> dict[str, Any]:
+        return dict(json.loads(self.objects.read(f"{self.prefix}/manifest.json")))
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """Every file with rows, bytes and sha256, usage and times; None while the run goes on."""
+        try:
+            return self._manifest
+        except NotThere:
+            return None
+        except ValueError as error:
+            raise Damaged(f"{self.prefix}/manifest.json is damaged: {error}") from None
+
+    def merge(self, node: str, shards: int) -> list[dict[str, Any]]:
+        """
+        Merge a node's parts into files of about 128 MB; the files' names, rows, bytes and sha256.
+
+        Equal parts give equal bytes, so that two drivers that finish the same run agree.
+        """
+        schema, folder = (OUTCOME, "_outcome") if node == "_outcome" else (STEPS, node)
+
+        def parts() -> Iterator[pa.Table]:
+            for shard in range(shards):
+                yield self.read(f"parts/{folder}/{shard:06d}.parquet", schema)
+
+        files = []
+        for number, (body, rows) in enumerate(encode_batches(schema, parts(), FILE_BYTES)):
+            name = f"steps/{node}-{number:03d}.parquet"
+            if node == "_outcome":
+                name = "outcome.parquet" if number == 0 else f"outcome-{number:03d}.parquet"
+            self.objects.create(f"{self.prefix}/{name}", body)
+            files.append({"name": name, "rows": rows, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()})
+        return files
+
+    def finish(self, files: list[dict[str, Any]], usage: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the manifest, the last act but tidying up; the manifest that counts."""
+        manifest = {"format": 1, "run_id": self.run_id, "finished_at": now(), "files": files, "usage": dict(usage)}
+        self.objects.create(f"{self.prefix}/manifest.json", json.dumps(manifest, indent=1).encode())
+        self.tidy()
+        return self.manifest or manifest
+
+    def tidy(self) -> None:
+        """Take away the parts and the spool of a finished run."""
+        for folder in ("parts/", "spool/"):
+            for key, _ in list(self.objects.keys(f"{self.prefix}/{folder}")):
+                self.objects.delete(key)
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def steps(self, nodes: Iterable[str] | None = None, columns: list[str] | None = None) -> pa.Table:
+        """
+        The steps of a finished run, verified against the manifest; of an unfinished one, those committed so far.
+
+        Raises:
+            Damaged: a file is not what was written.
+        """
+        wanted = None if nodes is None else set(nodes)
+        tables = []
+        if self.manifest:
+            for entry in self.manifest["files"]:
+                node = entry["name"].removeprefix("steps/").rpartition("-")[0]
+                if entry["name"].startswith("steps/") and (wanted is None or node in wanted):
+                    tables.append(self.read(entry["name"], STEPS, columns, entry))
+        else:
+            tables = [self.read(f"parts/{node}/{shard:06d}.parquet", STEPS, columns) for node, shard in sorted(self.parts()) if node != "_outcome" and (wanted is None or node in wanted)]
+        schema = STEPS if columns is None else pa.schema([STEPS.field(name) for name in columns])
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def outcome(self, columns: list[str] | None = None) -> pa.Table:
+        """The outcome of each task and trial; of an unfinished run, of those shards that are done."""
+        if self.manifest:
+            tables = [self.read(entry["name"], OUTCOME, columns, entry) for entry in self.manifest["files"] if entry["name"].startswith("outcome")]
+        else:
+            tables = [self.read(f"parts/_outcome/{shard:06d}.parquet", OUTCOME, columns) for node, shard in sorted(self.parts()) if node == "_outcome"]
+        schema = OUTCOME if columns is None else pa.schema([OUTCOME.field(name) for name in columns])
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def read(self, name: str, schema: pa.Schema, columns: list[str] | None = None, entry: Mapping[str, Any] | None = None) -> pa.Table:
+        """
+        The run's table of that name, verified against its *entry* in the manifest if given.
+
+        Raises:
+            NotThere: it is not there, and no manifest says that it should be.
+            Damaged: it is not what was written.
+        """
+        where = f"{self.prefix}/{name}"
+        try:
+            body = self.objects.read(where)
+        except NotThere:
+            if entry is None:
+                raise
+            raise Damaged(f"{where} is missing, though the run's manifest names it") from None
+        if entry is not None and (len(body) != entry["bytes"] or hashlib.sha256(body).hexdigest() != entry["sha256"]):
+            raise Damaged(f"{where} is damaged: its sha256 is not the one in the manifest")
+        return decode(body, schema, where, columns)
+
+
+class Lease:
+    """
+    The right to drive a run: the highest epoch has it.
+
+    Time only tells whether the last owner looks alive. It never authorises a write: parts are
+    created if absent, so a driver that wakes up late loses every race and can harm nothing.
+    """
+
+    def __init__(self, run: Run, *, takeover: bool = False):
+        self.run = run
+        self.prefix = f"{run.prefix}/lease/"
+        self.me = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": now(), "process": _process_start(os.getpid())}
+        last = self._last()
+        if last and not takeover:
+            self._refuse_if_alive(last)
+        self.epoch = last + 1
+        if not run.objects.create(f"{self.prefix}{self.epoch:06d}.json", json.dumps(self.me).encode()):
+            raise RunIsTaken(f"run {run.run_id} was taken by another driver in this moment; when it is done, run the same command again")
+        self.beat()
+
+    def beat(self) -> None:
+        """
+        Give a sign of life.
+
+        Raises:
+            RunIsTaken: another driver has taken the run over.
+        """
+        if self._last() > self.epoch:
+            raise RunIsTaken(f"run {self.run.run_id} was taken over by another driver; this one stops and loses nothing")
+        self.run.objects.put(f"{self.prefix}{self.epoch:06d}.beat", json.dumps({"at": time.time()}).encode())
+
+    def release(self) -> None:
+        """Let the next driver begin at once."""
+        self.run.objects.put(f"{self.prefix}{self.epoch:06d}.beat", json.dumps({"at": 0}).encode())
+
+    def _last(self) -> int:
+        names = [key.rsplit("/", 1)[-1] for key, _ in self.run.objects.keys(self.prefix)]
+        return max((int(name.removesuffix(".json")) for name in names if name.endswith(".json")), default=0)
+
+    def _refuse_if_alive(self, epoch: int) -> None:
+        try:
+            owner = json.loads(self.run.objects.read(f"{self.prefix}{epoch:06d}.json"))
+            beat = json.loads(self.run.objects.read(f"{self.prefix}{epoch:06d}.beat"))["at"]
+        except (NotThere, ValueError, KeyError):
+            return
+        age = time.time() - beat
+        if owner["host"] == self.me["host"]:
+            alive = beat > 0 and _process_start(owner["pid"]) == owner["process"] and owner["process"] is not None
+        else:
+            alive = beat > 0 and age < DEAD_S
+        if alive and (owner["host"], owner["pid"], owner["process"]) != (self.me["host"], self.me["pid"], self.me["process"]):
+            raise RunIsTaken(
+                f"run {self.run.run_id} is driven by process {owner['pid']} on {owner['host']}, whose last sign of life was {max(age, 0):.0f} s ago\n"
+                "  wait for it, or take it over with --takeover if you know that it is gone"
+            )
+
+
+def _process_start(pid: int) -> str | None:
+    """When the process began, in the kernel's words; tells it from a later one of the same number."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+            return None if fields[0] == "Z" else fields[19]
+    except (OSError, IndexError):
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return None
+        return "running"
+
+
+def plan_shards(rows: int, trials: int, size: int) -> list[tuple[int, int]]:
+    """Row ranges of about *size* rows, spread evenly; a task's trials stay together."""
+    tasks = max(rows // trials, 1)
+    count = max(1, -(-rows // max(size, 1)))
+    count = min(count, tasks)
+    edges = [round(index * tasks / count) * trials for index in range(count + 1)]
+    return [(start, stop) for start, stop in zip(edges, edges[1:], strict=False) if stop > start]
+
+
+def tasks_digest(tasks: pa.Table) -> str:
+    """Identifies the tasks of a run: ids, inputs and expected outcomes, in order."""
+    columns = ["task_id", "inputs", "expected"]
+    sha = hashlib.sha256()
+    for batch in tasks.select(columns).to_batches(max_chunksize=5_000):
+        sha.update(json.dumps([batch.column(name).to_pylist() for name in columns]).encode("utf-8", "surrogatepass"))
+    return digest("tasks/1", sha.hexdigest())

@@ -1,0 +1,233 @@
+"""
+The tables of the store: one explicit, versioned schema each, every column explained.
+
+Nothing is inferred: a first shard of nulls must not decide a type. Pages carry checksums
+and are verified on every read: without them nearly half of all flipped bits go unnoticed.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_ray.errors import Damaged
+
+_UTC = pa.timestamp("us", tz="UTC")
+
+
+def _column(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"meaning": meaning})
+
+
+CRITERION = pa.struct(
+    [
+        _column("id", pa.string(), "names the criterion within its node"),
+        _column("text", pa.string(), "what must hold"),
+        _column("met", pa.bool_(), "whether it holds; null when that could not be decided"),
+        _column("reason", pa.string(), "why, in the judge's or the rule's words"),
+        _column("judge", pa.string(), "the model that judged; null for a rule"),
+        _column("weight", pa.float64(), "its share in the score"),
+    ]
+)
+
+ATTEMPT = pa.struct(
+    [
+        _column("number", pa.int32(), "1 is the first"),
+        _column("output", pa.string(), "JSON; null when there was none"),
+        _column("score", pa.float64(), "0 to 100; null when unscored"),
+        _column("error", pa.string(), "what went wrong"),
+        _column("seconds", pa.float64(), "from request to answer, waiting for permits left out"),
+        _column("input_tokens", pa.int64(), "of the model call"),
+        _column("output_tokens", pa.int64(), "of the model call"),
+        _column("usd", pa.float64(), "of the model call; null when the model has no price"),
+        _column("temperature", pa.float64(), "as sent; null for the model's own"),
+        _column("seed", pa.int64(), "as sent"),
+        _column("criteria", pa.list_(CRITERION), "how this attempt was judged"),
+    ]
+)
+
+STEPS = pa.schema(
+    [
+        _column("run_id", pa.string(), "the run"),
+        _column("task_id", pa.string(), "the task, as named in its source"),
+        _column("node", pa.string(), "the node of the workflow"),
+        _column("trial", pa.int32(), "1 is the first"),
+        _column("outcome", pa.string(), "done, failed, skipped or borrowed"),
+        _column("score", pa.float64(), "0 to 100, the weighted share of criteria met; null when unscored"),
+        _column("passed", pa.bool_(), "the score reaches the threshold; null when unscored or without output"),
+        _column("shard", pa.int32(), "the shard of the run that the row belongs to"),
+        _column("fingerprint", pa.string(), "identifies everything that may change the output"),
+        _column("criteria_fingerprint", pa.string(), "identifies everything that may change the score of that output"),
+        _column("borrowed_from", pa.string(), "address of the step whose output this is"),
+        _column("inputs", pa.string(), "digest of what the node was given"),
+        _column("output", pa.string(), "JSON; null when there is none"),
+        _column("route", pa.string(), "label of the route taken"),
+        _column("reason", pa.string(), "why the step was skipped, executed or borrowed"),
+        _column("unscored", pa.string(), "why there is no score"),
+        _column("review", pa.bool_(), "flagged for a person"),
+        _column("threshold", pa.float64(), "the score from which it passes; null without criteria"),
+        _column("criteria", pa.list_(CRITERION), "how the output was judged"),
+        _column("attempts", pa.list_(ATTEMPT), "every try, in order"),
+        _column("first_score", pa.float64(), "the score of the first attempt"),
+        _column("started_at", _UTC, "when the step began"),
+        _column("ended_at", _UTC, "when it ended"),
+        _column("seconds", pa.float64(), "spent in model or tool, all attempts, waiting for permits left out"),
+        _column("waited", pa.float64(), "seconds spent waiting for permits"),
+        _column("calls", pa.int32(), "model calls made for the output, retries included"),
+        _column("input_tokens", pa.int64(), "of those calls"),
+        _column("output_tokens", pa.int64(), "of those calls"),
+        _column("usd", pa.float64(), "of those calls; null when the model has no price"),
+        _column("judge_calls", pa.int32(), "model calls made to judge"),
+        _column("judge_input_tokens", pa.int64(), "of those calls"),
+        _column("judge_output_tokens", pa.int64(), "of those calls"),
+        _column("judge_usd", pa.float64(), "of those calls; null when the judge has no price"),
+        _column("error_type", pa.string(), "kind of error"),
+        _column("error", pa.string(), "what went wrong"),
+    ],
+    metadata={"beam_ray": "steps/1"},
+)
+
+OUTCOME = pa.schema(
+    [
+        _column("run_id", pa.string(), "the run"),
+        _column("task_id", pa.string(), "the task"),
+        _column("trial", pa.int32(), "1 is the first"),
+        _column("outcome", pa.string(), "done, or failed when any step failed"),
+        _column("passed", pa.bool_(), "no step failed and every scored step passed"),
+        _column("score", pa.float64(), "mean of the scored steps' scores; null when none is scored"),
+        _column("first_score", pa.float64(), "the same over first attempts"),
+        _column("inputs", pa.string(), "digest of the task's query, variables and attachments"),
+        _column("labels", pa.list_(pa.string()), "the task's labels"),
+        _column("routes", pa.list_(pa.string()), "labels of the routes taken, in order"),
+        _column("path", pa.list_(pa.string()), "nodes that ran or were borrowed, in order"),
+        _column("output", pa.string(), "JSON: the outputs of the last nodes by name"),
+        _column("steps_done", pa.int32(), "steps executed"),
+        _column("steps_borrowed", pa.int32(), "steps borrowed"),
+        _column("steps_failed", pa.int32(), "steps failed"),
+        _column("steps_skipped", pa.int32(), "steps skipped"),
+        _column("steps_unscored", pa.int32(), "steps with output and criteria but no score"),
+        _column("auto_reruns", pa.int32(), "attempts beyond the first, over all steps"),
+        _column("review", pa.bool_(), "some step is flagged for a person"),
+        _column("seconds", pa.float64(), "spent in models and tools, over all steps"),
+        _column("calls", pa.int32(), "model calls made, judges included"),
+        _column("input_tokens", pa.int64(), "of those calls"),
+        _column("output_tokens", pa.int64(), "of those calls"),
+        _column("usd", pa.float64(), "of those calls; null when a model has no price"),
+        _column("started_at", _UTC, "when its first step began"),
+        _column("ended_at", _UTC, "when its last step ended"),
+        _column("error", pa.string(), "the first failed step's error"),
+    ],
+    metadata={"beam_ray": "outcome/1"},
+)
+
+TASKS = pa.schema(
+    [
+        _column("task_id", pa.string(), "names the task; pairs it with itself in other runs"),
+        _column("task_query", pa.string(), "the trigger input: the text, or JSON"),
+        _column("query_is_json", pa.bool_(), "the query is a JSON value and not a text"),
+        _column("variables", pa.string(), "JSON object"),
+        _column("expected", pa.string(), "JSON: the expected outcome; null when there is none"),
+        _column("labels", pa.list_(pa.string()), "free words"),
+        _column(
+            "attachments",
+            pa.list_(pa.struct([("name", pa.string()), ("sha256", pa.string()), ("media_type", pa.string()), ("bytes", pa.int64())])),
+            "files, kept by content",
+        ),
+        _column("inputs", pa.string(), "digest of query, variables and attachments"),
+        _column("origin", pa.string(), "address of the task that this one redoes, or was saved from"),
+        _column("tests", pa.string(), "the node or route that it is there to test"),
+        _column("notes", pa.string(), "free text"),
+    ],
+    metadata={"beam_ray": "tasks/1"},
+)
+
+
+def encode(schema: pa.Schema, rows: Iterable[Mapping[str, Any]] | pa.Table, *, row_group: int = 50_000) -> bytes:
+    """The rows as one Parquet file. Equal rows give equal bytes."""
+    table = rows if isinstance(rows, pa.Table) else to_table(schema, rows)
+    sink = io.BytesIO()
+    with _writer(sink, schema) as writer:
+        writer.write_table(table, row_group_size=row_group)
+    return sink.getvalue()
+
+
+def encode_batches(schema: pa.Schema, tables: Iterable[pa.Table], max_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """The tables as Parquet files of about *max_bytes*, each with its number of rows."""
+    sink, writer, rows = io.BytesIO(), None, 0
+    for table in tables:
+        if writer is None:
+            sink, rows = io.BytesIO(), 0
+            writer = _writer(sink, schema)
+        writer.write_table(table)
+        rows += table.num_rows
+        if sink.tell() >= max_bytes:
+            writer.close()
+            yield sink.getvalue(), rows
+            writer = None
+    if writer is not None:
+        writer.close()
+        yield sink.getvalue(), rows
+
+
+def _writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(sink, schema, compression="zstd", compression_level=3, write_page_checksum=True)
+
+
+def to_table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """The rows as a table; a column that a row lacks is null."""
+    rows = list(rows)
+    try:
+        return pa.Table.from_pylist(rows, schema=schema)
+    except (pa.ArrowInvalid, UnicodeEncodeError):
+        # text from models and tools may hold lone surrogates, which UTF-8 cannot
+        return pa.Table.from_pylist([_sound(row) for row in rows], schema=schema)
+
+
+def decode(body: bytes, schema: pa.Schema, where: str, columns: list[str] | None = None) -> pa.Table:
+    """
+    The table in *body*.
+
+    Raises:
+        Damaged: a checksum does not match, or it is no Parquet file of this schema.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(body), columns=columns, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Damaged(f"{where} is damaged: {str(error).splitlines()[0]}") from None
+    expected = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    if table.schema.names != expected.names:
+        raise Damaged(f"{where} has other columns than this version of beam_ray writes")
+    return table
+
+
+def text(value: str | None) -> str | None:
+    """*value* without lone surrogates, which no UTF-8 file can hold."""
+    if value is None or value.isascii():
+        return value
+    return value.encode("utf-8", "replace").decode("utf-8") if any("\ud800" <= c <= "\udfff" for c in value) else value
+
+
+def to_json(value: Any) -> str:
+    """
+    *value* as JSON text, in the order given.
+
+    Raises:
+        ValueError: it holds NaN, an infinity, or something that is not JSON.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _sound(value: Any) -> Any:
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, Mapping):
+        return {key: _sound(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_sound(inner) for inner in value]
+    return value
