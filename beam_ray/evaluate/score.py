@@ -1,0 +1,49 @@
+"""From criteria to a score: 0 to 100, or a word that says why there is none."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How one criterion fared on one output."""
+
+    id: str
+    text: str
+    met: bool | None
+    """None when it could not be decided, or does not apply."""
+    reason: str
+    judge: str | None
+    """The model that judged; None for a rule."""
+    weight: float
+    applies: bool = True
+    """Whether it counts: a comparison with an expected value applies only where there is one."""
+
+    def row(self) -> dict[str, object]:
+        """The finding as a row of the steps table."""
+        return {"id": self.id, "text": self.text, "met": self.met, "reason": self.reason, "judge": self.judge, "weight": self.weight}
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The score of one output, or why there is none."""
+
+    value: float | None
+    unscored: str | None = None
+
+    def passes(self, threshold: float) -> bool | None:
+        """Whether the score reaches *threshold*; None when there is no score."""
+        # a share such as 9 of 10 must reach a threshold of 90 whatever its last binary digit
+        return None if self.value is None else self.value >= threshold - 1e-9
+
+
+def score(findings: Sequence[Finding]) -> Score:
+    """The weighted share of criteria met, 0 to 100."""
+    applying = [finding for finding in findings if finding.applies]
+    undecided = [finding for finding in applying if finding.met is None]
+    if undecided:
+        return Score(None, f"{undecided[0].id}: {undecided[0].reason}")
+    if not applying:
+        return Score(None, findings[0].reason if findings else "no criteria")
+    total = sum(finding.weight for finding in applying)
+    return Score(round(100 * sum(finding.weight for finding in applying if finding.met) / total, 6))
