@@ -1,0 +1,32 @@
+"""
+The process that tools run in: reads a call a line, writes a result a line.
+
+Started as a file and not as a module, so that it imports nothing but the tool. The tool's
+own prints go to standard error and cannot be mistaken for a result.
+"""
+
+import importlib
+import json
+import os
+import sys
+
+
+def main(folders: list[str]) -> None:
+    """Answer calls until standard input ends."""
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.path[:0] = folders
+    for line in sys.stdin:
+        call = json.loads(line)
+        try:
+            module = importlib.import_module(call["module"])
+            value = getattr(module, call["function"])(**call["arguments"])
+            said = json.dumps({"value": value}, allow_nan=False)
+        except BaseException as error:  # the tool's fault is its result
+            said = json.dumps({"error": f"{type(error).__name__}: {error}"[:2000]})
+        results.write(said + "\n")
+        results.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

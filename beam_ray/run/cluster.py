@@ -1,0 +1,220 @@
+"""
+Ray: the only importer of it.
+
+Runners are actors that are never restarted by Ray, and steps are calls that Ray never
+repeats: our driver does both, so that attempts, crashes and money are counted.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("RAY_task_oom_retries", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from beam_ray.errors import BeamRayError, Stopped, Unusable
+from beam_ray.run.limiter import Grant, Limiter, Limits
+from beam_ray.run.limiter import Report as Need
+from beam_ray.run.runner import Assignment, Runner, limits_of
+from beam_ray.run.shard import Report
+
+NAMESPACE = "beam_ray"
+
+
+class RunnerDied(BeamRayError):
+    """The process of a runner is gone."""
+
+
+class _RunnerActor:
+    """A runner as a Ray actor; every method is a coroutine on its one loop."""
+
+    def __init__(self, assignment: Assignment, limiter: ActorHandle | None):
+        self._assignment, self._limiter, self._runner = assignment, limiter, None
+
+    async def _get(self) -> Runner:
+        if self._runner is None:
+            renew = None
+            if self._limiter is not None:
+                limiter, name = self._limiter, self._assignment.runner
+
+                async def renew(model: str, need: Need) -> Grant:
+                    grant: Grant = await limiter.renew.remote(model, name, need)
+                    return grant
+
+            self._runner = Runner(self._assignment, renew, self._outside)
+        return self._runner
+
+    async def warm(self) -> int:
+        """Import and open what is needed; the process id."""
+        await self._get()
+        import openai  # noqa: F401
+
+        return os.getpid()
+
+    async def step(self, shard: int, node: str) -> Report:
+        return await (await self._get()).step(shard, node)
+
+    async def settle(self, shard: int, start: int, stop: int) -> None:
+        await (await self._get()).settle(shard, start, stop)
+
+    async def merge(self, node: str) -> list[dict[str, Any]]:
+        return await (await self._get()).merge(node)
+
+    async def progress(self) -> dict[str, Any]:
+        return await (await self._get()).progress()
+
+    async def drop(self, shard: int) -> None:
+        await (await self._get()).drop(shard)
+
+    async def stop(self) -> None:
+        await (await self._get()).stop()
+
+    async def _outside(self, node: str, shard: int) -> None:
+        runner = await self._get()
+        needs = runner.workflow.nodes[node].resources
+        assert needs is not None
+        options: dict[str, Any] = {name: value for name, value in needs.model_dump().items() if value is not None}
+        task = ray.remote(_one_node).options(name=f"{runner.workflow.name}/{node}", max_retries=0, **options)
+        await task.remote(self._assignment, self._limiter, shard, node)
+
+
+def _one_node(assignment: Assignment, limiter: ActorHandle | None, shard: int, node: str) -> None:
+    """One node of one shard, where its resources are."""
+
+    async def work() -> None:
+        name = f"{assignment.runner}-{node}-{shard}"
+        renew = None
+        if limiter is not None:
+
+            async def renew(model: str, need: Need) -> Grant:
+                grant: Grant = await limiter.renew.remote(model, name, need)
+                return grant
+
+        runner = Runner(Assignment(**{**vars(assignment), "runner": name}), renew)
+        try:
+            await runner.only(shard, node)
+        finally:
+            await runner.stop()
+
+    asyncio.run(work())
+
+
+class _LimiterActor:
+    """The limits of a cluster's endpoints, in one place."""
+
+    def __init__(self, limits: Mapping[str, Limits]):
+        self._limiters = {name: Limiter(each) for name, each in limits.items()}
+
+    async def renew(self, model: str, runner: str, need: Need) -> Grant:
+        return self._limiters[model].renew(runner, need, time.monotonic())
+
+    async def release(self, runner: str) -> None:
+        for limiter in self._limiters.values():
+            limiter.release(runner)
+
+
+@dataclass(eq=False)
+class Handle:
+    """A runner as the driver sees it."""
+
+    name: str
+    actor: ActorHandle
+    refs: set[Any]
+
+
+class Cluster:
+    """A connection to a Ray cluster, or to a local one that ends with it."""
+
+    def __init__(self, address: str | None = None):
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        self.local = address == "local"
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        already = ray.is_initialized()
+        self._ours = not already
+        if not already:
+            options: dict[str, Any] = {"include_dashboard": False} if self.local else {}
+            try:
+                ray.init(address=address, namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True, **options)
+            except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+                first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise Unusable(f"no Ray cluster at {address}: {first}\n  ray start --head  starts one; without --address a local one is started") from None
+        self.cpus = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        self._limiter: ActorHandle | None = None
+
+    def limits(self, models: Mapping[str, Any]) -> None:
+        """Make the models' limits hold over all runners."""
+        self._limiter = ray.remote(_LimiterActor).options(num_cpus=0, max_restarts=0, name=None).remote({name: limits_of(written) for name, written in models.items()})
+
+    def runner(self, assignment: Assignment) -> Handle:
+        """A new runner, on its way up."""
+        # as many calls as there are nodes times shards in flight wait in a runner at once
+        actor = ray.remote(_RunnerActor).options(num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=1_000).remote(assignment, self._limiter)
+        return Handle(assignment.runner, actor, set())
+
+    def call(self, runner: Handle, title: str, method: str, *arguments: Any) -> Any:
+        """Begin a call, shown as *title* on the dashboard; a reference to its result."""
+        reference = getattr(runner.actor, method).options(name=title).remote(*arguments)
+        runner.refs.add(reference)
+        return reference
+
+    def wait(self, references: list[Any], timeout_s: float) -> list[Any]:
+        """Those of the references whose result is there, after at most *timeout_s* seconds."""
+        done, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        if not done:
+            done, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
+        return list(done)
+
+    def result(self, reference: Any, timeout_s: float | None = None) -> Any:
+        """
+        What a call returned.
+
+        Raises:
+            RunnerDied: its process is gone.
+            BeamRayError: whatever the call raised, as itself.
+        """
+        try:
+            return ray.get(reference, timeout=timeout_s)
+        except RayTaskError as error:
+            cause = error.cause
+            while isinstance(cause, RayTaskError):
+                cause = cause.cause
+            if isinstance(cause, BeamRayError):
+                raise cause from None
+            raise
+        except RayActorError as error:
+            raise RunnerDied(str(error).strip().splitlines()[0]) from None
+        except GetTimeoutError:
+            raise TimeoutError from None
+        except RayError as error:
+            raise Stopped(f"Ray: {str(error).strip().splitlines()[0]}; run the same command again") from None
+
+    def forget(self, runner: Handle) -> None:
+        """The runner is gone: its permits go back."""
+        if self._limiter is not None:
+            self._limiter.release.remote(runner.name)
+
+    def end(self, runner: Handle) -> None:
+        """Kill the runner's process."""
+        ray.kill(runner.actor, no_restart=True)
+        self.forget(runner)
+
+    def close(self) -> None:
+        """Leave the cluster; a local one ends."""
+        if self._ours and ray.is_initialized():
+            ray.shutdown()
+
+
+Connect = Callable[[], Cluster]
+
+
+def versions() -> dict[str, str]:
+    """The version of Ray."""
+    return {"ray": str(ray.__version__)}

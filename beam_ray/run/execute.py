@@ -1,0 +1,473 @@
+"""
+The loop that drives a run: shards out, keys and counts back, until all is in the store.
+
+The driver holds a window of calls and never a row, so its memory does not grow with the
+number of tasks. Everything it knows it can read from the store again, so any driver can go
+on where another died.
+"""
+
+import contextlib
+import math
+import os
+import secrets
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_ray.errors import BudgetReached, Interrupted, Stopped, Unusable
+from beam_ray.run.cluster import Cluster, Handle, RunnerDied
+from beam_ray.run.plan import runner_count
+from beam_ray.run.runner import Assignment, limits_of
+from beam_ray.run.shard import OUTCOME_NODE, Report, ShardLost
+from beam_ray.run.tools import Tools
+from beam_ray.store.objects import Objects
+from beam_ray.store.runs import BEAT_S, Lease, Run, RunRecord, close
+from beam_ray.store.steps import Key
+from beam_ray.store.tables import OUTCOME
+
+TICK_S = 0.25
+POLL_S = 1.0
+"""Seconds between two looks at how far the runners are."""
+STOP_S = 1.5
+"""Seconds that runners have to spool what is finished when we are asked to stop."""
+CRASHES_BEFORE_SPLIT = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    rows: int
+    """Steps settled, of *of*."""
+    of: int
+    tasks_done: int
+    tasks: int
+    calls: int
+    tokens: int
+    usd: float | None
+    seconds: float
+    failed: int
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds left at the rate so far; None while there is no rate."""
+        return (self.of - self.rows) * self.seconds / self.rows if self.rows else None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run."""
+
+    run_id: str
+    summary: Mapping[str, Any]
+
+
+Watch = Callable[[Progress], None]
+
+
+def _unwatched(progress: Progress) -> None:
+    return None
+
+
+def execute(
+    objects: Objects,
+    record: RunRecord,
+    models: Mapping[str, Any],
+    *,
+    address: str | None = None,
+    takeover: bool = False,
+    cluster: Cluster | None = None,
+    watch: Watch = _unwatched,
+) -> Result:
+    """
+    Do what *record* says that is not yet done.
+
+    Raises:
+        Stopped: before the end; the same call goes on.
+    """
+    run = Run(objects, record.run_id)
+    if run.finished:
+        return finished(run)
+    changed = changed_tools(record)
+    if changed:
+        raise Unusable(
+            f"run {record.run_id} was begun with other code: {', '.join(changed)} changed since\n"
+            "  put the old code back to go on; the command that began it begins a new run with the new code"
+        )
+    lease = Lease(run, takeover=takeover)
+    owned = cluster is None
+    try:
+        with _Signals() as signals:
+            driver = _Driver(run, models, lease, signals, watch)
+            if driver.todo:
+                cluster = cluster or Cluster(address)
+            return driver.drive(cluster)
+    finally:
+        with contextlib.suppress(Stopped):
+            lease.release()
+        if owned and cluster is not None:
+            cluster.close()
+
+
+def finished(run: Run) -> Result:
+    """The result of a run that is finished."""
+    manifest = run.manifest
+    assert manifest is not None
+    return Result(run.run_id, manifest["usage"])
+
+
+def changed_tools(record: RunRecord) -> list[str]:
+    """The tools whose source is no longer what it was when the run was planned."""
+    if not record.tools:
+        return []
+    tools = Tools(record.plan)
+    return [name for name, version in record.tools.items() if tools.version(name) != version]
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM set a flag; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.caught = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._catch)
+            except ValueError:
+                break  # only the main thread may; then whoever runs us handles them
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        if self.caught:
+            os._exit(128 + number)
+        self.caught = number
+
+
+@dataclass
+class _Seat:
+    """A runner and the shards that it has."""
+
+    handle: Handle
+    shards: dict[int, int] = field(default_factory=dict)
+    """Shard to the number of its calls that are out."""
+    told: dict[str, Any] = field(default_factory=dict)
+
+
+class _Driver:
+    def __init__(self, run: Run, models: Mapping[str, Any], lease: Lease, signals: _Signals, watch: Watch):
+        self.run, self.record, self.lease, self.signals, self.watch = run, run.record, lease, signals, watch
+        self.workflow = self.record.plan
+        self.models = {name: models[name] for name in self.workflow.models}
+        parts = run.parts()
+        done = {shard for node, shard in parts if node == OUTCOME_NODE}
+        self.resumed = bool(parts) or lease.epoch > 1
+        self.todo = deque(shard for shard in range(len(self.record.shards)) if shard not in done)
+        self.left = set(self.todo)
+        self.crashes: dict[int, int] = {}
+        self.losses: dict[int, int] = {}
+        self.poisoned: dict[Key, str] = {}
+        self.seats: list[_Seat] = []
+        self.calls: dict[Any, tuple[_Seat, int, str]] = {}
+        self.past: dict[str, Any] = {"rows": 0, "calls": 0, "tokens": 0, "usd": 0.0, "failed": 0}
+        self.tasks_done = sum(self._rows(shard) for shard in done) // self.record.trials
+        self.started = self.beaten = self.polled = time.monotonic()
+        self.polls: dict[Any, _Seat] = {}
+        self.generation = 0
+
+    def drive(self, cluster: Cluster | None) -> Result:
+        """All shards, then the merge and the manifest."""
+        try:
+            if self.todo:
+                assert cluster is not None
+                self._open(cluster)
+                while self.left:
+                    self._fill(cluster)
+                    self._collect(cluster)
+                    self._look_up(cluster)
+            return self._finish(cluster)
+        except BaseException:
+            self._stop(cluster)
+            raise
+
+    # -- starting -----------------------------------------------------------------------------
+
+    def _open(self, cluster: Cluster) -> None:
+        rows = sum(self._rows(shard) for shard in self.todo)
+        self.count = min(runner_count(rows, cluster.cpus), len(self.todo))
+        if self.count > 1 and self.models:
+            cluster.limits(self.models)
+        permits = sum(limits_of(written).concurrency for written in self.models.values()) or 8 * cluster.cpus
+        self.window = max(8, math.ceil(2 * permits / self.count))
+        largest = max(stop - start for start, stop in self.record.shards)
+        # a runner's open shards must hold a window's worth of rows, or permits would idle
+        self.open_shards = max(2, math.ceil(self.window / largest) + 1)
+        self.seats = [self._seat(cluster) for _ in range(self.count)]
+
+    def _seat(self, cluster: Cluster) -> _Seat:
+        self.generation += 1
+        unfinished = frozenset(self.left) if self.resumed or self.crashes else frozenset()
+        assignment = Assignment(
+            store=self.run.objects.uri if self.run.objects.uri.startswith("s3://") else os.path.abspath(self.run.objects.uri),
+            run_id=self.run.run_id,
+            models=self.models,
+            runner=f"{self.lease.epoch:04d}-{self.generation:04d}-{secrets.token_hex(2)}",
+            window=self.window,
+            unfinished=unfinished,
+            poisoned=dict(self.poisoned),
+        )
+        return _Seat(cluster.runner(assignment))
+
+    # -- the loop -----------------------------------------------------------------------------
+
+    def _fill(self, cluster: Cluster) -> None:
+        """Give each runner as many shards as it can hold, the emptiest first."""
+        while self.todo:
+            seat = min(self.seats, key=lambda each: len(each.shards))
+            if len(seat.shards) >= self.open_shards:
+                return
+            shard = self.todo.popleft()
+            if self.crashes.get(shard, 0) >= CRASHES_BEFORE_SPLIT:
+                self._isolate(cluster, shard)
+            self._submit(cluster, seat, shard)
+
+    def _submit(self, cluster: Cluster, seat: _Seat, shard: int) -> None:
+        seat.shards[shard] = len(self.workflow.order)
+        for node in self.workflow.order:
+            reference = cluster.call(seat.handle, f"{self.workflow.name}/{node}", "step", shard, node)
+            self.calls[reference] = seat, shard, node
+
+    def _collect(self, cluster: Cluster) -> None:
+        if not self.calls:
+            return
+        for reference in cluster.wait([*self.calls, *self.polls], TICK_S):
+            if reference in self.polls:
+                seat = self.polls.pop(reference)
+                with contextlib.suppress(RunnerDied):
+                    seat.told = cluster.result(reference)
+                continue
+            if reference not in self.calls:
+                continue
+            seat, shard, _ = self.calls.pop(reference)
+            try:
+                self._count(seat, shard, cluster.result(reference))
+            except RunnerDied:
+                self._replace(cluster, seat)
+            except ShardLost:
+                self._again(cluster, seat, shard)
+
+    def _count(self, seat: _Seat, shard: int, report: Report) -> None:
+        seat.shards[shard] -= 1
+        if seat.shards[shard] == 0:
+            del seat.shards[shard]
+            self.left.discard(shard)
+            self.tasks_done += self._rows(shard) // self.record.trials
+
+    def _replace(self, cluster: Cluster, seat: _Seat) -> None:
+        """A runner died: a new one takes its place, and its shards are begun again."""
+        cluster.forget(seat.handle)
+        lost = list(seat.shards)
+        self.calls = {reference: entry for reference, entry in self.calls.items() if entry[0] is not seat}
+        self.polls = {reference: entry for reference, entry in self.polls.items() if entry is not seat}
+        self._bank(seat)
+        self.seats.remove(seat)
+        for shard in reversed(lost):
+            self.crashes[shard] = self.crashes.get(shard, 0) + 1
+            self.todo.appendleft(shard)
+        self.seats.append(self._seat(cluster))
+
+    def _again(self, cluster: Cluster, seat: _Seat, shard: int) -> None:
+        """Another writer was first with a part: read what it kept, and go on from there."""
+        self.lease.beat()
+        self.losses[shard] = self.losses.get(shard, 0) + 1
+        if self.losses[shard] > 5:
+            raise Stopped(f"run {self.run.run_id}: other writers keep winning shard {shard}; see that no second driver is alive, then run the same command again")
+        for reference, entry in list(self.calls.items()):
+            if entry[0] is seat and entry[1] == shard:
+                del self.calls[reference]
+        seat.shards.pop(shard, None)
+        cluster.result(cluster.call(seat.handle, "drop", "drop", shard), 30)
+        self.todo.appendleft(shard)
+
+    def _isolate(self, cluster: Cluster, shard: int) -> None:
+        """
+        A shard that killed its runner twice: find the rows that kill, in halves.
+
+        Rows that are settled are spooled; a single row that kills twice becomes a failed step.
+        """
+        start, stop = self.record.shards[shard]
+        ranges, alone = [(start, stop)], dict[int, int]()
+        seat = self._seat(cluster)
+        while ranges:
+            self._alive()
+            first, last = ranges.pop()
+            try:
+                cluster.result(cluster.call(seat.handle, f"{self.workflow.name} (finding a row that kills)", "settle", shard, first, last))
+            except RunnerDied:
+                cluster.forget(seat.handle)
+                if last - first > 1:
+                    middle = (first + last) // 2
+                    ranges += [(middle, last), (first, middle)]
+                else:
+                    alone[first] = alone.get(first, 0) + 1
+                    if alone[first] < 2:
+                        ranges.append((first, last))
+                    else:
+                        self._poison(first)
+                seat = self._seat(cluster)
+        cluster.end(seat.handle)
+        self.crashes[shard] = 0
+        # runners that are up know nothing of the rows spooled meanwhile, nor of those that kill
+        for old in [old for old in self.seats if not old.shards]:
+            self.seats.remove(old)
+            self._bank(old)
+            cluster.end(old.handle)
+            self.seats.append(self._seat(cluster))
+
+    def _poison(self, row: int) -> None:
+        task = self.run.tasks().slice(row // self.record.trials, 1).to_pylist()[0]
+        self.poisoned[task["task_id"], row % self.record.trials + 1] = "the worker process died twice on this row alone"
+
+    # -- watching -----------------------------------------------------------------------------
+
+    def _look_up(self, cluster: Cluster) -> None:
+        self._alive()
+        moment = time.monotonic()
+        if moment - self.polled >= POLL_S and not self.polls:
+            self.polled = moment
+            for seat in self.seats:
+                self.polls[cluster.call(seat.handle, "progress", "progress")] = seat
+        progress = self.progress()
+        self.watch(progress)
+        self._hold_budget(progress)
+
+    def _alive(self) -> None:
+        if self.signals.caught:
+            error = Interrupted("stopped; nothing that was paid for is lost")
+            error.exit_code = 128 + self.signals.caught
+            raise error
+        if time.monotonic() - self.beaten >= BEAT_S:
+            self.beaten = time.monotonic()
+            self.lease.beat()
+
+    def progress(self) -> Progress:
+        """How far the run is, by what the runners last told."""
+        told = [self.past, *(seat.told for seat in self.seats if seat.told)]
+        usd = [each["usd"] for each in told]
+        of = self.record.rows * len(self.workflow.order)
+        return Progress(
+            rows=min(sum(each["rows"] for each in told), of),
+            of=of,
+            tasks_done=self.tasks_done,
+            tasks=self.record.tasks,
+            calls=sum(each["calls"] for each in told),
+            tokens=sum(each["tokens"] for each in told),
+            usd=None if None in usd else math.fsum(usd),
+            seconds=time.monotonic() - self.started,
+            failed=sum(each["failed"] for each in told),
+        )
+
+    def _bank(self, seat: _Seat) -> None:
+        for name in self.past:
+            if seat.told:
+                self.past[name] = None if self.past[name] is None or seat.told[name] is None else self.past[name] + seat.told[name]
+
+    def _hold_budget(self, progress: Progress) -> None:
+        budget = self.record.budget
+        used = {"max_usd": progress.usd, "max_tokens": progress.tokens, "max_calls": progress.calls, "max_minutes": progress.seconds / 60}
+        for name, limit in budget.items():
+            value = used[name]
+            if value is not None and value >= limit:
+                raise BudgetReached(f"the budget is reached: {name} {limit:g}; raise it and run the same command again, what was paid for is kept")
+
+    # -- ending -------------------------------------------------------------------------------
+
+    def _finish(self, cluster: Cluster | None) -> Result:
+        files: list[dict[str, Any]] = []
+        nodes = [*self.workflow.order, OUTCOME_NODE]
+        if cluster is not None and self.seats:
+            calls = [cluster.call(self.seats[index % len(self.seats)].handle, f"{self.workflow.name} (merge)", "merge", node) for index, node in enumerate(nodes)]
+            for call in calls:
+                try:
+                    files += cluster.result(call)
+                except RunnerDied:
+                    raise Stopped("a worker died while the parts were merged; run the same command again") from None
+        else:
+            for node in nodes:
+                files += self.run.merge(node, len(self.record.shards))
+        self._alive()
+        summary = summarise(self.run, files)
+        self.run.finish(files, summary)
+        close(self.run.objects, self.record)
+        for seat in self.seats:
+            assert cluster is not None
+            cluster.call(seat.handle, "stop", "stop")
+        return Result(self.run.run_id, summary)
+
+    def _stop(self, cluster: Cluster | None) -> None:
+        """Give runners a moment to spool what is finished."""
+        if cluster is None:
+            return
+        stops = []
+        for seat in self.seats:
+            with contextlib.suppress(Exception):
+                stops.append(cluster.call(seat.handle, "stop", "stop"))
+        deadline = time.monotonic() + STOP_S
+        for stop in stops:
+            with contextlib.suppress(Exception):
+                cluster.result(stop, max(deadline - time.monotonic(), 0.05))
+
+    def _rows(self, shard: int) -> int:
+        start, stop = self.record.shards[shard]
+        return stop - start
+
+
+def summarise(run: Run, files: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run in numbers, from its merged outcome."""
+    columns = ["outcome", "passed", "score", "first_score", "calls", "input_tokens", "output_tokens", "usd", "seconds", "auto_reruns", "review", "steps_done", "steps_borrowed", "steps_failed", "steps_skipped", "steps_unscored", "started_at", "ended_at"]
+    named = [entry for entry in files if entry["name"].startswith("outcome")]
+    table = pa.concat_tables([run.read(entry["name"], OUTCOME, columns, entry) for entry in named])
+
+    def total(column: str) -> Any:
+        return pc.sum(table[column]).as_py() or 0
+
+    def mean(column: str) -> float | None:
+        value = pc.mean(table[column]).as_py()
+        return None if value is None else round(value, 4)
+
+    started, ended = pc.min(table["started_at"]).as_py(), pc.max(table["ended_at"]).as_py()
+    rows = table.num_rows
+    passed = pc.sum(pc.cast(table["passed"], "int64")).as_py() or 0
+    failed = rows - (pc.sum(pc.cast(pc.equal(table["outcome"], "done"), "int64")).as_py() or 0)
+    return {
+        "rows": rows,
+        "passed": passed,
+        "failed": failed,
+        "below": rows - passed - failed,
+        "score": mean("score"),
+        "first_score": mean("first_score"),
+        "calls": total("calls"),
+        "input_tokens": total("input_tokens"),
+        "output_tokens": total("output_tokens"),
+        "usd": None if table["usd"].null_count else round(total("usd"), 6),
+        "model_seconds": round(total("seconds"), 3),
+        "auto_reruns": total("auto_reruns"),
+        "review": pc.sum(pc.cast(table["review"], "int64")).as_py() or 0,
+        **{name: total(name) for name in ("steps_done", "steps_borrowed", "steps_failed", "steps_skipped", "steps_unscored")},
+        "started_at": started.isoformat(timespec="milliseconds") if started else None,
+        "ended_at": ended.isoformat(timespec="milliseconds") if ended else None,
+        "seconds": round((ended - started).total_seconds(), 3) if started and ended else 0.0,
+    }
+

@@ -1,0 +1,250 @@
+"""
+What will be run, and what it will cost, before anything is spent.
+
+A plan is a run record that is not written down yet, with an estimate per node.
+"""
+
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from beam_ray.define.check import check, did_you_mean, find_tool
+from beam_ray.define.fingerprint import digest, strict_json
+from beam_ray.define.load import Source, load
+from beam_ray.define.returns import object_schema
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import BadDefinition, Problem, Unusable
+from beam_ray.llm.answer import first_fault
+from beam_ray.llm.settings import ModelSettings
+from beam_ray.run.runner import identity
+from beam_ray.run.tools import tool_folders
+from beam_ray.store.runs import RunRecord, new_run_id, now, plan_shards, tasks_digest
+
+CHARACTERS_PER_TOKEN = 4
+MAX_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """What a run will do at one node; counts are rows, and upper bounds where a condition decides."""
+
+    node: str
+    kind: str
+    """llm or tool"""
+    model: str | None
+    run: int
+    borrow: int = 0
+    rescore: int = 0
+    judge_calls: int = 0
+    conditional: bool = False
+    why: tuple[str, ...] = ()
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float | None = 0.0
+
+    @property
+    def calls(self) -> int:
+        """Model calls for outputs, auto-reruns and retries left out."""
+        return self.run if self.kind == "llm" else 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as it will be done."""
+
+    record: RunRecord
+    workflow: Workflow
+    tasks: pa.Table
+    nodes: tuple[NodePlan, ...]
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def calls(self) -> int:
+        """Model calls, judges included."""
+        return sum(node.calls + node.judge_calls for node in self.nodes)
+
+    @property
+    def usd(self) -> float | None:
+        """US dollars at most; None when a model has no price."""
+        money = [node.usd for node in self.nodes]
+        return None if None in money else math.fsum(value for value in money if value is not None)
+
+
+def load_workflow(path: Path) -> tuple[Workflow, list[Problem]]:
+    """
+    The workflow in the file, fully checked, and advice about it.
+
+    Raises:
+        BadDefinition: with every problem found.
+    """
+    workflow, source = load(path)
+    return workflow, check(workflow, source, folders=tool_folders(workflow))
+
+
+def make_plan(
+    workflow: Workflow,
+    tasks: pa.Table,
+    models: Mapping[str, Any],
+    *,
+    source: str = "",
+    version_number: int | None = None,
+    trials: int = 1,
+    budget: Mapping[str, float] | None = None,
+    warnings: tuple[Problem, ...] = (),
+    **lineage: Any,
+) -> Plan:
+    """
+    The plan of a run of *workflow* over *tasks*.
+
+    *lineage* are the fields of the record that say what is redone: origin, start_node,
+    borrow, mode, because, backtest, allow_writes.
+
+    Raises:
+        Unusable: a model is unknown or has no price under max_usd, or a task does not fit the inputs.
+    """
+    needed = require_models(workflow, models)
+    _require_prices(needed, budget or {})
+    _require_inputs(workflow, tasks, source)
+    tools = {node.tool: find_tool(workflow, node.tool, tool_folders(workflow)).version for node in workflow.nodes.values() if node.tool}
+    rows = tasks.num_rows * trials
+    summary = tasks_digest(tasks)
+    identities = {name: identity(written) for name, written in needed.items()}
+    key = digest("run/2", workflow.digest, tools, summary, trials, identities, {name: value for name, value in lineage.items() if name != "because"})
+    record = RunRecord(
+        run_id=new_run_id(),
+        key=key,
+        created_at=now(),
+        workflow=workflow.name,
+        version=version_number,
+        definition=workflow.document(),
+        definition_digest=workflow.digest,
+        tools=tools,
+        models={name: _described(written) for name, written in needed.items()},
+        source=source,
+        tasks=tasks.num_rows,
+        trials=trials,
+        shards=plan_shards(rows, trials, shard_size(rows)),
+        tasks_digest=summary,
+        budget=dict(budget or {}),
+        versions={"python": platform.python_version(), **{name: version(name) for name in ("beam-ray", "ray", "openai", "pyarrow")}},
+        **lineage,
+    )
+    return Plan(record, workflow, tasks, tuple(estimate(workflow, tasks, needed, trials)), warnings)
+
+
+def shard_size(rows: int) -> int:
+    """Rows of a shard: small for small runs, so that little waits for a whole one; up to 500 for large ones."""
+    return min(max(math.ceil(rows / 8), 10), 250 if rows <= 20_000 else 500)
+
+
+def runner_count(rows: int, cpus: int) -> int:
+    """One runner per CPU, but no more processes than the rows are worth."""
+    return max(1, min(cpus, math.ceil(rows / 100), int(os.environ.get("BEAM_RAY_MAX_RUNNERS", "64"))))
+
+
+def require_models(workflow: Workflow, models: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Those of *models* that the workflow asks.
+
+    Raises:
+        Unusable: it asks one that is not there.
+    """
+    for name in workflow.models:
+        if name not in models:
+            known = ", ".join(models) or "none"
+            raise Unusable("\n  ".join([f"the workflow {workflow.name!r} asks the model {name!r}, which the models file does not have", f"it has: {known}", *did_you_mean(name, models)]))
+    return {name: models[name] for name in workflow.models}
+
+
+def _require_prices(models: Mapping[str, Any], budget: Mapping[str, float]) -> None:
+    unknown = [name for name in budget if name not in ("max_usd", "max_tokens", "max_calls", "max_minutes")]
+    if unknown:
+        raise Unusable(f"the budget has no {unknown[0]!r}\n  it has max_usd, max_tokens, max_calls and max_minutes")
+    if "max_usd" in budget:
+        for name, written in models.items():
+            if price_of(written) is None:
+                raise Unusable(f"the model {name!r} has no price, so max_usd could not hold\n  add usd_per_million: {{input: …, output: …}} to the models file")
+
+
+def _require_inputs(workflow: Workflow, tasks: pa.Table, source: str) -> None:
+    names = list(workflow.inputs)
+    schema = object_schema(workflow.inputs)
+    for written in schema["properties"].values():
+        written.pop("maxLength", None)  # the limit is for what models write
+    problems = []
+    columns = ["task_id", "task_query", "query_is_json"]
+    for batch in tasks.select(columns).to_batches(max_chunksize=5_000):
+        for row in batch.to_pylist():
+            query = strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"]
+            given = query if isinstance(query, dict) and names != ["task_query"] else {names[0]: query}
+            fault = first_fault(given, {**schema, "additionalProperties": True}) if names != ["task_query"] or workflow.inputs != {"task_query": "str"} else None
+            if fault is None and names == ["task_query"] and workflow.inputs["task_query"] == "str" and row["query_is_json"]:
+                fault = "the workflow takes a text; name its fields under 'inputs'"
+            if fault:
+                problems.append(Problem(source or "tasks", 0, 0, f"task {row['task_id']!r} does not fit the inputs of {workflow.name!r}: {fault}"))
+                if len(problems) >= MAX_PROBLEMS:
+                    raise BadDefinition(problems=problems)
+    if problems:
+        raise BadDefinition(problems=problems)
+
+
+def price_of(written: Any) -> tuple[float, float] | None:
+    """US dollars per million input and output tokens, or None."""
+    price = written.usd_per_million if isinstance(written, ModelSettings) else written.price
+    return (price.input, price.output) if price else None
+
+
+def _described(written: Any) -> dict[str, Any]:
+    if isinstance(written, ModelSettings):
+        return {**written.model_dump(mode="json", exclude={"api_key"}), "identity": identity(written)}
+    return {"model": written.identity, "scripted": True, "identity": identity(written)}
+
+
+def estimate(workflow: Workflow, tasks: pa.Table, models: Mapping[str, Any], trials: int) -> list[NodePlan]:
+    """What each node will do when nothing is borrowed."""
+    rows = tasks.num_rows * trials
+    lengths = [len(query) for query in tasks["task_query"].slice(0, 500).to_pylist()]
+    typical = sum(lengths) / max(len(lengths), 1)
+    plans = []
+    for name in workflow.order:
+        node = workflow.nodes[name]
+        conditional = node.when is not None or any(workflow.nodes[parent].when for parent in workflow.upstream[name])
+        model, judge = workflow.model_of(name), workflow.judge_of(name)
+        given = said = 0.0
+        if node.llm:
+            given = sum(len(turn.content) + (typical if "task_query" in turn.content else 0) for turn in node.llm.prompt) / CHARACTERS_PER_TOKEN
+            said = node.llm.max_tokens
+        plain = len([item for item in node.evaluate.criteria if item.kind == "plain"]) if node.evaluate else 0
+        usd = _usd(models[model], given * rows, said * rows) if model else 0.0
+        if judge:
+            judged = _usd(models[judge], (given + said + 200 + 40 * plain) * rows, (200 * plain + 100) * rows)
+            usd = None if usd is None or judged is None else usd + judged
+        plans.append(
+            NodePlan(
+                name,
+                "llm" if node.llm else "tool",
+                model,
+                rows,
+                judge_calls=rows if judge else 0,
+                conditional=conditional,
+                input_tokens=int(given * rows),
+                output_tokens=int(said * rows),
+                usd=usd,
+            )
+        )
+    return plans
+
+
+def _usd(written: Any, input_tokens: float, output_tokens: float) -> float | None:
+    price = price_of(written)
+    return None if price is None else (input_tokens * price[0] + output_tokens * price[1]) / 1e6
+
+
+__all__ = ["NodePlan", "Plan", "Source", "load_workflow", "make_plan"]

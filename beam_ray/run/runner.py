@@ -1,0 +1,273 @@
+"""
+A runner: the shards of one run in one process, on one event loop.
+
+Nothing of Ray in here; ``cluster`` makes an actor of it. Finished rows are spooled at most
+once a second until their shard's parts are committed, so that a paid answer is never more
+than a second away from the store.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import stamina.instrumentation
+
+from beam_ray.define.fingerprint import digest, strict_json
+from beam_ray.llm.settings import ModelSettings
+from beam_ray.llm.usage import Model
+from beam_ray.run.limiter import Grant, Leased, Limiter, Limits
+from beam_ray.run.limiter import Report as Need
+from beam_ray.run.shard import External, Report, Shard
+from beam_ray.run.step import Desk, Row, TaskRow
+from beam_ray.run.tools import Tools
+from beam_ray.store.objects import open_objects
+from beam_ray.store.runs import Run
+from beam_ray.store.steps import Key, StepRows
+
+SPOOL_S = 0.8
+"""Seconds between two spool files; with the time that writing takes, at most one a second."""
+
+RenewFor = Callable[[str, Need], Awaitable[Grant]]
+"""Renews the lease of a model's permits: name of the model, and what is needed."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a runner is told when it starts."""
+
+    store: str
+    run_id: str
+    models: Mapping[str, Any]
+    """Name to ModelSettings or ScriptedModel."""
+    runner: str
+    window: int
+    """Rows in flight."""
+    unfinished: frozenset[int] = frozenset()
+    """Shards of which an earlier driver may have spooled rows."""
+    isolating: bool = False
+    poisoned: Mapping[Key, str] = field(default_factory=dict)
+
+
+class Runner:
+    """Does steps of shards."""
+
+    def __init__(self, assignment: Assignment, renew: RenewFor | None = None, external: External | None = None):
+        stamina.instrumentation.set_on_retry_hooks([])
+        self.assignment = assignment
+        self.objects = open_objects(assignment.store, proven=True)
+        self.run = Run(self.objects, assignment.run_id)
+        self.record = self.run.record
+        self.workflow = self.record.plan
+        self.window = asyncio.Semaphore(assignment.window)
+        self.external = external
+        self.shards: dict[int, asyncio.Task[Shard]] = {}
+        self.progress_: dict[str, Any] = {"rows": 0, "done": 0, "borrowed": 0, "failed": 0, "skipped": 0, "calls": 0, "tokens": 0, "usd": 0.0}
+        self._fresh: list[Row] = []
+        self._spooled = 0
+        self._spooling: asyncio.Task[None] | None = None
+        self._flushing = asyncio.Lock()
+        self._kept: dict[tuple[str, str, int], Row] | None = None
+        self._tasks: Any = None
+        self._origin = StepRows(Run(self.objects, self.record.origin)) if self.record.origin else None
+        self._origin_rows: dict[tuple[str, str, int], Row] = {}
+        self._leased: dict[str, Leased] = {}
+        self.models = {name: self._model(name, written, renew) for name, written in assignment.models.items()}
+        self.desk = self._desk()
+
+    async def step(self, shard: int, node: str) -> Report:
+        """Do *node* for all rows of *shard*; its rows are committed when this returns."""
+        if shard not in self.shards:
+            self.shards[shard] = asyncio.create_task(self._open(shard))
+        opened = await self.shards[shard]
+        report = await opened.step(node)
+        if self._spooling and self._spooling.done() and (fault := self._spooling.exception()):
+            raise fault
+        if all(event.is_set() for event in opened.committed.values()):
+            self._forget(shard)
+        return report
+
+    async def settle(self, shard: int, start: int, stop: int) -> None:
+        """Do all nodes for the rows [start, stop) of *shard* and spool them: for rows that are suspected of killing."""
+        tasks = await asyncio.to_thread(self._load, shard, start, stop)
+        await Shard(self.desk, self.run, shard, tasks, self.window, poisoned=self.assignment.poisoned).settle()
+        await self._flush()
+
+    async def only(self, shard: int, node: str) -> None:
+        """Do one node of a shard whose nodes before it are committed."""
+        tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
+        await Shard(self.desk, self.run, shard, tasks, self.window, poisoned=self.assignment.poisoned, only=node).step(node)
+        await self._flush()
+
+    async def merge(self, node: str) -> list[dict[str, Any]]:
+        """Merge the committed parts of *node* into its finished files."""
+        return await asyncio.to_thread(self.run.merge, node, len(self.record.shards))
+
+    async def progress(self) -> dict[str, Any]:
+        """Counts of rows and of what they cost, since the runner started."""
+        return dict(self.progress_)
+
+    async def drop(self, shard: int) -> None:
+        """Forget what is known of a shard, so that it is read anew."""
+        opened = self.shards.pop(shard, None)
+        if opened:
+            with contextlib.suppress(Exception):
+                await (await opened).stop()
+
+    async def stop(self) -> None:
+        """Spool what is finished, and end."""
+        for shard in list(self.shards):
+            await self.drop(shard)
+        if self._spooling:
+            self._spooling.cancel()
+        await self._flush()
+        for leased in self._leased.values():
+            await leased.close()
+        for model in self.models.values():
+            await model.close()  # type: ignore[attr-defined]
+        await self.desk.tools.close()
+
+    # -- opening a shard ----------------------------------------------------------------------
+
+    async def _open(self, shard: int) -> Shard:
+        if self._spooling is None:
+            self._spooling = asyncio.create_task(self._spool())
+        tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
+        return Shard(self.desk, self.run, shard, tasks, self.window, external=self.external, poisoned=self.assignment.poisoned)
+
+    def _load(self, shard: int, start: int, stop: int) -> list[TaskRow]:
+        """The tasks of the rows [start, stop); their origin's rows are read with them."""
+        if self._tasks is None:
+            self._tasks = self.run.tasks()
+            self._kept = self._read_spool()
+        trials = self.record.trials
+        table = self._tasks.slice(start // trials, -(-stop // trials) - start // trials)
+        rows = [_task(row, trial, shard) for row in table.to_pylist() for trial in range(1, trials + 1)]
+        rows = rows[start % trials :][: stop - start]
+        if self._origin:
+            keys = [(row.task_id, row.trial) for row in rows]
+            for node in self.workflow.order:
+                for (task_id, trial), found in self._origin.rows(node, keys).items():
+                    self._origin_rows[node, task_id, trial] = found
+        return rows
+
+    def _read_spool(self) -> dict[tuple[str, str, int], Row]:
+        kept: dict[tuple[str, str, int], Row] = {}
+        if not self.assignment.unfinished:
+            return kept
+        for table in self.run.spooled():
+            for row in table.to_pylist():
+                key = row["node"], row["task_id"], row["trial"]
+                if row["shard"] in self.assignment.unfinished and (key not in kept or kept[key]["outcome"] == "open"):
+                    kept[key] = row
+        return kept
+
+    def _forget(self, shard: int) -> None:
+        if self.shards.pop(shard, None):
+            self._fresh = [row for row in self._fresh if row["shard"] != shard]
+            gone = {row["task_id"] for row in self._tasks_of(shard)}
+            for table in (self._origin_rows, self._kept or {}):
+                for key in [key for key in table if key[1] in gone]:
+                    del table[key]
+
+    def _tasks_of(self, shard: int) -> list[dict[str, Any]]:
+        start, stop = self.record.shards[shard]
+        trials = self.record.trials
+        return list(self._tasks.slice(start // trials, (stop - start) // trials).select(["task_id"]).to_pylist()) if self._origin_rows or self._kept else []
+
+    # -- spooling ------------------------------------------------------------------------------
+
+    def _keep(self, row: Row) -> None:
+        if row["outcome"] != "open":
+            told = self.progress_
+            told["rows"] += 1
+            told[row["outcome"]] += 1
+            told["calls"] += row["calls"] + row["judge_calls"]
+            told["tokens"] += row["input_tokens"] + row["output_tokens"] + row["judge_input_tokens"] + row["judge_output_tokens"]
+            told["usd"] = None if None in (told["usd"], row["usd"], row["judge_usd"]) else told["usd"] + row["usd"] + row["judge_usd"]
+        if row["outcome"] == "open" or row["calls"] or row["judge_calls"] or row["seconds"] > 0:
+            # a row that cost nothing is as quickly made again as read
+            self._fresh.append(row)
+
+    async def _spool(self) -> None:
+        while True:
+            await asyncio.sleep(SPOOL_S)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        async with self._flushing:
+            rows, self._fresh = self._fresh, []
+            if rows:
+                number = self._spooled
+                self._spooled += 1
+                await asyncio.to_thread(self.run.spool, self.assignment.runner, number, rows)
+
+    # -- what steps work with -------------------------------------------------------------------
+
+    def _desk(self) -> Desk:
+        record = self.record
+        execute = None
+        if record.start_node:
+            execute = frozenset({record.start_node}) | self.workflow.downstream(record.start_node)
+        return Desk(
+            run_id=record.run_id,
+            workflow=self.workflow,
+            models=self.models,
+            identities={name: identity(written) for name, written in self.assignment.models.items()},
+            tools=Tools(self.workflow),
+            allow_writes=record.allow_writes,
+            execute=execute,
+            borrow=record.borrow,
+            ruler_only=record.ruler_only,
+            origin=lambda node, task: self._origin_rows.get((node, task.task_id, task.trial)),
+            kept=lambda node, task: (self._kept or {}).get((node, task.task_id, task.trial)),
+            keep=self._keep,
+        )
+
+    def _model(self, name: str, written: Any, renew: RenewFor | None) -> Model:
+        limits = limits_of(written)
+        if renew is None:
+            limiter = Limiter(limits)
+
+            async def ask(need: Need) -> Grant:
+                return limiter.renew(self.assignment.runner, need, asyncio.get_running_loop().time())
+        else:
+
+            async def ask(need: Need) -> Grant:
+                return await renew(name, need)
+
+        permits = self._leased[name] = Leased(ask, limits)
+        if isinstance(written, ModelSettings):
+            # imported here: a run of tools alone needs no client
+            from beam_ray.llm.model import OpenAIModel
+
+            return OpenAIModel(written, permits)
+        scripted: Model = replace(written, permits=permits)
+        return scripted
+
+
+def limits_of(written: Any) -> Limits:
+    """The limits of a model, real or scripted."""
+    return Limits(written.concurrency, written.requests_per_minute, written.tokens_per_minute)
+
+
+def identity(written: Any) -> str:
+    """What makes a model's answers what they are: which model, and its settings; not where it answers or what it costs."""
+    if isinstance(written, ModelSettings):
+        return digest("model/1", written.model, written.temperature, written.structured, written.extra)
+    return digest("model/1", written.identity)
+
+
+def _task(row: dict[str, Any], trial: int, shard: int) -> TaskRow:
+    return TaskRow(
+        task_id=row["task_id"],
+        trial=trial,
+        shard=shard,
+        query=strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"],
+        variables=strict_json(row["variables"]),
+        expected=strict_json(row["expected"]) if row["expected"] is not None else None,
+        attachments=tuple(row["attachments"] or ()),
+        inputs=row["inputs"],
+        labels=tuple(row["labels"] or ()),
+    )

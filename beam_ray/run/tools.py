@@ -1,0 +1,165 @@
+"""
+Tools: importable functions from allowed folders.
+
+An async tool runs on the loop of its runner. Any other runs in a child process, which is
+killed with all that it started when its time is up, sees only the environment that it is
+given, and is replaced after a number of calls, so that what it leaks does not last.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from beam_ray.define.check import Tool, find_tool
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import ToolFailed
+
+CALLS_PER_CHILD = 200
+ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+"""What a child sees of the environment, beside variables named BEAM_RAY_TOOL_…"""
+MAX_RESULT = 8_000_000
+"""Bytes of a tool's result."""
+
+
+def tool_folders(workflow: Workflow) -> list[Path]:
+    """Where the workflow's tools may be imported from: its own folder, the one above, and BEAM_RAY_TOOLS."""
+    own = Path.cwd() / workflow.tools_from
+    further = [Path(entry) for entry in os.environ.get("BEAM_RAY_TOOLS", "").split(os.pathsep) if entry]
+    return [own, own.parent, *further]
+
+
+class Tools:
+    """Calls tools; at most *children* of them in processes at a time."""
+
+    def __init__(self, workflow: Workflow, children: int = 2):
+        self.folders = tool_folders(workflow)
+        self.found: dict[str, Tool] = {node.tool: find_tool(workflow, node.tool, self.folders) for node in workflow.nodes.values() if node.tool}
+        self._slots = asyncio.Semaphore(children)
+        self._idle: list[_Child] = []
+
+    def version(self, tool: str) -> str:
+        """The digest of the tool's source file."""
+        return self.found[tool].version
+
+    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+        """
+        What the tool returns.
+
+        Raises:
+            ToolFailed: it raised, ran out of time, died, or returned what JSON cannot hold.
+        """
+        if self.found[tool].is_async:
+            return await self._call_here(tool, arguments, timeout_s)
+        async with self._slots:
+            child = self._idle.pop() if self._idle else _Child(self.folders)
+            try:
+                value = await child.call(tool, arguments, timeout_s)
+            except BaseException:
+                if child.usable:
+                    self._idle.append(child)
+                else:
+                    await child.end()
+                raise
+            if child.calls < CALLS_PER_CHILD:
+                self._idle.append(child)
+            else:
+                await child.end()
+            return value
+
+    def function(self, reference: str) -> Callable[..., Any]:
+        """The function behind a ``python`` criterion, which runs in the runner itself."""
+        return load_function(reference, self.folders)
+
+    async def close(self) -> None:
+        """End all children."""
+        while self._idle:
+            await self._idle.pop().end()
+
+    async def _call_here(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+        try:
+            async with asyncio.timeout(timeout_s):
+                value = await load_function(tool, self.folders)(**arguments)
+            json.dumps(value, allow_nan=False)
+            return value
+        except TimeoutError:
+            raise ToolFailed(f"{tool} took longer than {timeout_s:g} s") from None
+        except Exception as error:  # the tool's fault is the row's failure
+            raise ToolFailed(f"{tool}: {type(error).__name__}: {error}") from None
+
+
+def load_function(reference: str, folders: list[Path]) -> Callable[..., Any]:
+    """The function that ``module:function`` names, imported from *folders*."""
+    module, function = reference.split(":")
+    for folder in reversed(folders):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+class _Child:
+    """One child process, one call at a time."""
+
+    def __init__(self, folders: list[Path]):
+        self.folders = [str(folder) for folder in folders]
+        self.process: asyncio.subprocess.Process | None = None
+        self.calls = 0
+        self.usable = True
+
+    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+        module, function = tool.split(":")
+        try:
+            line = json.dumps({"module": module, "function": function, "arguments": dict(arguments)}, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ToolFailed(f"{tool} was given a value that JSON cannot hold: {error}") from None
+        self.usable = False
+        process = self.process = self.process or await self._start()
+        self.calls += 1
+        assert process.stdin and process.stdout
+        try:
+            async with asyncio.timeout(timeout_s):
+                process.stdin.write(line.encode() + b"\n")
+                await process.stdin.drain()
+                reply = await process.stdout.readline()
+        except TimeoutError:
+            raise ToolFailed(f"{tool} took longer than {timeout_s:g} s and was killed") from None
+        except (ConnectionError, ValueError) as error:
+            raise ToolFailed(f"{tool}: {error or 'its process went away'}") from None
+        if not reply.endswith(b"\n"):
+            code = await process.wait()
+            raise ToolFailed(f"{tool}: its process died ({signal.Signals(-code).name if code < 0 else f'exit {code}'})")
+        self.usable = True
+        said = json.loads(reply)
+        if "error" in said:
+            raise ToolFailed(f"{tool}: {said['error']}")
+        return said["value"]
+
+    async def end(self) -> None:
+        """Kill the process and everything that it started."""
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await self.process.wait()
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        environment = {name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith("BEAM_RAY_TOOL_")}
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # without it our own folder would come first, and hide the user's modules
+            str(Path(__file__).with_name("child.py")),
+            *self.folders,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+            limit=MAX_RESULT,
+        )
