@@ -1,0 +1,164 @@
+"""
+Versions: numbered, immutable, current only by being published, and published on evidence.
+
+A version is created if absent, so of two publishers one wins and the other is told.
+"""
+
+import getpass
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from beam_ray.define.changes import changes
+from beam_ray.define.check import did_you_mean
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import Damaged, Unusable
+from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.runs import now
+
+
+class Version(BaseModel):
+    """One published version: the whole definition, and why it was published."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    format: int = 1
+    workflow: str
+    version: int
+    definition: dict[str, Any]
+    digest: str
+    source: str = ""
+    """The YAML as it was written, for people."""
+    evidence: str = ""
+    """The backtest that spoke for it."""
+    verdict: str = ""
+    reason: str = ""
+    """Why it was published without evidence, or rolled back."""
+    rollback_of: int | None = None
+    published_by: str
+    published_at: str
+
+    @property
+    def plan(self) -> Workflow:
+        """The workflow."""
+        return Workflow.model_validate(self.definition)
+
+
+def versions(objects: Objects, workflow: str) -> list[int]:
+    """The numbers of the workflow's versions, in order."""
+    names = [key.rsplit("/", 1)[-1] for key, _ in objects.keys(f"workflows/{workflow}/")]
+    return sorted(int(name.removesuffix(".json")) for name in names)
+
+
+def current(objects: Objects, workflow: str) -> Version | None:
+    """The newest version, or None when nothing was ever published."""
+    numbers = versions(objects, workflow)
+    return read_version(objects, workflow, numbers[-1]) if numbers else None
+
+
+def read_version(objects: Objects, workflow: str, number: int | None = None) -> Version:
+    """
+    A version of the workflow; the newest unless a number is given.
+
+    Raises:
+        Unusable: there is no such version.
+    """
+    numbers = versions(objects, workflow)
+    if not numbers:
+        known = objects.folders("workflows")
+        has = f"published here: {', '.join(known)}" if known else "nothing is published here yet"
+        raise Unusable("\n  ".join([f"no version of {workflow!r} is published in {objects.uri}", has, *did_you_mean(workflow, known), "beam-ray publish FILE  publishes one; a file may be named instead"]))
+    number = numbers[-1] if number is None else number
+    try:
+        return Version.model_validate_json(objects.read(f"workflows/{workflow}/{number:06d}.json"))
+    except NotThere:
+        raise Unusable(f"{workflow!r} has no version {number}; it has {numbers[0]} to {numbers[-1]}") from None
+    except ValueError as error:
+        raise Damaged(f"workflows/{workflow}/{number:06d}.json is damaged: {str(error).splitlines()[0]}") from None
+
+
+def publish(objects: Objects, workflow: Workflow, *, source: str = "", evidence: str = "", reason: str = "") -> Version:
+    """
+    Make *workflow* the current version, on the evidence of a backtest or for a stated reason.
+
+    Raises:
+        Unusable: nothing speaks for it, the evidence is of another definition or did not pass,
+            or another publisher was first.
+    """
+    latest = current(objects, workflow.name)
+    if latest and latest.digest == workflow.digest:
+        raise Unusable(f"{workflow.name} version {latest.version} is this very definition; there is nothing to publish")
+    if bool(evidence) == bool(reason):
+        raise Unusable("a version is published on evidence\n  --evidence BACKTEST names a backtest that passed; --without-evidence \"reason\" says why there is none")
+    verdict = _require(objects, evidence, workflow, latest) if evidence else ""
+    return _write(objects, workflow, latest, source=source, evidence=evidence, verdict=verdict, reason=reason)
+
+
+def rollback(objects: Objects, workflow: str, number: int, *, reason: str = "") -> Version:
+    """
+    Publish the definition of an old version as a new one.
+
+    Raises:
+        Unusable: there is no such version, or it is the current one.
+    """
+    old, latest = read_version(objects, workflow, number), current(objects, workflow)
+    if latest and latest.digest == old.digest:
+        raise Unusable(f"{workflow} version {latest.version} is already the definition of version {number}")
+    return _write(objects, old.plan, latest, source=old.source, reason=reason or f"rolled back to version {number}", rollback_of=number)
+
+
+def _write(objects: Objects, workflow: Workflow, latest: Version | None, **why: Any) -> Version:
+    number = latest.version + 1 if latest else 1
+    version = Version(
+        workflow=workflow.name,
+        version=number,
+        definition=workflow.document(),
+        digest=workflow.digest,
+        published_by=getpass.getuser(),
+        published_at=now(),
+        **why,
+    )
+    if not objects.create(f"workflows/{workflow.name}/{number:06d}.json", version.model_dump_json(indent=1).encode()):
+        winner = read_version(objects, workflow.name, number)
+        raise Unusable(f"{winner.published_by} published {workflow.name} version {number} in this moment; look at it (beam-ray diff {workflow.name}@{number} FILE), then publish again")
+    return version
+
+
+def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Version | None) -> str:
+    try:
+        document = json.loads(objects.read(f"backtests/{evidence}/verdict.json"))
+    except NotThere:
+        known = objects.folders("backtests")
+        raise Unusable("\n  ".join([f"there is no finished backtest {evidence!r}", *did_you_mean(evidence, known)])) from None
+    sides = {entry["definition_digest"]: entry for entry in document["candidates"]}
+    candidate = sides.get(workflow.digest)
+    if candidate is None:
+        tested = Workflow.model_validate(document["candidates"][0]["definition"])
+        differs = ", ".join(str(change) for change in changes(tested, workflow)[:5])
+        raise Unusable(f"the backtest {evidence} is not of this definition (it differs in {differs or 'its name'}); run it again with this file as the candidate")
+    if latest and document["baseline"]["definition_digest"] != latest.digest:
+        raise Unusable(f"the backtest {evidence} was against another baseline than the current version {latest.version}; run it again")
+    if candidate["verdict"] not in ("PASS", "WARN"):
+        raise Unusable(f"the backtest {evidence} ended in {candidate['verdict']}; --without-evidence \"reason\" publishes all the same")
+    return str(candidate["verdict"])
+
+
+def find_workflow(objects: Objects, written: str, folder: Path | None = None) -> tuple[Path | None, Version | None]:
+    """
+    What *written* names: a file, or a published ``NAME`` or ``NAME@VERSION``.
+
+    Raises:
+        Unusable: neither.
+    """
+    path = (folder or Path.cwd()) / written
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            near = did_you_mean(path.name, [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else [])
+            raise Unusable("\n  ".join([f"{written}: there is no such file", *near]))
+        return path, None
+    name, _, number = written.partition("@")
+    if number and not number.isdecimal():
+        raise Unusable(f"{written!r}: after @ comes a version number")
+    return None, read_version(objects, name, int(number) if number else None)
