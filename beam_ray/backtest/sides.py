@@ -1,0 +1,230 @@
+"""Bringing each side of a backtest to a finished run, and remembering which run it is."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from beam_ray.backtest.spec import Resolved, Side
+from beam_ray.define.check import find_tool
+from beam_ray.define.fingerprint import digest
+from beam_ray.define.workflow import Workflow
+from beam_ray.rerun import count
+from beam_ray.run.execute import Progress, execute
+from beam_ray.run.plan import Plan, make_plan
+from beam_ray.run.runner import identity
+from beam_ray.run.tools import tool_folders
+from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.runs import Run, RunRecord, begin, find_runs, tasks_digest
+
+Watch = Callable[[str, Progress], None]
+"""Told how far a side's run is."""
+
+
+@dataclass
+class Backtest:
+    """A backtest that is under way."""
+
+    objects: Objects
+    resolved: Resolved
+    tasks: pa.Table
+    source: str
+    models: Mapping[str, Any]
+    address: str | None = None
+    takeover: bool = False
+    again: bool = False
+    allow_writes: bool = False
+    watch: Watch = lambda side, progress: None
+    say: Callable[[str], None] = lambda line: None
+
+    def __post_init__(self) -> None:
+        spec = self.resolved.spec
+        sides = [self.resolved.baseline, *self.resolved.candidates]
+        asked = {name for side in sides for name in side.workflow.models}
+        key = digest(
+            "backtest/1",
+            [[side.name, side.workflow.digest, side.run_id, self._tools(side.workflow)] for side in sides],
+            tasks_digest(self.tasks),
+            spec.trials,
+            spec.confirm,
+            spec.fresh,
+            {name: identity(self.models[name]) for name in sorted(asked) if name in self.models},
+        )
+        self.backtest_id = f"{spec.name}-{key[:8]}"
+        number = 1
+        while self.again and self.verdict is not None:
+            number += 1
+            self.backtest_id = f"{spec.name}-{key[:8]}-{number}"
+
+    @property
+    def prefix(self) -> str:
+        """Where the backtest lies in the store."""
+        return f"backtests/{self.backtest_id}"
+
+    @property
+    def verdict(self) -> dict[str, Any] | None:
+        """The verdict, once the backtest is finished."""
+        try:
+            return dict(json.loads(self.objects.read(f"{self.prefix}/verdict.json")))
+        except NotThere:
+            return None
+
+    # -- sides ------------------------------------------------------------------------------
+
+    def plans(self) -> list[tuple[Side, Plan | None, str]]:
+        """What each side will cost: its plan, or None and the finished run that it is."""
+        baseline = self.resolved.baseline
+        run_id = self._known("baseline") or baseline.run_id or self._same_run(baseline.workflow)
+        found: list[tuple[Side, Plan | None, str]] = []
+        if run_id:
+            found.append((baseline, None, run_id))
+        else:
+            found.append((baseline, self._plan(baseline, "baseline", None), ""))
+        for side in self.resolved.candidates:
+            known = self._known(side.name)
+            if known and Run(self.objects, known).finished:
+                found.append((side, None, known))
+            else:
+                plan = self._plan(side, "candidate", run_id)
+                found.append((side, count(self.objects, plan, self.models) if plan.record.origin and not plan.record.start_node else plan, ""))
+        return found
+
+    def baseline(self) -> Run:
+        """The baseline's finished run: one that is there already, or one made now."""
+        side = self.resolved.baseline
+        run_id = self._known("baseline") or side.run_id
+        if run_id is None and not self.resolved.spec.fresh:
+            run_id = self._same_run(side.workflow)
+        if run_id:
+            self._remember("baseline", run_id)
+            record = Run(self.objects, run_id).record
+            if Run(self.objects, run_id).finished:
+                self.say(f"baseline: run {run_id} of {record.created_at[:16].replace('T', ' ')}, as it is")
+                return Run(self.objects, run_id)
+            return self._execute("baseline", record)
+        return self._execute("baseline", self._begin("baseline", self._plan(side, "baseline", self._origin_of_tasks())))
+
+    def candidate(self, side: Side, baseline: Run) -> Run:
+        """The candidate's finished run; what the change does not reach is borrowed from the baseline."""
+        known = self._known(side.name)
+        if known:
+            return self._execute(side.name, Run(self.objects, known).record)
+        plan = self._plan(side, "candidate", None if self.resolved.spec.fresh else baseline.run_id)
+        return self._execute(side.name, self._begin(side.name, plan))
+
+    def same_ruler(self, side: Side, baseline: Run) -> Run:
+        """The baseline judged by the candidate's criteria: itself, or its outputs scored anew."""
+        judged = with_ruler(baseline.record.plan, side.workflow)
+        if judged.digest == baseline.record.plan.digest:
+            return baseline
+        name = f"baseline-by-{side.name}"
+        known = self._known(name)
+        if known:
+            return self._execute(name, Run(self.objects, known).record)
+        self.say(f"the criteria of {side.name} differ: the baseline's outputs are scored by them too")
+        return self._execute(name, self._begin(name, self._plan(Side(name, judged), "baseline", baseline.run_id, ruler_only=True)))
+
+    def repeats(self, name: str, run: Run, task_ids: list[str]) -> Run:
+        """The side's run of some tasks, repeated as often as the spec's ``confirm`` says; what was run before is borrowed."""
+        import pyarrow.compute as pc
+
+        known = self._known(f"{name}-repeats")
+        if known:
+            return self._execute(f"{name} repeats", Run(self.objects, known).record)
+        tasks = run.tasks()
+        tasks = tasks.filter(pc.is_in(tasks["task_id"], value_set=pa.array(task_ids, pa.string())))
+        spec = self.resolved.spec
+        plan = make_plan(
+            run.record.plan,
+            tasks,
+            self.models,
+            source=f"{len(task_ids)} newly failing tasks of run {run.run_id}",
+            trials=run.record.trials + spec.confirm,
+            origin=run.run_id,
+            borrow=True,
+            mode="repeats",
+            backtest=self.backtest_id,
+            allow_writes=self.allow_writes,
+        )
+        return self._execute(f"{name} repeats", self._begin(f"{name}-repeats", plan))
+
+    # -- runs ---------------------------------------------------------------------------------
+
+    def _plan(self, side: Side, mode: str, origin: str | None, *, ruler_only: bool = False) -> Plan:
+        spec = self.resolved.spec
+        return make_plan(
+            side.workflow,
+            self.tasks,
+            self.models,
+            source=self.source,
+            version_number=side.version,
+            trials=spec.trials,
+            budget=spec.budget,
+            origin=origin,
+            borrow=origin is not None,
+            mode=mode,
+            ruler_only=ruler_only,
+            backtest=self.backtest_id,
+            allow_writes=self.allow_writes,
+        )
+
+    def _begin(self, name: str, plan: Plan) -> RunRecord:
+        record = begin(self.objects, plan.record, plan.tasks)
+        return Run(self.objects, self._remember(name, record.run_id)).record
+
+    def _execute(self, name: str, record: RunRecord) -> Run:
+        execute(self.objects, record, self.models, address=self.address, takeover=self.takeover, watch=lambda progress: self.watch(name, progress))
+        return Run(self.objects, record.run_id)
+
+    def _known(self, name: str) -> str | None:
+        try:
+            return str(json.loads(self.objects.read(f"{self.prefix}/sides/{name}.json"))["run_id"])
+        except NotThere:
+            return None
+
+    def _remember(self, name: str, run_id: str) -> str:
+        """Keep which run the side is; of two drivers the first one's counts for both."""
+        self.objects.create(f"{self.prefix}/sides/{name}.json", json.dumps({"run_id": run_id}).encode())
+        return self._known(name) or run_id
+
+    def _same_run(self, workflow: Workflow) -> str | None:
+        """The newest finished run of this very definition over these very tasks: paid for, so not run again."""
+        if self.resolved.spec.fresh:
+            return None
+        wanted = {name: identity(self.models[name]) for name in workflow.models if name in self.models}
+        summary, tools = tasks_digest(self.tasks), self._tools(workflow)
+        matching = []
+        for run_id in find_runs(self.objects):
+            record = Run(self.objects, run_id).record
+            same = record.definition_digest == workflow.digest and record.tasks_digest == summary and record.trials == self.resolved.spec.trials
+            asked = {name: entry.get("identity") for name, entry in record.models.items()}
+            if same and asked == wanted and record.tools == tools and not record.start_node and Run(self.objects, run_id).finished:
+                matching.append((record.created_at, run_id))
+        return max(matching)[1] if matching else None
+
+    def _origin_of_tasks(self) -> str | None:
+        """Where the tasks are an earlier run's, that run's unchanged steps are borrowed."""
+        return self.source.removeprefix("run:") if self.source.startswith("run:") and not self.resolved.spec.fresh else None
+
+    @staticmethod
+    def _tools(workflow: Workflow) -> dict[str, str]:
+        return {node.tool: find_tool(workflow, node.tool, tool_folders(workflow)).version for node in workflow.nodes.values() if node.tool}
+
+
+def with_ruler(workflow: Workflow, other: Workflow) -> Workflow:
+    """*workflow* judged by the criteria of *other*, where both have the node."""
+    document = workflow.document()
+    judging = other.document()
+    for name, node in document["nodes"].items():
+        if name in judging["nodes"]:
+            node.pop("evaluate", None)
+            if "evaluate" in judging["nodes"][name]:
+                node["evaluate"] = judging["nodes"][name]["evaluate"]
+            else:
+                node.pop("auto_rerun", None)
+    document["judge"] = other.judge or other.model
+    if document["judge"] == workflow.judge or (workflow.judge is None and document["judge"] == workflow.model):
+        document["judge"] = workflow.judge
+    return Workflow.model_validate({key: value for key, value in document.items() if value is not None})

@@ -1,0 +1,212 @@
+"""
+The backtest spec: what is compared with what, over which tasks, and what is allowed.
+
+    backtest: extract-prompt-v8
+    workflow: purchase-orders             # a published name, or a file
+    tasks: library:orders@3               # or a file, or run:ID
+    baseline: published                   # or a version number, a file, run:ID
+    candidates:
+      v8: {nodes.extract.llm.prompt: prompts/extract-v8.md}     # overrides, or a file
+    trials: 1
+    confirm: 2
+    gate: configs/gates/default.yaml
+    budget: {max_usd: 5}
+    fresh: false
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from pydantic import Field
+
+from beam_ray.define.check import check
+from beam_ray.define.load import Source, did_you_mean, load, read_prompt, read_yaml, translated
+from beam_ray.define.workflow import Frozen, Workflow
+from beam_ray.errors import BadDefinition, Problem, Unusable
+from beam_ray.publish import find_workflow, read_version
+from beam_ray.run.tools import tool_folders
+from beam_ray.store.objects import Objects
+from beam_ray.store.runs import Run, resolve
+
+
+class Spec(Frozen):
+    """A backtest as written."""
+
+    name: str = Field(alias="backtest", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    workflow: str
+    tasks: str
+    """A .jsonl, .csv or .parquet file, library:NAME[@V] or run:ID."""
+    baseline: str | int = "published"
+    candidates: dict[str, str | dict[str, Any]] = Field(min_length=1)
+    trials: int = Field(default=1, ge=1, le=100)
+    confirm: int = Field(default=0, ge=0, le=20)
+    """How often each newly failing task is repeated on both sides before it counts."""
+    gate: str | None = None
+    budget: dict[str, float] = {}
+    fresh: bool = False
+    """Borrow nothing: every step of every side is executed."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many tasks."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side's definition."""
+
+    name: str
+    workflow: Workflow
+    version: int | None = None
+    run_id: str | None = None
+    """A finished run that is the side, instead of one to be made."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec with everything in it looked up."""
+
+    spec: Spec
+    folder: Path
+    baseline: Side
+    candidates: tuple[Side, ...]
+    warnings: tuple[Problem, ...] = ()
+
+    def find(self, written: str) -> Path:
+        """The file that the spec names: beside the spec, or from where the command runs."""
+        return next((path for path in (self.folder / written, Path.cwd() / written) if path.is_file()), self.folder / written)
+
+
+def load_spec(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Spec, Source]:
+    """
+    The spec in the file, with *changes* from the command line.
+
+    Raises:
+        BadDefinition: with every problem found.
+    """
+    source = read_yaml(path)
+    if not isinstance(source.data, Mapping):
+        raise BadDefinition(problems=[source.problem((), "a backtest spec begins with 'backtest: NAME'")])
+    try:
+        return Spec.model_validate({**source.data, **(changes or {})}), source
+    except pydantic.ValidationError as error:
+        problems = []
+        for problem, found in zip(translated(error, source), error.errors(include_url=False), strict=True):
+            if found["type"] == "extra_forbidden":
+                known = [field.alias or name for name, field in Spec.model_fields.items()]
+                word = str(found["loc"][-1])
+                problem = source.problem(found["loc"], f"unknown key {word!r}", f"known here: {', '.join(known)}", *did_you_mean(word, known))
+            problems.append(problem)
+        raise BadDefinition(problems=problems) from None
+
+
+def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Any] | None = None) -> Resolved:
+    """
+    The spec in the file with its definitions looked up and checked.
+
+    Raises:
+        Unusable: a definition is not there, or is not sound.
+    """
+    spec, source = load_spec(path, changes)
+    folder = path.parent
+    baseline = _baseline(objects, spec, folder, source)
+    candidates, problems, warnings = [], list[Problem](), list[Problem]()
+    for name, written in spec.candidates.items():
+        try:
+            side, advice = _candidate(name, written, baseline.workflow, folder, source)
+            candidates.append(side)
+            warnings += advice
+        except BadDefinition as error:
+            problems += error.problems
+    if problems:
+        raise BadDefinition(problems=problems)
+    return Resolved(spec, folder, baseline, tuple(candidates), tuple(dict.fromkeys(warnings)))
+
+
+def _baseline(objects: Objects, spec: Spec, folder: Path, source: Source) -> Side:
+    written = str(spec.baseline)
+    if written.startswith("run:"):
+        record = Run(objects, resolve(objects, written.removeprefix("run:"))).record
+        if not Run(objects, record.run_id).finished:
+            raise Unusable(f"the baseline {record.run_id} is not finished\n  beam-ray resume {record.run_id}  goes on with it")
+        return Side("baseline", record.plan, record.version, record.run_id)
+    try:
+        if written == "published" and spec.workflow.endswith((".yaml", ".yml")):
+            # the file names the workflow; what counts is its published version
+            workflow, _ = load(_beside(folder, spec.workflow))
+            version = read_version(objects, workflow.name)
+            return Side("baseline", version.plan, version.version)
+        target = spec.workflow if written == "published" else written
+        if written.isdecimal():
+            target = f"{spec.workflow.partition('@')[0]}@{written}"
+        near = _beside(folder, target) if target.endswith((".yaml", ".yml")) else folder
+        file, found = find_workflow(objects, str(near) if near != folder else target)
+    except BadDefinition:
+        raise
+    except Unusable as error:
+        raise BadDefinition(problems=[source.problem(("baseline",) if "baseline" in (source.data or {}) else ("workflow",), str(error))]) from None
+    if found:
+        return Side("baseline", found.plan, found.version)
+    assert file
+    workflow, written_source = load(file)
+    check(workflow, written_source, folders=tool_folders(workflow))
+    return Side("baseline", workflow)
+
+
+def _candidate(name: str, written: str | dict[str, Any], baseline: Workflow, folder: Path, source: Source) -> tuple[Side, list[Problem]]:
+    if isinstance(written, str):
+        path = _beside(folder, written)
+        if not path.is_file():
+            raise BadDefinition(problems=[source.problem(("candidates", name), f"the candidate's file {written!r} is not there")])
+        workflow, found = load(path)
+        return Side(name, workflow), check(workflow, found, folders=tool_folders(workflow))
+    document = copy.deepcopy(baseline.document())
+    problems = []
+    for path_, value in written.items():
+        at = ("candidates", name, path_)
+        try:
+            _put(document, path_, _read(path_, value, baseline, folder))
+        except BadDefinition as error:
+            problems += error.problems
+        except (Unusable, ValueError) as error:
+            problems.append(source.problem(at, str(error)))
+    if problems:
+        raise BadDefinition(problems=problems)
+    try:
+        workflow = Workflow.model_validate(document)
+        return Side(name, workflow), check(workflow, Source(f"{source.file} (candidate {name})"), folders=tool_folders(workflow))
+    except pydantic.ValidationError as error:
+        raise BadDefinition(problems=[source.problem(("candidates", name), problem.text, *problem.notes) for problem in translated(error, source)]) from None
+
+
+def _beside(folder: Path, written: str) -> Path:
+    return next((path for path in (folder / written, Path.cwd() / written) if path.is_file()), folder / written)
+
+
+def _read(path: str, value: Any, baseline: Workflow, folder: Path) -> Any:
+    """An override's value; a prompt that names a file is read."""
+    if not path.endswith("llm.prompt") or not isinstance(value, str):
+        return value
+    places = [folder, Path.cwd() / baseline.tools_from, Path.cwd()]
+    return read_prompt(value, next((place for place in places if (place / value).is_file()), folder) if "\n" not in value else folder)
+
+
+def _put(document: dict[str, Any], path: str, value: Any) -> None:
+    """Set the dotted *path*; what leads there must exist, but for the last two parts."""
+    parts = path.split(".")
+    place = document
+    for index, part in enumerate(parts[:-1]):
+        if not isinstance(place, dict):
+            raise ValueError(f"the override {path!r}: {'.'.join(parts[:index])!r} has no parts")
+        if part not in place:
+            if index < 2:
+                known = list(place)
+                raise ValueError("\n".join([f"the override {path!r}: there is no {part!r}", f"there is: {', '.join(known)}", *did_you_mean(part, known)]))
+            place[part] = {}
+        place = place[part]
+    if value is None:
+        place.pop(parts[-1], None)
+    else:
+        place[parts[-1]] = value
