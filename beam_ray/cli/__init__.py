@@ -1,0 +1,100 @@
+"""
+The command line: the same public functions as everywhere, with words around them.
+
+Each command's module is imported when it is asked for, so that ``--help`` is quick.
+"""
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from beam_ray.errors import BeamRayError, Stopped
+
+COMMANDS = {
+    "check": ("beam_ray.cli.define", "Read a workflow and report everything that is wrong with it."),
+    "plan": ("beam_ray.cli.define", "Say what would be run and what it would cost; spend nothing."),
+    "run": ("beam_ray.cli.runs", "Run a workflow over tasks."),
+    "resume": ("beam_ray.cli.runs", "Go on with a run that was stopped or killed."),
+    "tasks": ("beam_ray.cli.tasks", "List tasks, of one run or of all."),
+    "show": ("beam_ray.cli.tasks", "Show a task's timeline, or one step of it."),
+    "history": ("beam_ray.cli.tasks", "Show a task and all its reruns."),
+    "rerun": ("beam_ray.cli.reruns", "Do tasks again: whole, or from one node onward."),
+    "backtest": ("beam_ray.cli.backtests", "Compare candidates with a baseline over the same tasks."),
+    "compare": ("beam_ray.cli.backtests", "Compare two finished runs pair by pair."),
+    "mlflow-sync": ("beam_ray.cli.backtests", "Tell MLflow of a finished backtest, again or for the first time."),
+    "publish": ("beam_ray.cli.versions", "Make a workflow file the current version."),
+    "versions": ("beam_ray.cli.versions", "List a workflow's versions."),
+    "diff": ("beam_ray.cli.versions", "Show what differs between two definitions, by node and field."),
+    "rollback": ("beam_ray.cli.versions", "Publish an old version's definition as a new version."),
+    "library": ("beam_ray.cli.libraries", "Keep named, versioned sets of tasks."),
+    "ui": ("beam_ray.cli.servers", "Open the MLflow UI on this machine."),
+    "serve": ("beam_ray.cli.servers", "Serve the embedded model on this machine."),
+    "demo": ("beam_ray.cli.demo", "Backtest two prompt versions of the demo workflow, start to finish."),
+}
+
+
+class _Commands(click.Group):
+    """Commands by name, each imported when it is asked for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(COMMANDS[name][0])
+        word = name.replace("-", "_")
+        command: click.Command = getattr(module, f"{word}_", None) or getattr(module, word)
+        return command
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            from beam_ray.define.load import did_you_mean
+
+            notes = did_you_mean(args[0], COMMANDS)
+            raise click.UsageError("\n  ".join([f"there is no command {args[0]!r}", *notes]))
+        return super().resolve_command(context, args)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="beam-ray", message="beam-ray %(version)s")
+def beam_ray() -> None:
+    """Rerun and backtest LLM workflows on a Ray cluster."""
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run a command and leave with its exit code: see ``beam_ray.errors``."""
+    try:
+        code = beam_ray.main(args=arguments, prog_name="beam-ray", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        code = leave.exit_code
+    except click.Abort:
+        code = 130
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "beam-ray"
+        _complain(f"{error.format_message()}\n  {command} --help  explains")
+        code = 2
+    except BeamRayError as error:
+        _complain(str(error))
+        for note in getattr(error, "__notes__", ()):
+            _complain(f"  {note}")
+        if isinstance(error, Stopped) and getattr(error, "resume", ""):
+            _complain(f"go on with:  {error.resume}")  # type: ignore[attr-defined]
+        code = error.exit_code
+    except BrokenPipeError:
+        # whoever read our output has enough; that is no fault
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(text: str) -> None:
+    from beam_ray.cli.screen import clean
+
+    click.echo(clean(text), err=True)

@@ -1,0 +1,152 @@
+"""What people see: tables, progress and amounts; and what machines read."""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from beam_ray.errors import Unusable
+from beam_ray.store.objects import Objects, open_objects
+
+DEFAULT_STORE = ".beam-ray"
+PLAIN_S = 5.0
+"""Seconds between two progress lines where there is no terminal."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def clean(text: str) -> str:
+    """*text* without what could steer a terminal."""
+    return _CONTROL.sub("", text)
+
+
+def store_options(command: Command) -> Command:
+    """--store and --json."""
+    command = click.option("--store", "store", envvar="BEAM_RAY_STORE", default=DEFAULT_STORE, show_default=True, metavar="URI", help="A folder or s3://bucket/prefix.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(command)
+
+
+def model_options(command: Command) -> Command:
+    """--models."""
+    return click.option("--models", "models", envvar="BEAM_RAY_MODELS", default="configs/models.yaml", show_default=True, metavar="FILE", help="Which models there are.")(command)
+
+
+def run_options(command: Command) -> Command:
+    """--address and --takeover."""
+    command = click.option("--address", envvar="RAY_ADDRESS", default=None, metavar="ADDRESS", help="The Ray cluster; a local one is started unless given.")(command)
+    return click.option("--takeover", is_flag=True, help="Take the run from a driver that you know is gone.")(command)
+
+
+def existing(store: str) -> Objects:
+    """The store, which must be there already."""
+    if not store.startswith("s3://") and not (Path(store) / "store.json").is_file():
+        raise Unusable(f"there is no store at {store}\n  beam-ray run  makes one; --store or BEAM_RAY_STORE names another")
+    return open_objects(store)
+
+
+def emit(document: Any) -> None:
+    """The one JSON document of a command."""
+    click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=str))
+
+
+def say(text: str = "") -> None:
+    """A line for people, on standard error: standard output is for results."""
+    click.echo(clean(text), err=True)
+
+
+def show(text: str = "") -> None:
+    """A line of a command's result."""
+    click.echo(clean(text))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[int] = (), indent: str = "  ", width: int = 60) -> str:
+    """An aligned table; *right* are the columns of numbers, *width* the most that a cell shows."""
+    flat = [[_cell(cell, width) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *flat, strict=True)] if flat else [len(name) for name in header]
+    numbers = set(right)
+
+    def line(cells: Sequence[str]) -> str:
+        return indent + "  ".join(cell.rjust(size) if index in numbers else cell.ljust(size) for index, (cell, size) in enumerate(zip(cells, widths, strict=True))).rstrip()
+
+    return "\n".join([line(header), *(line(row) for row in flat)])
+
+
+def _cell(value: Any, width: int) -> str:
+    text = "" if value is None else " ".join(clean(str(value)).split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def money(usd: float | None) -> str:
+    """US dollars, or the word for a model without a price."""
+    if usd is None:
+        return "unpriced"
+    return f"${usd:,.2f}" if usd == 0 or usd >= 1 else f"${usd:.4f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number, or a dash where there is none."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+class Meter:
+    """Progress: one line that rewrites itself on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, title: str, *, quiet: bool = False):
+        self.title, self.quiet = title, quiet
+        self.live = sys.stderr.isatty() and not os.environ.get("CI")
+        self.told = time.monotonic()
+        self.shown = False
+
+    def __call__(self, progress: Any) -> None:
+        moment = time.monotonic()
+        if self.quiet or (moment - self.told < (0.2 if self.live else PLAIN_S)):
+            return
+        self.told = moment
+        rate = progress.calls / progress.seconds if progress.seconds else 0.0
+        text = f"{self.title}  {progress.tasks_done}/{progress.tasks} tasks  {progress.rows}/{progress.of} steps  {rate:.1f} calls/s  {money(progress.usd)}"
+        if progress.failed:
+            text += f"  {progress.failed} failed"
+        if progress.left_s is not None and progress.rows < progress.of:
+            text += f"  {duration(progress.left_s)} left"
+        if self.live:
+            self.shown = True
+            sys.stderr.write(f"\r\x1b[2K{clean(text)}")
+            sys.stderr.flush()
+        else:
+            say(text)
+
+    def done(self) -> None:
+        """Leave the line."""
+        if self.shown:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
+
+def pairs(values: Iterable[str], option: str) -> Mapping[str, str]:
+    """``name=value`` words as a mapping."""
+    found = {}
+    for word in values:
+        name, equals, value = word.partition("=")
+        if not equals or not name or not value:
+            raise Unusable(f"{option} {word}: write it as NAME=VALUE")
+        found[name] = value
+    return found
