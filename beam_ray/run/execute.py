@@ -235,13 +235,12 @@ class _Driver:
     def _fill(self, cluster: Cluster) -> None:
         """Give each runner as many shards as it can hold, the emptiest first."""
         while self.todo:
-            seat = min(self.seats, key=lambda each: len(each.shards))
-            if len(seat.shards) >= self.open_shards:
+            if min(len(each.shards) for each in self.seats) >= self.open_shards:
                 return
             shard = self.todo.popleft()
             if self.crashes.get(shard, 0) >= CRASHES_BEFORE_SPLIT:
                 self._isolate(cluster, shard)
-            self._submit(cluster, seat, shard)
+            self._submit(cluster, min(self.seats, key=lambda each: len(each.shards)), shard)
 
     def _submit(self, cluster: Cluster, seat: _Seat, shard: int) -> None:
         seat.shards[shard] = len(self.workflow.order)

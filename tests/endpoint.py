@@ -1,0 +1,104 @@
+"""A small OpenAI-compatible endpoint that answers from a function and keeps a journal."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Call:
+    """One request as the endpoint saw it, with when it came and when it was answered."""
+
+    body: dict[str, Any]
+    began: float
+    ended: float = 0.0
+    status: int = 0
+
+    @property
+    def said(self) -> str:
+        """The last user turn."""
+        return str(self.body["messages"][-1]["content"])
+
+
+@dataclass
+class Endpoint:
+    """Where it answers, and what it was asked."""
+
+    url: str = ""
+    answer: Callable[[dict[str, Any]], Any] = lambda body: "yes"
+    latency_s: float = 0.0
+    journal: list[Call] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def answered(self) -> list[Call]:
+        """The calls that got a whole answer."""
+        return [call for call in self.journal if call.ended and call.status == 200]
+
+
+@contextmanager
+def endpoint(answer: Callable[[dict[str, Any]], Any], *, latency_s: float = 0.0) -> Iterator[Endpoint]:
+    """
+    Serve ``answer(body)`` until left.
+
+    The function gives a text, a value sent as JSON text, or (status, headers, body) as they are.
+    """
+    state = Endpoint(answer=answer, latency_s=latency_s)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            self._send(200, {}, {"object": "list", "data": []})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            call = Call(body, time.time())
+            with state.lock:
+                state.journal.append(call)
+            if state.latency_s:
+                time.sleep(state.latency_s)
+            said = state.answer(body)
+            if not isinstance(said, tuple):
+                text = said if isinstance(said, str) else json.dumps(said)
+                usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+                choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+                said = 200, {}, {"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}
+            self._send(*said)
+            call.status, call.ended = said[0], time.time()
+
+        def _send(self, status: int, headers: dict[str, str], body: Any) -> None:
+            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            for name, value in {"Content-Type": "application/json", "Content-Length": str(len(raw)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            try:
+                self.wfile.write(raw)
+            except ConnectionError:
+                pass
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 256
+
+        def handle_error(self, *arguments: Any) -> None:
+            pass
+
+    server = Server(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{server.server_port}/v1"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,165 @@
+"""Borrowing and reruns: what is executed again, what is not, and what stays untouched."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from beam_ray.errors import Unusable
+from beam_ray.llm import ScriptedModel
+from beam_ray.rerun import count
+from beam_ray.run.plan import make_plan
+from beam_ray.store.runs import Run
+from tests.conftest import Lab
+
+CHAIN = "workflow: chain\nmodel: m\nnodes:\n" + "\n".join(
+    f"  s{number}: {{{'' if number == 1 else f'after: s{number - 1}, '}llm: {{prompt: \"{number} {{{{ {'task_query' if number == 1 else f's{number - 1}.text'} }}}}\"}}}}" for number in range(1, 7)
+)
+
+
+def echo(request):
+    """What was said, shortened so that texts do not grow."""
+    return request.messages[-1]["content"][:20]
+
+
+def calls(run: Run) -> dict[str, int]:
+    """Model calls per node."""
+    found: dict[str, int] = {}
+    for row in run.steps(columns=["node", "calls", "judge_calls"]).to_pylist():
+        found[row["node"]] = found.get(row["node"], 0) + row["calls"] + row["judge_calls"]
+    return found
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The digest of every file below a folder."""
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_example_of_the_reference_page_steps_4_to_6_of_6(ray_lab: Lab):
+    """A rerun from the fourth step borrows the first three and executes the rest."""
+    first = ray_lab.run(CHAIN, ["x"], echo)
+    before = contents(ray_lab.folder / "store" / "runs" / first.run_id)
+    again = ray_lab.rerun(first, ["t0"], ray_lab.workflow(CHAIN.replace("4 {{", "four {{")), echo, start="s4")
+
+    assert calls(again) == {"s1": 0, "s2": 0, "s3": 0, "s4": 1, "s5": 1, "s6": 1}
+    assert ray_lab.steps(again, "s3")["t0"]["borrowed_from"] == f"{first.run_id}/t0/s3"
+    assert again.record.changed == ["s4.llm.prompt"]
+    assert contents(ray_lab.folder / "store" / "runs" / first.run_id) == before
+
+
+def test_a_full_rerun_has_the_same_input_and_a_record_of_its_own(ray_lab: Lab):
+    """Query, variables and attachments are the original's, byte for byte."""
+    ray_lab.write("a.txt", "attached")
+    rows = [{"id": "t0", "task_query": "x\u00e9 \u2028", "variables": {"b": 1, "a": [1.5]}, "attachments": ["a.txt"]}]
+    first = ray_lab.run(CHAIN, rows, echo)
+    again = ray_lab.rerun(first, ["t0"], first.record.plan, echo)
+    keys = ["task_query", "variables", "attachments", "inputs"]
+
+    assert again.run_id != first.run_id
+    assert again.tasks().select(keys).to_pylist() == first.tasks().select(keys).to_pylist()
+    assert again.tasks()["origin"].to_pylist() == [f"{first.run_id}/t0"]
+    assert sum(calls(again).values()) == 6
+
+
+def test_a_changed_route_takes_the_other_path(ray_lab: Lab):
+    """Routes after the start are decided anew."""
+    text = """
+    workflow: r
+    model: m
+    nodes:
+      read: {llm: {prompt: "{{ task_query }}"}}
+      size: {after: read, llm: {prompt: "%s {{ read.text }}"}}
+      large: {after: size, when: "'large' in size.text", route: large, llm: {prompt: large}}
+      small: {after: size, when: "'small' in size.text", route: small, llm: {prompt: small}}
+    """
+    first = ray_lab.run(text % "large", ["x"], echo)
+    again = ray_lab.rerun(first, ["t0"], ray_lab.workflow(text % "small"), echo, start="size")
+
+    assert [run.outcome()["path"].to_pylist()[0] for run in (first, again)] == [["read", "size", "large"], ["read", "size", "small"]]
+
+
+def test_a_start_that_cannot_borrow_is_refused_with_the_nearest_that_can(ray_lab: Lab):
+    """A new node upstream has no output in the original."""
+    first = ray_lab.run(CHAIN, ["x"], echo)
+    longer = ray_lab.workflow(CHAIN.replace("  s3: {after: s2,", "  extra: {after: s2, llm: {prompt: e}}\n  s3: {after: extra,"))
+
+    with pytest.raises(Unusable, match=r"before 's4': extra is new since\n  --from extra  can be the start"):
+        ray_lab.rerun(first, ["t0"], longer, echo, start="s4")
+
+
+def incremental(lab: Lab, origin: Run, text: str, answer=echo) -> tuple[dict[str, tuple[int, int, int]], Run]:
+    """What the plan of an incremental run announces per node (run, borrow, re-score), and the run itself."""
+    models = {"m": ScriptedModel(answer)}
+    workflow = lab.workflow(text)
+    plan = count(lab.objects, make_plan(workflow, origin.tasks(), models, origin=origin.run_id, borrow=True), models)
+    run = lab.run(workflow, origin.tasks(), answer, origin=origin.run_id, borrow=True)
+    return {node.node: (node.run, node.borrow, node.rescore) for node in plan.nodes}, run
+
+
+def test_a_change_pays_for_itself_and_for_what_it_reaches(ray_lab: Lab):
+    """The plan announces exactly the calls that are then made."""
+    first = ray_lab.run(CHAIN, ["x", "y"], echo)
+    announced, run = incremental(ray_lab, first, CHAIN.replace("5 {{", "five {{"))
+
+    assert announced == {"s1": (0, 2, 0), "s2": (0, 2, 0), "s3": (0, 2, 0), "s4": (0, 2, 0), "s5": (2, 0, 0), "s6": (2, 0, 0)}
+    assert calls(run) == {"s1": 0, "s2": 0, "s3": 0, "s4": 0, "s5": 2, "s6": 2}
+
+
+def test_a_cosmetic_edit_pays_nothing(ray_lab: Lab):
+    """Comments, titles, key order and white space of the YAML are no change."""
+    first = ray_lab.run(CHAIN, ["x"], echo)
+    _, run = incremental(ray_lab, first, "# a comment\n" + CHAIN.replace("s2: {after: s1, llm: {prompt:", "s2: {title: Second, llm:   {prompt:").replace('1.text }}"}}', '1.text }}"}, after: s1}'))
+
+    assert sum(calls(run).values()) == 0
+
+
+def test_a_step_that_says_the_same_again_stops_the_change(ray_lab: Lab):
+    """Early cut-off: what stands behind an unchanged output is borrowed after all."""
+    first = ray_lab.run(CHAIN, ["x"], lambda request: "same")
+    _, run = incremental(ray_lab, first, CHAIN.replace("2 {{", "two {{"), lambda request: "same")
+
+    assert calls(run) == {"s1": 0, "s2": 1, "s3": 0, "s4": 0, "s5": 0, "s6": 0}
+
+
+JUDGED = "workflow: j\nmodel: m\nnodes:\n  say: {llm: {prompt: '{{ task_query }}'}, evaluate: {criteria: [%s]}}\n"
+
+
+def judging(request):
+    """Everything is met."""
+    return {"criterion_1": {"reason": "so it is", "met": True}} if request.judges else "hello"
+
+
+def test_a_change_of_criteria_makes_judge_calls_only(ray_lab: Lab):
+    """The output is borrowed and scored anew."""
+    first = ray_lab.run(JUDGED % "It is polite.", ["x"], judging)
+    announced, run = incremental(ray_lab, first, JUDGED % "It is short.", judging)
+    step = ray_lab.steps(run, "say")["t0"]
+
+    assert announced == {"say": (0, 0, 1)}
+    assert (step["outcome"], step["calls"], step["judge_calls"]) == ("borrowed", 0, 1)
+    assert [item["text"] for item in step["criteria"]] == ["It is short."]
+
+
+def test_a_write_is_replayed_and_not_repeated(ray_lab: Lab):
+    """A tool that writes is called in a run, and neither in a rerun nor in a backtest."""
+    ray_lab.write("tools/w.py", "import os\ndef store(x):\n    open(os.path.join(os.path.dirname(__file__), 'log'), 'a').write(x)\n    return {'id': x}\n")
+    text = 'workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: "{{ task_query }}"}}\n  keep: {after: say, tool: "tools.w:store", with: {x: "{{ say.text }}"}, effects: write}\n'
+    first = ray_lab.run(text, ["x"], echo)
+    again = ray_lab.rerun(first, ["t0"], first.record.plan, lambda request: "changed")
+    step = ray_lab.steps(again, "keep")["t0"]
+
+    assert (ray_lab.folder / "tools/log").read_text() == "x"
+    assert (step["outcome"], json.loads(step["output"])) == ("borrowed", {"id": "x"})
+    assert step["reason"] == "write not repeated: the origin's output is replayed"
+
+
+def test_a_changed_tool_is_called_again(ray_lab: Lab):
+    """A tool's version is the digest of its source."""
+    ray_lab.write("tools/v.py", "def f(x): return {'y': x}\n")
+    text = 'workflow: w\nmodel: m\nnodes:\n  a: {tool: "tools.v:f", with: {x: "{{ task_query }}"}}\n  b: {after: a, llm: {prompt: "{{ a.y }}"}}\n'
+    first = ray_lab.run(text, ["x"], echo)
+    ray_lab.write("tools/v.py", "def f(x): return {'y': x + '!'}\n")
+    _, run = incremental(ray_lab, first, text)
+
+    assert [row["outcome"] for row in run.steps().to_pylist()] == ["done", "done"]

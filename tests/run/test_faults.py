@@ -1,0 +1,129 @@
+"""Death of processes, and what is left afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from beam_ray.errors import RunIsTaken
+from beam_ray.store.runs import Lease, Run, find_runs
+from tests.conftest import Lab
+from tests.endpoint import endpoint
+
+CHAIN = """
+workflow: chain
+model: m
+nodes:
+  one: {llm: {prompt: "one {{ task_query }}"}}
+  two: {after: one, llm: {prompt: "two {{ one.text }}"}}
+  three: {after: two, llm: {prompt: "three {{ two.text }}"}}
+"""
+
+
+def beam_ray(*arguments: object) -> list[str]:
+    """The command line of this very installation."""
+    return [sys.executable, "-m", "beam_ray", *map(str, arguments)]
+
+
+def outputs(run: Run) -> list[tuple[str, str, str]]:
+    """What every step said."""
+    return sorted((row["task_id"], row["node"], row["output"]) for row in run.steps().to_pylist())
+
+
+def test_a_killed_driver_goes_on_by_the_same_command_and_pays_no_more_than_allowed(lab: Lab):
+    """After kill -9 the result equals the undisturbed one; repeated are at most calls in flight and those answered in the last second."""
+    count = 90
+    lab.write("w.yaml", CHAIN)
+    lab.write("tasks.jsonl", "".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(count)))
+    with endpoint(lambda body: "re: " + body["messages"][-1]["content"], latency_s=0.1) as model:
+        lab.write("models.yaml", f"m: {{base_url: '{model.url}', model: x, concurrency: 8}}\n")
+        command = beam_ray("run", lab.folder / "w.yaml", "--tasks", lab.folder / "tasks.jsonl", "--models", lab.folder / "models.yaml", "--store", lab.folder / "store", "--json")
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while len(model.journal) < count:
+            assert driver.poll() is None, driver.stderr.read()
+            time.sleep(0.02)
+        driver.kill()
+        driver.wait()
+        end = _quiet(model)
+        disturbed = [call for call in model.journal if not call.ended or call.ended > end - 1 - 0.2]
+        done = subprocess.run(command, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert "going on with run" in done.stderr
+    assert len(model.journal) - 3 * count <= len(disturbed)
+    run = Run(lab.objects, json.loads(done.stdout)["run_id"])
+    assert outputs(run) == sorted((f"t{index}", node, json.dumps({"text": text})) for index in range(count) for node, text in _said(index))
+
+
+def _said(index: int) -> list[tuple[str, str]]:
+    one = f"re: one {index}"
+    two = f"re: two {one}"
+    return [("one", one), ("two", two), ("three", f"re: three {two}")]
+
+
+def _quiet(model) -> float:
+    """Wait until the orphaned workers are gone; when the last call began."""
+    seen = -1
+    while seen != len(model.journal):
+        seen = len(model.journal)
+        time.sleep(1.0)
+    return max(call.began for call in model.journal)
+
+
+def test_a_row_that_kills_its_worker_fails_alone(ray_lab: Lab):
+    """Two deaths on one row alone make it a failed step; all other rows finish."""
+
+    def answer(request):
+        if request.messages[-1]["content"] == "13":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "fine"
+
+    run = ray_lab.run("workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: '{{ task_query }}'}}\n", [str(index) for index in range(20)], answer)
+    steps = ray_lab.steps(run, "say")
+
+    assert [name for name, row in steps.items() if row["outcome"] != "done"] == ["t13"]
+    assert steps["t13"]["error"] == "the worker process died twice on this row alone"
+
+
+def test_a_second_driver_is_refused_while_the_first_lives(lab: Lab, tmp_path: Path):
+    """It is told who has the run; --takeover is for those who know better."""
+    from beam_ray.llm import ScriptedModel
+    from beam_ray.run.plan import make_plan
+    from beam_ray.store.runs import begin
+
+    models = {"m": ScriptedModel(str)}
+    plan = make_plan(lab.workflow(CHAIN), lab.tasks(["x"]), models)
+    run = Run(lab.objects, begin(lab.objects, plan.record, plan.tasks).run_id)
+    script = f"from beam_ray.store.objects import open_objects\nfrom beam_ray.store.runs import *\nLease(Run(open_objects({str(tmp_path / 'store')!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
+    other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(RunIsTaken, match=f"is driven by process {other.pid} on "):
+        Lease(run)
+    taken = Lease(run, takeover=True)
+    other.kill()
+    other.wait()
+
+    assert taken.epoch == 2
+
+
+def test_ctrl_c_ends_quickly_and_says_how_to_go_on(lab: Lab):
+    """Exit 130 within three seconds, with the command that goes on."""
+    lab.write("w.yaml", CHAIN)
+    lab.write("tasks.jsonl", "".join(json.dumps({"task_query": str(index)}) + "\n" for index in range(200)))
+    with endpoint(lambda body: "x", latency_s=0.2) as model:
+        lab.write("models.yaml", f"m: {{base_url: '{model.url}', model: x, concurrency: 4}}\n")
+        command = beam_ray("run", lab.folder / "w.yaml", "--tasks", lab.folder / "tasks.jsonl", "--models", lab.folder / "models.yaml", "--store", lab.folder / "store")
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while len(model.journal) < 20:
+            time.sleep(0.02)
+        driver.send_signal(signal.SIGINT)
+        _, said = driver.communicate(timeout=30)
+
+    [run_id] = find_runs(lab.objects)
+    assert driver.returncode == 130
+    assert f"go on with:  beam-ray resume {run_id} --store {lab.folder / 'store'}" in said
