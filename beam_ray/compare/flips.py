@@ -1,0 +1,96 @@
+"""Which tasks changed sides, and at which node the two runs first part."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_ray.compare.pairs import Pairs, Side, numbers
+from beam_ray.compare.statistics import Numbers
+
+NEWLY_PASSING, NEWLY_FAILING = "newly passing", "newly failing"
+BOTH_PASSING, BOTH_FAILING = "both passing", "both failing"
+NOT_JUDGED = "not judged"
+WORDS = (BOTH_PASSING, NEWLY_PASSING, NEWLY_FAILING, BOTH_FAILING, NOT_JUDGED)
+
+
+@dataclass(frozen=True)
+class RouteFlip:
+    """How many pairs went one way on the baseline and another, or the same, on the candidate."""
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """For each pair the first node at which the two sides differ, and both outputs there; null where they never do."""
+
+    node: pa.Array
+    before: pa.Array
+    after: pa.Array
+
+
+def majority(passed: Numbers, task: np.ndarray[Any, Any], judged: np.ndarray[Any, Any]) -> Numbers:
+    """
+    For each task 1 when it passes in most of its judged trials, else 0; NaN without any.
+
+    A tie is a failure: a task that passes every second time does not work.
+    """
+    count = int(task.max()) + 1 if len(task) else 0
+    trials = np.bincount(task[judged], minlength=count)
+    passes = np.bincount(task[judged], weights=passed[judged], minlength=count)
+    return np.where(trials > 0, (2 * passes > trials).astype(np.float64), np.nan)
+
+
+def flip_words(before: Numbers, after: Numbers) -> list[str]:
+    """One word for each task, from whether it passes before and after."""
+    words = {(1.0, 1.0): BOTH_PASSING, (0.0, 1.0): NEWLY_PASSING, (1.0, 0.0): NEWLY_FAILING, (0.0, 0.0): BOTH_FAILING}
+    return [words.get(sides, NOT_JUDGED) for sides in zip(before.tolist(), after.tolist(), strict=True)]
+
+
+def route_flips(pairs: Pairs) -> tuple[RouteFlip, ...]:
+    """The matrix of routes taken before and after, the commonest first."""
+    both = zip(_routes(pairs.before), _routes(pairs.after), strict=True)
+    counted = Counter(both)
+    return tuple(RouteFlip(*ways, count) for ways, count in sorted(counted.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def diverge(pairs: Pairs, baseline: Side, candidate: Side, order: Sequence[str]) -> Divergence:
+    """
+    Where each pair first differs, looking at the nodes in *order*.
+
+    A node differs when its outputs are not the same text, or when only one side ran it.
+    Nodes that are not in *order* are looked at last, by name.
+    """
+    named = set(pc.unique(baseline.steps["node"]).to_pylist()) | set(pc.unique(candidate.steps["node"]).to_pylist())
+    count = len(pairs)
+    at = np.full(count, -1)
+    nodes = [*(node for node in order if node in named), *sorted(named - set(order))]
+    before, after = pa.nulls(count, pa.string()), pa.nulls(count, pa.string())
+    for index, node in enumerate(nodes):
+        left, right = (_outputs(pairs, side.steps, node) for side in (baseline, candidate))
+        same_text = pc.fill_null(pc.equal(left, right), pc.and_(pc.is_null(left), pc.is_null(right)))
+        first = pa.array((at < 0) & ~numbers(same_text).astype(bool))
+        at[numbers(first).astype(bool)] = index
+        before, after = pc.if_else(first, left, before), pc.if_else(first, right, after)
+    return Divergence(pa.array([nodes[index] if index >= 0 else None for index in at.tolist()], pa.string()), before, after)
+
+
+def _outputs(pairs: Pairs, steps: pa.Table, node: str) -> pa.Array:
+    mine = steps.filter(pc.equal(steps["node"], node)).select(["task_id", "trial", "output"])
+    rows = pairs.rows(mine)
+    places = np.full(len(pairs), -1)
+    places[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
+    column = mine["output"].combine_chunks()
+    return pc.take(column, pa.array(places, mask=places < 0))
+
+
+def _routes(side: pa.Table) -> Iterator[tuple[str, ...]]:
+    for batch in side.select(["routes"]).to_batches():
+        yield from (tuple(routes or ()) for routes in batch.column(0).to_pylist())

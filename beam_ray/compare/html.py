@@ -1,0 +1,41 @@
+"""The comparison as one page that needs nothing else: no script, no address, no font."""
+
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from beam_ray.compare.plots import plots
+from beam_ray.compare.report import Result
+from beam_ray.compare.terminal import ids, metric_cells, notes, slice_cells
+from beam_ray.compare.words import amount, change, plain
+
+SHOWN_CHANGES = 50
+
+
+def html(results: Sequence[Result], title: str = "Backtest") -> str:
+    """The page. Everything that comes from tasks or models is escaped."""
+    pages = Environment(loader=PackageLoader("beam_ray.compare"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages.filters.update(plain=plain, ids=ids, amount=amount, change=change, pretty=_pretty)
+    sections = [
+        {
+            "comparison": comparison,
+            "verdict": verdict,
+            "notes": notes(comparison),
+            "metrics": [metric_cells(metric) for metric in comparison.metrics],
+            "parts": [(heading, [slice_cells(part) for part in comparison.of_kind(kind)]) for kind, heading in _KINDS],
+            "fields": [part for part in comparison.of_kind("criterion") if part.field],
+            "plots": [(caption, Markup(svg), wide) for caption, svg, wide in plots(comparison)],
+            "changes": comparison.changes[:SHOWN_CHANGES],
+            "hidden": comparison.changes_left_out + max(0, len(comparison.changes) - SHOWN_CHANGES),
+        }
+        for comparison, verdict in results
+    ]
+    return pages.get_template("report.html").render(title=title, sections=sections)
+
+
+_KINDS = (("node", "Score by node"), ("criterion", "Criteria, percent met"), ("label", "Score by label"), ("route", "Score by route"))
+
+
+def _pretty(text: str | None) -> str:
+    return "no output" if text is None else plain(text, 1_200)

@@ -1,0 +1,222 @@
+"""
+Two sides over the same tasks, compared pair by pair.
+
+A pair is a task and trial that both sides ran on the same inputs; what has no partner is
+counted and named. A pair whose model was unavailable on either side says nothing about
+quality: it is counted, named, and left out of every number but the error rates.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_ray.compare.breakdown import Slice, by_criterion, by_label, by_node, by_route, slices
+from beam_ray.compare.confirm import Regressions, regressions
+from beam_ray.compare.flips import (
+    BOTH_FAILING,
+    NEWLY_FAILING,
+    NEWLY_PASSING,
+    NOT_JUDGED,
+    RouteFlip,
+    diverge,
+    flip_words,
+    majority,
+    route_flips,
+)
+from beam_ray.compare.metrics import Metric, metrics, quantities, rounded
+from beam_ray.compare.pairs import UNAVAILABLE, Pairs, Side, failed_with, numbers, pair
+from beam_ray.compare.rows import Change, changes, rows
+from beam_ray.compare.statistics import Quantity, detectable_mean, detectable_share, mcnemar, paired_means
+
+
+@dataclass(frozen=True)
+class Named:
+    """A side as reports name it."""
+
+    name: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """The tasks that have no partner, and those that say nothing about quality."""
+
+    baseline_only: tuple[str, ...]
+    candidate_only: tuple[str, ...]
+    inputs_differ: tuple[str, ...]
+    not_judged: tuple[str, ...]
+    """Paired, but the model was unavailable in every trial of one side."""
+
+    @property
+    def count(self) -> int:
+        """How many tasks could not be compared."""
+        return len({*self.baseline_only, *self.candidate_only, *self.inputs_differ, *self.not_judged})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that two sides say about each other. ``document()`` is plain JSON."""
+
+    baseline: Named
+    candidate: Named
+    confidence: float
+    """Of every interval, in percent."""
+    seed: int
+    pairs: int
+    """Pairs that were judged."""
+    tasks: int
+    trials: int
+    unpaired: Unpaired
+    metrics: tuple[Metric, ...]
+    p: float
+    """McNemar's exact test of newly passing against newly failing tasks."""
+    detectable_score: float | None
+    """The smallest change of the mean score that so many tasks can show, four times in five."""
+    detectable_rate: float | None
+    """The same for the success rate, in points."""
+    advice: str
+    slices: tuple[Slice, ...]
+    newly_passing: tuple[str, ...]
+    newly_failing: tuple[str, ...]
+    both_failing: tuple[str, ...]
+    regressions: Regressions
+    route_flips: tuple[RouteFlip, ...]
+    changes: tuple[Change, ...]
+    """The tasks that changed sides, each with the first node at which its two runs part."""
+    changes_left_out: int
+    """Changed tasks beyond those in *changes*; the table has them all."""
+    table: pa.Table = field(repr=False, compare=False)
+    """One row for each pair: the content of comparison.parquet."""
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that name."""
+        return next(entry for entry in self.metrics if entry.name == name)
+
+    def of_kind(self, kind: str) -> tuple[Slice, ...]:
+        """The slices by node, criterion, label or route."""
+        return tuple(entry for entry in self.slices if entry.kind == kind)
+
+    @property
+    def route_changes(self) -> int:
+        """How many pairs took another way."""
+        return sum(flip.pairs for flip in self.route_flips if flip.before != flip.after)
+
+    def document(self) -> dict[str, Any]:
+        """The comparison as plain JSON, without the table of pairs."""
+        parts: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "table"}
+        plain: dict[str, Any] = _plain(parts)
+        return plain
+
+
+def compare(
+    baseline: Side,
+    candidate: Side,
+    *,
+    order: Sequence[str] = (),
+    confirmations: Mapping[str, tuple[int, int, int, int]] | None = None,
+    family: int = 1,
+    confidence: float = 95.0,
+    seed: int = 0,
+) -> Comparison:
+    """
+    Compare *candidate* with *baseline*, pair by pair.
+
+    Swapping the sides turns the sign of every change. Equal arguments give equal values.
+
+    Args:
+        order: the workflow's nodes, each after what it stands on.
+        confirmations: for repeated tasks: baseline passes, baseline repeats, candidate passes, candidate repeats.
+        family: how many candidates are compared at once; p-values are adjusted for it.
+    """
+    pairs = pair(baseline, candidate)
+    unavailable = failed_with(pairs, baseline.steps, (UNAVAILABLE,)) | failed_with(pairs, candidate.steps, (UNAVAILABLE,))
+    judged = ~unavailable
+    passing = Quantity(*(majority(np.nan_to_num(numbers(side["passed"]).astype(float)), pairs.task, judged) for side in (pairs.before, pairs.after)))
+    named = quantities(pairs, baseline, candidate, judged, _once(passing, pairs))
+    nodes = [*order, *sorted({*baseline.steps["node"].unique().to_pylist(), *candidate.steps["node"].unique().to_pylist()} - set(order))]
+    parts = [
+        by_node(pairs, baseline, candidate, nodes, judged),
+        by_criterion(pairs, baseline, candidate, judged),
+        by_label(pairs, named["score"]),
+        by_route(pairs, named["score"]),
+    ]
+    means = paired_means([*named.values(), *(part.quantity for group in parts for part in group)], pairs.task, seed=seed)
+    rest = iter(means[len(named) :])
+    words = flip_words(passing.before, passing.after)
+    table = rows(pairs, words, diverge(pairs, baseline, candidate, order))
+    listed = {word: tuple(task for task, other in zip(pairs.task_ids, words, strict=True) if other == word) for word in set(words)}
+    shown, left_out = changes(table)
+    failing = listed.get(NEWLY_FAILING, ())
+    count = len(words) - len(listed.get(NOT_JUDGED, ()))
+    return Comparison(
+        Named(baseline.name, baseline.run_id),
+        Named(candidate.name, candidate.run_id),
+        confidence,
+        seed,
+        int(judged.sum()),
+        count,
+        int(np.bincount(pairs.task).max()) if len(pairs) else 0,
+        Unpaired(pairs.baseline_only, pairs.candidate_only, pairs.inputs_differ, listed.get(NOT_JUDGED, ())),
+        metrics(named, dict(zip(named, means, strict=False)), confidence=confidence),
+        rounded(mcnemar(len(listed.get(NEWLY_PASSING, ())), len(failing))) or 0.0,
+        rounded(detectable_mean(_task_differences(named["score"], pairs))),
+        _percent(detectable_share(len(failing), count)),
+        size_advice(count),
+        tuple(entry for group in parts for entry in slices(group, [next(rest) for _ in group], pairs.task, confidence=confidence, family=family)),
+        listed.get(NEWLY_PASSING, ()),
+        failing,
+        listed.get(BOTH_FAILING, ()),
+        regressions(failing, confirmations),
+        route_flips(pairs),
+        shown,
+        left_out,
+        table,
+    )
+
+
+def size_advice(tasks: int) -> str:
+    """What so many tasks are good for, in a sentence."""
+    if tasks < 10:
+        return f"{tasks} {'task is' if tasks == 1 else 'tasks are'} too few to judge; take at least 10, better 20 to 30"
+    if tasks < 20:
+        return f"{tasks} tasks suffice for a basic check; 20 to 30 are good"
+    if tasks < 50:
+        return f"{tasks} tasks are a good size; a major change wants 50 and more"
+    return f"{tasks:,} tasks suffice for a major change"
+
+
+def _once(passing: Quantity, pairs: Pairs) -> Quantity:
+    """Whether each task fails, at its first pair; NaN at the others."""
+    first = np.zeros(len(pairs), dtype=bool)
+    first[np.unique(pairs.task, return_index=True)[1]] = True
+    return Quantity(*(np.where(first, 1 - side[pairs.task], np.nan) for side in (passing.before, passing.after)))
+
+
+def _task_differences(quantity: Quantity, pairs: Pairs) -> np.ndarray[Any, Any]:
+    change = quantity.after - quantity.before
+    there = ~np.isnan(change)
+    trials = np.bincount(pairs.task[there])
+    sums = np.bincount(pairs.task[there], weights=change[there])
+    return np.asarray(sums[trials > 0] / trials[trials > 0])
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else rounded(100 * share)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, tuple):
+        return {name: _plain(entry) for name, entry in value._asdict().items()}  # type: ignore[attr-defined]
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if hasattr(value, "__dataclass_fields__"):
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number that is none reached the document")
+    return value

@@ -1,0 +1,128 @@
+"""The comparison on a terminal: aligned, in words, and safe whatever the tasks say."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.cells import cell_len
+
+from beam_ray.compare.breakdown import Slice
+from beam_ray.compare.metrics import Metric
+from beam_ray.compare.paired import Comparison
+from beam_ray.compare.report import Result
+from beam_ray.compare.statistics import Interval
+from beam_ray.compare.verdict import Verdict
+from beam_ray.compare.words import amount, change, plain, plural, span
+
+SHOWN_IDS = 8
+
+
+def terminal(results: Sequence[Result], title: str = "") -> str:
+    """Each candidate's table, gate and flips as text; no colour, so that nothing depends on it."""
+    return "\n\n".join(_result(comparison, verdict, title) for comparison, verdict in results) + "\n"
+
+
+def metric_cells(metric: Metric) -> list[str]:
+    """A metric's row: name, baseline, candidate, change, relative change, interval."""
+    if metric.before is None or metric.after is None:
+        return [metric.title, "-", "-", "-", "-", metric.note]
+    ends = Interval(metric.low, metric.high) if metric.low is not None and metric.high is not None else None
+    relative = "-" if metric.relative is None else amount(metric.relative, "%", signed=True)
+    values = [amount(value, metric.unit) for value in (metric.before, metric.after)]
+    return [metric.title, *values, change(metric.change, metric.unit), relative, span(ends, metric.unit)]
+
+
+def slice_cells(part: Slice) -> list[str]:
+    """A slice's row: name, pairs, before, after, change, interval, verdict of the test."""
+    if part.before is None:
+        return [plain(part.name, 50), str(part.pairs), "-", "-", "-", "-", ""]
+    ends = Interval(part.low, part.high) if part.low is not None and part.high is not None else None
+    values = [amount(value, part.unit) for value in (part.before, part.after)]
+    return [plain(part.name, 50), f"{part.pairs:,}", *values, change(part.change, part.unit), span(ends, part.unit), part_word(part)]
+
+
+def part_word(part: Slice) -> str:
+    """Whether the part changed beyond chance, with all parts of its kind in mind."""
+    if part.p_adjusted > 0.05 or not part.change:
+        return ""
+    return "better" if part.change > 0 else "WORSE"
+
+
+def ids(tasks: Sequence[str], shown: int = SHOWN_IDS) -> str:
+    """The first few task ids, and how many more there are."""
+    named = ", ".join(plain(task, 40) for task in tasks[:shown])
+    return f"{named} and {len(tasks) - shown:,} more" if len(tasks) > shown else named
+
+
+def worth_showing(comparison: Comparison) -> list[Metric]:
+    """The metrics, without errors and auto-reruns that neither side has."""
+    quiet = {"unscored", "tool_errors", "infrastructure_errors", "answer_errors", "auto_reruns"}
+    return [metric for metric in comparison.metrics if metric.name not in quiet or metric.before or metric.after]
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    found = [f"{comparison.advice}."]
+    able = []
+    if comparison.detectable_score:
+        able.append(f"{amount(comparison.detectable_score, 'points')} points of score")
+    if comparison.detectable_rate is not None:
+        able.append(f"{amount(comparison.detectable_rate, 'points')} points of success rate")
+    if able:
+        found.append(f"The smallest change that they show four times in five: {' or '.join(able)}.")
+    for name, tasks in (
+        ("without a partner on the candidate", comparison.unpaired.baseline_only),
+        ("without a partner on the baseline", comparison.unpaired.candidate_only),
+        ("with other inputs", comparison.unpaired.inputs_differ),
+        ("not judged: the model was unavailable", comparison.unpaired.not_judged),
+    ):
+        if tasks:
+            found.append(f"{plural(len(tasks), 'task')} {name}: {ids(tasks)}.")
+    found += [f"{metric.title}: {metric.note}." for metric in comparison.metrics if metric.note and metric.after is not None and metric.low is not None]
+    return found
+
+
+def _result(comparison: Comparison, verdict: Verdict, title: str) -> str:
+    names = [f"{plural(comparison.tasks, 'task')}", f"baseline {comparison.baseline.name}", f"candidate {comparison.candidate.name}"]
+    if comparison.trials > 1:
+        names.insert(1, f"{comparison.trials} trials")
+    lines = [plain(" · ".join([title, *names] if title else names)), *(plain(note, 400) for note in notes(comparison)), ""]
+    header = ["", "baseline", "candidate", "change", "relative", f"{comparison.confidence:g} % interval"]
+    lines += aligned([header, *(metric_cells(metric) for metric in worth_showing(comparison))])
+    for kind, heading in (("node", "node"), ("criterion", "criterion, % met"), ("label", "label"), ("route", "route")):
+        parts = comparison.of_kind(kind)
+        if parts:
+            header = [heading, "pairs", "baseline", "candidate", "change", f"{comparison.confidence:g} % interval", ""]
+            lines += ["", *aligned([header, *(slice_cells(part) for part in parts)])]
+    lines += ["", *_flips(comparison), ""]
+    lines += aligned([[f"gate {verdict.gate}", "allowed", "found", ""], *([line.rule, line.allowed, line.found, line.word] for line in verdict.lines)], left=3)
+    lines += ["", *(f"{line.word}: {plain(line.rule)}: {line.reason}" for line in verdict.lines if line.word != "PASS"), f"verdict: {verdict.word}"]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _flips(comparison: Comparison) -> list[str]:
+    confirmed, noise, unrepeated = comparison.regressions
+    rows = [
+        ("newly passing", comparison.newly_passing),
+        ("newly failing", comparison.newly_failing),
+        ("  confirmed by repeats", confirmed),
+        ("  not confirmed: noise", noise),
+        ("  not repeated", unrepeated if len(unrepeated) < len(comparison.newly_failing) else ()),
+        ("both failing", comparison.both_failing),
+    ]
+    lines = [f"  {name:<24} {len(tasks):>5,}   {ids(tasks)}" for name, tasks in rows if tasks or not name.startswith(" ")]
+    lines[0] += f"   (exact test of passing against failing: p = {comparison.p:.2g})" if comparison.newly_passing or comparison.newly_failing else ""
+    if comparison.route_changes:
+        lines.append(f"  {'took another route':<24} {comparison.route_changes:>5,}")
+    return lines
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """The rows with columns under each other; the first *left* to the left, and the last."""
+    cells = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(cell_len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return [f"  {'  '.join(_padded(row, widths, left))}".rstrip() for row in cells]
+
+
+def _padded(row: Sequence[str], widths: Sequence[int], left: int) -> Iterable[str]:
+    for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        space = " " * (width - cell_len(cell))
+        yield cell + space if column < left or column == len(row) - 1 else space + cell

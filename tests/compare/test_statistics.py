@@ -1,0 +1,167 @@
+"""Each statistic against a reference or a simulation."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from beam_ray.compare.statistics import (
+    Quantity,
+    detectable_mean,
+    detectable_share,
+    holm,
+    interval,
+    mcnemar,
+    paired_means,
+    wilson,
+)
+
+
+def _interval_of_mean(differences, seed=0, draws=2_000, confidence=95.0):
+    [mean] = paired_means([Quantity(np.zeros(len(differences)), differences)], np.arange(len(differences)), seed=seed, draws=draws)
+    return interval(mean.after_drawn - mean.before_drawn, mean.tasks, confidence)
+
+
+def test_interval_agrees_with_scipy():
+    """
+    For many tasks the interval is scipy's percentile bootstrap of the mean difference.
+    """
+    differences = np.random.default_rng(1).exponential(10, 2_000) - 8
+    reference = stats.bootstrap((differences,), np.mean, n_resamples=9_999, method="percentile", rng=np.random.default_rng(2), batch=500).confidence_interval
+
+    low, high = _interval_of_mean(differences, draws=9_999)
+
+    width = reference.high - reference.low
+    assert low == pytest.approx(reference.low, abs=0.03 * width)
+    assert high == pytest.approx(reference.high, abs=0.03 * width)
+
+
+@pytest.mark.parametrize("tasks", [20, 60])
+def test_interval_covers(tasks):
+    """
+    The 95 % interval holds the true difference in 94 to 96 of 100 simulated backtests.
+    """
+    chance = np.random.default_rng(7)
+    covered = 0
+    for seed in range(5_000):
+        low, high = _interval_of_mean(chance.normal(12, 20, tasks), seed=seed, draws=1_000)
+        covered += low <= 12 <= high
+
+    assert 0.94 <= covered / 5_000 <= 0.96
+
+
+def test_interval_of_trials_covers():
+    """
+    With several trials of a task the interval still covers: tasks are resampled, not rows.
+    """
+    chance = np.random.default_rng(8)
+    tasks, trials, covered = 40, 3, 0
+    of_rows = np.repeat(np.arange(tasks), trials)
+    for seed in range(5_000):
+        differences = (chance.normal(5, 20, tasks)[:, None] + chance.normal(0, 5, (tasks, trials))).ravel()
+        [mean] = paired_means([Quantity(np.zeros(len(differences)), differences)], of_rows, seed=seed, draws=1_000)
+        low, high = interval(mean.after_drawn, mean.tasks)
+        covered += low <= 5 <= high
+
+    assert 0.94 <= covered / 5_000 <= 0.96
+
+
+def test_pairs_without_a_number_do_not_count():
+    """
+    A pair with a number on one side only is in neither mean.
+    """
+    quantity = Quantity(np.array([1.0, np.nan, 3.0]), np.array([2.0, 100.0, np.nan]))
+
+    [mean] = paired_means([quantity], np.arange(3))
+
+    assert (1.0, 2.0, 1) == (mean.before, mean.after, mean.pairs)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_the_exact_binomial_sum(better, worse):
+    """
+    The p-value is twice the smaller tail of a fair coin, at most 1.
+    """
+    changed = better + worse
+    tail = sum(math.comb(changed, k) for k in range(min(better, worse) + 1)) / 2**changed
+
+    assert mcnemar(better, worse) == pytest.approx(min(1.0, 2 * tail))
+
+
+def test_six_fixes_without_a_regression_are_the_fewest_that_show():
+    """
+    Five newly passing tasks are not significant, six are.
+    """
+    assert mcnemar(5, 0) > 0.05 > mcnemar(6, 0)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.integers(1, 5))
+def test_holm_by_its_definition(p_values, family):
+    """
+    Adjusted values follow Holm's steps, keep the order and are never below the p-values.
+    """
+    total = len(p_values) * family
+    ranked = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    expected = [0.0] * len(p_values)
+    for rank, index in enumerate(ranked):
+        expected[index] = max(min(1.0, (total - other) * p_values[ranked[other]]) for other in range(rank + 1))
+
+    assert holm(p_values, family) == pytest.approx(expected)
+
+
+def test_holm_of_a_textbook_example():
+    """
+    Three p-values of 0.01, 0.04 and 0.03 become 0.03, 0.06 and 0.06.
+    """
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_detectable_mean_has_its_power():
+    """
+    A true difference of the detectable size is found in about four of five t-tests.
+    """
+    chance = np.random.default_rng(3)
+    shape = chance.normal(0, 20, 30)
+    effect = detectable_mean(shape)
+    draws = chance.normal(effect, shape.std(ddof=1), (20_000, 30))
+    found = stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05
+
+    assert found.mean() == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize(("worse", "tasks"), [(0, 20), (0, 50), (2, 50), (10, 400)])
+def test_detectable_share_has_its_power(worse, tasks):
+    """
+    A true net share of the detectable size is found in four of five McNemar tests.
+    """
+    lost = worse / tasks
+    gained = detectable_share(worse, tasks) + lost
+    chance = np.random.default_rng(4)
+    counts = chance.multinomial(tasks, [gained, lost, 1 - gained - lost], 4_000)
+    table = {pair: mcnemar(*pair) < 0.05 for pair in {(int(better), int(bad)) for better, bad, _ in counts}}
+
+    assert np.mean([table[int(better), int(bad)] for better, bad, _ in counts]) == pytest.approx(0.8, abs=0.03)
+
+
+def test_too_few_tasks_detect_nothing():
+    """
+    Five tasks show no change of the success rate, whatever its size.
+    """
+    assert detectable_share(0, 5) is None
+    assert detectable_share(0, 0) is None
+    assert detectable_mean(np.array([1.0, 2.0])) is None
+
+
+@pytest.mark.parametrize(("passed", "count"), [(0, 10), (10, 10), (58, 60), (7, 23)])
+def test_wilson_by_its_formula(passed, count):
+    """
+    The interval of a share is Wilson's closed form.
+    """
+    z, share = stats.norm.ppf(0.975), passed / count
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+
+    assert wilson(share, count) == pytest.approx((middle - half, middle + half), abs=1e-9)

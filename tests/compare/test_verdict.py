@@ -1,0 +1,262 @@
+"""The words of the gate, at their boundaries."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sides import scored, side, step, task
+
+from beam_ray.compare.confirm import regressions
+from beam_ray.compare.gate import DEFAULT_GATE, Gate, Limit
+from beam_ray.compare.metrics import Metric
+from beam_ray.compare.paired import compare
+from beam_ray.compare.statistics import Interval
+from beam_ray.compare.verdict import judge
+from beam_ray.errors import Unusable
+
+
+def _gate(rule, kind, amount, **more):
+    return Gate(name="g", limits=(Limit(rule=rule, kind=kind, amount=amount, **more),))
+
+
+def _found(low, change, high, *, before=50.0, tasks=60, name="score", unit="points"):
+    """A comparison whose metric changed as given."""
+    after = before + change
+    ends = Interval(100 * low / before, 100 * high / before) if before else None
+    share = 100 * change / before if before else None
+    metric = Metric(name, name, unit, "up", before, after, change, share, low, high, ends, Interval(before + low, before + high), tasks)
+    base = compare(scored("a", [50]), scored("b", [50]))
+    return replace(base, tasks=tasks, metrics=tuple(metric if entry.name == name else entry for entry in base.metrics))
+
+
+def _word(comparison, gate):
+    [line] = judge(comparison, gate).lines
+    return line.word, line.tasks_needed
+
+
+@pytest.mark.parametrize(
+    ("low", "change", "high", "word"),
+    [
+        (27, 35, 43, "PASS"),
+        (1, 10, 19, "PASS"),
+        (0, 10, 20, "INCONCLUSIVE"),
+        (-5, 12, 29, "INCONCLUSIVE"),
+        (2, 8, 14, "INCONCLUSIVE"),
+        (1, 5, 9.9, "BLOCK"),
+        (-20, -10, -1, "BLOCK"),
+    ],
+)
+def test_a_target(low, change, high, word):
+    """
+    A target passes when it is reached and the improvement is beyond doubt, and blocks when all of the interval falls short.
+    """
+    assert word == _word(_found(low, change, high), _gate("score", "up_by", 10))[0]
+    assert word == _word(_found(-high, -change, -low), _gate("score", "down_by", 10))[0]
+
+
+@pytest.mark.parametrize(
+    ("low", "change", "high", "word"),
+    [(-3, 0, 3, "PASS"), (-30, -1, 28, "PASS"), (-8, -2, 4, "INCONCLUSIVE"), (-8, -2, -1, "INCONCLUSIVE"), (-9, -5, -1.1, "BLOCK"), (1, 2, 3, "PASS")],
+)
+def test_a_guard(low, change, high, word):
+    """
+    A guard passes while the change found keeps it, and blocks when all of the interval breaks it.
+    """
+    assert word == _word(_found(low, change, high), _gate("score", "down_by_at_most", 1))[0]
+    assert word == _word(_found(-high, -change, -low), _gate("score", "up_by_at_most", 1))[0]
+
+
+@pytest.mark.parametrize(
+    ("low", "change", "high", "word"), [(40, 45, 48, "PASS"), (30, 42, 48, "INCONCLUSIVE"), (20, 30, 41, "INCONCLUSIVE"), (10, 20, 39, "BLOCK")]
+)
+def test_a_level(low, change, high, word):
+    """
+    A level passes when the whole interval keeps it, and blocks when all of it breaks it.
+    """
+    assert word == _word(_found(low, change, high), _gate("score", "at_least", 90))[0]
+
+
+def test_percent_of_the_baseline():
+    """
+    Half of 40 seconds is reached by 15 and not by 25.
+    """
+    gate = _gate("seconds", "down_by", 50, percent=True)
+
+    assert "PASS" == _word(_found(-30, -25, -20, before=40, name="seconds"), gate)[0]
+    assert "BLOCK" == _word(_found(-18, -15, -12, before=40, name="seconds"), gate)[0]
+
+
+def test_nothing_to_remove_is_no_failure():
+    """
+    When no task failed before and none fails now, half of the failing tasks are gone.
+    """
+    comparison = compare(scored("a", [100] * 20), scored("b", [100] * 20))
+
+    assert "PASS" == _word(comparison, _gate("failing", "down_by", 50, percent=True))[0]
+
+
+def test_the_estimate_may_decide_alone():
+    """
+    Under ``by: estimate`` no interval is asked.
+    """
+    assert "PASS" == _word(_found(-5, 12, 29), _gate("score", "up_by", 10, by="estimate"))[0]
+    assert "BLOCK" == _word(_found(-5, 9, 29), _gate("score", "up_by", 10, by="estimate"))[0]
+
+
+def test_few_tasks_pass_nothing():
+    """
+    Nine tasks are too few to pass, and enough to block.
+    """
+    assert ("INCONCLUSIVE", 10) == _word(_found(27, 35, 43, tasks=9), _gate("score", "up_by", 10))
+    assert "BLOCK" == _word(_found(-43, -35, -27, tasks=9), _gate("score", "up_by", 10))[0]
+
+
+def test_the_tasks_that_would_decide():
+    """
+    An interval that reaches twice too far needs four times the tasks.
+    """
+    assert ("INCONCLUSIVE", 240) == _word(_found(-12, 12, 36), _gate("score", "up_by", 10))
+    assert ("INCONCLUSIVE", 240) == _word(_found(-8, 0, 20), _gate("score", "up_by", 10))
+    assert ("INCONCLUSIVE", None) == _word(_found(-10, 9.999, 30), _gate("score", "up_by", 10))
+
+
+def test_as_many_tasks_as_it_says_do_decide():
+    """
+    A success rate found with the number of tasks that was named is decided.
+    """
+    gate = _gate("success_rate", "at_least", 90)
+    few = compare(scored("a", [0] * 20), scored("b", [100] * 20))
+
+    word, needed = _word(few, gate)
+
+    assert ("INCONCLUSIVE", 35) == (word, needed)
+    assert "PASS" == _word(compare(scored("a", [0] * 35), scored("b", [100] * 35)), gate)[0]
+
+
+def test_a_clear_improvement_passes_and_a_clear_drop_blocks():
+    """
+    The default gate on 60 tasks: from half right to all right it passes, the other way it blocks.
+    """
+    chance = np.random.default_rng(5)
+    half, all_right = scored("a", (100.0 * (chance.random(60) < 0.5)).tolist()), scored("b", [100.0] * 60)
+
+    assert ("PASS", 0) == _verdict(compare(half, all_right), DEFAULT_GATE)
+    assert ("BLOCK", 4) == _verdict(compare(all_right, half), DEFAULT_GATE)
+    assert ("INCONCLUSIVE", 5) == _verdict(compare(half, half), _gate("success_rate", "at_least", 50))
+
+
+def test_no_tasks_are_inconclusive():
+    """
+    Without any pair every measured line is inconclusive, and the document is JSON.
+    """
+    verdict = judge(compare(scored("a", []), scored("b", [])), DEFAULT_GATE)
+
+    assert ("INCONCLUSIVE", 5) == (verdict.word, verdict.exit_code)
+    json.dumps(verdict.document(), allow_nan=False)
+
+
+def test_an_unpriced_model_is_inconclusive():
+    """
+    A rule about money cannot be judged without a price, and says so.
+    """
+    [line] = judge(compare(scored("a", [1] * 20), scored("b", [1] * 20, work_usd=None)), _gate("usd", "up_by_at_most", 0)).lines
+
+    assert "INCONCLUSIVE" == line.word
+    assert "has no price" in line.reason
+
+
+@pytest.mark.parametrize(
+    ("confirmations", "word", "code"),
+    [(None, "WARN", 0), ({"t00000": (3, 3, 3, 3)}, "PASS", 0), ({"t00000": (3, 3, 0, 3)}, "BLOCK", 4)],
+)
+def test_only_confirmed_regressions_block(confirmations, word, code):
+    """
+    A newly failing task blocks when repeats confirm it, warns when nobody repeated it, and is noise otherwise.
+    """
+    comparison = compare(scored("a", [100] * 20), scored("b", [0] + [100] * 19), confirmations=confirmations)
+    verdict = judge(comparison, _gate("regressions", "at_most", 0))
+
+    assert (word, code) == (verdict.word, verdict.exit_code)
+    assert ("confirm: 3" in verdict.lines[0].reason) == (word == "WARN")
+
+
+def test_a_share_of_the_tasks_may_regress():
+    """
+    ``regressions: {at_most: 5 %}`` of 60 tasks allows 3 and not 4.
+    """
+    base = compare(scored("a", [100] * 60), scored("b", [100] * 60))
+    gate = _gate("regressions", "at_most", 5, percent=True)
+
+    words = [_word(replace(base, regressions=regressions([str(i) for i in range(n)], {str(i): (3, 3, 0, 3) for i in range(n)})), gate)[0] for n in (3, 4)]
+
+    assert ["PASS", "BLOCK"] == words
+
+
+def test_missing_tasks_are_neither_pass_nor_failure():
+    """
+    When too few tasks could be compared, the verdict is inconclusive.
+    """
+    comparison = compare(scored("a", [100] * 20), scored("b", [100] * 18))
+
+    assert "INCONCLUSIVE" == _word(comparison, _gate("compared", "at_least", 95))[0]
+    assert "PASS" == _word(comparison, _gate("compared", "at_least", 90))[0]
+
+
+@pytest.mark.parametrize(("change", "word"), [((1, 2, 3), "PASS"), ((-20, -15, -10), "WARN"), ((-20, -5, 10), "WARN")])
+def test_a_warning_never_blocks(change, word):
+    """
+    Under ``level: warn`` neither a broken limit nor an open question changes the exit code.
+    """
+    verdict = judge(_found(*change), _gate("score", "down_by_at_most", 0, level="warn"))
+
+    assert (word, 0) == (verdict.word, verdict.exit_code)
+
+
+def test_the_worst_line_is_the_verdict():
+    """
+    BLOCK outweighs INCONCLUSIVE, which outweighs WARN.
+    """
+    limits = {
+        "BLOCK": Limit(rule="score", kind="at_least", amount=99),
+        "INCONCLUSIVE": Limit(rule="score", kind="up_by", amount=12),
+        "WARN": Limit(rule="score", kind="at_least", amount=99, level="warn"),
+        "PASS": Limit(rule="score", kind="up_by", amount=1),
+    }
+    found, words = _found(5, 11, 17), list(limits)
+
+    for start in range(4):
+        assert words[start] == judge(found, Gate(name="g", limits=tuple(limits[word] for word in reversed(words[start:])))).word
+
+
+def _with_criteria(losses, count, among):
+    tasks = [task(f"t{index}", 50) for index in range(count)]
+
+    def steps(lost):
+        return [step(f"t{index}", 50.0, met={f"c{number}": not (number == 0 and index < lost) for number in range(among)}) for index in range(count)]
+
+    return compare(side("a", tasks, steps(0)), side("b", tasks, steps(losses)))
+
+
+def test_a_guard_among_many_criteria_blocks_only_beyond_chance():
+    """
+    Six tasks lost on one criterion block when it is the only one, and are chance among twenty.
+    """
+    gate = _gate("extract/c0", "down_by_at_most", 0)
+
+    assert "BLOCK" == _word(_with_criteria(6, 40, 1), gate)[0]
+    assert "INCONCLUSIVE" == _word(_with_criteria(6, 40, 20), gate)[0]
+    assert "BLOCK" == _word(_with_criteria(15, 40, 20), gate)[0]
+
+
+def test_a_node_or_criterion_that_nobody_has_is_refused():
+    """
+    A gate for another workflow is an error and no verdict.
+    """
+    with pytest.raises(Unusable, match="did you mean 'extract/c0'"):
+        judge(_with_criteria(0, 10, 1), _gate("extract/c_0", "up_by", 1))
+
+
+def _verdict(comparison, gate):
+    verdict = judge(comparison, gate)
+    return verdict.word, verdict.exit_code
