@@ -140,9 +140,10 @@ def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Versio
         raise Unusable(f"the backtest {evidence} is not of this definition (it differs in {differs or 'its name'}); run it again with this file as the candidate")
     if latest and document["baseline"]["definition_digest"] != latest.digest:
         raise Unusable(f"the backtest {evidence} was against another baseline than the current version {latest.version}; run it again")
-    if candidate["verdict"] not in ("PASS", "WARN"):
-        raise Unusable(f"the backtest {evidence} ended in {candidate['verdict']}; --without-evidence \"reason\" publishes all the same")
-    return str(candidate["verdict"])
+    word = str(candidate["verdict"]["word"])
+    if word not in ("PASS", "WARN"):
+        raise Unusable(f"the backtest {evidence} ended in {word}; --without-evidence \"reason\" publishes all the same")
+    return word
 
 
 def find_workflow(objects: Objects, written: str, folder: Path | None = None) -> tuple[Path | None, Version | None]:

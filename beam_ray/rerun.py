@@ -79,6 +79,7 @@ def count(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> Plan:
                 borrow=found.borrow,
                 rescore=found.rescore,
                 judge_calls=round(node.judge_calls * judged),
+                conditional=node.conditional or "upstream output" in found.why,
                 why=found.why or reasons(origin, plan.workflow, node.node),
                 input_tokens=int(node.input_tokens * share),
                 output_tokens=int(node.output_tokens * share),

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from beam_ray.cli.screen import DEFAULT_STORE, emit, model_options, money, pairs, say, show, store_options, table
+from beam_ray.cli.screen import DEFAULT_STORE, at_most, emit, model_options, pairs, say, show, store_options, table
 from beam_ray.define.check import check as check_workflow
 from beam_ray.define.workflow import Workflow
 from beam_ray.llm.settings import load_models
@@ -108,7 +108,7 @@ def plan_table(made: Any) -> str:
     for node in made.nodes:
         most = "≤ " if node.conditional and node.run else ""
         why = ", ".join(node.why) if node.run or node.rescore else ""
-        rows.append([node.node, node.model or "tool", f"{most}{node.run}", node.borrow, node.rescore, f"{most}{node.calls + node.judge_calls}", f"≤ {money(node.usd)}" if node.model else "", why])
+        rows.append([node.node, node.model or "tool", f"{most}{node.run}", node.borrow, node.rescore, f"{most}{node.calls + node.judge_calls}", at_most(node.usd) if node.model else "", why])
     return table(["node", "asks", "run", "borrow", "re-score", "model calls", "cost", "because of"], rows, right=[2, 3, 4, 5, 6])
 
 
@@ -116,8 +116,8 @@ def totals(made: Any) -> str:
     """The plan in one line."""
     reruns = sum(node.auto_rerun.max for node in made.workflow.nodes.values() if node.auto_rerun)
     more = " (auto-reruns come on top)" if reruns and made.calls else ""
-    at_most = "at most " if any(node.conditional for node in made.nodes) else ""
-    return f"{at_most}{made.calls:,} model calls{more}, at most {money(made.usd)}; nothing was spent"
+    bound = "at most " if any(node.conditional for node in made.nodes) else ""
+    return f"{bound}{made.calls:,} model calls{more}, {at_most(made.usd)}; nothing was spent"
 
 
 def document(made: Any) -> dict[str, Any]:

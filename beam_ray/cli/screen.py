@@ -91,6 +91,11 @@ def money(usd: float | None) -> str:
     return f"${usd:,.2f}" if usd == 0 or usd >= 1 else f"${usd:.4f}"
 
 
+def at_most(usd: float | None) -> str:
+    """The most that something costs."""
+    return money(usd) if usd is None else f"≤ {money(usd)}"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as people say them."""
     if seconds is None:

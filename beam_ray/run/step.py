@@ -260,7 +260,7 @@ class _Step:
         usable = origin is not None and origin["outcome"] in RAN
         if desk.ruler_only and origin is not None:
             if not usable:
-                return {**origin, **self._frame(origin["outcome"]), **_costs(Usage(), Usage())}
+                return {**origin, **self._frame(origin["outcome"]), **_costs(Usage(), Usage()), **{name: origin[name] for name in WORK}}
             changed = origin["criteria_fingerprint"] != self.ruler
             return await self._take(origin, "only its criteria have changed" if changed else "nothing that it depends on has changed", rescore=changed)
         if writes and not fixed:
@@ -291,6 +291,7 @@ class _Step:
             "borrowed_from": source,
             "route": self.node.route,
             **_costs(Usage(), Usage()),
+            **{name: origin[name] for name in WORK},
         }
         if not rescore:
             return row
@@ -300,7 +301,11 @@ class _Step:
         judged = self._judgement(attempt)
         last = (origin["attempts"] or [{}])[-1]
         attempts = [*(origin["attempts"] or ())[:-1], {**attempt.row(), **{key: last.get(key) for key in ("number", "seconds", "input_tokens", "output_tokens", "usd", "temperature", "seed") if key in last}}]
-        return {**row, **judged, **_costs(Usage(), self.judging), "attempts": attempts, "first_score": attempt.score.value if attempt.score else None}
+        work = Usage()
+        for made in attempts:
+            work.add(Usage(1 if self.node.llm else 0, made["input_tokens"], made["output_tokens"], made["usd"], made["seconds"]))
+        spent = {**_costs(Usage(), self.judging), **{name: value for name, value in _costs(work, self.judging).items() if name in WORK}}
+        return {**row, **judged, **spent, "attempts": attempts, "first_score": attempt.score.value if attempt.score else None}
 
     def _take_up(self, kept: Row) -> None:
         """Go on from attempts that were made before: by a driver that crashed, or in the origin."""
@@ -504,7 +509,14 @@ def _costs(usage: Usage, judging: Usage) -> Row:
         "judge_input_tokens": judging.input_tokens,
         "judge_output_tokens": judging.output_tokens,
         "judge_usd": judging.usd,
+        "work_seconds": usage.seconds,
+        "work_calls": usage.calls + judging.calls,
+        "work_tokens": usage.input_tokens + usage.output_tokens + judging.input_tokens + judging.output_tokens,
+        "work_usd": None if usage.usd is None or judging.usd is None else usage.usd + judging.usd,
     }
+
+
+WORK = ("work_seconds", "work_calls", "work_tokens", "work_usd")
 
 
 def _paid(kept: Row) -> tuple[Usage, Usage]:

@@ -1,0 +1,219 @@
+"""From finished sides to a verdict: comparison, reports, and what MLflow is told."""
+
+import io
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from beam_ray.backtest.sides import Backtest
+from beam_ray.backtest.spec import Resolved, Side
+from beam_ray.compare.confirm import Repeats
+from beam_ray.compare.gate import DEFAULT_GATE, Gate, load_gate
+from beam_ray.compare.html import html
+from beam_ray.compare.markdown import markdown
+from beam_ray.compare.paired import Comparison, compare
+from beam_ray.compare.pairs import Side as Compared
+from beam_ray.compare.report import Result, document, junit, table
+from beam_ray.compare.terminal import terminal
+from beam_ray.compare.verdict import judge
+from beam_ray.errors import Unusable
+from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.runs import Run, now
+from beam_ray.tracking import BacktestLog, Logged, SideLog, log_backtest
+
+FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parquet", "verdict.json")
+"""What a finished backtest keeps beside its sides; verdict.json is written last."""
+
+
+def conclude(backtest: Backtest) -> dict[str, Any]:
+    """
+    Bring every side to its end, compare, judge, and keep the reports; the content of verdict.json.
+
+    A backtest that has its verdict is not run again.
+
+    Raises:
+        Stopped: before the end; the same call goes on.
+    """
+    done = backtest.verdict
+    if done is not None:
+        return done
+    gate = the_gate(backtest.resolved)
+    baseline = backtest.baseline()
+    results, sides = [], list[tuple[Side, Run, Run]]()
+    for side in backtest.resolved.candidates:
+        run = backtest.candidate(side, baseline)
+        before = backtest.same_ruler(side, baseline)
+        comparison = _compare(backtest, gate, side, before, run)
+        results.append(Result(comparison, judge(comparison, gate)))
+        sides.append((side, before, run))
+    return _keep(backtest, results, baseline, sides)
+
+
+def the_gate(resolved: Resolved) -> Gate:
+    """The spec's gate, or the default one."""
+    return load_gate(resolved.find(resolved.spec.gate), resolved.baseline.workflow) if resolved.spec.gate else DEFAULT_GATE
+
+
+def compare_runs(before: Run, after: Run, gate: Gate = DEFAULT_GATE, *, names: tuple[str, str] = ("baseline", "candidate"), **how: Any) -> Comparison:
+    """
+    Two finished runs, pair by pair.
+
+    Raises:
+        Unusable: one of them is not finished.
+    """
+    for run in (before, after):
+        if not run.finished:
+            raise Unusable(f"run {run.run_id} is not finished\n  beam-ray resume {run.run_id}  goes on with it")
+    order = list(after.record.plan.order)
+    sides = [Compared(name, run.run_id, run.outcome(), run.steps()) for name, run in zip(names, (before, after), strict=True)]
+    return compare(sides[0], sides[1], order=order, confidence=gate.confidence, **how)
+
+
+def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run) -> Comparison:
+    how: dict[str, Any] = {"names": ("baseline", side.name), "family": len(backtest.resolved.candidates)}
+    found = compare_runs(before, after, gate, **how)
+    if not backtest.resolved.spec.confirm or not found.newly_failing:
+        return found
+    failing = list(found.newly_failing)
+    backtest.say(f"{len(failing)} newly failing tasks of {side.name} are repeated {backtest.resolved.spec.confirm} times on both sides")
+    repeated = [backtest.repeats(name, run, failing) for name, run in ((f"baseline-for-{side.name}", before), (side.name, after))]
+    return compare_runs(before, after, gate, confirmations=_repeats(before.record.trials, *repeated), **how)
+
+
+def _repeats(trials: int, before: Run, after: Run) -> Mapping[str, tuple[int, int, int, int]]:
+    """Per task: how often it passed when it was repeated, on both sides; the trials of the backtest itself left out."""
+    counts: dict[str, list[int]] = {}
+    for place, run in ((0, before), (2, after)):
+        for row in run.outcome(["task_id", "trial", "passed"]).to_pylist():
+            if row["trial"] > trials:
+                found = counts.setdefault(row["task_id"], [0, 0, 0, 0])
+                found[place] += bool(row["passed"])
+                found[place + 1] += 1
+    return {task: Repeats(*found) for task, found in counts.items()}
+
+
+def _keep(backtest: Backtest, results: list[Result], baseline: Run, sides: list[tuple[Side, Run, Run]]) -> dict[str, Any]:
+    spec, title = backtest.resolved.spec, backtest.backtest_id
+    verdict = document(
+        results,
+        {
+            "backtest_id": backtest.backtest_id,
+            "name": spec.name,
+            "workflow": backtest.resolved.baseline.workflow.name,
+            "finished_at": now(),
+            "tasks_source": backtest.source,
+            "trials": spec.trials,
+            "baseline": _described(backtest.resolved.baseline, baseline),
+        },
+    )
+    for entry, (side, before, run) in zip(verdict["candidates"], sides, strict=True):
+        entry |= {**_described(side, run), "baseline_run": before.run_id}
+    sink = io.BytesIO()
+    pq.write_table(table(results), sink, compression="zstd", write_page_checksum=True)
+    files = {
+        "report.html": html(results, title).encode(),
+        "report.md": markdown(results, title).encode(),
+        "report.txt": terminal(results, title).encode(),
+        "junit.xml": junit(results, title).encode(),
+        "comparison.parquet": sink.getvalue(),
+        "verdict.json": json.dumps(verdict, ensure_ascii=False, indent=1).encode(),
+    }
+    for name in FILES:
+        backtest.objects.create(f"{backtest.prefix}/{name}", files[name])
+    return read_verdict(backtest.objects, backtest.backtest_id)
+
+
+def _described(side: Side, run: Run) -> dict[str, Any]:
+    usage = run.manifest["usage"] if run.manifest else {}
+    return {
+        "name": side.name,
+        "run_id": run.run_id,
+        "version": side.version,
+        "definition_digest": side.workflow.digest,
+        "definition": side.workflow.document(),
+        "paid": {key: usage.get(key) for key in ("calls", "input_tokens", "output_tokens", "usd", "steps_done", "steps_borrowed", "seconds")},
+    }
+
+
+def read_verdict(objects: Objects, backtest_id: str) -> dict[str, Any]:
+    """
+    The verdict document of a finished backtest; the beginning of its id suffices.
+
+    Raises:
+        Unusable: there is no such backtest, or it is not finished.
+    """
+    known = objects.folders("backtests")
+    matches = [backtest_id] if backtest_id in known else [name for name in known if name.startswith(backtest_id)]
+    if len(matches) != 1:
+        raise Unusable(f"{backtest_id!r} could be {', '.join(matches[:5])}; write more of it" if matches else f"there is no backtest {backtest_id!r}\n  there are: {', '.join(known[-5:]) or 'none'}")
+    try:
+        return dict(json.loads(objects.read(f"backtests/{matches[0]}/verdict.json")))
+    except NotThere:
+        raise Unusable(f"the backtest {matches[0]} is not finished; run its command again to go on") from None
+
+
+def report(objects: Objects, backtest_id: str, name: str = "report.txt") -> str:
+    """A report of a finished backtest, as it was kept."""
+    return objects.read(f"backtests/{backtest_id}/{name}").decode()
+
+
+def tell_mlflow(objects: Objects, verdict: Mapping[str, Any], uri: str, **how: Any) -> Logged:
+    """
+    Show the backtest in MLflow; telling it again changes nothing.
+
+    Raises:
+        TrackingUnavailable: MLflow does not answer; nothing is lost.
+    """
+    candidates = verdict["candidates"]
+    first = candidates[0]["comparison"]
+    sides = [_side_log("baseline", "baseline", Run(objects, candidates[0]["baseline_run"]), first, "before")]
+    sides += [_side_log(entry["name"], "candidate", Run(objects, entry["run_id"]), entry["comparison"], "after") for entry in candidates]
+    changed = [task for entry in candidates for word in ("newly_failing", "newly_passing") for task in entry["comparison"][word]]
+    prefix = f"backtests/{verdict['backtest_id']}"
+    log = BacktestLog(
+        backtest_id=verdict["backtest_id"],
+        name=verdict["name"],
+        workflow=verdict["workflow"],
+        sides=tuple(sides),
+        note=objects.read(f"{prefix}/report.md").decode(),
+        verdict=verdict["word"],
+        files={name: objects.read(f"{prefix}/{name}") for name in FILES},
+        changed=list(dict.fromkeys(changed)),
+        tasks=Run(objects, candidates[0]["run_id"]).tasks(),
+    )
+    return log_backtest(uri, log, **how)
+
+
+def _side_log(name: str, role: str, run: Run, comparison: Mapping[str, Any], side: str) -> SideLog:
+    usage = run.manifest["usage"] if run.manifest else {}
+    metrics: dict[str, float] = {}
+    for metric in comparison["metrics"]:
+        if metric[side] is not None:
+            metrics[f"Overall/{metric['name']}"] = metric[side]
+    if side == "after":
+        for flip in ("newly_passing", "newly_failing", "both_failing"):
+            metrics[f"Overall/{flip}"] = float(len(comparison[flip]))
+    for part in comparison["slices"]:
+        if part["kind"] == "node" and part[side] is not None:
+            metrics[f"{part['name']}/score"] = part[side]
+        elif part["kind"] == "criterion" and part[side] is not None:
+            metrics[_metric_name(part["name"])] = part[side]
+    return SideLog(
+        name=name,
+        role=role,
+        record=run.record,
+        outcome=run.outcome(),
+        steps=run.steps(),
+        metrics=metrics,
+        started_at=datetime.fromisoformat(usage["started_at"]),
+        ended_at=datetime.fromisoformat(usage["ended_at"]),
+    )
+
+
+def _metric_name(name: str) -> str:
+    """A criterion's name as MLflow takes it: letters, digits and a few signs, one slash."""
+    node, _, criterion = name.partition("/")
+    return f"{node}/{''.join(sign if sign.isalnum() or sign in '_-. ' else '_' for sign in criterion)}"

@@ -1,0 +1,61 @@
+"""Tables: explicit schemas, and bytes that tell when they were changed."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beam_ray.errors import Damaged
+from beam_ray.store.tables import STEPS, TASKS, decode, encode
+
+
+def body(rows: int = 200) -> bytes:
+    """A part with some rows."""
+    return encode(STEPS, [{"run_id": "r", "task_id": f"t{index}", "node": "n", "output": f'{{"text": "{random.Random(index).random()}"}}', "score": index / 2} for index in range(rows)])
+
+
+def test_every_column_says_what_it_means():
+    """The schema is its own documentation."""
+    assert [field.name for schema in (STEPS, TASKS) for field in schema if field.metadata is None and field.name != "attachments"] == []
+
+
+def test_equal_rows_give_equal_bytes():
+    """Two drivers that finish the same run agree to the byte."""
+    assert body() == body()
+
+
+def test_a_flipped_bit_is_never_read_as_if_nothing_had_happened():
+    """Each of 200 single-bit flips is noticed, or changes no value."""
+    whole, sound = body(), decode(body(), STEPS, "part")
+    chance = random.Random(7)
+    for _ in range(200):
+        flipped = bytearray(whole)
+        flipped[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        try:
+            found = decode(bytes(flipped), STEPS, "part")
+        except Damaged:
+            continue
+        assert found.equals(sound)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_a_truncated_part_is_named(share):
+    """The place is in the message."""
+    whole = body()
+
+    with pytest.raises(Damaged, match="runs/x/parts/n/000000.parquet is damaged"):
+        decode(whole[: int(len(whole) * share)], STEPS, "runs/x/parts/n/000000.parquet")
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=())))
+def test_any_text_can_be_kept(text):
+    """Lone surrogates become question marks, as UTF-8 cannot hold them; everything else stays."""
+    kept = decode(encode(STEPS, [{"output": text}]), STEPS, "x")["output"].to_pylist()
+
+    assert kept == [text.encode("utf-8", "replace").decode()]
+
+
+def test_a_first_part_of_nulls_decides_no_type():
+    """The schema is explicit, so shards always fit together."""
+    assert decode(encode(STEPS, [{"run_id": "r"}]), STEPS, "x").schema.types == STEPS.types
