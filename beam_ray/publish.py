@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from beam_ray.define.changes import changes
-from beam_ray.define.check import did_you_mean
+from beam_ray.define.load import did_you_mean
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.store.objects import NotThere, Objects
@@ -69,7 +69,16 @@ def read_version(objects: Objects, workflow: str, number: int | None = None) -> 
     if not numbers:
         known = objects.folders("workflows")
         has = f"published here: {', '.join(known)}" if known else "nothing is published here yet"
-        raise Unusable("\n  ".join([f"no version of {workflow!r} is published in {objects.uri}", has, *did_you_mean(workflow, known), "beam-ray publish FILE  publishes one; a file may be named instead"]))
+        raise Unusable(
+            "\n  ".join(
+                [
+                    f"no version of {workflow!r} is published in {objects.uri}",
+                    has,
+                    *did_you_mean(workflow, known),
+                    "beam-ray publish FILE  publishes one; a file may be named instead",
+                ]
+            )
+        )
     number = numbers[-1] if number is None else number
     try:
         return Version.model_validate_json(objects.read(f"workflows/{workflow}/{number:06d}.json"))
@@ -91,7 +100,9 @@ def publish(objects: Objects, workflow: Workflow, *, source: str = "", evidence:
     if latest and latest.digest == workflow.digest:
         raise Unusable(f"{workflow.name} version {latest.version} is this very definition; there is nothing to publish")
     if bool(evidence) == bool(reason):
-        raise Unusable("a version is published on evidence\n  --evidence BACKTEST names a backtest that passed; --without-evidence \"reason\" says why there is none")
+        raise Unusable(
+            'a version is published on evidence\n  --evidence BACKTEST names a backtest that passed; --without-evidence "reason" says why there is none'
+        )
     verdict = _require(objects, evidence, workflow, latest) if evidence else ""
     return _write(objects, workflow, latest, source=source, evidence=evidence, verdict=verdict, reason=reason)
 
@@ -122,7 +133,9 @@ def _write(objects: Objects, workflow: Workflow, latest: Version | None, **why: 
     )
     if not objects.create(f"workflows/{workflow.name}/{number:06d}.json", version.model_dump_json(indent=1).encode()):
         winner = read_version(objects, workflow.name, number)
-        raise Unusable(f"{winner.published_by} published {workflow.name} version {number} in this moment; look at it (beam-ray diff {workflow.name}@{number} FILE), then publish again")
+        raise Unusable(
+            f"{winner.published_by} published {workflow.name} version {number} in this moment; look at it (beam-ray diff {workflow.name}@{number} FILE), then publish again"
+        )
     return version
 
 
@@ -137,12 +150,14 @@ def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Versio
     if candidate is None:
         tested = Workflow.model_validate(document["candidates"][0]["definition"])
         differs = ", ".join(str(change) for change in changes(tested, workflow)[:5])
-        raise Unusable(f"the backtest {evidence} is not of this definition (it differs in {differs or 'its name'}); run it again with this file as the candidate")
+        raise Unusable(
+            f"the backtest {evidence} is not of this definition (it differs in {differs or 'its name'}); run it again with this file as the candidate"
+        )
     if latest and document["baseline"]["definition_digest"] != latest.digest:
         raise Unusable(f"the backtest {evidence} was against another baseline than the current version {latest.version}; run it again")
     word = str(candidate["verdict"]["word"])
     if word not in ("PASS", "WARN"):
-        raise Unusable(f"the backtest {evidence} ended in {word}; --without-evidence \"reason\" publishes all the same")
+        raise Unusable(f'the backtest {evidence} ended in {word}; --without-evidence "reason" publishes all the same')
     return word
 
 

@@ -22,8 +22,8 @@ from beam_ray.run.plan import Plan, make_plan
 from beam_ray.run.runner import identity
 from beam_ray.run.step import RAN, Desk, Row, TaskRow, output_of, run_step
 from beam_ray.run.tools import Tools
-from beam_ray.store.objects import Objects
 from beam_ray.store.lookup import status_of
+from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, find_runs
 from beam_ray.store.sources import only, with_origins
 from beam_ray.store.steps import StepRows
@@ -128,11 +128,16 @@ async def _count(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> dic
                 counts[name]["run"] += 1
                 unknown.add(name)
             elif row["outcome"] == "borrowed":
-                judged = row["judge_calls"] or str(row["unscored"] or "").find("the judge gave no answer") >= 0 or row["reason"] == "only its criteria have changed"
+                judged = (
+                    row["judge_calls"] or str(row["unscored"] or "").find("the judge gave no answer") >= 0 or row["reason"] == "only its criteria have changed"
+                )
                 counts[name]["rescore" if judged else "borrow"] += 1
             values[name] = output_of(row)
     scale = record.rows / max(len(tasks), 1)
-    return {name: Redone(round(found["run"] * scale), round(found["borrow"] * scale), round(found["rescore"] * scale), tuple(why[name])) for name, found in counts.items()}
+    return {
+        name: Redone(round(found["run"] * scale), round(found["borrow"] * scale), round(found["rescore"] * scale), tuple(why[name]))
+        for name, found in counts.items()
+    }
 
 
 def _may_run(workflow: Workflow, name: str, origin: Row | None, desk: Desk) -> set[str]:
@@ -306,7 +311,11 @@ def require_start(origin: Run, workflow: Workflow, node: str, task_ids: list[str
     new = [name for name in fixed if name not in old.nodes]
     reader = StepRows(origin)
     keys = [(task_id, 1) for task_id in task_ids]
-    bad = [name for name in fixed if name not in new and name in workflow.upstream[node] and any(row["outcome"] == "failed" for row in reader.rows(name, keys).values())]
+    bad = [
+        name
+        for name in fixed
+        if name not in new and name in workflow.upstream[node] and any(row["outcome"] == "failed" for row in reader.rows(name, keys).values())
+    ]
     if node not in old.nodes:
         new.append(node)
     if new or bad:

@@ -148,7 +148,11 @@ def read_verdict(objects: Objects, backtest_id: str) -> dict[str, Any]:
     known = objects.folders("backtests")
     matches = [backtest_id] if backtest_id in known else [name for name in known if name.startswith(backtest_id)]
     if len(matches) != 1:
-        raise Unusable(f"{backtest_id!r} could be {', '.join(matches[:5])}; write more of it" if matches else f"there is no backtest {backtest_id!r}\n  there are: {', '.join(known[-5:]) or 'none'}")
+        raise Unusable(
+            f"{backtest_id!r} could be {', '.join(matches[:5])}; write more of it"
+            if matches
+            else f"there is no backtest {backtest_id!r}\n  there are: {', '.join(known[-5:]) or 'none'}"
+        )
     try:
         return dict(json.loads(objects.read(f"backtests/{matches[0]}/verdict.json")))
     except NotThere:

@@ -112,7 +112,8 @@ def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Any] | None
     spec, source = load_spec(path, changes)
     folder = path.parent
     baseline = _baseline(objects, spec, folder, source)
-    candidates, problems, warnings = [], list[Problem](), list[Problem]()
+    candidates = list[Side]()
+    problems, warnings = list[Problem](), list[Problem]()
     for name, written in spec.candidates.items():
         try:
             side, advice = _candidate(name, written, baseline.workflow, folder, source)
@@ -163,7 +164,7 @@ def _candidate(name: str, written: str | dict[str, Any], baseline: Workflow, fol
         workflow, found = load(path)
         return Side(name, workflow), check(workflow, found, folders=tool_folders(workflow))
     document = copy.deepcopy(baseline.document())
-    problems = []
+    problems = list[Problem]()
     for path_, value in written.items():
         at = ("candidates", name, path_)
         try:

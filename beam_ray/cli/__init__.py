@@ -46,7 +46,7 @@ class _Commands(click.Group):
             return None
         module = import_module(COMMANDS[name][0])
         word = name.replace("-", "_")
-        command: click.Command = getattr(module, f"{word}_", None) or getattr(module, word)
+        command: click.Command = vars(module).get(f"{word}_") or vars(module)[word]
         return command
 
     def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:

@@ -25,7 +25,9 @@ from beam_ray.store.runs import Run, resolve
 @click.option("--again", is_flag=True, help="Run it anew although it has its verdict.")
 @click.option("--allow-writes", is_flag=True, help="Call tools with write effects.")
 @click.option("--plan", "only_plan", is_flag=True, help="Only say what would be done.")
-@click.option("--mlflow", "mlflow_uri", envvar="MLFLOW_TRACKING_URI", metavar="URI", help="Where to show it; 'none' for nowhere. Default: a database in the store.")
+@click.option(
+    "--mlflow", "mlflow_uri", envvar="MLFLOW_TRACKING_URI", metavar="URI", help="Where to show it; 'none' for nowhere. Default: a database in the store."
+)
 @run_options
 @model_options
 @store_options
@@ -59,7 +61,9 @@ def backtest(
     if only_plan:
         plan_backtest(objects, Path(spec), known, as_json, edits, labels)
         return
-    verdict = run_backtest(objects, Path(spec), known, edits, labels=labels, address=address, takeover=takeover, again=again, allow_writes=allow_writes, quiet=as_json, store=store)
+    verdict = run_backtest(
+        objects, Path(spec), known, edits, labels=labels, address=address, takeover=takeover, again=again, allow_writes=allow_writes, quiet=as_json, store=store
+    )
     from beam_ray.backtest.conclude import report
 
     if as_json:
@@ -71,7 +75,17 @@ def backtest(
     context.exit(int(verdict["exit_code"]))
 
 
-def run_backtest(objects: Objects, spec: Path, models: Mapping[str, Any], edits: Mapping[str, Any], *, labels: tuple[str, ...] = (), quiet: bool = False, store: str = DEFAULT_STORE, **how: Any) -> dict[str, Any]:
+def run_backtest(
+    objects: Objects,
+    spec: Path,
+    models: Mapping[str, Any],
+    edits: Mapping[str, Any],
+    *,
+    labels: tuple[str, ...] = (),
+    quiet: bool = False,
+    store: str = DEFAULT_STORE,
+    **how: Any,
+) -> dict[str, Any]:
     """The verdict document of the backtest in *spec*, run or taken up as needed."""
     from beam_ray.backtest.conclude import conclude, the_gate
 
@@ -115,7 +129,9 @@ def prepare(objects: Objects, spec: Path, models: Mapping[str, Any], edits: Mapp
     return Backtest(objects, resolved, tasks, name, models, **how)
 
 
-def plan_backtest(objects: Objects, spec: Path, models: Mapping[str, Any], as_json: bool, edits: Mapping[str, Any] | None = None, labels: tuple[str, ...] = ()) -> None:
+def plan_backtest(
+    objects: Objects, spec: Path, models: Mapping[str, Any], as_json: bool, edits: Mapping[str, Any] | None = None, labels: tuple[str, ...] = ()
+) -> None:
     """Say what each side of the backtest would do and cost."""
     made = prepare(objects, spec, models, edits or {}, labels)
     documents = []
@@ -126,7 +142,10 @@ def plan_backtest(objects: Objects, spec: Path, models: Mapping[str, Any], as_js
             show(f"{side.name}: run {run_id}, as it is")
         else:
             unknown = side.name != "baseline" and plan.record.origin is None
-            show(f"{side.name}: {plan.tasks.num_rows} tasks" + (" (the baseline has no run yet, so what can be borrowed is not known: this is the most)" if unknown else ""))
+            show(
+                f"{side.name}: {plan.tasks.num_rows} tasks"
+                + (" (the baseline has no run yet, so what can be borrowed is not known: this is the most)" if unknown else "")
+            )
             show(plan_table(plan))
             show(totals(plan))
     if as_json:

@@ -46,7 +46,16 @@ def graph(workflow: Workflow) -> str:
     for name in workflow.order:
         node = workflow.nodes[name]
         kind = workflow.model_of(name) if node.llm else node.tool
-        rows.append([name, kind, ", ".join(node.after), node.route or node.when or "", len(node.evaluate.criteria) if node.evaluate else "-", f"{node.evaluate.threshold:g}" if node.evaluate else "-"])
+        rows.append(
+            [
+                name,
+                kind,
+                ", ".join(node.after),
+                node.route or node.when or "",
+                len(node.evaluate.criteria) if node.evaluate else "-",
+                f"{node.evaluate.threshold:g}" if node.evaluate else "-",
+            ]
+        )
     return table(["node", "asks", "after", "route", "criteria", "threshold"], rows, right=[4, 5])
 
 
@@ -64,7 +73,9 @@ def _no_store() -> Any:
 @click.option("--from-run", "origin", metavar="RUN", help="Borrow from this run what has not changed.")
 @model_options
 @store_options
-def plan(workflow: str, source: str | None, mapping: tuple[str, ...], trials: int, limit: int | None, origin: str | None, models: str, store: str, as_json: bool) -> None:
+def plan(
+    workflow: str, source: str | None, mapping: tuple[str, ...], trials: int, limit: int | None, origin: str | None, models: str, store: str, as_json: bool
+) -> None:
     """Say what running WORKFLOW, or the backtest spec of that name, would do and cost. Spends nothing."""
     from beam_ray.define.load import read_yaml
     from beam_ray.rerun import count
@@ -87,7 +98,7 @@ def plan(workflow: str, source: str | None, mapping: tuple[str, ...], trials: in
         raise click.UsageError("--tasks SOURCE names the tasks")
     tasks, name = read_source(objects, source, mapping=pairs(mapping, "--map"), limit=limit)
     from_run = resolve(objects, origin) if origin else None
-    lineage = {"origin": from_run, "borrow": True} if from_run else {}
+    lineage: dict[str, Any] = {"origin": from_run, "borrow": True} if from_run else {}
     made: Plan = make_plan(found, tasks, known, source=name, version_number=version, trials=trials, **lineage)
     made = count(objects, made, known)
     if as_json:
@@ -108,7 +119,18 @@ def plan_table(made: Any) -> str:
     for node in made.nodes:
         most = "≤ " if node.conditional and node.run else ""
         why = ", ".join(node.why) if node.run or node.rescore else ""
-        rows.append([node.node, node.model or "tool", f"{most}{node.run}", node.borrow, node.rescore, f"{most}{node.calls + node.judge_calls}", at_most(node.usd) if node.model else "", why])
+        rows.append(
+            [
+                node.node,
+                node.model or "tool",
+                f"{most}{node.run}",
+                node.borrow,
+                node.rescore,
+                f"{most}{node.calls + node.judge_calls}",
+                at_most(node.usd) if node.model else "",
+                why,
+            ]
+        )
     return table(["node", "asks", "run", "borrow", "re-score", "model calls", "cost", "because of"], rows, right=[2, 3, 4, 5, 6])
 
 

@@ -76,14 +76,24 @@ def rerun(
         record = begin(objects, made.record, made.tasks)
         summary = drive(objects, record, known, address=address, takeover=takeover, quiet=as_json, store=store)
         if as_json:
-            documents.append({**document(record, summary), "origin": run_id, "from": start, "changed": record.changed, "tasks_redone": _changes(objects, record.run_id, origin)})
+            documents.append(
+                {
+                    **document(record, summary),
+                    "origin": run_id,
+                    "from": start,
+                    "changed": record.changed,
+                    "tasks_redone": _changes(objects, record.run_id, origin),
+                }
+            )
         else:
             _report(objects, record.run_id, origin, summary, store)
     if as_json:
         emit(documents[0] if len(documents) == 1 else documents)
 
 
-def _chosen(objects: Objects, tasks: tuple[str, ...], from_run: str | None, status: str | None, labels: tuple[str, ...], where: str | None) -> dict[str, list[str]]:
+def _chosen(
+    objects: Objects, tasks: tuple[str, ...], from_run: str | None, status: str | None, labels: tuple[str, ...], where: str | None
+) -> dict[str, list[str]]:
     """Run to the ids of its tasks that are meant."""
     if from_run:
         run = Run(objects, resolve(objects, from_run))
@@ -113,7 +123,9 @@ def _definition(objects: Objects, origin: Run, using: str) -> tuple[Workflow, in
         try:
             workflow, version, _ = workflow_of(objects, origin.record.workflow)
         except Unusable as error:
-            raise Unusable(f"{str(error).splitlines()[0]}\n  --using original  takes the definition of run {origin.run_id}; --using FILE takes a file") from None
+            raise Unusable(
+                f"{str(error).splitlines()[0]}\n  --using original  takes the definition of run {origin.run_id}; --using FILE takes a file"
+            ) from None
         return workflow, version
     workflow, version, warnings = workflow_of(objects, using)
     for warning in warnings:
@@ -159,11 +171,23 @@ def _report(objects: Objects, run_id: str, origin: Run, summary: Any, store: str
     for entry in found[:50]:
         before, after = entry["before"], entry["after"]
         routes = " > ".join(after["routes"]) if before["routes"] == after["routes"] else f"{' > '.join(before['routes'])} => {' > '.join(after['routes'])}"
-        rows.append([entry["task"], STATUS_WORDS[before["status"]], number(before["score"]), STATUS_WORDS[after["status"]], number(after["score"]), entry["word"], routes])
+        rows.append(
+            [
+                entry["task"],
+                STATUS_WORDS[before["status"]],
+                number(before["score"]),
+                STATUS_WORDS[after["status"]],
+                number(after["score"]),
+                entry["word"],
+                routes,
+            ]
+        )
     show(table(["task", "before", "score", "now", "score", "", "route"], rows, right=[2, 4], width=70))
     if len(found) > 50:
         show(f"  … and {len(found) - 50} more")
     words = [entry["word"] for entry in found]
-    show(f"  solved {words.count('solved')}, not solved {words.count('not solved')}, still passing {words.count('still passes')}, newly failing {words.count('newly failing')}")
+    show(
+        f"  solved {words.count('solved')}, not solved {words.count('not solved')}, still passing {words.count('still passes')}, newly failing {words.count('newly failing')}"
+    )
     show(f"  {summary['steps_done']} steps executed, {summary['steps_borrowed']} borrowed, {summary['calls']} model calls, {money(summary['usd'])}")
     show(f"look at one:  beam-ray show {found[0]['task']}{where}")

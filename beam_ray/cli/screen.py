@@ -30,18 +30,24 @@ def clean(text: str) -> str:
 
 def store_options(command: Command) -> Command:
     """--store and --json."""
-    command = click.option("--store", "store", envvar="BEAM_RAY_STORE", default=DEFAULT_STORE, show_default=True, metavar="URI", help="A folder or s3://bucket/prefix.")(command)
+    command = click.option(
+        "--store", "store", envvar="BEAM_RAY_STORE", default=DEFAULT_STORE, show_default=True, metavar="URI", help="A folder or s3://bucket/prefix."
+    )(command)
     return click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(command)
 
 
 def model_options(command: Command) -> Command:
     """--models."""
-    return click.option("--models", "models", envvar="BEAM_RAY_MODELS", default="configs/models.yaml", show_default=True, metavar="FILE", help="Which models there are.")(command)
+    return click.option(
+        "--models", "models", envvar="BEAM_RAY_MODELS", default="configs/models.yaml", show_default=True, metavar="FILE", help="Which models there are."
+    )(command)
 
 
 def run_options(command: Command) -> Command:
     """--address and --takeover."""
-    command = click.option("--address", envvar="RAY_ADDRESS", default=None, metavar="ADDRESS", help="The Ray cluster; a local one is started unless given.")(command)
+    command = click.option("--address", envvar="RAY_ADDRESS", default=None, metavar="ADDRESS", help="The Ray cluster; a local one is started unless given.")(
+        command
+    )
     return click.option("--takeover", is_flag=True, help="Take the run from a driver that you know is gone.")(command)
 
 
@@ -74,7 +80,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterab
     numbers = set(right)
 
     def line(cells: Sequence[str]) -> str:
-        return indent + "  ".join(cell.rjust(size) if index in numbers else cell.ljust(size) for index, (cell, size) in enumerate(zip(cells, widths, strict=True))).rstrip()
+        return (
+            indent
+            + "  ".join(
+                cell.rjust(size) if index in numbers else cell.ljust(size) for index, (cell, size) in enumerate(zip(cells, widths, strict=True))
+            ).rstrip()
+        )
 
     return "\n".join([line(header), *(line(row) for row in flat)])
 

@@ -12,7 +12,24 @@ from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, resolve
 
 MARKS = {"passed": "pass", "below": "BELOW", "failed": "FAILED"}
-COLUMNS = ["run_id", "task_id", "trial", "outcome", "passed", "score", "first_score", "labels", "routes", "auto_reruns", "review", "seconds", "calls", "usd", "started_at", "error"]
+COLUMNS = [
+    "run_id",
+    "task_id",
+    "trial",
+    "outcome",
+    "passed",
+    "score",
+    "first_score",
+    "labels",
+    "routes",
+    "auto_reruns",
+    "review",
+    "seconds",
+    "calls",
+    "usd",
+    "started_at",
+    "error",
+]
 
 
 @click.command()
@@ -37,7 +54,16 @@ def tasks(run_id: str | None, status: str | None, labels: tuple[str, ...], where
         emit([{"task": str(Address(row["run_id"], row["task_id"], row["trial"])), "status": status_of(row), **row} for row in found])
         return
     rows = [
-        [str(Address(row["run_id"], row["task_id"], row["trial"])), MARKS[status_of(row)], number(row["score"]), " > ".join(row["routes"] or ()), ", ".join(row["labels"] or ()), row["auto_reruns"] or "", duration(row["seconds"]), row["error"] or ""]
+        [
+            str(Address(row["run_id"], row["task_id"], row["trial"])),
+            MARKS[status_of(row)],
+            number(row["score"]),
+            " > ".join(row["routes"] or ()),
+            ", ".join(row["labels"] or ()),
+            row["auto_reruns"] or "",
+            duration(row["seconds"]),
+            row["error"] or "",
+        ]
         for row in found
     ]
     show(table(["task", "status", "score", "route", "labels", "auto-reruns", "time", "error"], rows, right=[2, 5, 6], width=48))
@@ -101,11 +127,26 @@ def _show_timeline(objects: Objects, run: Run, address: Address, steps: list[dic
     rows = []
     for step in steps:
         node = workflow.nodes[step["node"]]
-        mark = {True: "pass", False: "BELOW", None: "unscored" if step["threshold"] is not None and step["outcome"] in ("done", "borrowed") else ""}[step["passed"]]
+        mark = {True: "pass", False: "BELOW", None: "unscored" if step["threshold"] is not None and step["outcome"] in ("done", "borrowed") else ""}[
+            step["passed"]
+        ]
         score = number(step["score"]) if step["score"] is not None else ""
         tokens = step["input_tokens"] + step["output_tokens"] + step["judge_input_tokens"] + step["judge_output_tokens"]
         tries = len(step["attempts"] or ())
-        rows.append([step["node"], workflow.model_of(step["node"]) or node.tool, step["outcome"], score, mark, step["route"] or "", tries if tries > 1 else "", duration(step["seconds"]) if step["outcome"] == "done" else "", tokens or "", _said(step)])
+        rows.append(
+            [
+                step["node"],
+                workflow.model_of(step["node"]) or node.tool,
+                step["outcome"],
+                score,
+                mark,
+                step["route"] or "",
+                tries if tries > 1 else "",
+                duration(step["seconds"]) if step["outcome"] == "done" else "",
+                tokens or "",
+                _said(step),
+            ]
+        )
     show(table(["step", "asks", "outcome", "score", "", "route", "tries", "time", "tokens", "output"], rows, right=[3, 6, 7, 8], width=72))
     for step in steps:
         failing = [item for item in step["criteria"] or () if item["met"] is False]
@@ -127,7 +168,10 @@ def _show_step(step: dict[str, Any], run: Run) -> None:
     if step["error"]:
         show(f"  {step['error_type']}: {step['error']}")
     if step["score"] is not None:
-        show(f"  score {number(step['score'])} of {number(step['threshold'])} wanted" + (f", first attempt {number(step['first_score'])}" if len(step["attempts"]) > 1 else ""))
+        show(
+            f"  score {number(step['score'])} of {number(step['threshold'])} wanted"
+            + (f", first attempt {number(step['first_score'])}" if len(step["attempts"]) > 1 else "")
+        )
     for item in step["criteria"] or ():
         mark = {True: "met    ", False: "NOT MET", None: "open   "}[item["met"]]
         show(f"  {mark}  {item['text']}  ({item['reason']})" + (f"  judged by {item['judge']}" if item["judge"] else ""))
@@ -156,7 +200,20 @@ def history(task: str, store: str, as_json: bool) -> None:
     if as_json:
         emit(members)
         return
-    rows = [[member["task"], member["mode"], member["started"], number(member["score"]), MARKS.get(member["status"], member["status"]), member["from"] or "", ", ".join(member["changed"]), member["because"], member["solved"]] for member in members]
+    rows = [
+        [
+            member["task"],
+            member["mode"],
+            member["started"],
+            number(member["score"]),
+            MARKS.get(member["status"], member["status"]),
+            member["from"] or "",
+            ", ".join(member["changed"]),
+            member["because"],
+            member["solved"],
+        ]
+        for member in members
+    ]
     show(table(["task", "as", "when", "score", "status", "from", "changed", "because", "solved"], rows, right=[3], width=48))
 
 
@@ -165,7 +222,11 @@ def _lineage(run: Run) -> list[str]:
     lines = []
     if record.origin:
         start = f" from {record.start_node}" if record.start_node else ""
-        lines.append(f"redoes run {record.origin}{start}" if record.mode == "rerun" else f"{record.mode} of {record.backtest or 'a plan'}, borrows from run {record.origin}")
+        lines.append(
+            f"redoes run {record.origin}{start}"
+            if record.mode == "rerun"
+            else f"{record.mode} of {record.backtest or 'a plan'}, borrows from run {record.origin}"
+        )
     if record.because:
         lines.append(f"because: {record.because}")
     return lines
@@ -173,7 +234,16 @@ def _lineage(run: Run) -> list[str]:
 
 def _about(run: Run) -> dict[str, Any]:
     record = run.record
-    return {"run_id": record.run_id, "workflow": record.workflow, "version": record.version, "origin": record.origin, "start_node": record.start_node, "mode": record.mode, "because": record.because, "finished": run.finished}
+    return {
+        "run_id": record.run_id,
+        "workflow": record.workflow,
+        "version": record.version,
+        "origin": record.origin,
+        "start_node": record.start_node,
+        "mode": record.mode,
+        "because": record.because,
+        "finished": run.finished,
+    }
 
 
 def _plain(step: dict[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,13 @@ def versions(workflow: str, store: str, as_json: bool) -> None:
     if as_json:
         emit([version.model_dump(mode="json", exclude={"definition", "source"}) for version in found])
         return
-    show(table(["version", "digest", "published", "by", "why"], [[version.version, version.digest[:8], version.published_at[:16].replace("T", " "), version.published_by, _why(version)] for version in found], right=[0]))
+    show(
+        table(
+            ["version", "digest", "published", "by", "why"],
+            [[version.version, version.digest[:8], version.published_at[:16].replace("T", " "), version.published_by, _why(version)] for version in found],
+            right=[0],
+        )
+    )
 
 
 @click.command()

@@ -16,7 +16,7 @@ from beam_ray.address import NODE_NAME
 from beam_ray.define.load import Source, did_you_mean
 from beam_ray.define.returns import type_schema
 from beam_ray.define.template import TemplateFault, Use, uses
-from beam_ray.define.workflow import Node, Workflow
+from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, Problem, Unusable
 
 GIVEN = ("task_query", "variables", "attachments")
@@ -77,13 +77,20 @@ def _graph(workflow: Workflow, source: Source) -> Iterator[Problem]:
                 yield source.problem(("nodes", name, "after"), f"node {name!r} waits for itself")
             elif parent not in workflow.nodes:
                 broken = True
-                yield source.problem(("nodes", name, "after"), f"node {name!r} comes after {parent!r}, which is not a node", f"nodes here: {', '.join(workflow.nodes)}", *did_you_mean(parent, workflow.nodes))
+                yield source.problem(
+                    ("nodes", name, "after"),
+                    f"node {name!r} comes after {parent!r}, which is not a node",
+                    f"nodes here: {', '.join(workflow.nodes)}",
+                    *did_you_mean(parent, workflow.nodes),
+                )
         if len(set(node.after)) < len(node.after):
             yield source.problem(("nodes", name, "after"), f"node {name!r} names a predecessor twice")
     if not broken:
         loop = _cycle(workflow)
         if loop:
-            yield source.problem(("nodes", loop[0], "after"), f"the nodes wait for each other: {' -> '.join([*loop, loop[0]])}", "take one of these 'after' away")
+            yield source.problem(
+                ("nodes", loop[0], "after"), f"the nodes wait for each other: {' -> '.join([*loop, loop[0]])}", "take one of these 'after' away"
+            )
 
 
 def _cycle(workflow: Workflow) -> list[str]:
@@ -143,7 +150,9 @@ def _texts(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[s
             yield from _texts(inner, (*path, index))
 
 
-def _expression(workflow: Workflow, source: Source, node: str, at: tuple[str | int, ...], text: str, known: Iterable[str], *, template: bool = False, expected: bool = False) -> Iterator[Problem]:
+def _expression(
+    workflow: Workflow, source: Source, node: str, at: tuple[str | int, ...], text: str, known: Iterable[str], *, template: bool = False, expected: bool = False
+) -> Iterator[Problem]:
     try:
         found = uses(text, expression=not template)
     except TemplateFault as fault:
@@ -166,7 +175,10 @@ def _unknown(workflow: Workflow, node: str, use: Use, known: Iterable[str], *, p
     elif use.field and use.root in workflow.nodes:
         fields = workflow.nodes[use.root].fields
         if fields is not None and use.field not in fields:
-            yield f"node {node!r} asks for '{use.root}.{use.field}', which {use.root!r} does not return", (f"it returns: {', '.join(fields)}", *did_you_mean(use.field, fields))
+            yield (
+                f"node {node!r} asks for '{use.root}.{use.field}', which {use.root!r} does not return",
+                (f"it returns: {', '.join(fields)}", *did_you_mean(use.field, fields)),
+            )
 
 
 def _criteria(workflow: Workflow, source: Source) -> Iterator[Problem]:
@@ -182,7 +194,12 @@ def _criteria(workflow: Workflow, source: Source) -> Iterator[Problem]:
                 yield from _expression(workflow, source, name, at, criterion.want, known, expected=True)
             root = criterion.field.split(".")[0]
             if root and node.fields is not None and root not in node.fields:
-                yield source.problem(at, f"a criterion of {name!r} looks at {criterion.field!r}, which it does not return", f"it returns: {', '.join(node.fields)}", *did_you_mean(root, node.fields))
+                yield source.problem(
+                    at,
+                    f"a criterion of {name!r} looks at {criterion.field!r}, which it does not return",
+                    f"it returns: {', '.join(node.fields)}",
+                    *did_you_mean(root, node.fields),
+                )
         if workflow.judge_of(name) is None and any(criterion.kind == "plain" for criterion in node.evaluate.criteria):
             yield source.problem(at, f"node {name!r} has a plain-language criterion and no model to judge it", "name one with 'judge' here or at the top")
 
@@ -201,7 +218,9 @@ def _switches(workflow: Workflow, source: Source) -> Iterator[Problem]:
         if node.arguments and node.llm:
             yield source.problem((*at, "with"), f"node {name!r} asks a model; 'with' is for tools, write the values into the prompt")
         if node.llm and workflow.model_of(name) is None:
-            yield source.problem((*at, "llm"), f"node {name!r} names no model, and neither does the workflow", "add 'model: NAME' with a name from the models file")
+            yield source.problem(
+                (*at, "llm"), f"node {name!r} names no model, and neither does the workflow", "add 'model: NAME' with a name from the models file"
+            )
 
 
 def find_tool(workflow: Workflow, tool: str, folders: Iterable[Path]) -> Tool:
@@ -254,7 +273,12 @@ def _tools(workflow: Workflow, source: Source, folders: tuple[Path, ...]) -> Ite
             if tool.parameters is not None:
                 for argument in node.arguments:
                     if argument not in tool.parameters:
-                        yield source.problem(("nodes", name, "with", argument), f"the tool {reference!r} takes no {argument!r}", f"it takes: {', '.join(tool.parameters) or 'nothing'}", *did_you_mean(argument, tool.parameters))
+                        yield source.problem(
+                            ("nodes", name, "with", argument),
+                            f"the tool {reference!r} takes no {argument!r}",
+                            f"it takes: {', '.join(tool.parameters) or 'nothing'}",
+                            *did_you_mean(argument, tool.parameters),
+                        )
             missing = [parameter for parameter in tool.required if parameter not in node.arguments]
             if missing:
                 yield source.problem(("nodes", name, "tool"), f"the tool {reference!r} needs {', '.join(map(repr, missing))} in 'with'")
@@ -269,7 +293,11 @@ def _advice(workflow: Workflow, source: Source) -> Iterator[Problem]:
         if node.tool:
             yield source.problem(at, f"warning: node {name!r} is a tool: the same input gives the same result, so auto_rerun rarely helps")
         if name in last:
-            yield source.problem(at, f"warning: node {name!r} gives the final output: a person's review may serve better than auto_rerun", "on_exhausted: review flags it for one")
+            yield source.problem(
+                at,
+                f"warning: node {name!r} gives the final output: a person's review may serve better than auto_rerun",
+                "on_exhausted: review flags it for one",
+            )
         if node.evaluate and not any(criterion.kind == "plain" for criterion in node.evaluate.criteria):
             yield source.problem(at, f"warning: node {name!r} has no criterion that a model judges: check that its rules can change from attempt to attempt")
         if node.evaluate and any(criterion.kind == "equals" and "expected" in str(criterion.want) for criterion in node.evaluate.criteria):

@@ -216,7 +216,17 @@ def _translated(found: Any, source: Source) -> Problem:
         return source.problem(place, f"{here!r} must be {limits.get('expected')}, not {shown}", *_near_literal(given, limits.get("expected")))
     if kind == "too_short":
         return source.problem(place, f"{here!r} is empty")
-    wanted = {"mapping": "a mapping", "dict": "a mapping", "model": "a mapping", "tuple": "a list", "list": "a list", "string": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+    wanted = {
+        "mapping": "a mapping",
+        "dict": "a mapping",
+        "model": "a mapping",
+        "tuple": "a list",
+        "list": "a list",
+        "string": "a text",
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+    }
     for start, word in wanted.items():
         if kind.startswith(start):
             return source.problem(place, f"{here!r} must be {word}, not {shown}")

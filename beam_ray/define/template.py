@@ -12,7 +12,8 @@ from typing import Any
 
 import jinja2
 from jinja2 import StrictUndefined, meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from beam_ray.errors import BadTemplate
 
@@ -82,6 +83,7 @@ def uses(source: str, *, expression: bool = False) -> list[Use]:
     found: list[Use] = []
     inside = set()
     for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        assert isinstance(node, (nodes.Getattr, nodes.Getitem))
         if not isinstance(node.node, nodes.Name) or node.node.name not in outside:
             continue
         if isinstance(node, nodes.Getattr):

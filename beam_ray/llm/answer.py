@@ -75,10 +75,11 @@ def _pattern_keyword(validator: Validator, source: str, instance: Any, schema: A
 
 
 # Python's own patterns can take forever on a text made for it; RE2's cannot
-_Linear = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern_keyword})
+_Linear: Any = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern_keyword})  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=1024)
 def _validator(schema: str) -> Validator:
     # an empty registry: a schema may not make us fetch another one
-    return _Linear(json.loads(schema), registry=Registry())
+    validator: Validator = _Linear(json.loads(schema), registry=Registry())
+    return validator

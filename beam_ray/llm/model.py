@@ -40,7 +40,9 @@ class OpenAIModel:
         arguments = self._arguments(request)
         estimate = sum(len(str(message.get("content", ""))) for message in request.messages) // 4 + request.max_tokens
         try:
-            async for attempt in stamina.retry_context(on=self._pause, attempts=self.settings.tries, timeout=self.settings.deadline_s, wait_initial=0.5, wait_max=20.0):
+            async for attempt in stamina.retry_context(
+                on=self._pause, attempts=self.settings.tries, timeout=self.settings.deadline_s, wait_initial=0.5, wait_max=20.0
+            ):
                 with attempt:
                     return await self._once(arguments, estimate, request.timeout_s, usage)
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
@@ -160,7 +162,7 @@ def _retry_after(headers: Mapping[str, str]) -> float:
                 seconds = parsedate_to_datetime(value).timestamp() - time.time()
             except ValueError:
                 continue
-        if seconds == seconds and seconds > 0:
+        if 0 < seconds < float("inf"):
             return min(seconds, MAX_RETRY_AFTER_S)
     return 0.0
 
@@ -182,7 +184,9 @@ def _strict(schema: Mapping[str, Any]) -> dict[str, Any]:
         if key in _NOT_STRICT:
             continue
         if isinstance(value, Mapping):
-            result[key] = {name: _strict(inner) if isinstance(inner, Mapping) else inner for name, inner in value.items()} if key == "properties" else _strict(value)
+            result[key] = (
+                {name: _strict(inner) if isinstance(inner, Mapping) else inner for name, inner in value.items()} if key == "properties" else _strict(value)
+            )
         elif isinstance(value, list):
             result[key] = [_strict(inner) if isinstance(inner, Mapping) else inner for inner in value]
         else:

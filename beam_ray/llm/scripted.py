@@ -11,6 +11,9 @@ from beam_ray.errors import BeamRayError, ModelUnavailable
 from beam_ray.llm.usage import Answer, Free, Permits, Price, Request, Usage
 
 
+FREE = Price()
+
+
 @dataclass
 class ScriptedModel:
     """
@@ -22,7 +25,7 @@ class ScriptedModel:
     """
 
     function: Callable[[Request], Any]
-    price: Price | None = Price()
+    price: Price | None = FREE
     latency_s: float = 0.0
     concurrency: int = 64
     requests_per_minute: float | None = None

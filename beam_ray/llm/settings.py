@@ -123,7 +123,9 @@ def load_models(path: Path) -> dict[str, ModelSettings]:
                 at = (name, *found["loc"])
                 if found["type"] == "extra_forbidden":
                     known = list(ModelSettings.model_fields)
-                    problems.append(source.problem(at, f"unknown key {found['loc'][-1]!r}", f"known here: {', '.join(known)}", *did_you_mean(str(found["loc"][-1]), known)))
+                    problems.append(
+                        source.problem(at, f"unknown key {found['loc'][-1]!r}", f"known here: {', '.join(known)}", *did_you_mean(str(found["loc"][-1]), known))
+                    )
                 elif found["type"] == "missing":
                     problems.append(source.problem((name,), f"the model {name!r} needs {found['loc'][-1]!r}"))
                 else:

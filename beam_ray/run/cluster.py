@@ -37,7 +37,8 @@ class _RunnerActor:
     """A runner as a Ray actor; every method is a coroutine on its one loop."""
 
     def __init__(self, assignment: Assignment, limiter: ActorHandle | None):
-        self._assignment, self._limiter, self._runner = assignment, limiter, None
+        self._assignment, self._limiter = assignment, limiter
+        self._runner: Runner | None = None
 
     async def _get(self) -> Runner:
         if self._runner is None:
@@ -151,7 +152,9 @@ class Cluster:
 
     def limits(self, models: Mapping[str, Any]) -> None:
         """Make the models' limits hold over all runners."""
-        self._limiter = ray.remote(_LimiterActor).options(num_cpus=0, max_restarts=0, name=None).remote({name: limits_of(written) for name, written in models.items()})
+        self._limiter = (
+            ray.remote(_LimiterActor).options(num_cpus=0, max_restarts=0, name=None).remote({name: limits_of(written) for name, written in models.items()})
+        )
 
     def runner(self, assignment: Assignment) -> Handle:
         """A new runner, on its way up."""

@@ -292,7 +292,9 @@ class _Driver:
         self.lease.beat()
         self.losses[shard] = self.losses.get(shard, 0) + 1
         if self.losses[shard] > 5:
-            raise Stopped(f"run {self.run.run_id}: other writers keep winning shard {shard}; see that no second driver is alive, then run the same command again")
+            raise Stopped(
+                f"run {self.run.run_id}: other writers keep winning shard {shard}; see that no second driver is alive, then run the same command again"
+            )
         for reference, entry in list(self.calls.items()):
             if entry[0] is seat and entry[1] == shard:
                 del self.calls[reference]
@@ -397,7 +399,9 @@ class _Driver:
         files: list[dict[str, Any]] = []
         nodes = [*self.workflow.order, OUTCOME_NODE]
         if cluster is not None and self.seats:
-            calls = [cluster.call(self.seats[index % len(self.seats)].handle, f"{self.workflow.name} (merge)", "merge", node) for index, node in enumerate(nodes)]
+            calls = [
+                cluster.call(self.seats[index % len(self.seats)].handle, f"{self.workflow.name} (merge)", "merge", node) for index, node in enumerate(nodes)
+            ]
             for call in calls:
                 try:
                     files += cluster.result(call)
@@ -435,7 +439,26 @@ class _Driver:
 
 def summarise(run: Run, files: list[dict[str, Any]]) -> dict[str, Any]:
     """The run in numbers, from its merged outcome."""
-    columns = ["outcome", "passed", "score", "first_score", "calls", "input_tokens", "output_tokens", "usd", "seconds", "auto_reruns", "review", "steps_done", "steps_borrowed", "steps_failed", "steps_skipped", "steps_unscored", "started_at", "ended_at"]
+    columns = [
+        "outcome",
+        "passed",
+        "score",
+        "first_score",
+        "calls",
+        "input_tokens",
+        "output_tokens",
+        "usd",
+        "seconds",
+        "auto_reruns",
+        "review",
+        "steps_done",
+        "steps_borrowed",
+        "steps_failed",
+        "steps_skipped",
+        "steps_unscored",
+        "started_at",
+        "ended_at",
+    ]
     named = [entry for entry in files if entry["name"].startswith("outcome")]
     table = pa.concat_tables([run.read(entry["name"], OUTCOME, columns, entry) for entry in named])
 
@@ -469,4 +492,3 @@ def summarise(run: Run, files: list[dict[str, Any]]) -> dict[str, Any]:
         "ended_at": ended.isoformat(timespec="milliseconds") if ended else None,
         "seconds": round((ended - started).total_seconds(), 3) if started and ended else 0.0,
     }
-

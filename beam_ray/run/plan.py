@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from beam_ray.define.check import check, did_you_mean, find_tool
+from beam_ray.define.check import check, find_tool
 from beam_ray.define.fingerprint import digest, strict_json
-from beam_ray.define.load import Source, load
+from beam_ray.define.load import did_you_mean, load
 from beam_ray.define.returns import object_schema
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, Problem, Unusable
@@ -159,7 +159,15 @@ def require_models(workflow: Workflow, models: Mapping[str, Any]) -> dict[str, A
     for name in workflow.models:
         if name not in models:
             known = ", ".join(models) or "none"
-            raise Unusable("\n  ".join([f"the workflow {workflow.name!r} asks the model {name!r}, which the models file does not have", f"it has: {known}", *did_you_mean(name, models)]))
+            raise Unusable(
+                "\n  ".join(
+                    [
+                        f"the workflow {workflow.name!r} asks the model {name!r}, which the models file does not have",
+                        f"it has: {known}",
+                        *did_you_mean(name, models),
+                    ]
+                )
+            )
     return {name: models[name] for name in workflow.models}
 
 
@@ -184,7 +192,9 @@ def _require_inputs(workflow: Workflow, tasks: pa.Table, source: str) -> None:
         for row in batch.to_pylist():
             query = strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"]
             given = query if isinstance(query, dict) and names != ["task_query"] else {names[0]: query}
-            fault = first_fault(given, {**schema, "additionalProperties": True}) if names != ["task_query"] or workflow.inputs != {"task_query": "str"} else None
+            fault = (
+                first_fault(given, {**schema, "additionalProperties": True}) if names != ["task_query"] or workflow.inputs != {"task_query": "str"} else None
+            )
             if fault is None and names == ["task_query"] and workflow.inputs["task_query"] == "str" and row["query_is_json"]:
                 fault = "the workflow takes a text; name its fields under 'inputs'"
             if fault:
@@ -245,6 +255,3 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Mapping[str, Any], tri
 def _usd(written: Any, input_tokens: float, output_tokens: float) -> float | None:
     price = price_of(written)
     return None if price is None else (input_tokens * price[0] + output_tokens * price[1]) / 1e6
-
-
-__all__ = ["NodePlan", "Plan", "Source", "load_workflow", "make_plan"]

@@ -128,7 +128,15 @@ class Shard:
         if all(event.is_set() for event in self.settled.values()):
             return
         # without branches a row needs no coroutine per node
-        line = not self.external and self.only is None and all(node.after == tuple(self.workflow.order[index - 1 : index]) for index, node in enumerate(map(self.workflow.nodes.get, self.workflow.order)) if node and index)
+        line = (
+            not self.external
+            and self.only is None
+            and all(
+                node.after == tuple(self.workflow.order[index - 1 : index])
+                for index, node in enumerate(map(self.workflow.nodes.get, self.workflow.order))
+                if node and index
+            )
+        )
         async with asyncio.TaskGroup() as group:
             for task in self.tasks:
                 group.create_task(self._row_in_line(task) if line else self._row_of_graph(task))
@@ -150,7 +158,7 @@ class Shard:
                 await done[parent].wait()
             if name in self.external and name not in self.replayed:
                 # the others wait for all rows at this node, so this row must let them in
-                if held[0] and len([event for event in done.values() if not event.is_set()]) and self._only_external_left(done):
+                if held[0] and [event for event in done.values() if not event.is_set()] and self._only_external_left(done):
                     held[0] = False
                     self.window.release()
                 await self.ready[name].wait()

@@ -122,6 +122,7 @@ class Prepared:
     def of(cls, desk: Desk, name: str) -> "Prepared":
         node = desk.workflow.nodes[name]
         model, judge = desk.workflow.model_of(name), desk.workflow.judge_of(name)
+        settings: tuple[Any, ...]
         if node.llm:
             call = node.llm
             settings = ("llm/1", desk.identities[str(model)], call.returns, call.temperature, call.top_p, call.max_tokens, call.seed)
@@ -300,7 +301,13 @@ class _Step:
         self.attempts = [attempt]
         judged = self._judgement(attempt)
         last = (origin["attempts"] or [{}])[-1]
-        attempts = [*(origin["attempts"] or ())[:-1], {**attempt.row(), **{key: last.get(key) for key in ("number", "seconds", "input_tokens", "output_tokens", "usd", "temperature", "seed") if key in last}}]
+        attempts = [
+            *(origin["attempts"] or ())[:-1],
+            {
+                **attempt.row(),
+                **{key: last.get(key) for key in ("number", "seconds", "input_tokens", "output_tokens", "usd", "temperature", "seed") if key in last},
+            },
+        ]
         work = Usage()
         for made in attempts:
             work.add(Usage(1 if self.node.llm else 0, made["input_tokens"], made["output_tokens"], made["usd"], made["seconds"]))
@@ -427,7 +434,15 @@ class _Step:
         if prepared.plain:
             self._remember(attempt)
             question = "\n".join(str(message["content"]) for message in self.messages) or to_json(self.arguments)
-            request = Request((), seed=attempt.number - 1, timeout_s=self.node.timeout_s, node=prepared.name, task_id=self.task.task_id, trial=self.task.trial, attempt=attempt.number)
+            request = Request(
+                (),
+                seed=attempt.number - 1,
+                timeout_s=self.node.timeout_s,
+                node=prepared.name,
+                task_id=self.task.task_id,
+                trial=self.task.trial,
+                attempt=attempt.number,
+            )
             judged = await judge_by_model(desk.models[str(prepared.judge)], str(prepared.judge), prepared.plain, question, output, request, self.judging)
             findings |= {finding.id: finding for finding in judged}
         assert self.node.evaluate is not None

@@ -21,6 +21,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -307,7 +308,11 @@ class Run:
                 if entry["name"].startswith("steps/") and (wanted is None or node in wanted):
                     tables.append(self.read(entry["name"], STEPS, columns, entry))
         else:
-            tables = [self.read(f"parts/{node}/{shard:06d}.parquet", STEPS, columns) for node, shard in sorted(self.parts()) if node != "_outcome" and (wanted is None or node in wanted)]
+            tables = [
+                self.read(f"parts/{node}/{shard:06d}.parquet", STEPS, columns)
+                for node, shard in sorted(self.parts())
+                if node != "_outcome" and (wanted is None or node in wanted)
+            ]
         schema = STEPS if columns is None else pa.schema([STEPS.field(name) for name in columns])
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
@@ -417,7 +422,7 @@ def plan_shards(rows: int, trials: int, size: int) -> list[tuple[int, int]]:
     count = max(1, -(-rows // max(size, 1)))
     count = min(count, tasks)
     edges = [round(index * tasks / count) * trials for index in range(count + 1)]
-    return [(start, stop) for start, stop in zip(edges, edges[1:], strict=False) if stop > start]
+    return [(start, stop) for start, stop in pairwise(edges) if stop > start]
 
 
 def tasks_digest(tasks: pa.Table) -> str:

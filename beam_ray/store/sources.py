@@ -16,7 +16,13 @@ from beam_ray.store.tasks import read_tasks
 
 
 def read_source(
-    objects: Objects, written: str, *, mapping: Mapping[str, str] | None = None, limit: int | None = None, labels: tuple[str, ...] = (), folder: Path | None = None
+    objects: Objects,
+    written: str,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    labels: tuple[str, ...] = (),
+    folder: Path | None = None,
 ) -> tuple[pa.Table, str]:
     """
     The tasks that *written* names, and its name in full: a file, ``library:NAME[@V]`` or ``run:ID``.

@@ -12,7 +12,7 @@ import difflib
 import hashlib
 import json
 import mimetypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def read_tasks(path: Path, objects: Objects, *, mapping: Mapping[str, str] | Non
     return pa.concat_tables([*batches, to_table(TASKS, rows)])
 
 
-def inputs_digest(query: str, variables: str, attachments: list[Mapping[str, Any]]) -> str:
+def inputs_digest(query: str, variables: str, attachments: Sequence[Mapping[str, Any]]) -> str:
     """Identifies what a task gives to its workflow."""
     return digest("task/1", query, variables, [[entry["name"], entry["sha256"]] for entry in attachments])
 
@@ -99,7 +99,7 @@ class _Reader:
             self._problem(line, written.text)
             return None
         if not isinstance(written, Mapping):
-            self._problem(line, "a task is an object such as {\"task_query\": \"…\"}")
+            self._problem(line, 'a task is an object such as {"task_query": "…"}')
             return None
         self.count += 1
         row = {name: written.get(self.mapping.get(name, name)) for name in COLUMNS}

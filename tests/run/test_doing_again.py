@@ -14,7 +14,8 @@ from beam_ray.store.runs import Run
 from tests.conftest import Lab
 
 CHAIN = "workflow: chain\nmodel: m\nnodes:\n" + "\n".join(
-    f"  s{number}: {{{'' if number == 1 else f'after: s{number - 1}, '}llm: {{prompt: \"{number} {{{{ {'task_query' if number == 1 else f's{number - 1}.text'} }}}}\"}}}}" for number in range(1, 7)
+    f'  s{number}: {{{"" if number == 1 else f"after: s{number - 1}, "}llm: {{prompt: "{number} {{{{ {"task_query" if number == 1 else f"s{number - 1}.text"} }}}}"}}}}'
+    for number in range(1, 7)
 )
 
 
@@ -109,7 +110,12 @@ def test_a_change_pays_for_itself_and_for_what_it_reaches(ray_lab: Lab):
 def test_a_cosmetic_edit_pays_nothing(ray_lab: Lab):
     """Comments, titles, key order and white space of the YAML are no change."""
     first = ray_lab.run(CHAIN, ["x"], echo)
-    _, run = incremental(ray_lab, first, "# a comment\n" + CHAIN.replace("s2: {after: s1, llm: {prompt:", "s2: {title: Second, llm:   {prompt:").replace('1.text }}"}}', '1.text }}"}, after: s1}'))
+    _, run = incremental(
+        ray_lab,
+        first,
+        "# a comment\n"
+        + CHAIN.replace("s2: {after: s1, llm: {prompt:", "s2: {title: Second, llm:   {prompt:").replace('1.text }}"}}', '1.text }}"}, after: s1}'),
+    )
 
     assert sum(calls(run).values()) == 0
 

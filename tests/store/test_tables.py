@@ -12,7 +12,13 @@ from beam_ray.store.tables import STEPS, TASKS, decode, encode
 
 def body(rows: int = 200) -> bytes:
     """A part with some rows."""
-    return encode(STEPS, [{"run_id": "r", "task_id": f"t{index}", "node": "n", "output": f'{{"text": "{random.Random(index).random()}"}}', "score": index / 2} for index in range(rows)])
+    return encode(
+        STEPS,
+        [
+            {"run_id": "r", "task_id": f"t{index}", "node": "n", "output": f'{{"text": "{random.Random(index).random()}"}}', "score": index / 2}
+            for index in range(rows)
+        ],
+    )
 
 
 def test_every_column_says_what_it_means():

@@ -17,7 +17,11 @@ def test_three_kinds_of_file_say_the_same(lab: Lab):
     cells = lab.write("t.csv", 'key,body,labels,expected\na,x,l,"{""n"": 1}"\n')
     pq.write_table(pa.table({"id": ["a"], "task_query": ["x"], "labels": [["l"]], "expected": ['{"n": 1}']}), lab.folder / "t.parquet")
 
-    read = [read_tasks(lines, lab.objects), read_tasks(cells, lab.objects, mapping={"id": "key", "task_query": "body"}), read_tasks(lab.folder / "t.parquet", lab.objects)]
+    read = [
+        read_tasks(lines, lab.objects),
+        read_tasks(cells, lab.objects, mapping={"id": "key", "task_query": "body"}),
+        read_tasks(lab.folder / "t.parquet", lab.objects),
+    ]
 
     assert read[0].equals(read[1]) and read[0].equals(read[2])
 
