@@ -1,0 +1,273 @@
+"""
+A backtest as an MLflow experiment: one MLflow run per side, found by its key before it is created.
+"""
+
+import json
+import math
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities.model_registry import PromptVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracing.client import TracingClient
+
+from beam_ray.tracking import prompts
+from beam_ray.tracking.child import Beat
+from beam_ray.tracking.log import BacktestLog, SideLog, traced
+from beam_ray.tracking.place import artifacts, is_server, page
+from beam_ray.tracking.results import results
+from beam_ray.tracking.traces import Case, loads, spans, trace
+
+_BATCH = 100
+"""Traces whose spans are sent in one request."""
+
+_LINKED = 100
+"""Tasks whose traces are also listed on the page of each prompt version, which costs a request each."""
+
+_NOTE = "mlflow.note.content"
+_NOTE_OF = "beam_ray.note_of"
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A side that has its MLflow run."""
+
+    side: SideLog
+    run_id: str
+    prompts: Mapping[str, PromptVersion]
+
+
+def log_backtest(uri: str, log: BacktestLog, beat: Beat) -> dict[str, Any]:
+    """Tell everything about *log*: what is read most comes first, traces come last."""
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    experiment_id = _experiment(client, uri, f"beam_ray/{log.workflow}/{log.name}")
+    beat("experiment")
+    prompts.within(experiment_id)
+    told = [_tell(client, uri, experiment_id, log, side, index, beat) for index, side in enumerate(log.sides)]
+    run_ids = {one.side.name: one.run_id for one in told}
+    _note(client, experiment_id, log, run_ids)
+    beat("note")
+    for one in told:
+        _traces(TracingClient(uri), experiment_id, log, one, beat)
+    for index, one in enumerate(told):
+        start = _start(log, index)
+        client.set_terminated(one.run_id, "FINISHED", end_time=start + _milliseconds(one.side.ended_at) - _milliseconds(one.side.started_at))
+        beat("end")
+    return {"experiment_id": experiment_id, "run_ids": run_ids, "url": page(uri, experiment_id)}
+
+
+def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        place = None if is_server(uri) else f"{artifacts(uri)}/{name}"
+        try:
+            return str(client.create_experiment(name, artifact_location=place))
+        except MlflowException as error:
+            found = client.get_experiment_by_name(name)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _tell(client: MlflowClient, uri: str, experiment_id: str, log: BacktestLog, side: SideLog, index: int, beat: Beat) -> _Told:
+    versions = prompts.register(client, side.record.plan, f"{side.name} of {log.name}", beat)
+    prompts.link(client, versions, experiment_id, beat)
+    run = _run(client, experiment_id, log, side, index)
+    beat("run")
+    run_id = run.info.run_id
+    client.log_batch(run_id, _metrics(run, side, _start(log, index)), _params(run, log, side, versions), _tags(log, side, versions))
+    beat("metrics")
+    dataset = Dataset(
+        name=side.record.source or "tasks", digest=side.record.tasks_digest[:12], source_type="beam_ray", source=side.record.source or side.record.run_id
+    )
+    client.log_inputs(run_id, [DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "evaluation")])])
+    beat("dataset")
+    files = dict(log.files) if side.role == "candidate" else {}
+    _files(client, uri, run, {**files, "results.json": json.dumps(results(log, side), ensure_ascii=False).encode()})
+    beat("files")
+    return _Told(side, run_id, versions)
+
+
+def _run(client: MlflowClient, experiment_id: str, log: BacktestLog, side: SideLog, index: int) -> Run:
+    key = f"{log.backtest_id}:{side.name}"
+    found = client.search_runs([experiment_id], f"tags.`beam_ray.run_key` = '{key}'", max_results=1)
+    if found:
+        return found[0]
+    tags = {"beam_ray.run_key": key, "beam_ray.role": side.role, "mlflow.runType": "genai_evaluate"}
+    return client.create_run(experiment_id, start_time=_start(log, index), tags=tags, run_name=side.name)
+
+
+def _start(log: BacktestLog, index: int) -> int:
+    """
+    A side's beginning, in milliseconds.
+
+    MLflow lists runs by it, latest first. The baseline may be an earlier run, so all sides
+    of one backtest begin together, a moment apart: baseline on top, then the candidates.
+    """
+    return max(_milliseconds(side.started_at) for side in log.sides) + len(log.sides) - index
+
+
+def _metrics(run: Run, side: SideLog, at: int) -> list[Metric]:
+    """
+    Those that MLflow does not have yet.
+
+    They are all as old as the run, so that telling them twice is telling them once; one that
+    has changed since is newer and is the one that MLflow shows.
+    """
+    known = run.data.metrics
+    rounded = {re.sub(r"[^\w\-.: /]", "_", name)[:250]: round(float(value), 4) for name, value in side.metrics.items() if math.isfinite(value)}
+    now = int(time.time() * 1000)
+    return [Metric(name, value, now if name in known else at, 0) for name, value in rounded.items() if known.get(name) != value]
+
+
+def _params(run: Run, log: BacktestLog, side: SideLog, versions: Mapping[str, PromptVersion]) -> list[Param]:
+    """Those that MLflow does not have yet: it refuses a change of the others."""
+    record = side.record
+    params = {
+        "backtest": log.backtest_id,
+        "run": record.run_id,
+        "version": f"v{record.version}" if record.version is not None else f"draft {record.definition_digest[:8]}",
+        "tasks": f"{record.tasks} of {record.source}" if record.source else str(record.tasks),
+        "trials": str(record.trials),
+    }
+    for node in record.plan.order:
+        if node in versions:
+            params[f"prompt.{node}"] = f"v{versions[node].version}"
+        for what, name in (("model", record.plan.model_of(node)), ("judge", record.plan.judge_of(node))):
+            if name:
+                model = record.models.get(name, {}).get("model")
+                params[f"{what}.{node}"] = f"{name} ({model})" if model else name
+    return [Param(name, value) for name, value in params.items() if name not in run.data.params]
+
+
+def _tags(log: BacktestLog, side: SideLog, versions: Mapping[str, PromptVersion]) -> list[RunTag]:
+    linked = [{"name": version.name, "version": str(version.version)} for version in versions.values()]
+    tags = {
+        "beam_ray.address": side.record.run_id,
+        "beam_ray.backtest": log.backtest_id,
+        "beam_ray.definition": side.record.definition_digest,
+        "beam_ray.verdict": log.verdict,
+        "mlflow.linkedPrompts": json.dumps(linked),
+        "mlflow.loggedArtifacts": json.dumps([{"path": "results.json", "type": "table"}]),
+        _NOTE: f"{_headline(log)}\n\n{_spaced(log.note)}",
+    }
+    return [RunTag(name, value) for name, value in tags.items()]
+
+
+def _files(client: MlflowClient, uri: str, run: Run, files: Mapping[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            file = Path(folder, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        place = urlsplit(run.info.artifact_uri)
+        if place.scheme == "mlflow-artifacts" and not is_server(uri):
+            # The experiment was made by a server over this database; its files lie in the same folder.
+            shutil.copytree(folder, Path(artifacts(uri), place.path.lstrip("/")), dirs_exist_ok=True)
+        else:
+            client.log_artifacts(run.info.run_id, folder)
+
+
+def _note(client: MlflowClient, experiment_id: str, log: BacktestLog, run_ids: Mapping[str, str]) -> None:
+    """Put the newest backtest above the experiment, whichever is told last."""
+    tags = client.get_experiment(experiment_id).tags
+    order = f"{max(_milliseconds(side.ended_at) for side in log.sides)} {log.backtest_id}"
+    if tags.get(_NOTE_OF, "") > order:
+        return
+    # A page shows the first line until the reader unfolds the rest, so what leads on stands in it.
+    line = " · ".join([_headline(log), *_links(experiment_id, log, run_ids)])
+    client.set_experiment_tag(experiment_id, _NOTE, f"{line}\n\n{_spaced(log.note)}")
+    client.set_experiment_tag(experiment_id, _NOTE_OF, order)
+
+
+def _headline(log: BacktestLog) -> str:
+    return f"**{log.verdict}** · {log.sides[0].record.tasks} tasks · backtest {log.backtest_id}"
+
+
+def _spaced(note: str) -> str:
+    """*note* with room between the columns of its tables, which MLflow's pages leave out."""
+    return "\n".join(line.replace(" | ", "&emsp; | ") if line.startswith("|") and "--" not in line else line for line in note.splitlines())
+
+
+def _links(experiment_id: str, log: BacktestLog, run_ids: Mapping[str, str]) -> Iterator[str]:
+    base = f"#/experiments/{experiment_id}"
+    baseline = next((side.name for side in log.sides if side.role == "baseline"), log.sides[0].name)
+    for side in log.sides:
+        if side.name != baseline:
+            both = f"selectedRunUuid={run_ids[side.name]}&compareToRunUuid={run_ids[baseline]}"
+            yield f"[{side.name} against {baseline}, task by task]({base}/evaluation-runs?{both})"
+    yield f"[charts]({base}/evaluation-runs?viewMode=charts)"
+    yield f"[outputs side by side]({base}/runs?compareRunsMode=ARTIFACT)"
+
+
+def _traces(client: TracingClient, experiment_id: str, log: BacktestLog, told: _Told, beat: Beat) -> None:
+    cases = list(_cases(log, told))
+    for start in range(0, len(cases), _BATCH):
+        batch = cases[start : start + _BATCH]
+        for case in batch:
+            client.start_trace(trace(case, experiment_id))
+            beat("trace")
+        client.log_spans(experiment_id, [span for case in batch for span in spans(case)])
+        beat("spans")
+    for case in cases[:_LINKED]:
+        client.store.link_prompts_to_trace(case.trace_id, list(case.prompts.values()))
+        beat("prompts of a trace")
+
+
+def _cases(log: BacktestLog, told: _Told) -> Iterator[Case]:
+    side, changed = told.side, set(log.changed)
+    tasks = {} if log.tasks is None else {row["task_id"]: row for row in log.tasks.to_pylist()}
+    outcomes = _by_task(side.outcome.to_pylist())
+    steps = _by_task(side.steps.to_pylist())
+    place = {node: index for index, node in enumerate(side.record.plan.order)}
+    for task in traced(log):
+        row = tasks.get(task)
+        for outcome in outcomes.get(task, ()):
+            times = {name: outcome[name] or getattr(side, name) for name in ("started_at", "ended_at")}
+            ran = [step for step in steps.get(task, ()) if step["trial"] == outcome["trial"] and step["outcome"] != "skipped"]
+            yield Case(
+                backtest_id=log.backtest_id,
+                side=side.name,
+                mlflow_run=told.run_id,
+                workflow=side.record.plan,
+                models=side.record.models,
+                prompts=told.prompts,
+                request=_request(task, outcome["trial"], row),
+                expected=loads(row["expected"]) if row else None,
+                changed=task in changed,
+                outcome={**outcome, **times},
+                steps=sorted(ran, key=lambda step: place[step["node"]]),
+            )
+
+
+def _request(task: str, trial: int, row: Mapping[str, Any] | None) -> dict[str, Any]:
+    request: dict[str, Any] = {"task": task if trial == 1 else f"{task}#{trial}"}
+    if row is not None:
+        request["task_query"] = loads(row["task_query"]) if row["query_is_json"] else row["task_query"]
+        variables = loads(row["variables"])
+        if variables:
+            request["variables"] = variables
+    return request
+
+
+def _by_task(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["task_id"], []).append(row)
+    return found
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

@@ -1,0 +1,111 @@
+"""
+The process that talks to MLflow: ``python -m beam_ray.tracking.child FOLDER``, see ``bounded``.
+
+One JSON document a line on standard output: ``at`` for every answer of MLflow, at last
+``result`` or ``failed``. What mlflow itself prints goes to standard error.
+"""
+
+import json
+import logging
+import os
+import pickle
+import ssl
+import sys
+import time
+import traceback
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from beam_ray.errors import BeamRayError
+from beam_ray.tracking.place import is_server, prepare, shown
+
+_PROBE_S = 3.0
+_PROBES = 2
+
+Beat = Callable[[str], None]
+"""Told whenever MLflow has answered, with what it was about."""
+
+
+class NoAnswer(Exception):
+    """The server does not answer."""
+
+
+def main(folder: Path) -> None:
+    """Do the work in *folder* and say how it went."""
+    with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as channel:
+        os.dup2(2, 1)
+
+        def say(**message: Any) -> None:
+            channel.write(json.dumps(message) + "\n")
+
+        # Written a moment ago by the process that started this one, in a folder that only its user can enter.
+        work, arguments = pickle.loads((folder / "work.pickle").read_bytes())  # noqa: S301
+        try:
+            result = _do(work, arguments, lambda at: say(at=at))
+        except Exception as error:
+            say(failed=_one_line(error, arguments[0]), trace=traceback.format_exc())
+        else:
+            say(result=result)
+
+
+def _do(work: str, arguments: tuple[Any, ...], beat: Beat) -> Any:
+    uri = arguments[0]
+    beat("probe")
+    _probe(uri)
+    prepare(uri)
+    beat("start")
+    from beam_ray.tracking import backtests, prompts  # mlflow is not worth importing for a server that is away
+
+    logging.getLogger("alembic.runtime.migration").addHandler(_Migrations(beat))
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
+    beat("open")
+    works: dict[str, Callable[..., Any]] = {"log_backtest": backtests.log_backtest, "production_alias": prompts.production_alias}
+    return works[work](*arguments, beat)
+
+
+class _Migrations(logging.Handler):
+    """Takes every step of a database's migration for a sign of life: the first use needs dozens."""
+
+    def __init__(self, beat: Beat):
+        super().__init__()
+        self.beat = beat
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.beat("migration")
+
+
+def _probe(uri: str) -> None:
+    if not is_server(uri):
+        return
+    for left in reversed(range(_PROBES)):
+        try:
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_S):
+                return
+        except urllib.error.HTTPError as error:
+            # A proxy may know no /health and yet lead to a healthy server.
+            if error.code < 500:
+                return
+            why = f"{shown(uri)} answers {error.code}"
+        except OSError as error:
+            # mlflow reads the user's own certificates; urllib does not.
+            if isinstance(getattr(error, "reason", None), ssl.SSLError):
+                return
+            why = f"{shown(uri)} does not answer ({getattr(error, 'reason', None) or error})"
+        if not left:
+            raise NoAnswer(why)
+        time.sleep(1)
+
+
+def _one_line(error: Exception, uri: str) -> str:
+    text = " ".join(str(error).split())
+    if "HTTPConnectionPool" in text or "HTTPSConnectionPool" in text:
+        return f"{shown(uri)} answers no more"
+    text = text if isinstance(error, NoAnswer | BeamRayError) else f"{shown(uri)}: {type(error).__name__}: {text}"
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

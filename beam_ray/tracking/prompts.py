@@ -1,0 +1,99 @@
+"""
+The prompts of a workflow in MLflow's registry, each text once.
+"""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import PromptVersion
+from mlflow.exceptions import MlflowException
+from mlflow.prompt.constants import PROMPT_EXPERIMENT_IDS_TAG_KEY
+
+from beam_ray.define.fingerprint import digest
+from beam_ray.define.workflow import LlmCall, Workflow
+from beam_ray.tracking.child import Beat
+
+LONGEST = 100_000
+"""Characters that the registry takes."""
+
+_DIGEST = "beam_ray.digest"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+
+
+def production_alias(uri: str, workflow: Workflow, beat: Beat) -> dict[str, int]:
+    """Point the alias ``production`` at the prompts of *workflow*; prompt to version."""
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    versions = register(client, workflow, "published", beat)
+    for version in versions.values():
+        client.set_prompt_alias(version.name, "production", int(version.version))
+        beat(version.name)
+    return {version.name: int(version.version) for version in versions.values()}
+
+
+def register(client: MlflowClient, workflow: Workflow, because: str, beat: Beat) -> dict[str, PromptVersion]:
+    """
+    The registered version of the prompt of each node that asks a model.
+
+    Registering makes a new version whatever the text, so a version with the same text is
+    looked for first. A prompt too long for the registry has none.
+    """
+    versions = {}
+    for node in workflow.order:
+        call = workflow.nodes[node].llm
+        if call is None:
+            continue
+        template = _template(call)
+        if len(str(template)) > LONGEST:
+            continue
+        name, identity = f"{workflow.name}.{node}", digest("mlflow-prompt/1", template)[:12]
+        known = {version.tags.get(_DIGEST): version for version in _versions(client, name)}
+        beat(name)
+        versions[node] = known.get(identity) or client.register_prompt(name, template, commit_message=because, tags={_DIGEST: identity})
+        beat(name)
+    return versions
+
+
+def link(client: MlflowClient, versions: Mapping[str, PromptVersion], experiment_id: str, beat: Beat) -> None:
+    """Show the prompts on the experiment's own page of prompts, also those that were registered for another one."""
+    _let_mlflow_link()
+    for version in versions.values():
+        prompt = client.get_prompt(version.name)
+        ids = [one for one in (prompt.tags.get(PROMPT_EXPERIMENT_IDS_TAG_KEY, "") if prompt else "").split(",") if one]
+        if experiment_id not in ids:
+            client.set_prompt_tag(version.name, PROMPT_EXPERIMENT_IDS_TAG_KEY, f",{','.join([*ids, experiment_id])},")
+        beat(version.name)
+
+
+def _let_mlflow_link() -> None:
+    # mlflow does the same for a prompt that it registers, in a thread, and two that add one tag collide.
+    for thread in threading.enumerate():
+        if thread.name.startswith("link_prompt_to_experiment"):
+            thread.join()
+
+
+def within(experiment_id: str) -> None:
+    """Let mlflow put the prompts that are registered from now on into this experiment, not into 'Default'."""
+    os.environ["MLFLOW_EXPERIMENT_ID"] = experiment_id
+
+
+def _versions(client: MlflowClient, name: str) -> Iterator[PromptVersion]:
+    token = None
+    while True:
+        try:
+            found = client.search_prompt_versions(name, max_results=100, page_token=token)
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                return
+            raise
+        yield from found
+        token = found.token
+        if not token:
+            return
+
+
+def _template(call: LlmCall) -> str | list[dict[str, str]]:
+    if len(call.prompt) == 1 and call.prompt[0].role == "user":
+        return call.prompt[0].content
+    return [{"role": turn.role, "content": turn.content} for turn in call.prompt]

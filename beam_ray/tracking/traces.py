@@ -1,0 +1,244 @@
+"""
+A task of one side as an MLflow trace: a span per step, one per attempt, and how each was judged.
+
+Every id is made from ours, so that telling it again changes the same trace.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from mlflow.entities import Assessment, AssessmentError, AssessmentSource, Feedback, Span, TraceInfo, TraceLocation, TraceState
+from mlflow.entities.model_registry import PromptVersion
+
+from beam_ray.address import Address
+from beam_ray.define.workflow import Workflow
+
+_PREVIEW = 1_000
+_CODE = AssessmentSource("CODE", "beam_ray")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One task and trial of one side, with its rows of the store."""
+
+    backtest_id: str
+    side: str
+    mlflow_run: str
+    workflow: Workflow
+    models: Mapping[str, Mapping[str, Any]]
+    prompts: Mapping[str, PromptVersion]
+    request: Mapping[str, Any]
+    """What was asked; the same value on every side, since MLflow pairs traces by it."""
+    expected: Any
+    changed: bool
+    outcome: Mapping[str, Any]
+    steps: Sequence[Mapping[str, Any]]
+    """Those that have an outcome other than skipped, in the workflow's order."""
+
+    @property
+    def key(self) -> bytes:
+        """The sixteen bytes that name the trace."""
+        return _hash(16, self.backtest_id, self.side, self.outcome["task_id"], self.outcome["trial"])
+
+    @property
+    def trace_id(self) -> str:
+        """The key as MLflow writes it."""
+        return f"tr-{self.key.hex()}"
+
+    @property
+    def address(self) -> Address:
+        """The task's address."""
+        return Address(self.outcome["run_id"], self.outcome["task_id"], self.outcome["trial"])
+
+    def output(self, node: str) -> Any:
+        """What *node* put out; none when it did not run."""
+        return next((loads(step["output"]) for step in self.steps if step["node"] == node), None)
+
+
+def trace(case: Case, experiment_id: str) -> TraceInfo:
+    """The trace of *case* without its spans, with all that was found about it."""
+    outcome = case.outcome
+    start, end = _nanoseconds(outcome["started_at"]), _nanoseconds(outcome["ended_at"])
+    prompts = [{"name": version.name, "version": str(version.version)} for version in case.prompts.values()]
+    return TraceInfo(
+        trace_id=case.trace_id,
+        trace_location=TraceLocation.from_experiment_id(experiment_id),
+        request_time=start // 1_000_000,
+        execution_duration=max(end - start, 0) // 1_000_000,
+        state=TraceState.ERROR if outcome["outcome"] == "failed" else TraceState.OK,
+        client_request_id=str(case.address),
+        request_preview=cut(" · ".join(in_words(part) for part in case.request.values()), _PREVIEW),
+        response_preview=cut(in_words(loads(outcome["output"])), _PREVIEW),
+        trace_metadata={"mlflow.sourceRun": case.mlflow_run},
+        tags={
+            "mlflow.traceName": case.workflow.name,
+            "mlflow.linkedPrompts": json.dumps(prompts),
+            "beam_ray.address": str(case.address),
+            "beam_ray.task": outcome["task_id"],
+            "beam_ray.side": case.side,
+            "beam_ray.changed": "yes" if case.changed else "no",
+        },
+        assessments=list(_assessments(case)),
+    )
+
+
+def _assessments(case: Case) -> Iterator[Assessment]:
+    # MLflow shows the first three of them, by name: hence the numbers.
+    outcome = case.outcome
+    if outcome["score"] is not None:
+        yield _feedback(case, "1 score", round(outcome["score"], 2), _CODE)
+    yield _feedback(case, "2 passed", "yes" if outcome["passed"] else "no", _CODE, why=outcome["error"] or "")
+    yield _feedback(case, "3 attempts", sum(len(step["attempts"] or ()) for step in case.steps), _CODE)
+    for step in case.steps:
+        for criterion in step["criteria"] or ():
+            # In a step that has a score, one that was not decided does not apply.
+            if criterion["met"] is None and step["score"] is not None:
+                continue
+            source = AssessmentSource("LLM_JUDGE", criterion["judge"]) if criterion["judge"] else _CODE
+            yield _criterion(case, step, criterion, source)
+
+
+def _criterion(case: Case, step: Mapping[str, Any], criterion: Mapping[str, Any], source: AssessmentSource) -> Assessment:
+    name, span = f"{step['node']}/{criterion['id']}", _span_judged(case, step)
+    why = ": ".join(part for part in (criterion["text"], criterion["reason"]) if part)
+    if criterion["met"] is None:
+        undecided = Feedback(name=name, error=AssessmentError("UNSCORED", why or "could not be decided"), source=source, span_id=span, trace_id=case.trace_id)
+        return _named(case, undecided)
+    return _feedback(case, name, "yes" if criterion["met"] else "no", source, why=why, span=span)
+
+
+def _feedback(case: Case, name: str, value: Any, source: AssessmentSource, *, why: str = "", span: str | None = None) -> Assessment:
+    return _named(case, Feedback(name=name, value=value, source=source, rationale=why or None, span_id=span, trace_id=case.trace_id))
+
+
+def _named(case: Case, assessment: Assessment) -> Assessment:
+    assessment.assessment_id = "a-" + _hash(16, case.trace_id, assessment.name).hex()
+    assessment.metadata = {"mlflow.assessment.sourceRunId": case.mlflow_run}
+    return assessment
+
+
+def _span_judged(case: Case, step: Mapping[str, Any]) -> str:
+    """The attempt whose output the step went on with; of equal ones the last."""
+    numbers = [attempt["number"] for attempt in step["attempts"] or () if attempt["output"] == step["output"]]
+    return _hash(8, case.key, step["node"], numbers[-1] if numbers else "").hex()
+
+
+def spans(case: Case) -> Iterator[Span]:
+    """The spans of the trace of *case*."""
+    outcome = case.outcome
+    root = _hash(8, case.key)
+    facts = {name: outcome[name] for name in ("outcome", "score", "passed", "routes", "path")}
+    yield _span(
+        case,
+        root,
+        None,
+        case.workflow.name,
+        "CHAIN",
+        (_nanoseconds(outcome["started_at"]), _nanoseconds(outcome["ended_at"])),
+        outcome["error"],
+        {"mlflow.spanInputs": case.request, "mlflow.spanOutputs": loads(outcome["output"]), "expected": case.expected, **facts},
+    )
+    for step in case.steps:
+        yield from _step_spans(case, root, step)
+
+
+def _step_spans(case: Case, root: bytes, step: Mapping[str, Any]) -> Iterator[Span]:
+    node = step["node"]
+    start, end = _nanoseconds(step["started_at"] or case.outcome["started_at"]), _nanoseconds(step["ended_at"] or case.outcome["ended_at"])
+    asks = case.workflow.nodes[node].llm is not None
+    identity = _hash(8, case.key, node, "")
+    facts = {name: step[name] for name in ("outcome", "route", "score", "passed", "threshold", "unscored", "reason", "borrowed_from", "fingerprint")}
+    about = {"mlflow.spanInputs": _inputs(case, node), "mlflow.spanOutputs": loads(step["output"]), **facts}
+    yield _span(case, identity, root, node, "AGENT" if asks else "TOOL", (start, end), step["error"], about)
+    for attempt in step["attempts"] or ():
+        took = int((attempt["seconds"] or 0) * 1e9)
+        stop = min(start + took, end)
+        yield _attempt_span(case, identity, node, attempt, (start, stop))
+        start = stop
+
+
+def _attempt_span(case: Case, parent: bytes, node: str, attempt: Mapping[str, Any], times: tuple[int, int]) -> Span:
+    model = case.workflow.model_of(node)
+    about = {"mlflow.spanOutputs": loads(attempt["output"]), "score": attempt["score"]}
+    if model is not None:
+        tokens = attempt["input_tokens"] or 0, attempt["output_tokens"] or 0
+        about["mlflow.spanInputs"] = {"temperature": attempt["temperature"], "seed": attempt["seed"]}
+        about["mlflow.llm.model"] = case.models.get(model, {}).get("model", model)
+        about["mlflow.chat.tokenUsage"] = {"input_tokens": tokens[0], "output_tokens": tokens[1], "total_tokens": sum(tokens)}
+        if attempt["usd"] is not None:
+            about["mlflow.llm.cost"] = _cost(attempt["usd"], tokens, case.models.get(model, {}).get("usd_per_million"))
+    identity = _hash(8, case.key, node, attempt["number"])
+    return _span(case, identity, parent, f"{node} #{attempt['number']}", "LLM" if model else "TOOL", times, attempt["error"], about)
+
+
+def _cost(usd: float, tokens: tuple[int, int], prices: Mapping[str, float] | None) -> dict[str, float]:
+    """MLflow wants the price of what was read and written apart; without prices all of it was written."""
+    read = min(tokens[0] * prices["input"] / 1e6, usd) if prices else 0.0
+    return {"input_cost": read, "output_cost": usd - read, "total_cost": usd}
+
+
+def _inputs(case: Case, node: str) -> Any:
+    """What the node stood on: the outputs of its predecessors, or the request."""
+    after = {name: case.output(name) for name in case.workflow.nodes[node].after}
+    return {name: output for name, output in after.items() if output is not None} or case.request
+
+
+def _span(case: Case, identity: bytes, parent: bytes | None, name: str, kind: str, times: tuple[int, int], error: str | None, about: Mapping[str, Any]) -> Span:
+    attributes = {"mlflow.traceRequestId": case.trace_id, "mlflow.spanType": kind, **{key: value for key, value in about.items() if value is not None}}
+    return Span.from_dict(
+        {
+            "trace_id": _base64(case.key),
+            "span_id": _base64(identity),
+            "parent_span_id": _base64(parent) if parent else None,
+            "name": name,
+            "start_time_unix_nano": times[0],
+            "end_time_unix_nano": max(times[1], times[0] + 1),
+            "status": {"code": "STATUS_CODE_ERROR" if error else "STATUS_CODE_OK", "message": error or ""},
+            "attributes": {key: json.dumps(value, ensure_ascii=False, default=str) for key, value in attributes.items()},
+        }
+    )
+
+
+def loads(text: str | None) -> Any:
+    """The value of JSON *text*; the text itself where it is none."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def in_words(value: Any) -> str:
+    """*value* for reading: a text bare, an output behind the name of its node, anything else as JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping) and list(value) == ["text"]:
+        return in_words(value["text"])
+    if isinstance(value, Mapping) and len(value) == 1:
+        [(name, inner)] = value.items()
+        return f"{name}: {in_words(inner)}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def cut(text: str, longest: int) -> str:
+    """*text*, ended by an ellipsis where it is longer than that."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1_000_000) * 1_000
+
+
+def _hash(size: int, *parts: object) -> bytes:
+    text = "\x1f".join(part.hex() if isinstance(part, bytes) else str(part) for part in parts)
+    return hashlib.blake2b(text.encode(), digest_size=size).digest()
+
+
+def _base64(identity: bytes) -> str:
+    return base64.b64encode(identity).decode()
