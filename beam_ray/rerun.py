@@ -22,6 +22,7 @@ from beam_ray.run.plan import Plan, make_plan
 from beam_ray.run.runner import identity
 from beam_ray.run.step import RAN, Desk, Row, TaskRow, output_of, run_step
 from beam_ray.run.tools import Tools
+from beam_ray.store.attachments import read_attachment
 from beam_ray.store.lookup import status_of
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, find_runs
@@ -106,6 +107,7 @@ async def _count(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> dic
         allow_writes=record.allow_writes,
         execute=execute,
         borrow=record.borrow,
+        attachments=lambda task: [read_attachment(entry, objects) for entry in task.attachments],
         ruler_only=record.ruler_only,
         origin=lambda node, task: rows[node].get((task.task_id, task.trial)),
     )

@@ -15,6 +15,8 @@ from typing import Any
 
 os.environ.setdefault("RAY_task_oom_retries", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# calls of a run that was stopped have no one left to read their errors
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 import ray
 from ray.actor import ActorHandle

@@ -22,6 +22,7 @@ from beam_ray.run.limiter import Report as Need
 from beam_ray.run.shard import External, Report, Shard
 from beam_ray.run.step import Desk, Row, TaskRow
 from beam_ray.run.tools import Tools
+from beam_ray.store.attachments import read_attachment
 from beam_ray.store.objects import open_objects
 from beam_ray.store.runs import Run
 from beam_ray.store.steps import Key, StepRows
@@ -219,6 +220,7 @@ class Runner:
             allow_writes=record.allow_writes,
             execute=execute,
             borrow=record.borrow,
+            attachments=lambda task: [read_attachment(entry, self.objects) for entry in task.attachments],
             ruler_only=record.ruler_only,
             origin=lambda node, task: self._origin_rows.get((node, task.task_id, task.trial)),
             kept=lambda node, task: (self._kept or {}).get((node, task.task_id, task.trial)),

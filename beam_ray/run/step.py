@@ -13,7 +13,7 @@ from typing import Any
 
 from beam_ray.address import Address
 from beam_ray.define.criterion import Criterion
-from beam_ray.define.fingerprint import digest, strict_json
+from beam_ray.define.fingerprint import digest, flatten, strict_json
 from beam_ray.define.template import evaluate, fill, render, uses
 from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import BadAnswer, BadTemplate, ModelRefused, StepFailed
@@ -46,12 +46,13 @@ class TaskRow:
     variables: Mapping[str, Any]
     expected: Mapping[str, Any] | None
     attachments: tuple[Mapping[str, Any], ...] = ()
+    """As the task names them; ``Desk.attachments`` opens them."""
     inputs: str = ""
     labels: tuple[str, ...] = ()
 
     def values(self, workflow: Workflow) -> dict[str, Any]:
         """What templates may use before any node has run."""
-        given: dict[str, Any] = {"task_query": self.query, "variables": self.variables, "attachments": list(self.attachments)}
+        given: dict[str, Any] = {"task_query": self.query, "variables": self.variables, "attachments": []}
         names = list(workflow.inputs)
         if names == ["task_query"]:
             return given
@@ -66,6 +67,10 @@ Origin = Callable[[str, TaskRow], Row | None]
 
 def _no_origin(node: str, task: TaskRow) -> Row | None:
     return None
+
+
+def _no_attachments(task: TaskRow) -> list[dict[str, Any]]:
+    return []
 
 
 def _drop(row: Row) -> None:
@@ -87,6 +92,8 @@ class Desk:
     """In a rerun from a node: the nodes to execute; all others are taken from the origin as they are."""
     borrow: bool = False
     """Whether a step with the origin's fingerprint is taken from it."""
+    attachments: Callable[[TaskRow], list[dict[str, Any]]] = _no_attachments
+    """Opens a task's attachments, for the nodes whose templates ask for them."""
     ruler_only: bool = False
     """Whether the run only scores the origin's outputs by other criteria."""
     origin: Origin = _no_origin
@@ -115,6 +122,8 @@ class Prepared:
     """The same for the criteria."""
     ruler_uses: tuple[str, ...]
     """The names, beside the output, that the criteria look at."""
+    attaches: bool
+    """Whether its prompt or arguments ask for the attachments; then images go with the last user turn."""
     plain: tuple[Criterion, ...]
     rules: tuple[Criterion, ...]
 
@@ -144,9 +153,16 @@ class Prepared:
             settings,
             ruler,
             tuple(sorted(asked - {name, "output"})),
+            any(use.root == "attachments" for text in _templates(node) for use in uses(text)),
             tuple(item for item in criteria if item.kind == "plain"),
             tuple(item for item in criteria if item.kind != "plain"),
         )
+
+
+def _templates(node: Node) -> list[str]:
+    if node.llm:
+        return [turn.content for turn in node.llm.prompt]
+    return [value for value in flatten(node.arguments).values() if isinstance(value, str)]
 
 
 def _expressions(item: Criterion) -> list[str]:
@@ -240,9 +256,11 @@ class _Step:
     def _identify(self) -> None:
         node, prepared = self.node, self.prepared
         given: Any
+        if prepared.attaches:
+            self.values = {**self.values, "attachments": self.desk.attachments(self.task)}
         if node.llm:
             self.messages = tuple({"role": turn.role, "content": render(turn.content, self.values)} for turn in node.llm.prompt)
-            given = self.messages
+            given = [*self.messages, *(found["sha256"] for found in self._images())]
         else:
             self.arguments = {key: fill(value, self.values) for key, value in node.arguments.items()}
             given = self.arguments
@@ -379,7 +397,7 @@ class _Step:
         if attempt.number > 1 and self.node.auto_rerun and not call.temperature:
             attempt.temperature = self.node.auto_rerun.temperature
         request = Request(
-            messages=(*self.messages, *self._feedback(feedback)),
+            messages=(*self._with_images(), *self._feedback(feedback)),
             schema=call.returns,
             temperature=attempt.temperature,
             top_p=call.top_p,
@@ -400,6 +418,18 @@ class _Step:
             if answer.finish == "length":
                 raise BadAnswer(f"the answer was cut off at max_tokens ({call.max_tokens}): {error}", raw=error.raw) from None
             raise
+
+    def _images(self) -> list[dict[str, Any]]:
+        return [found for found in self.values["attachments"] if found["image"]] if self.prepared.attaches else []
+
+    def _with_images(self) -> tuple[Mapping[str, Any], ...]:
+        """The messages, with the images as parts of the last user turn."""
+        images = self._images()
+        if not images:
+            return self.messages
+        last = max((index for index, message in enumerate(self.messages) if message["role"] == "user"), default=len(self.messages) - 1)
+        parts = [{"type": "text", "text": self.messages[last]["content"]}, *({"type": "image_url", "image_url": {"url": found["image"]}} for found in images)]
+        return (*self.messages[:last], {**self.messages[last], "content": parts}, *self.messages[last + 1 :])
 
     def _feedback(self, findings: list[Finding]) -> tuple[Mapping[str, str], ...]:
         if not findings or not self.attempts:

@@ -9,9 +9,7 @@ read and checked in batches, so that memory does not grow with their number.
 
 import csv
 import difflib
-import hashlib
 import json
-import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import pyarrow.parquet as pq
 
 from beam_ray.define.fingerprint import digest, strict_json
 from beam_ray.errors import BadDefinition, Problem, Unusable
+from beam_ray.store.attachments import keep_attachment
 from beam_ray.store.objects import Objects
 from beam_ray.store.tables import TASKS, to_json, to_table
 
@@ -28,7 +27,6 @@ COLUMNS = ("id", "task_query", "variables", "expected", "labels", "attachments",
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
 BATCH = 2_000
 MAX_PROBLEMS = 20
-MAX_ATTACHMENT = 50_000_000
 
 
 def read_tasks(path: Path, objects: Objects, *, mapping: Mapping[str, str] | None = None, limit: int | None = None) -> pa.Table:
@@ -71,17 +69,6 @@ def read_tasks(path: Path, objects: Objects, *, mapping: Mapping[str, str] | Non
 def inputs_digest(query: str, variables: str, attachments: Sequence[Mapping[str, Any]]) -> str:
     """Identifies what a task gives to its workflow."""
     return digest("task/1", query, variables, [[entry["name"], entry["sha256"]] for entry in attachments])
-
-
-def keep_attachment(path: Path, objects: Objects) -> dict[str, Any]:
-    """The file's entry in a task; its bytes are kept under their sha256."""
-    body = path.read_bytes()
-    if len(body) > MAX_ATTACHMENT:
-        raise ValueError(f"the attachment {path.name!r} has {len(body):,} bytes; at most {MAX_ATTACHMENT:,} are allowed")
-    sha = hashlib.sha256(body).hexdigest()
-    objects.create(f"attachments/{sha}", body)
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return {"name": path.name, "sha256": sha, "media_type": kind, "bytes": len(body)}
 
 
 class _Reader:

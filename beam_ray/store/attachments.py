@@ -1,0 +1,82 @@
+"""
+Attachments: files that a task brings, kept by their sha256.
+
+Text and PDF reach prompts as text, images as image parts.
+"""
+
+import base64
+import hashlib
+import io
+import mimetypes
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from beam_ray.errors import Damaged, StepFailed
+from beam_ray.store.objects import NotThere, Objects
+
+MAX_BYTES = 50_000_000
+MAX_TEXT = 500_000
+"""Characters of an attachment's text."""
+
+_TEXT = ("application/json", "application/xml", "application/csv", "application/x-yaml", "message/rfc822")
+
+
+def keep_attachment(path: Path, objects: Objects) -> dict[str, Any]:
+    """
+    The file's entry in a task; its bytes are kept under their sha256.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too large.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(f"the attachment {path.name!r} has {size:,} bytes; at most {MAX_BYTES:,} are allowed")
+    body = path.read_bytes()
+    sha = hashlib.sha256(body).hexdigest()
+    objects.create(f"attachments/{sha}", body)
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return {"name": path.name, "sha256": sha, "media_type": kind, "bytes": len(body)}
+
+
+def read_attachment(entry: Mapping[str, Any], objects: Objects) -> dict[str, Any]:
+    """
+    What prompts may use of an attachment: name, media_type, sha256, text, and for images their data URL.
+
+    Raises:
+        Damaged: its bytes are gone, or are not those that were kept.
+        StepFailed: it is neither text, PDF nor image, or cannot be read as what it says it is.
+    """
+    try:
+        body = objects.read(f"attachments/{entry['sha256']}")
+    except NotThere:
+        raise Damaged(f"attachments/{entry['sha256']} ({entry['name']}) is missing") from None
+    if hashlib.sha256(body).hexdigest() != entry["sha256"]:
+        raise Damaged(f"attachments/{entry['sha256']} ({entry['name']}) is damaged")
+    kind = str(entry["media_type"])
+    found = {"name": entry["name"], "media_type": kind, "sha256": entry["sha256"], "text": "", "image": ""}
+    if kind.startswith("image/"):
+        return {**found, "image": f"data:{kind};base64,{base64.b64encode(body).decode()}"}
+    if kind == "application/pdf":
+        return {**found, "text": _pdf(body, str(entry["name"]))}
+    if kind.startswith("text/") or kind in _TEXT:
+        return {**found, "text": body.decode("utf-8", "replace")[:MAX_TEXT]}
+    raise StepFailed(f"the attachment {entry['name']!r} is {kind}; text, PDF and images reach a model")
+
+
+def _pdf(body: bytes, name: str) -> str:
+    from pypdf import PdfReader
+    from pypdf.errors import PyPdfError
+
+    pieces, length = [], 0
+    try:
+        for page in PdfReader(io.BytesIO(body)).pages:
+            text = page.extract_text()
+            pieces.append(text)
+            length += len(text)
+            if length > MAX_TEXT:
+                break
+    except (PyPdfError, ValueError, KeyError, RecursionError, TypeError, AttributeError, IndexError) as error:
+        raise StepFailed(f"the attachment {name!r} cannot be read as PDF: {error}") from None
+    return "\n".join(pieces)[:MAX_TEXT]

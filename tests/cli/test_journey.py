@@ -1,0 +1,111 @@
+"""The journey from a file to a verdict, by the commands that people type."""
+
+import pytest
+
+from tests.cli.conftest import Desk
+
+
+def test_the_whole_journey(desk: Desk):
+    """check, plan, publish, run, tasks, show, backtest, publish on evidence, rerun, rollback."""
+    assert desk("check", "sums.yaml").code == 0
+    assert desk("plan", "sums.yaml", "--tasks", "tasks.jsonl", "--json").json["calls"] == 72
+    assert desk.model.journal == []
+
+    assert desk("publish", "sums.yaml", "--without-evidence", "first").code == 0
+    run = desk("run", "sums", "--tasks", "tasks.jsonl", "--json").json
+    assert (run["tasks"], run["passed"], run["calls"], run["usd"]) == (36, 12, 72, pytest.approx(72 * 20e-6))
+
+    assert len(desk("tasks", "--run", "last", "--status", "below", "--label", "even", "--json").json) == 12
+    timeline = desk("show", "n4").out
+    assert "read: not met: n equals expected.n (-1 is not 4)" in timeline
+
+    before = len(desk.model.journal)
+    verdict = desk("backtest", "spec.yaml", "--json")
+    assert (verdict.code, verdict.json["word"]) == (0, "PASS")
+    assert len(desk.model.journal) - before == 36 + 24
+
+    again = desk("backtest", "spec.yaml")
+    assert (again.code, len(desk.model.journal) - before) == (0, 60)
+    assert "has its verdict; nothing is run" in again.err
+
+    desk.lab.write("sums.yaml", (desk.lab.folder / "sums.yaml").read_text().replace("read {{", "better {{"))
+    published = desk("publish", "sums.yaml", "--evidence", verdict.json["backtest_id"], "--json").json
+    assert (published["version"], published["verdict"]) == (2, "PASS")
+
+    redone = desk("rerun", "n4", "--from-run", run["run_id"], "--from", "read", "--because", "a better prompt", "--json").json
+    assert redone["tasks_redone"][0]["word"] == "solved"
+    assert "a better prompt" in desk("history", "n4").out
+
+    assert desk("rollback", "sums", "1", "--json").json["version"] == 3
+    assert [version["version"] for version in desk("versions", "sums", "--json").json] == [3, 2, 1]
+    assert "read.llm.prompt" in desk("diff", "sums@1", "sums@2").out
+
+
+def test_the_verdict_is_the_exit_code(desk: Desk):
+    """A candidate that breaks what worked leaves with 4, one that proves nothing with 5."""
+    desk("publish", "sums.yaml", "--without-evidence", "first")
+    worse = desk.lab.write("worse.yaml", (desk.lab.folder / "spec.yaml").read_text().replace("sums-v2", "worse").replace('"better {{ task_query }}"', '"read -{{ task_query }}"'))
+
+    assert desk("backtest", worse).code == 4
+    assert desk("backtest", "spec.yaml", "--set", "limit=6").code == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["chek", "sums.yaml"], "there is no command 'chek'\n  did you mean 'check'?"),
+        (["check", "sum.yaml"], "sum.yaml: there is no such file\n  did you mean 'sums.yaml'?"),
+        (["run", "sums.yaml", "--tasks", "task.jsonl"], "task.jsonl: there is no such file\n  did you mean 'tasks.jsonl'?"),
+        (["run", "nothing", "--tasks", "tasks.jsonl"], "no version of 'nothing' is published in store"),
+        (["run", "sums.yaml", "--tasks", "tasks.jsonl", "--models", "none.yaml"], "none.yaml: there is no such models file"),
+        (["run", "sums.yaml", "--tasks", "tasks.jsonl", "--budget", "max_dollars=1"], "the budget has no 'max_dollars'"),
+        (["run", "sums.yaml", "--tasks", "library:none"], "there is no task library 'none'"),
+        (["publish", "sums.yaml"], "a version is published on evidence"),
+        (["publish", "sums.yaml", "--evidence", "none"], "there is no finished backtest 'none'"),
+        (["rerun", "n1"], "there is no task 'n1'"),
+        (["show", "261123-000000/x"], "there is no run '261123-000000'"),
+        (["backtest", "spec.yaml"], "no version of 'sums' is published"),
+        (["resume", "nothing"], "there is no run 'nothing'"),
+        (["tasks", "--where", "score <"], ""),
+    ],
+)
+def test_bad_input_costs_nothing(desk: Desk, words, said):
+    """Exit 2, what is wrong and what to do, no traceback, and no call."""
+    result = desk(*words)
+
+    assert said in result.err
+    assert "Traceback" not in result.err
+    assert result.code == (2 if said else 0)
+    assert desk.model.journal == []
+
+
+def test_an_endpoint_that_does_not_answer_is_found_before_the_run_begins(desk: Desk):
+    """The address is named, and no run is written down."""
+    desk.lab.write("models.yaml", "m: {base_url: 'http://127.0.0.1:9/v1', model: x}\n")
+    result = desk("run", "sums.yaml", "--tasks", "tasks.jsonl")
+
+    assert result.code == 2
+    assert "the model 'm': nothing answers at http://127.0.0.1:9/v1" in result.err
+    assert desk.lab.objects.folders("runs") == []
+
+
+def test_a_model_without_a_price_is_refused_under_a_budget_in_dollars(desk: Desk):
+    """A limit that could not hold is no limit."""
+    desk.lab.write("models.yaml", f"m: {{base_url: '{desk.model.url}', model: x}}\n")
+    result = desk("run", "sums.yaml", "--tasks", "tasks.jsonl", "--budget", "max_usd=1")
+
+    assert (result.code, "has no price, so max_usd could not hold" in result.err) == (2, True)
+
+
+def test_a_budget_stops_the_run_and_raising_it_pays_nothing_twice(desk: Desk):
+    """Exit 3 with the command that goes on; the same questions are asked once."""
+    desk.model.latency_s = 0.4
+    stopped = desk("run", "sums.yaml", "--tasks", "tasks.jsonl", "--budget", "max_calls=8")
+    desk.model.latency_s = 0.0
+    done = desk("run", "sums.yaml", "--tasks", "tasks.jsonl", "--json")
+    asked = [call.said for call in desk.model.journal if call.said.startswith("read")]
+
+    assert stopped.code == 3
+    assert "the budget is reached: max_calls 8" in stopped.err
+    assert done.json["passed"] == 12
+    assert len(asked) - len(set(asked)) <= 16

@@ -1,0 +1,141 @@
+"""A model behind an endpoint: what is sent, what is tried again, what is counted."""
+
+import asyncio
+import json
+
+import httpx2
+import pytest
+import stamina
+
+from beam_ray.errors import BadDefinition, ModelUnavailable, Stopped, Unusable
+from beam_ray.llm.model import OpenAIModel
+from beam_ray.llm.settings import ModelSettings, load_models
+from beam_ray.llm.usage import Answer, Request, Usage
+
+ASKED = Request(({"role": "user", "content": "hello"},), schema={"type": "object", "properties": {"a": {"type": "string", "maxLength": 5}}}, seed=7, node="n")
+
+
+def reply(text: str = "hi", **more) -> httpx2.Response:
+    """A chat completion."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return httpx2.Response(200, json={"choices": [choice], "usage": {"prompt_tokens": 1000, "completion_tokens": 100}, **more})
+
+
+def ask(*replies: httpx2.Response | Exception, **settings) -> tuple[Answer | Exception, Usage, list[httpx2.Request]]:
+    """What comes of asking once, when the endpoint says these things in turn."""
+    seen: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        said = replies[min(len(seen), len(replies)) - 1]
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    model = OpenAIModel(ModelSettings(base_url="http://model/v1", model="x", **settings), transport=httpx2.MockTransport(answer))
+    usage = Usage()
+
+    async def once() -> Answer | Exception:
+        try:
+            return await model.ask(ASKED, usage)
+        except (ModelUnavailable, Stopped) as error:
+            return error
+        finally:
+            await model.close()
+
+    with stamina.set_testing(True, attempts=4):
+        return asyncio.run(once()), usage, seen
+
+
+def test_the_schema_the_seed_and_the_model_are_sent():
+    """The endpoint is told to follow the schema."""
+    _, _, [request] = ask(reply(), temperature=0.5)
+    body = json.loads(request.content)
+
+    assert (body["model"], body["seed"], body["temperature"]) == ("x", 7, 0.5)
+    assert body["response_format"]["json_schema"]["schema"]["properties"]["a"]["maxLength"] == 5
+
+
+def test_a_strict_endpoint_is_spared_the_keywords_that_it_refuses():
+    """The answer is checked against the whole schema all the same."""
+    _, _, [request] = ask(reply(), structured="strict")
+    sent = json.loads(request.content)["response_format"]["json_schema"]
+
+    assert sent["strict"] is True
+    assert sent["schema"]["properties"]["a"] == {"type": "string"}
+
+
+def test_money_is_counted_by_the_price_of_a_million_tokens():
+    """1,000 tokens in and 100 out at 1 and 10 dollars a million."""
+    _, usage, _ = ask(reply(), usd_per_million={"input": 1, "output": 10})
+
+    assert (usage.calls, usage.input_tokens, usage.output_tokens, usage.usd) == (1, 1000, 100, pytest.approx(0.002))
+
+
+def test_a_model_without_a_price_costs_an_unknown_amount_and_not_nothing():
+    """None is not zero."""
+    assert ask(reply())[1].usd is None
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        httpx2.Response(429, headers={"retry-after": "0"}),
+        httpx2.Response(500),
+        httpx2.Response(503),
+        httpx2.Response(200, content=b"<html>"),
+        httpx2.Response(200, json={"choices": []}),
+        httpx2.ReadTimeout("slow"),
+        httpx2.RemoteProtocolError("reset"),
+    ],
+    ids=str,
+)
+def test_a_passing_fault_is_tried_again_and_every_call_is_counted(fault):
+    """Two faults, then an answer: three calls."""
+    answer, usage, seen = ask(fault, fault, reply())
+
+    assert isinstance(answer, Answer)
+    assert usage.calls == len(seen) == 3
+
+
+def test_a_lasting_fault_ends_in_a_word():
+    """No answer within the tries allowed."""
+    answer, usage, _ = ask(httpx2.Response(500, text="overloaded"))
+
+    assert isinstance(answer, ModelUnavailable)
+    assert usage.calls == 4
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, None), (403, None), (404, None), (429, "insufficient_quota")])
+def test_what_no_row_can_overcome_stops_the_run(status, code):
+    """A wrong key or an empty purse is not each row's own failure."""
+    answer, usage, _ = ask(httpx2.Response(status, json={"error": {"message": "no", "code": code}}))
+
+    assert isinstance(answer, Stopped)
+    assert usage.calls == 1
+
+
+def test_a_bad_request_is_not_repeated():
+    """The same question would be as wrong again."""
+    answer, usage, _ = ask(httpx2.Response(400, json={"error": {"message": "prompt too long: 9000 of 8192 tokens"}}))
+
+    assert isinstance(answer, ModelUnavailable)
+    assert "prompt too long" in str(answer)
+    assert usage.calls == 1
+
+
+def test_a_key_may_not_stand_in_the_models_file(tmp_path):
+    """A secret in a file ends up in a repository."""
+    path = tmp_path / "models.yaml"
+    path.write_text("m:\n  base_url: http://x/v1\n  model: y\n  api_key: sk-123\n")
+
+    with pytest.raises(BadDefinition, match="models.yaml:4:3: 'api_key': a key may not stand in the file"):
+        load_models(path)
+
+
+def test_a_key_that_the_environment_does_not_have_is_named(monkeypatch):
+    """The remedy is to set it."""
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+
+    with pytest.raises(Unusable, match="the environment has no NO_SUCH_KEY"):
+        OpenAIModel(ModelSettings(base_url="http://x/v1", model="y", api_key="${env:NO_SUCH_KEY}"))
