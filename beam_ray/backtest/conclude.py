@@ -73,7 +73,9 @@ def compare_runs(before: Run, after: Run, gate: Gate = DEFAULT_GATE, *, names: t
 
 
 def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run) -> Comparison:
-    how: dict[str, Any] = {"names": ("baseline", side.name), "family": len(backtest.resolved.candidates)}
+    version = backtest.resolved.baseline.version
+    label = f"version {version}" if version else "baseline"
+    how: dict[str, Any] = {"names": (label, side.name), "family": len(backtest.resolved.candidates)}
     found = compare_runs(before, after, gate, **how)
     if not backtest.resolved.spec.confirm or not found.newly_failing:
         return found

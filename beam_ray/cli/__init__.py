@@ -23,6 +23,7 @@ COMMANDS = {
     "rerun": ("beam_ray.cli.reruns", "Do tasks again: whole, or from one node onward."),
     "backtest": ("beam_ray.cli.backtests", "Compare candidates with a baseline over the same tasks."),
     "compare": ("beam_ray.cli.backtests", "Compare two finished runs pair by pair."),
+    "submit": ("beam_ray.cli.submit", "Do run, backtest or rerun as a Ray job, and wait for its verdict."),
     "mlflow-sync": ("beam_ray.cli.backtests", "Tell MLflow of a finished backtest, again or for the first time."),
     "publish": ("beam_ray.cli.versions", "Make a workflow file the current version."),
     "versions": ("beam_ray.cli.versions", "List a workflow's versions."),

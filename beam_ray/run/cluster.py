@@ -13,8 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from beam_ray.run import jobs
+
 os.environ.setdefault("RAY_task_oom_retries", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.update(jobs.auth_mode())
 # calls of a run that was stopped have no one left to read their errors
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
@@ -143,14 +146,26 @@ class Cluster:
         already = ray.is_initialized()
         self._ours = not already
         if not already:
+            named = ":" in address and "//" not in address
+            if self.local:
+                jobs.keep_token()
+            elif named:
+                jobs.require_closed(address)
             options: dict[str, Any] = {"include_dashboard": False} if self.local else {}
             try:
                 ray.init(address=address, namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True, **options)
             except (ConnectionError, RuntimeError, ValueError, RayError) as error:
                 first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise Unusable(f"no Ray cluster at {address}: {first}\n  ray start --head  starts one; without --address a local one is started") from None
+            if not (self.local or named):
+                try:
+                    jobs.require_closed(ray.get_runtime_context().gcs_address)
+                except Unusable:
+                    self.close()
+                    raise
         self.cpus = max(int(ray.cluster_resources().get("CPU", 1)), 1)
         self._limiter: ActorHandle | None = None
+        self._driven: set[str] = set()
 
     def limits(self, models: Mapping[str, Any]) -> None:
         """Make the models' limits hold over all runners."""
@@ -160,6 +175,9 @@ class Cluster:
 
     def runner(self, assignment: Assignment) -> Handle:
         """A new runner, on its way up."""
+        if assignment.run_id not in self._driven:
+            jobs.began(assignment.store, assignment.run_id)
+            self._driven.add(assignment.run_id)
         # as many calls as there are nodes times shards in flight wait in a runner at once
         actor = ray.remote(_RunnerActor).options(num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=1_000).remote(assignment, self._limiter)
         return Handle(assignment.runner, actor, set())

@@ -1,0 +1,140 @@
+"""Libraries as files that anyone can read, and that ``--tasks`` reads back as the same tasks."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_ray.define.fingerprint import strict_json
+from beam_ray.errors import Damaged, Unusable
+from beam_ray.library.change import Row, differences
+from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.tables import to_json
+from beam_ray.store.tasks import read_tasks
+
+FILE = pa.schema(
+    [
+        ("id", pa.string()),
+        ("task_query", pa.string()),
+        ("query_is_json", pa.bool_()),
+        ("variables", pa.string()),
+        ("expected", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("attachments", pa.list_(pa.string())),
+        ("origin", pa.string()),
+        ("tests", pa.string()),
+        ("notes", pa.string()),
+    ]
+)
+"""The columns of an exported Parquet file, and the header of a CSV file."""
+
+
+def export(objects: Objects, rows: Sequence[Row], path: Path) -> None:
+    """
+    Write the tasks to a .jsonl, .csv or .parquet file, and their attachments into a folder beside it.
+
+    The file is read back before this returns: it holds the same tasks byte for byte, or is not there.
+
+    Raises:
+        Unusable: something of that name is there already, or this kind of file cannot hold the tasks.
+    """
+    writer = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}.get(path.suffix)
+    beside = path.with_name(f"{path.stem}-attachments")
+    if writer is None:
+        raise Unusable(f"{path}: an exported file ends in .jsonl, .csv or .parquet")
+    taken = next((each for each in (path, beside) if each.exists()), None)
+    if taken:
+        raise Unusable(f"{taken} is there already; name another file, or take it away first")
+    if not rows:
+        raise Unusable("the library is empty; there is nothing to export")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for row in rows:
+            for entry in row["attachments"] or ():
+                _write_attachment(objects, beside, entry)
+        path.write_bytes(writer([_plain(row, beside.name) for row in rows]))
+        _require_same(rows, read_tasks(path, objects).to_pylist(), path)
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        shutil.rmtree(beside, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise Unusable(f"{path} cannot be written ({error.strerror or error})") from None
+        if isinstance(error, Unusable):
+            first = str(error).splitlines()[0].removeprefix(f"{path}:").strip()
+            raise Unusable(f"a {path.suffix} file cannot hold these tasks: {first}" + ("\n  .jsonl  can" if path.suffix != ".jsonl" else "")) from None
+        raise
+
+
+def _write_attachment(objects: Objects, folder: Path, entry: dict[str, Any]) -> None:
+    where = f"attachments/{entry['sha256']}"
+    try:
+        body = objects.read(where)
+    except NotThere:
+        raise Damaged(f"{where} is missing, though a task of the library has it") from None
+    if hashlib.sha256(body).hexdigest() != entry["sha256"]:
+        raise Damaged(f"{where} is damaged: its sha256 is not its name")
+    path = folder / _place(entry)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body)
+
+
+def _place(entry: dict[str, Any]) -> str:
+    name = str(entry["name"])
+    if Path(name).name != name:
+        raise Unusable(f"the attachment {name!r} has a name that leads out of its folder")
+    # two tasks may have other files of the same name
+    return f"{entry['sha256'][:12]}/{name}"
+
+
+def _plain(row: Row, folder: str) -> Row:
+    attachments = [f"{folder}/{_place(entry)}" for entry in row["attachments"] or ()]
+    return {**{name: row[name] for name in FILE.names if name in row}, "id": row["task_id"], "labels": list(row["labels"] or ()), "attachments": attachments}
+
+
+def _jsonl(rows: Sequence[Row]) -> bytes:
+    lines = []
+    for row in rows:
+        query = strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"]
+        expected = None if row["expected"] is None else strict_json(row["expected"])
+        written = {**row, "task_query": query, "variables": strict_json(row["variables"]), "expected": expected}
+        absent = {name for name, value in written.items() if value is None or value == []} | {"query_is_json"} | ({"variables"} if row["variables"] == "{}" else set())
+        lines.append(to_json({name: value for name, value in written.items() if name not in absent}))
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def _csv(rows: Sequence[Row]) -> bytes:
+    # what no task has is left out, so that it is absent and not empty
+    names = [name for name in FILE.names if any(row[name] not in (None, [], False) for row in rows)]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([_cell(row[name]) for name in names])
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    return json.dumps(value) if isinstance(value, bool) else value or ""
+
+
+def _parquet(rows: Sequence[Row]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=FILE), sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
+
+
+def _require_same(rows: Sequence[Row], read: Sequence[Row], path: Path) -> None:
+    for row, found in zip(rows, read, strict=True):
+        fields = ("task_id",) * (row["task_id"] != found["task_id"]) + differences(row, found) + ("labels",) * (list(row["labels"] or ()) != found["labels"])
+        if fields:
+            words = "its query is an object" if "query_is_json" in fields else f"its {' and '.join(dict.fromkeys(fields))} would be read back otherwise"
+            raise Unusable(f"{path}: task {row['task_id']!r}: {words}")
