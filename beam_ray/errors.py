@@ -74,6 +74,8 @@ class Stopped(BeamRayError):
     """Stopped before the end. What was paid for is kept; the same command goes on."""
 
     exit_code = 3
+    resume = ""
+    """The command that goes on, where one is known."""
 
 
 class Interrupted(Stopped):

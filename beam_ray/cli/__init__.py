@@ -85,8 +85,8 @@ def main(arguments: list[str] | None = None) -> Any:
         _complain(str(error))
         for note in getattr(error, "__notes__", ()):
             _complain(f"  {note}")
-        if isinstance(error, Stopped) and getattr(error, "resume", ""):
-            _complain(f"go on with:  {error.resume}")  # type: ignore[attr-defined]
+        if isinstance(error, Stopped) and error.resume:
+            _complain(f"go on with:  {error.resume}")
         code = error.exit_code
     except BrokenPipeError:
         # whoever read our output has enough; that is no fault

@@ -108,7 +108,7 @@ def run_backtest(
         return conclude(made)
     except Stopped as error:
         where = f" --store {store}" if store != DEFAULT_STORE else ""
-        error.resume = f"beam-ray backtest {spec}{where}"  # type: ignore[attr-defined]
+        error.resume = f"beam-ray backtest {spec}{where}"
         raise
     finally:
         for meter in meters.values():

@@ -52,7 +52,9 @@ def demo(context: click.Context, limit: int | None, store: str, as_json: bool) -
         else:
             record = begin(objects, plan.record, plan.tasks)
             summary = drive(objects, record, models, address=None, takeover=False, quiet=as_json, store=store)
-            say(f"   run {record.run_id}: mean score {number(summary['score'])}, {summary['passed']} of {summary['rows']} passed, {summary['calls']} model calls, {money(summary['usd'])}, {duration(summary['seconds'])}")
+            say(
+                f"   run {record.run_id}: mean score {number(summary['score'])}, {summary['passed']} of {summary['rows']} passed, {summary['calls']} model calls, {money(summary['usd'])}, {duration(summary['seconds'])}"
+            )
         say("3  backtest the second prompt, a draft, over the same documents")
         verdict = run_backtest(objects, SPEC, models, {"limit": limit} if limit else {}, quiet=as_json, store=store)
     show()

@@ -73,7 +73,9 @@ def add(
     if not from_run and (failed or status or where or (labels and not source)):
         raise click.UsageError("--failed, --status, --label and --where choose from a run; add --from-run RUN")
     if from_output and (expect or source):
-        raise click.UsageError("--expect-from-output takes what came out of a run; --expect JSON says it in your words, and a file has its own column 'expected'")
+        raise click.UsageError(
+            "--expect-from-output takes what came out of a run; --expect JSON says it in your words, and a file has its own column 'expected'"
+        )
     if node and not from_output:
         raise click.UsageError("--of says whose output is expected; add --expect-from-output")
     remarks = Remarks(marks, tests, note, _expectation(expect) if expect else "")
@@ -109,7 +111,7 @@ def _expectation(written: str) -> str:
     except ValueError as error:
         raise click.UsageError(f"--expect {written}: not JSON: {error}") from None
     if not isinstance(value, Mapping):
-        raise click.UsageError(f"--expect {written}: what is expected is an object of fields, such as {{\"total\": 12.5}}")
+        raise click.UsageError(f'--expect {written}: what is expected is an object of fields, such as {{"total": 12.5}}')
     return to_json(value)
 
 
@@ -183,7 +185,10 @@ def list_(store: str, as_json: bool) -> None:
     if not found:
         show("there is no library yet; one is made by\n  beam-ray library add NAME --from-run RUN --failed")
         return
-    rows = [[each.name, each.version, each.tasks.num_rows, size_class(each.tasks.num_rows), _day(each.saved_at), each.change, _last(used[-1] if used else None)] for each, used in found]
+    rows = [
+        [each.name, each.version, each.tasks.num_rows, size_class(each.tasks.num_rows), _day(each.saved_at), each.change, _last(used[-1] if used else None)]
+        for each, used in found
+    ]
     show(table(["library", "version", "tasks", "size", "saved", "change", "last used for backtesting"], rows, right=[1, 2]))
 
 
@@ -200,7 +205,10 @@ def show_(name: str, store: str, as_json: bool) -> None:
         emit({**_about(found, used), "versions": library_versions(objects, found.name), "tasks": [_task(row, found) for row in rows]})
         return
     numbers = library_versions(objects, found.name)
-    show(f"{found} · {_count(len(rows))} · {size_class(len(rows))}" + (f" · saved {_day(found.saved_at)} by {found.saved_by}: {found.change}" if found.saved_at else ""))
+    show(
+        f"{found} · {_count(len(rows))} · {size_class(len(rows))}"
+        + (f" · saved {_day(found.saved_at)} by {found.saved_by}: {found.change}" if found.saved_at else "")
+    )
     cells = [[row["task_id"], row["task_query"], ", ".join(row["labels"] or ()), row["tests"], row["expected"], row["origin"], row["notes"]] for row in rows]
     show(table(["task", "query", "labels", "tests", "expected", "saved from", "note"], cells, width=32))
     show(f"last used for backtesting: {_last(used)}")
@@ -211,7 +219,9 @@ def show_(name: str, store: str, as_json: bool) -> None:
 @library.command()
 @click.argument("name", metavar="NAME[@V]")
 @click.option("--workflow", "workflow", required=True, metavar="FILE|NAME", help="A YAML file or a published NAME[@VERSION].")
-@click.option("--edge-label", "edge_labels", multiple=True, default=EDGE_LABELS, show_default=True, metavar="L", help="A label that marks an edge case; may be repeated.")
+@click.option(
+    "--edge-label", "edge_labels", multiple=True, default=EDGE_LABELS, show_default=True, metavar="L", help="A label that marks an edge case; may be repeated."
+)
 @store_options
 def check(name: str, workflow: str, edge_labels: tuple[str, ...], store: str, as_json: bool) -> None:
     """
@@ -238,7 +248,9 @@ def _show_check(found: "Check", version: int | None, written: str, store: str) -
 
     told, kept, where = document(found, version=version), found.facts.library, _where(store)
     count = told["tasks"]
-    show(f"{kept} for {told['workflow']}{f' version {version}' if version else f' ({written})'} · {_count(count)}, {count - len(told['never_run'])} of them run before")
+    show(
+        f"{kept} for {told['workflow']}{f' version {version}' if version else f' ({written})'} · {_count(count)}, {count - len(told['never_run'])} of them run before"
+    )
     show(table(["measure", "value", ""], [*measures(told), ("last backtest", _last(found.facts.used), "")], width=100))
     for task, text in told["misplaced"].items():
         show(f"  {task} {text}")
@@ -287,7 +299,16 @@ def _published(objects: Objects, origin: str | None) -> str:
 def _about(found: Library, used: Any) -> dict[str, Any]:
     last = {"backtest_id": used.backtest_id, "version": used.version, "at": used.at} if used else None
     count = found.tasks.num_rows
-    return {"library": found.name, "version": found.version, "tasks": count, "size_class": size_class(count), "saved_at": found.saved_at or None, "saved_by": found.saved_by or None, "change": found.change, "last_used": last}
+    return {
+        "library": found.name,
+        "version": found.version,
+        "tasks": count,
+        "size_class": size_class(count),
+        "saved_at": found.saved_at or None,
+        "saved_by": found.saved_by or None,
+        "change": found.change,
+        "last_used": last,
+    }
 
 
 def _task(row: Row, found: Library) -> dict[str, Any]:

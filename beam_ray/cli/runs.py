@@ -112,7 +112,7 @@ def drive(objects: Objects, record: RunRecord, models: Mapping[str, Any], *, add
         return execute(objects, record, models, address=address, takeover=takeover, watch=meter).summary
     except Stopped as error:
         where = f" --store {store}" if store != DEFAULT_STORE else ""
-        error.resume = f"beam-ray resume {record.run_id}{where}"  # type: ignore[attr-defined]
+        error.resume = f"beam-ray resume {record.run_id}{where}"
         raise
     finally:
         meter.done()

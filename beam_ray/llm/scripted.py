@@ -10,7 +10,6 @@ from typing import Any
 from beam_ray.errors import BeamRayError, ModelUnavailable
 from beam_ray.llm.usage import Answer, Free, Permits, Price, Request, Usage
 
-
 FREE = Price()
 
 

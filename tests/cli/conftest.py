@@ -75,7 +75,13 @@ def desk(ray_lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     """A folder with a workflow, 36 tasks, a spec and a model."""
     ray_lab.write("sums.yaml", WORKFLOW)
     ray_lab.write("spec.yaml", SPEC)
-    ray_lab.write("tasks.jsonl", "".join(json.dumps({"id": f"n{index}", "task_query": str(index), "expected": {"n": index}, "labels": ["even"] if index % 2 == 0 else []}) + "\n" for index in range(36)))
+    ray_lab.write(
+        "tasks.jsonl",
+        "".join(
+            json.dumps({"id": f"n{index}", "task_query": str(index), "expected": {"n": index}, "labels": ["even"] if index % 2 == 0 else []}) + "\n"
+            for index in range(36)
+        ),
+    )
     with endpoint(answer) as model:
         ray_lab.write("models.yaml", f"m: {{base_url: '{model.url}', model: x, usd_per_million: {{input: 1, output: 2}}}}\n")
         monkeypatch.chdir(ray_lab.folder)

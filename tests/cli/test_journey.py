@@ -44,7 +44,9 @@ def test_the_whole_journey(desk: Desk):
 def test_the_verdict_is_the_exit_code(desk: Desk):
     """A candidate that breaks what worked leaves with 4, one that proves nothing with 5."""
     desk("publish", "sums.yaml", "--without-evidence", "first")
-    worse = desk.lab.write("worse.yaml", (desk.lab.folder / "spec.yaml").read_text().replace("sums-v2", "worse").replace('"better {{ task_query }}"', '"read -{{ task_query }}"'))
+    worse = desk.lab.write(
+        "worse.yaml", (desk.lab.folder / "spec.yaml").read_text().replace("sums-v2", "worse").replace('"better {{ task_query }}"', '"read -{{ task_query }}"')
+    )
 
     assert desk("backtest", worse).code == 4
     assert desk("backtest", "spec.yaml", "--set", "limit=6").code == 5

@@ -87,7 +87,7 @@ def test_the_best_candidate_speaks_for_the_backtest(results):
     good = Result(comparison, judge(comparison, DEFAULT_GATE))
 
     assert best([*results, good]) is good
-    assert ("PASS", 0, "good", 2) == tuple(document([*results, good])[key] for key in ("word", "exit_code", "best")) + (2,)
+    assert ("PASS", 0, "good", 2) == (*tuple(document([*results, good])[key] for key in ("word", "exit_code", "best")), 2)
 
 
 class _Tags(HTMLParser):

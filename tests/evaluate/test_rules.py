@@ -12,7 +12,7 @@ from beam_ray.llm.answer import parse_answer
 def met(rule, output, **values):
     """Whether the rule holds of the output."""
     [criterion] = expand(rule)
-    found = judge_by_rule(criterion, output, {"output": output, "expected": {}, **values}, lambda reference: (lambda output, **_: output["a"] == 1))
+    found = judge_by_rule(criterion, output, {"output": output, "expected": {}, **values}, lambda reference: lambda output, **_: output["a"] == 1)
     return found.met if found.applies else "does not apply"
 
 
