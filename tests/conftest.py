@@ -1,5 +1,6 @@
 """What tests share: a folder, a store in it, and a real local Ray, started once."""
 
+import asyncio
 import json
 import os
 import textwrap
@@ -14,17 +15,22 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.llm import Request, ScriptedModel
 from beam_ray.rerun import make_rerun
 from beam_ray.run.cluster import Cluster
-from beam_ray.run.execute import execute
+from beam_ray.run.execute import execute, summarise
 from beam_ray.run.plan import load_workflow, make_plan
+from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.shard import OUTCOME_NODE
 from beam_ray.store.objects import Objects, open_objects
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.runs import Run, RunRecord, begin, close
 from beam_ray.store.tasks import read_tasks
+
+
+# in the environment of every process that a test starts, and for no tool to see
+os.environ["BEAM_RAY_TEST_SECRET"] = "canary"
 
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
-    """A local Ray that all tests share, with a secret in its environment that no tool may see."""
-    os.environ["BEAM_RAY_TEST_SECRET"] = "canary"
+    """A local Ray that all tests share."""
     cluster = Cluster("local")
     yield cluster
     cluster.close()
@@ -56,21 +62,24 @@ class Lab:
         return read_tasks(path, self.objects)
 
     def run(self, workflow: Workflow | str, rows: Any, answer: Callable[[Request], Any], **lineage: Any) -> Run:
-        """A finished run over the shared Ray; the model 'm' answers by *answer*."""
+        """A finished run; the model 'm' answers by *answer*."""
         found = self.workflow(workflow) if isinstance(workflow, str) else workflow
         models = {"m": ScriptedModel(answer)}
         tasks = self.tasks(rows) if isinstance(rows, list) else rows
         plan = make_plan(found, tasks, models, source="tasks.jsonl", **lineage)
-        record = begin(self.objects, plan.record, plan.tasks)
-        execute(self.objects, record, models, cluster=self.cluster)
-        return Run(self.objects, record.run_id)
+        return self._drive(begin(self.objects, plan.record, plan.tasks), models)
 
     def rerun(self, origin: Run, task_ids: list[str], workflow: Workflow, answer: Callable[[Request], Any], **how: Any) -> Run:
         """A finished rerun of tasks of *origin*."""
         models = {"m": ScriptedModel(answer)}
         plan = make_rerun(self.objects, origin, task_ids, workflow, models, **how)
-        record = begin(self.objects, plan.record, plan.tasks)
-        execute(self.objects, record, models, cluster=self.cluster)
+        return self._drive(begin(self.objects, plan.record, plan.tasks), models)
+
+    def _drive(self, record: RunRecord, models: Mapping[str, Any]) -> Run:
+        if self.cluster is None:
+            asyncio.run(drive_here(self.objects, record, models))
+        else:
+            execute(self.objects, record, models, cluster=self.cluster)
         return Run(self.objects, record.run_id)
 
     @staticmethod
@@ -79,13 +88,27 @@ class Lab:
         return {row["task_id"]: row for row in run.steps([node]).to_pylist()}
 
 
+async def drive_here(objects: Objects, record: RunRecord, models: Mapping[str, Any]) -> None:
+    """Do a run with one runner in this process: the same runner that Ray would start elsewhere."""
+    asked = {name: models[name] for name in record.plan.models}
+    runner = Runner(Assignment(objects.uri, record.run_id, asked, "here", 32))
+    order = record.plan.order
+    for shard in range(len(record.shards)):
+        await asyncio.gather(*(runner.step(shard, node) for node in order))
+    files = [entry for node in (*order, OUTCOME_NODE) for entry in await runner.merge(node)]
+    run = Run(objects, record.run_id)
+    run.finish(files, summarise(run, files))
+    close(objects, record)
+    await runner.stop()
+
+
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    """A lab without Ray, for what is known before anything runs."""
+    """A lab whose runs are done by a runner in this process."""
     return Lab(tmp_path, open_objects(str(tmp_path / "store")))
 
 
 @pytest.fixture
 def ray_lab(tmp_path: Path, ray_cluster: Cluster) -> Lab:
-    """A lab that can run things."""
+    """A lab whose runs are done on Ray."""
     return Lab(tmp_path, open_objects(str(tmp_path / "store")), ray_cluster)

@@ -39,28 +39,28 @@ def seen(request):
     return content if isinstance(content, str) else f"{content[0]['text']} + {[part['image_url']['url'][:22] for part in content[1:]]}"
 
 
-def test_text_and_pdf_reach_the_prompt_as_text_and_images_as_parts(ray_lab: Lab):
+def test_text_and_pdf_reach_the_prompt_as_text_and_images_as_parts(lab: Lab):
     """Only a node that asks for the attachments is shown them; a rerun has the same ones."""
-    ray_lab.write("note.txt", "a note")
-    (ray_lab.folder / "order.pdf").write_bytes(pdf("Order 4711"))
-    (ray_lab.folder / "scan.png").write_bytes(PIXEL)
-    first = ray_lab.run(TEXT, [{"id": "t0", "task_query": "see", "attachments": ["note.txt", "order.pdf", "scan.png"]}], seen)
+    lab.write("note.txt", "a note")
+    (lab.folder / "order.pdf").write_bytes(pdf("Order 4711"))
+    (lab.folder / "scan.png").write_bytes(PIXEL)
+    first = lab.run(TEXT, [{"id": "t0", "task_query": "see", "attachments": ["note.txt", "order.pdf", "scan.png"]}], seen)
     for name in ("note.txt", "order.pdf", "scan.png"):
-        (ray_lab.folder / name).unlink()
-    again = ray_lab.rerun(first, ["t0"], first.record.plan, seen)
-    third = ray_lab.rerun(again, ["t0"], first.record.plan, seen)
+        (lab.folder / name).unlink()
+    again = lab.rerun(first, ["t0"], first.record.plan, seen)
+    third = lab.rerun(again, ["t0"], first.record.plan, seen)
 
-    assert {ray_lab.steps(run, "read")["t0"]["output"] for run in (first, again, third)} == {
+    assert {lab.steps(run, "read")["t0"]["output"] for run in (first, again, third)} == {
         '{"text": "see: note.txt=a note;order.pdf=Order 4711;scan.png=; + [\'data:image/png;base64,\']"}'
     }
-    assert ray_lab.steps(first, "blind")["t0"]["output"] == '{"text": "no files here"}'
+    assert lab.steps(first, "blind")["t0"]["output"] == '{"text": "no files here"}'
 
 
-def test_an_attachment_that_no_model_reads_fails_its_row_alone(ray_lab: Lab):
+def test_an_attachment_that_no_model_reads_fails_its_row_alone(lab: Lab):
     """The reason says what reaches a model."""
-    (ray_lab.folder / "a.bin").write_bytes(b"\0\1")
-    run = ray_lab.run(TEXT, [{"id": "t0", "task_query": "x", "attachments": ["a.bin"]}, {"id": "t1", "task_query": "y"}], seen)
-    steps = ray_lab.steps(run, "read")
+    (lab.folder / "a.bin").write_bytes(b"\0\1")
+    run = lab.run(TEXT, [{"id": "t0", "task_query": "x", "attachments": ["a.bin"]}, {"id": "t1", "task_query": "y"}], seen)
+    steps = lab.steps(run, "read")
 
     assert steps["t0"]["error"] == "the attachment 'a.bin' is application/octet-stream; text, PDF and images reach a model"
     assert steps["t1"]["outcome"] == "done"

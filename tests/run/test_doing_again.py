@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from beam_ray.address import Address
 from beam_ray.errors import Unusable
 from beam_ray.llm import ScriptedModel
-from beam_ray.rerun import count
+from beam_ray.rerun import count, family
 from beam_ray.run.plan import make_plan
-from beam_ray.store.runs import Run
+from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab
 
 CHAIN = "workflow: chain\nmodel: m\nnodes:\n" + "\n".join(
@@ -37,24 +38,24 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_the_example_of_the_reference_page_steps_4_to_6_of_6(ray_lab: Lab):
+def test_the_example_of_the_reference_page_steps_4_to_6_of_6(lab: Lab):
     """A rerun from the fourth step borrows the first three and executes the rest."""
-    first = ray_lab.run(CHAIN, ["x"], echo)
-    before = contents(ray_lab.folder / "store" / "runs" / first.run_id)
-    again = ray_lab.rerun(first, ["t0"], ray_lab.workflow(CHAIN.replace("4 {{", "four {{")), echo, start="s4")
+    first = lab.run(CHAIN, ["x"], echo)
+    before = contents(lab.folder / "store" / "runs" / first.run_id)
+    again = lab.rerun(first, ["t0"], lab.workflow(CHAIN.replace("4 {{", "four {{")), echo, start="s4")
 
     assert calls(again) == {"s1": 0, "s2": 0, "s3": 0, "s4": 1, "s5": 1, "s6": 1}
-    assert ray_lab.steps(again, "s3")["t0"]["borrowed_from"] == f"{first.run_id}/t0/s3"
+    assert lab.steps(again, "s3")["t0"]["borrowed_from"] == f"{first.run_id}/t0/s3"
     assert again.record.changed == ["s4.llm.prompt"]
-    assert contents(ray_lab.folder / "store" / "runs" / first.run_id) == before
+    assert contents(lab.folder / "store" / "runs" / first.run_id) == before
 
 
-def test_a_full_rerun_has_the_same_input_and_a_record_of_its_own(ray_lab: Lab):
+def test_a_full_rerun_has_the_same_input_and_a_record_of_its_own(lab: Lab):
     """Query, variables and attachments are the original's, byte for byte."""
-    ray_lab.write("a.txt", "attached")
+    lab.write("a.txt", "attached")
     rows = [{"id": "t0", "task_query": "x\u00e9 \u2028", "variables": {"b": 1, "a": [1.5]}, "attachments": ["a.txt"]}]
-    first = ray_lab.run(CHAIN, rows, echo)
-    again = ray_lab.rerun(first, ["t0"], first.record.plan, echo)
+    first = lab.run(CHAIN, rows, echo)
+    again = lab.rerun(first, ["t0"], first.record.plan, echo)
     keys = ["task_query", "variables", "attachments", "inputs"]
 
     assert again.run_id != first.run_id
@@ -63,7 +64,7 @@ def test_a_full_rerun_has_the_same_input_and_a_record_of_its_own(ray_lab: Lab):
     assert sum(calls(again).values()) == 6
 
 
-def test_a_changed_route_takes_the_other_path(ray_lab: Lab):
+def test_a_changed_route_takes_the_other_path(lab: Lab):
     """Routes after the start are decided anew."""
     text = """
     workflow: r
@@ -74,19 +75,19 @@ def test_a_changed_route_takes_the_other_path(ray_lab: Lab):
       large: {after: size, when: "'large' in size.text", route: large, llm: {prompt: large}}
       small: {after: size, when: "'small' in size.text", route: small, llm: {prompt: small}}
     """
-    first = ray_lab.run(text % "large", ["x"], echo)
-    again = ray_lab.rerun(first, ["t0"], ray_lab.workflow(text % "small"), echo, start="size")
+    first = lab.run(text % "large", ["x"], echo)
+    again = lab.rerun(first, ["t0"], lab.workflow(text % "small"), echo, start="size")
 
     assert [run.outcome()["path"].to_pylist()[0] for run in (first, again)] == [["read", "size", "large"], ["read", "size", "small"]]
 
 
-def test_a_start_that_cannot_borrow_is_refused_with_the_nearest_that_can(ray_lab: Lab):
+def test_a_start_that_cannot_borrow_is_refused_with_the_nearest_that_can(lab: Lab):
     """A new node upstream has no output in the original."""
-    first = ray_lab.run(CHAIN, ["x"], echo)
-    longer = ray_lab.workflow(CHAIN.replace("  s3: {after: s2,", "  extra: {after: s2, llm: {prompt: e}}\n  s3: {after: extra,"))
+    first = lab.run(CHAIN, ["x"], echo)
+    longer = lab.workflow(CHAIN.replace("  s3: {after: s2,", "  extra: {after: s2, llm: {prompt: e}}\n  s3: {after: extra,"))
 
     with pytest.raises(Unusable, match=r"before 's4': extra is new since\n  --from extra  can be the start"):
-        ray_lab.rerun(first, ["t0"], longer, echo, start="s4")
+        lab.rerun(first, ["t0"], longer, echo, start="s4")
 
 
 def incremental(lab: Lab, origin: Run, text: str, answer=echo) -> tuple[dict[str, tuple[int, int, int]], Run]:
@@ -98,20 +99,20 @@ def incremental(lab: Lab, origin: Run, text: str, answer=echo) -> tuple[dict[str
     return {node.node: (node.run, node.borrow, node.rescore) for node in plan.nodes}, run
 
 
-def test_a_change_pays_for_itself_and_for_what_it_reaches(ray_lab: Lab):
+def test_a_change_pays_for_itself_and_for_what_it_reaches(lab: Lab):
     """The plan announces exactly the calls that are then made."""
-    first = ray_lab.run(CHAIN, ["x", "y"], echo)
-    announced, run = incremental(ray_lab, first, CHAIN.replace("5 {{", "five {{"))
+    first = lab.run(CHAIN, ["x", "y"], echo)
+    announced, run = incremental(lab, first, CHAIN.replace("5 {{", "five {{"))
 
     assert announced == {"s1": (0, 2, 0), "s2": (0, 2, 0), "s3": (0, 2, 0), "s4": (0, 2, 0), "s5": (2, 0, 0), "s6": (2, 0, 0)}
     assert calls(run) == {"s1": 0, "s2": 0, "s3": 0, "s4": 0, "s5": 2, "s6": 2}
 
 
-def test_a_cosmetic_edit_pays_nothing(ray_lab: Lab):
+def test_a_cosmetic_edit_pays_nothing(lab: Lab):
     """Comments, titles, key order and white space of the YAML are no change."""
-    first = ray_lab.run(CHAIN, ["x"], echo)
+    first = lab.run(CHAIN, ["x"], echo)
     _, run = incremental(
-        ray_lab,
+        lab,
         first,
         "# a comment\n"
         + CHAIN.replace("s2: {after: s1, llm: {prompt:", "s2: {title: Second, llm:   {prompt:").replace('1.text }}"}}', '1.text }}"}, after: s1}'),
@@ -120,10 +121,10 @@ def test_a_cosmetic_edit_pays_nothing(ray_lab: Lab):
     assert sum(calls(run).values()) == 0
 
 
-def test_a_step_that_says_the_same_again_stops_the_change(ray_lab: Lab):
+def test_a_step_that_says_the_same_again_stops_the_change(lab: Lab):
     """Early cut-off: what stands behind an unchanged output is borrowed after all."""
-    first = ray_lab.run(CHAIN, ["x"], lambda request: "same")
-    _, run = incremental(ray_lab, first, CHAIN.replace("2 {{", "two {{"), lambda request: "same")
+    first = lab.run(CHAIN, ["x"], lambda request: "same")
+    _, run = incremental(lab, first, CHAIN.replace("2 {{", "two {{"), lambda request: "same")
 
     assert calls(run) == {"s1": 0, "s2": 1, "s3": 0, "s4": 0, "s5": 0, "s6": 0}
 
@@ -136,36 +137,68 @@ def judging(request):
     return {"criterion_1": {"reason": "so it is", "met": True}} if request.judges else "hello"
 
 
-def test_a_change_of_criteria_makes_judge_calls_only(ray_lab: Lab):
+def test_a_change_of_criteria_makes_judge_calls_only(lab: Lab):
     """The output is borrowed and scored anew."""
-    first = ray_lab.run(JUDGED % "It is polite.", ["x"], judging)
-    announced, run = incremental(ray_lab, first, JUDGED % "It is short.", judging)
-    step = ray_lab.steps(run, "say")["t0"]
+    first = lab.run(JUDGED % "It is polite.", ["x"], judging)
+    announced, run = incremental(lab, first, JUDGED % "It is short.", judging)
+    step = lab.steps(run, "say")["t0"]
 
     assert announced == {"say": (0, 0, 1)}
     assert (step["outcome"], step["calls"], step["judge_calls"]) == ("borrowed", 0, 1)
     assert [item["text"] for item in step["criteria"]] == ["It is short."]
 
 
-def test_a_write_is_replayed_and_not_repeated(ray_lab: Lab):
+def test_a_write_is_replayed_and_not_repeated(lab: Lab):
     """A tool that writes is called in a run, and neither in a rerun nor in a backtest."""
-    ray_lab.write("tools/w.py", "import os\ndef store(x):\n    open(os.path.join(os.path.dirname(__file__), 'log'), 'a').write(x)\n    return {'id': x}\n")
+    lab.write("tools/w.py", "import os\ndef store(x):\n    open(os.path.join(os.path.dirname(__file__), 'log'), 'a').write(x)\n    return {'id': x}\n")
     text = 'workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: "{{ task_query }}"}}\n  keep: {after: say, tool: "tools.w:store", with: {x: "{{ say.text }}"}, effects: write}\n'
-    first = ray_lab.run(text, ["x"], echo)
-    again = ray_lab.rerun(first, ["t0"], first.record.plan, lambda request: "changed")
-    step = ray_lab.steps(again, "keep")["t0"]
+    first = lab.run(text, ["x"], echo)
+    again = lab.rerun(first, ["t0"], first.record.plan, lambda request: "changed")
+    step = lab.steps(again, "keep")["t0"]
 
-    assert (ray_lab.folder / "tools/log").read_text() == "x"
+    assert (lab.folder / "tools/log").read_text() == "x"
     assert (step["outcome"], json.loads(step["output"])) == ("borrowed", {"id": "x"})
     assert step["reason"] == "write not repeated: the origin's output is replayed"
 
 
-def test_a_changed_tool_is_called_again(ray_lab: Lab):
+def test_a_changed_tool_is_called_again(lab: Lab):
     """A tool's version is the digest of its source."""
-    ray_lab.write("tools/v.py", "def f(x): return {'y': x}\n")
+    lab.write("tools/v.py", "def f(x): return {'y': x}\n")
     text = 'workflow: w\nmodel: m\nnodes:\n  a: {tool: "tools.v:f", with: {x: "{{ task_query }}"}}\n  b: {after: a, llm: {prompt: "{{ a.y }}"}}\n'
-    first = ray_lab.run(text, ["x"], echo)
-    ray_lab.write("tools/v.py", "def f(x): return {'y': x + '!'}\n")
-    _, run = incremental(ray_lab, first, text)
+    first = lab.run(text, ["x"], echo)
+    lab.write("tools/v.py", "def f(x): return {'y': x + '!'}\n")
+    _, run = incremental(lab, first, text)
 
     assert [row["outcome"] for row in run.steps().to_pylist()] == ["done", "done"]
+
+
+def test_a_hundred_reruns_leave_the_original_as_it_was(lab: Lab):
+    """The original's files are byte-identical, and each rerun is a record of its own."""
+    first = lab.run(CHAIN, ["x"], echo)
+    before = contents(lab.folder / "store" / "runs" / first.run_id)
+    made = {lab.rerun(first, ["t0"], first.record.plan, echo).run_id for _ in range(100)}
+
+    assert len(made) == 100
+    assert contents(lab.folder / "store" / "runs" / first.run_id) == before
+
+
+def test_a_run_that_goes_on_cannot_be_redone(lab: Lab):
+    """Only tasks that ended can be."""
+    models = {"m": ScriptedModel(echo)}
+    plan = make_plan(lab.workflow(CHAIN), lab.tasks(["x"]), models)
+    record = begin(lab.objects, plan.record, plan.tasks)
+
+    with pytest.raises(Unusable, match="is still going on"):
+        lab.rerun(Run(lab.objects, record.run_id), ["t0"], plan.workflow, echo)
+
+
+def test_a_failed_task_can_be_redone_and_is_solved(lab: Lab):
+    """The family tells what was redone, why, and whether it helped."""
+    first = lab.run(CHAIN, ["x"], lambda request: "" if request.node == "s3" else "fine")
+    again = lab.rerun(first, ["t0"], first.record.plan, echo, start="s3", because="the endpoint was ill")
+    members = family(lab.objects, Address(again.run_id, "t0"))
+
+    assert [(member["run_id"], member["status"], member["because"], member["solved"]) for member in members] == [
+        (first.run_id, "failed", "", ""),
+        (again.run_id, "passed", "the endpoint was ill", "solved"),
+    ]

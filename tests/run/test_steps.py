@@ -1,4 +1,4 @@
-"""What happens to a row at a node: routes, tools, attempts, judging. On a real local Ray."""
+"""What happens to a row at a node: routes, tools, attempts, judging. The runner is real, and in this process."""
 
 import json
 
@@ -24,20 +24,20 @@ def number(request):
     return {"n": int(said)} if request.node == "read" else said
 
 
-def test_a_row_takes_one_route_and_both_meet_again(ray_lab: Lab):
+def test_a_row_takes_one_route_and_both_meet_again(lab: Lab):
     """A merge runs when every predecessor is done or skipped, and at least one is done."""
-    run = ray_lab.run(ROUTES, ["1", "2"], number)
+    run = lab.run(ROUTES, ["1", "2"], number)
 
     assert [row["path"] for row in run.outcome().to_pylist()] == [["read", "odd", "end"], ["read", "even", "end"]]
-    assert json.loads(ray_lab.steps(run, "end")["t0"]["output"]) == {"text": "end odd 1"}
+    assert json.loads(lab.steps(run, "end")["t0"]["output"]) == {"text": "end odd 1"}
 
 
-def test_what_follows_a_failed_step_is_skipped_and_says_so(ray_lab: Lab):
+def test_what_follows_a_failed_step_is_skipped_and_says_so(lab: Lab):
     """A failure harms its own row alone."""
-    run = ray_lab.run(ROUTES, ["1", "no number"], number)
+    run = lab.run(ROUTES, ["1", "no number"], number)
 
     assert [row["outcome"] for row in run.outcome().to_pylist()] == ["done", "failed"]
-    assert ray_lab.steps(run, "end")["t1"]["reason"] == "upstream failed: read"
+    assert lab.steps(run, "end")["t1"]["reason"] == "upstream failed: read"
 
 
 ATTEMPTS = """
@@ -65,37 +65,37 @@ def improving(request):
     return str([75, 85, 92][request.attempt - 1])
 
 
-def test_the_example_of_the_reference_page_75_85_92(ray_lab: Lab):
+def test_the_example_of_the_reference_page_75_85_92(lab: Lab):
     """Against a threshold of 90 the third attempt passes, and the workflow goes on with it."""
-    run = ray_lab.run(ATTEMPTS % (3, ""), ["go"], improving)
-    step = ray_lab.steps(run, "write")["t0"]
+    run = lab.run(ATTEMPTS % (3, ""), ["go"], improving)
+    step = lab.steps(run, "write")["t0"]
 
     assert [attempt["score"] for attempt in step["attempts"]] == [75, 85, 92]
     assert (step["score"], step["first_score"], step["passed"]) == (92, 75, True)
-    assert json.loads(ray_lab.steps(run, "next")["t0"]["output"]) == {"text": "92"}
+    assert json.loads(lab.steps(run, "next")["t0"]["output"]) == {"text": "92"}
 
 
-def test_every_attempt_is_a_sample_of_its_own_that_knows_what_was_wrong(ray_lab: Lab):
+def test_every_attempt_is_a_sample_of_its_own_that_knows_what_was_wrong(lab: Lab):
     """The attempt enters the seed, the temperature rises above 0, and the failed criteria are shown."""
-    run = ray_lab.run(
+    run = lab.run(
         (ATTEMPTS % (1, "")).replace('query }}"}', 'query }}", temperature: 0}', 1), ["go"], lambda request: "75" if len(request.messages) == 1 else "92"
     )
-    attempts = ray_lab.steps(run, "write")["t0"]["attempts"]
+    attempts = lab.steps(run, "write")["t0"]["attempts"]
 
     assert [(attempt["seed"], attempt["temperature"]) for attempt in attempts] == [(0, 0.0), (1, 0.7)]
     assert attempts[1]["score"] == 92
 
 
 @pytest.mark.parametrize(("policy", "outcome", "review"), [("best", "done", False), ("review", "done", True), ("fail", "failed", False)])
-def test_when_no_attempt_passes_the_policy_decides(ray_lab: Lab, policy, outcome, review):
+def test_when_no_attempt_passes_the_policy_decides(lab: Lab, policy, outcome, review):
     """best and review go on with the best attempt, fail does not."""
-    run = ray_lab.run(ATTEMPTS % (1, f", on_exhausted: {policy}"), ["go"], improving)
-    step = ray_lab.steps(run, "write")["t0"]
+    run = lab.run(ATTEMPTS % (1, f", on_exhausted: {policy}"), ["go"], improving)
+    step = lab.steps(run, "write")["t0"]
 
     assert (step["outcome"], step["score"], step["passed"], step["review"]) == (outcome, 85, False, review)
 
 
-def test_a_judge_decides_plain_criteria_and_its_calls_are_counted_apart(ray_lab: Lab):
+def test_a_judge_decides_plain_criteria_and_its_calls_are_counted_apart(lab: Lab):
     """All plain criteria of a node go to the judge in one call."""
     text = """
     workflow: judged
@@ -110,39 +110,39 @@ def test_a_judge_decides_plain_criteria_and_its_calls_are_counted_apart(ray_lab:
         verdict = {"reason": "it says please", "met": True}
         return {"criterion_1": verdict, "criterion_2": {**verdict, "met": False}} if request.judges else "please"
 
-    step = ray_lab.steps(ray_lab.run(text, ["x"], answer), "say")["t0"]
+    step = lab.steps(lab.run(text, ["x"], answer), "say")["t0"]
 
     assert [item["met"] for item in step["criteria"]] == [True, False, True]
     assert (step["calls"], step["judge_calls"]) == (1, 1)
     assert step["score"] == pytest.approx(66.666667)
 
 
-def test_a_judge_without_an_answer_leaves_the_step_unscored(ray_lab: Lab):
+def test_a_judge_without_an_answer_leaves_the_step_unscored(lab: Lab):
     """Unscored is a word with a reason, never a number."""
     text = "workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: x}, evaluate: {criteria: [It is polite.]}}\n"
-    run = ray_lab.run(text, ["x"], lambda request: "no verdict" if request.judges else "hello")
-    step = ray_lab.steps(run, "say")["t0"]
+    run = lab.run(text, ["x"], lambda request: "no verdict" if request.judges else "hello")
+    step = lab.steps(run, "say")["t0"]
 
     assert (step["score"], step["passed"]) == (None, None)
     assert step["unscored"].startswith("it_is_polite: the judge's answer cannot be read: not JSON")
     assert run.manifest["usage"]["score"] is None
 
 
-def test_a_refusal_fails_the_step_and_is_not_asked_again(ray_lab: Lab):
+def test_a_refusal_fails_the_step_and_is_not_asked_again(lab: Lab):
     """Another attempt would not help."""
 
     def answer(request):
         raise ModelRefused("I would rather not")
 
-    step = ray_lab.steps(ray_lab.run("workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: x}}\n", ["x"], answer), "say")["t0"]
+    step = lab.steps(lab.run("workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: x}}\n", ["x"], answer), "say")["t0"]
 
     assert (step["outcome"], step["error_type"], step["calls"]) == ("failed", "ModelRefused", 1)
 
 
-def test_an_unreadable_answer_is_asked_for_once_more(ray_lab: Lab):
+def test_an_unreadable_answer_is_asked_for_once_more(lab: Lab):
     """Both tries are kept; the second one counts."""
     text = "workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: x, returns: {n: int}}}\n"
-    step = ray_lab.steps(ray_lab.run(text, ["x"], lambda request: "oops" if request.attempt == 1 else {"n": 1}), "say")["t0"]
+    step = lab.steps(lab.run(text, ["x"], lambda request: "oops" if request.attempt == 1 else {"n": 1}), "say")["t0"]
 
     assert step["outcome"] == "done"
     assert [bool(attempt["error"]) for attempt in step["attempts"]] == [True, False]
@@ -174,21 +174,21 @@ def environment(x): return {"y": sorted(name for name in os.environ if "SECRET" 
         ("nan", "failed", "tools.t:nan: ValueError: Out of range float values are not JSON compliant"),
     ],
 )
-def test_a_tool_runs_apart_and_its_faults_are_its_rows(ray_lab: Lab, tool, outcome, said):
+def test_a_tool_runs_apart_and_its_faults_are_its_rows(lab: Lab, tool, outcome, said):
     """A tool in a child process can hang, die, print or return nonsense: the row says so."""
-    ray_lab.write("tools/t.py", TOOLS)
+    lab.write("tools/t.py", TOOLS)
     text = f'workflow: w\nnodes:\n  a: {{tool: "tools.t:{tool}", with: {{x: "{{{{ task_query.x }}}}"}}, timeout_s: 1}}\n'.replace(
         "workflow: w\n", "workflow: w\ninputs: {task_query: {type: object, properties: {x: int}}}\n"
     ).replace("int}", "{type: integer}}")
-    step = ray_lab.steps(ray_lab.run(text, [{"task_query": {"x": 7}}], number), "a")["task-00001"]
+    step = lab.steps(lab.run(text, [{"task_query": {"x": 7}}], number), "a")["task-00001"]
 
     assert step["outcome"] == outcome
     assert (step["output"] if outcome == "done" else step["error"]).startswith(said)
 
 
-def test_trials_are_samples_of_their_own(ray_lab: Lab):
+def test_trials_are_samples_of_their_own(lab: Lab):
     """Each repetition has its row, its trial number and its seed."""
-    run = ray_lab.run("workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: x}}\n", ["a", "b"], lambda request: str(request.seed), trials=3)
+    run = lab.run("workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: x}}\n", ["a", "b"], lambda request: str(request.seed), trials=3)
     rows = run.steps().to_pylist()
 
     assert [(row["task_id"], row["trial"]) for row in rows] == [(task, trial) for task in ("t0", "t1") for trial in (1, 2, 3)]
