@@ -1,5 +1,6 @@
 """rerun: tasks again, whole or from one node onward."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ STATUS_WORDS = {"passed": "pass", "below": "BELOW", "failed": "FAILED"}
 @click.command()
 @click.argument("tasks", nargs=-1, metavar="[TASK]…")
 @click.option("--from-run", "from_run", metavar="RUN", help="Tasks of this run; with the options below, those that fit.")
+@click.option("--library", "library", metavar="NAME[@V]", help="The tasks of this library, each from its newest run.")
 @click.option("--failed", is_flag=True, help="Only tasks that did not pass.")
 @click.option("--status", type=click.Choice(STATUSES), help="Only tasks with this status.")
 @click.option("--label", "labels", multiple=True, help="Only tasks with this label.")
@@ -38,6 +40,7 @@ STATUS_WORDS = {"passed": "pass", "below": "BELOW", "failed": "FAILED"}
 def rerun(
     tasks: tuple[str, ...],
     from_run: str | None,
+    library: str | None,
     failed: bool,
     status: str | None,
     labels: tuple[str, ...],
@@ -58,7 +61,8 @@ def rerun(
 
     objects = existing(store)
     known = load_models(Path(models))
-    chosen = _chosen(objects, tasks, from_run, "failing" if failed else status, labels, where)
+    wanted = {"status": "failing" if failed else status, "labels": labels, "where": where}
+    chosen = _of_library(objects, library, wanted) if library else _chosen(objects, tasks, from_run, wanted)
     documents = []
     for run_id, task_ids in chosen.items():
         origin = Run(objects, run_id)
@@ -91,23 +95,49 @@ def rerun(
         emit(documents[0] if len(documents) == 1 else documents)
 
 
-def _chosen(
-    objects: Objects, tasks: tuple[str, ...], from_run: str | None, status: str | None, labels: tuple[str, ...], where: str | None
-) -> dict[str, list[str]]:
+def _of_library(objects: Objects, library: str, wanted: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Run to the ids of the library's tasks that are meant; a task's newest finished run with the same inputs counts."""
+    from beam_ray.store.library import read_library
+    from beam_ray.store.lookup import newest_first
+
+    saved, number = read_library(objects, library)
+    left = dict(zip(saved["task_id"].to_pylist(), saved["inputs"].to_pylist(), strict=True))
+    found: dict[str, list[str]] = {}
+    for run in newest_first(objects):
+        if not left or not run.finished:
+            continue
+        outcome = run.outcome()
+        there = dict(zip(outcome["task_id"].to_pylist(), outcome["inputs"].to_pylist(), strict=True))
+        mine = [name for name, inputs in left.items() if there.get(name) == inputs]
+        fitting = set(select(outcome, **wanted)["task_id"].to_pylist())
+        found[run.run_id] = [name for name in mine if name in fitting]
+        left = {name: inputs for name, inputs in left.items() if name not in mine}
+    if left:
+        raise Unusable(
+            f"no finished run has the task {next(iter(left))!r} of library {library.partition('@')[0]}@{number}\n"
+            f"  beam-ray run WORKFLOW --tasks library:{library}  runs them all"
+        )
+    found = {run_id: names for run_id, names in found.items() if names}
+    if not found:
+        raise Unusable(f"no task of library {library} fits; there is nothing to do again")
+    return found
+
+
+def _chosen(objects: Objects, tasks: tuple[str, ...], from_run: str | None, wanted: Mapping[str, Any]) -> dict[str, list[str]]:
     """Run to the ids of its tasks that are meant."""
     if from_run:
         run = Run(objects, resolve(objects, from_run))
         if not run.finished:
             raise Unusable(f"run {run.run_id} is still going on; only tasks that ended can be redone\n  beam-ray resume {run.run_id}  goes on with it")
-        ids = dict.fromkeys(select(run.outcome(), status=status, labels=labels, where=where)["task_id"].to_pylist())
+        ids = dict.fromkeys(select(run.outcome(), **wanted)["task_id"].to_pylist())
         if tasks:
             ids = {name: None for name in ids if name in tasks}
         if not ids:
             raise Unusable(f"no task of run {run.run_id} fits; there is nothing to do again")
         return {run.run_id: list(ids)}
     if not tasks:
-        raise click.UsageError("name tasks, or --from-run RUN")
-    if status or labels or where:
+        raise click.UsageError("name tasks, or --from-run RUN, or --library NAME")
+    if any(wanted.values()):
         raise click.UsageError("--failed, --status, --label and --where choose from a run; add --from-run RUN")
     found: dict[str, list[str]] = {}
     for written in tasks:
