@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 
 from beam_ray.address import Address
 from beam_ray.define.changes import Change, changes
-from beam_ray.define.fingerprint import strict_json
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.llm.usage import Answer, Request, Usage
+from beam_ray.run.desk import RAN, Desk, Row, TaskRow
 from beam_ray.run.plan import Plan, make_plan
 from beam_ray.run.runner import identity
-from beam_ray.run.step import RAN, Desk, Row, TaskRow, output_of, run_step
+from beam_ray.run.step import output_of, run_step
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.lookup import status_of
@@ -94,7 +94,7 @@ async def _count(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> dic
     record, workflow = plan.record, plan.workflow
     assert record.origin
     reader = StepRows(Run(objects, record.origin))
-    tasks = [_task(row, trial) for row in plan.tasks.slice(0, COUNTED).to_pylist() for trial in range(1, record.trials + 1)]
+    tasks = [TaskRow.of(row, trial, 0) for row in plan.tasks.slice(0, COUNTED).to_pylist() for trial in range(1, record.trials + 1)]
     keys = [(task.task_id, task.trial) for task in tasks]
     rows = {name: reader.rows(name, keys) for name in workflow.order}
     execute = frozenset({record.start_node}) | workflow.downstream(record.start_node) if record.start_node else None
@@ -148,19 +148,6 @@ def _may_run(workflow: Workflow, name: str, origin: Row | None, desk: Desk) -> s
         return set()
     # a route that the origin did not take is expected not to be taken again
     return {name} if origin is None or origin["outcome"] in (*RAN, "failed") else set()
-
-
-def _task(row: Mapping[str, Any], trial: int) -> TaskRow:
-    return TaskRow(
-        row["task_id"],
-        trial,
-        0,
-        strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"],
-        strict_json(row["variables"]),
-        strict_json(row["expected"]) if row["expected"] is not None else None,
-        tuple(row["attachments"] or ()),
-        row["inputs"],
-    )
 
 
 _WORDS = {

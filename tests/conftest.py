@@ -15,14 +15,14 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.llm import Request, ScriptedModel
 from beam_ray.rerun import make_rerun
 from beam_ray.run.cluster import Cluster
-from beam_ray.run.execute import execute, summarise
+from beam_ray.run.execute import execute
 from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import OUTCOME_NODE
+from beam_ray.run.summary import summarise
 from beam_ray.store.objects import Objects, open_objects
 from beam_ray.store.runs import Run, RunRecord, begin, close
 from beam_ray.store.tasks import read_tasks
-
 
 # in the environment of every process that a test starts, and for no tool to see
 os.environ["BEAM_RAY_TEST_SECRET"] = "canary"

@@ -14,13 +14,13 @@ from typing import Any
 
 import stamina.instrumentation
 
-from beam_ray.define.fingerprint import digest, strict_json
+from beam_ray.define.fingerprint import digest
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Model
+from beam_ray.run.desk import Desk, Row, TaskRow
 from beam_ray.run.limiter import Grant, Leased, Limiter, Limits
 from beam_ray.run.limiter import Report as Need
 from beam_ray.run.shard import External, Report, Shard
-from beam_ray.run.step import Desk, Row, TaskRow
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.objects import open_objects
@@ -144,7 +144,7 @@ class Runner:
             self._kept = self._read_spool()
         trials = self.record.trials
         table = self._tasks.slice(start // trials, -(-stop // trials) - start // trials)
-        rows = [_task(row, trial, shard) for row in table.to_pylist() for trial in range(1, trials + 1)]
+        rows = [TaskRow.of(row, trial, shard) for row in table.to_pylist() for trial in range(1, trials + 1)]
         rows = rows[start % trials :][: stop - start]
         if self._origin:
             keys = [(row.task_id, row.trial) for row in rows]
@@ -259,17 +259,3 @@ def identity(written: Any) -> str:
     if isinstance(written, ModelSettings):
         return digest("model/1", written.model, written.temperature, written.structured, written.extra)
     return digest("model/1", written.identity)
-
-
-def _task(row: dict[str, Any], trial: int, shard: int) -> TaskRow:
-    return TaskRow(
-        task_id=row["task_id"],
-        trial=trial,
-        shard=shard,
-        query=strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"],
-        variables=strict_json(row["variables"]),
-        expected=strict_json(row["expected"]) if row["expected"] is not None else None,
-        attachments=tuple(row["attachments"] or ()),
-        inputs=row["inputs"],
-        labels=tuple(row["labels"] or ()),
-    )

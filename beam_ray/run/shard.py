@@ -14,7 +14,8 @@ from typing import Any
 
 from beam_ray.address import Address
 from beam_ray.errors import BeamRayError, StepFailed, Stopped
-from beam_ray.run.step import RAN, Desk, Row, TaskRow, failure, output_of, run_step
+from beam_ray.run.desk import RAN, Desk, Row, TaskRow
+from beam_ray.run.step import failure, output_of, run_step
 from beam_ray.store.runs import Run
 
 OUTCOME_NODE = "_outcome"

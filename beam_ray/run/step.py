@@ -6,23 +6,20 @@ No Ray and no store: a step gets what stands above it and gives a row of the ste
 
 import datetime
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from beam_ray.address import Address
-from beam_ray.define.criterion import Criterion
-from beam_ray.define.fingerprint import digest, flatten, strict_json
-from beam_ray.define.template import evaluate, fill, render, uses
-from beam_ray.define.workflow import Node, Workflow
-from beam_ray.errors import BadAnswer, BadTemplate, ModelRefused, StepFailed
+from beam_ray.define.fingerprint import digest, strict_json
+from beam_ray.define.template import evaluate, fill, render
+from beam_ray.errors import BadAnswer, ModelRefused, StepFailed
 from beam_ray.evaluate.judge import judge_by_model
 from beam_ray.evaluate.rules import judge_by_rule
 from beam_ray.evaluate.score import Finding, Score, score
 from beam_ray.llm.answer import parse_answer
-from beam_ray.llm.usage import Model, Request, Usage
-from beam_ray.run.tools import Tools
+from beam_ray.llm.usage import Request, Usage
+from beam_ray.run.desk import RAN, Desk, Prepared, Row, TaskRow
 from beam_ray.store.tables import text, to_json
 
 ANSWER_TRIES = 2
@@ -30,143 +27,6 @@ ANSWER_TRIES = 2
 
 SEED_STEP = 1_000
 """Added to a node's seed per trial, so that trials and attempts are samples of their own."""
-
-Row = dict[str, Any]
-RAN = ("done", "borrowed")
-
-
-@dataclass(frozen=True)
-class TaskRow:
-    """One task and trial as the steps see it."""
-
-    task_id: str
-    trial: int
-    shard: int
-    query: Any
-    variables: Mapping[str, Any]
-    expected: Mapping[str, Any] | None
-    attachments: tuple[Mapping[str, Any], ...] = ()
-    """As the task names them; ``Desk.attachments`` opens them."""
-    inputs: str = ""
-    labels: tuple[str, ...] = ()
-
-    def values(self, workflow: Workflow) -> dict[str, Any]:
-        """What templates may use before any node has run."""
-        given: dict[str, Any] = {"task_query": self.query, "variables": self.variables, "attachments": []}
-        names = list(workflow.inputs)
-        if names == ["task_query"]:
-            return given
-        if len(names) == 1 and not isinstance(self.query, Mapping):
-            return {**given, names[0]: self.query}
-        return {**given, **{name: self.query.get(name) for name in names}} if isinstance(self.query, Mapping) else given
-
-
-Origin = Callable[[str, TaskRow], Row | None]
-"""The row that the origin has for a node and a task, or None."""
-
-
-def _no_origin(node: str, task: TaskRow) -> Row | None:
-    return None
-
-
-def _no_attachments(task: TaskRow) -> list[dict[str, Any]]:
-    return []
-
-
-def _drop(row: Row) -> None:
-    return None
-
-
-@dataclass
-class Desk:
-    """What every step of a run works with."""
-
-    run_id: str
-    workflow: Workflow
-    models: Mapping[str, Model]
-    identities: Mapping[str, str]
-    """Model name to what makes its answers what they are."""
-    tools: Tools
-    allow_writes: bool = True
-    execute: frozenset[str] | None = None
-    """In a rerun from a node: the nodes to execute; all others are taken from the origin as they are."""
-    borrow: bool = False
-    """Whether a step with the origin's fingerprint is taken from it."""
-    attachments: Callable[[TaskRow], list[dict[str, Any]]] = _no_attachments
-    """Opens a task's attachments, for the nodes whose templates ask for them."""
-    ruler_only: bool = False
-    """Whether the run only scores the origin's outputs by other criteria."""
-    origin: Origin = _no_origin
-    kept: Origin = _no_origin
-    """Rows that an earlier driver of this run paid for and could not commit."""
-    keep: Callable[[Row], None] = _drop
-    """Told of every answer that more work hangs on, such as one that is yet to be judged."""
-
-    @cached_property
-    def nodes(self) -> dict[str, "Prepared"]:
-        """What each node needs and what is the same for all rows."""
-        return {name: Prepared.of(self, name) for name in self.workflow.order}
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A node with everything about it that is the same for all rows."""
-
-    name: str
-    node: Node
-    model: str | None
-    judge: str | None
-    settings: tuple[Any, ...]
-    """The part of the fingerprint that no row changes."""
-    ruler: tuple[Any, ...]
-    """The same for the criteria."""
-    ruler_uses: tuple[str, ...]
-    """The names, beside the output, that the criteria look at."""
-    attaches: bool
-    """Whether its prompt or arguments ask for the attachments; then images go with the last user turn."""
-    plain: tuple[Criterion, ...]
-    rules: tuple[Criterion, ...]
-
-    @classmethod
-    def of(cls, desk: Desk, name: str) -> "Prepared":
-        node = desk.workflow.nodes[name]
-        model, judge = desk.workflow.model_of(name), desk.workflow.judge_of(name)
-        settings: tuple[Any, ...]
-        if node.llm:
-            call = node.llm
-            settings = ("llm/1", desk.identities[str(model)], call.returns, call.temperature, call.top_p, call.max_tokens, call.seed)
-        else:
-            settings = ("tool/1", node.tool, node.version or desk.tools.version(str(node.tool)))
-        criteria = node.evaluate.criteria if node.evaluate else ()
-        ruler = (
-            [[item.kind, item.text if item.kind == "plain" else "", item.weight, item.field, item.want, item.ignore] for item in criteria],
-            desk.identities[judge] if judge else None,
-            node.evaluate.threshold if node.evaluate else None,
-            node.auto_rerun.model_dump() if node.auto_rerun else None,
-        )
-        asked = {use.root for item in criteria for expression in _expressions(item) for use in uses(expression, expression=True)}
-        return cls(
-            name,
-            node,
-            model,
-            judge,
-            settings,
-            ruler,
-            tuple(sorted(asked - {name, "output"})),
-            any(use.root == "attachments" for text in _templates(node) for use in uses(text)),
-            tuple(item for item in criteria if item.kind == "plain"),
-            tuple(item for item in criteria if item.kind != "plain"),
-        )
-
-
-def _templates(node: Node) -> list[str]:
-    if node.llm:
-        return [turn.content for turn in node.llm.prompt]
-    return [value for value in flatten(node.arguments).values() if isinstance(value, str)]
-
-
-def _expressions(item: Criterion) -> list[str]:
-    return [item.want] if item.kind == "check" or (item.kind == "equals" and isinstance(item.want, str)) else []
 
 
 @dataclass
@@ -582,6 +442,3 @@ def output_of(row: Row) -> Any:
 def failure(desk: Desk, name: str, task: TaskRow, error: StepFailed) -> Row:
     """The row of a step that could not even be tried."""
     return _Step(desk, desk.nodes[name], task, {})._row("failed", error=error)
-
-
-__all__ = ["RAN", "Attempt", "BadTemplate", "Desk", "Row", "TaskRow", "failure", "output_of", "run_step"]

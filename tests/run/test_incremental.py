@@ -66,7 +66,10 @@ def essence(run: Run) -> list[tuple[Any, ...]]:
     """What came of a run, without what it cost."""
     rows = run.steps().to_pylist()
     ran = ("done", "borrowed")
-    return sorted((row["task_id"], row["node"], row["outcome"] in ran, row["output"], row["score"], row["passed"], row["first_score"], len(row["attempts"])) for row in rows)
+    return sorted(
+        (row["task_id"], row["node"], row["outcome"] in ran, row["output"], row["score"], row["passed"], row["first_score"], len(row["attempts"]))
+        for row in rows
+    )
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
