@@ -121,9 +121,9 @@ def _refuse_taken(port: int) -> None:
 
 def _started(weights: Path, port: int, slots: int, threads: int) -> Any:
     # Threads that wait for each other must not spin for long: beside two busy processes
-    # the same ten answers took 74 s with the default, 22 s without spinning and 26 s with
-    # this much, which on a quiet machine is as fast as the default (11 s; without
-    # spinning 19 s). Both variables are read once, at import; the second one decides.
+    # the same ten answers took 74 s with endless spinning, 22 s with none and 26 s with
+    # this much, which on a quiet machine is as fast as endless spinning (11 s; with a
+    # tenth of it 19 s). Both variables are read once, at import; the second one decides.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import xllamacpp

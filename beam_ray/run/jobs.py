@@ -167,7 +167,7 @@ class RayJobs:
         os.environ.update(auth_mode())
         from ray.job_submission import JobSubmissionClient
 
-        class Client(JobSubmissionClient):
+        class Client(JobSubmissionClient):  # type: ignore[misc]
             """Ray's client, which by itself would wait for ever on a connection that went silent."""
 
             def _do_request(self, method: str, endpoint: str, **rest: Any) -> Any:
@@ -192,19 +192,22 @@ class RayJobs:
             raise Unusable(f"Ray does not take the job: {_first_line(error)}; a folder over 100 MB is refused, .rayignore leaves things out") from None
 
     def state(self, submitted: str) -> str:
-        return str(self._ask(lambda: self._client.get_job_info(submitted).status.value))
+        try:
+            return str(self._look(lambda: self._client.get_job_info(submitted).status.value))
+        except OSError as error:
+            if "status code 404" in str(error):
+                return "GONE"  # a job that Ray does not know will not come back
+            raise
 
     def log(self, submitted: str) -> str:
-        return str(self._ask(lambda: self._client.get_job_logs(submitted)))
+        return str(self._look(lambda: self._client.get_job_logs(submitted)))
 
     @staticmethod
-    def _ask(request: Callable[[], Any]) -> Any:
+    def _look(request: Callable[[], Any]) -> Any:
         try:
             return request()
         except Exception as error:
-            # whatever went wrong, it is only a look that was not had; but a job that Ray does not know will not come back
-            if "status code 404" in str(error):
-                return "GONE"
+            # whatever went wrong, it is only a look that was not had
             raise OSError(str(error)) from None
 
 

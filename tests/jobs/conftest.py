@@ -1,0 +1,170 @@
+"""A real Ray head with token authentication, on ports of its own, and a working folder to submit to it."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beam_ray.store.objects import Objects, open_objects
+from tests.endpoint import Endpoint, endpoint
+
+HERE = Path(__file__).parents[2]
+PORTS = [
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+    "node-manager-port",
+    "object-manager-port",
+    "runtime-env-agent-port",
+]
+
+
+@dataclass
+class Head:
+    """A Ray head, and the environment in which one may talk to it."""
+
+    url: str
+    address: str
+    environment: dict[str, str] = field(repr=False)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all held until all are known."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for each in held:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in held]
+    finally:
+        for each in held:
+            each.close()
+
+
+@pytest.fixture(scope="package")
+def head() -> Iterator[Head]:
+    """Started by ``ray start --head --block``, which takes all its processes with it when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="brj-", dir="/tmp"))  # a socket's path has at most 107 characters
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "BEAM_RAY_", "MLFLOW_"))}
+    environment = {
+        **clean,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    command = [
+        str(Path(sys.executable).parent / "ray"),
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=2",
+        "--object-store-memory=100000000",
+        "--node-ip-address=127.0.0.1",
+    ]
+    command += [f"--temp-dir={folder / 'ray'}", *(f"--{name}={port}" for name, port in ports.items())]
+    with open(folder / "log", "w") as log:
+        ray = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    url = f"http://127.0.0.1:{ports['dashboard-port']}"
+    try:
+        _await(url, ray, folder / "log")
+        yield Head(url, f"127.0.0.1:{ports['port']}", environment)
+    finally:
+        ray.terminate()
+        try:
+            ray.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(ray.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _await(url: str, ray: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and ray.poll() is None:
+        try:
+            urllib.request.urlopen(f"{url}/api/jobs/", timeout=5)
+        except urllib.error.HTTPError:
+            return  # it is there, and asks for a token
+        except OSError:
+            time.sleep(0.3)
+    raise AssertionError(log.read_text())
+
+
+@dataclass
+class Project:
+    """A working folder with a copy of beam_ray, two backtests, and things that must not be shipped."""
+
+    folder: Path
+    store: Path
+    head: Head
+    model: Endpoint
+
+    @property
+    def objects(self) -> Objects:
+        """The store."""
+        return open_objects(str(self.store))
+
+    def ask(self, *command: object, **environment: str | None) -> "subprocess.CompletedProcess[str]":
+        """Run a program in the folder, with the head's token; a variable that is None is taken away."""
+        full = {name: value for name, value in {**self.head.environment, **environment}.items() if value is not None}
+        return subprocess.run([*map(str, command)], cwd=self.folder, env=full, capture_output=True, text=True, timeout=240)
+
+    def beam_ray(self, *arguments: object, **environment: str | None) -> "subprocess.CompletedProcess[str]":
+        """A beam-ray command in the folder."""
+        return self.ask(sys.executable, "-m", "beam_ray", *arguments, **environment)
+
+    def ray_job(self, name: str, *command: object) -> "subprocess.CompletedProcess[str]":
+        """``ray job submit``."""
+        return self.ask("ray", "job", "submit", "--address", self.head.url, "--submission-id", name, "--working-dir", ".", "--", *command)
+
+    def job(self, name: str) -> dict[str, Any]:
+        """What the cluster says of a job."""
+        token = Path(self.head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+        request = urllib.request.Request(f"{self.head.url}/api/jobs/{name}", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return dict(json.loads(answer.read()))
+
+
+@pytest.fixture(scope="package")
+def project(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """Of its two prompts only the good one is answered rightly."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("beam_ray", "jobs"):
+        shutil.copytree(HERE / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (".gitignore", ".rayignore"):
+        shutil.copy(HERE / name, folder)
+    for name in (".venv/lib/big.py", ".beam-ray/store.json", "mlruns/0/meta.yaml", ".env", "mlflow.db"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    with endpoint(lambda body: "right" if body["messages"][-1]["content"].startswith("good") else "wrong") as model:
+        for word in ("good", "poor"):
+            (folder / f"{word}.yaml").write_text(
+                f"workflow: w\nmodel: m\nnodes:\n  say:\n    llm: {{prompt: '{word} {{{{ task_query }}}}'}}\n    evaluate: {{criteria: [check: say.text == 'right']}}\n"
+            )
+        for name, before, after in (("better", "poor", "good"), ("worse", "good", "poor")):
+            (folder / f"{name}.yaml").write_text(
+                f"backtest: {name}\nworkflow: {before}.yaml\nbaseline: {before}.yaml\ntasks: tasks.jsonl\ncandidates: {{new: {after}.yaml}}\ngate: gate.yaml\n"
+            )
+        (folder / "gate.yaml").write_text("gate: g\nrules: {score: {up_by: 10}, regressions: {at_most: 0}}\n")
+        (folder / "tasks.jsonl").write_text("".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(24)))
+        (folder / "models.yaml").write_text(f"m: {{base_url: '{model.url}', model: x}}\n")
+        (folder / "nobody.yaml").write_text("m: {base_url: 'http://127.0.0.1:9/v1', model: x, tries: 1, deadline_s: 1}\n")
+        yield Project(folder, tmp_path_factory.mktemp("store"), head, model)

@@ -1,0 +1,154 @@
+"""What counts of a job's end: the store, whatever Ray says and however often it says nothing."""
+
+import json
+from collections.abc import Callable
+from concurrent import futures
+
+import grpc
+import pytest
+from ray.core.generated.gcs_service_pb2 import CheckAliveReply
+from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceServicer, add_NodeInfoGcsServiceServicer_to_server
+
+from beam_ray.cli.submit import await_job
+from beam_ray.errors import Stopped, Unusable
+from beam_ray.llm import ScriptedModel
+from beam_ray.run import jobs
+from beam_ray.run.plan import make_plan
+from beam_ray.store.runs import Run, begin
+from tests.conftest import Lab
+from tests.endpoint import endpoint
+
+FLOW = "workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: '{{ task_query }}'}}\n"
+QUICK = {"poll_s": 0.001, "settle_s": 0.05, "patience_s": 0.2}
+
+
+class Told:
+    """Jobs that say what they are told to say, look by look; an error is raised, and the last word stays."""
+
+    def __init__(self, *states: str | OSError, log: Callable[[int], str] = lambda look: ""):
+        self.states, self.text, self.looks = list(states), log, 0
+
+    def state(self, submitted: str) -> str:
+        self.looks += 1
+        said = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        if isinstance(said, OSError):
+            raise said
+        return said
+
+    def log(self, submitted: str) -> str:
+        return self.text(self.looks)
+
+
+def driven(lab: Lab, monkeypatch: pytest.MonkeyPatch, **lineage: str) -> Run:
+    """A run that the job 'j' began to drive."""
+    models = {"m": ScriptedModel(str)}
+    plan = make_plan(lab.workflow(FLOW), lab.tasks(["x"]), models, **lineage)
+    run = Run(lab.objects, begin(lab.objects, plan.record, plan.tasks).run_id)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "j"}}))
+    jobs.began(lab.objects.uri, run.run_id)
+    return run
+
+
+def code(lab: Lab, cluster: Told, kind: str = "backtest") -> int:
+    """The exit code of submit."""
+    return await_job(cluster, lab.objects, "j", kind, resume="the same command", **QUICK)
+
+
+@pytest.mark.parametrize(("verdict", "ray"), [(0, "FAILED"), (4, "SUCCEEDED"), (4, "FAILED"), (5, "STOPPED"), (0, "GONE")])
+def test_the_verdict_counts_and_not_the_status(lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verdict: int, ray: str):
+    """A job wrongly reported, or killed after its verdict, cannot change the exit code; Ray's word is a note."""
+    driven(lab, monkeypatch, backtest="b-1")
+    lab.objects.create("backtests/b-1/verdict.json", json.dumps({"exit_code": verdict}).encode())
+
+    assert code(lab, Told("RUNNING", ray)) == verdict
+    assert (f"note: Ray says {ray}" in capsys.readouterr().err) == ((verdict == 0) != (ray == "SUCCEEDED"))
+
+
+def test_a_finished_run_is_0_although_its_job_was_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """The manifest is the proof."""
+    driven(lab, monkeypatch).finish([], {})
+
+    assert code(lab, Told("FAILED"), "run") == 0
+
+
+def test_a_job_without_a_result_is_stopped(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """Even if Ray calls it a success: exit 3, and the command that goes on."""
+    driven(lab, monkeypatch)
+    with pytest.raises(Stopped, match="left no result in .*; Ray says SUCCEEDED") as stopped:
+        code(lab, Told("RUNNING", "SUCCEEDED"), "run")
+
+    assert stopped.value.exit_code == 3
+    assert stopped.value.resume == "the same command"
+
+
+def test_lost_looks_cost_nothing(lab: Lab, capsys: pytest.CaptureFixture[str]):
+    """Sockets drop and the dashboard restarts: the wait goes on, and every line of the log is told once."""
+    lost = OSError("connection reset")
+
+    def log(look: int) -> str:
+        if look in (2, 3):
+            raise lost
+        if look == 6:
+            jobs.ended(lab.objects, "j", "backtest", 5)
+        return "".join(f"line {number}\n" for number in range(min(look, 8)))
+
+    told = Told("PENDING", lost, "RUNNING", lost, lost, "RUNNING", "RUNNING", "FAILED", log=log)
+
+    assert code(lab, told) == 5
+    assert capsys.readouterr().err == "".join(f"line {number}\n" for number in range(8))
+
+
+def test_a_job_that_ray_believes_to_run_for_ever_ends_with_its_last_word(lab: Lab, capsys: pytest.CaptureFixture[str]):
+    """Stuck in RUNNING: the store knows better."""
+    jobs.ended(lab.objects, "j", "rerun", 0)
+
+    assert code(lab, Told("RUNNING"), "rerun") == 0
+    assert "note: Ray says RUNNING" in capsys.readouterr().err
+
+
+def test_a_cluster_that_never_answers_again_is_given_up(lab: Lab):
+    """After its patience submit stops; the same command goes on."""
+    with pytest.raises(Stopped, match="Ray says nothing"):
+        code(lab, Told(OSError("no route")))
+
+
+def test_open_clusters_are_refused_unless_one_insists(monkeypatch: pytest.MonkeyPatch):
+    """A dashboard or a head that answers without a token is 2, in one line, before anything is sent to it."""
+    monkeypatch.delenv("BEAM_RAY_OPEN_CLUSTER", raising=False)
+
+    class Open(NodeInfoGcsServiceServicer):
+        def CheckAlive(self, request: object, context: object) -> object:
+            return CheckAliveReply()
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    add_NodeInfoGcsServiceServicer_to_server(Open(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(Unusable, match="asks for no token") as refused:
+            jobs.require_closed(f"127.0.0.1:{port}")
+        monkeypatch.setenv("BEAM_RAY_OPEN_CLUSTER", "1")
+        jobs.require_closed(f"127.0.0.1:{port}")
+    finally:
+        server.stop(None).wait()
+    monkeypatch.delenv("BEAM_RAY_OPEN_CLUSTER")
+    with endpoint(lambda body: "") as dashboard, pytest.raises(Unusable, match="asks for no token"):
+        jobs.RayJobs(dashboard.url.removesuffix("/v1"))
+
+    assert refused.value.exit_code == 2
+    assert "\n" not in str(refused.value)
+
+
+def test_the_token_that_we_make_is_for_its_owner_alone(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """A file of mode 0600 in a folder of mode 0700, made once."""
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    jobs.keep_token()
+    path = tmp_path / ".ray" / "auth_token"
+    first = path.read_text()
+    jobs.keep_token()
+
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert path.read_text() == first
+    assert [entry.name for entry in path.parent.iterdir()] == ["auth_token"]

@@ -1,0 +1,142 @@
+"""Jobs on a real Ray head that asks for a token."""
+
+import json
+import os
+import shlex
+import sys
+
+import pytest
+
+from beam_ray.errors import Unusable
+from beam_ray.run.jobs import require_closed
+from tests.jobs.conftest import Project
+
+pytestmark = pytest.mark.timeout(300)
+
+LOOK = """
+import json, os
+import beam_ray, beam_ray.run.cluster as cluster
+c = cluster.Cluster()
+shipped = sorted(os.path.join(folder, name)[2:] for folder, _, names in os.walk(".") for name in names if "beam_ray/" not in folder)
+print("LOOK", json.dumps({"cwd": os.getcwd(), "driver": beam_ray.__file__, "actor": cluster.ray.get(cluster.ray.remote(lambda: __import__("beam_ray").__file__).remote()), "shipped": shipped}))
+"""
+
+
+def options(project: Project) -> list[str]:
+    """What every backtest here is given."""
+    return ["--store", str(project.store), "--models", "models.yaml", "--mlflow", "none"]
+
+
+@pytest.fixture(scope="module")
+def blocked(project: Project) -> str:
+    """What a job prints that looks around and then backtests the worse prompt."""
+    (project.folder / "look.py").write_text(LOOK)
+    backtest = shlex.join(["python", "jobs/backtest.py", "worse.yaml", *options(project)])
+    return project.ray_job("worse-1", "sh", "-c", f"python look.py && {backtest}").stdout
+
+
+def test_a_backtest_submitted_to_ray_leaves_with_its_verdict(project: Project):
+    """A PASS is 0 for Ray, and what the store keeps of the job says so too."""
+    submit = project.ray_job("better-1", "python", "jobs/backtest.py", "better.yaml", *options(project))
+    job, word = project.job("better-1"), json.loads(project.objects.read("jobs/better-1.json"))
+
+    assert (submit.returncode, job["driver_exit_code"], job["status"]) == (0, 0, "SUCCEEDED"), submit.stdout
+    assert (word["command"], word["exit_code"]) == ("backtest", 0)
+    assert len(list(project.objects.keys("jobs/better-1/"))) == 2
+
+
+def test_submit_takes_its_exit_code_from_the_verdict_in_the_store(project: Project):
+    """A BLOCK is 4; the job carries the backtest's name, and nothing of our environment."""
+    done = project.beam_ray("submit", "--address", project.head.url, "--json", "backtest", "worse.yaml", *options(project), BEAM_RAY_TEST_SECRET="canary")
+    said = json.loads(done.stdout)
+    job = project.job(said["submission"])
+
+    assert done.returncode == 4, done.stderr
+    assert (said["exit_code"], said["ray_state"]) == (4, "FAILED")
+    assert said["backtest_id"].startswith("worse-")
+    assert "BLOCK" in done.stderr
+    assert job["metadata"]["backtest"] == "worse"
+    assert "canary" not in json.dumps(job)
+    assert not job["runtime_env"].get("env_vars")
+
+
+def test_a_block_is_4_for_ray_too(project: Project, blocked: str):
+    """Ray calls every exit code but 0 a failure, and keeps the code."""
+    job = project.job("worse-1")
+
+    assert (job["driver_exit_code"], job["status"]) == (4, "FAILED"), blocked
+
+
+def test_submit_gives_the_verdict_again(project: Project):
+    """The backtest that passed has its verdict: a second job asks the model nothing and ends with 0."""
+    asked = len(project.model.journal)
+    done = project.beam_ray("submit", "--address", project.head.url, "backtest", "better.yaml", *options(project))
+
+    assert done.returncode == 0, done.stderr
+    assert "has its verdict; nothing is run" in done.stderr
+    assert len(project.model.journal) == asked
+
+
+def test_a_job_that_finds_its_files_unusable_makes_submit_leave_with_2(project: Project):
+    """No model answers where the job runs: the job says so, and 2 travels through the store."""
+    done = project.beam_ray(
+        "submit", "--address", project.head.url, "run", "good.yaml", "--tasks", "tasks.jsonl", "--store", project.store, "--models", "nobody.yaml"
+    )
+
+    assert done.returncode == 2, done.stderr
+    assert "exit 2" in done.stdout
+
+
+def test_jobs_import_what_was_shipped_and_ship_no_more_than_they_need(blocked: str):
+    """The driver and the actors import the folder's beam_ray; neither environment, nor store, nor secrets came along."""
+    look = json.loads(blocked.partition("LOOK ")[2].splitlines()[0])
+
+    assert look["driver"].startswith(look["cwd"])
+    assert "_ray_pkg_" in look["actor"]
+    assert os.path.basename(look["cwd"]) in look["actor"]
+    assert [name for name in look["shipped"] if name.startswith((".venv", ".beam-ray", "mlruns", ".env", "mlflow"))] == []
+    assert "better.yaml" in look["shipped"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "good.yaml", "--tasks", "tasks.jsonl"], "the store '.beam-ray' would be lost with the Ray job's temporary folder"),
+        (["backtest", "none.yaml", "--store", "/tmp/never"], "none.yaml"),
+        (["backtest", "better.yaml", "--nonsense"], "No such option"),
+        (["backtest", "better.yaml", "--address", "x"], "the cluster's address stands before backtest"),
+    ],
+)
+def test_submit_refuses_before_it_uploads(project: Project, words: list[str], says: str):
+    """A wrong argument, or a store that the job's folder would take along, is 2 and reaches no cluster."""
+    done = project.beam_ray("submit", *words, RAY_ADDRESS="http://127.0.0.1:9")
+
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_a_relative_store_is_refused_inside_a_job_too(project: Project):
+    """Whoever submits with Ray's own command is told the same in one line."""
+    job = json.dumps({"metadata": {"job_submission_id": "x"}})
+    done = project.ask(sys.executable, "jobs/run.py", "good.yaml", "--tasks", "tasks.jsonl", RAY_JOB_CONFIG_JSON_ENV_VAR=job, PYTHONPATH=".")
+
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(project.folder.glob(".beam-ray/jobs"))
+
+
+def test_without_the_token_nothing_is_submitted(project: Project, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """The cluster asks for a token: who has none, or a wrong one, is told so at once."""
+    done = project.beam_ray(
+        "submit", "--address", project.head.url, "backtest", "better.yaml", *options(project), RAY_AUTH_TOKEN_PATH=None, RAY_AUTH_MODE=None, HOME=str(tmp_path)
+    )
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "asks for a token" in done.stderr
+    with pytest.raises(Unusable, match="asks for a token"):
+        require_closed(project.head.address)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "f" * 64)
+    with pytest.raises(Unusable, match="does not know our token"):
+        require_closed(project.head.address)
