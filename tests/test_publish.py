@@ -14,7 +14,7 @@ TEXT = "workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: 'version %d {{ task
 def test_of_racing_publishers_one_wins_each_version_and_the_others_are_told(lab: Lab):
     """200 races of 8 publishers: versions stay contiguous, and every loser knows it."""
     workflows = [lab.workflow(TEXT % number) for number in range(8)]
-    for race in range(200):
+    for _ in range(200):
         gate, won, told = threading.Barrier(8), [], []
 
         def attempt(number: int, gate=gate, won=won, told=told) -> None:

@@ -175,8 +175,26 @@ class Backtest:
         return Run(self.objects, self._remember(name, record.run_id)).record
 
     def _execute(self, name: str, record: RunRecord) -> Run:
+        record = record.model_copy(update={"budget": self._left()})
         execute(self.objects, record, self.models, address=self.address, takeover=self.takeover, watch=lambda progress: self.watch(name, progress))
         return Run(self.objects, record.run_id)
+
+    def _left(self) -> dict[str, float]:
+        """What is left of the budget after the runs that were made for this backtest and are finished."""
+        left = dict(self.resolved.spec.budget)
+        for key, _ in self.objects.keys(f"{self.prefix}/sides/"):
+            run = Run(self.objects, str(json.loads(self.objects.read(key))["run_id"]))
+            if not run.manifest or run.record.backtest != self.backtest_id:
+                continue
+            usage = run.manifest["usage"]
+            spent = {
+                "max_calls": usage["calls"],
+                "max_tokens": usage["input_tokens"] + usage["output_tokens"],
+                "max_usd": usage["usd"] or 0.0,
+                "max_minutes": usage["seconds"] / 60,
+            }
+            left = {name: max(limit - spent[name], 0.0) for name, limit in left.items()}
+        return left
 
     def _known(self, name: str) -> str | None:
         try:

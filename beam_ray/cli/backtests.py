@@ -19,7 +19,7 @@ from beam_ray.store.runs import Run, resolve
 @click.command()
 @click.argument("spec", type=click.Path(dir_okay=False))
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the spec: tasks, baseline, trials, confirm, gate, limit.")
-@click.option("--budget", multiple=True, metavar="LIMIT=VALUE", help="max_usd, max_tokens, max_calls or max_minutes; for each side's run.")
+@click.option("--budget", multiple=True, metavar="LIMIT=VALUE", help="max_usd, max_tokens, max_calls or max_minutes; for the whole backtest.")
 @click.option("--label", "labels", multiple=True, help="Only tasks with this label.")
 @click.option("--fresh", is_flag=True, help="Borrow nothing: every step of every side is executed.")
 @click.option("--again", is_flag=True, help="Run it anew although it has its verdict.")

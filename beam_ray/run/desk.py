@@ -71,6 +71,10 @@ def _no_attachments(task: TaskRow) -> list[dict[str, Any]]:
     return []
 
 
+def _unlimited() -> None:
+    return None
+
+
 def _drop(row: Row) -> None:
     return None
 
@@ -97,6 +101,8 @@ class Desk:
     origin: Origin = _no_origin
     kept: Origin = _no_origin
     """Rows that an earlier driver of this run paid for and could not commit."""
+    afford: Callable[[], None] = _unlimited
+    """Asked before anything is spent; raises when the budget is reached."""
     keep: Callable[[Row], None] = _drop
     """Told of every answer that more work hangs on, such as one that is yet to be judged."""
 

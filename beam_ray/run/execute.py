@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+import pyarrow.compute as pc
+
 from beam_ray.errors import BudgetReached, Interrupted, Stopped, Unusable
 from beam_ray.run.cluster import Cluster, Handle, RunnerDied
 from beam_ray.run.plan import runner_count
@@ -91,6 +93,8 @@ def execute(
     """
     run = Run(objects, record.run_id)
     if run.finished:
+        # a driver that died after the manifest left its mark that the command goes on
+        close(objects, record)
         return finished(run)
     changed = changed_tools(record)
     if changed:
@@ -102,7 +106,7 @@ def execute(
     owned = cluster is None
     try:
         with _Signals() as signals:
-            driver = _Driver(run, models, lease, signals, watch)
+            driver = _Driver(run, record, models, lease, signals, watch)
             if driver.todo:
                 cluster = cluster or Cluster(address)
             return driver.drive(cluster)
@@ -126,6 +130,28 @@ def changed_tools(record: RunRecord) -> list[str]:
         return []
     tools = Tools(record.plan)
     return [name for name, version in record.tools.items() if tools.version(name) != version]
+
+
+NOTHING = {"rows": 0, "calls": 0, "tokens": 0, "usd": 0.0, "failed": 0}
+
+
+def spent_before(run: Run) -> dict[str, Any]:
+    """What the committed parts of an unfinished run cost: it counts against the budget of whoever goes on."""
+    table = run.steps(
+        columns=["outcome", "calls", "judge_calls", "input_tokens", "output_tokens", "judge_input_tokens", "judge_output_tokens", "usd", "judge_usd"]
+    )
+
+    def total(*columns: str) -> Any:
+        return sum(pc.sum(table[column]).as_py() or 0 for column in columns)
+
+    unpriced = table["usd"].null_count or table["judge_usd"].null_count
+    return {
+        "rows": table.num_rows,
+        "calls": total("calls", "judge_calls"),
+        "tokens": total("input_tokens", "output_tokens", "judge_input_tokens", "judge_output_tokens"),
+        "usd": None if unpriced else total("usd", "judge_usd"),
+        "failed": table.filter(pc.equal(table["outcome"], "failed")).num_rows,
+    }
 
 
 class _Signals:
@@ -164,8 +190,8 @@ class _Seat:
 
 
 class _Driver:
-    def __init__(self, run: Run, models: Mapping[str, Any], lease: Lease, signals: _Signals, watch: Watch):
-        self.run, self.record, self.lease, self.signals, self.watch = run, run.record, lease, signals, watch
+    def __init__(self, run: Run, record: RunRecord, models: Mapping[str, Any], lease: Lease, signals: _Signals, watch: Watch):
+        self.run, self.record, self.lease, self.signals, self.watch = run, record, lease, signals, watch
         self.workflow = self.record.plan
         self.models = {name: models[name] for name in self.workflow.models}
         parts = run.parts()
@@ -178,7 +204,7 @@ class _Driver:
         self.poisoned: dict[Key, str] = {}
         self.seats: list[_Seat] = []
         self.calls: dict[Any, tuple[_Seat, int, str]] = {}
-        self.past: dict[str, Any] = {"rows": 0, "calls": 0, "tokens": 0, "usd": 0.0, "failed": 0}
+        self.past: dict[str, Any] = spent_before(run) if self.resumed else dict(NOTHING)
         self.tasks_done = sum(self._rows(shard) for shard in done) // self.record.trials
         self.started = self.beaten = self.polled = time.monotonic()
         self.polls: dict[Any, _Seat] = {}
@@ -224,8 +250,14 @@ class _Driver:
             window=self.window,
             unfinished=unfinished,
             poisoned=dict(self.poisoned),
+            budget=self._left(),
         )
         return _Seat(cluster.runner(assignment))
+
+    def _left(self) -> dict[str, float]:
+        progress = self.progress()
+        used = {"max_usd": progress.usd, "max_tokens": progress.tokens, "max_calls": progress.calls}
+        return {name: limit - (used[name] or 0) for name, limit in self.record.budget.items() if name in used}
 
     # -- the loop -----------------------------------------------------------------------------
 
@@ -388,7 +420,7 @@ class _Driver:
         for name, limit in budget.items():
             value = used[name]
             if value is not None and value >= limit:
-                raise BudgetReached(f"the budget is reached: {name} {limit:g}; raise it and run the same command again, what was paid for is kept")
+                raise BudgetReached(f"the budget is reached: {name} of {limit:g}; raise it and run the same command again, what was paid for is kept")
 
     # -- ending -------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any
 import stamina.instrumentation
 
 from beam_ray.define.fingerprint import digest
+from beam_ray.errors import BudgetReached
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Model
 from beam_ray.run.desk import Desk, Row, TaskRow
@@ -47,7 +48,8 @@ class Assignment:
     """Rows in flight."""
     unfinished: frozenset[int] = frozenset()
     """Shards of which an earlier driver may have spooled rows."""
-    isolating: bool = False
+    budget: Mapping[str, float] = field(default_factory=dict)
+    """What is left of max_usd, max_tokens and max_calls when the runner starts; the driver adds up what all runners spend."""
     poisoned: Mapping[Key, str] = field(default_factory=dict)
 
 
@@ -177,6 +179,12 @@ class Runner:
         trials = self.record.trials
         return list(self._tasks.slice(start // trials, (stop - start) // trials).select(["task_id"]).to_pylist()) if self._origin_rows or self._kept else []
 
+    def _afford(self) -> None:
+        spent = {"max_usd": self.progress_["usd"], "max_tokens": self.progress_["tokens"], "max_calls": self.progress_["calls"]}
+        for name, limit in self.assignment.budget.items():
+            if spent.get(name) is not None and spent[name] >= limit:
+                raise BudgetReached(f"the budget is reached: {name}; raise it and run the same command again, what was paid for is kept")
+
     # -- spooling ------------------------------------------------------------------------------
 
     def _keep(self, row: Row) -> None:
@@ -224,6 +232,7 @@ class Runner:
             ruler_only=record.ruler_only,
             origin=lambda node, task: self._origin_rows.get((node, task.task_id, task.trial)),
             kept=lambda node, task: (self._kept or {}).get((node, task.task_id, task.trial)),
+            afford=self._afford,
             keep=self._keep,
         )
 

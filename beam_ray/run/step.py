@@ -231,6 +231,7 @@ class _Step:
         earlier = self.earlier.get(number)
         if earlier:
             return self._earlier(attempt, earlier)
+        self.desk.afford()
         try:
             if self.node.llm:
                 await self._ask(attempt, feedback)

@@ -108,6 +108,21 @@ def test_a_budget_stops_the_run_and_raising_it_pays_nothing_twice(desk: Desk):
     asked = [call.said for call in desk.model.journal if call.said.startswith("read")]
 
     assert stopped.code == 3
-    assert "the budget is reached: max_calls 8" in stopped.err
+    assert "the budget is reached: max_calls" in stopped.err
     assert done.json["passed"] == 12
     assert len(asked) - len(set(asked)) <= 16
+
+
+def test_a_budget_holds_for_the_whole_backtest(desk: Desk):
+    """What the baseline's run spent is gone for the candidate's; raising it goes on and asks nothing twice."""
+    desk("publish", "sums.yaml", "--without-evidence", "first")
+    desk.model.latency_s = 0.3
+    stopped = desk("backtest", "spec.yaml", "--budget", "max_calls=80")
+    desk.model.latency_s = 0.0
+    reads = [call.said for call in desk.model.journal if not call.said.startswith("say")]
+
+    assert stopped.code == 3
+    assert sum(said.startswith("read") for said in reads) == 36
+    assert sum(said.startswith("better") for said in reads) < 36
+    assert "go on with:  beam-ray backtest spec.yaml --store store" in stopped.err
+    assert desk("backtest", "spec.yaml", "--budget", "max_calls=500").code == 0
