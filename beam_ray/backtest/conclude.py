@@ -20,6 +20,7 @@ from beam_ray.compare.report import Result, document, junit, table
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
 from beam_ray.errors import Unusable
+from beam_ray.store.library import used
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import Run, now
 from beam_ray.tracking import BacktestLog, Logged, SideLog, log_backtest
@@ -49,6 +50,7 @@ def conclude(backtest: Backtest) -> dict[str, Any]:
         comparison = _compare(backtest, gate, side, before, run)
         results.append(Result(comparison, judge(comparison, gate)))
         sides.append((side, before, run))
+    used(backtest.objects, backtest.source, backtest.backtest_id)
     return _keep(backtest, results, baseline, sides)
 
 

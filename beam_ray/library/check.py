@@ -26,7 +26,9 @@ class Check:
         return together(self.gaps)
 
 
-def check_library(objects: Objects, written: str, workflow: Workflow, *, edge_labels: tuple[str, ...] = EDGE_LABELS, now: datetime.datetime | None = None) -> Check:
+def check_library(
+    objects: Objects, written: str, workflow: Workflow, *, edge_labels: tuple[str, ...] = EDGE_LABELS, now: datetime.datetime | None = None
+) -> Check:
     """
     Measure the library by what its tasks did in past runs of the workflow.
 

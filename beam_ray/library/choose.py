@@ -88,7 +88,9 @@ def expected_of(objects: Objects, ended: Sequence[Ended], node: str = "") -> dic
     """
     bad = [each for each in ended if not each.outcome["passed"]]
     if bad:
-        raise Unusable(f"{len(bad)} of {len(ended)} tasks did not pass ({_some(bad)}); what to expect is only taken from a good execution\n  --status passed  chooses those that passed; --expect JSON  says it in your words")
+        raise Unusable(
+            f"{len(bad)} of {len(ended)} tasks did not pass ({_some(bad)}); what to expect is only taken from a good execution\n  --status passed  chooses those that passed; --expect JSON  says it in your words"
+        )
     outputs = _outputs(objects, ended, node) if node else {each.address: merged(each.outcome["output"], each.address) for each in ended}
     return {str(address): to_json(output) for address, output in outputs.items()}
 

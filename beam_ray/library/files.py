@@ -104,7 +104,11 @@ def _jsonl(rows: Sequence[Row]) -> bytes:
         query = strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"]
         expected = None if row["expected"] is None else strict_json(row["expected"])
         written = {**row, "task_query": query, "variables": strict_json(row["variables"]), "expected": expected}
-        absent = {name for name, value in written.items() if value is None or value == []} | {"query_is_json"} | ({"variables"} if row["variables"] == "{}" else set())
+        absent = (
+            {name for name, value in written.items() if value is None or value == []}
+            | {"query_is_json"}
+            | ({"variables"} if row["variables"] == "{}" else set())
+        )
         lines.append(to_json({name: value for name, value in written.items() if name not in absent}))
     return "".join(line + "\n" for line in lines).encode()
 

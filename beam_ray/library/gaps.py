@@ -44,7 +44,9 @@ def gaps(facts: Facts, coverage: Coverage) -> list[Gap]:
 def _size(facts: Facts) -> Iterator[Gap]:
     count = len(facts.tasks)
     if count < MINIMUM:
-        yield Gap("size", "", f"only {_tasks(count)}; {MINIMUM} are the minimum to judge by", f"run more tasks, then add {MINIMUM - count} of them", MINIMUM - count)
+        yield Gap(
+            "size", "", f"only {_tasks(count)}; {MINIMUM} are the minimum to judge by", f"run more tasks, then add {MINIMUM - count} of them", MINIMUM - count
+        )
 
 
 def _variety(facts: Facts, coverage: Coverage) -> Iterator[Gap]:
@@ -75,12 +77,16 @@ def _kinds(facts: Facts, coverage: Coverage) -> Iterator[Gap]:
     if not coverage.failures:
         yield Gap("failures", "", "no task ever failed or fell below a threshold", "none in the store ever did")
     if not coverage.edge_cases:
-        yield Gap("edge cases", "", f"no task has the label {labels}", f"no past task has it either: choose one and add it with --with-label {facts.edge_labels[0]}")
+        yield Gap(
+            "edge cases", "", f"no task has the label {labels}", f"no past task has it either: choose one and add it with --with-label {facts.edge_labels[0]}"
+        )
     if not coverage.successes:
         yield Gap("successes", "", "no task passed in its newest run", "none in the store passed")
     if coverage.newest and coverage.newest[1] >= STALE:
         since = f", and the library was not refreshed for {coverage.refreshed.days}" if coverage.refreshed and coverage.refreshed >= STALE else ""
-        yield Gap("recent", "", f"the newest task is {coverage.newest[1].days} days old{since}", "no past task is newer: run some of this month's, then add them")
+        yield Gap(
+            "recent", "", f"the newest task is {coverage.newest[1].days} days old{since}", "no past task is newer: run some of this month's, then add them"
+        )
     if coverage.never_run:
         names = ", ".join(coverage.never_run[:SHOWN]) + (" …" if len(coverage.never_run) > SHOWN else "")
         yield Gap("runs", "", f"{_tasks(len(coverage.never_run))} of {len(facts.tasks)} never ran, so nothing is known of what they cover: {names}", "")

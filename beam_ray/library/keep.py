@@ -50,6 +50,8 @@ def _keep(objects: Objects, name: str, decide: Callable[[Sequence[Row]], Change]
         return Kept(name, library.version, change)
     inputs = {row["task_id"]: row["inputs"] for row in before}
     # a task whose remarks alone were changed is as old as it was
-    since = {row["task_id"]: library.since[row["task_id"]] for row in change.tasks if inputs.get(row["task_id"]) == row["inputs"] and row["task_id"] in library.since}
+    since = {
+        row["task_id"]: library.since[row["task_id"]] for row in change.tasks if inputs.get(row["task_id"]) == row["inputs"] and row["task_id"] in library.since
+    }
     version = write_library(objects, name, to_table(TASKS, change.tasks), library.version, change=str(change), since=since)
     return Kept(name, version, change)

@@ -39,7 +39,15 @@ def document(check: Check, *, version: int | None = None, written: str = "", whe
         "last_used": {"backtest_id": facts.used.backtest_id, "version": facts.used.version, "at": facts.used.at} if facts.used else None,
         "misplaced": misplaced(facts, coverage),
         "gaps": [
-            {"kind": gap.kind, "name": gap.name, "text": gap.text, "needed": gap.needed, "fill": list(gap.fill), "command": _command(check, gap, written, where) or None, "remedy": None if gap.fill else gap.remedy or None}
+            {
+                "kind": gap.kind,
+                "name": gap.name,
+                "text": gap.text,
+                "needed": gap.needed,
+                "fill": list(gap.fill),
+                "command": _command(check, gap, written, where) or None,
+                "remedy": None if gap.fill else gap.remedy or None,
+            }
             for gap in check.gaps
         ],
         "all_at_once": _adds(check, check.together, where) or None,
@@ -62,7 +70,9 @@ def measures(told: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ):
         share = told[kind]["share"]
         rows.append((kind.replace("_", " "), f"{len(told[kind]['tasks'])} of {told['tasks']}", f"{share:.0%} {some}" if share else none))
-    newest = f"the age of {told['newest_task']}, the newest; last refreshed {_days(told['refreshed_days'])} ago" if told["newest_task"] else "no task's age is known"
+    newest = (
+        f"the age of {told['newest_task']}, the newest; last refreshed {_days(told['refreshed_days'])} ago" if told["newest_task"] else "no task's age is known"
+    )
     return [*rows, ("recent data", _days(told["newest_task_days"]), newest)]
 
 

@@ -45,7 +45,7 @@ class StepRows:
                 here = [(position - start, key) for position, key in positions if start <= position < stop]
                 if here:
                     try:
-                        table = file.read_row_group(group)
+                        table = file.read_row_group(group, use_threads=False)
                     except (pa.ArrowException, OSError) as error:
                         raise Damaged(f"{self.run.prefix}: the steps of {node!r} are damaged: {error}") from None
                     taken = table.take(pa.array([offset for offset, _ in here])).to_pylist()

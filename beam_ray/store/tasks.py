@@ -23,7 +23,7 @@ from beam_ray.store.attachments import keep_attachment
 from beam_ray.store.objects import Objects
 from beam_ray.store.tables import TASKS, to_json, to_table
 
-COLUMNS = ("id", "task_query", "variables", "expected", "labels", "attachments", "tests", "notes")
+COLUMNS = ("id", "task_query", "query_is_json", "variables", "expected", "labels", "attachments", "origin", "tests", "notes")
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
 BATCH = 2_000
 MAX_PROBLEMS = 20
@@ -96,6 +96,8 @@ class _Reader:
             near = difflib.get_close_matches(column, [str(name) for name in written], 1)
             has = ", ".join(str(name) for name in list(written)[:12])
             self._problem(line, f"the task has no {column!r}", f"it has: {has}" if has else "it is empty", *([f"did you mean {near[0]!r}?"] if near else []))
+        elif isinstance(query, str) and row["query_is_json"] in (True, "true", "True"):
+            query = self._object(line, "task_query", query)
         elif not isinstance(query, (str, dict)):
             self._problem(line, f"'task_query' is a text or an object, not {query!r}")
         name = row["id"]
@@ -127,8 +129,7 @@ class _Reader:
             "labels": labels,
             "attachments": attachments,
             "inputs": inputs_digest(text, variables_text, attachments),
-            "tests": None if row["tests"] is None else str(row["tests"]),
-            "notes": None if row["notes"] is None else str(row["notes"]),
+            **{name: None if row[name] in (None, "") else str(row[name]) for name in ("origin", "tests", "notes")},
         }
 
     def _object(self, line: int, name: str, value: Any) -> Any:
@@ -222,7 +223,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH):
+            for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
