@@ -111,10 +111,14 @@ class ModelRefused(StepFailed):
 
 
 class BadAnswer(StepFailed):
-    """The answer is not what the node says it returns; *raw* keeps what came."""
+    """
+    The answer is not what the node says it returns; *raw* keeps what came.
 
-    def __init__(self, message: str, *, raw: str = ""):
-        self.raw = raw
+    *again* tells whether another sample may be better: an answer that was cut off will be cut off again.
+    """
+
+    def __init__(self, message: str, *, raw: str = "", again: bool = True):
+        self.raw, self.again = raw, again
         super().__init__(message)
 
 

@@ -36,7 +36,9 @@ def check(workflow: str, store: str, as_json: bool) -> None:
     for warning in warnings:
         say(str(warning))
     criteria = sum(len(node.evaluate.criteria) for node in found.nodes.values() if node.evaluate)
-    show(f"{workflow}: sound. {found.name}: {len(found.nodes)} nodes, {criteria} criteria, asks {', '.join(found.models) or 'no model'}")
+    show(
+        f"{workflow}: sound. {found.name}: {len(found.nodes)} node{'s'[: len(found.nodes) != 1]}, {criteria} criteria, asks {', '.join(found.models) or 'no model'}"
+    )
     show(graph(found))
 
 

@@ -39,7 +39,7 @@ def parse_answer(text: str, schema: Mapping[str, Any] | None) -> dict[str, Any]:
     try:
         value = strict_json(body)
     except json.JSONDecodeError as error:
-        raise BadAnswer(f"not JSON: {error.msg} at character {error.pos}", raw=text[:10_000]) from None
+        raise BadAnswer(f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos}", raw=text[:10_000]) from None
     except (ValueError, RecursionError) as error:
         raise BadAnswer(f"not JSON: {error}", raw=text[:10_000]) from None
     if not isinstance(value, dict):

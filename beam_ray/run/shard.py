@@ -254,7 +254,10 @@ class Shard:
 
     @property
     def _ends(self) -> set[str]:
-        return {name for name in self.workflow.order if not self.workflow.downstream(name)}
+        """The nodes whose outputs are the task's: the last ones, a write after them being an effect and no result."""
+        writes = {name for name, node in self.workflow.nodes.items() if node.effects == "write"}
+        last = {name for name in self.workflow.order if name not in writes and self.workflow.downstream(name) <= writes}
+        return last or {name for name in self.workflow.order if not self.workflow.downstream(name)}
 
     def _report(self, node: str) -> Report:
         return summed(node, self.number, self.rows[node].values(), replayed=node in self.replayed)

@@ -25,6 +25,9 @@ from beam_ray.store.tables import text, to_json
 ANSWER_TRIES = 2
 """Answers asked for while they cannot be read, before the step fails."""
 
+FRESH_TEMPERATURE = 0.7
+"""Of a second try at an answer that could not be read, where the node's own is 0."""
+
 SEED_STEP = 1_000
 """Added to a node's seed per trial, so that trials and attempts are samples of their own."""
 
@@ -207,7 +210,7 @@ class _Step:
             self.attempts.append(attempt)
             if attempt.error is not None:
                 unreadable = [tried for tried in self.attempts if isinstance(tried.error, BadAnswer)]
-                if isinstance(attempt.error, BadAnswer) and len(unreadable) < ANSWER_TRIES:
+                if isinstance(attempt.error, BadAnswer) and attempt.error.again and len(unreadable) < ANSWER_TRIES:
                     continue
                 break
             await self._evaluate(attempt)
@@ -255,8 +258,9 @@ class _Step:
         assert call is not None
         attempt.seed = call.seed + (self.task.trial - 1) * SEED_STEP + attempt.number - 1
         attempt.temperature = call.temperature
-        if attempt.number > 1 and self.node.auto_rerun and not call.temperature:
-            attempt.temperature = self.node.auto_rerun.temperature
+        if attempt.number > 1 and not call.temperature:
+            # at 0 a fresh sample would be the same one
+            attempt.temperature = self.node.auto_rerun.temperature if self.node.auto_rerun else FRESH_TEMPERATURE
         request = Request(
             messages=(*self._with_images(), *self._feedback(feedback)),
             schema=call.returns,
@@ -277,7 +281,7 @@ class _Step:
             attempt.output = parse_answer(answer.text, call.returns)
         except BadAnswer as error:
             if answer.finish == "length":
-                raise BadAnswer(f"the answer was cut off at max_tokens ({call.max_tokens}): {error}", raw=error.raw) from None
+                raise BadAnswer(f"the answer was cut off at max_tokens ({call.max_tokens}): {error}", raw=error.raw, again=False) from None
             raise
 
     def _images(self) -> list[dict[str, Any]]:

@@ -15,6 +15,9 @@ import pyarrow.parquet as pq
 
 from beam_ray.errors import Damaged
 
+ROW_GROUP = 2_000
+"""Rows from which a merged file's row group is closed."""
+
 _UTC = pa.timestamp("us", tz="UTC")
 
 
@@ -107,7 +110,7 @@ OUTCOME = pa.schema(
         _column("labels", pa.list_(pa.string()), "the task's labels"),
         _column("routes", pa.list_(pa.string()), "labels of the routes taken, in order"),
         _column("path", pa.list_(pa.string()), "nodes that ran or were borrowed, in order"),
-        _column("output", pa.string(), "JSON: the outputs of the last nodes by name"),
+        _column("output", pa.string(), "JSON: the outputs of the last nodes by name, tools that write left out"),
         _column("steps_done", pa.int32(), "steps executed"),
         _column("steps_borrowed", pa.int32(), "steps borrowed"),
         _column("steps_failed", pa.int32(), "steps failed"),
@@ -165,7 +168,7 @@ def encode(schema: pa.Schema, rows: Iterable[Mapping[str, Any]] | pa.Table, *, r
 def encode_batches(schema: pa.Schema, tables: Iterable[pa.Table], max_bytes: int) -> Iterator[tuple[bytes, int]]:
     """The tables as Parquet files of about *max_bytes*, each with its number of rows."""
     sink, writer, rows = io.BytesIO(), None, 0
-    for table in tables:
+    for table in _gathered(tables):
         if writer is None:
             sink, rows = io.BytesIO(), 0
             writer = _writer(sink, schema)
@@ -178,6 +181,18 @@ def encode_batches(schema: pa.Schema, tables: Iterable[pa.Table], max_bytes: int
     if writer is not None:
         writer.close()
         yield sink.getvalue(), rows
+
+
+def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in fewer tables: each becomes a row group, and many small ones are mostly footer."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(each.num_rows for each in waiting) >= ROW_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from beam_ray.errors import ModelRefused, Unusable
+from beam_ray.llm import Answer
 from tests.conftest import Lab
 
 ROUTES = """
@@ -217,3 +218,26 @@ def test_a_node_with_resources_runs_where_they_are(ray_lab: Lab):
     run = ray_lab.run(text, [str(index) for index in range(30)], number)
 
     assert [json.loads(row["output"])["text"] for row in run.steps(["say"]).to_pylist()] == [f"say {2 * index}" for index in range(30)]
+
+
+def test_a_tasks_output_is_that_of_its_last_nodes_and_not_of_a_write_after_them(lab: Lab):
+    """A write is an effect; in a backtest it is only replayed, so it could not tell the sides apart."""
+    lab.write("tools/t.py", TOOLS)
+    text = """
+    workflow: w
+    model: m
+    nodes:
+      read: {llm: {prompt: "{{ task_query }}", returns: {n: int}}}
+      keep: {after: read, tool: "tools.t:double", with: {x: "{{ read.n }}"}, effects: write}
+    """
+
+    assert json.loads(lab.run(text, ["7"], number).outcome()["output"][0].as_py()) == {"read": {"n": 7}}
+
+
+def test_an_answer_that_was_cut_off_is_not_asked_for_again(lab: Lab):
+    """It would be cut off again, and paid for again."""
+    text = "workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: x, returns: {n: int}, max_tokens: 5}}\n"
+    step = lab.steps(lab.run(text, ["x"], lambda request: Answer('{"n": 1', 1, 5, finish="length")), "say")["t0"]
+
+    assert (step["outcome"], step["calls"], len(step["attempts"])) == ("failed", 1, 1)
+    assert step["error"].startswith("the answer was cut off at max_tokens (5)")
