@@ -219,5 +219,10 @@ def _report(objects: Objects, run_id: str, origin: Run, summary: Any, store: str
     show(
         f"  solved {words.count('solved')}, not solved {words.count('not solved')}, still passing {words.count('still passes')}, newly failing {words.count('newly failing')}"
     )
+    if summary["auto_reruns"]:
+        uplift = (summary["score"] or 0.0) - (summary["first_score"] or 0.0)
+        show(
+            f"  {summary['auto_reruns']} auto-reruns: first attempts {number(summary['first_score'])}, uplift {uplift:+.1f}, for {money(summary['auto_rerun_usd'])}"
+        )
     show(f"  {summary['steps_done']} steps executed, {summary['steps_borrowed']} borrowed, {summary['calls']} model calls, {money(summary['usd'])}")
     show(f"look at one:  beam-ray show {found[0]['task']}{where}")

@@ -144,8 +144,11 @@ def _report(record: RunRecord, summary: Mapping[str, Any], store: str, as_json: 
     rows = summary["rows"]
     show(f"run {record.run_id} · {record.workflow}{f' version {record.version}' if record.version else ''} · {record.tasks} tasks of {record.source}")
     show(f"  passed {summary['passed']} of {rows}, below the threshold {summary['below']}, failed {summary['failed']}")
-    first = f" (first attempts {number(summary['first_score'])}, {summary['auto_reruns']} auto-reruns)" if summary["auto_reruns"] else ""
-    show(f"  mean score {number(summary['score'])}{first}")
+    show(f"  mean score {number(summary['score'])}")
+    if summary["auto_reruns"]:
+        uplift = (summary["score"] or 0.0) - (summary["first_score"] or 0.0)
+        cost = f"{summary['auto_rerun_tokens']:,} tokens, {money(summary['auto_rerun_usd'])}"
+        show(f"  {summary['auto_reruns']} auto-reruns: first attempts {number(summary['first_score'])}, uplift {uplift:+.1f}, for {cost}")
     if summary["steps_unscored"]:
         show(f"  {summary['steps_unscored']} steps unscored, not averaged")
     tokens = summary["input_tokens"] + summary["output_tokens"]

@@ -289,6 +289,7 @@ def outcome_row(run_id: str, task: TaskRow, steps: list[Row], ends: set[str]) ->
     scored = [row for row in ran if row.get("score") is not None]
     firsts = [row["first_score"] for row in ran if row.get("first_score") is not None]
     failed = [row for row in steps if row["outcome"] == "failed"]
+    again = [attempt for row in steps for attempt in [tried for tried in row["attempts"] if not tried["error"]][1:]]
     money = [row[column] for row in steps for column in ("usd", "judge_usd")]
     counts = {word: sum(row["outcome"] == word for row in steps) for word in ("done", "borrowed", "failed", "skipped")}
     return {
@@ -306,7 +307,9 @@ def outcome_row(run_id: str, task: TaskRow, steps: list[Row], ends: set[str]) ->
         "output": json.dumps({row["node"]: output_of(row) for row in ran if row["node"] in ends}, ensure_ascii=False),
         **{f"steps_{word}": count for word, count in counts.items()},
         "steps_unscored": sum(row.get("score") is None and row.get("threshold") is not None for row in ran),
-        "auto_reruns": sum(max(len([attempt for attempt in row["attempts"] if not attempt["error"]]) - 1, 0) for row in steps),
+        "auto_reruns": len(again),
+        "auto_rerun_tokens": sum(attempt["input_tokens"] + attempt["output_tokens"] for attempt in again),
+        "auto_rerun_usd": None if any(attempt["usd"] is None for attempt in again) else sum(attempt["usd"] for attempt in again),
         "review": any(row["review"] for row in steps),
         "seconds": sum(row["seconds"] for row in steps),
         "calls": sum(row["calls"] + row["judge_calls"] for row in steps),

@@ -117,6 +117,8 @@ OUTCOME = pa.schema(
         _column("steps_skipped", pa.int32(), "steps skipped"),
         _column("steps_unscored", pa.int32(), "steps with output and criteria but no score"),
         _column("auto_reruns", pa.int32(), "attempts beyond the first, over all steps"),
+        _column("auto_rerun_tokens", pa.int64(), "tokens of those attempts, judges left out"),
+        _column("auto_rerun_usd", pa.float64(), "US dollars of those attempts, judges left out; null when a model has no price"),
         _column("review", pa.bool_(), "some step is flagged for a person"),
         _column("seconds", pa.float64(), "spent in models and tools, over all steps"),
         _column("calls", pa.int32(), "model calls made, judges included"),

@@ -8,7 +8,7 @@ import pytest
 
 from beam_ray.address import Address
 from beam_ray.errors import Unusable
-from beam_ray.llm import ScriptedModel
+from beam_ray.llm import Answer, ScriptedModel
 from beam_ray.rerun import count, family
 from beam_ray.run.plan import make_plan
 from beam_ray.store.runs import Run, begin
@@ -202,3 +202,32 @@ def test_a_failed_task_can_be_redone_and_is_solved(lab: Lab):
         (first.run_id, "failed", "", ""),
         (again.run_id, "passed", "the endpoint was ill", "solved"),
     ]
+
+
+def test_fifty_tasks_are_compared_without_a_single_write(lab: Lab):
+    """A candidate's run over 50 tasks replays every write, whatever its own steps say."""
+    lab.write("tools/w.py", "import os\ndef store(x):\n    open(os.path.join(os.path.dirname(__file__), 'log'), 'a').write('.')\n    return {'id': x}\n")
+    text = 'workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: "{{ task_query }}"}}\n  keep: {after: say, tool: "tools.w:store", with: {x: "{{ say.text }}"}, effects: write}\n'
+    first = lab.run(text, [f"q{index}" for index in range(50)], echo)
+    candidate = lab.workflow(text.replace('"{{ task', '"again {{ task'))
+    run = lab.run(candidate, first.tasks(), echo, origin=first.run_id, borrow=True, allow_writes=False)
+
+    assert (lab.folder / "tools/log").read_text() == "." * 50
+    assert {row["outcome"] for row in run.steps(["keep"]).to_pylist()} == {"borrowed"}
+
+
+def test_what_auto_reruns_bring_and_cost_is_told_with_the_run(lab: Lab):
+    """First-attempt and final scores side by side, and the tokens and dollars in between."""
+    text = """
+    workflow: a
+    model: m
+    nodes:
+      say:
+        llm: {prompt: "{{ task_query }}"}
+        evaluate: {criteria: [{check: "say.text == '2'"}]}
+        auto_rerun: {max: 2}
+    """
+    run = lab.run(text, ["x"], lambda request: Answer(str(request.attempt), 100, 10))
+    usage = run.manifest["usage"]
+
+    assert (usage["first_score"], usage["score"], usage["auto_reruns"], usage["auto_rerun_tokens"], usage["auto_rerun_usd"]) == (0.0, 100.0, 1, 110, 0)
