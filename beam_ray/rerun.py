@@ -228,7 +228,7 @@ def make_rerun(
         changed=[str(change) for change in changes(origin.record.plan, workflow)],
         allow_writes=allow_writes,
     )
-    return count(objects, plan, models) if start else plan
+    return count(objects, plan, models)
 
 
 def family(objects: Objects, address: Address) -> list[dict[str, Any]]:

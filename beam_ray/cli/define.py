@@ -128,7 +128,7 @@ def plan_table(made: Any) -> str:
                 f"{most}{node.run}",
                 node.borrow,
                 node.rescore,
-                f"{most}{node.calls + node.judge_calls}",
+                f"{most}{node.calls + node.judge_calls}" if node.model or node.judge_calls else "",
                 at_most(node.usd) if node.model else "",
                 why,
             ]
