@@ -222,7 +222,7 @@ def _report(objects: Objects, run_id: str, origin: Run, summary: Any, store: str
     if summary["auto_reruns"]:
         uplift = (summary["score"] or 0.0) - (summary["first_score"] or 0.0)
         show(
-            f"  {summary['auto_reruns']} auto-reruns: first attempts {number(summary['first_score'])}, uplift {uplift:+.1f}, for {money(summary['auto_rerun_usd'])}"
+            f"  {summary['auto_reruns']} auto-reruns: first attempts {number(summary['first_score'])}, uplift {uplift:+.1f}, taking {money(summary['auto_rerun_usd'])}"
         )
     show(f"  {summary['steps_done']} steps executed, {summary['steps_borrowed']} borrowed, {summary['calls']} model calls, {money(summary['usd'])}")
     show(f"look at one:  beam-ray show {found[0]['task']}{where}")

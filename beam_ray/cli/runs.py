@@ -148,7 +148,7 @@ def _report(record: RunRecord, summary: Mapping[str, Any], store: str, as_json: 
     if summary["auto_reruns"]:
         uplift = (summary["score"] or 0.0) - (summary["first_score"] or 0.0)
         cost = f"{summary['auto_rerun_tokens']:,} tokens, {money(summary['auto_rerun_usd'])}"
-        show(f"  {summary['auto_reruns']} auto-reruns: first attempts {number(summary['first_score'])}, uplift {uplift:+.1f}, for {cost}")
+        show(f"  {summary['auto_reruns']} auto-reruns: first attempts {number(summary['first_score'])}, uplift {uplift:+.1f}, taking {cost}")
     if summary["steps_unscored"]:
         show(f"  {summary['steps_unscored']} steps unscored, not averaged")
     tokens = summary["input_tokens"] + summary["output_tokens"]

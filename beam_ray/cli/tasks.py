@@ -9,7 +9,7 @@ from beam_ray.address import Address
 from beam_ray.cli.screen import duration, emit, existing, money, number, show, store_options, table
 from beam_ray.store.lookup import STATUSES, find_task, newest_first, select, status_of
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, resolve
+from beam_ray.store.runs import Run, find_runs, resolve
 
 MARKS = {"passed": "pass", "below": "BELOW", "failed": "FAILED"}
 COLUMNS = [
@@ -117,7 +117,7 @@ def _show_timeline(objects: Objects, run: Run, address: Address, steps: list[dic
     record = run.record
     task = next(row for row in run.tasks().to_pylist() if row["task_id"] == address.task)
     show(f"{address} · {record.workflow}{f' version {record.version}' if record.version else ' (draft)'} · {record.created_at[:16].replace('T', ' ')}")
-    for line in _lineage(run):
+    for line in _lineage(objects, run):
         show(f"  {line}")
     show(f"  task query: {_short(task['task_query'], 200)}")
     if task["expected"]:
@@ -217,18 +217,22 @@ def history(task: str, store: str, as_json: bool) -> None:
     show(table(["task", "as", "when", "score", "status", "from", "changed", "because", "solved"], rows, right=[3], width=48))
 
 
-def _lineage(run: Run) -> list[str]:
-    record = run.record
-    lines = []
-    if record.origin:
+def _lineage(objects: Objects, run: Run) -> list[str]:
+    """What the run redoes or borrows from, and what that one did, back to the first."""
+    lines: list[str] = []
+    while run.record.origin:
+        record = run.record
         start = f" from {record.start_node}" if record.start_node else ""
-        lines.append(
+        what = (
             f"redoes run {record.origin}{start}"
             if record.mode == "rerun"
             else f"{record.mode} of {record.backtest or 'a plan'}, borrows from run {record.origin}"
         )
-    if record.because:
-        lines.append(f"because: {record.because}")
+        why = f", because: {record.because}" if record.because else ""
+        lines.append(f"{'  ' * len(lines)}{run.run_id} {what}{why}")
+        run = Run(objects, str(record.origin))
+        if run.run_id not in find_runs(objects):
+            break
     return lines
 
 

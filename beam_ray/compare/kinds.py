@@ -28,6 +28,8 @@ KINDS: Mapping[str, Kind] = {
     "infrastructure_errors": Kind("tasks with an infrastructure error", "%", "down", 100),
     "answer_errors": Kind("tasks with an answer error", "%", "down", 100),
     "auto_reruns": Kind("auto-reruns per task", "attempts", "down"),
+    "auto_rerun_tokens": Kind("tokens of auto-reruns per task", "tokens", "down"),
+    "auto_rerun_usd": Kind("cost of auto-reruns per task", "USD", "down"),
     "seconds": Kind("execution time per task", "s", "down"),
     "seconds_p50": Kind("execution time, median", "s", "down"),
     "seconds_p95": Kind("execution time, 95th percentile", "s", "down"),

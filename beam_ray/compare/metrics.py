@@ -75,6 +75,8 @@ def quantities(pairs: Pairs, baseline: Side, candidate: Side, judged: np.ndarray
         "infrastructure_errors": errors(INFRASTRUCTURE),
         "answer_errors": errors(INFRASTRUCTURE, judged, others=True),
         "auto_reruns": of("auto_reruns"),
+        "auto_rerun_tokens": of("auto_rerun_tokens"),
+        "auto_rerun_usd": of("auto_rerun_usd"),
         "seconds": of("work_seconds"),
         "calls": of("work_calls"),
         "tokens": of("work_tokens"),

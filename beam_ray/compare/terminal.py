@@ -54,7 +54,7 @@ def ids(tasks: Sequence[str], shown: int = SHOWN_IDS) -> str:
 
 def worth_showing(comparison: Comparison) -> list[Metric]:
     """The metrics, without errors and auto-reruns that neither side has."""
-    quiet = {"unscored", "tool_errors", "infrastructure_errors", "answer_errors", "auto_reruns"}
+    quiet = {"unscored", "tool_errors", "infrastructure_errors", "answer_errors", "auto_reruns", "auto_rerun_tokens", "auto_rerun_usd"}
     return [metric for metric in comparison.metrics if metric.name not in quiet or metric.before or metric.after]
 
 

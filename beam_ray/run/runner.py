@@ -8,6 +8,7 @@ than a second away from the store.
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -71,6 +72,7 @@ class Runner:
         self._spooled = 0
         self._spooling: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
+        self._loading = threading.Lock()
         self._kept: dict[tuple[str, str, int], Row] | None = None
         self._tasks: Any = None
         self._origin = StepRows(Run(self.objects, self.record.origin)) if self.record.origin else None
@@ -141,6 +143,11 @@ class Runner:
 
     def _load(self, shard: int, start: int, stop: int) -> list[TaskRow]:
         """The tasks of the rows [start, stop); their origin's rows are read with them."""
+        # shards are opened at the same time, each in a thread of its own
+        with self._loading:
+            return self._load_alone(shard, start, stop)
+
+    def _load_alone(self, shard: int, start: int, stop: int) -> list[TaskRow]:
         if self._tasks is None:
             self._tasks = self.run.tasks()
             self._kept = self._read_spool()

@@ -1,7 +1,6 @@
 """Finding the rows of given tasks in a finished run, without reading all of it."""
 
 import hashlib
-import io
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -23,6 +22,7 @@ class StepRows:
 
     Every node has one row for every task and trial, in the same order, so one index serves
     all nodes; of a node's files only the row groups that hold wanted rows are decoded.
+    For one thread at a time: an open Parquet file is no thread's but its reader's.
     """
 
     def __init__(self, run: Run):
@@ -65,7 +65,7 @@ class StepRows:
                         raise Damaged(f"{where} is missing, though the run's manifest names it") from None
                     if hashlib.sha256(body).hexdigest() != entry["sha256"]:
                         raise Damaged(f"{where} is damaged: its sha256 is not the one in the manifest")
-                    files.append((start, pq.ParquetFile(io.BytesIO(body), page_checksum_verification=True)))
+                    files.append((start, pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True, pre_buffer=False)))
                     start += entry["rows"]
             self._files[node] = files
         return self._files[node]

@@ -24,6 +24,7 @@ class Said:
     @property
     def json(self) -> Any:
         """Standard output as the one JSON document that it must be."""
+        assert self.out, self.err
         return json.loads(self.out)
 
 

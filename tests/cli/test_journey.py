@@ -35,6 +35,14 @@ def test_the_whole_journey(desk: Desk):
     redone = desk("rerun", "n4", "--from-run", run["run_id"], "--from", "read", "--because", "a better prompt", "--json").json
     assert redone["tasks_redone"][0]["word"] == "solved"
     assert "a better prompt" in desk("history", "n4").out
+    third = desk("rerun", redone["run_id"] + "/n4", "--using", "original", "--json").json
+    chain = desk("show", third["run_id"] + "/n4").out
+    assert f"{third['run_id']} redoes run {redone['run_id']}" in chain
+    assert f"{redone['run_id']} redoes run {run['run_id']} from read, because: a better prompt" in chain
+
+    assert desk("library", "add", "hard", "--from-run", run["run_id"], "--where", "task_id in ['n1', 'n2']").code == 0
+    library = desk("rerun", "--library", "hard", "--using", "original", "--json").json
+    assert [entry["task"].rpartition("/")[2] for entry in library["tasks_redone"]] == ["n1", "n2"]
 
     assert desk("rollback", "sums", "1", "--json").json["version"] == 3
     assert [version["version"] for version in desk("versions", "sums", "--json").json] == [3, 2, 1]

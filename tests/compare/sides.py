@@ -24,6 +24,8 @@ def task(task_id: str, score: float | None, *, trial: int = 1, **more: Any) -> d
         "labels": [],
         "routes": [],
         "auto_reruns": 0,
+        "auto_rerun_tokens": 0,
+        "auto_rerun_usd": 0.0,
         "work_seconds": 2.0,
         "work_calls": 1,
         "work_tokens": 120,

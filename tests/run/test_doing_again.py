@@ -231,3 +231,12 @@ def test_what_auto_reruns_bring_and_cost_is_told_with_the_run(lab: Lab):
     usage = run.manifest["usage"]
 
     assert (usage["first_score"], usage["score"], usage["auto_reruns"], usage["auto_rerun_tokens"], usage["auto_rerun_usd"]) == (0.0, 100.0, 1, 110, 0)
+
+
+def test_shards_that_are_opened_at_the_same_time_borrow_from_the_same_files(lab: Lab):
+    """Eight shards read the origin at once, each in its thread, and every row is borrowed."""
+    first = lab.run(CHAIN, [f"q{index}" for index in range(200)], echo)
+    for _ in range(5):
+        again = lab.run(first.record.plan, first.tasks(), echo, origin=first.run_id, borrow=True)
+
+        assert {row["outcome"] for row in again.steps(columns=["outcome"]).to_pylist()} == {"borrowed"}
