@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo ui test check bench soak fuzz clean
+.PHONY: install demo ui test check clean
 
 install: .venv/installed
 
@@ -28,9 +28,6 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-
-bench: install
-	$(BIN)/python benchmarks/speed.py
 
 clean:
 	rm -rf .venv .beam-ray
