@@ -18,6 +18,7 @@ from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import Run, RunRecord, begin, find_runs, tasks_digest
+from beam_ray.store.sources import only
 
 Watch = Callable[[str, Progress], None]
 """Told how far a side's run is."""
@@ -128,13 +129,10 @@ class Backtest:
 
     def repeats(self, name: str, run: Run, task_ids: list[str]) -> Run:
         """The side's run of some tasks, repeated as often as the spec's ``confirm`` says; what was run before is borrowed."""
-        import pyarrow.compute as pc
-
         known = self._known(f"{name}-repeats")
         if known:
             return self._execute(f"{name} repeats", Run(self.objects, known).record)
-        tasks = run.tasks()
-        tasks = tasks.filter(pc.is_in(tasks["task_id"], value_set=pa.array(task_ids, pa.string())))
+        tasks = only(run.tasks(), task_ids)
         spec = self.resolved.spec
         plan = make_plan(
             run.record.plan,

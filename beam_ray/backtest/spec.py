@@ -76,7 +76,7 @@ class Resolved:
 
     def find(self, written: str) -> Path:
         """The file that the spec names: beside the spec, or from where the command runs."""
-        return next((path for path in (self.folder / written, Path.cwd() / written) if path.is_file()), self.folder / written)
+        return _beside(self.folder, written)
 
 
 def load_spec(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Spec, Source]:

@@ -9,7 +9,7 @@ import click
 from beam_ray.cli.define import document as plan_document
 from beam_ray.cli.define import plan_table, totals
 from beam_ray.cli.runs import probe_models
-from beam_ray.cli.screen import DEFAULT_STORE, Meter, emit, existing, model_options, pairs, run_options, say, show, store_options
+from beam_ray.cli.screen import DEFAULT_STORE, Meter, emit, existing, model_options, pairs, run_options, say, show, store_options, store_words
 from beam_ray.errors import Stopped
 from beam_ray.llm.settings import load_models
 from beam_ray.store.objects import Objects, open_objects
@@ -107,7 +107,7 @@ def run_backtest(
     try:
         return conclude(made)
     except Stopped as error:
-        where = f" --store {store}" if store != DEFAULT_STORE else ""
+        where = store_words(store)
         error.resume = f"beam-ray backtest {spec}{where}"
         raise
     finally:
@@ -204,7 +204,7 @@ def track(objects: Objects, verdict: Mapping[str, Any], mlflow_uri: str | None, 
         return
     try:
         logged = tell_mlflow(objects, verdict, mlflow_uri or default_uri(store))
-        how = "" if mlflow_uri else f"   (beam-ray ui{f' --store {store}' if store != DEFAULT_STORE else ''}  opens it)"
+        how = "" if mlflow_uri else f"   (beam-ray ui{store_words(store)}  opens it)"
         say(f"MLflow:           {logged.url}{how}")
     except TrackingUnavailable as error:
         say(f"warning: {error}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from beam_ray.cli.screen import DEFAULT_STORE, at_most, emit, model_options, pairs, say, show, store_options, table
+from beam_ray.cli.screen import at_most, emit, model_options, pairs, say, show, store_options, store_words, table
 from beam_ray.define.check import check as check_workflow
 from beam_ray.define.workflow import Workflow
 from beam_ray.llm.settings import load_models
@@ -112,7 +112,7 @@ def plan(
     show(plan_table(made))
     show()
     show(totals(made))
-    show(f"run it:  beam-ray run {workflow} --tasks {source}" + (f" --store {store}" if store != DEFAULT_STORE else ""))
+    show(f"run it:  beam-ray run {workflow} --tasks {source}{store_words(store)}")
 
 
 def plan_table(made: Any) -> str:

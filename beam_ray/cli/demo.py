@@ -8,7 +8,7 @@ import click
 
 from beam_ray.cli.backtests import run_backtest, track
 from beam_ray.cli.runs import drive
-from beam_ray.cli.screen import DEFAULT_STORE, duration, money, number, say, show, store_options
+from beam_ray.cli.screen import duration, money, number, say, show, store_options, store_words
 from beam_ray.errors import Unusable
 from beam_ray.llm.settings import ModelSettings, load_models
 
@@ -60,7 +60,7 @@ def demo(context: click.Context, limit: int | None, store: str, as_json: bool) -
     show()
     show(report(objects, verdict["backtest_id"]))
     track(objects, verdict, None, store)
-    where = "" if store == DEFAULT_STORE else f" --store {store}"
+    where = store_words(store)
     show(f"open the page:    {store}/backtests/{verdict['backtest_id']}/report.html")
     show("open MLflow:      make ui" if not where else f"open MLflow:      beam-ray ui{where}")
     show(f"the Parquet:      {store}/runs/*/steps/*.parquet")

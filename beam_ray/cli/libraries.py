@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from beam_ray.cli.screen import DEFAULT_STORE, emit, existing, pairs, say, show, store_options, table
+from beam_ray.cli.screen import emit, existing, pairs, say, show, store_options, store_words, table
 from beam_ray.define.load import did_you_mean
 from beam_ray.errors import Unusable
 from beam_ray.library.change import Remarks, Row, remarked
@@ -213,7 +213,7 @@ def show_(name: str, store: str, as_json: bool) -> None:
     show(table(["task", "query", "labels", "tests", "expected", "saved from", "note"], cells, width=32))
     show(f"last used for backtesting: {_last(used)}")
     if len(numbers) > 1:
-        show(f"versions {numbers[0]} to {numbers[-1]}; an older one:  beam-ray library show {found.name}@{numbers[-2]}{_where(store)}")
+        show(f"versions {numbers[0]} to {numbers[-1]}; an older one:  beam-ray library show {found.name}@{numbers[-2]}{store_words(store)}")
 
 
 @library.command()
@@ -238,7 +238,7 @@ def check(name: str, workflow: str, edge_labels: tuple[str, ...], store: str, as
     definition, version, _ = workflow_of(objects, workflow)
     found = check_library(objects, name, definition, edge_labels=tuple(dict.fromkeys(edge_labels)))
     if as_json:
-        emit(document(found, version=version, written=workflow, where=_where(store)))
+        emit(document(found, version=version, written=workflow, where=store_words(store)))
         return
     _show_check(found, version, workflow, store)
 
@@ -246,7 +246,7 @@ def check(name: str, workflow: str, edge_labels: tuple[str, ...], store: str, as
 def _show_check(found: "Check", version: int | None, written: str, store: str) -> None:
     from beam_ray.library.words import advice, at_once, document, measures
 
-    told, kept, where = document(found, version=version), found.facts.library, _where(store)
+    told, kept, where = document(found, version=version), found.facts.library, store_words(store)
     count = told["tasks"]
     show(
         f"{kept} for {told['workflow']}{f' version {version}' if version else f' ({written})'} · {_count(count)}, {count - len(told['never_run'])} of them run before"
@@ -280,8 +280,8 @@ def _report(objects: Objects, kept: Kept, store: str, as_json: bool) -> None:
     if not tasks:
         return
     workflow = _published(objects, next((row["origin"] for row in reversed(kept.change.tasks) if row["origin"]), None))
-    show(f"run it:      beam-ray run {workflow} --tasks library:{kept}{_where(store)}")
-    show(f"measure it:  beam-ray library check {kept.name} --workflow {workflow}{_where(store)}")
+    show(f"run it:      beam-ray run {workflow} --tasks library:{kept}{store_words(store)}")
+    show(f"measure it:  beam-ray library check {kept.name} --workflow {workflow}{store_words(store)}")
 
 
 def _published(objects: Objects, origin: str | None) -> str:
@@ -339,7 +339,3 @@ def _count(tasks: int) -> str:
 
 def _day(moment: str) -> str:
     return moment[:10]
-
-
-def _where(store: str) -> str:
-    return f" --store {store}" if store != DEFAULT_STORE else ""

@@ -10,15 +10,13 @@ from beam_ray.address import Address
 from beam_ray.cli.define import document as plan_document
 from beam_ray.cli.define import plan_table, totals
 from beam_ray.cli.runs import document, drive, probe_models, workflow_of
-from beam_ray.cli.screen import DEFAULT_STORE, emit, existing, model_options, money, number, run_options, say, show, store_options, table
+from beam_ray.cli.screen import MARKS, emit, existing, model_options, money, number, run_options, say, show, store_options, store_words, table
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.llm.settings import load_models
 from beam_ray.store.lookup import STATUSES, find_task, select
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, begin, resolve
-
-STATUS_WORDS = {"passed": "pass", "below": "BELOW", "failed": "FAILED"}
 
 
 @click.command()
@@ -189,7 +187,7 @@ def _changes(objects: Objects, run_id: str, origin: Run) -> list[dict[str, Any]]
 
 
 def _report(objects: Objects, run_id: str, origin: Run, summary: Any, store: str) -> None:
-    where = f" --store {store}" if store != DEFAULT_STORE else ""
+    where = store_words(store)
     record = Run(objects, run_id).record
     found = _changes(objects, run_id, origin)
     start = f" from {record.start_node}" if record.start_node else ""
@@ -204,9 +202,9 @@ def _report(objects: Objects, run_id: str, origin: Run, summary: Any, store: str
         rows.append(
             [
                 entry["task"],
-                STATUS_WORDS[before["status"]],
+                MARKS[before["status"]],
                 number(before["score"]),
-                STATUS_WORDS[after["status"]],
+                MARKS[after["status"]],
                 number(after["score"]),
                 entry["word"],
                 routes,

@@ -6,7 +6,21 @@ from typing import Any
 
 import click
 
-from beam_ray.cli.screen import DEFAULT_STORE, Meter, duration, emit, existing, model_options, money, number, pairs, run_options, say, show, store_options
+from beam_ray.cli.screen import (
+    Meter,
+    duration,
+    emit,
+    existing,
+    model_options,
+    money,
+    number,
+    pairs,
+    run_options,
+    say,
+    show,
+    store_options,
+    store_words,
+)
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem, Stopped
 from beam_ray.llm.settings import ModelSettings, load_models
@@ -111,7 +125,7 @@ def drive(objects: Objects, record: RunRecord, models: Mapping[str, Any], *, add
     try:
         return execute(objects, record, models, address=address, takeover=takeover, watch=meter).summary
     except Stopped as error:
-        where = f" --store {store}" if store != DEFAULT_STORE else ""
+        where = store_words(store)
         error.resume = f"beam-ray resume {record.run_id}{where}"
         raise
     finally:
@@ -140,7 +154,7 @@ def _report(record: RunRecord, summary: Mapping[str, Any], store: str, as_json: 
     if as_json:
         emit(document(record, summary))
         return
-    where = f" --store {store}" if store != DEFAULT_STORE else ""
+    where = store_words(store)
     rows = summary["rows"]
     show(f"run {record.run_id} · {record.workflow}{f' version {record.version}' if record.version else ''} · {record.tasks} tasks of {record.source}")
     show(f"  passed {summary['passed']} of {rows}, below the threshold {summary['below']}, failed {summary['failed']}")

@@ -58,6 +58,15 @@ def existing(store: str) -> Objects:
     return open_objects(store)
 
 
+MARKS = {"passed": "pass", "below": "BELOW", "failed": "FAILED"}
+"""A task's status as tables show it."""
+
+
+def store_words(store: str) -> str:
+    """What a printed command needs to find the store again; nothing for the default one."""
+    return f" --store {store}" if store != DEFAULT_STORE else ""
+
+
 def emit(document: Any) -> None:
     """The one JSON document of a command."""
     click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=str))

@@ -6,12 +6,11 @@ from typing import Any
 import click
 
 from beam_ray.address import Address
-from beam_ray.cli.screen import duration, emit, existing, money, number, show, store_options, table
+from beam_ray.cli.screen import MARKS, duration, emit, existing, money, number, show, store_options, table
 from beam_ray.store.lookup import STATUSES, find_task, newest_first, select, status_of
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, find_runs, resolve
 
-MARKS = {"passed": "pass", "below": "BELOW", "failed": "FAILED"}
 COLUMNS = [
     "run_id",
     "task_id",

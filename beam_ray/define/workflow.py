@@ -82,11 +82,6 @@ class LlmCall(Frozen):
             return object_schema(written["properties"])
         return object_schema(written)
 
-    @property
-    def schema_sent(self) -> dict[str, Any] | None:
-        """The schema that the model must follow, or none for free text."""
-        return self.returns
-
 
 class Evaluation(Frozen):
     """What must hold of the node's output, and how much of it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
@@ -92,11 +92,8 @@ class Permits(Protocol):
 class Free:
     """Permits without a limit."""
 
-    asked: int = field(default=0)
-
     def hold(self, tokens: int) -> AbstractAsyncContextManager[float]:
         """At once."""
-        self.asked += 1
         return _AtOnce()
 
     def throttled(self, seconds: float) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +133,6 @@ class Handle:
 
     name: str
     actor: ActorHandle
-    refs: set[Any]
 
 
 class Cluster:
@@ -180,12 +179,11 @@ class Cluster:
             self._driven.add(assignment.run_id)
         # as many calls as there are nodes times shards in flight wait in a runner at once
         actor = ray.remote(_RunnerActor).options(num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=1_000).remote(assignment, self._limiter)
-        return Handle(assignment.runner, actor, set())
+        return Handle(assignment.runner, actor)
 
     def call(self, runner: Handle, title: str, method: str, *arguments: Any) -> Any:
         """Begin a call, shown as *title* on the dashboard; a reference to its result."""
         reference = getattr(runner.actor, method).options(name=title).remote(*arguments)
-        runner.refs.add(reference)
         return reference
 
     def wait(self, references: list[Any], timeout_s: float) -> list[Any]:
@@ -233,11 +231,3 @@ class Cluster:
         """Leave the cluster; a local one ends."""
         if self._ours and ray.is_initialized():
             ray.shutdown()
-
-
-Connect = Callable[[], Cluster]
-
-
-def versions() -> dict[str, str]:
-    """The version of Ray."""
-    return {"ray": str(ray.__version__)}
