@@ -134,3 +134,15 @@ def test_a_budget_holds_for_the_whole_backtest(desk: Desk):
     assert sum(said.startswith("better") for said in reads) < 36
     assert "go on with:  beam-ray backtest spec.yaml --store store" in stopped.err
     assert desk("backtest", "spec.yaml", "--budget", "max_calls=500").code == 0
+
+
+def test_a_newly_failing_task_counts_when_its_repeats_fail_too(desk: Desk):
+    """Each is repeated on both sides; what was run before is borrowed, and only the repeats are asked for."""
+    desk("publish", "sums.yaml", "--without-evidence", "first")
+    desk.lab.write("worse.yaml", (desk.lab.folder / "spec.yaml").read_text().replace('"better {{ task_query }}"', '"read -{{ task_query }}"') + "confirm: 3\n")
+    verdict = desk("backtest", "worse.yaml", "--json")
+    comparison = verdict.json["candidates"][0]["comparison"]
+
+    assert verdict.code == 4
+    assert sorted(comparison["newly_failing"]) == sorted(comparison["regressions"]["confirmed"])
+    assert sum(call.said == "read 3" for call in desk.model.journal) == 1 + 3
