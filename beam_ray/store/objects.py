@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import stamina
 
 from beam_ray.errors import Stopped, Unusable
+from beam_ray.failpoint import reach
 
 FORMAT = 1
 PATIENCE_S = 600.0
@@ -93,14 +94,14 @@ class Disk:
             raise Unusable(f"the store {folder} cannot be made: {error.strerror}") from None
 
     def create(self, key: str, body: bytes) -> bool:
-        path = self._path(key)
-        return self._write(path, body, link=True)
+        return self._write(key, body, link=True)
 
     def put(self, key: str, body: bytes) -> None:
-        self._write(self._path(key), body, link=False)
+        self._write(key, body, link=False)
 
     def read(self, key: str) -> bytes:
         try:
+            reach("read", key)
             return self._path(key).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise NotThere(key) from None
@@ -109,18 +110,20 @@ class Disk:
 
     def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
         start = self._path(prefix.rpartition("/")[0])
-        if not start.is_dir():
-            return
         found = []
-        for folder, _, names in os.walk(start):
-            for name in names:
-                path = Path(folder, name)
-                key = path.relative_to(self.folder).as_posix()
-                if key.startswith(prefix) and not name.startswith(".tmp-"):
-                    try:
-                        found.append((key, path.stat().st_size))
-                    except FileNotFoundError:
-                        continue  # removed by its owner while we looked
+        try:
+            reach("list", prefix)
+            for folder, _, names in os.walk(start, onerror=_raise):
+                for name in names:
+                    path = Path(folder, name)
+                    key = path.relative_to(self.folder).as_posix()
+                    if key.startswith(prefix) and not name.startswith(".tmp-"):
+                        try:
+                            found.append((key, path.stat().st_size))
+                        except FileNotFoundError:
+                            continue  # removed by its owner while we looked
+        except OSError as error:
+            raise self._fault(error, str(start)) from None
         yield from sorted(found)
 
     def folders(self, prefix: str) -> list[str]:
@@ -129,7 +132,12 @@ class Disk:
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        path.unlink(missing_ok=True)
+        try:
+            reach("delete", key)
+            path.unlink(missing_ok=True)
+            reach("deleted", key)
+        except OSError as error:
+            raise self._fault(error, str(path)) from None
         for folder in path.parents:
             if folder == self.folder:
                 break
@@ -144,22 +152,29 @@ class Disk:
             raise Unusable(f"the key {key!r} leads out of the store")
         return path
 
-    def _write(self, path: Path, body: bytes, *, link: bool) -> bool:
+    def _write(self, key: str, body: bytes, *, link: bool) -> bool:
+        path = self._path(key)
         temporary = path.parent / f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
         try:
+            reach("open", key)
             descriptor = self._open(path, temporary)
             try:
+                reach("write", key)
                 view = memoryview(body)
                 while view:
                     view = view[os.write(descriptor, view) :]
+                reach("fsync", key)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            reach("link", key)
             if link:
                 os.link(temporary, path)
             else:
                 os.replace(temporary, path)
+            reach("sync", key)
             self._sync(path.parent)
+            reach("kept", key)
             return True
         except FileExistsError:
             # the winner may have linked the file and not yet made the link durable
@@ -206,6 +221,12 @@ class Disk:
         return Stopped(f"{what}: {error.strerror or error}; mend it, then run the same command again")
 
 
+def _raise(error: OSError) -> None:
+    # a folder that cannot be listed is not an empty one: what is in it would be paid for again
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error
+
+
 class _Doubtful(Exception):
     """The store did not say what became of the request."""
 
@@ -223,7 +244,8 @@ class S3:
         self.bucket, self.prefix = parts.netloc, parts.path.strip("/")
         if not self.bucket:
             raise Unusable(f"{uri!r} names no bucket; a store on S3 is s3://bucket/prefix")
-        self._faults = (BotoCoreError, ClientError)
+        # a connection may break in the middle of a body, and then it is the operating system that says so
+        self._faults = (BotoCoreError, ClientError, OSError)
         custom = bool(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
         # our own tries are the only ones: botocore's would turn a create that won into a 412
         config = Config(
@@ -243,7 +265,9 @@ class S3:
 
         def once() -> bool:
             try:
+                reach("put", key)
                 self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=body, IfNoneMatch="*", Metadata={"attempt": mine})
+                reach("answered", key)
                 return True
             except self._faults as error:
                 self._refuse_if_final(error)
@@ -255,13 +279,13 @@ class S3:
         return bool(self._settle(key, once))
 
     def put(self, key: str, body: bytes) -> None:
-        self._ask(key, lambda: self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=body))
+        self._ask("put", key, lambda: self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=body))
 
     def read(self, key: str) -> bytes:
         def get() -> bytes:
             return bytes(self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read())
 
-        return bytes(self._ask(key, get))
+        return bytes(self._ask("read", key, get))
 
     def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
         for page in self._pages(prefix):
@@ -276,13 +300,13 @@ class S3:
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in names)
 
     def delete(self, key: str) -> None:
-        self._ask(key, lambda: self._client.delete_object(Bucket=self.bucket, Key=self._key(key)))
+        self._ask("delete", key, lambda: self._client.delete_object(Bucket=self.bucket, Key=self._key(key)))
 
     def _pages(self, prefix: str, delimiter: str = "") -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}
         extra = {"Delimiter": delimiter} if delimiter else {}
         while True:
-            page = self._ask(prefix, lambda: self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(prefix), **extra, **token))  # noqa: B023
+            page = self._ask("list", prefix, lambda: self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(prefix), **extra, **token))  # noqa: B023
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -293,6 +317,7 @@ class S3:
 
     def _attempt_of(self, key: str) -> str | None:
         try:
+            reach("recall", key)
             head = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
         except self._faults as error:
             if _status(error) == 404:
@@ -300,9 +325,10 @@ class S3:
             raise _Doubtful(str(error)) from None
         return str(head.get("Metadata", {}).get("attempt", ""))
 
-    def _ask(self, key: str, request: Callable[[], Any]) -> Any:
+    def _ask(self, call: str, key: str, request: Callable[[], Any]) -> Any:
         def once() -> Any:
             try:
+                reach(call, key)
                 return request()
             except self._faults as error:
                 if _status(error) == 404 and _code(error) != "NoSuchBucket":
