@@ -89,9 +89,9 @@ class Lab:
 
 
 async def drive_here(objects: Objects, record: RunRecord, models: Mapping[str, Any]) -> None:
-    """Do a run with one runner in this process: the same runner that Ray would start elsewhere."""
+    """Do what is left of a run with one runner in this process: the same runner that Ray would start elsewhere."""
     asked = {name: models[name] for name in record.plan.models}
-    runner = Runner(Assignment(objects.uri, record.run_id, asked, "here", 32))
+    runner = Runner(Assignment(objects.uri, record.run_id, asked, "here", 32, unfinished=frozenset(range(len(record.shards)))))
     order = record.plan.order
     await asyncio.gather(*(runner.step(shard, node) for shard in range(len(record.shards)) for node in order))
     files = [entry for node in (*order, OUTCOME_NODE) for entry in await runner.merge(node)]

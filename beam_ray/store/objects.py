@@ -6,12 +6,15 @@ settled by reading back: a network that loses the reply to a create that succeed
 any later try look like a loss, so the status alone proves nothing.
 """
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -24,6 +27,15 @@ from beam_ray.failpoint import reach
 FORMAT = 1
 PATIENCE_S = 600.0
 """Seconds for which a store that answers with faults is asked again."""
+
+TEMPORARY = ".tmp-"
+"""How the name of a file begins that is being written and is no object yet."""
+
+_NO_ACCESS = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed")
+"""What S3 says with status 400 to credentials that will not do; other words come with 401 or 403."""
+
+_NO_USE = ("InvalidBucketName", "PermanentRedirect", "NotImplemented", "MethodNotAllowed")
+"""What asking again does not change."""
 
 
 class NotThere(KeyError):
@@ -53,6 +65,12 @@ class Objects(Protocol):
     def delete(self, key: str) -> None:
         """Take away what is under *key*, if anything."""
 
+    def age(self, key: str) -> float:
+        """Seconds since what is under *key* was written, by the store's own clock; raises NotThere."""
+
+    def strays(self) -> Iterator[tuple[str, int]]:
+        """What writers that died have left and no reader ever sees: keys, with their sizes."""
+
 
 def open_objects(uri: str, *, proven: bool = False) -> Objects:
     """
@@ -63,23 +81,27 @@ def open_objects(uri: str, *, proven: bool = False) -> Objects:
     Raises:
         Unusable: it cannot be used, or does not honour put-if-absent.
     """
-    objects: Objects = S3(uri) if uri.startswith("s3://") else Disk(Path(uri))
+    objects: Objects = S3(uri, proven=proven) if uri.startswith("s3://") else Disk(Path(uri))
     if not proven:
         _prove(objects)
     return objects
 
 
 def _prove(objects: Objects) -> None:
-    mine = json.dumps({"format": FORMAT, "proof": uuid.uuid4().hex}).encode()
-    objects.create("store.json", mine)
-    if objects.create("store.json", b"{}"):
-        raise Unusable(f"{objects.uri} does not honour put-if-absent (If-None-Match), so two writers could overwrite each other; use another store")
     try:
-        found = json.loads(objects.read("store.json"))["format"]
+        kept = objects.read("store.json")
+    except NotThere:
+        objects.create("store.json", json.dumps({"format": FORMAT, "proof": uuid.uuid4().hex}).encode())
+        kept = objects.read("store.json")
+    try:
+        found = json.loads(kept)["format"]
     except (ValueError, KeyError, TypeError):
         raise Unusable(f"{objects.uri}/store.json is not what beam_ray writes; use an empty place or another store") from None
     if found != FORMAT:
         raise Unusable(f"{objects.uri} has store format {found}; this version of beam_ray reads {FORMAT}")
+    # the same bytes again: a store that overwrites is found out, and a sound one behind it is not harmed
+    if objects.create("store.json", kept):
+        raise Unusable(f"{objects.uri} does not honour put-if-absent (If-None-Match), so two writers could overwrite each other; use another store")
 
 
 class Disk:
@@ -117,7 +139,7 @@ class Disk:
                 for name in names:
                     path = Path(folder, name)
                     key = path.relative_to(self.folder).as_posix()
-                    if key.startswith(prefix) and not name.startswith(".tmp-"):
+                    if key.startswith(prefix) and not name.startswith(TEMPORARY):
                         try:
                             found.append((key, path.stat().st_size))
                         except FileNotFoundError:
@@ -146,6 +168,17 @@ class Disk:
             except OSError:
                 break  # something else is in it
 
+    def age(self, key: str) -> float:
+        try:
+            return time.time() - self._path(key).stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotThere(key) from None
+
+    def strays(self) -> Iterator[tuple[str, int]]:
+        for path in sorted(self.folder.rglob(f"{TEMPORARY}*")):
+            with contextlib.suppress(FileNotFoundError):
+                yield path.relative_to(self.folder).as_posix(), path.stat().st_size
+
     def _path(self, key: str) -> Path:
         path = Path(os.path.normpath(self.folder / key))
         if not path.is_relative_to(self.folder):
@@ -154,7 +187,7 @@ class Disk:
 
     def _write(self, key: str, body: bytes, *, link: bool) -> bool:
         path = self._path(key)
-        temporary = path.parent / f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
+        temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}"
         try:
             reach("open", key)
             descriptor = self._open(path, temporary)
@@ -234,7 +267,7 @@ class _Doubtful(Exception):
 class S3:
     """A bucket and a prefix. The endpoint and the credentials are those of the AWS environment."""
 
-    def __init__(self, uri: str):
+    def __init__(self, uri: str, *, proven: bool = False):
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
@@ -242,6 +275,7 @@ class S3:
         parts = urlsplit(uri)
         self.uri = uri.rstrip("/")
         self.bucket, self.prefix = parts.netloc, parts.path.strip("/")
+        self._answered = proven
         if not self.bucket:
             raise Unusable(f"{uri!r} names no bucket; a store on S3 is s3://bucket/prefix")
         # a connection may break in the middle of a body, and then it is the operating system that says so
@@ -267,6 +301,7 @@ class S3:
             try:
                 reach("put", key)
                 self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=body, IfNoneMatch="*", Metadata={"attempt": mine})
+                self._answered = True
                 reach("answered", key)
                 return True
             except self._faults as error:
@@ -302,6 +337,15 @@ class S3:
     def delete(self, key: str) -> None:
         self._ask("delete", key, lambda: self._client.delete_object(Bucket=self.bucket, Key=self._key(key)))
 
+    def age(self, key: str) -> float:
+        head = self._ask("read", key, lambda: self._client.head_object(Bucket=self.bucket, Key=self._key(key)))
+        # both times are the server's: a clock of ours that is wrong must not make anything old
+        told = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return float((told - head["LastModified"]).total_seconds())
+
+    def strays(self) -> Iterator[tuple[str, int]]:
+        yield from ()
+
     def _pages(self, prefix: str, delimiter: str = "") -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}
         extra = {"Delimiter": delimiter} if delimiter else {}
@@ -329,9 +373,12 @@ class S3:
         def once() -> Any:
             try:
                 reach(call, key)
-                return request()
+                answer = request()
+                self._answered = True
+                return answer
             except self._faults as error:
                 if _status(error) == 404 and _code(error) != "NoSuchBucket":
+                    self._answered = True
                     raise NotThere(key) from None
                 self._refuse_if_final(error)
                 raise _Doubtful(str(error)) from None
@@ -348,17 +395,28 @@ class S3:
         raise AssertionError("unreachable")
 
     def _refuse_if_final(self, error: Exception) -> None:
-        if _code(error) == "NoSuchBucket":
-            raise Unusable(f"{self.uri}: there is no such bucket; create it first") from None
-        if _status(error) in (401, 403):
-            raise Unusable(f"{self.uri}: access is refused ({_code(error)}); check the AWS credentials and the bucket's policy") from None
-        if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError"):
-            raise Unusable(f"{self.uri}: {error}") from None
+        """Raise what no further try will mend; where the store has answered before, as a stop in the middle of the work."""
+        code, text = _code(error), ""
+        if code == "NoSuchBucket":
+            text = "there is no such bucket; create it first"
+        elif code in _NO_ACCESS or _status(error) in (401, 403):
+            text = f"access is refused ({code}); check the AWS credentials and the bucket's policy"
+        elif code in _NO_USE or _status(error) == 501:
+            text = f"the server cannot do what a store needs ({code}); check the bucket's name and region, or use another store"
+        elif type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError"):
+            text = str(error)
+        if text:
+            raise (Stopped(f"{self.uri}: {text}, then run the same command again") if self._answered else Unusable(f"{self.uri}: {text}")) from None
 
 
 def _status(error: Any) -> int:
-    return int(getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return int(_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _code(error: Any) -> str:
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    return str(_response(error).get("Error", {}).get("Code", ""))
+
+
+def _response(error: Any) -> dict[str, Any]:
+    # a connection that was reset has an error whose response is None
+    return getattr(error, "response", None) or {}

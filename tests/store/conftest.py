@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stamina
+
+from tests.store.proxy import Proxy, proxy
 
 KEY, SECRET = "beamkey", "beamsecret"
 
@@ -79,9 +82,24 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         except OSError:
             assert server.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
             time.sleep(0.1)
+    while not _has_bucket(url):  # it answers a moment before it has made the bucket
+        assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
+        time.sleep(0.1)
     yield url
     server.send_signal(signal.SIGTERM)
     server.wait(30)
+
+
+def _has_bucket(url: str) -> bool:
+    import boto3
+    from botocore.exceptions import ClientError
+
+    client = boto3.client("s3", endpoint_url=url, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1")
+    try:
+        client.list_objects_v2(Bucket="beam")
+    except ClientError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -92,7 +110,23 @@ def s3_uri(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://beam/{uuid.uuid4().hex}"
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture
+def s3_proxy(s3_uri: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy in front of the S3 server, which does no harm unless it is told to; the environment leads to it."""
+    with proxy(s3_server, KEY, SECRET) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
+        # waits between tries are for servers that are tired, not for this one
+        stamina.set_testing(True, attempts=10_000)
+        yield between
+        stamina.set_testing(False)
+
+
+@pytest.fixture(params=["disk", "s3", "s3 with 10 % faults", "s3 with 50 % faults", "s3 with 90 % faults"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A new store's address, once on each kind of store."""
-    return str(tmp_path / "store") if request.param == "disk" else str(request.getfixturevalue("s3_uri"))
+    """A new store's address, once on each kind of store; the faults come from a proxy."""
+    if request.param == "disk":
+        return str(tmp_path / "store")
+    found = str(request.getfixturevalue("s3_uri"))
+    if "%" in request.param:
+        request.getfixturevalue("s3_proxy").rate = int(request.param.split()[2]) / 100
+    return found

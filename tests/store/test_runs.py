@@ -1,5 +1,6 @@
 """Runs in a store: the same on a disk and on a real S3 server."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,10 +11,11 @@ import pytest
 from beam_ray.errors import Damaged
 from beam_ray.llm import ScriptedModel
 from beam_ray.run.plan import make_plan
+from beam_ray.run.runner import Assignment, Runner
 from beam_ray.store.objects import open_objects
 from beam_ray.store.runs import Run, begin, plan_shards
 from beam_ray.store.steps import StepRows
-from tests.conftest import Lab
+from tests.conftest import Lab, drive_here
 from tests.endpoint import endpoint
 
 TEXT = "workflow: w\nmodel: m\nnodes:\n  one: {llm: {prompt: '{{ task_query }}'}}\n  two: {after: one, llm: {prompt: 'two {{ one.text }}'}}\n"
@@ -58,6 +60,34 @@ def test_rows_of_given_tasks_are_found_without_reading_all(uri, tmp_path):
     found = StepRows(run).rows("two", [("t44", 1), ("t3", 1), ("none", 1), ("t3", 2)])
 
     assert {key: json.loads(row["output"])["text"] for key, row in found.items()} == {("t3", 1): "two q3", ("t44", 1): "two q44"}
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_result(uri, tmp_path):
+    """Half of the shards are done, one more is spooled: the same result as if undisturbed, and no call twice."""
+    lab, asked = Lab(tmp_path, open_objects(uri)), []
+    texts = [f"q{index}" for index in range(45)]
+
+    def answer(request):
+        asked.append(said(request))
+        return said(request)
+
+    models = {"m": ScriptedModel(answer)}
+    plan = make_plan(lab.workflow(TEXT), lab.tasks(texts), models, source="tasks.jsonl")
+    record = begin(lab.objects, plan.record, plan.tasks)
+
+    async def half() -> None:
+        runner = Runner(Assignment(lab.objects.uri, record.run_id, models, "first", 32))
+        await asyncio.gather(*(runner.step(shard, node) for shard in (0, 2) for node in ("one", "two")))
+        await runner.step(1, "one")
+        await runner.stop()
+
+    asyncio.run(half())
+    asyncio.run(drive_here(lab.objects, record, models))
+    run = Run(lab.objects, record.run_id)
+
+    assert sorted(asked) == sorted([*texts, *(f"two {text}" for text in texts)])
+    assert [json.loads(row["output"])["text"] for row in run.steps(["two"]).to_pylist()] == [f"two {text}" for text in texts]
+    assert run.manifest["usage"]["calls"] == 90
 
 
 @pytest.mark.parametrize("name", ["steps/one-000.parquet", "outcome.parquet"])
