@@ -1,10 +1,12 @@
 """A small OpenAI-compatible endpoint that answers from a function and keeps a journal."""
 
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -46,7 +48,8 @@ def endpoint(answer: Callable[[dict[str, Any]], Any], *, latency_s: float = 0.0)
     """
     Serve ``answer(body)`` until left.
 
-    The function gives a text, a value sent as JSON text, or (status, headers, body) as they are.
+    The function gives a text, a value sent as JSON text, (status, headers, body) as they are, or
+    a function that is given the connection and does with it what it likes.
     """
     state = Endpoint(answer=answer, latency_s=latency_s)
 
@@ -65,11 +68,15 @@ def endpoint(answer: Callable[[dict[str, Any]], Any], *, latency_s: float = 0.0)
             if state.latency_s:
                 time.sleep(state.latency_s)
             said = state.answer(body)
+            if callable(said):
+                with suppress(OSError):
+                    said(self)
+                call.ended, self.close_connection = time.time(), True
+                return
             if not isinstance(said, tuple):
                 text = said if isinstance(said, str) else json.dumps(said)
                 usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-                choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-                said = 200, {}, {"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}
+                said = 200, {}, {"id": "x", "object": "chat.completion", "choices": [choice_of(content=text)], "usage": usage}
             self._send(*said)
             call.status, call.ended = said[0], time.time()
 
@@ -102,3 +109,24 @@ def endpoint(answer: Callable[[dict[str, Any]], Any], *, latency_s: float = 0.0)
     finally:
         server.shutdown()
         server.server_close()
+
+
+def choice_of(finish: str = "stop", **message: Any) -> dict[str, Any]:
+    """One choice of a chat completion."""
+    return {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    """Send half a reply, and break the connection."""
+    handler.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"choices": [{"mess')
+    handler.wfile.flush()
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def endless(handler: BaseHTTPRequestHandler, status: int = 200, pause_s: float = 0.0, piece: bytes = b"x" * 65_536) -> None:
+    """Send pieces until the other side has had enough."""
+    handler.wfile.write(b"HTTP/1.1 %d Well\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" % status)
+    while True:
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        time.sleep(pause_s)

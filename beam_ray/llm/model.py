@@ -5,20 +5,27 @@ Our tries are the only ones: the client's own are off, so that a limiter sees ev
 every call that may be billed is counted.
 """
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx2
 import openai
 import stamina
 
-from beam_ray.errors import ModelUnavailable, Stopped, Unusable
+from beam_ray.errors import BadAnswer, ModelRefused, ModelUnavailable, Stopped, Unusable
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Answer, Free, Permits, Price, Request, Usage
 
 MAX_RETRY_AFTER_S = 120.0
 """An endpoint that asks for a longer pause is asked again after this one."""
+
+MAX_REPLY = 4_000_000
+"""Bytes of a reply that are read; one that goes on is a bad answer."""
+
+MAX_COMPLAINT = 64_000
+"""Bytes of a refusal to answer that are read."""
 
 _NOT_STRICT = ("maxLength", "minLength", "maxItems", "minItems", "default", "examples")
 
@@ -32,7 +39,14 @@ class OpenAIModel:
         prices = settings.usd_per_million
         self.price = Price(prices.input, prices.output) if prices else None
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30)
-        self._http = httpx2.AsyncClient(limits=limits, transport=transport, timeout=None)
+        self._http = httpx2.AsyncClient(
+            limits=limits,
+            transport=transport,
+            timeout=None,
+            # a few bytes may unpack to gigabytes, and a limit on what is read would not see it
+            headers={"Accept-Encoding": "identity"},
+            event_hooks={"response": [_bound]},
+        )
         self._client = openai.AsyncOpenAI(base_url=settings.url, api_key=settings.secret, max_retries=0, http_client=self._http)
 
     async def ask(self, request: Request, usage: Usage) -> Answer:
@@ -47,11 +61,13 @@ class OpenAIModel:
                     return await self._once(arguments, estimate, request.timeout_s, usage)
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise Stopped(f"{self.settings.model} at {self.settings.url} cannot be asked: {_said(error)}") from None
-        except openai.RateLimitError as error:
+        except openai.APIStatusError as error:
             if _quota(error):
                 raise Stopped(f"{self.settings.model}: {_said(error)}; when there is quota again, run the same command again") from None
-            raise ModelUnavailable(f"rate limit: {_said(error)}") from None
-        except openai.APITimeoutError:
+            if error.code in _REFUSALS:
+                raise ModelRefused(f"the endpoint declined: {_said(error)}") from None
+            raise ModelUnavailable(f"{'rate limit: ' if error.status_code == 429 else ''}{_said(error)}") from None
+        except (openai.APITimeoutError, TimeoutError):
             raise ModelUnavailable(f"no answer within {request.timeout_s:g} s") from None
         except openai.APIError as error:
             raise ModelUnavailable(_said(error)) from None
@@ -66,21 +82,19 @@ class OpenAIModel:
             started = time.monotonic()
             spent = Usage(1, 0, 0, 0.0 if self.price else None, 0.0, waited)
             try:
-                reply = await self._client.chat.completions.with_raw_response.create(**arguments, timeout=timeout_s)
-                said = _read(reply.http_response)
+                # the client's own limit is on the silence between two pieces; an answer in drops would never end
+                async with asyncio.timeout(timeout_s):
+                    reply = await self._client.chat.completions.with_raw_response.create(**arguments, timeout=timeout_s)
+                answer = _read(reply.http_response)
             finally:
                 spent.seconds = time.monotonic() - started
                 usage.add(spent)
-        used = said.get("usage") or {}
-        counted = int(used.get("prompt_tokens") or 0), int(used.get("completion_tokens") or 0)
-        usage.input_tokens += counted[0]
-        usage.output_tokens += counted[1]
+        usage.input_tokens += answer.input_tokens
+        usage.output_tokens += answer.output_tokens
         if self.price and usage.usd is not None:
-            usage.usd += self.price.of(*counted)
-        self.permits.answered(estimate, sum(counted))
-        choice = said["choices"][0]
-        message = choice.get("message") or {}
-        return Answer(message.get("content") or "", *counted, finish=choice.get("finish_reason") or "stop", refusal=message.get("refusal") or "")
+            usage.usd += self.price.of(answer.input_tokens, answer.output_tokens)
+        self.permits.answered(estimate, answer.input_tokens + answer.output_tokens)
+        return answer
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         messages = [dict(message) for message in request.messages]
@@ -102,9 +116,9 @@ class OpenAIModel:
 
     def _pause(self, error: Exception) -> bool | float:
         """Whether to ask again after *error*, and after how many seconds if the endpoint said."""
+        if isinstance(error, openai.APIStatusError) and _quota(error):
+            return False
         if isinstance(error, openai.RateLimitError):
-            if _quota(error):
-                return False
             seconds = _retry_after(error.response.headers)
             self.permits.throttled(seconds or 0.0)
             return seconds or True
@@ -112,7 +126,7 @@ class OpenAIModel:
             if error.status_code in (408, 409) or error.status_code >= 500:
                 return _retry_after(error.response.headers) or True
             return False
-        return isinstance(error, openai.APIConnectionError)
+        return isinstance(error, (openai.APIConnectionError, TimeoutError))
 
 
 def probe(settings: ModelSettings, name: str) -> None:
@@ -136,15 +150,64 @@ def probe(settings: ModelSettings, name: str) -> None:
         client.close()
 
 
-def _read(response: httpx2.Response) -> dict[str, Any]:
-    """The reply's JSON; a body that is no chat completion counts as a fault of the connection, and is tried again."""
+def _read(response: httpx2.Response) -> Answer:
+    """The reply's answer; a body that is no chat completion counts as a fault of the connection, and is tried again."""
     try:
         said = response.json()
-        if isinstance(said, Mapping) and said["choices"] and isinstance(said["choices"][0], Mapping):
-            return dict(said)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        choice, used = said["choices"][0], said.get("usage")
+        message = choice.get("message") or {}
+        return Answer(
+            _text(message.get("content")),
+            _count(used, "prompt_tokens"),
+            _count(used, "completion_tokens"),
+            finish=str(choice.get("finish_reason") or "stop"),
+            refusal=str(message.get("refusal") or ""),
+        )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         pass
     raise openai.APIConnectionError(message=f"the reply is not a chat completion: {response.text[:80]!r}", request=response.request)
+
+
+def _text(content: Any) -> str:
+    """A message's content, which some endpoints give in parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part["text"] for part in content)
+
+
+def _count(used: Any, name: str) -> int:
+    """A number of tokens; an endpoint that does not say, or says nonsense, has not said."""
+    found = used.get(name) if isinstance(used, Mapping) else None
+    return found if isinstance(found, int) and 0 < found < 2**31 else 0
+
+
+async def _bound(response: httpx2.Response) -> None:
+    """Let no more of the reply be read than there is any use for, whatever it says of its length."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise httpx2.DecodingError("the reply is packed, which was not asked for", request=response.request)
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    response.stream = _Bounded(response.stream, complains=response.is_error)
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """A body of which only so much is read."""
+
+    def __init__(self, body: httpx2.AsyncByteStream, *, complains: bool):
+        self._body, self._complains = body, complains
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        start, length = b"", 0
+        async for piece in self._body:
+            length += len(piece)
+            if self._complains and length > MAX_COMPLAINT:
+                return
+            if length > MAX_REPLY:
+                raise BadAnswer(f"the reply has more than {MAX_REPLY:,} bytes; no more are read", raw=start.decode("utf-8", "replace"), again=False)
+            start = start or piece[:10_000]
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
@@ -160,7 +223,7 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
             try:
                 seconds = parsedate_to_datetime(value).timestamp() - time.time()
-            except ValueError:
+            except (ValueError, TypeError, OverflowError):
                 continue
         if 0 < seconds < float("inf"):
             return min(seconds, MAX_RETRY_AFTER_S)
@@ -168,7 +231,10 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _quota(error: openai.APIStatusError) -> bool:
-    return error.code in ("insufficient_quota", "billing_hard_limit_reached")
+    return error.status_code == 402 or error.code in ("insufficient_quota", "billing_hard_limit_reached")
+
+
+_REFUSALS = ("content_filter", "content_policy_violation")
 
 
 def _said(error: openai.APIError) -> str:

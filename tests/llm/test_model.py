@@ -1,16 +1,19 @@
 """A model behind an endpoint: what is sent, what is tried again, what is counted."""
 
 import asyncio
+import email.utils
+import gzip
 import json
+import time
 
 import httpx2
 import pytest
 import stamina
 
-from beam_ray.errors import BadDefinition, ModelUnavailable, Stopped, Unusable
-from beam_ray.llm.model import OpenAIModel
+from beam_ray.errors import BadDefinition, ModelRefused, ModelUnavailable, Stopped, Unusable
+from beam_ray.llm.model import MAX_RETRY_AFTER_S, OpenAIModel
 from beam_ray.llm.settings import ModelSettings, load_models
-from beam_ray.llm.usage import Answer, Request, Usage
+from beam_ray.llm.usage import Answer, Free, Request, Usage
 
 ASKED = Request(({"role": "user", "content": "hello"},), schema={"type": "object", "properties": {"a": {"type": "string", "maxLength": 5}}}, seed=7, node="n")
 
@@ -21,7 +24,7 @@ def reply(text: str = "hi", **more) -> httpx2.Response:
     return httpx2.Response(200, json={"choices": [choice], "usage": {"prompt_tokens": 1000, "completion_tokens": 100}, **more})
 
 
-def ask(*replies: httpx2.Response | Exception, **settings) -> tuple[Answer | Exception, Usage, list[httpx2.Request]]:
+def ask(*replies: httpx2.Response | Exception, permits: Free | None = None, **settings) -> tuple[Answer | Exception, Usage, list[httpx2.Request]]:
     """What comes of asking once, when the endpoint says these things in turn."""
     seen: list[httpx2.Request] = []
 
@@ -32,13 +35,13 @@ def ask(*replies: httpx2.Response | Exception, **settings) -> tuple[Answer | Exc
             raise said
         return said
 
-    model = OpenAIModel(ModelSettings(base_url="http://model/v1", model="x", **settings), transport=httpx2.MockTransport(answer))
+    model = OpenAIModel(ModelSettings(base_url="http://model/v1", model="x", **settings), permits, transport=httpx2.MockTransport(answer))
     usage = Usage()
 
     async def once() -> Answer | Exception:
         try:
             return await model.ask(ASKED, usage)
-        except (ModelUnavailable, Stopped) as error:
+        except (ModelRefused, ModelUnavailable, Stopped) as error:
             return error
         finally:
             await model.close()
@@ -85,6 +88,9 @@ def test_a_model_without_a_price_costs_an_unknown_amount_and_not_nothing():
         httpx2.Response(503),
         httpx2.Response(200, content=b"<html>"),
         httpx2.Response(200, json={"choices": []}),
+        httpx2.Response(200, json={"choices": [{"message": "hi"}]}),
+        httpx2.Response(200, json={"choices": [{"message": {"content": 5}}]}),
+        httpx2.Response(200, headers={"content-encoding": "gzip"}, content=gzip.compress(b"{}")),
         httpx2.ReadTimeout("slow"),
         httpx2.RemoteProtocolError("reset"),
     ],
@@ -106,7 +112,7 @@ def test_a_lasting_fault_ends_in_a_word():
     assert usage.calls == 4
 
 
-@pytest.mark.parametrize(("status", "code"), [(401, None), (403, None), (404, None), (429, "insufficient_quota")])
+@pytest.mark.parametrize(("status", "code"), [(401, None), (402, None), (403, None), (404, None), (429, "insufficient_quota")])
 def test_what_no_row_can_overcome_stops_the_run(status, code):
     """A wrong key or an empty purse is not each row's own failure."""
     answer, usage, _ = ask(httpx2.Response(status, json={"error": {"message": "no", "code": code}}))
@@ -122,6 +128,50 @@ def test_a_bad_request_is_not_repeated():
     assert isinstance(answer, ModelUnavailable)
     assert "prompt too long" in str(answer)
     assert usage.calls == 1
+
+
+def test_a_prompt_that_the_endpoint_filters_is_declined_and_not_repeated():
+    """Azure's way to refuse is a bad request."""
+    answer, usage, _ = ask(httpx2.Response(400, json={"error": {"message": "filtered", "code": "content_filter"}}))
+
+    assert isinstance(answer, ModelRefused)
+    assert usage.calls == 1
+
+
+def test_an_answer_in_parts_is_put_together_and_odd_counts_of_tokens_are_no_counts():
+    """Some endpoints give a list of parts, and some count in words."""
+    odd = {"prompt_tokens": "many", "completion_tokens": -3}
+    answer, usage, _ = ask(httpx2.Response(200, json={"choices": [{"message": {"content": [{"text": "a"}, {"text": "b"}]}}], "usage": odd}))
+
+    assert (answer.text, usage.input_tokens, usage.output_tokens) == ("ab", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "pause"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after": email.utils.formatdate(time.time() + 3600, usegmt=True)}, MAX_RETRY_AFTER_S),
+        ({"retry-after": email.utils.formatdate(time.time() - 3600, usegmt=True)}, 0),
+        ({"retry-after": "86400"}, MAX_RETRY_AFTER_S),
+        ({"retry-after": "-5"}, 0),
+        ({"retry-after": "nan"}, 0),
+        ({"retry-after": "soon"}, 0),
+        ({}, 0),
+    ],
+    ids=str,
+)
+def test_the_pause_that_an_endpoint_asks_for_is_told_to_all_and_bounded(headers, pause):
+    """Seconds, milliseconds or a date; a negative one is none, and a day is two minutes."""
+    told: list[float] = []
+
+    class Listening(Free):
+        def throttled(self, seconds: float) -> None:
+            told.append(seconds)
+
+    ask(httpx2.Response(429, headers=headers), reply(), permits=Listening())
+
+    assert told == [pause]
 
 
 def test_a_key_may_not_stand_in_the_models_file(tmp_path):

@@ -1,0 +1,232 @@
+"""A bench on which commands are disturbed: a forge of processes, a model with a journal, and the rules that must hold."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beam_ray.store.objects import open_objects
+from beam_ray.store.runs import Run, find_runs
+from tests.endpoint import Call, Endpoint, endpoint
+
+WORKFLOW = """
+workflow: work
+model: m
+nodes:
+  read:
+    llm: {prompt: "read #{{ task_query }}#", returns: {n: int}}
+    evaluate: {criteria: [{check: read.n >= 0}]}
+  even: {after: read, when: read.n % 2 == 0, route: even, llm: {prompt: "even #{{ read.n }}#"}}
+  odd:
+    after: read
+    when: read.n % 2 == 1
+    route: odd
+    llm: {prompt: "odd #{{ read.n }}#"}
+    evaluate: {threshold: 90, criteria: [It is polite.]}
+    auto_rerun: {max: 1}
+  end: {after: [even, odd], llm: {prompt: "end #{{ (even or odd).text }}#"}}
+"""
+
+Question = tuple[str, int, int, bool]
+"""What a call asks: node, task, seed, and whether it judges."""
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int
+    at: float
+    seconds: float
+    stopped_in: float | None
+    """Seconds from the first signal to the end."""
+    rss: int
+    """The most memory that the process had, in bytes."""
+    out: str
+    err: str
+    hits: Counter[str]
+
+
+class Forge:
+    """Runs commands in forked processes: see ``forge.py``."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-m", "tests.faults.forge"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._line() == b"ready\n"
+
+    def __call__(
+        self, folder: Path, *words: object, fail: str = "", signals: Sequence[tuple[float, int]] = (), environment: dict[str, str] | None = None
+    ) -> Ended:
+        """Do ``beam-ray WORDS`` in *folder*, with faults armed, or signals sent after some seconds."""
+        places = {name: folder / f".{name}" for name in ("out", "err", "hits")}
+        places["hits"].unlink(missing_ok=True)
+        asked = {"folder": str(folder), "words": [str(word) for word in words], "fail": fail, "signals": list(signals), "environment": environment or {}}
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(asked | {name: str(path) for name, path in places.items()}).encode() + b"\n")
+        self.process.stdin.flush()
+        told = json.loads(self._line())
+        hits = json.loads(places["hits"].read_text()) if places["hits"].exists() else {}
+        return Ended(**told, out=places["out"].read_text(), err=places["err"].read_text(), hits=Counter(hits))
+
+    def _line(self) -> bytes:
+        assert self.process.stdout
+        return self.process.stdout.readline()
+
+    def close(self) -> None:
+        """End it."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+@dataclass
+class Bench:
+    """One store, one command, and all that was asked of the model."""
+
+    folder: Path
+    forge: Forge
+    model: Endpoint
+    tasks: int
+    uri: str = ""
+    kills: list[tuple[float, int]] = field(default_factory=list)
+    """When a command was killed, and how many calls had begun by then."""
+    kept: list[tuple[int, set[Question]]] = field(default_factory=list)
+    """For each kill: the calls begun by then, and the questions whose answers were in the store."""
+
+    def __post_init__(self) -> None:
+        self.uri = self.uri or str(self.folder / "store")
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs of the store."""
+        objects = open_objects(self.uri, proven=True)
+        return [Run(objects, run_id) for run_id in find_runs(objects)]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command that is disturbed, and given again."""
+        return ("run", "work.yaml", "--tasks", "tasks.jsonl", "--models", "models.yaml", "--store", self.uri, "--json")
+
+    def run(self, *words: str, fail: str = "", **how: Any) -> Ended:
+        """Give the command once, and see that what it left can be read."""
+        ended = self.forge(self.folder, *(words or self.words), fail=fail, **how)
+        assert ended.code in (0, 3, 130, 143, -9), (fail, ended.code, ended.err)
+        assert "Traceback" not in ended.err, (fail, ended.err)
+        if ended.code:
+            self.kills.append((ended.at, len(self.model.journal)))
+            self.kept.append((len(self.model.journal), self.answered()))
+        return ended
+
+    def answered(self) -> set[Question]:
+        """The questions that need not be asked again: their answers are in the store. Reads every row that there is."""
+        found: set[Question] = set()
+        for run in self.runs:
+            rows = run.steps().to_pylist() + [row for table in run.spooled() for row in table.to_pylist()]
+            run.outcome()
+            for row in rows:
+                for attempt in row["attempts"] or ():
+                    found.add((row["node"], int(row["task_id"][1:]), attempt["seed"], False))
+                    if any(item["judge"] for item in attempt["criteria"]):
+                        found.add((row["node"], int(row["task_id"][1:]), attempt["number"] - 1, True))
+        return found
+
+    def assert_nothing_paid_twice(self, window_s: float = 1.0) -> None:
+        """
+        By the endpoint's own journal: repeated are at most calls in flight at a kill, and those answered in the second before it.
+
+        And of what was in the store at a kill, nothing.
+        """
+        calls = [(question_of(call), call) for call in self.model.journal]
+        asked = Counter(question for question, _ in calls)
+        allowed: Counter[Question] = Counter(set(asked))
+        for at, count in self.kills:
+            allowed.update({question for question, call in calls[:count] if not call.ended or call.ended > at - window_s})
+        assert not {question: count for question, count in asked.items() if count > allowed[question]}
+        for count, kept in self.kept:
+            again = {question for question, _ in calls[count:]} & kept
+            assert not again, f"in the store and asked again: {sorted(again)[:5]}"
+
+    def result(self) -> list[Any]:
+        """What the one finished run says, its files verified: without ids, times and what was spent."""
+        [run] = [run for run in self.runs if run.finished]
+        assert not [key for folder in ("parts", "spool") for key, _ in run.objects.keys(f"{run.prefix}/{folder}/")]
+        return [essence(run), {name: run.manifest["usage"][name] for name in ("rows", "passed", "failed", "below", "score", "steps_done", "steps_skipped")}]
+
+
+def essence(run: Run) -> list[Any]:
+    """All that a run found out, in order; a row that is lost or doubled shows."""
+    steps = [
+        (
+            row["task_id"],
+            row["trial"],
+            row["node"],
+            row["outcome"],
+            row["output"],
+            row["score"],
+            row["passed"],
+            row["fingerprint"],
+            [(tried["number"], tried["output"], tried["score"], tried["error"]) for tried in row["attempts"]],
+        )
+        for row in run.steps().to_pylist()
+    ]
+    tasks = [(row["task_id"], row["outcome"], row["passed"], row["score"], row["path"], row["output"]) for row in run.outcome().to_pylist()]
+    return [sorted(steps, key=lambda row: row[:3]), sorted(tasks)]
+
+
+def question_of(call: Call) -> Question:
+    """What a call asked."""
+    text = call.said
+    found = re.search(r"(read|even|odd|end) #(\d+)#", text)
+    assert found, text
+    return found[1], int(found[2]), int(call.body["seed"]), "criterion_1" in json.dumps(call.body.get("response_format", ""))
+
+
+def answer(body: dict[str, Any]) -> Any:
+    """The number, or a judgement that is harsh on the first attempt of every second odd one."""
+    found = re.search(r"(read|even|odd|end) #(\d+)#", str(body["messages"][-1]["content"]))
+    assert found
+    number = int(found[2])
+    if "criterion_1" in json.dumps(body.get("response_format", "")):
+        return {"criterion_1": {"reason": "it is so", "met": number % 4 == 3 or body["seed"] > 0}}
+    return {"n": number} if found[1] == "read" else str(number)
+
+
+@pytest.fixture(scope="session")
+def forge() -> Iterator[Forge]:
+    """One process that all forked commands come from."""
+    made = Forge()
+    yield made
+    made.close()
+
+
+def make_bench(folder: Path, forge: Forge, model: Endpoint, tasks: int, uri: str = "") -> Bench:
+    """A bench in an empty folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "work.yaml").write_text(WORKFLOW)
+    (folder / "tasks.jsonl").write_text("".join(json.dumps({"id": f"t{number}", "task_query": str(number)}) + "\n" for number in range(tasks)))
+    (folder / "models.yaml").write_text(f"m: {{base_url: '{model.url}', model: x, concurrency: 8}}\n")
+    return Bench(folder, forge, model, tasks, uri)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, forge: Forge) -> Iterator[Bench]:
+    """A bench with 16 tasks and a model that takes 10 ms."""
+    with endpoint(answer, latency_s=0.01) as model:
+        yield make_bench(tmp_path / "bench", forge, model, 16)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, forge: Forge) -> Bench:
+    """A bench whose command was left alone."""
+    with endpoint(answer) as model:
+        made = make_bench(tmp_path_factory.mktemp("undisturbed"), forge, model, 16)
+        made.hits = made.run(fail="*.*:0:kill").hits  # type: ignore[attr-defined]
+    made.assert_nothing_paid_twice()
+    return made

@@ -1,0 +1,43 @@
+"""A cluster of one process: the real driver and the real runner, without Ray between them."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
+from typing import Any
+
+from beam_ray.run.runner import Assignment, Runner
+
+
+class Here:
+    """What the driver asks of ``beam_ray.run.cluster.Cluster``, done by runners on a loop in a thread."""
+
+    def __init__(self, address: str | None = None):
+        self.cpus = 1
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+
+    def limits(self, models: Mapping[str, Any]) -> None:
+        """One process has no one to share with."""
+
+    def runner(self, assignment: Assignment) -> Runner:
+        return Runner(assignment)
+
+    def call(self, runner: Runner, title: str, method: str, *arguments: Any) -> "Future[Any]":
+        return asyncio.run_coroutine_threadsafe(getattr(runner, method)(*arguments), self._loop)
+
+    def wait(self, references: "list[Future[Any]]", timeout_s: float) -> "list[Future[Any]]":
+        done = wait(references, 0, ALL_COMPLETED).done or wait(references, timeout_s, FIRST_COMPLETED).done
+        return list(done)
+
+    def result(self, reference: "Future[Any]", timeout_s: float | None = None) -> Any:
+        return reference.result(timeout_s)
+
+    def forget(self, runner: Runner) -> None:
+        """No permits to give back."""
+
+    def end(self, runner: Runner) -> None:
+        asyncio.run_coroutine_threadsafe(runner.stop(), self._loop)
+
+    def close(self) -> None:
+        """Its thread ends with the process."""
