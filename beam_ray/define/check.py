@@ -7,16 +7,18 @@ Errors refuse the workflow; warnings are advice.
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from beam_ray.address import NODE_NAME
+from beam_ray.define.criterion import expand
 from beam_ray.define.load import Source, did_you_mean
 from beam_ray.define.returns import type_schema
 from beam_ray.define.template import TemplateFault, Use, uses
-from beam_ray.define.workflow import Workflow
+from beam_ray.define.workflow import Node, Turn, Workflow
 from beam_ray.errors import BadDefinition, Problem, Unusable
 
 GIVEN = ("task_query", "variables", "attachments")
@@ -115,28 +117,36 @@ def _templates(workflow: Workflow, source: Source) -> Iterator[Problem]:
         at = ("nodes", name)
         upstream = workflow.upstream[name]
         if node.llm:
-            for turn in node.llm.prompt:
-                place = Source(turn.file) if turn.file else source
-                base = 0 if turn.file else source.places.get((*at, "llm", "prompt"), (1, 1))[0] - 1
+            for index, turn in enumerate(node.llm.prompt):
+                spot = (*at, "llm", "prompt", index, turn.role)
                 try:
                     found = uses(turn.content)
                 except TemplateFault as fault:
-                    yield _in_prompt(place, at, turn.file, base, fault.line, f"the prompt is not a template: {fault}")
+                    yield _in_prompt(source, spot, turn, fault.line, "", f"the prompt is not a template: {fault}", _HINT if "end of" in str(fault) else "")
                     continue
                 for use in found:
                     for text, notes in _unknown(workflow, name, use, upstream, prompt=True):
-                        yield _in_prompt(place, at, turn.file, base, use.line, text, *notes)
+                        yield _in_prompt(source, spot, turn, use.line, use.root, text, *notes)
         for key, text in _texts(node.arguments, ()):
             yield from _expression(workflow, source, name, (*at, "with", *key), text, upstream, template=True)
         if node.when is not None:
             yield from _expression(workflow, source, name, (*at, "when"), node.when, upstream)
 
 
-def _in_prompt(place: Source, at: tuple[str, ...], file: str, base: int, line: int, text: str, *notes: str) -> Problem:
-    if file:
-        return Problem(file, line, 0, text, notes)
-    known = place.places.get((*at, "llm", "prompt"), (1, 1))
-    return Problem(place.file, max(known[0], base + line), known[1], text, notes)
+_HINT = "every {{ needs its }}, and every {% if %} its {% endif %}"
+
+
+def _in_prompt(source: Source, at: tuple[str | int, ...], turn: Turn, line: int, word: str, text: str, *notes: str) -> Problem:
+    said = tuple(note for note in notes if note)
+    if turn.file:
+        lines = turn.content.splitlines()
+        written = lines[line - 1] if line <= len(lines) else ""
+        # of a file of turns only the turn is known, not where in the file it stands
+        known = not turn.file.endswith((".yaml", ".yml"))
+        found = re.search(rf"\b{re.escape(word)}\b", written) if word and known else None
+        return Problem(turn.file, line if known else 1, found.start() + 1 if found else 1, text, said)
+    first, column = source.problem(at, "").line, source.problem(at, "").column
+    return Problem(source.file, first + line - 1 + (len(turn.content.splitlines()) > 1), column, text, said)
 
 
 def _texts(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -150,13 +160,18 @@ def _texts(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[s
             yield from _texts(inner, (*path, index))
 
 
+_SIGNS = {"{{": "an expression stands without {{ }}", "&&": "write 'and'", "||": "write 'or'", "===": "compare with ==", " = ": "compare with =="}
+
+
 def _expression(
     workflow: Workflow, source: Source, node: str, at: tuple[str | int, ...], text: str, known: Iterable[str], *, template: bool = False, expected: bool = False
 ) -> Iterator[Problem]:
     try:
         found = uses(text, expression=not template)
     except TemplateFault as fault:
-        yield source.problem(at, f"{text!r} is not {'a template' if template else 'an expression'}: {fault}")
+        shown = text if len(text) < 60 else f"{text[:57]}…"
+        hint = next((hint for sign, hint in _SIGNS.items() if sign in text), "") if not template else ""
+        yield source.problem(at, f"{shown!r} is not {'a template' if template else 'an expression'}: {fault}", *([hint] if hint else []))
         return
     for use in found:
         for problem, notes in _unknown(workflow, node, use, known, prompt=not expected):
@@ -185,9 +200,10 @@ def _criteria(workflow: Workflow, source: Source) -> Iterator[Problem]:
     for name, node in workflow.nodes.items():
         if node.evaluate is None:
             continue
-        at = ("nodes", name, "evaluate", "criteria")
+        place: tuple[str | int, ...] = ("nodes", name, "evaluate", "criteria")
         known = workflow.upstream[name] | {name}
-        for criterion in node.evaluate.criteria:
+        for criterion, entry in zip(node.evaluate.criteria, _entries(node, name, source), strict=True):
+            at: tuple[str | int, ...] = (*place, *entry)
             if criterion.kind == "check":
                 yield from _expression(workflow, source, name, at, criterion.want, known, expected=True)
             if criterion.kind == "equals" and isinstance(criterion.want, str):
@@ -201,7 +217,18 @@ def _criteria(workflow: Workflow, source: Source) -> Iterator[Problem]:
                     *did_you_mean(root, node.fields),
                 )
         if workflow.judge_of(name) is None and any(criterion.kind == "plain" for criterion in node.evaluate.criteria):
-            yield source.problem(at, f"node {name!r} has a plain-language criterion and no model to judge it", "name one with 'judge' here or at the top")
+            yield source.problem(place, f"node {name!r} has a plain-language criterion and no model to judge it", "name one with 'judge' here or at the top")
+
+
+def _entries(node: Node, name: str, source: Source) -> list[tuple[int, ...]]:
+    """For each criterion the index of the entry it was written in; nothing where there is no file."""
+    assert node.evaluate
+    try:
+        written = source.data["nodes"][name]["evaluate"]["criteria"]
+        found: list[tuple[int, ...]] = [(index,) for index, entry in enumerate(written) for _ in expand(entry)]
+    except (TypeError, KeyError, ValueError):
+        found = []
+    return found if len(found) == len(node.evaluate.criteria) else [()] * len(node.evaluate.criteria)
 
 
 def _switches(workflow: Workflow, source: Source) -> Iterator[Problem]:
@@ -246,7 +273,8 @@ def _read_tool(file: Path, function: str, tool: str) -> Tool:
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError) as error:
-        raise Unusable(f"the tool {tool!r}: {file.name} is not valid Python ({error})") from None
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise Unusable(f"the tool {tool!r}: {file.name}{line} is not valid Python ({getattr(error, 'msg', error)})") from None
     names = {entry.name: entry for entry in tree.body if isinstance(entry, (ast.FunctionDef, ast.AsyncFunctionDef))}
     if function not in names:
         raise Unusable("\n  ".join([f"the tool {tool!r}: {file.name} has no function {function!r}", *did_you_mean(function, names)]))
@@ -261,14 +289,19 @@ def _read_tool(file: Path, function: str, tool: str) -> Tool:
 
 def _tools(workflow: Workflow, source: Source, folders: tuple[Path, ...]) -> Iterator[Problem]:
     for name, node in workflow.nodes.items():
-        rules = [] if node.evaluate is None else [criterion.want for criterion in node.evaluate.criteria if criterion.kind == "python"]
-        for path, reference in [(("evaluate", "criteria"), rule) for rule in rules] + ([(("tool",), node.tool)] if node.tool else []):
+        if node.evaluate:
+            for criterion, entry in zip(node.evaluate.criteria, _entries(node, name, source), strict=True):
+                if criterion.kind == "python":
+                    try:
+                        find_tool(workflow, criterion.want, folders)
+                    except Unusable as error:
+                        yield source.problem(("nodes", name, "evaluate", "criteria", *entry), str(error).replace("the tool", "the function", 1))
+        if node.tool:
+            reference = node.tool
             try:
                 tool = find_tool(workflow, reference, folders)
             except Unusable as error:
-                yield source.problem(("nodes", name, *path), str(error))
-                continue
-            if reference != node.tool:
+                yield source.problem(("nodes", name, "tool"), str(error))
                 continue
             if tool.parameters is not None:
                 for argument in node.arguments:

@@ -18,18 +18,19 @@ A rule over several fields becomes one criterion per field, which share its weig
 that errors can be counted by field.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-import re2
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from beam_ray.define.returns import limited
+from beam_ray.define.returns import limited, pattern_fault
 
 Kind = Literal["plain", "check", "equals", "one_of", "matches", "range", "schema", "python"]
 RULES = tuple(kind for kind in get_args(Kind) if kind != "plain")
 BY_FIELD = ("equals", "one_of", "matches", "range")
+_EXAMPLES = {"equals": "{total: expected.total}", "one_of": "{kind: [order, invoice]}", "matches": "{number: '^PO-'}", "range": "{amount: [0, 100]}"}
 IGNORABLE = ("case", "space", "punctuation")
 
 
@@ -60,12 +61,12 @@ def expand(written: Any) -> list[Criterion]:
     """
     if isinstance(written, str):
         if not written.strip():
-            raise ValueError("an empty criterion")
+            raise ValueError("an empty criterion; say what must hold, or take it out")
         return [Criterion(id=slug(written), kind="plain", text=written.strip())]
     if not isinstance(written, Mapping):
         raise ValueError("a criterion is a text or a rule such as 'check: extract.amount > 0'")
     if "kind" in written:
-        return [Criterion.model_validate(dict(written))]
+        return [_stored(written)]
     rest = dict(written)
     weight, name, ignore, text = rest.pop("weight", 1.0), rest.pop("id", ""), rest.pop("ignore", []), rest.pop("text", "")
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < 1e6:
@@ -80,10 +81,12 @@ def expand(written: Any) -> list[Criterion]:
     if len(rest) != 1 or next(iter(rest)) not in RULES:
         raise ValueError(f"a rule has exactly one of {', '.join(RULES)}; here: {', '.join(map(repr, rest)) or 'none'}")
     [(kind, spec)] = rest.items()
+    if ignore and kind not in ("equals", "one_of"):
+        raise ValueError(f"'ignore' is for equals and one_of, and says nothing to {kind!r}")
     if kind not in BY_FIELD:
         return [_whole(kind, spec, weight, str(name), str(text))]
     if not isinstance(spec, Mapping) or not spec:
-        raise ValueError(f"{kind!r} wants a mapping from field to what it must be")
+        raise ValueError(f"{kind!r} wants a mapping from field to what it must be, such as {_EXAMPLES[kind]}")
     return [
         Criterion(
             id=(f"{name} {field}" if len(spec) > 1 else str(name)) if name else str(field),
@@ -120,24 +123,36 @@ def _whole(kind: Kind, spec: Any, weight: float, name: str, text: str) -> Criter
             raise ValueError("'schema' wants a JSON schema")
         return Criterion(id=name or "schema", kind=kind, text=text or "The output fits the schema.", weight=weight, want=limited(spec))
     if not isinstance(spec, str) or not spec.strip():
-        raise ValueError(f"{kind!r} wants {'an expression' if kind == 'check' else 'a function as module:function'}")
-    if kind == "python" and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", spec.strip()):
+        raise ValueError(f"{kind!r} wants {'an expression such as extract.amount > 0' if kind == 'check' else 'a function as module:function'}")
+    if kind == "python" and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", spec.strip()):
         raise ValueError(f"{spec!r} is not of the form module:function")
     return Criterion(id=name or slug(spec), kind=kind, text=text or spec.strip(), weight=weight, want=spec.strip())
 
 
+def _stored(written: Mapping[str, Any]) -> Criterion:
+    """A criterion as the store keeps it, which a file may hold as well."""
+    try:
+        found = Criterion.model_validate(dict(written))
+    except ValidationError as error:
+        raise ValueError(f"a criterion is a text or a rule such as 'check: extract.amount > 0'; {error.errors()[0]['loc'][-1]!r} is wrong here") from None
+    if found.kind in BY_FIELD:
+        _checked(found.kind, found.want)
+    elif found.kind != "plain":
+        _whole(found.kind, found.want, found.weight, found.id, found.text)
+    return found
+
+
 def _checked(kind: Kind, want: Any) -> Any:
     if kind == "one_of" and not (isinstance(want, list) and want):
-        raise ValueError("'one_of' wants a list of values for each field")
+        raise ValueError(f"'one_of' wants a list of values for each field, such as {_EXAMPLES[kind]}")
     if kind == "matches":
         if not isinstance(want, str):
-            raise ValueError("'matches' wants a pattern for each field")
-        try:
-            re2.compile(want)
-        except re2.error as error:
-            raise ValueError(f"the pattern {want!r} is not a regular expression (RE2): {error}") from None
+            raise ValueError(f"'matches' wants a pattern for each field, such as {_EXAMPLES[kind]}")
+        fault = pattern_fault(want)
+        if fault:
+            raise ValueError(fault)
     if kind == "range":
-        numbers = isinstance(want, list) and len(want) == 2 and all(isinstance(end, (int, float)) or end is None for end in want)
+        numbers = isinstance(want, list) and len(want) == 2 and all((isinstance(end, (int, float)) and not math.isnan(end)) or end is None for end in want)
         if not numbers or (None not in want and want[0] > want[1]):
             raise ValueError("'range' wants [low, high] for each field; null leaves an end open")
     if kind == "equals" and not isinstance(want, str):

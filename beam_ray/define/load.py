@@ -6,6 +6,8 @@ All problems are reported at once, in the order of the file.
 
 import datetime
 import difflib
+import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +18,20 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
+from ruamel.yaml.reader import ReaderError
 
-from beam_ray.define.workflow import AutoRerun, Evaluation, Faults, LlmCall, Node, Resources, Workflow
+from beam_ray.define.returns import Faults
+from beam_ray.define.workflow import AutoRerun, Evaluation, LlmCall, Node, Resources, Workflow, turn_fault
 from beam_ray.errors import BadDefinition, Problem, Unusable
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
 MAX_ALIASES = 100
 MAX_VALUES = 100_000
+TAGS = ("str", "int", "float", "bool", "null", "seq", "map")
+"""The tags of plain values; any other asks for something to be made of them."""
+
 PROMPT_SUFFIXES = (".md", ".txt", ".j2", ".jinja", ".yaml", ".yml")
 
 Path_ = tuple[str | int, ...]
@@ -63,12 +70,11 @@ def read_yaml(path: Path, text: str | None = None) -> Source:
         except OSError as error:
             raise Unusable(f"{name}: cannot be read ({error.strerror})") from None
         if len(raw) > MAX_BYTES:
-            raise BadDefinition(problems=[Problem(name, 0, 0, f"the file has {len(raw):,} bytes; at most {MAX_BYTES:,} are allowed")])
+            raise BadDefinition(problems=[Problem(name, 1, 1, f"the file has {len(raw):,} bytes; at most {MAX_BYTES:,} are allowed")])
         try:
             text = raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            line = raw[: error.start].count(b"\n") + 1
-            raise BadDefinition(problems=[Problem(name, line, 1, "the file is not UTF-8; save it as UTF-8")]) from None
+            raise BadDefinition(problems=[not_utf8(name, raw, error)]) from None
     try:
         _refuse_bombs(name, text)
         tree = YAML(typ="rt", pure=True).load(text)
@@ -77,9 +83,13 @@ def read_yaml(path: Path, text: str | None = None) -> Source:
         first = str(error.problem).splitlines()[0].split(" with value")[0]
         raise BadDefinition(problems=[Problem(name, mark.line + 1, mark.column + 1, f"{first}; a key may stand only once")]) from None
     except ConstructorError as error:
-        raise BadDefinition(problems=[_marked(name, error, "this tag is not allowed; write plain text, numbers, lists and mappings")]) from None
+        raise BadDefinition(problems=[_marked(name, error, "this cannot be read; write plain text, numbers, lists and mappings")]) from None
     except MarkedYAMLError as error:
         raise BadDefinition(problems=[_marked(name, error, f"not valid YAML: {error.problem or error.context}")]) from None
+    except ReaderError as error:
+        before = text[: error.position]
+        what = f"the character U+{error.character:04X} may not stand in a text; take it out"
+        raise BadDefinition(problems=[Problem(name, before.count("\n") + 1, len(before) - before.rfind("\n"), what)]) from None
     except (YAMLError, ValueError, RecursionError, OverflowError, AttributeError, TypeError, AssertionError, KeyError, IndexError) as error:
         # the parser lets a few of its own slips through on text that is no YAML
         first = (str(error).splitlines() or [type(error).__name__])[0]
@@ -88,7 +98,7 @@ def read_yaml(path: Path, text: str | None = None) -> Source:
     try:
         source.data = _plain(tree, (), source, [0])
     except _TooLarge:
-        raise BadDefinition(problems=[Problem(name, 1, 1, f"the file has more than {MAX_VALUES:,} values")]) from None
+        raise BadDefinition(problems=[Problem(name, 1, 1, f"the file has more than {MAX_VALUES:,} values, those repeated by aliases included")]) from None
     return source
 
 
@@ -110,6 +120,9 @@ def shape(source: Source, folder: Path, project: Path) -> Workflow:
     if not isinstance(source.data, Mapping):
         raise BadDefinition(problems=[source.problem((), "a workflow file begins with 'workflow: NAME'")])
     data, problems = with_prompts(source.data, source, folder)
+    if "tools_from" in data:
+        known = _known(("tools_from",))
+        problems.append(source.problem(("tools_from",), "unknown key 'tools_from'", f"known here: {', '.join(known)}"))
     data["tools_from"] = _relative(folder, project)
     try:
         workflow = Workflow.model_validate(data)
@@ -153,6 +166,8 @@ def read_prompt(written: str, folder: Path) -> Any:
     if "\n" in written or not written.strip().endswith(PROMPT_SUFFIXES) or " " in written.strip():
         return written
     path = folder / written.strip()
+    if path.is_dir():
+        raise Unusable(f"the prompt file {written!r} is a folder")
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*")], 1) if path.parent.is_dir() else []
         hint = f"\n  did you mean {near[0]!r}?" if near else ""
@@ -161,11 +176,19 @@ def read_prompt(written: str, folder: Path) -> Any:
         turns = read_yaml(path)
         if not isinstance(turns.data, list) or not all(isinstance(turn, Mapping) and len(turn) == 1 for turn in turns.data):
             raise BadDefinition(problems=[turns.problem((), "a prompt in YAML is a list of turns such as '- user: …'")])
+        faults = [(index, turn, turn_fault(turn)) for index, turn in enumerate(turns.data)]
+        if any(fault for *_, fault in faults):
+            raise BadDefinition(problems=[turns.problem((index, *turn), fault) for index, turn, fault in faults if fault])
         return [{"role": role, "content": content, "file": turns.file} for turn in turns.data for role, content in turn.items()]
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unusable(f"the prompt file {written!r} cannot be read ({error})") from None
+        raw = path.read_bytes()
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise Unusable(f"the prompt file {written!r} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise BadDefinition(problems=[not_utf8(_shown(path), raw, error)]) from None
+    if not text.strip():
+        raise BadDefinition(problems=[Problem(_shown(path), 1, 1, "the prompt is empty")])
     return [{"role": "user", "content": text.rstrip("\n"), "file": _shown(path)}]
 
 
@@ -175,7 +198,11 @@ _MODELS: dict[str, type[pydantic.BaseModel]] = {"llm": LlmCall, "evaluate": Eval
 def translated(error: pydantic.ValidationError, source: Source) -> list[Problem]:
     """pydantic's findings in our words, each at its place."""
     problems = []
-    for found in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    inner = {found["loc"][:-1] for found in errors}
+    for found in errors:
+        if found["type"] == "too_short" and any(place[: len(found["loc"])] == found["loc"] for place in inner):
+            continue  # it is only short because of what is wrong inside it
         cause = (found.get("ctx") or {}).get("error")
         if isinstance(cause, Faults):
             problems += [source.problem((*found["loc"], index), message) for index, message in cause.faults]
@@ -193,7 +220,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> tuple[str, ...]:
 def _translated(found: Any, source: Source) -> Problem:
     place, kind, given = found["loc"], found["type"], found.get("input")
     here = str(place[-1]) if place else ""
-    shown = repr(given) if len(repr(given)) < 60 else f"{repr(given)[:57]}…"
+    shown = as_written(given)
+    if here == "[key]":
+        return source.problem(place[:-1], f"the name {shown} must be a text; put it in quotes")
+    named = f"entry {int(here) + 1} of {place[-2]!r}" if place and isinstance(place[-1], int) and len(place) > 1 else repr(here)
     limits = found.get("ctx") or {}
     if kind == "extra_forbidden":
         known = _known(place)
@@ -208,7 +238,9 @@ def _translated(found: Any, source: Source) -> Problem:
         return source.problem(place, f"the name {shown} must be 1 to 64 lower-case letters, digits, _ or -")
     if kind in ("greater_than_equal", "less_than_equal", "greater_than", "less_than"):
         words = {"ge": "at least", "le": "at most", "gt": "above", "lt": "below"}
-        bound = " and ".join(f"{words[key]} {value:g}" for key, value in limits.items() if key in words)
+        bound = " and ".join(f"{words[key]} {value:,}".removesuffix(".0") for key, value in limits.items() if key in words)
+        if isinstance(given, float) and math.isnan(given):
+            bound = "a number"
         if place[-2:] == ("auto_rerun", "max"):
             bound = "1, 2 or 3"
         return source.problem(place, f"{here!r} must be {bound}, not {shown}")
@@ -229,8 +261,23 @@ def _translated(found: Any, source: Source) -> Problem:
     }
     for start, word in wanted.items():
         if kind.startswith(start):
-            return source.problem(place, f"{here!r} must be {word}, not {shown}")
-    return source.problem(place, f"{here!r}: {found['msg']}")
+            return source.problem(place, f"{named} must be {word}, not {shown}")
+    return source.problem(place, f"{named}: {found['msg']}")
+
+
+def as_written(value: Any) -> str:
+    """*value* as it would stand in a file, at most 60 characters of it."""
+    try:
+        text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, TypeError, RecursionError):
+        text = repr(value)
+    return text if len(text) < 60 else f"{text[:57]}…"
+
+
+def not_utf8(file: str, raw: bytes, error: UnicodeDecodeError) -> Problem:
+    """That a file is in another encoding, with the first place that shows it."""
+    start = raw.rfind(b"\n", 0, error.start) + 1
+    return Problem(file, raw.count(b"\n", 0, error.start) + 1, error.start - start + 1, "the file is not UTF-8; save it as UTF-8")
 
 
 def _near_literal(given: Any, expected: Any) -> tuple[str, ...]:
@@ -259,6 +306,10 @@ def _plain(node: Any, path: Path_, source: Source, count: list[int]) -> Any:
     if isinstance(node, CommentedMap):
         result = {}
         for key, value in node.items():
+            if not isinstance(key, (str, int, float, type(None), datetime.date)):
+                spot = node.lc.data.get(key) if node.lc.data else None
+                line, column = (spot[0] + 1, spot[1] + 1) if spot else (1, 1)
+                raise BadDefinition(problems=[Problem(source.file, line, column, "a key must be a text", ("a text that begins with {{ needs quotes",))])
             name = key if isinstance(key, (str, int)) and not isinstance(key, bool) else str(key)
             at = (*path, name)
             spot = node.lc.data.get(key) if node.lc.data else None
@@ -287,24 +338,53 @@ def _plain(node: Any, path: Path_, source: Source, count: list[int]) -> Any:
 
 
 def _refuse_bombs(name: str, text: str) -> None:
-    depth = aliases = 0
+    open_: list[str | None] = []
+    aliases = 0
     for event in YAML(typ="rt", pure=True).parse(text):
+        what = ""
         if isinstance(event, CollectionStartEvent):
-            depth += 1
+            open_.append(event.anchor)
+            if len(open_) > MAX_DEPTH:
+                what = f"nested deeper than {MAX_DEPTH}; a file for people is flatter"
         elif isinstance(event, CollectionEndEvent):
-            depth -= 1
+            open_.pop()
         elif isinstance(event, AliasEvent):
             aliases += 1
-        if depth > MAX_DEPTH or aliases > MAX_ALIASES:
-            what = f"nested deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else f"more than {MAX_ALIASES} aliases"
+            if aliases > MAX_ALIASES:
+                what = f"more than {MAX_ALIASES} aliases; write the values out"
+            elif event.anchor in open_:
+                what = f"the alias *{event.anchor} stands inside what it repeats; take it out"
+        if isinstance(event, (CollectionStartEvent, ScalarEvent)) and event.tag is not None and _tag(event.tag) not in TAGS:
+            what = f"the tag {str(event.tag).replace('tag:yaml.org,2002:', '!!')!r} is not allowed; write plain text, numbers, lists and mappings"
+        if what:
             mark = event.start_mark
             raise BadDefinition(problems=[Problem(name, mark.line + 1, mark.column + 1, what)])
 
 
+def _tag(tag: Any) -> str:
+    word = str(tag)
+    return "str" if word == "!" else word.removeprefix("tag:yaml.org,2002:").removeprefix("!!")
+
+
+_HINTS = {
+    "mapping values are not allowed here": "put a text that has ': ' in it in quotes",
+    "'\\t' that cannot start": "indent with spaces",
+    "that cannot start any token": "put the text in quotes",
+    "another document": "a file holds one document; take the '---' away",
+    "undefined alias": "put a text that begins with * in quotes",
+    "expected <block end>": "lines of one level begin in the same column",
+    "unknown escape": "write \\\\ for a backslash, or use single quotes",
+    "could not find expected ':'": "write a key as KEY: VALUE",
+}
+
+
 def _marked(name: str, error: MarkedYAMLError, text: str) -> Problem:
-    mark = error.problem_mark or error.context_mark
+    mark, began = error.problem_mark or error.context_mark, error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    return Problem(name, line, column, text.splitlines()[0])
+    notes = [hint for words, hint in _HINTS.items() if words in text][:1]
+    if began and error.context and (began.line, began.column) != (mark.line, mark.column):
+        notes.append(f"{error.context} that begins in line {began.line + 1}, column {began.column + 1}")
+    return Problem(name, line, column, text.splitlines()[0].replace("but found another", "there is another"), tuple(notes))
 
 
 def _relative(path: Path, base: Path) -> str:

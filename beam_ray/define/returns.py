@@ -7,12 +7,28 @@ Every string gets a length limit unless it has one: without it a fifth of a smal
 model's answers ran on until they broke.
 """
 
-from collections.abc import Mapping
+import difflib
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import re2
 
 MAX_STRING = 1000
 MAX_SCHEMA = 20_000
+"""Characters of a schema."""
 MAX_DEPTH = 12
+MAX_CHOICES = 20
+
+TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
+_CHOICES = ("anyOf", "oneOf", "allOf")
+_WHOLE = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains")
+_NUMBER = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_SCHEMAS = ("items", "not", "if", "then", "else", "contains", "additionalProperties")
+_WORDS = ("title", "description", "format", "$comment")
+_DATA = ("enum", "const", "default", "examples")
+KEYWORDS = ("type", "properties", "required", "pattern", "prefixItems", "uniqueItems", *_CHOICES, *_WHOLE, *_NUMBER, *_SCHEMAS, *_WORDS, *_DATA)
+"""What a JSON schema here may say: what is checked in a time that answers cannot drive up, and fetches nothing."""
 
 _SHORT: dict[str, dict[str, Any]] = {
     "str": {"type": "string"},
@@ -24,20 +40,37 @@ _SHORT: dict[str, dict[str, Any]] = {
 }
 
 
+class Faults(ValueError):
+    """What is wrong with some entries of a list or mapping: (index or key, message) each."""
+
+    def __init__(self, faults: list[tuple[int | str, str]]):
+        self.faults = faults
+        super().__init__("; ".join(message for _, message in faults))
+
+
 def object_schema(returns: Mapping[str, Any]) -> dict[str, Any]:
     """
     The JSON schema of an answer with these fields, all of them required.
 
     Raises:
-        ValueError: a field's type is not understood.
+        Faults: types of fields are not understood.
     """
     if not returns:
-        raise ValueError("'returns' names no field")
-    fields = {}
+        raise ValueError("'returns' names no field; write {FIELD: TYPE}, or leave it out for an answer in words")
+    fields: dict[str, Any] = {}
+    faults: list[tuple[int | str, str]] = []
     for name, written in returns.items():
-        if not str(name).isidentifier():
-            raise ValueError(f"field {name!r} is not a name that a template can use")
-        fields[str(name)] = type_schema(written, str(name))
+        try:
+            if not str(name).isidentifier():
+                raise ValueError(f"field {name!r} is not a name that a template can use; write letters, digits and _")
+            fields[str(name)] = type_schema(written, str(name))
+        except ValueError as error:
+            faults.append((name, str(error)))
+    if faults:
+        raise Faults(faults)
+    size = len(json.dumps(fields, default=str))
+    if size > MAX_SCHEMA:
+        raise ValueError(f"the schema of 'returns' has {size:,} characters; at most {MAX_SCHEMA:,} are allowed: ask for less in one step")
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
@@ -48,7 +81,7 @@ def type_schema(written: Any, field: str = "") -> dict[str, Any]:
         parts = [part.strip() for part in written.split("|")]
         unknown = [part for part in parts if part not in _SHORT]
         if unknown:
-            raise ValueError(f"{where}{unknown[0]!r} is not a type\n  types are {', '.join(_SHORT)}, T | null, [T], {{one of: […]}} or a JSON schema")
+            raise ValueError(f"{where}{unknown[0]!r} is not a type{_KINDS}")
         schemas = [dict(_SHORT[part]) for part in parts]
         return limited(schemas[0] if len(schemas) == 1 else {"anyOf": schemas})
     if isinstance(written, list):
@@ -59,22 +92,24 @@ def type_schema(written: Any, field: str = "") -> dict[str, Any]:
         if set(written) == {"one of"}:
             options = written["one of"]
             if not isinstance(options, list) or not options or not all(isinstance(option, str) for option in options):
-                raise ValueError(f"{where}'one of' wants a list of texts")
+                raise ValueError(f"{where}'one of' wants a list of texts; put numbers in quotes")
             return {"type": "string", "enum": list(options)}
-        if not {"type", "enum", "anyOf", "const", "properties", "oneOf"} & set(written):
-            raise ValueError(f"{where}a JSON schema needs 'type', 'enum' or 'anyOf'")
-        return limited(written)
-    raise ValueError(f"{where}{written!r} is not a type")
+        try:
+            if not {"type", "enum", "anyOf", "const", "properties", "oneOf"} & set(written):
+                raise ValueError("a JSON schema needs 'type', 'enum' or 'anyOf'")
+            return limited(written)
+        except ValueError as error:
+            raise ValueError(f"{where}{error}") from None
+    raise ValueError(f"{where}{json.dumps(written, default=str)} is not a type{_KINDS}")
 
 
 def limited(schema: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     """*schema* with a length limit on every string and closed objects; refuses what costs too much to check."""
     if depth > MAX_DEPTH:
-        raise ValueError(f"the JSON schema is nested deeper than {MAX_DEPTH}")
-    if "$ref" in schema or "$dynamicRef" in schema:
-        raise ValueError("a JSON schema here may not use '$ref'; write the type out")
-    if schema.get("uniqueItems"):
-        raise ValueError("'uniqueItems' takes too long to check on large answers; use a criterion")
+        raise ValueError(f"the JSON schema is nested deeper than {MAX_DEPTH}; ask for less in one step")
+    fault = next(_faults(schema), None)
+    if fault:
+        raise ValueError(fault)
     result = dict(schema)
     kind = result.get("type")
     if (kind == "string" or (isinstance(kind, list) and "string" in kind)) and not {"maxLength", "enum", "const"} & set(result):
@@ -86,9 +121,79 @@ def limited(schema: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     if isinstance(result.get("items"), Mapping):
         result["items"] = limited(result["items"], depth + 1)
         result.setdefault("maxItems", 200)
-    for word in ("anyOf", "oneOf", "allOf"):
+    for word in _CHOICES:
         if word in result:
-            if len(result[word]) > 20:
-                raise ValueError(f"{word!r} with more than 20 choices takes too long to check")
             result[word] = [limited(inner, depth + 1) for inner in result[word]]
+    for word in _SCHEMAS:
+        # what stands here only decides, so that it is checked and not closed
+        if isinstance(result.get(word), Mapping):
+            limited(result[word], depth + 1)
     return result
+
+
+_KINDS = f"\n  types are {', '.join(_SHORT)}, T | null, [T], {{one of: […]}} or a JSON schema"
+
+
+def _faults(schema: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a JSON schema, what stands inside it left out."""
+    for key, value in schema.items():
+        if key in ("$ref", "$dynamicRef", "$defs", "definitions", "$id", "$anchor"):
+            yield f"a JSON schema here may not use {key!r}; write the type out"
+        elif key in ("patternProperties", "propertyNames"):
+            yield f"a JSON schema here may not use {key!r}; name the fields in 'properties'"
+        elif key not in KEYWORDS:
+            near = difflib.get_close_matches(str(key), KEYWORDS, 1)
+            yield f"a JSON schema has no {key!r} here" + (f"\n  did you mean {near[0]!r}?" if near else f"\n  known here: {', '.join(KEYWORDS)}")
+        elif key == "type":
+            kinds = value if isinstance(value, list) and value else [value]
+            unknown = [kind for kind in kinds if kind not in TYPES]
+            if unknown:
+                yield f"{unknown[0]!r} is not a type of JSON schema\n  they are {', '.join(TYPES)}"
+        elif key == "properties":
+            if not isinstance(value, Mapping) or not all(isinstance(inner, Mapping) for inner in value.values()):
+                yield "'properties' of a JSON schema must map names to schemas such as {type: string}"
+        elif key == "required":
+            if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+                yield "'required' of a JSON schema must be a list of names"
+        elif key == "pattern":
+            problem = pattern_fault(value)
+            if problem:
+                yield problem
+        elif key == "uniqueItems" and value:
+            yield "'uniqueItems' takes too long to check on large answers; use a criterion"
+        elif key in (*_CHOICES, "prefixItems"):
+            if not isinstance(value, list) or not value or not all(isinstance(inner, Mapping) for inner in value):
+                yield f"{key!r} of a JSON schema must be a list of schemas such as {{type: string}}"
+            elif len(value) > MAX_CHOICES:
+                yield f"{key!r} with more than {MAX_CHOICES} choices takes too long to check; use 'enum', or fewer"
+            elif key == "prefixItems":
+                for inner in value:
+                    limited(inner)
+        elif key in _WHOLE and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            yield f"{key!r} of a JSON schema must be a whole number, 0 or more, not {value!r}"
+        elif key in _NUMBER and (isinstance(value, bool) or not isinstance(value, (int, float)) or (key == "multipleOf" and not value > 0)):
+            yield f"{key!r} of a JSON schema must be a number{' above 0' if key == 'multipleOf' else ''}, not {value!r}"
+        elif key in _SCHEMAS and not isinstance(value, Mapping) and not (key == "additionalProperties" and isinstance(value, bool)):
+            yield f"{key!r} of a JSON schema must be a schema such as {{type: string}}"
+        elif key == "enum" and (not isinstance(value, list) or not value):
+            yield "'enum' of a JSON schema must be a list of values"
+
+
+def pattern_fault(written: Any) -> str:
+    """Why *written* is no pattern, or nothing. Patterns are RE2, which takes linear time on any text."""
+    if not isinstance(written, str):
+        return f"a pattern must be a text, not {written!r}"
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(written, options)
+    except re2.error as error:
+        said = error.args[0] if error.args else error
+        return f"the pattern {written[:60]!r} is not a regular expression (RE2): {said.decode() if isinstance(said, bytes) else said}{_without(written)}"
+    return ""
+
+
+def _without(written: str) -> str:
+    if "(?=" in written or "(?!" in written or "(?<" in written:
+        return "\n  RE2 does not look ahead or behind; write what must match, or use 'check'"
+    return ""

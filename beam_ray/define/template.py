@@ -5,40 +5,38 @@ Jinja2 in its immutable sandbox, strict: a name that is not there is an error, n
 empty string. A value is rendered once and is never itself taken for a template.
 """
 
+import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import jinja2
-from jinja2 import StrictUndefined, meta, nodes
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import meta, nodes
 
+from beam_ray.define.sandbox import Sandbox, begin
 from beam_ray.errors import BadTemplate
 
 MAX_SOURCE = 200_000
 """Characters of a template's text."""
 
+MAX_SAID = 500
+"""Characters of what is said about a fault."""
+
 MAX_RENDERED = 2_000_000
 """Characters that a template may render to."""
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, which also refuses to multiply a text into a bomb."""
+_ENVIRONMENT = Sandbox()
 
-    intercepted_binops = frozenset(["*", "**"])
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        for one, other in ((left, right), (right, left)):
-            if isinstance(one, (str, list, tuple)) and isinstance(other, int) and len(one) * other > MAX_RENDERED:
-                raise SecurityError("a text may not be multiplied beyond the length limit")
-        if operator == "**" and (abs(left) > 10**6 or abs(right) > 64):
-            raise SecurityError("a power this large takes too long")
-        return super().call_binop(context, operator, left, right)
-
-
-_ENVIRONMENT = _Environment(undefined=StrictUndefined, keep_trailing_newline=False, autoescape=False)
+_ALONE: Mapping[type[nodes.Node], str] = {
+    nodes.Include: "include",
+    nodes.Extends: "extends",
+    nodes.Import: "import",
+    nodes.FromImport: "from … import",
+    nodes.Block: "block",
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def uses(source: str, *, expression: bool = False) -> list[Use]:
     The names that a template, or an expression, takes from outside.
 
     Raises:
-        TemplateFault: it cannot be parsed, or is too long.
+        TemplateFault: it cannot be parsed, is too long, or asks for what the sandbox does not give.
     """
     if len(source) > MAX_SOURCE:
         raise TemplateFault(f"the template has {len(source):,} characters; at most {MAX_SOURCE:,} are allowed")
@@ -77,11 +75,14 @@ def uses(source: str, *, expression: bool = False) -> list[Use]:
             tree = _ENVIRONMENT.parse(source)
         outside = meta.find_undeclared_variables(tree)
     except jinja2.TemplateSyntaxError as error:
-        raise TemplateFault(str(error.message), line=error.lineno or 1) from None
-    except RecursionError:
-        raise TemplateFault("the template is nested too deep") from None
+        raise TemplateFault(str(error.message).rstrip(".") + _near(str(error.message)), line=error.lineno or 1) from None
+    except (RecursionError, MemoryError):
+        raise TemplateFault("it is nested too deep") from None
+    except Exception as error:  # Jinja2 and Python's compiler have further ways to refuse a text
+        raise TemplateFault(f"it cannot be compiled ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
+    _refuse(tree)
     found: list[Use] = []
-    inside = set()
+    inside = set[int]()
     for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
         assert isinstance(node, (nodes.Getattr, nodes.Getitem))
         if not isinstance(node.node, nodes.Name) or node.node.name not in outside:
@@ -96,6 +97,33 @@ def uses(source: str, *, expression: bool = False) -> list[Use]:
         found.append(Use(node.node.name, field, node.lineno))
     found += [Use(node.name, "", node.lineno) for node in tree.find_all(nodes.Name) if node.name in outside and id(node) not in inside]
     return sorted(set(found), key=lambda use: (use.line, use.root, use.field))
+
+
+def _near(said: str) -> str:
+    """What may have been meant, where Jinja2 does not know a word."""
+    unknown = re.match(r"No (filter|test) named '(\w+)'", said)
+    if unknown:
+        known = _ENVIRONMENT.filters if unknown[1] == "filter" else _ENVIRONMENT.tests
+        near = difflib.get_close_matches(unknown[2], known, 1)
+        return f"; did you mean {near[0]!r}?" if near else ""
+    return "; tags are if, elif, else, for, set, macro, filter, with and raw" if "unknown tag" in said else ""
+
+
+def _refuse(tree: nodes.Template) -> None:
+    """Find before the start what would only be refused by a row: what is unknown, or never given."""
+    for node in tree.find_all((nodes.Filter, nodes.Test)):
+        assert isinstance(node, (nodes.Filter, nodes.Test))
+        known, kind = (_ENVIRONMENT.filters, "filter") if isinstance(node, nodes.Filter) else (_ENVIRONMENT.tests, "test")
+        if node.name not in known:
+            said = f"No {kind} named {node.name!r}"
+            raise TemplateFault(said + _near(said), line=node.lineno)
+    for block in tree.find_all(tuple(_ALONE)):
+        raise TemplateFault(f"{_ALONE[type(block)]!r} is not available; a template here stands alone", line=block.lineno)
+    for part in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        assert isinstance(part, (nodes.Getattr, nodes.Getitem))
+        name = part.attr if isinstance(part, nodes.Getattr) else getattr(part.arg, "value", "")
+        if isinstance(name, str) and name.startswith("__"):
+            raise TemplateFault(f"{name!r} is not available in templates", line=part.lineno)
 
 
 @lru_cache(maxsize=4096)
@@ -117,13 +145,17 @@ def render(source: str, values: Mapping[str, Any]) -> str:
     """
     pieces, length = [], 0
     try:
-        for piece in _template(source).generate(values):
+        template = _template(source)
+        begin()
+        for piece in template.generate(values):
             length += len(piece)
             if length > MAX_RENDERED:
                 raise BadTemplate(f"the prompt rendered to more than {MAX_RENDERED:,} characters")
             pieces.append(piece)
-    except (jinja2.TemplateError, SecurityError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise BadTemplate(f"the template could not be filled in: {error}") from None
+    except BadTemplate:
+        raise
+    except Exception as error:  # whatever a template makes of a row's values is that row's failure
+        raise BadTemplate(f"the template could not be filled in: {str(error)[:MAX_SAID] or type(error).__name__}") from None
     return "".join(pieces)
 
 
@@ -135,12 +167,14 @@ def evaluate(source: str, values: Mapping[str, Any]) -> Any:
         BadTemplate: a value is missing, or the expression cannot be computed.
     """
     try:
-        result = _expression(source)(values)
+        expression = _expression(source)
+        begin()
+        result = expression(values)
         if isinstance(result, jinja2.Undefined):
             str(result)  # a strict undefined raises here, with the name that is missing
         return result
-    except (jinja2.TemplateError, SecurityError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise BadTemplate(f"{source!r} could not be computed: {error}") from None
+    except Exception as error:  # as above
+        raise BadTemplate(f"{source[:MAX_SAID]!r} could not be computed: {str(error)[:MAX_SAID] or type(error).__name__}") from None
 
 
 def fill(value: Any, values: Mapping[str, Any]) -> Any:

@@ -9,22 +9,15 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, field_validator, model_validator
 
 from beam_ray.define.criterion import Criterion, expand, numbered
 from beam_ray.define.fingerprint import digest
-from beam_ray.define.returns import object_schema
+from beam_ray.define.returns import Faults, object_schema
 
 DEFAULT_THRESHOLD = 90.0
 TEXT_SCHEMA = object_schema({"text": {"type": "string"}})
-
-
-class Faults(ValueError):
-    """What is wrong with some entries of a list: (index, message) each."""
-
-    def __init__(self, faults: list[tuple[int, str]]):
-        self.faults = faults
-        super().__init__("; ".join(message for _, message in faults))
+ROLES = ("system", "user", "assistant")
 
 
 class Frozen(BaseModel):
@@ -42,6 +35,23 @@ class Turn(Frozen):
     """The file that the text came from, for messages; no part of the definition's identity."""
 
 
+def turn_fault(turn: Any) -> str:
+    """What is wrong with one turn of a prompt as written, or nothing."""
+    if isinstance(turn, Turn):
+        return ""
+    if isinstance(turn, Mapping) and {"role", "content"} <= set(turn):
+        role, content = turn["role"], turn["content"]
+    elif isinstance(turn, Mapping) and len(turn) == 1:
+        [(role, content)] = turn.items()
+    else:
+        return "a turn is one role and its text, such as '- user: …'"
+    if role not in ROLES:
+        return f"the role of a turn must be {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role!r}"
+    if not isinstance(content, str):
+        return f"the text of a turn must be a text, not {'null' if content is None else repr(content)}; put it in quotes"
+    return "" if content.strip() else "the prompt is empty"
+
+
 class LlmCall(Frozen):
     """How a model is asked. Temperature and the like are the model's own unless given here."""
 
@@ -51,26 +61,29 @@ class LlmCall(Frozen):
     """The JSON schema of the answer; without it the output is ``{text: …}``."""
     model: str | None = None
     """A name from the models file; the workflow's model unless given."""
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    max_tokens: int = Field(default=1024, ge=1, le=1_000_000)
-    seed: int = Field(default=0, ge=0, le=2**31)
+    temperature: StrictFloat | None = Field(default=None, ge=0, le=2)
+    top_p: StrictFloat | None = Field(default=None, gt=0, le=1)
+    max_tokens: StrictInt = Field(default=1024, ge=1, le=1_000_000)
+    seed: StrictInt = Field(default=0, ge=0, le=2**31)
     """Trial and attempt numbers are added to it, so that each is a sample of its own."""
 
     @field_validator("prompt", mode="before")
     @classmethod
     def _turns(cls, written: Any) -> Any:
         if isinstance(written, str):
-            return [{"role": "user", "content": written}]
-        if isinstance(written, Mapping):
-            raise ValueError("a prompt is a text or a list of turns such as '- user: …'")
+            written = [{"user": written}]
+        if not isinstance(written, (list, tuple)):
+            quotes = "\na text that begins with {{ needs quotes" if isinstance(written, Mapping) else ""
+            raise ValueError(f"a prompt is a text or a list of turns such as '- user: …'{quotes}")
         turns = []
-        for turn in written if isinstance(written, (list, tuple)) else []:
+        for turn in written:
             if isinstance(turn, Mapping) and len(turn) == 1:
                 [(role, content)] = turn.items()
-                turns.append({"role": role, "content": content})
-            else:
-                turns.append(turn)
+                turn = {"role": role, "content": content}
+            turns.append(turn)
+        faults: list[tuple[int | str, str]] = [(index, fault) for index, fault in enumerate(map(turn_fault, turns)) if fault]
+        if faults:
+            raise Faults(faults)
         return turns
 
     @field_validator("returns", mode="before")
@@ -86,7 +99,7 @@ class LlmCall(Frozen):
 class Evaluation(Frozen):
     """What must hold of the node's output, and how much of it."""
 
-    threshold: float = Field(default=DEFAULT_THRESHOLD, ge=0, le=100)
+    threshold: StrictFloat = Field(default=DEFAULT_THRESHOLD, ge=0, le=100)
     """The score from which a step passes."""
     criteria: tuple[Criterion, ...] = Field(min_length=1)
     judge: str | None = None
@@ -98,7 +111,7 @@ class Evaluation(Frozen):
         if not isinstance(written, (list, tuple)):
             return written
         found: list[Criterion] = []
-        faults: list[tuple[int, str]] = []
+        faults: list[tuple[int | str, str]] = []
         for index, entry in enumerate(written):
             try:
                 found += [entry] if isinstance(entry, Criterion) else expand(entry)
@@ -112,21 +125,21 @@ class Evaluation(Frozen):
 class AutoRerun(Frozen):
     """New attempts of the step while its score is below the threshold."""
 
-    max: int = Field(ge=1, le=3)
+    max: StrictInt = Field(ge=1, le=3)
     """How many attempts beyond the first, 1 to 3."""
-    feedback: bool = False
+    feedback: StrictBool = False
     """Show the model which criteria failed, and why."""
     on_exhausted: Literal["best", "fail", "review"] = "best"
-    temperature: float = Field(default=0.7, gt=0, le=2)
+    temperature: StrictFloat = Field(default=0.7, gt=0, le=2)
     """Used from the second attempt on where the node's own is 0: at 0 a fresh sample would be the same one."""
 
 
 class Resources(Frozen):
     """What a step needs of the cluster; such a node runs as a plain Ray task."""
 
-    num_cpus: float | None = Field(default=None, ge=0)
-    num_gpus: float | None = Field(default=None, ge=0)
-    memory: int | None = Field(default=None, ge=0)
+    num_cpus: StrictFloat | None = Field(default=None, ge=0)
+    num_gpus: StrictFloat | None = Field(default=None, ge=0)
+    memory: StrictInt | None = Field(default=None, ge=0)
     """Bytes."""
 
 
@@ -135,7 +148,7 @@ class Node(Frozen):
 
     title: str = ""
     llm: LlmCall | None = None
-    tool: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    tool: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
     """An importable function, ``module:function``, from an allowed root."""
     arguments: dict[str, Any] = Field(default_factory=dict, alias="with")
     version: str | None = None
@@ -147,7 +160,7 @@ class Node(Frozen):
     auto_rerun: AutoRerun | None = None
     effects: Literal["none", "read", "write"] = "none"
     resources: Resources | None = None
-    timeout_s: float = Field(default=120, gt=0, le=86_400)
+    timeout_s: StrictFloat = Field(default=120, gt=0, le=86_400)
     """Seconds that one attempt may take, waiting for permits left out."""
 
     @field_validator("after", mode="before")

@@ -68,9 +68,9 @@ def test_every_string_that_a_model_writes_is_limited(lab):
         (("task_query }}", "ticket }}"), "6:11: node 'extract' asks for 'ticket', which nothing upstream produces"),
         (("task_query }}", "expected.x }}"), "6:11: node 'extract' asks for 'expected', the answer that only criteria may see"),
         (("weight: 2", "weight: -1"), "11:11: the weight must be a number above 0, not -1"),
-        (("check: extract.amount > 0", "check: extract.amount >"), "8:7: 'extract.amount >' is not an expression: unexpected 'end of template'"),
+        (("check: extract.amount > 0", "check: extract.amount >"), "10:11: 'extract.amount >' is not an expression: unexpected 'end of template'"),
         (("    route: large\n", "    rout: large\n"), "17:5: unknown key 'rout'"),
-        (("amount: number,", "amount: numbr,"), "6:44: field 'amount': 'numbr' is not a type"),
+        (("amount: number,", "amount: numbr,"), "6:74: field 'amount': 'numbr' is not a type"),
         (("model: m\n", ""), "5:5: node 'extract' names no model, and neither does the workflow"),
         (("workflow: orders", "workflow: orders\nworkflow: x"), '3:1: found duplicate key "workflow"; a key may stand only once'),
         (("    when: extract.amount > 10\n", ""), "16:5: node 'reply' has a route and no 'when' that decides it"),
@@ -138,7 +138,7 @@ def test_a_fault_in_a_prompt_file_is_named_with_that_file_and_line(lab):
     """The place is where the author must go."""
     lab.write("prompts/p.md", "Read\nthis: {{ ticket_body }}\n")
 
-    assert "prompts/p.md:2: node 'extract' asks for 'ticket_body', which nothing upstream produces" in problems(
+    assert "prompts/p.md:2:10: node 'extract' asks for 'ticket_body', which nothing upstream produces" in problems(
         lab, SOUND.replace('"Read {{ task_query }}"', "prompts/p.md")
     )
 
