@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from beam_ray.backtest.sides import Backtest
+from beam_ray.backtest.early import look_by_look
+from beam_ray.backtest.sides import Backtest, ruled
 from beam_ray.backtest.spec import Resolved, Side
 from beam_ray.compare.confirm import Repeats
 from beam_ray.compare.gate import DEFAULT_GATE, Gate, load_gate
@@ -43,10 +46,14 @@ def conclude(backtest: Backtest) -> dict[str, Any]:
         return done
     gate = the_gate(backtest.resolved)
     baseline = backtest.baseline()
+    if backtest.pauses:
+        look_by_look(backtest, gate, baseline, lambda side, before, run, tasks: _look(backtest, gate, side, before, run, tasks))
+    baseline = backtest.finish("baseline", baseline)
     results, sides = [], list[tuple[Side, Run, Run]]()
     for side in backtest.resolved.candidates:
-        run = backtest.candidate(side, baseline)
+        run = backtest.finish(side.name, backtest.candidate(side, baseline))
         before = backtest.same_ruler(side, baseline)
+        before = before if before.run_id == baseline.run_id else backtest.finish(ruled(side), before)
         comparison = _compare(backtest, gate, side, before, run)
         results.append(Result(comparison, judge(comparison, gate)))
         sides.append((side, before, run))
@@ -69,22 +76,39 @@ def compare_runs(before: Run, after: Run, gate: Gate = DEFAULT_GATE, *, names: t
     for run in (before, after):
         if not run.finished:
             raise Unusable(f"run {run.run_id} is not finished\n  beam-ray resume {run.run_id}  goes on with it")
-    order = list(after.record.plan.order)
-    sides = [Compared(name, run.run_id, run.outcome(), run.steps()) for name, run in zip(names, (before, after), strict=True)]
-    return compare(sides[0], sides[1], order=order, confidence=gate.confidence, **how)
+    return _over(before, after, gate, names, None, how)
+
+
+def _over(before: Run, after: Run, gate: Gate, names: tuple[str, str], tasks: pa.Array | None, how: Mapping[str, Any]) -> Comparison:
+    """The comparison over those of the *tasks* that are done; over all that either run has where none are given."""
+    sides = []
+    for name, run in zip(names, (before, after), strict=True):
+        outcome, steps = (table if tasks is None else table.filter(pc.is_in(table["task_id"], tasks)) for table in (run.outcome(), run.steps()))
+        sides.append(Compared(name, run.run_id, outcome, steps))
+    return compare(sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, **how)
 
 
 def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run) -> Comparison:
-    version = backtest.resolved.baseline.version
-    label = f"version {version}" if version else "baseline"
-    how: dict[str, Any] = {"names": (label, side.name), "family": len(backtest.resolved.candidates)}
-    found = compare_runs(before, after, gate, **how)
+    names, how = _how(backtest, side)
+    tasks = after.tasks()["task_id"].combine_chunks() if backtest.pauses else None
+    found = _over(before, after, gate, names, tasks, how)
     if not backtest.resolved.spec.confirm or not found.newly_failing:
         return found
     failing = list(found.newly_failing)
     backtest.say(f"{len(failing)} newly failing tasks of {side.name} are repeated {backtest.resolved.spec.confirm} times on both sides")
     repeated = [backtest.repeats(name, run, failing) for name, run in ((f"baseline-for-{side.name}", before), (side.name, after))]
-    return compare_runs(before, after, gate, confirmations=_repeats(before.record.trials, *repeated), **how)
+    return _over(before, after, gate, names, tasks, {**how, "confirmations": _repeats(before.record.trials, *repeated)})
+
+
+def _look(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run, tasks: int) -> Comparison:
+    names, how = _how(backtest, side)
+    return _over(before, after, gate, names, backtest.tasks["task_id"].slice(0, tasks).combine_chunks(), how)
+
+
+def _how(backtest: Backtest, side: Side) -> tuple[tuple[str, str], dict[str, Any]]:
+    version = backtest.resolved.baseline.version
+    planned = backtest.tasks.num_rows if backtest.pauses else 0
+    return (f"version {version}" if version else "baseline", side.name), {"family": len(backtest.resolved.candidates), "planned": planned}
 
 
 def _repeats(trials: int, before: Run, after: Run) -> Mapping[str, tuple[int, int, int, int]]:

@@ -5,14 +5,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from beam_ray.backtest.spec import Resolved, Side
+from beam_ray.compare.looks import looks
 from beam_ray.define.check import find_tool
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.rerun import count
-from beam_ray.run.execute import Progress, execute
+from beam_ray.run.cluster import Cluster
+from beam_ray.run.execute import Progress, advance, execute, spent_before
 from beam_ray.run.plan import Plan, make_plan
 from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
@@ -51,8 +54,15 @@ class Backtest:
             spec.trials,
             spec.confirm,
             spec.fresh,
+            *([spec.stop] if spec.stop else []),
             {name: identity(self.models[name]) for name in sorted(asked) if name in self.models},
         )
+        self.given = tasks_digest(self.tasks)
+        self.pauses: tuple[int, ...] = ()
+        if spec.stop == "early":
+            # tasks come in the order of their file; only of a random part of them does a look say something about all
+            self.tasks = shuffled(self.tasks)
+            self.pauses = looks(self.tasks.num_rows)
         self.backtest_id = f"{spec.name}-{key[:8]}"
         number = 1
         while self.again and self.verdict is not None:
@@ -93,45 +103,61 @@ class Backtest:
         return found
 
     def baseline(self) -> Run:
-        """The baseline's finished run: one that is there already, or one made now."""
+        """The baseline's run: one that is there already, or one begun now."""
         side = self.resolved.baseline
-        run_id = self._known("baseline") or side.run_id
-        if run_id is None and not self.resolved.spec.fresh:
-            run_id = self._same_run(side.workflow)
-        if run_id:
-            self._remember("baseline", run_id)
-            record = Run(self.objects, run_id).record
-            if Run(self.objects, run_id).finished:
-                self.say(f"baseline: run {run_id} of {record.created_at[:16].replace('T', ' ')}, as it is")
-                return Run(self.objects, run_id)
-            return self._execute("baseline", record)
-        return self._execute("baseline", self._begin("baseline", self._plan(side, "baseline", self._origin_of_tasks())))
+        run_id = self._known("baseline") or side.run_id or self._same_run(side.workflow)
+        if run_id is None:
+            return self._begin("baseline", self._plan(side, "baseline", self._origin_of_tasks()))
+        run = Run(self.objects, self._remember("baseline", run_id))
+        if run.finished:
+            self.say(f"baseline: run {run_id} of {run.record.created_at[:16].replace('T', ' ')}, as it is")
+        return run
 
     def candidate(self, side: Side, baseline: Run) -> Run:
-        """The candidate's finished run; what the change does not reach is borrowed from the baseline."""
+        """The candidate's run; what the change does not reach is borrowed from the baseline."""
         known = self._known(side.name)
-        if known:
-            return self._execute(side.name, Run(self.objects, known).record)
-        plan = self._plan(side, "candidate", None if self.resolved.spec.fresh else baseline.run_id)
-        return self._execute(side.name, self._begin(side.name, plan))
+        return (
+            Run(self.objects, known) if known else self._begin(side.name, self._plan(side, "candidate", None if self.resolved.spec.fresh else baseline.run_id))
+        )
 
     def same_ruler(self, side: Side, baseline: Run) -> Run:
-        """The baseline judged by the candidate's criteria: itself, or its outputs scored anew."""
+        """The baseline judged by the candidate's criteria: itself, or a run that scores its outputs anew."""
         judged = with_ruler(baseline.record.plan, side.workflow)
         if judged.digest == baseline.record.plan.digest:
             return baseline
-        name = f"baseline-by-{side.name}"
-        known = self._known(name)
+        known = self._known(ruled(side))
         if known:
-            return self._execute(name, Run(self.objects, known).record)
+            return Run(self.objects, known)
         self.say(f"the criteria of {side.name} differ: the baseline's outputs are scored by them too")
-        return self._execute(name, self._begin(name, self._plan(Side(name, judged), "baseline", baseline.run_id, ruler_only=True)))
+        return self._begin(ruled(side), self._plan(Side(ruled(side), judged), "baseline", baseline.run_id, ruler_only=True))
+
+    def finish(self, name: str, run: Run) -> Run:
+        """The run of a side, brought to its end."""
+        if not run.finished:
+            execute(
+                self.objects, self._afforded(run), self.models, address=self.address, takeover=self.takeover, watch=lambda progress: self.watch(name, progress)
+            )
+        return Run(self.objects, run.run_id)
+
+    def advance(self, name: str, run: Run, tasks: int, cluster: Cluster) -> None:
+        """Bring the first *tasks* of a side's run to their end."""
+        if not run.finished:
+            record = self._afforded(run)
+            advance(
+                self.objects,
+                record,
+                self.models,
+                tasks * record.trials,
+                cluster=cluster,
+                takeover=self.takeover,
+                watch=lambda progress: self.watch(name, progress),
+            )
 
     def repeats(self, name: str, run: Run, task_ids: list[str]) -> Run:
         """The side's run of some tasks, repeated as often as the spec's ``confirm`` says; what was run before is borrowed."""
         known = self._known(f"{name}-repeats")
         if known:
-            return self._execute(f"{name} repeats", Run(self.objects, known).record)
+            return self.finish(f"{name} repeats", Run(self.objects, known))
         tasks = only(run.tasks(), task_ids)
         spec = self.resolved.spec
         plan = make_plan(
@@ -146,7 +172,7 @@ class Backtest:
             backtest=self.backtest_id,
             allow_writes=self.allow_writes,
         )
-        return self._execute(f"{name} repeats", self._begin(f"{name}-repeats", plan))
+        return self.finish(f"{name} repeats", self._begin(f"{name}-repeats", plan))
 
     # -- runs ---------------------------------------------------------------------------------
 
@@ -166,31 +192,24 @@ class Backtest:
             ruler_only=ruler_only,
             backtest=self.backtest_id,
             allow_writes=self.allow_writes,
+            pauses=self.pauses,
         )
 
-    def _begin(self, name: str, plan: Plan) -> RunRecord:
+    def _begin(self, name: str, plan: Plan) -> Run:
         record = begin(self.objects, plan.record, plan.tasks)
-        return Run(self.objects, self._remember(name, record.run_id)).record
+        return Run(self.objects, self._remember(name, record.run_id))
 
-    def _execute(self, name: str, record: RunRecord) -> Run:
-        record = record.model_copy(update={"budget": self._left()})
-        execute(self.objects, record, self.models, address=self.address, takeover=self.takeover, watch=lambda progress: self.watch(name, progress))
-        return Run(self.objects, record.run_id)
+    def _afforded(self, run: Run) -> RunRecord:
+        return run.record.model_copy(update={"budget": self._left(run.run_id)})
 
-    def _left(self) -> dict[str, float]:
-        """What is left of the budget after the runs that were made for this backtest and are finished."""
+    def _left(self, run_id: str) -> dict[str, float]:
+        """What the other runs that were made for this backtest have left of the budget."""
         left = dict(self.resolved.spec.budget)
         for key, _ in self.objects.keys(f"{self.prefix}/sides/"):
             run = Run(self.objects, str(json.loads(self.objects.read(key))["run_id"]))
-            if not run.manifest or run.record.backtest != self.backtest_id:
+            if not left or run.run_id == run_id or run.record.backtest != self.backtest_id:
                 continue
-            usage = run.manifest["usage"]
-            spent = {
-                "max_calls": usage["calls"],
-                "max_tokens": usage["input_tokens"] + usage["output_tokens"],
-                "max_usd": usage["usd"] or 0.0,
-                "max_minutes": usage["seconds"] / 60,
-            }
+            spent = _spent(run)
             left = {name: max(limit - spent[name], 0.0) for name, limit in left.items()}
         return left
 
@@ -210,11 +229,16 @@ class Backtest:
         if self.resolved.spec.fresh:
             return None
         wanted = {name: identity(self.models[name]) for name in workflow.models if name in self.models}
-        summary, tools = tasks_digest(self.tasks), self._tools(workflow)
+        digests, tools = {self.given, tasks_digest(self.tasks)}, self._tools(workflow)
         matching = []
         for run_id in find_runs(self.objects):
             record = Run(self.objects, run_id).record
-            same = record.definition_digest == workflow.digest and record.tasks_digest == summary and record.trials == self.resolved.spec.trials
+            same = (
+                record.definition_digest == workflow.digest
+                and record.tasks_digest in digests
+                and record.trials == self.resolved.spec.trials
+                and not record.cut_from
+            )
             asked = {name: entry.get("identity") for name, entry in record.models.items()}
             if same and asked == wanted and record.tools == tools and not record.start_node and Run(self.objects, run_id).finished:
                 matching.append((record.created_at, run_id))
@@ -227,6 +251,27 @@ class Backtest:
     @staticmethod
     def _tools(workflow: Workflow) -> dict[str, str]:
         return {node.tool: find_tool(workflow, node.tool, tool_folders(workflow)).version for node in workflow.nodes.values() if node.tool}
+
+
+def ruled(side: Side) -> str:
+    """The name of the baseline as the candidate's criteria see it."""
+    return f"baseline-by-{side.name}"
+
+
+def shuffled(tasks: pa.Table) -> pa.Table:
+    """The tasks in a random order that is the same for the same tasks."""
+    seed = int(tasks_digest(tasks)[:16], 16)
+    return tasks.take(pa.array(np.random.default_rng(seed).permutation(tasks.num_rows)))
+
+
+def _spent(run: Run) -> dict[str, float]:
+    if run.manifest:
+        usage = run.manifest["usage"]
+        tokens, minutes = usage["input_tokens"] + usage["output_tokens"], usage["seconds"] / 60
+    else:
+        usage = spent_before(run)
+        tokens, minutes = usage["tokens"], 0.0
+    return {"max_calls": usage["calls"], "max_tokens": tokens, "max_usd": usage["usd"] or 0.0, "max_minutes": minutes}
 
 
 def with_ruler(workflow: Workflow, other: Workflow) -> Workflow:

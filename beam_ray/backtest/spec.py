@@ -11,6 +11,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
     confirm: 2
     gate: configs/gates/default.yaml
     budget: {max_usd: 5}
+    stop: early                           # end as soon as more tasks would not change the verdict
     fresh: false
 """
 
@@ -18,7 +19,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -46,6 +47,8 @@ class Spec(Frozen):
     confirm: int = Field(default=0, ge=0, le=20)
     """How often each newly failing task is repeated on both sides before it counts."""
     gate: str | None = None
+    stop: Literal["early"] | None = None
+    """Whether the backtest ends at the first look that settles its verdict."""
     budget: dict[str, float] = {}
     fresh: bool = False
     """Borrow nothing: every step of every side is executed."""

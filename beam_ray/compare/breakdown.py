@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_ray.compare.looks import Confidence
 from beam_ray.compare.metrics import rounded
 from beam_ray.compare.pairs import Pairs, Side, numbers
-from beam_ray.compare.statistics import Means, Numbers, Quantity, holm, interval, mcnemar
+from beam_ray.compare.statistics import Means, Numbers, Quantity, holm, mcnemar
 
 MAX_GROUPS = 40
 """Labels or routes shown; what is beyond is counted in the comparison's notes."""
@@ -108,17 +109,18 @@ def by_route(pairs: Pairs, score: Quantity) -> list[Part]:
     return _grouped("route", score, before, after)
 
 
-def slices(parts: Iterable[Part], means: Iterable[Means], task: np.ndarray[Any, Any], *, confidence: float, family: int) -> tuple[Slice, ...]:
+def slices(parts: Iterable[Part], means: Iterable[Means], task: np.ndarray[Any, Any], *, confidence: Confidence, family: int) -> tuple[Slice, ...]:
     """The parts with their numbers; p-values are adjusted over all of them."""
     made = [_slice(part, mean, task, confidence) for part, mean in zip(parts, means, strict=True)]
     adjusted = holm([entry.p for entry in made], family)
     return tuple(replace(entry, p_adjusted=rounded(p) or 0.0) for entry, p in zip(made, adjusted, strict=True))
 
 
-def _slice(part: Part, mean: Means, task: np.ndarray[Any, Any], confidence: float) -> Slice:
+def _slice(part: Part, mean: Means, task: np.ndarray[Any, Any], confidence: Confidence) -> Slice:
     better, worse = changed_tasks(part.quantity, task)
-    change = interval((mean.after_drawn - mean.before_drawn) * part.scale, mean.tasks, confidence) if mean.pairs else None
-    p = rounded(mcnemar(better, worse)) or 0.0
+    moved = (mean.after - mean.before) * part.scale
+    change = confidence.interval((mean.after_drawn - mean.before_drawn) * part.scale, moved, mean.tasks, 100.0) if mean.pairs else None
+    p = rounded(confidence.p(mcnemar(better, worse), mean.tasks)) or 0.0
     removed = None
     if part.kind == "criterion" and mean.pairs and mean.before < 1:
         removed = rounded(100 * (mean.after - mean.before) / (1 - mean.before))
@@ -132,7 +134,7 @@ def _slice(part: Part, mean: Means, task: np.ndarray[Any, Any], confidence: floa
         *part.unscored,
         rounded(mean.before * part.scale),
         rounded(mean.after * part.scale),
-        rounded((mean.after - mean.before) * part.scale),
+        rounded(moved),
         rounded(change.low) if change else None,
         rounded(change.high) if change else None,
         better,

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from beam_ray.compare.kinds import KINDS, Better, Kind
+from beam_ray.compare.looks import Confidence
 from beam_ray.compare.pairs import INFRASTRUCTURE, Pairs, Side, failed_with, numbers
-from beam_ray.compare.statistics import Interval, Means, Quantity, interval, wilson
+from beam_ray.compare.statistics import Interval, Means, Quantity
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def quantities(pairs: Pairs, baseline: Side, candidate: Side, judged: np.ndarray
     }
 
 
-def metrics(named: Mapping[str, Quantity], means: Mapping[str, Means], *, confidence: float) -> tuple[Metric, ...]:
+def metrics(named: Mapping[str, Quantity], means: Mapping[str, Means], *, confidence: Confidence) -> tuple[Metric, ...]:
     """The metrics, in the order in which they are read."""
     made = []
     for name, kind in KINDS.items():
@@ -108,27 +109,24 @@ def rounded_interval(found: Interval | None) -> Interval | None:
     return found and Interval(rounded(found.low) or 0.0, rounded(found.high) or 0.0)
 
 
-def percent_interval(percent: float, count: int, confidence: float) -> Interval | None:
-    """Wilson's interval of a percentage of *count* tasks."""
-    share = wilson(percent / 100, count, confidence)
-    return share and Interval(100 * share.low, 100 * share.high)
-
-
-def _metric(name: str, kind: Kind, mean: Means, note: str, confidence: float) -> Metric:
+def _metric(name: str, kind: Kind, mean: Means, note: str, confidence: Confidence) -> Metric:
     before, after = rounded(mean.before), rounded(mean.after)
     if before is None or after is None:
         empty: dict[str, Any] = dict.fromkeys(("before", "after", "change", "relative", "low", "high", "relative_interval", "after_interval"))
         return Metric(name, kind.title, kind.unit, kind.better, **empty, pairs=mean.pairs, note=note or "no pair has this number on both sides")
-    change = interval(mean.after_drawn - mean.before_drawn, mean.tasks, confidence)
+    # one task moves a mean of points by at most 100 of them over the number of tasks, and a count by one
+    reach = {"%": 100.0, "points": 100.0, "tasks": float(mean.tasks)}.get(kind.unit, 0.0)
+    change = confidence.interval(mean.after_drawn - mean.before_drawn, mean.after - mean.before, mean.tasks, reach)
     share, relative = None, None
     if before:
         # a baseline of next to nothing makes the ratio overflow; it then has no relative change
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             share = rounded(100 * float(np.float64(mean.after - mean.before) / mean.before))
-            relative = interval(100 * (mean.after_drawn / mean.before_drawn - 1), mean.tasks, confidence)
-    level = interval(mean.after_drawn, mean.tasks, confidence)
+            ratio = 100 * (mean.after_drawn / mean.before_drawn - 1)
+            relative = None if share is None else confidence.interval(ratio, share, mean.tasks, 100 * reach / abs(mean.before))
+    level = confidence.interval(mean.after_drawn, mean.after, mean.tasks, reach)
     if kind.scale == 100:
-        level = percent_interval(mean.after, mean.tasks, confidence)
+        level = confidence.of_share(mean.after, mean.tasks)
     return Metric(
         name,
         kind.title,

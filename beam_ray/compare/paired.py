@@ -27,6 +27,7 @@ from beam_ray.compare.flips import (
     majority,
     route_flips,
 )
+from beam_ray.compare.looks import Confidence
 from beam_ray.compare.metrics import Metric, metrics, quantities, rounded
 from beam_ray.compare.pairs import UNAVAILABLE, Pairs, Side, failed_with, numbers, pair
 from beam_ray.compare.rows import Change, changes, rows
@@ -65,6 +66,8 @@ class Comparison:
     candidate: Named
     confidence: float
     """Of every interval, in percent."""
+    planned: int
+    """Where the backtest may stop early, the tasks that were planned: intervals then hold at every look. Otherwise 0."""
     seed: int
     pairs: int
     """Pairs that were judged."""
@@ -120,6 +123,7 @@ def compare(
     confirmations: Mapping[str, tuple[int, int, int, int]] | None = None,
     family: int = 1,
     confidence: float = 95.0,
+    planned: int = 0,
     seed: int = 0,
 ) -> Comparison:
     """
@@ -131,7 +135,9 @@ def compare(
         order: the workflow's nodes, each after what it stands on.
         confirmations: for repeated tasks: baseline passes, baseline repeats, candidate passes, candidate repeats.
         family: how many candidates are compared at once; p-values are adjusted for it.
+        planned: of a backtest that may stop early, its tasks; intervals and p-values then hold at every look.
     """
+    sure = Confidence(confidence, planned)
     pairs = pair(baseline, candidate)
     unavailable = failed_with(pairs, baseline.steps, (UNAVAILABLE,)) | failed_with(pairs, candidate.steps, (UNAVAILABLE,))
     judged = ~unavailable
@@ -156,17 +162,18 @@ def compare(
         Named(baseline.name, baseline.run_id),
         Named(candidate.name, candidate.run_id),
         confidence,
+        planned,
         seed,
         int(judged.sum()),
         count,
         int(np.bincount(pairs.task).max()) if len(pairs) else 0,
         Unpaired(pairs.baseline_only, pairs.candidate_only, pairs.inputs_differ, listed.get(NOT_JUDGED, ())),
-        metrics(named, dict(zip(named, means, strict=False)), confidence=confidence),
-        rounded(mcnemar(len(listed.get(NEWLY_PASSING, ())), len(failing))) or 0.0,
+        metrics(named, dict(zip(named, means, strict=False)), confidence=sure),
+        rounded(sure.p(mcnemar(len(listed.get(NEWLY_PASSING, ())), len(failing)), count)) or 0.0,
         rounded(detectable_mean(_task_differences(named["score"], pairs))),
         _percent(detectable_share(len(failing), count)),
         size_advice(count),
-        tuple(entry for group in parts for entry in slices(group, [next(rest) for _ in group], pairs.task, confidence=confidence, family=family)),
+        tuple(entry for group in parts for entry in slices(group, [next(rest) for _ in group], pairs.task, confidence=sure, family=family)),
         listed.get(NEWLY_PASSING, ()),
         failing,
         listed.get(BOTH_FAILING, ()),

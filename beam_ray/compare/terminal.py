@@ -61,6 +61,11 @@ def worth_showing(comparison: Comparison) -> list[Metric]:
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know before believing the numbers."""
     found = [f"{comparison.advice}."]
+    if comparison.planned:
+        found.append("It was looked at while it grew: its intervals hold at every look, and are wider for it.")
+        seen = comparison.tasks + comparison.unpaired.count
+        if seen < comparison.planned:
+            found.append(f"It ended after {seen:,} of {comparison.planned:,} tasks, when its verdict was settled; regressions are those among these tasks.")
     able = []
     if comparison.detectable_score:
         able.append(f"{amount(comparison.detectable_score, 'points')} points of score")

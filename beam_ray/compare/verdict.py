@@ -30,7 +30,8 @@ from scipy import stats
 from beam_ray.compare.breakdown import Slice
 from beam_ray.compare.confirm import DEFAULT_REPEATS
 from beam_ray.compare.gate import LEVELS, PERCENTAGES, Gate, Limit
-from beam_ray.compare.metrics import Metric, percent_interval
+from beam_ray.compare.looks import Confidence
+from beam_ray.compare.metrics import Metric
 from beam_ray.compare.paired import Comparison
 from beam_ray.compare.statistics import Interval
 from beam_ray.compare.words import amount, found_text, plural
@@ -91,6 +92,39 @@ def judge(comparison: Comparison, gate: Gate) -> Verdict:
     return Verdict(gate.name, word, lines)
 
 
+def settled(comparison: Comparison, gate: Gate) -> Word | None:
+    """
+    The word that more tasks like these would not change, if there is one: PASS or BLOCK.
+
+    For a backtest that may stop early: *comparison* has intervals that hold at every look. It
+    is BLOCK as soon as one limit is broken by its whole interval, and PASS when every limit
+    that can block is kept by its whole interval. Counts say nothing about tasks that were not
+    looked at: of those, only route changes beyond the limit settle anything.
+    """
+    words = [word for limit in gate.limits if limit.level == "block" for word in _settled(limit, comparison)]
+    return "BLOCK" if "BLOCK" in words else "PASS" if words and all(word == "PASS" for word in words) else None
+
+
+def _settled(limit: Limit, comparison: Comparison) -> list[Word | None]:
+    if limit.rule in ("regressions", "compared"):
+        return []
+    line = _line(limit, comparison)
+    if limit.rule == "route_changes":
+        # a share of all planned tasks may still be kept
+        over = comparison.route_changes > _allowed_count(limit, comparison.planned * max(comparison.trials, 1))
+        return ["BLOCK"] if over else []
+    part = _slice(limit, comparison) if "/" in limit.rule else None
+    metric = _as_metric(part, _sure(comparison)) if part else comparison.metric(limit.rule)
+    if metric.change is None:
+        return [None]
+    found = _oriented(limit, metric)
+    if found.interval is None:
+        return [None]
+    if found.interval.low >= max(found.limit, found.proof) and line.word == "PASS":
+        return ["PASS"]
+    return ["BLOCK"] if found.interval.high < found.limit and line.word == "BLOCK" else [None]
+
+
 class _Found(NamedTuple):
     """What a limit is held against. Everything is oriented so that more is better."""
 
@@ -111,7 +145,7 @@ def _line(limit: Limit, comparison: Comparison) -> Line:
     if limit.rule == "compared":
         return _compared(limit, comparison)
     part = _slice(limit, comparison) if "/" in limit.rule else None
-    metric = _as_metric(part, comparison.confidence) if part else comparison.metric(limit.rule)
+    metric = _as_metric(part, _sure(comparison)) if part else comparison.metric(limit.rule)
     if metric.after is None or metric.before is None or metric.change is None:
         return Line(limit.rule, limit.text, "no number", "INCONCLUSIVE", f"There is no number to judge: {metric.note}.")
     found = _oriented(limit, metric)
@@ -126,7 +160,7 @@ def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, pa
     if found.interval is None:
         return replace(line, word="INCONCLUSIVE", reason="There are too few tasks for an interval.", tasks_needed=ENOUGH_TASKS)
     level = limit.kind in LEVELS
-    confidence = comparison.confidence if level and limit.rule in PERCENTAGES else None
+    confidence = _sure(comparison) if level and limit.rule in PERCENTAGES else None
     if _meets(found):
         return _kept(line, found, level, comparison.tasks, confidence)
     if found.interval.high >= found.limit:
@@ -140,7 +174,7 @@ def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, pa
     return replace(line, word="BLOCK", reason="The whole interval breaks the limit.")
 
 
-def _kept(line: Line, found: _Found, level: bool, tasks: int, confidence: float | None) -> Line:
+def _kept(line: Line, found: _Found, level: bool, tasks: int, confidence: Confidence | None) -> Line:
     """The value found keeps the limit: is that beyond doubt?"""
     assert found.interval is not None
     proven = found.guard or found.interval.low > found.proof or (level and found.interval.low == found.limit)
@@ -155,7 +189,7 @@ def _kept(line: Line, found: _Found, level: bool, tasks: int, confidence: float 
     return replace(line, reason="The whole interval keeps the limit." if level else "The target is reached and the whole interval is an improvement.")
 
 
-def _tasks_needed(found: _Found, bound: float, tasks: int, confidence: float | None) -> float:
+def _tasks_needed(found: _Found, bound: float, tasks: int, confidence: Confidence | None) -> float:
     """How many tasks, like these, would hold the interval off *bound*: it narrows with the square root of their number."""
     assert found.interval is not None
     distance = abs(found.value - bound)
@@ -164,7 +198,7 @@ def _tasks_needed(found: _Found, bound: float, tasks: int, confidence: float | N
     if confidence:
         # Wilson's interval of a share excludes *bound* exactly when the score test does
         limit = abs(bound) / 100
-        return float(stats.norm.isf((1 - confidence / 100) / 2) ** 2 * limit * (1 - limit) / (distance / 100) ** 2)
+        return float(confidence.boundary(tasks) ** 2 * limit * (1 - limit) / (distance / 100) ** 2)
     reach = found.interval.high - found.value if found.value < bound else found.value - found.interval.low
     return tasks * (reach / distance) ** 2
 
@@ -204,6 +238,10 @@ def _meets(found: _Found) -> bool:
     return found.value >= found.limit - 1e-9
 
 
+def _sure(comparison: Comparison) -> Confidence:
+    return Confidence(comparison.confidence, comparison.planned)
+
+
 def _slice(limit: Limit, comparison: Comparison) -> Slice:
     node, _, criterion = limit.rule.partition("/")
     kind, name = ("node", node) if criterion == "score" else ("criterion", limit.rule)
@@ -213,7 +251,7 @@ def _slice(limit: Limit, comparison: Comparison) -> Slice:
     return known[name]
 
 
-def _as_metric(part: Slice, confidence: float) -> Metric:
+def _as_metric(part: Slice, confidence: Confidence) -> Metric:
     """A node or criterion as a metric. The interval of its level is that of its change, moved; of a share, Wilson's."""
     relative = ends = level = change = None
     if part.low is not None and part.high is not None and part.after is not None and part.change is not None:
@@ -223,7 +261,7 @@ def _as_metric(part: Slice, confidence: float) -> Metric:
     if part.before and part.change is not None:
         relative = 100 * part.change / part.before
     if part.unit == "%" and part.after is not None:
-        level = percent_interval(part.after, part.pairs, confidence)
+        level = confidence.of_share(part.after, part.pairs)
     note = "" if part.pairs else "no pair has this number on both sides"
     numbers = (part.before, part.after, part.change, relative, part.low, part.high, ends, level)
     return Metric(part.name, part.name, part.unit, "up", *numbers, part.pairs, note)

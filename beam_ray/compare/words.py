@@ -61,6 +61,7 @@ def plain(text: object, length: int = 200) -> str:
     Escape sequences, control characters and marks that turn the direction of writing are
     taken out, so that a task's or a model's text cannot draw over what we print.
     """
-    shown = re.sub(r"\s+", " ", _ESCAPES.sub("", str(text)))
-    shown = "".join(letter for letter in shown if unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")).strip()
+    shown = re.sub(r"\s", " ", _ESCAPES.sub("", str(text)))
+    shown = "".join(letter for letter in shown if unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+    shown = re.sub(" +", " ", shown).strip()
     return shown if len(shown) <= length else f"{shown[: length - 1]}…"

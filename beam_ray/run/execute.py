@@ -91,9 +91,45 @@ def execute(
     Raises:
         Stopped: before the end; the same call goes on.
     """
+    result = _drive(objects, record, models, None, address, takeover, cluster, watch)
+    assert result is not None
+    return result
+
+
+def advance(
+    objects: Objects,
+    record: RunRecord,
+    models: Mapping[str, Any],
+    rows: int,
+    *,
+    address: str | None = None,
+    takeover: bool = False,
+    cluster: Cluster | None = None,
+    watch: Watch = _unwatched,
+) -> None:
+    """
+    Do the shards of the first *rows* rows, and leave the run open if it has more.
+
+    Raises:
+        Stopped: before that; the same call goes on.
+    """
+    _drive(objects, record, models, rows, address, takeover, cluster, watch)
+
+
+def _drive(
+    objects: Objects,
+    record: RunRecord,
+    models: Mapping[str, Any],
+    rows: int | None,
+    address: str | None,
+    takeover: bool,
+    cluster: Cluster | None,
+    watch: Watch,
+) -> Result | None:
     run = Run(objects, record.run_id)
     if run.finished:
-        # a driver that died after the manifest left its mark that the command goes on
+        # a driver that died after the manifest left the parts, and the mark that the command goes on
+        run.tidy()
         close(objects, record)
         return finished(run)
     changed = changed_tools(record)
@@ -106,7 +142,7 @@ def execute(
     owned = cluster is None
     try:
         with _Signals() as signals:
-            driver = _Driver(run, record, models, lease, signals, watch)
+            driver = _Driver(run, record, models, lease, signals, watch, rows)
             if driver.todo:
                 cluster = cluster or Cluster(address)
             return driver.drive(cluster)
@@ -190,14 +226,15 @@ class _Seat:
 
 
 class _Driver:
-    def __init__(self, run: Run, record: RunRecord, models: Mapping[str, Any], lease: Lease, signals: _Signals, watch: Watch):
+    def __init__(self, run: Run, record: RunRecord, models: Mapping[str, Any], lease: Lease, signals: _Signals, watch: Watch, rows: int | None):
         self.run, self.record, self.lease, self.signals, self.watch = run, record, lease, signals, watch
         self.workflow = self.record.plan
         self.models = {name: models[name] for name in self.workflow.models}
         parts = run.parts()
         done = {shard for node, shard in parts if node == OUTCOME_NODE}
         self.resumed = bool(parts) or lease.epoch > 1
-        self.todo = deque(shard for shard in range(len(self.record.shards)) if shard not in done)
+        self.pauses = rows is not None and rows < record.rows
+        self.todo = deque(shard for shard, (start, _) in enumerate(record.shards) if shard not in done and (rows is None or start < rows))
         self.left = set(self.todo)
         self.crashes: dict[int, int] = {}
         self.losses: dict[int, int] = {}
@@ -210,8 +247,8 @@ class _Driver:
         self.polls: dict[Any, _Seat] = {}
         self.generation = 0
 
-    def drive(self, cluster: Cluster | None) -> Result:
-        """All shards, then the merge and the manifest."""
+    def drive(self, cluster: Cluster | None) -> Result | None:
+        """All shards, then the merge and the manifest; None where the run pauses instead."""
         try:
             if self.todo:
                 assert cluster is not None
@@ -220,6 +257,9 @@ class _Driver:
                     self._fill(cluster)
                     self._collect(cluster)
                     self._look_up(cluster)
+            if self.pauses:
+                self._stop(cluster)
+                return None
             return self._finish(cluster)
         except BaseException:
             self._stop(cluster)
@@ -442,7 +482,6 @@ class _Driver:
         self._alive()
         summary = summarise(self.run, files)
         self.run.finish(files, summary)
-        close(self.run.objects, self.record)
         for seat in self.seats:
             assert cluster is not None
             cluster.call(seat.handle, "stop", "stop")

@@ -7,9 +7,10 @@ A plan is a run record that is not written down yet, with an estimate per node.
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,13 @@ def make_plan(
     trials: int = 1,
     budget: Mapping[str, float] | None = None,
     warnings: tuple[Problem, ...] = (),
+    pauses: Sequence[int] = (),
     **lineage: Any,
 ) -> Plan:
     """
     The plan of a run of *workflow* over *tasks*.
+
+    *pauses* are numbers of tasks after which the run may pause, or end early: shards end there.
 
     *lineage* are the fields of the record that say what is redone: origin, start_node,
     borrow, mode, because, backtest, allow_writes.
@@ -113,10 +117,18 @@ def make_plan(
     _require_prices(needed, budget or {})
     _require_inputs(workflow, tasks, source)
     tools = {node.tool: find_tool(workflow, node.tool, tool_folders(workflow)).version for node in workflow.nodes.values() if node.tool}
-    rows = tasks.num_rows * trials
     summary = tasks_digest(tasks)
     identities = {name: identity(written) for name, written in needed.items()}
-    key = digest("run/2", workflow.digest, tools, summary, trials, identities, {name: value for name, value in lineage.items() if name != "because"})
+    key = digest(
+        "run/2",
+        workflow.digest,
+        tools,
+        summary,
+        trials,
+        identities,
+        {name: value for name, value in lineage.items() if name != "because"},
+        *([list(pauses)] if pauses else []),
+    )
     record = RunRecord(
         run_id=new_run_id(),
         key=key,
@@ -130,13 +142,18 @@ def make_plan(
         source=source,
         tasks=tasks.num_rows,
         trials=trials,
-        shards=plan_shards(rows, trials, shard_size(rows)),
+        shards=[shard for start, stop in pairwise(sorted({0, tasks.num_rows, *pauses})) for shard in _shards(start * trials, stop * trials, trials)],
+        early=bool(pauses),
         tasks_digest=summary,
         budget=dict(budget or {}),
         versions={"python": platform.python_version(), **{name: version(name) for name in ("beam-ray", "ray", "openai", "pyarrow")}},
         **lineage,
     )
     return Plan(record, workflow, tasks, tuple(estimate(workflow, tasks, needed, trials)), warnings)
+
+
+def _shards(start: int, stop: int, trials: int) -> list[tuple[int, int]]:
+    return plan_shards(stop - start, trials, shard_size(stop - start), start)
 
 
 def shard_size(rows: int) -> int:

@@ -3,6 +3,7 @@ Runs: what is to be done, what is done so far, and the finished tables.
 
     runs/<run_id>/run.json                          what is to be done
     runs/<run_id>/tasks.parquet                     the tasks, as given
+    runs/<run_id>/cut.json                          after how many shards the run ended, if it may end early and did
     runs/<run_id>/lease/<epoch>.json                the highest epoch owns the run
     runs/<run_id>/parts/<node>/<shard>.parquet      one step of one shard, written once
     runs/<run_id>/spool/<runner>-<n>.parquet        finished rows whose shard is not finished
@@ -86,6 +87,10 @@ class RunRecord(BaseModel):
     allow_writes: bool = True
     """Whether tools with write effects are called."""
     budget: dict[str, float] = {}
+    early: bool = False
+    """Whether the run may end before its last shard; where it does, cut.json says after how many."""
+    cut_from: int | None = None
+    """The tasks that were planned, where the run ended early; *tasks* and *shards* are then those it did."""
     versions: dict[str, str] = {}
     """Of beam_ray, ray, openai, pyarrow and Python."""
 
@@ -182,15 +187,32 @@ class Run:
             Unusable: there is no such run.
         """
         try:
-            return RunRecord.model_validate_json(self.objects.read(f"{self.prefix}/run.json"))
+            record = RunRecord.model_validate_json(self.objects.read(f"{self.prefix}/run.json"))
         except NotThere:
             raise Unusable(f"there is no run {self.run_id!r} in {self.objects.uri}") from None
         except ValueError as error:
             raise Damaged(f"{self.prefix}/run.json is damaged: {str(error).splitlines()[0]}") from None
+        return self._shortened(record) if record.early else record
+
+    def _shortened(self, record: RunRecord) -> RunRecord:
+        try:
+            shards = record.shards[: int(json.loads(self.objects.read(f"{self.prefix}/cut.json"))["shards"])]
+        except NotThere:
+            return record
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{self.prefix}/cut.json is damaged: {error}") from None
+        tasks = shards[-1][1] // record.trials
+        return record if tasks == record.tasks else record.model_copy(update={"shards": shards, "tasks": tasks, "cut_from": record.tasks})
+
+    def cut(self, shards: int) -> None:
+        """End an early run after its first *shards*; of several who say so the first one counts."""
+        self.objects.create(f"{self.prefix}/cut.json", json.dumps({"shards": shards}).encode())
+        self.__dict__.pop("record", None)
 
     def tasks(self) -> pa.Table:
-        """The tasks, as the table TASKS."""
-        return self.read("tasks.parquet", TASKS)
+        """The tasks, as the table TASKS; of a run that ended early, those it did."""
+        tasks = self.read("tasks.parquet", TASKS)
+        return tasks.slice(0, self.record.tasks) if self.record.early else tasks
 
     # -- while it goes on ------------------------------------------------------------------
 
@@ -416,12 +438,12 @@ def _process_start(pid: int) -> str | None:
         return "running"
 
 
-def plan_shards(rows: int, trials: int, size: int) -> list[tuple[int, int]]:
-    """Row ranges of about *size* rows, spread evenly; a task's trials stay together."""
+def plan_shards(rows: int, trials: int, size: int, first: int = 0) -> list[tuple[int, int]]:
+    """Row ranges of about *size* rows from row *first* on, spread evenly; a task's trials stay together."""
     tasks = max(rows // trials, 1)
     count = max(1, -(-rows // max(size, 1)))
     count = min(count, tasks)
-    edges = [round(index * tasks / count) * trials for index in range(count + 1)]
+    edges = [first + round(index * tasks / count) * trials for index in range(count + 1)]
     return [(start, stop) for start, stop in pairwise(edges) if stop > start]
 
 

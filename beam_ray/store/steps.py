@@ -1,4 +1,4 @@
-"""Finding the rows of given tasks in a finished run, without reading all of it."""
+"""Finding the rows of given tasks in a run, without reading all of it."""
 
 import hashlib
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from beam_ray.errors import Damaged
 from beam_ray.store.objects import NotThere
 from beam_ray.store.runs import Run
+from beam_ray.store.tables import OUTCOME
 
 Key = tuple[str, int]
 """A task's id and a trial."""
@@ -18,7 +19,7 @@ Key = tuple[str, int]
 
 class StepRows:
     """
-    The steps of a finished run by task.
+    The steps of a run by task; of an unfinished one, those of the shards that were done when it was first asked.
 
     Every node has one row for every task and trial, in the same order, so one index serves
     all nodes; of a node's files only the row groups that hold wanted rows are decoded.
@@ -31,7 +32,9 @@ class StepRows:
 
     @cached_property
     def _index(self) -> dict[Key, int]:
-        outcome = self.run.outcome(["task_id", "trial"])
+        columns = ["task_id", "trial"]
+        tables = [self.run.read(f"parts/_outcome/{shard:06d}.parquet", OUTCOME, columns) for shard in self._done]
+        outcome = self.run.outcome(columns) if self.run.manifest else pa.concat_tables([OUTCOME.empty_table().select(columns), *tables])
         keys = zip(outcome["task_id"].to_pylist(), outcome["trial"].to_pylist(), strict=True)
         return {key: position for position, key in enumerate(keys)}
 
@@ -53,19 +56,34 @@ class StepRows:
                 start = stop
         return found
 
+    @cached_property
+    def _done(self) -> list[int]:
+        """The shards of an unfinished run that have their outcome, which is a shard's last part."""
+        return [] if self.run.manifest else sorted(shard for node, shard in self.run.parts() if node == "_outcome")
+
+    def _named(self, node: str) -> list[tuple[str, str]]:
+        """The node's files, with the sha256 that the manifest of a finished run has for each."""
+        if not self.run.manifest:
+            return [(f"parts/{node}/{shard:06d}.parquet", "") for shard in self._done]
+        named = [(entry["name"], entry["sha256"]) for entry in self.run.manifest["files"]]
+        return [(name, sha) for name, sha in named if name.startswith("steps/") and name.removeprefix("steps/").rpartition("-")[0] == node]
+
     def _node(self, node: str) -> list[tuple[int, pq.ParquetFile]]:
         if node not in self._files:
             files, start = [], 0
-            for entry in (self.run.manifest or {"files": []})["files"]:
-                if entry["name"].startswith("steps/") and entry["name"].removeprefix("steps/").rpartition("-")[0] == node:
-                    where = f"{self.run.prefix}/{entry['name']}"
-                    try:
-                        body = self.run.objects.read(where)
-                    except NotThere:
-                        raise Damaged(f"{where} is missing, though the run's manifest names it") from None
-                    if hashlib.sha256(body).hexdigest() != entry["sha256"]:
-                        raise Damaged(f"{where} is damaged: its sha256 is not the one in the manifest")
-                    files.append((start, pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True, pre_buffer=False)))
-                    start += entry["rows"]
+            for name, sha in self._named(node):
+                where = f"{self.run.prefix}/{name}"
+                try:
+                    body = self.run.objects.read(where)
+                except NotThere:
+                    raise Damaged(f"{where} is missing, though the run has it") from None
+                if sha and hashlib.sha256(body).hexdigest() != sha:
+                    raise Damaged(f"{where} is damaged: its sha256 is not the one in the manifest")
+                try:
+                    file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True, pre_buffer=False)
+                except (pa.ArrowException, OSError) as error:
+                    raise Damaged(f"{where} is damaged: {error}") from None
+                files.append((start, file))
+                start += file.metadata.num_rows
             self._files[node] = files
         return self._files[node]

@@ -1,0 +1,55 @@
+"""Running a backtest from look to look, until its verdict is settled."""
+
+import contextlib
+from collections.abc import Callable
+
+from beam_ray.backtest.sides import Backtest, ruled
+from beam_ray.backtest.spec import Side
+from beam_ray.compare.gate import Gate
+from beam_ray.compare.paired import Comparison
+from beam_ray.compare.verdict import settled
+from beam_ray.run.cluster import Cluster
+from beam_ray.store.runs import Run
+
+Look = Callable[[Side, Run, Run, int], Comparison]
+"""Compares the baseline with a candidate over the first so many tasks."""
+
+
+def look_by_look(backtest: Backtest, gate: Gate, baseline: Run, look: Look) -> None:
+    """
+    Bring each candidate to the look that settles its verdict, and end its run there.
+
+    Sides go from look to look together, so that of both nothing more is paid for. A look is
+    after a fixed number of tasks: whoever goes on after a crash decides as it was decided.
+    The baseline ends where the last candidate did.
+    """
+    with contextlib.ExitStack() as stack:
+        cluster = Cluster(backtest.address)
+        stack.callback(cluster.close)
+        most = 0
+        for side in backtest.resolved.candidates:
+            run = backtest.candidate(side, baseline)
+            before = backtest.same_ruler(side, baseline)
+            for tasks in backtest.pauses:
+                if run.finished or run.record.cut_from:
+                    break
+                backtest.advance("baseline", baseline, tasks, cluster)
+                backtest.advance(side.name, run, tasks, cluster)
+                if before.run_id != baseline.run_id:
+                    backtest.advance(ruled(side), before, tasks, cluster)
+                word = settled(look(side, before, run, tasks), gate)
+                if word:
+                    backtest.say(f"{side.name}: settled after {tasks:,} of {backtest.tasks.num_rows:,} tasks, {word}")
+                    _cut(run, tasks)
+                    break
+            most = max(most, run.record.tasks)
+            backtest.advance("baseline", baseline, run.record.tasks, cluster)
+            if before.run_id != baseline.run_id:
+                _cut(before, run.record.tasks)
+            backtest.finish(side.name, run)
+        _cut(baseline, most)
+
+
+def _cut(run: Run, tasks: int) -> None:
+    if not run.finished and run.record.early:
+        run.cut(sum(start < tasks * run.record.trials for start, _ in run.record.shards))

@@ -1,0 +1,94 @@
+"""Backtests that end as soon as their verdict is settled."""
+
+import json
+import signal
+
+import pytest
+
+from beam_ray.compare.looks import looks
+from tests.cli.conftest import SPEC, Desk
+
+TASKS = 160
+
+
+@pytest.fixture
+def early(desk: Desk) -> Desk:
+    """A backtest of 160 tasks that may stop early; the baseline has no run yet."""
+    rows = ({"id": f"n{index}", "task_query": str(index), "expected": {"n": index}} for index in range(TASKS))
+    desk.lab.write("tasks.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    desk.lab.write("gate.yaml", "gate: g\nrules: {score: {up_by: 10}, success_rate: {at_least: 50}, regressions: {at_most: 0}}\n")
+    desk.lab.write("spec.yaml", SPEC + "gate: gate.yaml\nstop: early\n")
+    desk("publish", "sums.yaml", "--without-evidence", "first")
+    return desk
+
+
+def candidate(desk: Desk, prompt: str) -> None:
+    """Let the spec's candidate use another prompt."""
+    text = (desk.lab.folder / "spec.yaml").read_text()
+    desk.lab.write("spec.yaml", text.replace("better {{ task_query }}", prompt))
+
+
+def test_a_clear_gain_ends_the_backtest_early(early: Desk):
+    """Both sides end at the look that settled it, at least 30 % of the tasks are never asked for, and the numbers are those of the tasks done."""
+    done = early("backtest", "spec.yaml", "--json")
+    comparison = done.json["candidates"][0]["comparison"]
+
+    assert (done.code, done.json["word"]) == (0, "PASS")
+    assert comparison["tasks"] in looks(TASKS)
+    assert comparison["tasks"] <= 0.7 * TASKS
+    assert sum(call.said.startswith("read") for call in early.model.journal) == comparison["tasks"]
+    assert sum(call.said.startswith("better") for call in early.model.journal) == comparison["tasks"]
+    assert f"ended after {comparison['tasks']} of {TASKS} tasks" in early("backtest", "spec.yaml").out
+
+
+def test_a_candidate_that_changes_nothing_is_blocked_early(early: Desk):
+    """A gain of 10 points is asked for, and none is there: that is as clear."""
+    candidate(early, "read  {{ task_query }}")
+    done = early("backtest", "spec.yaml", "--json")
+
+    assert done.code == 4
+    assert done.json["candidates"][0]["comparison"]["tasks"] < TASKS
+
+
+def test_what_is_not_settled_goes_on_to_the_last_task(early: Desk):
+    """A limit that the truth lies on is never settled; then all tasks are run."""
+    early.lab.write("gate.yaml", "gate: g\nrules: {success_rate: {at_least: 100}}\n")
+    done = early("backtest", "spec.yaml", "--json")
+
+    assert done.json["candidates"][0]["comparison"]["tasks"] == TASKS
+
+
+def test_tasks_are_looked_at_in_random_order(early: Desk):
+    """A file is often sorted; its first tasks say nothing about the rest."""
+    run = early("backtest", "spec.yaml", "--json").json["candidates"][0]["run_id"]
+    ids = [int(task["task_id"][1:]) for task in early("tasks", "--run", run, "--json").json]
+
+    assert len(ids) < TASKS
+    assert max(ids) > len(ids) + 20
+
+
+def test_a_shortened_run_is_no_baseline_for_others(early: Desk):
+    """A backtest over all tasks needs them all; what the shortened run has is not asked for twice by its own backtest."""
+    early("backtest", "spec.yaml")
+    early.lab.write("full.yaml", (early.lab.folder / "spec.yaml").read_text().replace("stop: early\n", "").replace("sums-v2", "full"))
+    done = early("backtest", "full.yaml", "--json").json
+
+    assert done["candidates"][0]["comparison"]["tasks"] == TASKS
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT])
+def test_a_stopped_early_backtest_decides_as_if_it_had_not_been_stopped(early: Desk, number, monkeypatch):
+    """A budget ends it between two looks; raised, it ends at the same look and asks nothing again."""
+    undisturbed = early("backtest", "spec.yaml", "--json", "--store", "other")
+    early("publish", "sums.yaml", "--without-evidence", "first", "--store", "other")
+    undisturbed = early("backtest", "spec.yaml", "--json", "--store", "other")
+    asked = len(early.model.journal)
+    early.model.latency_s = 0.2
+    stopped = early("backtest", "spec.yaml", "--budget", "max_calls=50")
+    early.model.latency_s = 0.0
+    done = early("backtest", "spec.yaml", "--json")
+
+    assert stopped.code == 3
+    tasks = [entry.json["candidates"][0]["comparison"]["tasks"] for entry in (undisturbed, done)]
+    assert tasks[0] == tasks[1]
+    assert len(early.model.journal) - asked <= asked + 32
