@@ -13,6 +13,7 @@ import sys
 
 def main(folders: list[str]) -> None:
     """Answer calls until standard input ends."""
+    me = os.getpid()
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     sys.path[:0] = folders
@@ -24,6 +25,9 @@ def main(folders: list[str]) -> None:
             said = json.dumps({"value": value}, allow_nan=False)
         except BaseException as error:  # the tool's fault is its result
             said = json.dumps({"error": f"{type(error).__name__}: {error}"[:2000]})
+        if os.getpid() != me:
+            # the tool forked and let its copy return: a second answer would be taken for the next call's
+            os._exit(0)
         results.write(said + "\n")
         results.flush()
 

@@ -87,8 +87,7 @@ class Runner:
             self.shards[shard] = asyncio.create_task(self._open(shard))
         opened = await self.shards[shard]
         report = await opened.step(node)
-        if self._spooling and self._spooling.done() and (fault := self._spooling.exception()):
-            raise fault
+        self._require_spool()
         if all(event.is_set() for event in opened.committed.values()):
             self._forget(shard)
         return report
@@ -186,7 +185,13 @@ class Runner:
         trials = self.record.trials
         return list(self._tasks.slice(start // trials, (stop - start) // trials).select(["task_id"]).to_pylist()) if self._origin_rows or self._kept else []
 
+    def _require_spool(self) -> None:
+        if self._spooling and self._spooling.done() and not self._spooling.cancelled() and (fault := self._spooling.exception()):
+            raise fault
+
     def _afford(self) -> None:
+        # what cannot be kept is not bought
+        self._require_spool()
         spent = {"max_usd": self.progress_["usd"], "max_tokens": self.progress_["tokens"], "max_calls": self.progress_["calls"]}
         for name, limit in self.assignment.budget.items():
             if spent.get(name) is not None and spent[name] >= limit:
@@ -217,7 +222,11 @@ class Runner:
             if rows:
                 number = self._spooled
                 self._spooled += 1
-                await asyncio.to_thread(self.run.spool, self.assignment.runner, number, rows)
+                try:
+                    await asyncio.to_thread(self.run.spool, self.assignment.runner, number, rows)
+                except BaseException:
+                    self._fresh = [*rows, *self._fresh]
+                    raise
 
     # -- what steps work with -------------------------------------------------------------------
 

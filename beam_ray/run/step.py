@@ -4,6 +4,7 @@ One node applied to one row: decide, borrow or execute, evaluate, try again.
 No Ray and no store: a step gets what stands above it and gives a row of the steps table.
 """
 
+import asyncio
 import datetime
 import time
 from collections.abc import Mapping
@@ -88,6 +89,9 @@ class _Step:
             reason = self._skipped(above)
             if reason:
                 return self._row("skipped", reason=reason)
+            if self.prepared.attaches:
+                # a PDF takes seconds to read, in which no other row would move
+                self.values = {**self.values, "attachments": await asyncio.to_thread(self.desk.attachments, self.task)}
             self._identify()
             kept = self.desk.kept(self.prepared.name, self.task)
             if kept and kept["fingerprint"] == self.fingerprint and kept["criteria_fingerprint"] == self.ruler:
@@ -119,8 +123,6 @@ class _Step:
     def _identify(self) -> None:
         node, prepared = self.node, self.prepared
         given: Any
-        if prepared.attaches:
-            self.values = {**self.values, "attachments": self.desk.attachments(self.task)}
         if node.llm:
             self.messages = tuple({"role": turn.role, "content": render(turn.content, self.values)} for turn in node.llm.prompt)
             given = [*self.messages, *(found["sha256"] for found in self._images())]

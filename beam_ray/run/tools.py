@@ -22,8 +22,11 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import ToolFailed
 
 CALLS_PER_CHILD = 200
+PAGE = os.sysconf("SC_PAGE_SIZE")
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 """What a child sees of the environment, beside variables named BEAM_RAY_TOOL_…"""
+MAX_GROWTH = 500_000_000
+"""Bytes by which a child may grow after its first call before it is replaced."""
 MAX_RESULT = 8_000_000
 """Bytes of a tool's result."""
 
@@ -67,7 +70,7 @@ class Tools:
                 else:
                     await child.end()
                 raise
-            if child.calls < CALLS_PER_CHILD:
+            if child.calls < CALLS_PER_CHILD and child.grown() < MAX_GROWTH:
                 self._idle.append(child)
             else:
                 await child.end()
@@ -111,6 +114,7 @@ class _Child:
         self.folders = [str(folder) for folder in folders]
         self.process: asyncio.subprocess.Process | None = None
         self.calls = 0
+        self.first_size = 0
         self.usable = True
 
     async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
@@ -128,18 +132,28 @@ class _Child:
                 process.stdin.write(line.encode() + b"\n")
                 await process.stdin.drain()
                 reply = await process.stdout.readline()
+                # a process may close its end and live on
+                code = 0 if reply.endswith(b"\n") else await process.wait()
         except TimeoutError:
             raise ToolFailed(f"{tool} took longer than {timeout_s:g} s and was killed") from None
         except (ConnectionError, ValueError) as error:
             raise ToolFailed(f"{tool}: {error or 'its process went away'}") from None
         if not reply.endswith(b"\n"):
-            code = await process.wait()
             raise ToolFailed(f"{tool}: its process died ({signal.Signals(-code).name if code < 0 else f'exit {code}'})")
         self.usable = True
         said = json.loads(reply)
         if "error" in said:
             raise ToolFailed(f"{tool}: {said['error']}")
         return said["value"]
+
+    def grown(self) -> int:
+        """Bytes of memory that it has gained since its first call; 0 where the system does not say."""
+        try:
+            size = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE if self.process else 0
+        except (OSError, ValueError, IndexError):
+            return 0
+        self.first_size = self.first_size or size
+        return size - self.first_size
 
     async def end(self) -> None:
         """Kill the process and everything that it started."""
