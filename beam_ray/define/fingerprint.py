@@ -8,6 +8,7 @@ Tests pin literal digests: a careless edit here would silently empty every store
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,16 +39,23 @@ def flatten(value: JSON, path: str = "") -> dict[str, JSON]:
 
 def strict_json(text: str) -> JSON:
     """
-    The value of JSON *text*, without what Python's reader lets through: NaN, infinities and repeated keys.
+    The value of JSON *text*, without what Python's reader lets through: NaN, infinities, numbers beyond them and repeated keys.
 
     Raises:
         ValueError: it is not JSON.
     """
-    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+    return json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_repeats)
 
 
 def _no_constant(word: str) -> JSON:
     raise ValueError(f"{word} is not a JSON value")
+
+
+def _finite(word: str) -> float:
+    number = float(word)
+    if math.isinf(number):
+        raise ValueError(f"{word[:40]} is not a JSON value: it is too large for a number")
+    return number
 
 
 def _no_repeats(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:

@@ -63,7 +63,7 @@ def read_yaml(path: Path, text: str | None = None) -> Source:
         BadDefinition: it is not YAML, repeats a key, or is made to be expensive.
         Unusable: it cannot be read.
     """
-    name = _shown(path)
+    name = in_short(path)
     if text is None:
         try:
             raw = path.read_bytes()
@@ -171,7 +171,7 @@ def read_prompt(written: str, folder: Path) -> Any:
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*")], 1) if path.parent.is_dir() else []
         hint = f"\n  did you mean {near[0]!r}?" if near else ""
-        raise Unusable(f"the prompt file {written!r} is not there (looked in {_shown(path.parent)}){hint}")
+        raise Unusable(f"the prompt file {written!r} is not there (looked in {in_short(path.parent)}){hint}")
     if path.suffix in (".yaml", ".yml"):
         turns = read_yaml(path)
         if not isinstance(turns.data, list) or not all(isinstance(turn, Mapping) and len(turn) == 1 for turn in turns.data):
@@ -186,10 +186,10 @@ def read_prompt(written: str, folder: Path) -> Any:
     except OSError as error:
         raise Unusable(f"the prompt file {written!r} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise BadDefinition(problems=[not_utf8(_shown(path), raw, error)]) from None
+        raise BadDefinition(problems=[not_utf8(in_short(path), raw, error)]) from None
     if not text.strip():
-        raise BadDefinition(problems=[Problem(_shown(path), 1, 1, "the prompt is empty")])
-    return [{"role": "user", "content": text.rstrip("\n"), "file": _shown(path)}]
+        raise BadDefinition(problems=[Problem(in_short(path), 1, 1, "the prompt is empty")])
+    return [{"role": "user", "content": text.rstrip("\n"), "file": in_short(path)}]
 
 
 _MODELS: dict[str, type[pydantic.BaseModel]] = {"llm": LlmCall, "evaluate": Evaluation, "auto_rerun": AutoRerun, "resources": Resources}
@@ -394,5 +394,6 @@ def _relative(path: Path, base: Path) -> str:
         return path.resolve().as_posix()
 
 
-def _shown(path: Path) -> str:
+def in_short(path: Path) -> str:
+    """*path* as people say it: from where the command runs, if it lies below."""
     return _relative(path, Path.cwd())

@@ -7,24 +7,25 @@ Columns of other names are taken by a mapping such as ``{"task_query": "body"}``
 read and checked in batches, so that memory does not grow with their number.
 """
 
-import csv
 import difflib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from beam_ray.define.fingerprint import digest, strict_json
+from beam_ray.define.load import as_written, in_short
 from beam_ray.errors import BadDefinition, Problem, Unusable
 from beam_ray.store.attachments import keep_attachment
 from beam_ray.store.objects import Objects
+from beam_ray.store.rows import MAX_ROW, Row, read_rows
 from beam_ray.store.tables import TASKS, to_json, to_table
 
 COLUMNS = ("id", "task_query", "query_is_json", "variables", "expected", "labels", "attachments", "origin", "tests", "notes")
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
+TABLES = (".csv", ".parquet")
 BATCH = 2_000
 MAX_PROBLEMS = 20
 
@@ -34,7 +35,7 @@ def read_tasks(path: Path, objects: Objects, *, mapping: Mapping[str, str] | Non
     The tasks in the file, as the table TASKS; attachments are kept in *objects*.
 
     Raises:
-        BadDefinition: rows are wrong, or two have the same id; with file:line each.
+        BadDefinition: rows are wrong, or two have the same id; with file:line:column each.
         Unusable: the file cannot be read.
     """
     if path.suffix not in SUFFIXES:
@@ -48,21 +49,23 @@ def read_tasks(path: Path, objects: Objects, *, mapping: Mapping[str, str] | Non
         raise Unusable(f"--map {unknown[0]}=…: a task has no {unknown[0]!r}\n  a task has {', '.join(COLUMNS)}")
     reader = _Reader(path, objects, wanted)
     batches, rows = [], []
-    for line, written in _rows(path):
+    for found in read_rows(path):
         if limit is not None and reader.count >= limit:
             break
-        row = reader.task(line, written)
+        row = reader.task(found)
         if row is not None:
             rows.append(row)
         if len(rows) == BATCH:
             batches.append(to_table(TASKS, rows))
             rows = []
         if len(reader.problems) >= MAX_PROBLEMS:
+            reader.problems[-1] = replace(reader.problems[-1], notes=(*reader.problems[-1].notes, "what comes after this line was not read"))
+        if len(reader.problems) >= MAX_PROBLEMS or reader.hopeless:
             break
     if reader.problems:
         raise BadDefinition(problems=reader.problems)
     if reader.count == 0:
-        raise Unusable(f"{path}: there is no task in it")
+        raise BadDefinition(problems=[Problem(in_short(path), 1, 1, "there is no task in it")])
     return pa.concat_tables([*batches, to_table(TASKS, rows)])
 
 
@@ -76,41 +79,53 @@ class _Reader:
 
     def __init__(self, path: Path, objects: Objects, mapping: Mapping[str, str]):
         self.path, self.objects, self.mapping = path, objects, mapping
+        self.name = in_short(path)
         self.problems: list[Problem] = []
+        self.hopeless = False
+        """Whether every further row would only repeat what is wrong."""
         self.lines: dict[str, int] = {}
         self.count = 0
+        self.row = Row(0)
 
-    def task(self, line: int, written: Any) -> dict[str, Any] | None:
+    def task(self, found: Row) -> dict[str, Any] | None:
         before = len(self.problems)
-        if isinstance(written, _Broken):
-            self._problem(line, written.text)
+        self.row = found
+        if found.broken:
+            self.problems.append(Problem(self.name, found.line, found.at, found.broken, found.notes))
             return None
+        written = found.written
         if not isinstance(written, Mapping):
-            self._problem(line, 'a task is an object such as {"task_query": "…"}')
+            self._problem("", 'a task is an object such as {"task_query": "…"}')
             return None
         self.count += 1
         row = {name: written.get(self.mapping.get(name, name)) for name in COLUMNS}
+        self._known(written)
         query = row["task_query"]
-        if query is None or query == "":
-            column = self.mapping.get("task_query", "task_query")
+        column = self.mapping.get("task_query", "task_query")
+        if column not in written:
             near = difflib.get_close_matches(column, [str(name) for name in written], 1)
             has = ", ".join(str(name) for name in list(written)[:12])
-            self._problem(line, f"the task has no {column!r}", f"it has: {has}" if has else "it is empty", *([f"did you mean {near[0]!r}?"] if near else []))
+            what = f"the {'task' if self.path.suffix not in TABLES else 'header'} has no {column!r}"
+            self._missing(what, f"it has: {has[:200]}" if has else "it is empty", f"--map task_query={near[0] if near else 'NAME'}  takes it from there")
+        elif query is None or (isinstance(query, str) and not query.strip()):
+            self._problem("task_query", f"the task's {column!r} is empty")
         elif isinstance(query, str) and row["query_is_json"] in (True, "true", "True"):
-            query = self._object(line, "task_query", query)
+            query = self._object("task_query", query)
         elif not isinstance(query, (str, dict)):
-            self._problem(line, f"'task_query' is a text or an object, not {query!r}")
+            self._problem("task_query", f"'task_query' is a text or an object, not {as_written(query)}")
         name = row["id"]
+        if name is not None and (isinstance(name, bool) or not isinstance(name, (str, int))):
+            self._problem("id", f"the id must be a text or a whole number, not {as_written(name)}")
         name = f"task-{self.count:05d}" if name in (None, "") else str(name)
         if not 0 < len(name) <= 200 or not name.isprintable():
-            self._problem(line, f"the id {name[:40]!r} must be 1 to 200 printable characters")
-        if name in self.lines:
-            self._problem(line, f"the id {name!r} stands here and in line {self.lines[name]}; ids must differ")
-        self.lines.setdefault(name, line)
-        variables = self._object(line, "variables", row["variables"]) or {}
-        expected = self._object(line, "expected", row["expected"])
-        labels = self._words(line, "labels", row["labels"])
-        attachments = self._attachments(line, row["attachments"])
+            self._problem("id", f"the id {name[:40]!r} must be 1 to 200 printable characters")
+        elif name in self.lines:
+            self._problem("id", f"the id {name!r} stands here and in line {self.lines[name]}; ids must differ")
+        self.lines.setdefault(name, found.line)
+        variables = self._object("variables", row["variables"]) or {}
+        expected = self._object("expected", row["expected"])
+        labels = self._words("labels", row["labels"])
+        attachments = self._attachments(row["attachments"])
         if len(self.problems) > before:
             return None
         try:
@@ -118,7 +133,10 @@ class _Reader:
             variables_text = to_json(variables)
             expected_text = None if expected is None else to_json(expected)
         except ValueError as error:
-            self._problem(line, f"the task holds a value that JSON cannot: {error}")
+            self._problem("", f"the task holds a value that JSON cannot: {error}")
+            return None
+        if len(text) + len(variables_text) + len(expected_text or "") > MAX_ROW:
+            self._problem("", f"the task has more than {MAX_ROW:,} characters; no model reads that much")
             return None
         return {
             "task_id": name,
@@ -132,100 +150,67 @@ class _Reader:
             **{name: None if row[name] in (None, "") else str(row[name]) for name in ("origin", "tests", "notes")},
         }
 
-    def _object(self, line: int, name: str, value: Any) -> Any:
+    def _known(self, written: Mapping[str, Any]) -> None:
+        """Refuse a slip in the name of a field, which would otherwise be left out in silence; other fields are the user's own."""
+        taken = set(self.mapping.values())
+        for name in written:
+            if name not in COLUMNS and name not in taken:
+                near = difflib.get_close_matches(str(name), [column for column in COLUMNS if column not in written and column not in self.mapping], 1, 0.8)
+                if near and near[0] != "task_query":
+                    self.hopeless = self.path.suffix in TABLES
+                    self._problem(
+                        str(name), f"a task has no {name!r}", f"did you mean {near[0]!r}? --map {near[0]}={name}  takes it; another name leaves it out"
+                    )
+
+    def _object(self, name: str, value: Any) -> Any:
         if value in (None, ""):
             return None
         if isinstance(value, str):
             try:
-                value = json.loads(value)
-            except ValueError:
-                self._problem(line, f"{name!r} is not JSON: {value[:40]!r}")
+                value = strict_json(value)
+            except (ValueError, RecursionError) as error:
+                said = str(error) if "JSON value" in str(error) or "twice" in str(error) else as_written(value)
+                self._problem(name, f"{name!r} is not JSON: {said}", 'write an object such as {"total": 12.5}')
                 return None
         if not isinstance(value, dict):
-            self._problem(line, f"{name!r} must be an object, not {value!r}")
+            self._problem(name, f"{name!r} must be an object, not {as_written(value)}", 'write an object such as {"total": 12.5}')
             return None
         return value
 
-    def _words(self, line: int, name: str, value: Any) -> list[str]:
+    def _words(self, name: str, value: Any) -> list[str]:
         if value in (None, ""):
             return []
         if isinstance(value, str):
             return [word.strip() for word in value.replace(";", ",").split(",") if word.strip()]
         if isinstance(value, list) and all(isinstance(word, (str, int)) for word in value):
             return [str(word) for word in value]
-        self._problem(line, f"{name!r} must be a list of words, not {value!r}")
+        self._problem(name, f"{name!r} must be a list of words, not {as_written(value)}")
         return []
 
-    def _attachments(self, line: int, value: Any) -> list[dict[str, Any]]:
+    def _attachments(self, value: Any) -> list[dict[str, Any]]:
         kept = []
-        for name in self._words(line, "attachments", value):
-            path = self.path.parent / name
+        folder = self.path.parent.resolve()
+        for name in self._words("attachments", value):
             try:
-                kept.append(keep_attachment(path, self.objects))
+                path = (folder / name).resolve()
+                if not path.is_relative_to(folder):
+                    # a task is data from strangers, and what it attaches is sent to a model
+                    self._problem("attachments", f"the attachment {name!r} lies outside the folder of the tasks file; copy it there")
+                elif path.exists() and not path.is_file():
+                    self._problem("attachments", f"the attachment {name!r} is not a file")
+                else:
+                    kept.append(keep_attachment(path, self.objects))
             except OSError as error:
-                self._problem(line, f"the attachment {name!r} cannot be read ({error.strerror})")
-            except ValueError as error:
-                self._problem(line, str(error))
+                self._problem("attachments", f"the attachment {name!r} cannot be read ({error.strerror})")
+            except (ValueError, RuntimeError) as error:
+                self._problem("attachments", f"the attachment {name!r} cannot be used ({error})")
         return kept
 
-    def _problem(self, line: int, text: str, *notes: str) -> None:
-        self.problems.append(Problem(str(self.path), line, 0, text, notes))
+    def _missing(self, text: str, *notes: str) -> None:
+        self.hopeless = self.path.suffix in TABLES
+        self.problems.append(Problem(self.name, 1 if self.hopeless else self.row.line, 1, text, notes))
 
-
-class _Broken:
-    """A row that could not be read at all."""
-
-    def __init__(self, text: str):
-        self.text = text
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        if path.suffix == ".parquet":
-            yield from _parquet(path)
-        elif path.suffix == ".csv":
-            yield from _csv(path)
-        else:
-            yield from _jsonl(path)
-    except UnicodeDecodeError:
-        raise Unusable(f"{path}: the file is not UTF-8; save it as UTF-8") from None
-    except OSError as error:
-        raise Unusable(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, strict_json(line)
-            except json.JSONDecodeError as error:
-                yield number, _Broken(f"not JSON: {error.msg} at column {error.colno}")
-            except (ValueError, RecursionError) as error:
-                yield number, _Broken(f"not JSON: {error or 'nested too deep'}")
-
-
-def _csv(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
-        try:
-            for row in reader:
-                if None in row:
-                    yield reader.line_num, _Broken(f"the row has more cells than the header has names ({len(reader.fieldnames or ())})")
-                else:
-                    yield reader.line_num, row
-        except csv.Error as error:
-            yield reader.line_num, _Broken(f"not CSV: {error}")
-
-
-def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except pa.ArrowException as error:
-        raise Unusable(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+    def _problem(self, name: str, text: str, *notes: str) -> None:
+        """A problem at the field *name* of the current row."""
+        place = self.row.place(self.mapping.get(name, name)) if name else 1
+        self.problems.append(Problem(self.name, self.row.line, place, text, notes))

@@ -29,17 +29,17 @@ def test_three_kinds_of_file_say_the_same(lab: Lab):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", ":2: not JSON: "),
-        ("[1]", ":2: a task is an object"),
-        ('{"task_qery": "x"}', ":2: the task has no 'task_query'\n  it has: task_qery\n  did you mean 'task_qery'?"),
-        ('{"task_query": 5}', ":2: 'task_query' is a text or an object, not 5"),
-        ('{"id": "a", "task_query": "x"}', ":2: the id 'a' stands here and in line 1; ids must differ"),
-        ('{"task_query": "x", "expected": "no"}', ":2: 'expected' is not JSON: 'no'"),
-        ('{"task_query": "x", "variables": [1]}', ":2: 'variables' must be an object, not [1]"),
-        ('{"task_query": "x", "attachments": ["none.pdf"]}', ":2: the attachment 'none.pdf' cannot be read (No such file or directory)"),
-        ('{"task_query": NaN}', ":2: not JSON: NaN is not a JSON value"),
-        ('{"task_query": "x", "task_query": "y"}', ":2: not JSON: the key 'task_query' stands twice"),
-        ('{"task_query": "x", "id": "a\\u0007"}', ":2: the id 'a\\x07' must be 1 to 200 printable characters"),
+        ("{", ":2:2: not JSON: "),
+        ("[1]", ":2:1: a task is an object"),
+        ('{"task_qery": "x"}', ":2:1: the task has no 'task_query'\n  it has: task_qery\n  --map task_query=task_qery  takes it"),
+        ('{"task_query": 5}', ":2:2: 'task_query' is a text or an object, not 5"),
+        ('{"id": "a", "task_query": "x"}', ":2:2: the id 'a' stands here and in line 1; ids must differ"),
+        ('{"task_query": "x", "expected": "no"}', ":2:21: 'expected' is not JSON: 'no'"),
+        ('{"task_query": "x", "variables": [1]}', ":2:21: 'variables' must be an object, not [1]"),
+        ('{"task_query": "x", "attachments": ["none.pdf"]}', ":2:21: the attachment 'none.pdf' cannot be read (No such file or directory)"),
+        ('{"task_query": NaN}', ":2:16: not JSON: NaN is not a JSON value"),
+        ('{"task_query": "x", "task_query": "y"}', ":2:21: not JSON: the key 'task_query' stands twice"),
+        ('{"task_query": "x", "id": "a\\u0007"}', ":2:21: the id 'a\\x07' must be 1 to 200 printable characters"),
     ],
 )
 def test_a_bad_row_is_named_with_its_line(lab: Lab, line, said):
