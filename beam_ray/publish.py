@@ -5,7 +5,6 @@ A version is created if absent, so of two publishers one wins and the other is t
 """
 
 import getpass
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import now
+from beam_ray.store.sealed import seal, unseal
 
 
 class Version(BaseModel):
@@ -81,7 +81,8 @@ def read_version(objects: Objects, workflow: str, number: int | None = None) -> 
         )
     number = numbers[-1] if number is None else number
     try:
-        return Version.model_validate_json(objects.read(f"workflows/{workflow}/{number:06d}.json"))
+        key = f"workflows/{workflow}/{number:06d}.json"
+        return Version.model_validate(unseal(objects.read(key), key))
     except NotThere:
         raise Unusable(f"{workflow!r} has no version {number}; it has {numbers[0]} to {numbers[-1]}") from None
     except ValueError as error:
@@ -131,7 +132,7 @@ def _write(objects: Objects, workflow: Workflow, latest: Version | None, **why: 
         published_at=now(),
         **why,
     )
-    if not objects.create(f"workflows/{workflow.name}/{number:06d}.json", version.model_dump_json(indent=1).encode()):
+    if not objects.create(f"workflows/{workflow.name}/{number:06d}.json", seal(version.model_dump(mode="json"))):
         winner = read_version(objects, workflow.name, number)
         raise Unusable(
             f"{winner.published_by} published {workflow.name} version {number} in this moment; look at it (beam-ray diff {workflow.name}@{number} FILE), then publish again"
@@ -141,7 +142,7 @@ def _write(objects: Objects, workflow: Workflow, latest: Version | None, **why: 
 
 def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Version | None) -> str:
     try:
-        document = json.loads(objects.read(f"backtests/{evidence}/verdict.json"))
+        document = unseal(objects.read(f"backtests/{evidence}/verdict.json"), f"backtests/{evidence}/verdict.json")
     except NotThere:
         known = objects.folders("backtests")
         raise Unusable("\n  ".join([f"there is no finished backtest {evidence!r}", *did_you_mean(evidence, known)])) from None

@@ -1,7 +1,7 @@
 """From finished sides to a verdict: comparison, reports, and what MLflow is told."""
 
+import hashlib
 import io
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -22,10 +22,11 @@ from beam_ray.compare.pairs import Side as Compared
 from beam_ray.compare.report import Result, document, junit, table
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
-from beam_ray.errors import Unusable
+from beam_ray.errors import Damaged, Unusable
 from beam_ray.store.library import used
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import Run, now
+from beam_ray.store.sealed import seal, unseal
 from beam_ray.tracking import BacktestLog, Logged, SideLog, log_backtest
 
 FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parquet", "verdict.json")
@@ -147,8 +148,9 @@ def _keep(backtest: Backtest, results: list[Result], baseline: Run, sides: list[
         "report.txt": terminal(results, title).encode(),
         "junit.xml": junit(results, title).encode(),
         "comparison.parquet": sink.getvalue(),
-        "verdict.json": json.dumps(verdict, ensure_ascii=False, indent=1).encode(),
     }
+    verdict["files"] = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
+    files["verdict.json"] = seal(verdict)
     for name in FILES:
         backtest.objects.create(f"{backtest.prefix}/{name}", files[name])
     return read_verdict(backtest.objects, backtest.backtest_id)
@@ -182,14 +184,21 @@ def read_verdict(objects: Objects, backtest_id: str) -> dict[str, Any]:
             else f"there is no backtest {backtest_id!r}\n  there are: {', '.join(known[-5:]) or 'none'}"
         )
     try:
-        return dict(json.loads(objects.read(f"backtests/{matches[0]}/verdict.json")))
+        return unseal(objects.read(f"backtests/{matches[0]}/verdict.json"), f"backtests/{matches[0]}/verdict.json")
     except NotThere:
         raise Unusable(f"the backtest {matches[0]} is not finished; run its command again to go on") from None
 
 
 def report(objects: Objects, backtest_id: str, name: str = "report.txt") -> str:
     """A report of a finished backtest, as it was kept."""
-    return objects.read(f"backtests/{backtest_id}/{name}").decode()
+    where = f"backtests/{backtest_id}/{name}"
+    try:
+        body = objects.read(where)
+    except NotThere:
+        raise Damaged(f"{where} is missing") from None
+    if hashlib.sha256(body).hexdigest() != read_verdict(objects, backtest_id)["files"][name]:
+        raise Damaged(f"{where} is damaged: its sha256 is not the one in the verdict")
+    return body.decode()
 
 
 def tell_mlflow(objects: Objects, verdict: Mapping[str, Any], uri: str, **how: Any) -> Logged:

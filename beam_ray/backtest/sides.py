@@ -1,6 +1,5 @@
 """Bringing each side of a backtest to a finished run, and remembering which run it is."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import Run, RunRecord, begin, find_runs, tasks_digest
+from beam_ray.store.sealed import seal, unseal
 from beam_ray.store.sources import only
 
 Watch = Callable[[str, Progress], None]
@@ -78,7 +78,7 @@ class Backtest:
     def verdict(self) -> dict[str, Any] | None:
         """The verdict, once the backtest is finished."""
         try:
-            return dict(json.loads(self.objects.read(f"{self.prefix}/verdict.json")))
+            return unseal(self.objects.read(f"{self.prefix}/verdict.json"), f"{self.prefix}/verdict.json")
         except NotThere:
             return None
 
@@ -206,7 +206,7 @@ class Backtest:
         """What the other runs that were made for this backtest have left of the budget."""
         left = dict(self.resolved.spec.budget)
         for key, _ in self.objects.keys(f"{self.prefix}/sides/"):
-            run = Run(self.objects, str(json.loads(self.objects.read(key))["run_id"]))
+            run = Run(self.objects, str(unseal(self.objects.read(key), key)["run_id"]))
             if not left or run.run_id == run_id or run.record.backtest != self.backtest_id:
                 continue
             spent = _spent(run)
@@ -215,13 +215,14 @@ class Backtest:
 
     def _known(self, name: str) -> str | None:
         try:
-            return str(json.loads(self.objects.read(f"{self.prefix}/sides/{name}.json"))["run_id"])
+            key = f"{self.prefix}/sides/{name}.json"
+            return str(unseal(self.objects.read(key), key)["run_id"])
         except NotThere:
             return None
 
     def _remember(self, name: str, run_id: str) -> str:
         """Keep which run the side is; of two drivers the first one's counts for both."""
-        self.objects.create(f"{self.prefix}/sides/{name}.json", json.dumps({"run_id": run_id}).encode())
+        self.objects.create(f"{self.prefix}/sides/{name}.json", seal({"run_id": run_id}))
         return self._known(name) or run_id
 
     def _same_run(self, workflow: Workflow) -> str | None:

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 from beam_ray.errors import Unusable
 from beam_ray.store.objects import NotThere, Objects, open_objects
 from beam_ray.store.runs import Run, now
+from beam_ray.store.sealed import unseal
 
 POLL_S = 2.0
 """Seconds between two looks at a job."""
@@ -92,13 +93,20 @@ def ending(objects: Objects, submitted: str, command: str) -> Ending | None:
     runs = tuple(key.rpartition("/")[2].removesuffix(".json") for key, _ in objects.keys(f"jobs/{submitted}/"))
     found = [Run(objects, run_id) for run_id in runs]
     backtest = next((run.record.backtest for run in found if run.record.backtest), "")
-    verdict = _read(objects, f"backtests/{backtest}/verdict.json") if command == "backtest" and backtest else None
+    verdict = _verdict(objects, f"backtests/{backtest}/verdict.json") if command == "backtest" and backtest else None
     if verdict:
         return Ending(int(verdict["exit_code"]), runs, backtest)
     if command == "run" and found and all(run.finished for run in found):
         return Ending(0, runs)
     word = _read(objects, f"jobs/{submitted}.json")
     return Ending(int(word["exit_code"]), runs, backtest) if word else None
+
+
+def _verdict(objects: Objects, key: str) -> dict[str, Any] | None:
+    try:
+        return unseal(objects.read(key), key)
+    except NotThere:
+        return None
 
 
 def _read(objects: Objects, key: str) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from beam_ray.define.load import did_you_mean
 from beam_ray.errors import Unusable
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import now
+from beam_ray.store.sealed import seal, unseal
 from beam_ray.store.tables import TASKS, decode, encode
 
 _ABOUT = b"beam_ray.library"
@@ -128,12 +129,12 @@ def used(objects: Objects, source: str, backtest_id: str) -> None:
     name, _, number = written.partition("@")
     if kind == "library" and NAME.fullmatch(name) and number.isdecimal():
         body = {"at": now(), "backtest_id": backtest_id, "version": int(number)}
-        objects.create(f"libraries/{name}/used/{backtest_id}.json", json.dumps(body).encode())
+        objects.create(f"libraries/{name}/used/{backtest_id}.json", seal(body))
 
 
 def uses(objects: Objects, name: str) -> list[Use]:
     """The backtests that were run over the library, the newest last."""
-    return sorted(Use(**json.loads(objects.read(key))) for key, _ in objects.keys(f"libraries/{name}/used/"))
+    return sorted(Use(**unseal(objects.read(key), key)) for key, _ in objects.keys(f"libraries/{name}/used/"))
 
 
 def _key(name: str, version: int) -> str:

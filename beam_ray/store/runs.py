@@ -32,6 +32,7 @@ from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Damaged, RunIsTaken, Unusable
 from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.sealed import seal, unseal
 from beam_ray.store.tables import OUTCOME, STEPS, TASKS, decode, encode, encode_batches
 
 FILE_BYTES = 128_000_000
@@ -126,8 +127,8 @@ def begin(objects: Objects, record: RunRecord, tasks: pa.Table) -> RunRecord:
         return existing
     prefix = f"runs/{record.run_id}"
     objects.create(f"{prefix}/tasks.parquet", encode(TASKS, tasks, row_group=1_000))
-    objects.create(f"{prefix}/run.json", record.model_dump_json(indent=1).encode())
-    if objects.create(f"open/{record.key}.json", json.dumps({"run_id": record.run_id}).encode()):
+    objects.create(f"{prefix}/run.json", seal(record.model_dump(mode="json")))
+    if objects.create(f"open/{record.key}.json", seal({"run_id": record.run_id})):
         return record
     for name in ("run.json", "tasks.parquet"):
         objects.delete(f"{prefix}/{name}")
@@ -137,7 +138,7 @@ def begin(objects: Objects, record: RunRecord, tasks: pa.Table) -> RunRecord:
 def unfinished(objects: Objects, key: str) -> RunRecord | None:
     """The run that was begun under *key* and not closed."""
     try:
-        found = json.loads(objects.read(f"open/{key}.json"))["run_id"]
+        found = unseal(objects.read(f"open/{key}.json"), f"open/{key}.json")["run_id"]
     except NotThere:
         return None
     return Run(objects, found).record
@@ -187,7 +188,7 @@ class Run:
             Unusable: there is no such run.
         """
         try:
-            record = RunRecord.model_validate_json(self.objects.read(f"{self.prefix}/run.json"))
+            record = RunRecord.model_validate(unseal(self.objects.read(f"{self.prefix}/run.json"), f"{self.prefix}/run.json"))
         except NotThere:
             raise Unusable(f"there is no run {self.run_id!r} in {self.objects.uri}") from None
         except ValueError as error:
@@ -196,22 +197,23 @@ class Run:
 
     def _shortened(self, record: RunRecord) -> RunRecord:
         try:
-            shards = record.shards[: int(json.loads(self.objects.read(f"{self.prefix}/cut.json"))["shards"])]
+            shards = record.shards[: int(unseal(self.objects.read(f"{self.prefix}/cut.json"), f"{self.prefix}/cut.json")["shards"])]
         except NotThere:
             return record
-        except (ValueError, KeyError, TypeError) as error:
-            raise Damaged(f"{self.prefix}/cut.json is damaged: {error}") from None
         tasks = shards[-1][1] // record.trials
         return record if tasks == record.tasks else record.model_copy(update={"shards": shards, "tasks": tasks, "cut_from": record.tasks})
 
     def cut(self, shards: int) -> None:
         """End an early run after its first *shards*; of several who say so the first one counts."""
-        self.objects.create(f"{self.prefix}/cut.json", json.dumps({"shards": shards}).encode())
+        self.objects.create(f"{self.prefix}/cut.json", seal({"shards": shards}))
         self.__dict__.pop("record", None)
 
     def tasks(self) -> pa.Table:
         """The tasks, as the table TASKS; of a run that ended early, those it did."""
-        tasks = self.read("tasks.parquet", TASKS)
+        try:
+            tasks = self.read("tasks.parquet", TASKS)
+        except NotThere:
+            raise Damaged(f"{self.prefix}/tasks.parquet is missing") from None
         return tasks.slice(0, self.record.tasks) if self.record.early else tasks
 
     # -- while it goes on ------------------------------------------------------------------
@@ -267,7 +269,7 @@ class Run:
 
     @cached_property
     def _manifest(self) -> dict[str, Any]:
-        return dict(json.loads(self.objects.read(f"{self.prefix}/manifest.json")))
+        return unseal(self.objects.read(f"{self.prefix}/manifest.json"), f"{self.prefix}/manifest.json")
 
     @property
     def manifest(self) -> dict[str, Any] | None:
@@ -276,8 +278,6 @@ class Run:
             return self._manifest
         except NotThere:
             return None
-        except ValueError as error:
-            raise Damaged(f"{self.prefix}/manifest.json is damaged: {error}") from None
 
     def merge(self, node: str, shards: int) -> list[dict[str, Any]]:
         """
@@ -303,7 +303,7 @@ class Run:
     def finish(self, files: list[dict[str, Any]], usage: Mapping[str, Any]) -> dict[str, Any]:
         """Write the manifest, the last act but tidying up; the manifest that counts."""
         manifest = {"format": 1, "run_id": self.run_id, "finished_at": now(), "files": files, "usage": dict(usage)}
-        self.objects.create(f"{self.prefix}/manifest.json", json.dumps(manifest, indent=1).encode())
+        self.objects.create(f"{self.prefix}/manifest.json", seal(manifest))
         self.tidy()
         return self.manifest or manifest
 

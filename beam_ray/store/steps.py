@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from beam_ray.errors import Damaged
 from beam_ray.store.objects import NotThere
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import OUTCOME
+from beam_ray.store.tables import OUTCOME, require_whole
 
 Key = tuple[str, int]
 """A task's id and a trial."""
@@ -79,6 +79,7 @@ class StepRows:
                     raise Damaged(f"{where} is missing, though the run has it") from None
                 if sha and hashlib.sha256(body).hexdigest() != sha:
                     raise Damaged(f"{where} is damaged: its sha256 is not the one in the manifest")
+                require_whole(body, where)
                 try:
                     file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True, pre_buffer=False)
                 except (pa.ArrowException, OSError) as error:

@@ -1,12 +1,16 @@
 """
 The tables of the store: one explicit, versioned schema each, every column explained.
 
-Nothing is inferred: a first shard of nulls must not decide a type. Pages carry checksums
-and are verified on every read: without them nearly half of all flipped bits go unnoticed.
+Nothing is inferred: a first shard of nulls must not decide a type. Every file carries
+digests of itself in its footer's metadata, one for each piece that was written and one for
+the footer, and they are verified on every read: of flipped bits nearly half would go
+unnoticed. Of a file whose footer is whole, the sound pieces can still be read.
 """
 
+import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -160,29 +164,22 @@ TASKS = pa.schema(
 
 def encode(schema: pa.Schema, rows: Iterable[Mapping[str, Any]] | pa.Table, *, row_group: int = 50_000) -> bytes:
     """The rows as one Parquet file. Equal rows give equal bytes."""
-    table = rows if isinstance(rows, pa.Table) else to_table(schema, rows)
-    sink = io.BytesIO()
-    with _writer(sink, schema) as writer:
-        writer.write_table(table, row_group_size=row_group)
-    return sink.getvalue()
+    file = _File(schema)
+    file.write(rows if isinstance(rows, pa.Table) else to_table(schema, rows), row_group)
+    return file.close()
 
 
 def encode_batches(schema: pa.Schema, tables: Iterable[pa.Table], max_bytes: int) -> Iterator[tuple[bytes, int]]:
     """The tables as Parquet files of about *max_bytes*, each with its number of rows."""
-    sink, writer, rows = io.BytesIO(), None, 0
+    file: _File | None = None
     for table in _gathered(tables):
-        if writer is None:
-            sink, rows = io.BytesIO(), 0
-            writer = _writer(sink, schema)
-        writer.write_table(table)
-        rows += table.num_rows
-        if sink.tell() >= max_bytes:
-            writer.close()
-            yield sink.getvalue(), rows
-            writer = None
-    if writer is not None:
-        writer.close()
-        yield sink.getvalue(), rows
+        file = file or _File(schema)
+        file.write(table)
+        if file.written >= max_bytes:
+            yield file.close(), file.rows
+            file = None
+    if file is not None:
+        yield file.close(), file.rows
 
 
 def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -197,8 +194,91 @@ def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(sink, schema, compression="zstd", compression_level=3, write_page_checksum=True)
+class _File:
+    """A Parquet file in the making, which gets its seals at the end."""
+
+    def __init__(self, schema: pa.Schema):
+        self._sink = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd", compression_level=3, write_page_checksum=True)
+        self._pieces: list[tuple[int, str]] = []
+        self.rows = self.written = 0
+
+    def write(self, table: pa.Table, row_group: int | None = None) -> None:
+        """A piece more."""
+        self._writer.write_table(table, row_group_size=row_group)
+        self.rows += table.num_rows
+        start, self.written = self.written, self._sink.tell()
+        self._sink.seek(start)
+        self._pieces.append((self.written, hashlib.sha256(self._sink.read()).hexdigest()))
+
+    def close(self) -> bytes:
+        """The whole file."""
+        self._writer.add_key_value_metadata({_PIECES: json.dumps(self._pieces), _SEAL: _BLANK.decode()})
+        self._writer.close()
+        body = self._sink.getvalue()
+        place = body.rindex(_BLANK) + len(_MARK)
+        # the seal is as long as what it takes the place of, so nothing in the footer moves
+        seal = hashlib.sha256(memoryview(body)[self.written :]).hexdigest().encode()
+        return b"".join([body[:place], seal, body[place + len(seal) :]])
+
+
+_PIECES, _SEAL = "beam_ray.pieces", "beam_ray.seal"
+_MARK = b"sha256 of the footer: "
+_BLANK = _MARK + b"0" * 64
+
+
+def _sound_pieces(body: bytes, where: str) -> list[tuple[int, int, bool]]:
+    """
+    Start and stop of each piece of the file, and whether it is what was written.
+
+    Raises:
+        Damaged: the footer is not, so that nothing can be said of the pieces.
+    """
+    start = len(body) - 8 - int.from_bytes(body[-8:-4], "little")
+    footer = body[max(start, 0) :]
+    found = [*re.finditer(_MARK + b"([0-9a-f]{64})", footer)][-1:]
+    if not found or hashlib.sha256(footer.replace(found[0][0], _BLANK)).hexdigest().encode() != found[0][1]:
+        raise Damaged(f"{where} is damaged: its footer is not what was written")
+    metadata = pq.read_metadata(pa.BufferReader(body)).metadata
+    pieces, first = [], 0
+    for stop, sha in json.loads(metadata[_PIECES.encode()]):
+        pieces.append((first, stop, hashlib.sha256(memoryview(body)[first:stop]).hexdigest() == sha))
+        first = stop
+    return pieces
+
+
+def require_whole(body: bytes, where: str) -> None:
+    """
+    See that the file is what was written.
+
+    Raises:
+        Damaged: it is not.
+    """
+    try:
+        if all(whole for _, _, whole in _sound_pieces(body, where)):
+            return
+    except (pa.ArrowException, OSError, ValueError, KeyError):
+        pass
+    raise Damaged(f"{where} is damaged: some of its rows are not what was written")
+
+
+def salvage(body: bytes, schema: pa.Schema, where: str) -> Iterator[tuple[int, pa.Table | None]]:
+    """
+    What can still be read of a damaged file: for each row group its number of rows, and the rows if they are sound.
+
+    Raises:
+        Damaged: nothing can.
+    """
+    pieces = _sound_pieces(body, where)
+    file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
+    if not file.schema_arrow.equals(schema):
+        raise Damaged(f"{where} has other columns than this version of beam_ray writes")
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        column = group.column(0)
+        place = min(offset for offset in (column.dictionary_page_offset, column.data_page_offset) if offset is not None)
+        sound = next(whole for start, stop, whole in pieces if start <= place < stop)
+        yield group.num_rows, file.read_row_group(number, use_threads=False).select(schema.names) if sound else None
 
 
 def to_table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -220,6 +300,7 @@ def decode(body: bytes, schema: pa.Schema, where: str, columns: list[str] | None
     """
     expected = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     try:
+        require_whole(body, where)
         # without threads: Arrow's pool now and then aborts a process that ends soon after
         # a read, and an abort would stand in the place of the exit code
         file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)

@@ -15,6 +15,7 @@ from beam_ray.llm import ScriptedModel
 from beam_ray.run import jobs
 from beam_ray.run.plan import make_plan
 from beam_ray.store.runs import Run, begin
+from beam_ray.store.sealed import seal
 from tests.conftest import Lab
 from tests.endpoint import endpoint
 
@@ -58,7 +59,7 @@ def code(lab: Lab, cluster: Told, kind: str = "backtest") -> int:
 def test_the_verdict_counts_and_not_the_status(lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verdict: int, ray: str):
     """A job wrongly reported, or killed after its verdict, cannot change the exit code; Ray's word is a note."""
     driven(lab, monkeypatch, backtest="b-1")
-    lab.objects.create("backtests/b-1/verdict.json", json.dumps({"exit_code": verdict}).encode())
+    lab.objects.create("backtests/b-1/verdict.json", seal({"exit_code": verdict}))
 
     assert code(lab, Told("RUNNING", ray)) == verdict
     assert (f"note: Ray says {ray}" in capsys.readouterr().err) == ((verdict == 0) != (ray == "SUCCEEDED"))
