@@ -289,7 +289,12 @@ class Run:
 
         def parts() -> Iterator[pa.Table]:
             for shard in range(shards):
-                yield self.read(f"parts/{folder}/{shard:06d}.parquet", schema)
+                try:
+                    yield self.read(f"parts/{folder}/{shard:06d}.parquet", schema)
+                except NotThere:
+                    if self.finished:
+                        raise RunIsTaken(f"run {self.run_id} was finished by another driver in the meantime; the same command reports it") from None
+                    raise Damaged(f"{self.prefix}/parts/{folder}/{shard:06d}.parquet is missing") from None
 
         files = []
         for number, (body, rows) in enumerate(encode_batches(schema, parts(), FILE_BYTES)):
@@ -381,9 +386,9 @@ class Lease:
         self.me = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": now(), "process": _process_start(os.getpid())}
         last = self._last()
         if last and not takeover:
-            self._refuse_if_alive(last)
+            self._refuse_if_alive()
         self.epoch = last + 1
-        if not run.objects.create(f"{self.prefix}{self.epoch:06d}.json", json.dumps(self.me).encode()):
+        if not run.objects.create(f"{self.prefix}{self.epoch:06d}.json", json.dumps({**self.me, "at": time.time()}).encode()):
             raise RunIsTaken(f"run {run.run_id} was taken by another driver in this moment; when it is done, run the same command again")
         self.beat()
 
@@ -403,25 +408,39 @@ class Lease:
         self.run.objects.put(f"{self.prefix}{self.epoch:06d}.beat", json.dumps({"at": 0}).encode())
 
     def _last(self) -> int:
-        names = [key.rsplit("/", 1)[-1] for key, _ in self.run.objects.keys(self.prefix)]
-        return max((int(name.removesuffix(".json")) for name in names if name.endswith(".json")), default=0)
+        return _last_epoch(self.run)
 
-    def _refuse_if_alive(self, epoch: int) -> None:
+    def _refuse_if_alive(self) -> None:
+        found = driver_of(self.run)
+        if found and any(found[name] != self.me[name] for name in ("host", "pid", "process")):
+            raise RunIsTaken(
+                f"run {self.run.run_id} is driven by process {found['pid']} on {found['host']}, whose last sign of life was {found['age']:.0f} s ago\n"
+                "  wait for it, or take it over with --takeover if you know that it is gone"
+            )
+
+
+def driver_of(run: Run) -> dict[str, Any] | None:
+    """Who drives the run, and the *age* in seconds of its last sign of life; None when nobody does who looks alive."""
+    epoch = _last_epoch(run)
+    try:
+        owner = json.loads(run.objects.read(f"{run.prefix}/lease/{epoch:06d}.json"))
         try:
-            owner = json.loads(self.run.objects.read(f"{self.prefix}{epoch:06d}.json"))
-            beat = json.loads(self.run.objects.read(f"{self.prefix}{epoch:06d}.beat"))["at"]
-        except (NotThere, ValueError, KeyError):
-            return
+            beat = json.loads(run.objects.read(f"{run.prefix}/lease/{epoch:06d}.beat"))["at"]
+        except NotThere:
+            beat = owner["at"]  # it has taken the run in this moment, and not yet given a sign of life
         age = time.time() - beat
-        if owner["host"] == self.me["host"]:
+        if owner["host"] == socket.gethostname():
             alive = beat > 0 and _process_start(owner["pid"]) == owner["process"] and owner["process"] is not None
         else:
             alive = beat > 0 and age < DEAD_S
-        if alive and (owner["host"], owner["pid"], owner["process"]) != (self.me["host"], self.me["pid"], self.me["process"]):
-            raise RunIsTaken(
-                f"run {self.run.run_id} is driven by process {owner['pid']} on {owner['host']}, whose last sign of life was {max(age, 0):.0f} s ago\n"
-                "  wait for it, or take it over with --takeover if you know that it is gone"
-            )
+        return {**owner, "age": max(age, 0.0)} if alive else None
+    except (NotThere, ValueError, KeyError, TypeError):
+        return None
+
+
+def _last_epoch(run: Run) -> int:
+    names = [key.rsplit("/", 1)[-1] for key, _ in run.objects.keys(f"{run.prefix}/lease/")]
+    return max((int(name.removesuffix(".json")) for name in names if name.endswith(".json")), default=0)
 
 
 def _process_start(pid: int) -> str | None:
