@@ -30,12 +30,15 @@ _DATA = ("enum", "const", "default", "examples")
 KEYWORDS = ("type", "properties", "required", "pattern", "prefixItems", "uniqueItems", *_CHOICES, *_WHOLE, *_NUMBER, *_SCHEMAS, *_WORDS, *_DATA)
 """What a JSON schema here may say: what is checked in a time that answers cannot drive up, and fetches nothing."""
 
+DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+"""The pattern that a model is asked to follow for a day; that there is such a day is checked beside it."""
+
 _SHORT: dict[str, dict[str, Any]] = {
     "str": {"type": "string"},
     "int": {"type": "integer"},
     "number": {"type": "number"},
     "bool": {"type": "boolean"},
-    "date": {"type": "string", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", "maxLength": 10},
+    "date": {"type": "string", "pattern": DATE, "maxLength": 10},
     "null": {"type": "null"},
 }
 

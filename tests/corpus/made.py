@@ -235,3 +235,60 @@ def parquet_bomb() -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.table({"task_query": query}), sink)
     return sink.getvalue()
+
+
+# -- answers ----------------------------------------------------------------------------------
+
+
+def _answer(**fields: object) -> str:
+    return json.dumps({"total": 12.5, "vendor": "Acme", "day": "2026-11-23", "kind": "order", "lines": ["a"], "count": 1, **fields})
+
+
+def empty() -> str:
+    """Nothing."""
+    return ""
+
+
+def long_number_answer() -> str:
+    """A number longer than Python reads."""
+    return _answer(total=0).replace(": 0,", ": " + "1" * 5_000 + ",")
+
+
+def deep_answer() -> str:
+    """Brackets that no parser by recursion survives."""
+    return "[" * 10_000 + "]" * 10_000
+
+
+def nested_answer() -> str:
+    """An object that nests deeper than its schema."""
+    return _answer(vendor=0).replace('"vendor": 0', '"vendor": ' + '{"a": ' * 900 + "1" + "}" * 900)
+
+
+def long_answer() -> str:
+    """More than four million characters."""
+    return "a" * 4_000_001
+
+
+def running_on() -> str:
+    """A text that a small model never ended."""
+    return _answer(vendor="Acme " * 300)
+
+
+def endless_list() -> str:
+    """A list that a small model never ended."""
+    return _answer(lines=["a"] * 201)
+
+
+def marked_answer() -> str:
+    """The mark with which some programs begin a file."""
+    return "\ufeff" + _answer()
+
+
+def no_text() -> bytes:
+    """Bytes that are no UTF-8."""
+    return b'{"choices": [{"message": {"content": "caf\xff\xfe'
+
+
+def deep_reply() -> str:
+    """Brackets around the reply."""
+    return '{"choices": ' + "[" * 10_000 + "]" * 10_000 + "}"
