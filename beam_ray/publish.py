@@ -146,6 +146,8 @@ def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Versio
     except NotThere:
         known = objects.folders("backtests")
         raise Unusable("\n  ".join([f"there is no finished backtest {evidence!r}", *did_you_mean(evidence, known)])) from None
+    if document.get("aa"):
+        raise Unusable(f"the backtest {evidence} compared the baseline with itself; that is evidence of its noise, and of nothing else")
     sides = {entry["definition_digest"]: entry for entry in document["candidates"]}
     candidate = sides.get(workflow.digest)
     if candidate is None:

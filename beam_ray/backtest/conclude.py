@@ -64,7 +64,9 @@ def conclude(backtest: Backtest) -> dict[str, Any]:
 
 def the_gate(resolved: Resolved) -> Gate:
     """The spec's gate, or the default one."""
-    return load_gate(resolved.find(resolved.spec.gate), resolved.baseline.workflow) if resolved.spec.gate else DEFAULT_GATE
+    gate = load_gate(resolved.find(resolved.spec.gate), resolved.baseline.workflow) if resolved.spec.gate else DEFAULT_GATE
+    # of a baseline and itself nothing is asked but how far apart they are
+    return Gate(name="none", confidence=gate.confidence, limits=()) if resolved.spec.aa else gate
 
 
 def compare_runs(before: Run, after: Run, gate: Gate = DEFAULT_GATE, *, names: tuple[str, str] = ("baseline", "candidate"), **how: Any) -> Comparison:
@@ -109,7 +111,11 @@ def _look(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run, t
 def _how(backtest: Backtest, side: Side) -> tuple[tuple[str, str], dict[str, Any]]:
     version = backtest.resolved.baseline.version
     planned = backtest.tasks.num_rows if backtest.pauses else 0
-    return (f"version {version}" if version else "baseline", side.name), {"family": len(backtest.resolved.candidates), "planned": planned}
+    return (f"version {version}" if version else "baseline", side.name), {
+        "family": len(backtest.resolved.candidates),
+        "planned": planned,
+        "same": backtest.resolved.spec.aa,
+    }
 
 
 def _repeats(trials: int, before: Run, after: Run) -> Mapping[str, tuple[int, int, int, int]]:
@@ -135,6 +141,7 @@ def _keep(backtest: Backtest, results: list[Result], baseline: Run, sides: list[
             "finished_at": now(),
             "tasks_source": backtest.source,
             "trials": spec.trials,
+            "aa": spec.aa,
             "baseline": _described(backtest.resolved.baseline, baseline),
         },
     )

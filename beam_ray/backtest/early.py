@@ -23,31 +23,26 @@ def look_by_look(backtest: Backtest, gate: Gate, baseline: Run, look: Look) -> N
     after a fixed number of tasks: whoever goes on after a crash decides as it was decided.
     The baseline ends where the last candidate did.
     """
-    with contextlib.ExitStack() as stack:
-        cluster = Cluster(backtest.address)
-        stack.callback(cluster.close)
-        most = 0
+    most = 0
+    with contextlib.closing(Cluster(backtest.address)) as cluster, backtest.driving("baseline", baseline, cluster) as baseline_to:
         for side in backtest.resolved.candidates:
             run = backtest.candidate(side, baseline)
             before = backtest.same_ruler(side, baseline)
-            for tasks in backtest.pauses:
-                if run.finished or run.record.cut_from:
-                    break
-                backtest.advance("baseline", baseline, tasks, cluster)
-                backtest.advance(side.name, run, tasks, cluster)
+            with contextlib.ExitStack() as stack:
+                sides = [baseline_to, stack.enter_context(backtest.driving(side.name, run, cluster))]
                 if before.run_id != baseline.run_id:
-                    backtest.advance(ruled(side), before, tasks, cluster)
-                word = settled(look(side, before, run, tasks), gate)
-                if word:
-                    backtest.say(f"{side.name}: settled after {tasks:,} of {backtest.tasks.num_rows:,} tasks, {word}")
-                    _cut(run, tasks)
-                    break
+                    sides.append(stack.enter_context(backtest.driving(ruled(side), before, cluster)))
+                for tasks in [] if run.finished or run.record.cut_from else [*backtest.pauses, run.record.tasks]:
+                    for to in sides:
+                        to(tasks)
+                    word = settled(look(side, before, run, tasks), gate) if tasks < run.record.tasks else None
+                    if word:
+                        backtest.say(f"{side.name}: settled after {tasks:,} of {backtest.tasks.num_rows:,} tasks, {word}")
+                        _cut(run, tasks)
+                        _cut(before, tasks) if before.run_id != baseline.run_id else None
+                        break
             most = max(most, run.record.tasks)
-            backtest.advance("baseline", baseline, run.record.tasks, cluster)
-            if before.run_id != baseline.run_id:
-                _cut(before, run.record.tasks)
-            backtest.finish(side.name, run)
-        _cut(baseline, most)
+    _cut(baseline, most)
 
 
 def _cut(run: Run, tasks: int) -> None:

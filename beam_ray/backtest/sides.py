@@ -1,7 +1,8 @@
 """Bringing each side of a backtest to a finished run, and remembering which run it is."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.rerun import count
 from beam_ray.run.cluster import Cluster
-from beam_ray.run.execute import Progress, advance, execute, spent_before
+from beam_ray.run.execute import Driver, Progress, drive, execute, spent_before
 from beam_ray.run.plan import Plan, make_plan
 from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
@@ -42,6 +43,7 @@ class Backtest:
     allow_writes: bool = False
     watch: Watch = lambda side, progress: None
     say: Callable[[str], None] = lambda line: None
+    _driven: list[Driver] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         spec = self.resolved.spec
@@ -55,11 +57,12 @@ class Backtest:
             spec.confirm,
             spec.fresh,
             *([spec.stop] if spec.stop else []),
+            *(["aa"] if spec.aa else []),
             {name: identity(self.models[name]) for name in sorted(asked) if name in self.models},
         )
         self.given = tasks_digest(self.tasks)
         self.pauses: tuple[int, ...] = ()
-        if spec.stop == "early":
+        if spec.stop == "early" and not spec.aa:
             # tasks come in the order of their file; only of a random part of them does a look say something about all
             self.tasks = shuffled(self.tasks)
             self.pauses = looks(self.tasks.num_rows)
@@ -98,7 +101,7 @@ class Backtest:
             if known and Run(self.objects, known).finished:
                 found.append((side, None, known))
             else:
-                plan = self._plan(side, "candidate", run_id)
+                plan = self._plan(side, "candidate", None if self.resolved.spec.aa else run_id)
                 found.append((side, count(self.objects, plan, self.models) if plan.record.origin and not plan.record.start_node else plan, ""))
         return found
 
@@ -116,9 +119,10 @@ class Backtest:
     def candidate(self, side: Side, baseline: Run) -> Run:
         """The candidate's run; what the change does not reach is borrowed from the baseline."""
         known = self._known(side.name)
-        return (
-            Run(self.objects, known) if known else self._begin(side.name, self._plan(side, "candidate", None if self.resolved.spec.fresh else baseline.run_id))
-        )
+        if known:
+            return Run(self.objects, known)
+        spec = self.resolved.spec
+        return self._begin(side.name, self._plan(side, "candidate", None if spec.fresh or spec.aa else baseline.run_id, sample=1 if spec.aa else 0))
 
     def same_ruler(self, side: Side, baseline: Run) -> Run:
         """The baseline judged by the candidate's criteria: itself, or a run that scores its outputs anew."""
@@ -139,19 +143,25 @@ class Backtest:
             )
         return Run(self.objects, run.run_id)
 
-    def advance(self, name: str, run: Run, tasks: int, cluster: Cluster) -> None:
-        """Bring the first *tasks* of a side's run to their end."""
-        if not run.finished:
-            record = self._afforded(run)
-            advance(
-                self.objects,
-                record,
-                self.models,
-                tasks * record.trials,
-                cluster=cluster,
-                takeover=self.takeover,
-                watch=lambda progress: self.watch(name, progress),
-            )
+    @contextlib.contextmanager
+    def driving(self, name: str, run: Run, cluster: Cluster) -> Iterator[Callable[[int], None]]:
+        """Own a side's run; the function given brings so many of its tasks to their end, and does nothing where the run is finished."""
+        if run.finished:
+            yield lambda tasks: None
+            return
+        record = run.record
+        with drive(self.objects, record, self.models, cluster=cluster, takeover=self.takeover, watch=lambda progress: self._watched(name, progress)) as driver:
+            self._driven.append(driver)
+            try:
+                yield lambda tasks: driver.to(tasks * record.trials, self._left(record.run_id))
+            finally:
+                self._driven.remove(driver)
+
+    def _watched(self, name: str, progress: Progress) -> None:
+        # while one side is run, the other sides' drivers wait, and are alive
+        for driver in self._driven:
+            driver.beat()
+        self.watch(name, progress)
 
     def repeats(self, name: str, run: Run, task_ids: list[str]) -> Run:
         """The side's run of some tasks, repeated as often as the spec's ``confirm`` says; what was run before is borrowed."""
@@ -176,7 +186,9 @@ class Backtest:
 
     # -- runs ---------------------------------------------------------------------------------
 
-    def _plan(self, side: Side, mode: str, origin: str | None, *, ruler_only: bool = False) -> Plan:
+    def _plan(self, side: Side, mode: str, origin: str | None, *, ruler_only: bool = False, sample: int = 0) -> Plan:
+        # a record of the first sample says nothing of it, so that it is the run that any command would begin
+        lineage: dict[str, Any] = {"sample": sample} if sample else {}
         spec = self.resolved.spec
         return make_plan(
             side.workflow,
@@ -193,6 +205,7 @@ class Backtest:
             backtest=self.backtest_id,
             allow_writes=self.allow_writes,
             pauses=self.pauses,
+            **lineage,
         )
 
     def _begin(self, name: str, plan: Plan) -> Run:
@@ -239,6 +252,7 @@ class Backtest:
                 and record.tasks_digest in digests
                 and record.trials == self.resolved.spec.trials
                 and not record.cut_from
+                and not record.sample
             )
             asked = {name: entry.get("identity") for name, entry in record.models.items()}
             if same and asked == wanted and record.tools == tools and not record.start_node and Run(self.objects, run_id).finished:

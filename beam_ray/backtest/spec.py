@@ -9,6 +9,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
       v8: {nodes.extract.llm.prompt: prompts/extract-v8.md}     # overrides, or a file
     trials: 1
     confirm: 2
+    models: {remote/large: local/small}   # on every side, ask another model
     gate: configs/gates/default.yaml
     budget: {max_usd: 5}
     stop: early                           # end as soon as more tasks would not change the verdict
@@ -42,7 +43,12 @@ class Spec(Frozen):
     tasks: str
     """A .jsonl, .csv or .parquet file, library:NAME[@V] or run:ID."""
     baseline: str | int = "published"
-    candidates: dict[str, str | dict[str, Any]] = Field(min_length=1)
+    candidates: dict[str, str | dict[str, Any]] = {}
+    """Files, or overrides of the baseline's definition."""
+    models: dict[str, str] = {}
+    """Models to ask instead, on every side: as workflows name them, and what to ask."""
+    aa: bool = False
+    """Compare the baseline with a second sample of itself: what differs then is noise."""
     trials: int = Field(default=1, ge=1, le=100)
     confirm: int = Field(default=0, ge=0, le=20)
     """How often each newly failing task is repeated on both sides before it counts."""
@@ -93,7 +99,12 @@ def load_spec(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Spe
     if not isinstance(source.data, Mapping):
         raise BadDefinition(problems=[source.problem((), "a backtest spec begins with 'backtest: NAME'")])
     try:
-        return Spec.model_validate({**source.data, **(changes or {})}), source
+        spec = Spec.model_validate(_changed(source.data, changes or {}))
+        if not spec.candidates and not spec.aa:
+            raise BadDefinition(
+                problems=[source.problem((), "there is no candidate", "candidates: {NAME: FILE}  names one; --aa compares the baseline with itself")]
+            )
+        return spec, source
     except pydantic.ValidationError as error:
         problems = []
         for problem, found in zip(translated(error, source), error.errors(include_url=False), strict=True):
@@ -115,6 +126,9 @@ def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Any] | None
     spec, source = load_spec(path, changes)
     folder = path.parent
     baseline = _baseline(objects, spec, folder, source)
+    if spec.aa:
+        baseline = _asking(baseline, spec.models, source)
+        return Resolved(spec, folder, baseline, (Side("again", baseline.workflow, baseline.version),))
     candidates = list[Side]()
     problems, warnings = list[Problem](), list[Problem]()
     for name, written in spec.candidates.items():
@@ -126,7 +140,8 @@ def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Any] | None
             problems += error.problems
     if problems:
         raise BadDefinition(problems=problems)
-    return Resolved(spec, folder, baseline, tuple(candidates), tuple(dict.fromkeys(warnings)))
+    sides = [_asking(side, spec.models, source, among=(baseline, *candidates)) for side in (baseline, *candidates)]
+    return Resolved(spec, folder, sides[0], tuple(sides[1:]), tuple(dict.fromkeys(warnings)))
 
 
 def _baseline(objects: Objects, spec: Spec, folder: Path, source: Source) -> Side:
@@ -183,6 +198,47 @@ def _candidate(name: str, written: str | dict[str, Any], baseline: Workflow, fol
         return Side(name, workflow), check(workflow, Source(f"{source.file} (candidate {name})"), folders=tool_folders(workflow))
     except pydantic.ValidationError as error:
         raise BadDefinition(problems=[source.problem(("candidates", name), problem.text, *problem.notes) for problem in translated(error, source)]) from None
+
+
+def _asking(side: Side, models: Mapping[str, str], source: Source, among: tuple[Side, ...] = ()) -> Side:
+    """The side with other models in place of those that the spec replaces."""
+    asked = {name for each in among or (side,) for name in each.workflow.models}
+    for name in models:
+        if name not in asked:
+            notes = [f"they ask: {', '.join(sorted(asked)) or 'none'}", *did_you_mean(name, asked)]
+            raise BadDefinition(problems=[source.problem(("models", name), f"no side asks the model {name!r}", *notes)])
+    if not models or not set(models) & set(side.workflow.models):
+        return side
+    if side.run_id:
+        raise BadDefinition(
+            problems=[source.problem(("models",), f"the baseline is run {side.run_id}, which asked its own models; name a version or a file instead")]
+        )
+    document = side.workflow.document()
+    for place in (document, *(node["llm"] for node in document["nodes"].values() if "llm" in node)):
+        for key in ("model", "judge"):
+            if place.get(key) in models:
+                place[key] = models[place[key]]
+    return Side(side.name, Workflow.model_validate(document))
+
+
+def _changed(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec as written, with changes such as ``trials``, ``models.NAME`` or ``candidates.NAME.nodes.extract.llm.prompt``."""
+    found = copy.deepcopy(dict(document))
+    for key, value in changes.items():
+        head, _, rest = key.partition(".")
+        if rest and head not in ("models", "candidates"):
+            raise Unusable(f"--set {key}: of the spec's parts only models.NAME and candidates.NAME can be set one by one")
+        if not rest:
+            found[head] = value
+            continue
+        place = found[head] if isinstance(found.get(head), dict) else {}
+        found[head] = place
+        name, _, path = (rest, "", "") if head == "models" else rest.partition(".")
+        if path:
+            place[name] = {**(place[name] if isinstance(place.get(name), dict) else {}), path: value}
+        else:
+            place[name] = value
+    return found
 
 
 def _beside(folder: Path, written: str) -> Path:

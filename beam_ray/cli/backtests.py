@@ -18,7 +18,14 @@ from beam_ray.store.runs import Run, resolve
 
 @click.command()
 @click.argument("spec", type=click.Path(dir_okay=False))
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the spec: tasks, baseline, trials, confirm, gate, limit.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change the spec: tasks, baseline, trials, confirm, gate, limit, stop, models.NAME, candidates.NAME.PATH.",
+)
+@click.option("--aa", is_flag=True, help="Compare the baseline with itself instead, and tell how much of a change is noise.")
 @click.option("--budget", multiple=True, metavar="LIMIT=VALUE", help="max_usd, max_tokens, max_calls or max_minutes; for the whole backtest.")
 @click.option("--label", "labels", multiple=True, help="Only tasks with this label.")
 @click.option("--fresh", is_flag=True, help="Borrow nothing: every step of every side is executed.")
@@ -38,6 +45,7 @@ def backtest(
     changes: tuple[str, ...],
     budget: tuple[str, ...],
     labels: tuple[str, ...],
+    aa: bool,
     fresh: bool,
     again: bool,
     allow_writes: bool,
@@ -57,7 +65,7 @@ def backtest(
     """
     objects = open_objects(store)
     known = load_models(Path(models))
-    edits = _edits(changes, budget, fresh)
+    edits = _edits(changes, budget, fresh) | ({"aa": True} if aa else {})
     if only_plan:
         plan_backtest(objects, Path(spec), known, as_json, edits, labels)
         return
@@ -217,10 +225,23 @@ def _where(verdict: Mapping[str, Any], store: str) -> None:
     show(f"the Parquet:      {store}/runs/{{{','.join(dict.fromkeys(runs))}}}/steps/*.parquet")
 
 
+def _value(written: str) -> Any:
+    """What a word on the command line means: a number, yes or no, nothing, or itself."""
+    words = {"true": True, "false": False, "null": None}
+    if written in words:
+        return words[written]
+    for kind in (int, float):
+        try:
+            return kind(written)
+        except ValueError:
+            continue
+    return written
+
+
 def _edits(changes: tuple[str, ...], budget: tuple[str, ...], fresh: bool) -> dict[str, Any]:
     edits: dict[str, Any] = {}
     for key, value in pairs(changes, "--set").items():
-        edits[key] = int(value) if value.isdecimal() else value
+        edits[key] = _value(value)
     if budget:
         try:
             edits["budget"] = {key: float(value) for key, value in pairs(budget, "--budget").items()}

@@ -64,6 +64,8 @@ class Comparison:
 
     baseline: Named
     candidate: Named
+    same: bool
+    """Whether both sides are samples of one definition: then all that differs is noise."""
     confidence: float
     """Of every interval, in percent."""
     planned: int
@@ -124,6 +126,7 @@ def compare(
     family: int = 1,
     confidence: float = 95.0,
     planned: int = 0,
+    same: bool = False,
     seed: int = 0,
 ) -> Comparison:
     """
@@ -135,6 +138,7 @@ def compare(
         order: the workflow's nodes, each after what it stands on.
         confirmations: for repeated tasks: baseline passes, baseline repeats, candidate passes, candidate repeats.
         family: how many candidates are compared at once; p-values are adjusted for it.
+        same: whether both sides are samples of one definition.
         planned: of a backtest that may stop early, its tasks; intervals and p-values then hold at every look.
     """
     sure = Confidence(confidence, planned)
@@ -161,6 +165,7 @@ def compare(
     return Comparison(
         Named(baseline.name, baseline.run_id),
         Named(candidate.name, candidate.run_id),
+        same,
         confidence,
         planned,
         seed,

@@ -61,6 +61,8 @@ def worth_showing(comparison: Comparison) -> list[Metric]:
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know before believing the numbers."""
     found = [f"{comparison.advice}."]
+    if comparison.same:
+        found += noise(comparison)
     if comparison.planned:
         found.append("It was looked at while it grew: its intervals hold at every look, and are wider for it.")
         seen = comparison.tasks + comparison.unpaired.count
@@ -85,6 +87,21 @@ def notes(comparison: Comparison) -> list[str]:
     return found
 
 
+def noise(comparison: Comparison) -> list[str]:
+    """What two samples of one definition say of every other comparison of this size."""
+    floors = []
+    for metric in worth_showing(comparison):
+        if metric.low is not None and metric.high is not None:
+            floors.append(f"{amount(max(abs(metric.low), abs(metric.high)), 'points' if metric.unit == '%' else metric.unit)} {metric.title}")
+    flipped = len(comparison.newly_passing) + len(comparison.newly_failing)
+    share = 100 * flipped / comparison.tasks if comparison.tasks else 0.0
+    return [
+        "The baseline against itself: whatever differs here is noise.",
+        f"{flipped:,} of {plural(comparison.tasks, 'task')} changed sides with nothing changed ({amount(share, '%')}).",
+        f"Noise floor, below which a change found among so many tasks may be none: {'; '.join(floors) or 'too few tasks to tell'}.",
+    ]
+
+
 def _result(comparison: Comparison, verdict: Verdict, title: str) -> str:
     names = [f"{plural(comparison.tasks, 'task')}", f"baseline {comparison.baseline.name}", f"candidate {comparison.candidate.name}"]
     if comparison.trials > 1:
@@ -98,6 +115,8 @@ def _result(comparison: Comparison, verdict: Verdict, title: str) -> str:
             header = [heading, "pairs", "baseline", "candidate", "change", f"{comparison.confidence:g} % interval", ""]
             lines += ["", *aligned([header, *(slice_cells(part) for part in parts)])]
     lines += ["", *_flips(comparison), ""]
+    if comparison.same:
+        return "\n".join(line.rstrip() for line in lines)
     lines += aligned([[f"gate {verdict.gate}", "allowed", "found", ""], *([line.rule, line.allowed, line.found, line.word] for line in verdict.lines)], left=3)
     lines += ["", *(f"{line.word}: {plain(line.rule)}: {line.reason}" for line in verdict.lines if line.word != "PASS"), f"verdict: {verdict.word}"]
     return "\n".join(line.rstrip() for line in lines)

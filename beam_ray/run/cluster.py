@@ -156,6 +156,10 @@ class Cluster:
             except (ConnectionError, RuntimeError, ValueError, RayError) as error:
                 first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise Unusable(f"no Ray cluster at {address}: {first}\n  ray start --head  starts one; without --address a local one is started") from None
+            except BaseException:
+                # a signal came while it was starting
+                ray.shutdown()
+                raise
             if not (self.local or named):
                 try:
                     jobs.require_closed(ray.get_runtime_context().gcs_address)
@@ -164,13 +168,16 @@ class Cluster:
                     raise
         self.cpus = max(int(ray.cluster_resources().get("CPU", 1)), 1)
         self._limiter: ActorHandle | None = None
+        self._limited: dict[str, Limits] = {}
         self._driven: set[str] = set()
 
     def limits(self, models: Mapping[str, Any]) -> None:
-        """Make the models' limits hold over all runners."""
-        self._limiter = (
-            ray.remote(_LimiterActor).options(num_cpus=0, max_restarts=0, name=None).remote({name: limits_of(written) for name, written in models.items()})
-        )
+        """Make the models' limits hold over all runners that are made from now on."""
+        limits = {name: limits_of(written) for name, written in models.items()}
+        if self._limiter is not None and limits.items() <= self._limited.items():
+            return
+        self._limited = limits
+        self._limiter = ray.remote(_LimiterActor).options(num_cpus=0, max_restarts=0, name=None).remote(limits)
 
     def runner(self, assignment: Assignment) -> Handle:
         """A new runner, on its way up."""

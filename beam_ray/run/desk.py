@@ -90,6 +90,8 @@ class Desk:
     """Model name to what makes its answers what they are."""
     tools: Tools
     allow_writes: bool = True
+    sample: int = 0
+    """Which sample of the same definition the run is."""
     execute: frozenset[str] | None = None
     """In a rerun from a node: the nodes to execute; all others are taken from the origin as they are."""
     borrow: bool = False

@@ -13,7 +13,7 @@ import secrets
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -37,6 +37,10 @@ POLL_S = 1.0
 STOP_S = 1.5
 """Seconds that runners have to spool what is finished when we are asked to stop."""
 CRASHES_BEFORE_SPLIT = 2
+RIDDLES = 3
+"""Times that a shard may kill its runners with no row to blame, before the run stops."""
+HUNG_S = 60.0
+"""Seconds without a sign of life after which a runner is ended: something holds its loop."""
 
 
 @dataclass(frozen=True)
@@ -91,66 +95,58 @@ def execute(
     Raises:
         Stopped: before the end; the same call goes on.
     """
-    result = _drive(objects, record, models, None, address, takeover, cluster, watch)
-    assert result is not None
-    return result
-
-
-def advance(
-    objects: Objects,
-    record: RunRecord,
-    models: Mapping[str, Any],
-    rows: int,
-    *,
-    address: str | None = None,
-    takeover: bool = False,
-    cluster: Cluster | None = None,
-    watch: Watch = _unwatched,
-) -> None:
-    """
-    Do the shards of the first *rows* rows, and leave the run open if it has more.
-
-    Raises:
-        Stopped: before that; the same call goes on.
-    """
-    _drive(objects, record, models, rows, address, takeover, cluster, watch)
-
-
-def _drive(
-    objects: Objects,
-    record: RunRecord,
-    models: Mapping[str, Any],
-    rows: int | None,
-    address: str | None,
-    takeover: bool,
-    cluster: Cluster | None,
-    watch: Watch,
-) -> Result | None:
     run = Run(objects, record.run_id)
     if run.finished:
         # a driver that died after the manifest left the parts, and the mark that the command goes on
         run.tidy()
         close(objects, record)
         return finished(run)
+    with drive(objects, record, models, address=address, takeover=takeover, cluster=cluster, watch=watch) as driver:
+        driver.to()
+        return driver.finish()
+
+
+@contextlib.contextmanager
+def drive(
+    objects: Objects,
+    record: RunRecord,
+    models: Mapping[str, Any],
+    *,
+    address: str | None = None,
+    takeover: bool = False,
+    cluster: Cluster | None = None,
+    watch: Watch = _unwatched,
+) -> "Iterator[Driver]":
+    """
+    Own an unfinished run, to go on with it in one or several pieces; its runners stay up between them.
+
+    Raises:
+        Unusable: it was begun with other code.
+        RunIsTaken: another driver is alive.
+    """
     changed = changed_tools(record)
     if changed:
         raise Unusable(
             f"run {record.run_id} was begun with other code: {', '.join(changed)} changed since\n"
             "  put the old code back to go on; the command that began it begins a new run with the new code"
         )
+    run = Run(objects, record.run_id)
     lease = Lease(run, takeover=takeover)
-    owned = cluster is None
+    driver = None
     try:
         with _Signals() as signals:
-            driver = _Driver(run, record, models, lease, signals, watch, rows)
-            if driver.todo:
-                cluster = cluster or Cluster(address)
-            return driver.drive(cluster)
+            driver = Driver(run, record, models, lease, signals, watch, cluster, address)
+            yield driver
     finally:
+        if driver is not None:
+            driver.close()
         with contextlib.suppress(Stopped):
             lease.release()
-        if owned and cluster is not None:
-            cluster.close()
+        if driver is not None and driver.cluster is not None and cluster is None:
+            driver.cluster.close()
+    if run.finished:
+        # the last act: whoever dies before it is given this result by the same command, and not a new run
+        close(objects, record)
 
 
 def finished(run: Run) -> Result:
@@ -195,6 +191,7 @@ class _Signals:
 
     def __init__(self) -> None:
         self.caught = 0
+        self._at_once = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_Signals":
@@ -209,10 +206,34 @@ class _Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def heed(self) -> None:
+        """
+        Stop, if we were asked to.
+
+        Raises:
+            Interrupted: we were.
+        """
+        if self.caught:
+            error = Interrupted("stopped; nothing that was paid for is lost")
+            error.exit_code = 128 + self.caught
+            raise error
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Where there is nothing to bring to safety, a signal need not wait until we look."""
+        self._at_once = True
+        try:
+            self.heed()
+            yield
+        finally:
+            self._at_once = False
+
     def _catch(self, number: int, frame: FrameType | None) -> None:
         if self.caught:
             os._exit(128 + number)
         self.caught = number
+        if self._at_once:
+            self.heed()
 
 
 @dataclass
@@ -225,51 +246,78 @@ class _Seat:
     told: dict[str, Any] = field(default_factory=dict)
 
 
-class _Driver:
-    def __init__(self, run: Run, record: RunRecord, models: Mapping[str, Any], lease: Lease, signals: _Signals, watch: Watch, rows: int | None):
+class Driver:
+    """Whoever owns a run, and its runners."""
+
+    def __init__(
+        self,
+        run: Run,
+        record: RunRecord,
+        models: Mapping[str, Any],
+        lease: Lease,
+        signals: _Signals,
+        watch: Watch,
+        cluster: Cluster | None,
+        address: str | None,
+    ):
         self.run, self.record, self.lease, self.signals, self.watch = run, record, lease, signals, watch
+        self.cluster, self.address = cluster, address
         self.workflow = self.record.plan
         self.models = {name: models[name] for name in self.workflow.models}
         parts = run.parts()
-        done = {shard for node, shard in parts if node == OUTCOME_NODE}
+        self.done = {shard for node, shard in parts if node == OUTCOME_NODE}
         self.resumed = bool(parts) or lease.epoch > 1
-        self.pauses = rows is not None and rows < record.rows
-        self.todo = deque(shard for shard, (start, _) in enumerate(record.shards) if shard not in done and (rows is None or start < rows))
-        self.left = set(self.todo)
+        self.todo: deque[int] = deque()
+        self.left: set[int] = set()
         self.crashes: dict[int, int] = {}
+        self.riddles: dict[int, int] = {}
+        """Shard to how often its deaths had no row to blame."""
         self.losses: dict[int, int] = {}
         self.poisoned: dict[Key, str] = {}
         self.seats: list[_Seat] = []
         self.calls: dict[Any, tuple[_Seat, int, str]] = {}
         self.past: dict[str, Any] = spent_before(run) if self.resumed else dict(NOTHING)
-        self.tasks_done = sum(self._rows(shard) for shard in done) // self.record.trials
+        self.tasks_done = sum(self._rows(shard) for shard in self.done) // self.record.trials
         self.started = self.beaten = self.polled = time.monotonic()
         self.polls: dict[Any, _Seat] = {}
         self.generation = 0
 
-    def drive(self, cluster: Cluster | None) -> Result | None:
-        """All shards, then the merge and the manifest; None where the run pauses instead."""
-        try:
-            if self.todo:
-                assert cluster is not None
-                self._open(cluster)
-                while self.left:
-                    self._fill(cluster)
-                    self._collect(cluster)
-                    self._look_up(cluster)
-            if self.pauses:
-                self._stop(cluster)
-                return None
-            return self._finish(cluster)
-        except BaseException:
-            self._stop(cluster)
-            raise
+    def to(self, rows: int | None = None, budget: Mapping[str, float] | None = None) -> None:
+        """
+        Do the shards of the first *rows* rows that are not done, or all; *budget* replaces the one before.
+
+        Raises:
+            Stopped: before that; the same call goes on.
+        """
+        if budget is not None:
+            self.record = self.record.model_copy(update={"budget": dict(budget)})
+        self.todo = deque(shard for shard in self._undone() if rows is None or self.record.shards[shard][0] < rows)
+        self.left = set(self.todo)
+        if not self.left:
+            return
+        with self.signals.at_once():
+            self.cluster = cluster = self.cluster or Cluster(self.address)
+        if not self.seats:
+            self._open(cluster)
+        while self.left:
+            self._fill(cluster)
+            self._collect(cluster)
+            self._look_up(cluster)
+
+    def beat(self) -> None:
+        """Give a sign of life, if it is time for one."""
+        if time.monotonic() - self.beaten >= BEAT_S:
+            self.beaten = time.monotonic()
+            self.lease.beat()
+
+    def _undone(self) -> list[int]:
+        return [shard for shard in range(len(self.record.shards)) if shard not in self.done]
 
     # -- starting -----------------------------------------------------------------------------
 
     def _open(self, cluster: Cluster) -> None:
-        rows = sum(self._rows(shard) for shard in self.todo)
-        self.count = min(runner_count(rows, cluster.cpus), len(self.todo))
+        undone = self._undone()
+        self.count = min(runner_count(sum(self._rows(shard) for shard in undone), cluster.cpus), len(undone))
         if self.count > 1 and self.models:
             cluster.limits(self.models)
         permits = sum(limits_of(written).concurrency for written in self.models.values()) or 8 * cluster.cpus
@@ -281,7 +329,7 @@ class _Driver:
 
     def _seat(self, cluster: Cluster) -> _Seat:
         self.generation += 1
-        unfinished = frozenset(self.left) if self.resumed or self.crashes else frozenset()
+        unfinished = frozenset(self._undone()) if self.resumed or self.crashes else frozenset()
         assignment = Assignment(
             store=self.run.objects.uri if self.run.objects.uri.startswith("s3://") else os.path.abspath(self.run.objects.uri),
             run_id=self.run.run_id,
@@ -341,6 +389,7 @@ class _Driver:
         if seat.shards[shard] == 0:
             del seat.shards[shard]
             self.left.discard(shard)
+            self.done.add(shard)
             self.tasks_done += self._rows(shard) // self.record.trials
 
     def _replace(self, cluster: Cluster, seat: _Seat) -> None:
@@ -368,7 +417,8 @@ class _Driver:
             if entry[0] is seat and entry[1] == shard:
                 del self.calls[reference]
         seat.shards.pop(shard, None)
-        cluster.result(cluster.call(seat.handle, "drop", "drop", shard), 30)
+        with contextlib.suppress(RunnerDied):
+            self._result(cluster, cluster.call(seat.handle, "drop", "drop", shard))
         self.todo.appendleft(shard)
 
     def _isolate(self, cluster: Cluster, shard: int) -> None:
@@ -378,13 +428,12 @@ class _Driver:
         Rows that are settled are spooled; a single row that kills twice becomes a failed step.
         """
         start, stop = self.record.shards[shard]
-        ranges, alone = [(start, stop)], dict[int, int]()
-        seat = self._seat(cluster)
+        ranges, alone, known = [(start, stop)], dict[int, int](), len(self.poisoned)
+        seat = self._suspect(cluster)
         while ranges:
-            self._alive()
             first, last = ranges.pop()
             try:
-                cluster.result(cluster.call(seat.handle, f"{self.workflow.name} (finding a row that kills)", "settle", shard, first, last))
+                self._result(cluster, cluster.call(seat.handle, f"{self.workflow.name} (finding a row that kills)", "settle", shard, first, last), seat)
             except RunnerDied:
                 cluster.forget(seat.handle)
                 if last - first > 1:
@@ -396,15 +445,36 @@ class _Driver:
                         ranges.append((first, last))
                     else:
                         self._poison(first)
-                seat = self._seat(cluster)
+                seat = self._suspect(cluster)
         cluster.end(seat.handle)
         self.crashes[shard] = 0
+        if len(self.poisoned) == known:
+            self.riddles[shard] = self.riddles.get(shard, 0) + 1
+            if self.riddles[shard] >= RIDDLES:
+                raise Stopped(
+                    f"run {self.run.run_id}: worker processes keep dying on shard {shard} (rows {start} to {stop - 1}), and on no row of it alone\n"
+                    "  see whether they run out of memory; then run the same command again"
+                )
         # runners that are up know nothing of the rows spooled meanwhile, nor of those that kill
         for old in [old for old in self.seats if not old.shards]:
             self.seats.remove(old)
             self._bank(old)
             cluster.end(old.handle)
             self.seats.append(self._seat(cluster))
+
+    def _suspect(self, cluster: Cluster) -> _Seat:
+        """
+        A runner that is known to live: what dies before it has any row says nothing of rows.
+
+        Raises:
+            Stopped: it died.
+        """
+        seat = self._seat(cluster)
+        try:
+            self._result(cluster, cluster.call(seat.handle, "progress", "progress"))
+        except RunnerDied as error:
+            raise Stopped(f"run {self.run.run_id}: a worker process died before it had anything to do ({error}); run the same command again") from None
+        return seat
 
     def _poison(self, row: int) -> None:
         task = self.run.tasks().slice(row // self.record.trials, 1).to_pylist()[0]
@@ -419,18 +489,35 @@ class _Driver:
             self.polled = moment
             for seat in self.seats:
                 self.polls[cluster.call(seat.handle, "progress", "progress")] = seat
+        elif moment - self.polled >= HUNG_S:
+            self.polled = moment
+            for seat in [seat for seat in self.polls.values() if seat.told]:
+                cluster.end(seat.handle)
+                self._replace(cluster, seat)
         progress = self.progress()
         self.watch(progress)
         self._hold_budget(progress)
 
+    def _result(self, cluster: Cluster, call: Any, seat: _Seat | None = None) -> Any:
+        """
+        What a call returns, waited for with an eye on signals, the lease, and whether *seat* lives.
+
+        Raises:
+            RunnerDied: its process is gone, or hung and was ended.
+        """
+        asked, sign = time.monotonic(), cluster.call(seat.handle, "progress", "progress") if seat else None
+        while not cluster.wait([call], TICK_S):
+            self._alive()
+            if seat and cluster.wait([sign], 0):
+                asked, sign = time.monotonic(), cluster.call(seat.handle, "progress", "progress")
+            elif seat and time.monotonic() - asked > HUNG_S:
+                cluster.end(seat.handle)
+                raise RunnerDied("it gave no sign of life")
+        return cluster.result(call)
+
     def _alive(self) -> None:
-        if self.signals.caught:
-            error = Interrupted("stopped; nothing that was paid for is lost")
-            error.exit_code = 128 + self.signals.caught
-            raise error
-        if time.monotonic() - self.beaten >= BEAT_S:
-            self.beaten = time.monotonic()
-            self.lease.beat()
+        self.signals.heed()
+        self.beat()
 
     def progress(self) -> Progress:
         """How far the run is, by what the runners last told."""
@@ -464,7 +551,9 @@ class _Driver:
 
     # -- ending -------------------------------------------------------------------------------
 
-    def _finish(self, cluster: Cluster | None) -> Result:
+    def finish(self) -> Result:
+        """Merge the parts of all shards and write the manifest."""
+        cluster = self.cluster
         files: list[dict[str, Any]] = []
         nodes = [*self.workflow.order, OUTCOME_NODE]
         if cluster is not None and self.seats:
@@ -473,7 +562,7 @@ class _Driver:
             ]
             for call in calls:
                 try:
-                    files += cluster.result(call)
+                    files += self._result(cluster, call)
                 except RunnerDied:
                     raise Stopped("a worker died while the parts were merged; run the same command again") from None
         else:
@@ -482,23 +571,20 @@ class _Driver:
         self._alive()
         summary = summarise(self.run, files)
         self.run.finish(files, summary)
-        for seat in self.seats:
-            assert cluster is not None
-            cluster.call(seat.handle, "stop", "stop")
         return Result(self.run.run_id, summary)
 
-    def _stop(self, cluster: Cluster | None) -> None:
-        """Give runners a moment to spool what is finished."""
-        if cluster is None:
+    def close(self) -> None:
+        """Give the runners a moment to spool what is finished."""
+        if self.cluster is None:
             return
         stops = []
         for seat in self.seats:
             with contextlib.suppress(Exception):
-                stops.append(cluster.call(seat.handle, "stop", "stop"))
+                stops.append(self.cluster.call(seat.handle, "stop", "stop"))
         deadline = time.monotonic() + STOP_S
         for stop in stops:
             with contextlib.suppress(Exception):
-                cluster.result(stop, max(deadline - time.monotonic(), 0.05))
+                self.cluster.result(stop, max(deadline - time.monotonic(), 0.05))
 
     def _rows(self, shard: int) -> int:
         start, stop = self.record.shards[shard]

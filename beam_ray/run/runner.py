@@ -242,6 +242,7 @@ class Runner:
             identities={name: identity(written) for name, written in self.assignment.models.items()},
             tools=Tools(self.workflow),
             allow_writes=record.allow_writes,
+            sample=record.sample,
             execute=execute,
             borrow=record.borrow,
             attachments=lambda task: [read_attachment(entry, self.objects) for entry in task.attachments],

@@ -32,6 +32,9 @@ FRESH_TEMPERATURE = 0.7
 SEED_STEP = 1_000
 """Added to a node's seed per trial, so that trials and attempts are samples of their own."""
 
+SAMPLE_STEP = 1_000_000
+"""Added per sample of the same definition."""
+
 
 @dataclass
 class Attempt:
@@ -258,7 +261,7 @@ class _Step:
     async def _ask(self, attempt: Attempt, feedback: list[Finding]) -> None:
         call, desk = self.node.llm, self.desk
         assert call is not None
-        attempt.seed = call.seed + (self.task.trial - 1) * SEED_STEP + attempt.number - 1
+        attempt.seed = call.seed + desk.sample * SAMPLE_STEP + (self.task.trial - 1) * SEED_STEP + attempt.number - 1
         attempt.temperature = call.temperature
         if attempt.number > 1 and not call.temperature:
             # at 0 a fresh sample would be the same one
@@ -333,7 +336,7 @@ class _Step:
             question = "\n".join(str(message["content"]) for message in self.messages) or to_json(self.arguments)
             request = Request(
                 (),
-                seed=attempt.number - 1,
+                seed=desk.sample * SAMPLE_STEP + attempt.number - 1,
                 timeout_s=self.node.timeout_s,
                 node=prepared.name,
                 task_id=self.task.task_id,

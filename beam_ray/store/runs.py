@@ -68,6 +68,8 @@ class RunRecord(BaseModel):
     """Where the tasks came from, in the user's words."""
     tasks: int
     trials: int = 1
+    sample: int = 0
+    """Enters every seed: two runs of one definition with other numbers are independent samples."""
     shards: list[tuple[int, int]]
     """Rows [start, stop) of each shard; row r is task r // trials, trial r % trials + 1."""
     tasks_digest: str
@@ -126,11 +128,12 @@ def begin(objects: Objects, record: RunRecord, tasks: pa.Table) -> RunRecord:
     if existing:
         return existing
     prefix = f"runs/{record.run_id}"
-    objects.create(f"{prefix}/tasks.parquet", encode(TASKS, tasks, row_group=1_000))
+    # run.json comes first and goes last: whoever lists runs reads it, also where we die between the two
     objects.create(f"{prefix}/run.json", seal(record.model_dump(mode="json")))
+    objects.create(f"{prefix}/tasks.parquet", encode(TASKS, tasks, row_group=1_000))
     if objects.create(f"open/{record.key}.json", seal({"run_id": record.run_id})):
         return record
-    for name in ("run.json", "tasks.parquet"):
+    for name in ("tasks.parquet", "run.json"):
         objects.delete(f"{prefix}/{name}")
     return unfinished(objects, record.key) or begin(objects, record, tasks)
 
@@ -213,6 +216,8 @@ class Run:
         try:
             tasks = self.read("tasks.parquet", TASKS)
         except NotThere:
+            if next(self.objects.keys(f"{self.prefix}/lease/"), None) is None:
+                raise Unusable(f"run {self.run_id} was never begun: whoever planned it died before its tasks were kept; give its command again") from None
             raise Damaged(f"{self.prefix}/tasks.parquet is missing") from None
         return tasks.slice(0, self.record.tasks) if self.record.early else tasks
 

@@ -19,7 +19,7 @@ Key = tuple[str, int]
 
 class StepRows:
     """
-    The steps of a run by task; of an unfinished one, those of the shards that were done when it was first asked.
+    The steps of a run by task; of an unfinished one, those of the shards that are done.
 
     Every node has one row for every task and trial, in the same order, so one index serves
     all nodes; of a node's files only the row groups that hold wanted rows are decoded.
@@ -40,6 +40,12 @@ class StepRows:
 
     def rows(self, node: str, wanted: Iterable[Key]) -> dict[Key, dict[str, Any]]:
         """The node's rows for those of the *wanted* tasks that the run has."""
+        wanted = list(wanted)
+        if not self.run.manifest and not all(key in self._index for key in wanted):
+            # the run has gone on since
+            self._files.clear()
+            for known in ("_index", "_done"):
+                self.__dict__.pop(known, None)
         positions = sorted((self._index[key], key) for key in wanted if key in self._index)
         found: dict[Key, dict[str, Any]] = {}
         for start, file in self._node(node):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.cli.conftest import Desk
+from tests.cli.conftest import WORKFLOW, Desk, answer
 
 
 def test_the_whole_journey(desk: Desk):
@@ -146,3 +146,55 @@ def test_a_newly_failing_task_counts_when_its_repeats_fail_too(desk: Desk):
     assert verdict.code == 4
     assert sorted(comparison["newly_failing"]) == sorted(comparison["regressions"]["confirmed"])
     assert sum(call.said == "read 3" for call in desk.model.journal) == 1 + 3
+
+
+def test_a_baseline_against_itself_shows_the_noise(desk: Desk):
+    """A second sample with other seeds is paid for; what differs is called noise, it has no gate, and is evidence of nothing."""
+    desk.lab.write("sums.yaml", (desk.lab.folder / "sums.yaml").read_text().replace("{prompt: \"read", "{temperature: 0.5, prompt: \"read"))
+    desk("publish", "sums.yaml", "--without-evidence", "first")
+    desk.model.answer = lambda body: {"n": 1} if body["seed"] > 1_000 and body["messages"][-1]["content"] == "read 1" else answer(body)
+    done = desk("backtest", "spec.yaml", "--aa", "--json")
+    comparison = done.json["candidates"][0]["comparison"]
+    shown = desk("backtest", "spec.yaml", "--aa").out
+
+    assert done.code == 0
+    assert (comparison["same"], comparison["newly_passing"]) == (True, ["n1"])
+    assert len({call.body["seed"] for call in desk.model.journal if call.said == "read 3"}) == 2
+    assert "1 of 36 tasks changed sides with nothing changed (2.8 %)" in shown
+    assert "Noise floor" in shown
+    assert "gate" not in shown
+    desk("publish", "sums.yaml", "--without-evidence", "again")
+    desk.lab.write("other.yaml", WORKFLOW.replace("say {{", "tell {{"))
+    assert "evidence of its noise, and of nothing else" in desk("publish", "other.yaml", "--evidence", done.json["backtest_id"]).err
+
+
+def test_the_spec_can_be_changed_on_the_command_line(desk: Desk):
+    """A candidate's override, a model for another on every side, and a number."""
+    desk("publish", "sums.yaml", "--without-evidence", "first")
+    desk.lab.write("models.yaml", (desk.lab.folder / "models.yaml").read_text() + f"n: {{base_url: '{desk.model.url}', model: y}}\n")
+    words = ("--set", "models.m=n", "--set", "limit=12", "--set", "candidates.v2.nodes.read.llm.temperature=0.3", "--set", "candidates.v3.model=m")
+    done = desk("backtest", "spec.yaml", *words, "--json").json
+
+    assert {call.body["model"] for call in desk.model.journal} == {"y"}
+    assert {call.body["temperature"] for call in desk.model.journal if call.said.startswith("better")} == {0.3}
+    assert [entry["name"] for entry in done["candidates"]] == ["v2", "v3"]
+    assert done["candidates"][0]["comparison"]["tasks"] == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("models.q=n", "no side asks the model 'q'"),
+        ("gate.x=1", "of the spec's parts only models.NAME and candidates.NAME"),
+        ("candidates.v2.nodes.rea.llm.temperature=1", "there is no 'rea'"),
+        ("stop=soon", "spec.yaml"),
+        ("trials=many", "spec.yaml"),
+    ],
+)
+def test_a_change_that_fits_nothing_is_refused(desk: Desk, change, said):
+    """Exit 2, and no call."""
+    desk("publish", "sums.yaml", "--without-evidence", "first")
+    result = desk("backtest", "spec.yaml", "--set", change)
+
+    assert (result.code, said in result.err) == (2, True), result.err
+    assert desk.model.journal == []
