@@ -150,7 +150,7 @@ def test_a_newly_failing_task_counts_when_its_repeats_fail_too(desk: Desk):
 
 def test_a_baseline_against_itself_shows_the_noise(desk: Desk):
     """A second sample with other seeds is paid for; what differs is called noise, it has no gate, and is evidence of nothing."""
-    desk.lab.write("sums.yaml", (desk.lab.folder / "sums.yaml").read_text().replace("{prompt: \"read", "{temperature: 0.5, prompt: \"read"))
+    desk.lab.write("sums.yaml", (desk.lab.folder / "sums.yaml").read_text().replace('{prompt: "read', '{temperature: 0.5, prompt: "read'))
     desk("publish", "sums.yaml", "--without-evidence", "first")
     desk.model.answer = lambda body: {"n": 1} if body["seed"] > 1_000 and body["messages"][-1]["content"] == "read 1" else answer(body)
     done = desk("backtest", "spec.yaml", "--aa", "--json")
