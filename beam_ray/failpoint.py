@@ -33,6 +33,7 @@ OBJECTS = {
     "spool": ("runs/*/spool/*", "paid rows of a shard that is not done"),
     "steps": ("runs/*/steps/*", "a node's parts, merged"),
     "outcome": ("runs/*/outcome*.parquet", "the tasks of a run, merged"),
+    "cut": ("runs/*/cut.json", "where a run that may end early ended"),
     "manifest": ("runs/*/manifest.json", "that a run is finished"),
     "side": ("backtests/*/sides/*", "which run is a side of a backtest"),
     "verdict": ("backtests/*/verdict.json", "that a backtest is finished"),
@@ -124,6 +125,7 @@ def _happen(point: str) -> None:
         if fault.seen != fault.hit:
             continue
         if fault.action == "kill":
+            os.write(2, f"killed at {point}\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
         elif fault.action == "delay":
             time.sleep(fault.seconds)

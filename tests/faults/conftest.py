@@ -153,9 +153,21 @@ class Bench:
             again = {question for question, _ in calls[count:]} & kept
             assert not again, f"in the store and asked again: {sorted(again)[:5]}"
 
+    def finish(self, undisturbed: "Bench") -> None:
+        """Let the command come to its end, see that nothing shows, and begin with an empty store."""
+        while not any(run.finished for run in self.runs):
+            ended = self.run()
+            assert ended.code == 0, ended.err
+        self.assert_nothing_paid_twice()
+        assert self.result() == undisturbed.result()
+        self.uri += "+"
+        self.kills, self.kept = [], []
+        self.model.journal.clear()
+
     def result(self) -> list[Any]:
         """What the one finished run says, its files verified: without ids, times and what was spent."""
         [run] = [run for run in self.runs if run.finished]
+        run.tidy()
         assert not [key for folder in ("parts", "spool") for key, _ in run.objects.keys(f"{run.prefix}/{folder}/")]
         return [essence(run), {name: run.manifest["usage"][name] for name in ("rows", "passed", "failed", "below", "score", "steps_done", "steps_skipped")}]
 

@@ -40,4 +40,5 @@ class Here:
         asyncio.run_coroutine_threadsafe(runner.stop(), self._loop)
 
     def close(self) -> None:
-        """Its thread ends with the process."""
+        """What is being written comes to its end."""
+        asyncio.run_coroutine_threadsafe(self._loop.shutdown_default_executor(), self._loop).result(10)

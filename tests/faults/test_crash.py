@@ -1,0 +1,78 @@
+"""A command dies or fails at a named place; the same command goes on, and nothing shows."""
+
+import os
+import random
+import signal
+
+import pytest
+
+from beam_ray.failpoint import CALLS, OBJECTS
+from tests.faults.conftest import Bench, Ended
+
+PHASES = ("run.open", "part.open", "manifest.open", "open.delete")
+SAID = {
+    "EIO": "Input/output error; mend it, then run the same command again",
+    "ENOSPC": "bytes free); free some space, then run the same command again",
+}
+STRUCK = {"kill": tuple(CALLS), "EIO": ("fsync", "sync", "read", "list", "delete"), "ENOSPC": ("open", "write")}
+"""At which calls; ``make soak`` takes all for each."""
+
+
+def points(undisturbed: Bench, *calls: str) -> list[str]:
+    """Every point that the undisturbed command comes by, in the order in which it first does."""
+    return [point for point in undisturbed.hits if "SOAK" in os.environ or not calls or point.partition(".")[2] in calls]
+
+
+def test_the_command_comes_by_points_enough(undisturbed: Bench):
+    """Every object of a run, at every call by which a disk is used."""
+    seen = points(undisturbed)
+
+    assert len(seen) >= 80
+    assert {point.partition(".")[0] for point in seen} >= {"tasks", "run", "open", "lease", "part", "outcome-part", "steps", "outcome", "manifest"}
+    assert {point.partition(".")[2] for point in seen} == set(CALLS) - {"put", "answered", "recall"}
+    assert {point.partition(".")[0] for point in seen} <= set(OBJECTS)
+
+
+@pytest.mark.parametrize("action", STRUCK)
+def test_at_every_named_point(action: str, bench: Bench, undisturbed: Bench):
+    """At each in turn the command is killed, or its disk fails or is full; then the same command goes on from there."""
+    order = list(undisturbed.hits)
+    for point in points(undisturbed, *STRUCK[action]):
+        # what is written is not written again: a command that would pass by is stopped before its next phase, and a new store begun
+        guard = next((f", {phase}:1:{action}" for phase in PHASES if order.index(phase) > order.index(point)), "")
+        ended = bench.run(fail=f"{point}:1:{action}{guard}")
+        if not struck(ended, point, action):
+            bench.finish(undisturbed)
+            ended = bench.run(fail=f"{point}:1:{action}")
+        assert struck(ended, point, action), (point, ended.code, ended.err)
+        assert action != "ENOSPC" or not list(bench.folder.glob("store*/**/.tmp-*")), point
+    bench.finish(undisturbed)
+
+
+def struck(ended: Ended, point: str, action: str) -> bool:
+    """Whether the command died, or failed with the words that help, at that very point."""
+    if action == "kill":
+        return ended.code == -9 and f"killed at {point}" in ended.err
+    return ended.code == 3 and ended.hits[point] > 0 and SAID[action] in ended.err
+
+
+def test_a_slow_disk_changes_nothing(bench: Bench, undisturbed: Bench):
+    """A pause at every point, once."""
+    ended = bench.run(fail=", ".join(f"{point}:1:delay=0.01" for point in undisturbed.hits))
+
+    assert ended.code == 0
+    bench.finish(undisturbed)
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "4"))))
+def test_killed_again_and_again(seed: int, bench: Bench, undisturbed: Bench):
+    """Killed at random points and at random times, until it is done."""
+    dice = random.Random(seed)
+    for _ in range(20):
+        if dice.random() < 0.5:
+            ended = bench.run(fail=f"*.*:{dice.randint(1, 120)}:kill")
+        else:
+            ended = bench.run(signals=[(dice.uniform(0.05, 0.6), signal.SIGKILL)])
+        if ended.code == 0:
+            bench.finish(undisturbed)
+    bench.finish(undisturbed)
