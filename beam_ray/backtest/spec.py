@@ -20,13 +20,15 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, StrictFloat, field_validator
 
+from beam_ray.address import NAME
 from beam_ray.define.check import check
 from beam_ray.define.load import Source, did_you_mean, load, read_prompt, read_yaml, translated
+from beam_ray.define.returns import Faults
 from beam_ray.define.workflow import Frozen, Workflow
 from beam_ray.errors import BadDefinition, Problem, Unusable
 from beam_ray.publish import find_workflow, read_version
@@ -42,8 +44,8 @@ class Spec(Frozen):
     workflow: str
     tasks: str
     """A .jsonl, .csv or .parquet file, library:NAME[@V] or run:ID."""
-    baseline: str | int = "published"
-    candidates: dict[str, str | dict[str, Any]] = {}
+    baseline: str | int = Field(default="published", description="published, a version's number, a file or run:ID")
+    candidates: dict[str, str | dict[str, Any]] = Field(default={}, description="a file, or a mapping of overrides such as {nodes.NODE.llm.prompt: FILE}")
     """Files, or overrides of the baseline's definition."""
     models: dict[str, str] = {}
     """Models to ask instead, on every side: as workflows name them, and what to ask."""
@@ -55,11 +57,20 @@ class Spec(Frozen):
     gate: str | None = None
     stop: Literal["early"] | None = None
     """Whether the backtest ends at the first look that settles its verdict."""
-    budget: dict[str, float] = {}
+    budget: dict[str, Annotated[StrictFloat, Field(ge=0)]] = {}
     fresh: bool = False
     """Borrow nothing: every step of every side is executed."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many tasks."""
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _limits(cls, written: Any) -> Any:
+        known = ("max_usd", "max_tokens", "max_calls", "max_minutes")
+        unknown = [name for name in written if name not in known] if isinstance(written, Mapping) else []
+        if unknown:
+            raise Faults([(name, f"the budget has no {name!r}; it has {', '.join(known)}") for name in unknown])
+        return written
 
 
 @dataclass(frozen=True)
@@ -100,20 +111,17 @@ def load_spec(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Spe
         raise BadDefinition(problems=[source.problem((), "a backtest spec begins with 'backtest: NAME'")])
     try:
         spec = Spec.model_validate(_changed(source.data, changes or {}))
+        wrong = [name for name in spec.candidates if not NAME.fullmatch(name)]
+        if wrong:
+            what = "a candidate's name has 1 to 64 lower-case letters, digits, _ or -"
+            raise BadDefinition(problems=[source.problem(("candidates", name), f"{what}, which {name!r} is not") for name in wrong])
         if not spec.candidates and not spec.aa:
             raise BadDefinition(
                 problems=[source.problem((), "there is no candidate", "candidates: {NAME: FILE}  names one; --aa compares the baseline with itself")]
             )
         return spec, source
     except pydantic.ValidationError as error:
-        problems = []
-        for problem, found in zip(translated(error, source), error.errors(include_url=False), strict=True):
-            if found["type"] == "extra_forbidden":
-                known = [field.alias or name for name, field in Spec.model_fields.items()]
-                word = str(found["loc"][-1])
-                problem = source.problem(found["loc"], f"unknown key {word!r}", f"known here: {', '.join(known)}", *did_you_mean(word, known))
-            problems.append(problem)
-        raise BadDefinition(problems=problems) from None
+        raise BadDefinition(problems=translated(error, source, Spec)) from None
 
 
 def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Any] | None = None) -> Resolved:
@@ -181,6 +189,10 @@ def _candidate(name: str, written: str | dict[str, Any], baseline: Workflow, fol
             raise BadDefinition(problems=[source.problem(("candidates", name), f"the candidate's file {written!r} is not there")])
         workflow, found = load(path)
         return Side(name, workflow), check(workflow, found, folders=tool_folders(workflow))
+    if not written:
+        raise BadDefinition(
+            problems=[source.problem(("candidates", name), f"the candidate {name!r} changes nothing", "--aa  compares the baseline with itself")]
+        )
     document = copy.deepcopy(baseline.document())
     problems = list[Problem]()
     for path_, value in written.items():
@@ -195,9 +207,17 @@ def _candidate(name: str, written: str | dict[str, Any], baseline: Workflow, fol
         raise BadDefinition(problems=problems)
     try:
         workflow = Workflow.model_validate(document)
-        return Side(name, workflow), check(workflow, Source(f"{source.file} (candidate {name})"), folders=tool_folders(workflow))
+        return Side(name, workflow), check(workflow, _places(source, name, written), folders=tool_folders(workflow))
     except pydantic.ValidationError as error:
         raise BadDefinition(problems=[source.problem(("candidates", name), problem.text, *problem.notes) for problem in translated(error, source)]) from None
+
+
+def _places(source: Source, name: str, written: Mapping[str, Any]) -> Source:
+    """Where the parts of a candidate's definition stand: each override in the spec, and all else at the candidate."""
+    places: dict[tuple[str | int, ...], tuple[int, int]] = {(): source.places.get(("candidates", name), (1, 1))}
+    for path in written:
+        places[tuple(path.split("."))] = source.places.get(("candidates", name, path), places[()])
+    return Source(source.file, None, places)
 
 
 def _asking(side: Side, models: Mapping[str, str], source: Source, among: tuple[Side, ...] = ()) -> Side:

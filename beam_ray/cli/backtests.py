@@ -95,10 +95,9 @@ def run_backtest(
     **how: Any,
 ) -> dict[str, Any]:
     """The verdict document of the backtest in *spec*, run or taken up as needed."""
-    from beam_ray.backtest.conclude import conclude, the_gate
+    from beam_ray.backtest.conclude import conclude
 
     made = prepare(objects, spec, models, edits, labels, **how)
-    the_gate(made.resolved)
     for warning in made.resolved.warnings:
         say(str(warning))
     if made.verdict is None:
@@ -125,12 +124,14 @@ def run_backtest(
 
 def prepare(objects: Objects, spec: Path, models: Mapping[str, Any], edits: Mapping[str, Any], labels: tuple[str, ...] = (), **how: Any) -> Any:
     """The backtest in *spec* with everything looked up, and nothing run."""
+    from beam_ray.backtest.conclude import the_gate
     from beam_ray.backtest.sides import Backtest
     from beam_ray.backtest.spec import resolve_spec
     from beam_ray.run.plan import require_models
     from beam_ray.store.sources import read_source
 
     resolved = resolve_spec(objects, spec, edits)
+    the_gate(resolved)
     for side in (resolved.baseline, *resolved.candidates):
         require_models(side.workflow, models)
     tasks, name = read_source(objects, resolved.spec.tasks, limit=resolved.spec.limit, labels=labels, folder=resolved.folder)

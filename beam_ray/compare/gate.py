@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from beam_ray.compare.kinds import KINDS
-from beam_ray.define.load import Source, did_you_mean, read_yaml
+from beam_ray.define.load import Source, as_written, did_you_mean, read_yaml
 from beam_ray.define.workflow import Frozen, Workflow
 from beam_ray.errors import BadDefinition, Problem
 
@@ -102,9 +102,9 @@ def load_gate(path: str | Path, workflow: Workflow | None = None) -> Gate:
             )
     name, confidence, rules = data.get("gate"), data.get("confidence", 95), data.get("rules")
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
-        problems.append(source.problem(("gate",), f"'gate' must be a name of 1 to 64 lower-case letters, digits, _ or -, not {name!r}"))
+        problems.append(source.problem(("gate",), f"'gate' must be a name of 1 to 64 lower-case letters, digits, _ or -, not {as_written(name)}"))
     if not _is_number(confidence) or not 50 <= confidence <= 99.9:
-        problems.append(source.problem(("confidence",), f"'confidence' must be a number of percent from 50 to 99.9, not {confidence!r}"))
+        problems.append(source.problem(("confidence",), f"'confidence' must be a number of percent from 50 to 99.9, not {as_written(confidence)}"))
     if not isinstance(rules, Mapping) or not rules:
         problems.append(source.problem(("rules",), "'rules' must be a mapping from a metric to its limits, with at least one"))
         rules = {}
@@ -122,7 +122,7 @@ def _rule(rule: str, written: Any, source: Source, workflow: Workflow | None) ->
     at = ("rules", rule)
     found: list[Limit | Problem] = list(_unknown(rule, source, workflow))
     if not isinstance(written, Mapping):
-        return [*found, source.problem(at, f"{rule!r} must be a mapping such as {{up_by: 10}}, not {written!r}")]
+        return [*found, source.problem(at, f"{rule!r} must be a mapping such as {{up_by: 10}}, not {as_written(written)}")]
     allowed = COUNTS.get(rule, LIMITS)
     options = {"level": ("block", "warn"), "by": ("interval", "estimate")} if rule not in COUNTS else {"level": ("block", "warn")}
     chosen = {}
@@ -151,7 +151,7 @@ def _amount(rule: str, kind: Kind, written: Any) -> tuple[float, bool] | str:
     """The number and whether it is in percent of something; or what is wrong with it."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", written.strip()) if isinstance(written, str) else None
     if not match and not _is_number(written):
-        return f"{kind!r} must be a number, or a percentage such as 25 %, not {written!r}"
+        return f"{kind!r} must be a number, or a percentage such as 25 %, not {as_written(written)}"
     number, percent = (float(match[1]), True) if match else (float(written), False)
     level = kind in LEVELS
     if percent and level and rule in PERCENTAGES:
@@ -160,7 +160,7 @@ def _amount(rule: str, kind: Kind, written: Any) -> tuple[float, bool] | str:
     if percent and level and rule not in COUNTS:
         return f"{kind!r} is a level and cannot be in percent of the baseline; write it in the metric's unit, or use up_by and the like"
     if number < 0:
-        return f"{kind!r} must not be negative, not {written!r}"
+        return f"{kind!r} must be 0 or more, not {as_written(written)}"
     if number > 100 and (kind == "down_by" or rule in COUNTS if percent else bounded):
         return f"{kind!r} must be at most 100, not {written!r}"
     return number, percent

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pydantic
 from ruamel.yaml import YAML
@@ -22,7 +22,7 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 from ruamel.yaml.reader import ReaderError
 
 from beam_ray.define.returns import Faults
-from beam_ray.define.workflow import AutoRerun, Evaluation, LlmCall, Node, Resources, Workflow, turn_fault
+from beam_ray.define.workflow import Workflow, turn_fault
 from beam_ray.errors import BadDefinition, Problem, Unusable
 
 MAX_BYTES = 1_000_000
@@ -121,7 +121,7 @@ def shape(source: Source, folder: Path, project: Path) -> Workflow:
         raise BadDefinition(problems=[source.problem((), "a workflow file begins with 'workflow: NAME'")])
     data, problems = with_prompts(source.data, source, folder)
     if "tools_from" in data:
-        known = _known(("tools_from",))
+        known = _known(("tools_from",), Workflow)
         problems.append(source.problem(("tools_from",), "unknown key 'tools_from'", f"known here: {', '.join(known)}"))
     data["tools_from"] = _relative(folder, project)
     try:
@@ -192,23 +192,33 @@ def read_prompt(written: str, folder: Path) -> Any:
     return [{"role": "user", "content": text.rstrip("\n"), "file": in_short(path)}]
 
 
-_MODELS: dict[str, type[pydantic.BaseModel]] = {"llm": LlmCall, "evaluate": Evaluation, "auto_rerun": AutoRerun, "resources": Resources}
-
-
-def translated(error: pydantic.ValidationError, source: Source) -> list[Problem]:
-    """pydantic's findings in our words, each at its place."""
+def translated(error: pydantic.ValidationError, source: Source, model: type[pydantic.BaseModel] = Workflow, at: Path_ = ()) -> list[Problem]:
+    """pydantic's findings about a *model* in our words, each at its place; the model stands at *at* in the file."""
     problems = []
     errors = error.errors(include_url=False)
     inner = {found["loc"][:-1] for found in errors}
+    told = set[Path_]()
     for found in errors:
+        if model is not Workflow and len(found["loc"]) > 1 and (found["loc"][-1] in ("str", "int") or str(found["loc"][-1]).startswith("dict[")):
+            # what may be one of several kinds is none of them, and pydantic says so for each
+            place = found["loc"][:-1]
+            if place not in told:
+                told.add(place)
+                problems.append(source.problem((*at, *place), f"{str(place[-1])!r} must be {_wanted(model, place)}, not {as_written(found.get('input'))}"))
+            continue
         if found["type"] == "too_short" and any(place[: len(found["loc"])] == found["loc"] for place in inner):
             continue  # it is only short because of what is wrong inside it
         cause = (found.get("ctx") or {}).get("error")
         if isinstance(cause, Faults):
-            problems += [source.problem((*found["loc"], index), message) for index, message in cause.faults]
+            problems += [source.problem((*at, *found["loc"], index), message) for index, message in cause.faults]
         else:
-            problems.append(_translated(found, source))
+            problems.append(_translated({**found, "loc": (*at, *found["loc"])}, source, _known(found["loc"], model)))
     return problems
+
+
+def _wanted(model: type[pydantic.BaseModel], place: Path_) -> str:
+    field = next((field for name, field in model.model_fields.items() if place[0] in (name, field.alias)), None)
+    return str(field.description).splitlines()[0].rstrip(".") if field and field.description else "a text"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> tuple[str, ...]:
@@ -217,7 +227,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> tuple[str, ...]:
     return (f"did you mean {near[0]!r}?",) if near else ()
 
 
-def _translated(found: Any, source: Source) -> Problem:
+def _translated(found: Any, source: Source, known: list[str]) -> Problem:
     place, kind, given = found["loc"], found["type"], found.get("input")
     here = str(place[-1]) if place else ""
     shown = as_written(given)
@@ -226,7 +236,6 @@ def _translated(found: Any, source: Source) -> Problem:
     named = f"entry {int(here) + 1} of {place[-2]!r}" if place and isinstance(place[-1], int) and len(place) > 1 else repr(here)
     limits = found.get("ctx") or {}
     if kind == "extra_forbidden":
-        known = _known(place)
         return source.problem(place, f"unknown key {here!r}", f"known here: {', '.join(known)}", *did_you_mean(here, known))
     if kind == "missing":
         return source.problem(place[:-1], f"{'the file' if len(place) < 2 else repr(str(place[-2]))} needs {here!r}")
@@ -234,6 +243,8 @@ def _translated(found: Any, source: Source) -> Problem:
         return source.problem(place, str(limits.get("error", found["msg"])))
     if kind == "string_pattern_mismatch" and here == "tool":
         return source.problem(place, f"the tool {shown} is not of the form module:function")
+    if kind == "string_pattern_mismatch" and here == "base_url":
+        return source.problem(place, f"{here!r} must begin with http:// or https://, not {shown}")
     if kind == "string_pattern_mismatch":
         return source.problem(place, f"the name {shown} must be 1 to 64 lower-case letters, digits, _ or -")
     if kind in ("greater_than_equal", "less_than_equal", "greater_than", "less_than"):
@@ -284,15 +295,19 @@ def _near_literal(given: Any, expected: Any) -> tuple[str, ...]:
     return did_you_mean(str(given), [word.strip(" '") for word in str(expected).replace(" or ", ",").split(",")])
 
 
-def _known(place: tuple[str | int, ...]) -> list[str]:
-    inside = [part for part in place[:-1] if isinstance(part, str)]
-    model: type[pydantic.BaseModel] = Workflow
-    if len(inside) >= 2 and inside[0] == "nodes":
-        model = Node
-        if len(inside) >= 3:
-            model = _MODELS.get(inside[2], Node)
+def _known(place: tuple[str | int, ...], model: type[pydantic.BaseModel]) -> list[str]:
+    """The keys that may stand where *place* does, below a *model*."""
+    for part in place[:-1]:
+        field = next((field for name, field in model.model_fields.items() if part in (name, field.alias)), None)
+        model = (_model_in(field.annotation) if field else None) or model
     hidden = {"tools_from", "file"}
     return [field.alias or name for name, field in model.model_fields.items() if name not in hidden]
+
+
+def _model_in(annotation: Any) -> type[pydantic.BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
 
 
 class _TooLarge(Exception):

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
-from pydantic import Field, field_validator
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, field_validator
 
-from beam_ray.define.load import did_you_mean, read_yaml
+from beam_ray.define.load import read_yaml, translated
 from beam_ray.define.workflow import Frozen
 from beam_ray.errors import BadDefinition, Problem, Unusable
 
@@ -33,8 +33,8 @@ _SECRET = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 class UsdPerMillion(Frozen):
     """US dollars per million tokens."""
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: StrictFloat = Field(ge=0, le=1e6)
+    output: StrictFloat = Field(ge=0, le=1e6)
 
 
 class ModelSettings(Frozen):
@@ -45,18 +45,18 @@ class ModelSettings(Frozen):
     """The name by which the endpoint knows it."""
     api_key: str = "none"
     usd_per_million: UsdPerMillion | None = None
-    concurrency: int = Field(default=16, ge=1, le=10_000)
+    concurrency: StrictInt = Field(default=16, ge=1, le=10_000)
     """Calls in flight, over the whole cluster."""
-    requests_per_minute: float | None = Field(default=None, gt=0)
-    tokens_per_minute: float | None = Field(default=None, gt=0)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    tries: int = Field(default=6, ge=1, le=20)
+    requests_per_minute: StrictFloat | None = Field(default=None, gt=0, le=1e9)
+    tokens_per_minute: StrictFloat | None = Field(default=None, gt=0, le=1e12)
+    temperature: StrictFloat | None = Field(default=None, ge=0, le=2)
+    tries: StrictInt = Field(default=6, ge=1, le=20)
     """Calls for one answer, before the row fails."""
-    deadline_s: float = Field(default=300, gt=0)
+    deadline_s: StrictFloat = Field(default=300, gt=0, le=86_400)
     """Seconds for one answer over all its tries."""
     structured: Literal["full", "strict", "none"] = "full"
     """full: the whole JSON schema is sent; strict: without the keywords that OpenAI's strict mode refuses; none: asked for in words."""
-    seeds: bool = True
+    seeds: StrictBool = True
     """Whether the endpoint takes a 'seed'."""
     extra: dict[str, Any] = {}
     """Sent with every request as it stands, such as {cache_prompt: false}."""
@@ -119,18 +119,7 @@ def load_models(path: Path) -> dict[str, ModelSettings]:
         try:
             models[str(name)] = ModelSettings.model_validate(written)
         except pydantic.ValidationError as error:
-            for found in error.errors(include_url=False):
-                at = (name, *found["loc"])
-                if found["type"] == "extra_forbidden":
-                    known = list(ModelSettings.model_fields)
-                    problems.append(
-                        source.problem(at, f"unknown key {found['loc'][-1]!r}", f"known here: {', '.join(known)}", *did_you_mean(str(found["loc"][-1]), known))
-                    )
-                elif found["type"] == "missing":
-                    problems.append(source.problem((name,), f"the model {name!r} needs {found['loc'][-1]!r}"))
-                else:
-                    cause = (found.get("ctx") or {}).get("error")
-                    problems.append(source.problem(at, f"{found['loc'][-1] if found['loc'] else name!r}: {cause or found['msg']}"))
+            problems += translated(error, source, ModelSettings, (name,))
     if problems:
         raise BadDefinition(problems=problems)
     return models
