@@ -191,8 +191,10 @@ class Run:
             Unusable: there is no such run.
         """
         try:
-            record = RunRecord.model_validate(unseal(self.objects.read(f"{self.prefix}/run.json"), f"{self.prefix}/run.json"))
+            record = RunRecord.model_validate(self._written)
         except NotThere:
+            if self.manifest:
+                raise Damaged(f"{self.prefix}/run.json is missing, though the run is finished") from None
             raise Unusable(f"there is no run {self.run_id!r} in {self.objects.uri}") from None
         except ValueError as error:
             raise Damaged(f"{self.prefix}/run.json is damaged: {str(error).splitlines()[0]}") from None
@@ -210,6 +212,11 @@ class Run:
         """End an early run after its first *shards*; of several who say so the first one counts."""
         self.objects.create(f"{self.prefix}/cut.json", seal({"shards": shards}))
         self.__dict__.pop("record", None)
+
+    @property
+    def _written(self) -> dict[str, Any]:
+        """What run.json says; the manifest has a copy of it."""
+        return unseal(self.objects.read(f"{self.prefix}/run.json"), f"{self.prefix}/run.json")
 
     def tasks(self) -> pa.Table:
         """The tasks, as the table TASKS; of a run that ended early, those it did."""
@@ -246,11 +253,18 @@ class Run:
         return self.objects.create(f"{self.prefix}/parts/_outcome/{shard:06d}.parquet", encode(OUTCOME, rows))
 
     def parts(self) -> set[tuple[str, int]]:
-        """(node, shard) of every part that is committed; the outcome's node is '_outcome'."""
+        """
+        (node, shard) of every part that is committed; the outcome's node is '_outcome'.
+
+        Raises:
+            Damaged: the parts were merged and taken away, and the manifest that says so is gone.
+        """
         found = set()
         for key, _ in self.objects.keys(f"{self.prefix}/parts/"):
             node, _, name = key.removeprefix(f"{self.prefix}/parts/").partition("/")
             found.add((node, int(name.removesuffix(".parquet"))))
+        if not found and next(self.objects.keys(f"{self.prefix}/steps/"), None) and not self.manifest:
+            raise Damaged(f"{self.prefix}/manifest.json is missing, though the run is finished\n  beam-ray repair {self.run_id}  makes it again")
         return found
 
     def spool(self, runner: str, number: int, rows: list[dict[str, Any]]) -> None:
@@ -278,7 +292,7 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """Every file with rows, bytes and sha256, usage and times; None while the run goes on."""
+        """Every file with rows, bytes and sha256, usage, times, and a copy of run.json; None while the run goes on."""
         try:
             return self._manifest
         except NotThere:
@@ -307,12 +321,18 @@ class Run:
             if node == "_outcome":
                 name = "outcome.parquet" if number == 0 else f"outcome-{number:03d}.parquet"
             self.objects.create(f"{self.prefix}/{name}", body)
-            files.append({"name": name, "rows": rows, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()})
+            files.append(self.entry(name, body, rows))
         return files
+
+    @staticmethod
+    def entry(name: str, body: bytes, rows: int) -> dict[str, Any]:
+        """What the manifest says of a file."""
+        return {"name": name, "rows": rows, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
 
     def finish(self, files: list[dict[str, Any]], usage: Mapping[str, Any]) -> dict[str, Any]:
         """Write the manifest, the last act but tidying up; the manifest that counts."""
-        manifest = {"format": 1, "run_id": self.run_id, "finished_at": now(), "files": files, "usage": dict(usage)}
+        files = [*files, self.entry("tasks.parquet", self.objects.read(f"{self.prefix}/tasks.parquet"), self.tasks().num_rows)]
+        manifest = {"format": 1, "run_id": self.run_id, "finished_at": now(), "files": files, "usage": dict(usage), "record": self._written}
         self.objects.create(f"{self.prefix}/manifest.json", seal(manifest))
         self.tidy()
         return self.manifest or manifest
