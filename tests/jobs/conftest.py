@@ -143,9 +143,15 @@ class Project:
             return dict(json.loads(answer.read()))
 
 
+def say(body: dict[str, Any]) -> str:
+    """The good prompt is answered rightly, the lucky one for nine tasks of a hundred, the poor one never."""
+    word, number = body["messages"][-1]["content"].split()
+    return "right" if word == "good" or (word == "lucky" and int(number) % 100 < 9) else "wrong"
+
+
 @pytest.fixture(scope="package")
 def project(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """Of its two prompts only the good one is answered rightly."""
+    """Two backtests of 24 tasks with a good prompt and a poor one, and a thousand more tasks."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("beam_ray", "jobs"):
         shutil.copytree(HERE / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -154,8 +160,8 @@ def project(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
     for name in (".venv/lib/big.py", ".beam-ray/store.json", "mlruns/0/meta.yaml", ".env", "mlflow.db"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
-    with endpoint(lambda body: "right" if body["messages"][-1]["content"].startswith("good") else "wrong") as model:
-        for word in ("good", "poor"):
+    with endpoint(say) as model:
+        for word in ("good", "poor", "lucky"):
             (folder / f"{word}.yaml").write_text(
                 f"workflow: w\nmodel: m\nnodes:\n  say:\n    llm: {{prompt: '{word} {{{{ task_query }}}}'}}\n    evaluate: {{criteria: [check: say.text == 'right']}}\n"
             )
@@ -165,6 +171,7 @@ def project(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
             )
         (folder / "gate.yaml").write_text("gate: g\nrules: {score: {up_by: 10}, regressions: {at_most: 0}}\n")
         (folder / "tasks.jsonl").write_text("".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(24)))
+        (folder / "thousand.jsonl").write_text("".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(1_000)))
         (folder / "models.yaml").write_text(f"m: {{base_url: '{model.url}', model: x}}\n")
         (folder / "nobody.yaml").write_text("m: {base_url: 'http://127.0.0.1:9/v1', model: x, tries: 1, deadline_s: 1}\n")
         yield Project(folder, tmp_path_factory.mktemp("store"), head, model)
