@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from beam_ray.backtest.conclude import read_verdict
 from beam_ray.store.objects import open_objects
 from beam_ray.store.runs import Run, find_runs
 from tests.endpoint import Call, Endpoint, endpoint
@@ -32,6 +33,15 @@ nodes:
     evaluate: {threshold: 90, criteria: [It is polite.]}
     auto_rerun: {max: 1}
   end: {after: [even, odd], llm: {prompt: "end #{{ (even or odd).text }}#"}}
+"""
+
+SPEC = """
+backtest: now
+workflow: work
+tasks: library:numbers
+baseline: published
+candidates:
+  now: {nodes.end.llm.prompt: "end #{{ (even or odd).text }}# now"}
 """
 
 Question = tuple[str, int, int, bool]
@@ -117,7 +127,7 @@ class Bench:
     def run(self, *words: str, fail: str = "", **how: Any) -> Ended:
         """Give the command once, and see that what it left can be read."""
         ended = self.forge(self.folder, *(words or self.words), fail=fail, **how)
-        assert ended.code in (0, 3, 130, 143, -9), (fail, ended.code, ended.err)
+        assert ended.code in (0, 3, 4, 5, 130, 143, -9), (fail, ended.code, ended.err)
         assert "Traceback" not in ended.err, (fail, ended.err)
         if ended.code:
             self.kills.append((ended.at, len(self.model.journal)))
@@ -131,8 +141,9 @@ class Bench:
             rows = run.steps().to_pylist() + [row for table in run.spooled() for row in table.to_pylist()]
             run.outcome()
             for row in rows:
+                changed = " now" if run.record.mode == "candidate" and row["node"] == "end" else ""
                 for attempt in row["attempts"] or ():
-                    found.add((row["node"], int(row["task_id"][1:]), attempt["seed"], False))
+                    found.add((row["node"] + changed, int(row["task_id"][1:]), attempt["seed"], False))
                     if any(item["judge"] for item in attempt["criteria"]):
                         found.add((row["node"], int(row["task_id"][1:]), attempt["number"] - 1, True))
         return found
@@ -163,6 +174,20 @@ class Bench:
         self.uri += "+"
         self.kills, self.kept = [], []
         self.model.journal.clear()
+
+    def journey(self) -> dict[str, Any]:
+        """What the store holds after publishing, saving and comparing: without ids and times."""
+        objects = open_objects(self.uri, proven=True)
+        [backtest] = objects.folders("backtests")
+        verdict = read_verdict(objects, backtest)
+        [candidate] = verdict["candidates"]
+        return {
+            "versions": [key for key, _ in objects.keys("workflows/")],
+            "libraries": [key for key, _ in objects.keys("libraries/") if "/used/" not in key],
+            "word": verdict["word"],
+            "found": {metric["name"]: (metric["before"], metric["after"]) for metric in candidate["comparison"]["metrics"] if "second" not in metric["name"]},
+            "runs": {run.record.mode: essence(run) for run in self.runs if run.finished},
+        }
 
     def result(self) -> list[Any]:
         """What the one finished run says, its files verified: without ids, times and what was spent."""
@@ -197,7 +222,12 @@ def question_of(call: Call) -> Question:
     text = call.said
     found = re.search(r"(read|even|odd|end) #(\d+)#", text)
     assert found, text
-    return found[1], int(found[2]), int(call.body["seed"]), "criterion_1" in json.dumps(call.body.get("response_format", ""))
+    return (
+        found[1] + (" now" if text.endswith(" now") else ""),
+        int(found[2]),
+        int(call.body["seed"]),
+        "criterion_1" in json.dumps(call.body.get("response_format", "")),
+    )
 
 
 def answer(body: dict[str, Any]) -> Any:
@@ -222,6 +252,7 @@ def make_bench(folder: Path, forge: Forge, model: Endpoint, tasks: int, uri: str
     """A bench in an empty folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "work.yaml").write_text(WORKFLOW)
+    (folder / "spec.yaml").write_text(SPEC)
     (folder / "tasks.jsonl").write_text("".join(json.dumps({"id": f"t{number}", "task_query": str(number)}) + "\n" for number in range(tasks)))
     (folder / "models.yaml").write_text(f"m: {{base_url: '{model.url}', model: x, concurrency: 8}}\n")
     return Bench(folder, forge, model, tasks, uri)

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from beam_ray.failpoint import CALLS, OBJECTS
-from tests.faults.conftest import Bench, Ended
+from tests.faults.conftest import Bench, Ended, Forge, make_bench, question_of
 
 PHASES = ("run.open", "part.open", "manifest.open", "open.delete")
 SAID = {
@@ -76,3 +76,34 @@ def test_killed_again_and_again(seed: int, bench: Bench, undisturbed: Bench):
         if ended.code == 0:
             bench.finish(undisturbed)
     bench.finish(undisturbed)
+
+
+JOURNEY = (
+    ("publish", "work.yaml", "--without-evidence", "the first"),
+    ("library", "add", "numbers", "--tasks", "tasks.jsonl"),
+    ("backtest", "spec.yaml", "--models", "models.yaml", "--mlflow", "none", "--json"),
+)
+
+
+def travel(bench: Bench, dice: random.Random | None = None) -> None:
+    """Publish, save and compare; with *dice*, each command is killed a few times on its way."""
+    for number, words in enumerate(JOURNEY):
+        for _ in range((3, 3, 10)[number] if dice else 0):
+            if bench.run(*words, "--store", bench.uri, fail=f"*.*:{dice.randint(1, (25, 25, 120)[number])}:kill").code != -9:
+                break
+        else:
+            bench.run(*words, "--store", bench.uri)
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "2"))))
+def test_a_journey_with_many_deaths_ends_where_an_undisturbed_one_does(seed: int, bench: Bench, tmp_path, forge: Forge):
+    """One version, one library, one verdict, and every call paid for once, whichever command died at whichever place."""
+    calm = make_bench(tmp_path / "calm", forge, bench.model, bench.tasks)
+    travel(calm)
+    planned = len(bench.model.journal)
+    bench.model.journal.clear()
+    travel(bench, random.Random(seed))
+
+    assert planned == len({question_of(call) for call in bench.model.journal})
+    assert bench.journey() == calm.journey()
+    bench.assert_nothing_paid_twice()
