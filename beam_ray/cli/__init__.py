@@ -4,13 +4,16 @@ The command line: the same public functions as everywhere, with words around the
 Each command's module is imported when it is asked for, so that ``--help`` is quick.
 """
 
+import signal
 import sys
+import threading
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 import click
 
-from beam_ray.errors import BeamRayError, Stopped
+from beam_ray.errors import BeamRayError, Interrupted, Stopped
 
 COMMANDS = {
     "check": ("beam_ray.cli.define", "Read a workflow and report everything that is wrong with it."),
@@ -71,11 +74,14 @@ def beam_ray() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run a command and leave with its exit code: see ``beam_ray.errors``."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         code = beam_ray.main(args=arguments, prog_name="beam-ray", standalone_mode=False)
     except click.exceptions.Exit as leave:
         code = leave.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
+        _complain("stopped; the same command goes on")
         code = 130
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "beam-ray"
@@ -93,6 +99,13 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.stderr.close()
         code = 0
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """SIGTERM where nothing needs to be brought to safety; a run that is driven has its own way."""
+    error = Interrupted("stopped; the same command goes on")
+    error.exit_code = 128 + number
+    raise error
 
 
 def _complain(text: str) -> None:

@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM: quickly, with the words that go on, and nothing lost."""
+
+import os
+import random
+import signal
+
+import pytest
+
+from tests.faults.conftest import Bench
+
+TIMES = int(os.environ.get("STOPS", "50"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stop_at_any_time_is_quick_and_the_same_command_goes_on(number: int, code: int, bench: Bench, undisturbed: Bench):
+    """At random times from the first moment to the last: under 3 seconds, with its own exit code, no traceback, and nothing shows."""
+    dice, slowest = random.Random(number), 0.0
+    for _ in range(TIMES // 2):
+        ended = bench.run(signals=[(dice.uniform(0.03, 0.5), number)])
+        if ended.code == 0:
+            bench.finish(undisturbed)
+            continue
+        assert ended.code == code, ended.err
+        assert "stopped" in ended.err
+        slowest = max(slowest, ended.stopped_in or 0.0)
+    bench.finish(undisturbed)
+
+    assert slowest < 3.0
+
+
+def test_a_second_signal_ends_it_at_once(bench: Bench, undisturbed: Bench):
+    """Whatever the first one still waits for."""
+    ended = bench.run(fail="spool.write:1:delay=30", signals=[(0.6, signal.SIGINT), (0.7, signal.SIGINT)])
+
+    assert ended.code == 130
+    assert ended.stopped_in < 1.0
+    bench.finish(undisturbed)
+
+
+def test_a_stopped_run_names_the_command_that_goes_on(bench: Bench, undisturbed: Bench):
+    """As it can be pasted."""
+    bench.model.latency_s = 0.2
+    ended = bench.run(signals=[(0.6, signal.SIGTERM)])
+    [run] = bench.runs
+
+    assert ended.code == 143
+    assert f"go on with:  beam-ray resume {run.run_id} --store {bench.uri}" in ended.err
+    bench.finish(undisturbed)
