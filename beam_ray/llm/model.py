@@ -60,17 +60,17 @@ class OpenAIModel:
                 with attempt:
                     return await self._once(arguments, estimate, request.timeout_s, usage)
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise Stopped(f"{self.settings.model} at {self.settings.url} cannot be asked: {_said(error)}") from None
+            raise Stopped(f"{self.settings.model} at {self.settings.base_url} cannot be asked: {_said(error, self.settings)}") from None
         except openai.APIStatusError as error:
             if _quota(error):
-                raise Stopped(f"{self.settings.model}: {_said(error)}; when there is quota again, run the same command again") from None
+                raise Stopped(f"{self.settings.model}: {_said(error, self.settings)}; when there is quota again, run the same command again") from None
             if error.code in _REFUSALS:
-                raise ModelRefused(f"the endpoint declined: {_said(error)}") from None
-            raise ModelUnavailable(f"{'rate limit: ' if error.status_code == 429 else ''}{_said(error)}") from None
+                raise ModelRefused(f"the endpoint declined: {_said(error, self.settings)}") from None
+            raise ModelUnavailable(f"{'rate limit: ' if error.status_code == 429 else ''}{_said(error, self.settings)}") from None
         except (openai.APITimeoutError, TimeoutError):
             raise ModelUnavailable(f"no answer within {request.timeout_s:g} s") from None
         except openai.APIError as error:
-            raise ModelUnavailable(_said(error)) from None
+            raise ModelUnavailable(_said(error, self.settings)) from None
         raise AssertionError("unreachable")
 
     async def close(self) -> None:
@@ -85,7 +85,7 @@ class OpenAIModel:
                 # the client's own limit is on the silence between two pieces; an answer in drops would never end
                 async with asyncio.timeout(timeout_s):
                     reply = await self._client.chat.completions.with_raw_response.create(**arguments, timeout=timeout_s)
-                answer = _read(reply.http_response)
+                answer = _read(reply.http_response, self.settings)
             finally:
                 spent.seconds = time.monotonic() - started
                 usage.add(spent)
@@ -140,32 +140,32 @@ def probe(settings: ModelSettings, name: str) -> None:
     try:
         client.models.list()
     except (openai.AuthenticationError, openai.PermissionDeniedError):
-        raise Unusable(f"the model {name!r}: {settings.url} does not take the key ({settings.api_key})") from None
+        raise Unusable(f"the model {name!r}: {settings.base_url} does not take the key ({settings.api_key})") from None
     except openai.APIConnectionError as error:
         hint = "\n  beam-ray serve  starts the embedded model" if "127.0.0.1" in settings.url or "localhost" in settings.url else ""
-        raise Unusable(f"the model {name!r}: nothing answers at {settings.url} ({error.__cause__ or error}){hint}") from None
+        raise Unusable(f"the model {name!r}: nothing answers at {settings.base_url} ({settings.hide(str(error.__cause__ or error))}){hint}") from None
     except openai.APIError:
         pass  # an endpoint that does not list its models may well answer questions
     finally:
         client.close()
 
 
-def _read(response: httpx2.Response) -> Answer:
+def _read(response: httpx2.Response, settings: ModelSettings) -> Answer:
     """The reply's answer; a body that is no chat completion counts as a fault of the connection, and is tried again."""
     try:
         said = response.json()
         choice, used = said["choices"][0], said.get("usage")
         message = choice.get("message") or {}
         return Answer(
-            _text(message.get("content")),
+            settings.hide(_text(message.get("content"))),
             _count(used, "prompt_tokens"),
             _count(used, "completion_tokens"),
             finish=str(choice.get("finish_reason") or "stop"),
-            refusal=str(message.get("refusal") or ""),
+            refusal=settings.hide(str(message.get("refusal") or "")),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         pass
-    raise openai.APIConnectionError(message=f"the reply is not a chat completion: {response.text[:80]!r}", request=response.request)
+    raise openai.APIConnectionError(message=f"the reply is not a chat completion: {settings.hide(response.text)[:80]!r}", request=response.request)
 
 
 def _text(content: Any) -> str:
@@ -237,10 +237,11 @@ def _quota(error: openai.APIStatusError) -> bool:
 _REFUSALS = ("content_filter", "content_policy_violation")
 
 
-def _said(error: openai.APIError) -> str:
+def _said(error: openai.APIError, settings: ModelSettings) -> str:
     text = str(error).strip() or type(error).__name__
     cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) else ""
-    return f"{text[:300]}{cause[:120]}"
+    # hidden before it is cut: half a key is also one
+    return f"{settings.hide(text)[:300]}{settings.hide(cause)[:120]}"
 
 
 def _strict(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,14 @@ class ModelSettings(Frozen):
         """The address itself."""
         return resolve(self.base_url)
 
+    def hide(self, text: str) -> str:
+        """*text* without what came from the environment; an endpoint may say back whatever it was sent."""
+        for name in _SECRET.findall(f"{self.api_key} {self.base_url}"):
+            value = os.environ.get(name)
+            if value:
+                text = text.replace(value, f"${{env:{name}}}")
+        return text
+
 
 def resolve(text: str) -> str:
     """

@@ -9,14 +9,13 @@ MLflow has answered; what counts is the silence between two answers, not the who
 import json
 import logging
 import os
-import pickle
 import queue
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,9 +50,9 @@ class TrackingUnavailable(BeamRayError):
     """MLflow could not be told. Nothing is lost: it can be told later from the store."""
 
 
-def in_child(work: str, arguments: tuple[Any, ...], *, uri: str, sync: str, patience_s: float) -> Any:
+def in_child(hand_over: Callable[[Path], None], *, uri: str, sync: str, patience_s: float) -> Any:
     """
-    What the function *work* of ``child`` returns for *arguments*.
+    What the work that *hand_over* lays down in a folder comes to.
 
     Raises:
         TrackingUnavailable: it failed, or nothing moved for *patience_s* seconds.
@@ -62,7 +61,7 @@ def in_child(work: str, arguments: tuple[Any, ...], *, uri: str, sync: str, pati
         raise _unavailable("no MLflow is named, and a store on S3 has no disk for its database; set MLFLOW_TRACKING_URI", sync)
     with tempfile.TemporaryDirectory(prefix="beam-ray-mlflow-") as name:
         folder = Path(name)
-        (folder / "work.pickle").write_bytes(pickle.dumps((work, arguments)))
+        hand_over(folder)
         with (folder / "stderr").open("wb") as errors:
             process = _start(folder, uri, errors)
         try:

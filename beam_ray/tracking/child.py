@@ -8,7 +8,6 @@ One JSON document a line on standard output: ``at`` for every answer of MLflow, 
 import json
 import logging
 import os
-import pickle
 import ssl
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_ray.errors import BeamRayError
+from beam_ray.tracking.handover import read
 from beam_ray.tracking.place import is_server, prepare, shown
 
 _PROBE_S = 3.0
@@ -41,18 +41,16 @@ def main(folder: Path) -> None:
         def say(**message: Any) -> None:
             channel.write(json.dumps(message) + "\n")
 
-        # Written a moment ago by the process that started this one, in a folder that only its user can enter.
-        work, arguments = pickle.loads((folder / "work.pickle").read_bytes())  # noqa: S301
+        work, uri, subject = read(folder)
         try:
-            result = _do(work, arguments, lambda at: say(at=at))
+            result = _do(work, uri, subject, lambda at: say(at=at))
         except Exception as error:
-            say(failed=_one_line(error, arguments[0]), trace=traceback.format_exc())
+            say(failed=_one_line(error, uri), trace=traceback.format_exc())
         else:
             say(result=result)
 
 
-def _do(work: str, arguments: tuple[Any, ...], beat: Beat) -> Any:
-    uri = arguments[0]
+def _do(work: str, uri: str, subject: Any, beat: Beat) -> Any:
     beat("probe")
     _probe(uri)
     prepare(uri)
@@ -63,7 +61,7 @@ def _do(work: str, arguments: tuple[Any, ...], beat: Beat) -> Any:
     logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
     beat("open")
     works: dict[str, Callable[..., Any]] = {"log_backtest": backtests.log_backtest, "production_alias": prompts.production_alias}
-    return works[work](*arguments, beat)
+    return works[work](uri, subject, beat)
 
 
 class _Migrations(logging.Handler):

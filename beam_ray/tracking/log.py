@@ -2,9 +2,10 @@
 What MLflow is told about a backtest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -75,7 +76,7 @@ def log_backtest(uri: str, log: BacktestLog, *, patience_s: float = PATIENCE_S) 
         TrackingUnavailable: MLflow is away, refuses, or gave no answer for *patience_s* seconds; what
             was told stays told, and ``beam-ray mlflow-sync`` goes on with the rest.
     """
-    found = in_child("log_backtest", (uri, _in_short(log)), uri=uri, sync=log.backtest_id, patience_s=patience_s)
+    found = in_child(_handing("log_backtest", uri, _in_short(log)), uri=uri, sync=log.backtest_id, patience_s=patience_s)
     return Logged(found["experiment_id"], found["run_ids"], found["url"])
 
 
@@ -86,8 +87,14 @@ def production_alias(uri: str, workflow: Workflow, *, patience_s: float = PATIEN
     Raises:
         TrackingUnavailable: as for ``log_backtest``.
     """
-    found = in_child("production_alias", (uri, workflow), uri=uri, sync=workflow.name, patience_s=patience_s)
+    found = in_child(_handing("production_alias", uri, workflow), uri=uri, sync=workflow.name, patience_s=patience_s)
     return {name: int(version) for name, version in found.items()}
+
+
+def _handing(work: str, uri: str, subject: BacktestLog | Workflow) -> Callable[[Path], None]:
+    from beam_ray.tracking.handover import write  # which knows what a log is
+
+    return lambda folder: write(folder, work, uri, subject)
 
 
 def traced(log: BacktestLog, most: int = MOST_TRACES) -> list[str]:

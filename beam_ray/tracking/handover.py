@@ -1,0 +1,90 @@
+"""
+What a driver hands to the process that talks to MLflow: JSON, Parquet and plain files in a folder.
+
+Nothing in it can run when it is read, whoever wrote it.
+"""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_ray.define.workflow import Workflow
+from beam_ray.store.runs import RunRecord
+from beam_ray.tracking.log import BacktestLog, SideLog
+
+_WORDS = ("backtest_id", "name", "workflow", "note", "verdict")
+
+
+def write(folder: Path, work: str, uri: str, subject: BacktestLog | Workflow) -> None:
+    """Lay down in *folder* the name of the work, where MLflow is, and what it is about."""
+    about = subject.document() if isinstance(subject, Workflow) else _log(folder, subject)
+    (folder / "work.json").write_text(json.dumps({"work": work, "uri": uri, "about": about}), encoding="utf-8")
+
+
+def read(folder: Path) -> tuple[str, str, BacktestLog | Workflow]:
+    """What was laid down: the work's name, the uri, and what it is about."""
+    found = json.loads((folder / "work.json").read_text(encoding="utf-8"))
+    about = found["about"]
+    return found["work"], found["uri"], _read_log(folder, about) if "sides" in about else Workflow.model_validate(about)
+
+
+def _log(folder: Path, log: BacktestLog) -> dict[str, Any]:
+    for index, body in enumerate(log.files.values()):
+        (folder / f"file-{index}").write_bytes(body)
+    return {
+        **{word: getattr(log, word) for word in _WORDS},
+        "sides": [_side(folder, index, side) for index, side in enumerate(log.sides)],
+        "files": list(log.files),
+        "changed": list(log.changed),
+        "tasks": log.tasks is not None and _keep(folder, "tasks", log.tasks),
+    }
+
+
+def _side(folder: Path, index: int, side: SideLog) -> dict[str, Any]:
+    _keep(folder, f"outcome-{index}", side.outcome)
+    _keep(folder, f"steps-{index}", side.steps)
+    return {
+        "name": side.name,
+        "role": side.role,
+        "record": side.record.model_dump_json(),
+        "metrics": dict(side.metrics),
+        "started_at": side.started_at.isoformat(),
+        "ended_at": side.ended_at.isoformat(),
+    }
+
+
+def _read_log(folder: Path, about: dict[str, Any]) -> BacktestLog:
+    sides = tuple(
+        SideLog(
+            side["name"],
+            side["role"],
+            RunRecord.model_validate_json(side["record"]),
+            _table(folder, f"outcome-{index}"),
+            _table(folder, f"steps-{index}"),
+            side["metrics"],
+            datetime.fromisoformat(side["started_at"]),
+            datetime.fromisoformat(side["ended_at"]),
+        )
+        for index, side in enumerate(about["sides"])
+    )
+    files = {name: (folder / f"file-{index}").read_bytes() for index, name in enumerate(about["files"])}
+    return BacktestLog(
+        **{word: about[word] for word in _WORDS},
+        sides=sides,
+        files=files,
+        changed=tuple(about["changed"]),
+        tasks=_table(folder, "tasks") if about["tasks"] else None,
+    )
+
+
+def _keep(folder: Path, name: str, table: pa.Table) -> bool:
+    pq.write_table(table, folder / f"{name}.parquet")
+    return True
+
+
+def _table(folder: Path, name: str) -> pa.Table:
+    return pq.read_table(folder / f"{name}.parquet")
