@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beam_ray.address import Address
+from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BeamRayError, StepFailed, Stopped
 from beam_ray.run.desk import RAN, Desk, Row, TaskRow
 from beam_ray.run.step import failure, output_of, run_step
@@ -250,14 +251,7 @@ class Shard:
     def _outcome(self, task: TaskRow) -> Row:
         key = (task.task_id, task.trial)
         steps = [self.rows[name][key] for name in self.workflow.order]
-        return outcome_row(self.run.run_id, task, steps, self._ends)
-
-    @property
-    def _ends(self) -> set[str]:
-        """The nodes whose outputs are the task's: the last ones, a write after them being an effect and no result."""
-        writes = {name for name, node in self.workflow.nodes.items() if node.effects == "write"}
-        last = {name for name in self.workflow.order if name not in writes and self.workflow.downstream(name) <= writes}
-        return last or {name for name in self.workflow.order if not self.workflow.downstream(name)}
+        return outcome_row(self.run.run_id, task, steps, ends_of(self.workflow))
 
     def _report(self, node: str) -> Report:
         return summed(node, self.number, self.rows[node].values(), replayed=node in self.replayed)
@@ -281,6 +275,13 @@ def summed(node: str, shard: int, rows: Iterable[Row], *, replayed: bool) -> Rep
         report.output_tokens += row["output_tokens"] + row["judge_output_tokens"]
         report.usd = None if report.usd is None or row["usd"] is None or row["judge_usd"] is None else report.usd + row["usd"] + row["judge_usd"]
     return report
+
+
+def ends_of(workflow: Workflow) -> set[str]:
+    """The nodes whose outputs are the task's: the last ones, a write after them being an effect and no result."""
+    writes = {name for name, node in workflow.nodes.items() if node.effects == "write"}
+    last = {name for name in workflow.order if name not in writes and workflow.downstream(name) <= writes}
+    return last or {name for name in workflow.order if not workflow.downstream(name)}
 
 
 def outcome_row(run_id: str, task: TaskRow, steps: list[Row], ends: set[str]) -> Row:

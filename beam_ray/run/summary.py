@@ -8,33 +8,39 @@ import pyarrow.compute as pc
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import OUTCOME
 
+COLUMNS = [
+    "outcome",
+    "passed",
+    "score",
+    "first_score",
+    "calls",
+    "input_tokens",
+    "output_tokens",
+    "usd",
+    "seconds",
+    "auto_reruns",
+    "auto_rerun_tokens",
+    "auto_rerun_usd",
+    "review",
+    "steps_done",
+    "steps_borrowed",
+    "steps_failed",
+    "steps_skipped",
+    "steps_unscored",
+    "started_at",
+    "ended_at",
+]
+"""Of the outcome: what the summary is made of."""
+
 
 def summarise(run: Run, files: list[dict[str, Any]]) -> dict[str, Any]:
     """The run in numbers, from its merged outcome."""
-    columns = [
-        "outcome",
-        "passed",
-        "score",
-        "first_score",
-        "calls",
-        "input_tokens",
-        "output_tokens",
-        "usd",
-        "seconds",
-        "auto_reruns",
-        "auto_rerun_tokens",
-        "auto_rerun_usd",
-        "review",
-        "steps_done",
-        "steps_borrowed",
-        "steps_failed",
-        "steps_skipped",
-        "steps_unscored",
-        "started_at",
-        "ended_at",
-    ]
     named = [entry for entry in files if entry["name"].startswith("outcome")]
-    table = pa.concat_tables([run.read(entry["name"], OUTCOME, columns, entry) for entry in named])
+    return summary_of(pa.concat_tables([run.read(entry["name"], OUTCOME, COLUMNS, entry) for entry in named]))
+
+
+def summary_of(table: pa.Table) -> dict[str, Any]:
+    """The outcome *table* in numbers."""
 
     def total(column: str) -> Any:
         return pc.sum(table[column]).as_py() or 0

@@ -10,6 +10,7 @@ Runs: what is to be done, what is done so far, and the finished tables.
     runs/<run_id>/steps/<node>-<n>.parquet          when finished: the parts merged
     runs/<run_id>/outcome.parquet                   one row per task and trial
     runs/<run_id>/manifest.json                     its presence means that the run is finished
+    runs/<run_id>/repair/                           mended files on their way to their places, see ``damage``
     open/<key>.json                                 the unfinished run that the same command goes on with
 """
 
@@ -198,9 +199,12 @@ class Run:
             raise Unusable(f"there is no run {self.run_id!r} in {self.objects.uri}") from None
         except ValueError as error:
             raise Damaged(f"{self.prefix}/run.json is damaged: {str(error).splitlines()[0]}") from None
-        return self._shortened(record) if record.early else record
+        return self.shortened(record)
 
-    def _shortened(self, record: RunRecord) -> RunRecord:
+    def shortened(self, record: RunRecord) -> RunRecord:
+        """*record*, and where the run ended early, only what it did."""
+        if not record.early:
+            return record
         try:
             shards = record.shards[: int(unseal(self.objects.read(f"{self.prefix}/cut.json"), f"{self.prefix}/cut.json")["shards"])]
         except NotThere:

@@ -1,0 +1,212 @@
+"""
+What of a run is damaged, what of it can still be read, and how mended files take their place.
+
+A finished run never changes, with one exception, and this is it. Mended files take the
+place of damaged ones in three moves, so that a crash anywhere leaves a run that is either as
+damaged as before or is mended by the same command:
+
+    runs/<run_id>/repair/files/<sha256>     the mended files, each under its digest
+    runs/<run_id>/repair/manifest.json      created if absent: the commit. It names every file of the mended run
+    (then)                                  each file is put in its place, the manifest last, and repair/ is removed
+
+Of two repairers one commits, and both put the same bytes in the same places. A reader in the
+middle of the third move finds files that do not fit the manifest, which is damage as before
+and never a wrong result. What the run was before stands in the manifest under "repairs".
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from beam_ray.errors import Damaged
+from beam_ray.store.objects import NotThere
+from beam_ray.store.runs import Run, RunRecord
+from beam_ray.store.sealed import seal, unseal
+from beam_ray.store.tables import OUTCOME, STEPS, TASKS, decode, salvage
+
+Key = tuple[str, int]
+"""A task's id and a trial."""
+
+NUMBER = r"-\d+"
+"""What follows a node's name in the name of a merged file."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not what was written."""
+
+    name: str
+    rows: int
+    """Rows of it that cannot be read; 0 where it holds none."""
+    why: str
+
+
+@dataclass
+class Found:
+    """What was found in a finished run."""
+
+    manifest: dict[str, Any] | None
+    """None where it is damaged or gone."""
+    record: RunRecord
+    tasks: pa.Table | None
+    """None where they are damaged or gone."""
+    steps: dict[str, pa.Table] = field(default_factory=dict)
+    """Node to those of its rows that are sound."""
+    outcome: pa.Table = field(default_factory=OUTCOME.empty_table)
+    damaged: list[Damage] = field(default_factory=list)
+
+    @property
+    def keys(self) -> list[Key]:
+        """Every task and trial of the run, in order; of those that are known where the tasks are not."""
+        if self.tasks is not None:
+            return [(task, trial) for task in self.tasks["task_id"].to_pylist() for trial in range(1, self.record.trials + 1)]
+        return list(dict.fromkeys(key for table in [*self.steps.values(), self.outcome] for key in keys_of(table)))
+
+    @property
+    def lost(self) -> dict[str, set[Key]]:
+        """Node to the tasks and trials whose rows cannot be read."""
+        return {node: set(self.keys) - set(keys_of(table)) for node, table in self.steps.items()}
+
+
+def keys_of(table: pa.Table) -> list[Key]:
+    """The tasks and trials of the rows."""
+    return list(zip(table["task_id"].to_pylist(), table["trial"].to_pylist(), strict=True))
+
+
+def look(run: Run) -> Found:
+    """
+    Read every file of a finished run.
+
+    Raises:
+        Damaged: nothing can be done, since nothing says what the run was to do.
+    """
+    damaged: list[Damage] = []
+    manifest = None
+    try:
+        manifest = run.manifest
+    except Damaged as error:
+        damaged.append(Damage("manifest.json", 0, str(error)))
+    else:
+        if manifest is None:
+            damaged.append(Damage("manifest.json", 0, f"{run.prefix}/manifest.json is missing"))
+    try:
+        record = run.record
+    except Damaged as error:
+        if manifest is None:
+            raise
+        damaged.append(Damage("run.json", 0, str(error)))
+        record = run.shortened(RunRecord.model_validate(manifest["record"]))
+    found = Found(manifest, record, None, damaged=damaged)
+    try:
+        found.tasks = run.read("tasks.parquet", TASKS, entry=_entry(manifest, "tasks.parquet"))
+        found.tasks = found.tasks.slice(0, record.tasks)
+    except (Damaged, NotThere) as error:
+        found.damaged.append(Damage("tasks.parquet", record.tasks, _why(run, "tasks.parquet", error)))
+    for node in record.plan.order:
+        found.steps[node] = _readable(run, found, rf"steps/{node}{NUMBER}\.parquet", STEPS)
+    found.outcome = _readable(run, found, rf"outcome({NUMBER})?\.parquet", OUTCOME)
+    return found
+
+
+def _readable(run: Run, found: Found, pattern: str, schema: pa.Schema) -> pa.Table:
+    """The sound rows of the files whose names fit; what is wrong with the others is noted."""
+    if found.manifest:
+        listed = [entry["name"] for entry in found.manifest["files"]]
+    else:
+        listed = [key.removeprefix(f"{run.prefix}/") for key, _ in run.objects.keys(f"{run.prefix}/")]
+    names = [name for name in listed if re.fullmatch(pattern, name)]
+    tables, sound_files = [schema.empty_table()], True
+    for name in names:
+        entry = _entry(found.manifest, name)
+        try:
+            tables.append(run.read(name, schema, entry=entry))
+        except (Damaged, NotThere) as error:
+            sound = _salvaged(run, name, schema)
+            tables += sound
+            rows = (entry["rows"] if entry else found.record.rows) - sum(table.num_rows for table in sound)
+            found.damaged.append(Damage(name, rows, _why(run, name, error)))
+            sound_files = False
+    table = pa.concat_tables(tables)
+    if sound_files and table.num_rows < found.record.rows:
+        name = pattern.replace(f"({NUMBER})?", "").replace(NUMBER, "-000").replace("\\", "")
+        found.damaged.append(Damage(name, found.record.rows - table.num_rows, f"{run.prefix}/{name} is missing"))
+    return table
+
+
+def _salvaged(run: Run, name: str, schema: pa.Schema) -> list[pa.Table]:
+    where = f"{run.prefix}/{name}"
+    try:
+        return [table for _, table in salvage(run.objects.read(where), schema, where) if table is not None]
+    except (Damaged, NotThere, pa.ArrowException, OSError, ValueError, KeyError):
+        return []
+
+
+def _entry(manifest: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+    return next((entry for entry in (manifest or {"files": []})["files"] if entry["name"] == name), None)
+
+
+def _why(run: Run, name: str, error: Exception) -> str:
+    return f"{run.prefix}/{name} is missing" if isinstance(error, NotThere) else str(error)
+
+
+def damaged_parts(run: Run) -> Iterator[tuple[str, int, Damage]]:
+    """The parts of an unfinished run that are not what was written, with node and shard; a spool file's node is empty."""
+    for node, shard in sorted(run.parts()):
+        name = f"parts/{node}/{shard:06d}.parquet"
+        try:
+            run.read(name, OUTCOME if node == "_outcome" else STEPS)
+        except Damaged as error:
+            start, stop = run.record.shards[shard]
+            yield node, shard, Damage(name, stop - start, str(error))
+    for key, _ in run.objects.keys(f"{run.prefix}/spool/"):
+        try:
+            decode(run.objects.read(key), STEPS, key)
+        except Damaged as error:
+            yield "", 0, Damage(key.removeprefix(f"{run.prefix}/"), 0, str(error))
+
+
+# -- mended files ------------------------------------------------------------------------------
+
+
+def commit(run: Run, manifest: dict[str, Any], bodies: list[bytes]) -> None:
+    """Say that the run is from now on what *manifest* says; *bodies* are those of its files that are mended."""
+    for body in bodies:
+        run.objects.create(f"{run.prefix}/repair/files/{hashlib.sha256(body).hexdigest()}", body)
+    run.objects.create(f"{run.prefix}/repair/manifest.json", seal(manifest))
+
+
+def pending(run: Run) -> dict[str, Any] | None:
+    """The manifest that a repair has committed and not yet put in its place."""
+    where = f"{run.prefix}/repair/manifest.json"
+    try:
+        return unseal(run.objects.read(where), where)
+    except (NotThere, Damaged):
+        return None
+
+
+def put_in_place(run: Run) -> None:
+    """Do, or do to its end, what the committed repair says."""
+    manifest = pending(run)
+    if manifest is not None:
+        named = {entry["name"] for entry in manifest["files"]}
+        for entry in manifest["files"]:
+            try:
+                body = run.objects.read(f"{run.prefix}/repair/files/{entry['sha256']}")
+            except NotThere:
+                continue  # it was sound, and stays
+            if hashlib.sha256(body).hexdigest() == entry["sha256"]:
+                run.objects.put(f"{run.prefix}/{entry['name']}", body)
+        for key, _ in list(run.objects.keys(f"{run.prefix}/steps/")):
+            if key.removeprefix(f"{run.prefix}/") not in named:
+                run.objects.delete(key)
+        run.objects.put(f"{run.prefix}/run.json", seal(manifest["record"]))
+        run.objects.put(f"{run.prefix}/manifest.json", seal(manifest))
+    keys = [key for key, _ in run.objects.keys(f"{run.prefix}/repair/")]
+    # the commit goes last: while it is there, the same command does all this again
+    for key in sorted(keys, key=lambda key: key.endswith("/manifest.json")):
+        if manifest is not None or key.endswith("/manifest.json"):
+            run.objects.delete(key)
