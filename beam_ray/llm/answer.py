@@ -10,6 +10,7 @@ import jsonschema
 import re2
 from jsonschema.protocols import Validator
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from beam_ray.define.fingerprint import canonical, strict_json
 from beam_ray.define.returns import DATE
@@ -67,6 +68,8 @@ def first_fault(value: Any, schema: Mapping[str, Any]) -> str | None:
         error = next(validator.iter_errors(value), None)
     except RecursionError:
         return "nested too deep to be checked"
+    except Unresolvable as fault:
+        return f"the schema asks for {fault.ref!r}, which is never fetched"
     if error is None:
         return None
     place = "/" + "/".join(str(part) for part in error.absolute_path)

@@ -75,7 +75,9 @@ def test_no_expression_escapes(source):
         evaluate(source, {"x": "secret", "things": [1, 2], "mapping": {"a": 1}})
 
 
-@pytest.mark.parametrize("source", [source for source in ESCAPES if "__" in source and "attribute=" not in source and "{0." not in source and "groupby" not in source])
+@pytest.mark.parametrize(
+    "source", [source for source in ESCAPES if "__" in source and "attribute=" not in source and "{0." not in source and "groupby" not in source]
+)
 def test_an_escape_is_found_before_the_start(source):
     """Whoever writes one is told at once, and not by a failed row."""
     if "'attr', '" in source or "self._T" in source:
