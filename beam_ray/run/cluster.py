@@ -6,12 +6,14 @@ repeats: our driver does both, so that attempts, crashes and money are counted.
 """
 
 import asyncio
+import atexit
 import logging
 import os
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from beam_ray.run import jobs
 
@@ -32,6 +34,9 @@ from beam_ray.run.runner import Assignment, Runner, limits_of
 from beam_ray.run.shard import Report
 
 NAMESPACE = "beam_ray"
+
+LOST_S = 40.0
+"""Seconds without a word from the head after which the cluster is given up; at 60 Ray would end our process itself, without a word on how to go on."""
 
 
 class RunnerDied(BeamRayError):
@@ -166,10 +171,34 @@ class Cluster:
                 except Unusable:
                     self.close()
                     raise
+        context = ray.get_runtime_context()
+        self._head, self._node, self._seen, self._gone = context.gcs_address, context.get_node_id(), time.monotonic(), False
         self.cpus = max(int(ray.cluster_resources().get("CPU", 1)), 1)
         self._limiter: ActorHandle | None = None
         self._limited: dict[str, Limits] = {}
         self._driven: set[str] = set()
+
+    def require(self) -> None:
+        """
+        See that there is a cluster still: calls to one that is gone would be waited for without end.
+
+        Raises:
+            Stopped: our node is gone, or the head has not answered for LOST_S.
+        """
+        host, _, port = self._head.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), 2.0).close()
+            self._seen = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - self._seen < LOST_S:
+                return  # a head that is restarted keeps its cluster
+            self._lost(f"Ray's head at {self._head} is gone ({error.strerror or error})")
+        if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self._node):
+            self._lost("the Ray node of this process is gone")
+
+    def _lost(self, what: str) -> NoReturn:
+        self._gone = True
+        raise Stopped(f"{what}; run the same command again, on a cluster that lives")
 
     def limits(self, models: Mapping[str, Any]) -> None:
         """Make the models' limits hold over all runners that are made from now on."""
@@ -185,7 +214,9 @@ class Cluster:
             jobs.began(assignment.store, assignment.run_id)
             self._driven.add(assignment.run_id)
         # as many calls as there are nodes times shards in flight wait in a runner at once
-        actor = ray.remote(_RunnerActor).options(num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=1_000).remote(assignment, self._limiter)
+        # they hold no CPU, so that Ray would put them all where the driver is
+        options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000, "scheduling_strategy": "SPREAD"}
+        actor = ray.remote(_RunnerActor).options(**options).remote(assignment, self._limiter)
         return Handle(assignment.runner, actor)
 
     def call(self, runner: Handle, title: str, method: str, *arguments: Any) -> Any:
@@ -236,5 +267,11 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster; a local one ends."""
-        if self._ours and ray.is_initialized():
+        if self._gone:
+            # saying good-bye to a head that is not there takes a minute, and then ends our process
+            atexit.unregister(ray.shutdown)
+            node = ray._private.worker._global_node
+            if self._ours and node is not None:
+                node.kill_all_processes(check_alive=False, allow_graceful=False)
+        elif self._ours and ray.is_initialized():
             ray.shutdown()

@@ -36,6 +36,8 @@ POLL_S = 1.0
 """Seconds between two looks at how far the runners are."""
 STOP_S = 1.5
 """Seconds that runners have to spool what is finished when we are asked to stop."""
+LOOK_S = 2.0
+"""Seconds between two looks at whether the cluster is there."""
 CRASHES_BEFORE_SPLIT = 2
 RIDDLES = 3
 """Times that a shard may kill its runners with no row to blame, before the run stops."""
@@ -195,12 +197,15 @@ class _Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_Signals":
+        self._take()
+        return self
+
+    def _take(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                self._before[number] = signal.signal(number, self._catch)
+                self._before.setdefault(number, signal.signal(number, self._catch))
             except ValueError:
                 break  # only the main thread may; then whoever runs us handles them
-        return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
@@ -220,13 +225,18 @@ class _Signals:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Where there is nothing to bring to safety, a signal need not wait until we look."""
+        """Where there is nothing to bring to safety, a signal need not wait until we look; and Ray, when it starts, takes SIGTERM from us."""
         self._at_once = True
         try:
             self.heed()
             yield
+        except SystemExit as leave:
+            self.caught = leave.code if isinstance(leave.code, int) else 0
+            self.heed()
+            raise
         finally:
             self._at_once = False
+            self._take()
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         if self.caught:
@@ -278,7 +288,7 @@ class Driver:
         self.calls: dict[Any, tuple[_Seat, int, str]] = {}
         self.past: dict[str, Any] = spent_before(run) if self.resumed else dict(NOTHING)
         self.tasks_done = sum(self._rows(shard) for shard in self.done) // self.record.trials
-        self.started = self.beaten = self.polled = time.monotonic()
+        self.started = self.beaten = self.polled = self.looked = time.monotonic()
         self.polls: dict[Any, _Seat] = {}
         self.generation = 0
 
@@ -336,6 +346,7 @@ class Driver:
             models=self.models,
             runner=f"{self.lease.epoch:04d}-{self.generation:04d}-{secrets.token_hex(2)}",
             window=self.window,
+            folder=os.getcwd(),
             unfinished=unfinished,
             poisoned=dict(self.poisoned),
             budget=self._left(),
@@ -518,6 +529,9 @@ class Driver:
     def _alive(self) -> None:
         self.signals.heed()
         self.beat()
+        if self.cluster is not None and time.monotonic() - self.looked >= LOOK_S:
+            self.cluster.require()
+            self.looked = time.monotonic()
 
     def progress(self) -> Progress:
         """How far the run is, by what the runners last told."""

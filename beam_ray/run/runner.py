@@ -11,6 +11,7 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import stamina.instrumentation
@@ -47,6 +48,8 @@ class Assignment:
     runner: str
     window: int
     """Rows in flight."""
+    folder: str = ""
+    """Where the driver works: a cluster's workers may have been started elsewhere on its machine."""
     unfinished: frozenset[int] = frozenset()
     """Shards of which an earlier driver may have spooled rows."""
     budget: Mapping[str, float] = field(default_factory=dict)
@@ -240,7 +243,7 @@ class Runner:
             workflow=self.workflow,
             models=self.models,
             identities={name: identity(written) for name, written in self.assignment.models.items()},
-            tools=Tools(self.workflow),
+            tools=Tools(self.workflow, folder=Path(self.assignment.folder) if self.assignment.folder else None),
             allow_writes=record.allow_writes,
             sample=record.sample,
             execute=execute,

@@ -31,9 +31,10 @@ MAX_RESULT = 8_000_000
 """Bytes of a tool's result."""
 
 
-def tool_folders(workflow: Workflow) -> list[Path]:
-    """Where the workflow's tools may be imported from: its own folder, the one above, and BEAM_RAY_TOOLS."""
-    own = Path.cwd() / workflow.tools_from
+def tool_folders(workflow: Workflow, folder: Path | None = None) -> list[Path]:
+    """Where the workflow's tools may be imported from: its own folder, seen from *folder* or from here, the one above, and BEAM_RAY_TOOLS."""
+    here = folder if folder and folder.is_dir() else Path.cwd()
+    own = here / workflow.tools_from
     further = [Path(entry) for entry in os.environ.get("BEAM_RAY_TOOLS", "").split(os.pathsep) if entry]
     return [own, own.parent, *further]
 
@@ -41,8 +42,8 @@ def tool_folders(workflow: Workflow) -> list[Path]:
 class Tools:
     """Calls tools; at most *children* of them in processes at a time."""
 
-    def __init__(self, workflow: Workflow, children: int = 2):
-        self.folders = tool_folders(workflow)
+    def __init__(self, workflow: Workflow, children: int = 2, folder: Path | None = None):
+        self.folders = tool_folders(workflow, folder)
         self.found: dict[str, Tool] = {node.tool: find_tool(workflow, node.tool, self.folders) for node in workflow.nodes.values() if node.tool}
         self._slots = asyncio.Semaphore(children)
         self._idle: list[_Child] = []

@@ -1,0 +1,92 @@
+"""Several Ray nodes, here on one machine: runners on all of them, and one lost half-way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from beam_ray.store.runs import Run
+from tests.jobs.conftest import Project
+
+pytestmark = pytest.mark.timeout(300)
+
+TASKS = 600
+
+
+@contextmanager
+def node(project: Project, count: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """One more node of the cluster, with a CPU of its own; there are *count* then."""
+    command = [str(Path(sys.executable).parent / "ray"), "start", f"--address={project.head.address}", "--block", "--num-cpus=1"]
+    command += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    ray = subprocess.Popen(command, cwd=project.folder, env=project.head.environment, start_new_session=True, **quiet)
+    try:
+        until(lambda: alive(project) == count)
+        yield ray
+    finally:
+        if ray.poll() is None:
+            ray.terminate()
+            try:
+                ray.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(ray.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def spread(project: Project) -> Project:
+    """A workflow whose tool says on which node it runs."""
+    (project.folder / "tools").mkdir(exist_ok=True)
+    (project.folder / "tools" / "place.py").write_text(
+        "async def where(text):\n    import ray\n\n    return {'node': ray.get_runtime_context().get_node_id()}\n"
+    )
+    (project.folder / "spread.yaml").write_text(
+        "workflow: spread\nmodel: m\nnodes:\n"
+        "  say: {llm: {prompt: 'good {{ task_query }}'}}\n"
+        "  place: {after: say, tool: 'tools.place:where', with: {text: '{{ say.text }}'}}\n"
+    )
+    (project.folder / "spread.jsonl").write_text("".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(TASKS)))
+    return project
+
+
+def alive(project: Project) -> int:
+    """How many nodes the cluster counts."""
+    look = "import ray; ray.init(logging_level='ERROR'); print('NODES', sum(node['Alive'] for node in ray.nodes()))"
+    said = project.ask(sys.executable, "-c", look, RAY_ADDRESS=project.head.address).stdout
+    return int(said.partition("NODES ")[2].split()[0])
+
+
+def until(holds, seconds: float = 120) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+def test_runners_are_on_all_nodes_and_a_lost_node_loses_nothing(spread: Project):
+    """Of three nodes one is killed half-way: every task has its one answer, and few calls were made twice."""
+    # one after the other: nodes that start at once on one machine take each other's socket
+    with node(spread, 2) as first, node(spread, 3):
+        spread.model.latency_s, asked = 0.1, len(spread.model.journal)
+        words = ["run", "spread.yaml", "--tasks", "spread.jsonl", "--address", spread.head.address, "--store", str(spread.store), "--models", "models.yaml"]
+        command = [sys.executable, "-m", "beam_ray", *words, "--json"]
+        run = subprocess.Popen(command, cwd=spread.folder, env=spread.head.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        until(lambda: len(spread.model.journal) > asked + TASKS // 3 or run.poll() is not None)
+        os.killpg(first.pid, signal.SIGKILL)
+        out, err = run.communicate(timeout=200)
+        spread.model.latency_s = 0.0
+
+    assert run.returncode == 0, err
+    steps = Run(spread.objects, json.loads(out)["run_id"]).steps(["place"]).to_pylist()
+    assert sorted(row["task_id"] for row in steps) == sorted(f"t{index}" for index in range(TASKS))
+    assert {row["outcome"] for row in steps} == {"done"}
+    assert len({json.loads(row["output"])["node"] for row in steps}) >= 2
+    # what one runner had in flight, and what it was answered in its last second
+    assert len(spread.model.journal) - asked <= TASKS + 64
