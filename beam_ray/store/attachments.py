@@ -16,6 +16,8 @@ from beam_ray.errors import Damaged, StepFailed
 from beam_ray.store.objects import NotThere, Objects
 
 MAX_BYTES = 50_000_000
+FRESH_S = 3_600.0
+"""Seconds after which an attachment that is used anew is written anew."""
 MAX_TEXT = 500_000
 """Characters of an attachment's text."""
 
@@ -35,9 +37,19 @@ def keep_attachment(path: Path, objects: Objects) -> dict[str, Any]:
         raise ValueError(f"the attachment {path.name!r} has {size:,} bytes; at most {MAX_BYTES:,} are allowed")
     body = path.read_bytes()
     sha = hashlib.sha256(body).hexdigest()
-    objects.create(f"attachments/{sha}", body)
+    key = f"attachments/{sha}"
+    if not objects.create(key, body) and _aged(key, objects):
+        # gc takes away what is old and unused: this one is about to be used
+        objects.put(key, body)
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return {"name": path.name, "sha256": sha, "media_type": kind, "bytes": len(body)}
+
+
+def _aged(key: str, objects: Objects) -> bool:
+    try:
+        return objects.age(key) > FRESH_S
+    except NotThere:
+        return True
 
 
 def read_attachment(entry: Mapping[str, Any], objects: Objects) -> dict[str, Any]:
@@ -72,6 +84,8 @@ def _pdf(body: bytes, name: str) -> str:
     pieces, length = [], 0
     try:
         for page in PdfReader(io.BytesIO(body)).pages:
+            if contents := page.get_contents():
+                contents.get_data()  # a limit that is met in here raises; while text is extracted it would only be logged
             text = page.extract_text()
             pieces.append(text)
             length += len(text)

@@ -26,10 +26,10 @@ from beam_ray.errors import BadDefinition, Problem, Unusable
 MAX_ROW = 8_000_000
 """Bytes of a line, or characters of a task."""
 
-MAX_RATIO = 200
+MAX_RATIO = 50
 """Characters that one byte of a Parquet file may stand for, beyond FREE of them."""
 
-FREE = 64_000_000
+FREE = 32_000_000
 PARQUET_BATCH = 64
 """Rows of a Parquet file that are unpacked at a time."""
 
@@ -198,7 +198,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         _use_header(path, 1, names, list(range(1, len(names) + 1)))
         # left as they are kept, a repeated text is one text, and its length is known before it is written out
         texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
+        with pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=PARQUET_BATCH, use_threads=False):
                 expanded += sum(_length(column) for column in batch.columns)
                 if expanded > FREE and expanded > MAX_RATIO * size:
