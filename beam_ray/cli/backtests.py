@@ -9,8 +9,8 @@ import click
 from beam_ray.cli.define import document as plan_document
 from beam_ray.cli.define import plan_table, totals
 from beam_ray.cli.runs import probe_models
-from beam_ray.cli.screen import DEFAULT_STORE, Meter, emit, existing, model_options, pairs, run_options, say, show, store_options, store_words
-from beam_ray.errors import Stopped
+from beam_ray.cli.screen import DEFAULT_STORE, Meter, clean, emit, existing, model_options, pairs, run_options, say, show, store_options, store_words
+from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm.settings import load_models
 from beam_ray.store.objects import Objects, open_objects
 from beam_ray.store.runs import Run, resolve
@@ -202,6 +202,26 @@ def mlflow_sync(backtest_id: str, mlflow_uri: str | None, store: str, as_json: b
         emit({"experiment_id": logged.experiment_id, "run_ids": dict(logged.run_ids), "url": logged.url})
         return
     show(f"MLflow shows it:  {logged.url}")
+
+
+@click.command("report")
+@click.argument("backtest_id", metavar="BACKTEST")
+@click.argument("name", default="report.txt", metavar="[NAME]")
+@click.option("--store", envvar="BEAM_RAY_STORE", default=DEFAULT_STORE, show_default=True, metavar="URI", help="A folder or s3://bucket/prefix.")
+def report_(backtest_id: str, name: str, store: str) -> None:
+    """
+    Print a file of the finished BACKTEST as it was kept.
+
+    NAME is report.txt (the default), report.md, report.html, junit.xml or verdict.json.
+    """
+    from beam_ray.backtest.conclude import FILES, read_verdict, report
+    from beam_ray.define.load import did_you_mean
+
+    texts = [known for known in FILES if not known.endswith(".parquet")]
+    if name not in texts:
+        raise Unusable("\n  ".join([f"a backtest has no {name!r}", f"it has: {', '.join(texts)}", *did_you_mean(name, texts)]))
+    objects = existing(store)
+    click.echo(clean(report(objects, read_verdict(objects, backtest_id)["backtest_id"], name)), nl=False)
 
 
 def track(objects: Objects, verdict: Mapping[str, Any], mlflow_uri: str | None, store: str) -> None:
