@@ -15,10 +15,10 @@ from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.store import tables
 from beam_ray.store.library import write_library
-from beam_ray.store.objects import Disk
 from beam_ray.store.runs import Lease, Run, begin
 from beam_ray.store.steps import StepRows
 from tests.conftest import Lab, drive_here
+from tests.store.dying import Dying
 
 TEXT = """
 workflow: w
@@ -170,29 +170,6 @@ def test_readers_that_borrow_find_the_mended_rows(lab: Lab, run: Run):
     again = lab.rerun(Run(lab.objects, run.run_id), ["t3", "t59"], run.record.plan, Asked(), start="two")
 
     assert {row["borrowed_from"] for row in again.steps(["one"]).to_pylist()} == {f"{run.run_id}/t3/one", f"{run.run_id}/t59/one"}
-
-
-class Dying(Disk):
-    """A disk that stops at its n-th change."""
-
-    left = 0
-
-    def _change(self) -> None:
-        if self.left == 0:
-            raise Stopped("killed here")
-        self.left -= 1
-
-    def create(self, key: str, body: bytes) -> bool:
-        self._change()
-        return super().create(key, body)
-
-    def put(self, key: str, body: bytes) -> None:
-        self._change()
-        super().put(key, body)
-
-    def delete(self, key: str) -> None:
-        self._change()
-        super().delete(key)
 
 
 def test_a_repair_that_dies_anywhere_is_finished_by_the_same_command_and_pays_once(lab: Lab, run: Run):
