@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from beam_ray.cli.screen import emit, existing, show, store_options, table
+from beam_ray.cli.screen import Command, emit, existing, say, show, store_options, table
 from beam_ray.define.changes import changes
 from beam_ray.define.workflow import Workflow
 from beam_ray.publish import Version, find_workflow, read_version
@@ -14,13 +14,20 @@ from beam_ray.publish import versions as version_numbers
 from beam_ray.store.objects import Objects, open_objects
 
 
+def mlflow_option(command: Command) -> Command:
+    """--mlflow."""
+    words = "Where its prompts get the alias 'production'; 'none' for nowhere. Default: the database in the store, once there is one."
+    return click.option("--mlflow", "mlflow_uri", envvar="MLFLOW_TRACKING_URI", metavar="URI", help=words)(command)
+
+
 @click.command()
 @click.argument("file")
 @click.option("--evidence", default="", metavar="BACKTEST", help="A finished backtest of exactly this definition that passed.")
 @click.option("--candidate", default="", metavar="NAME", help="Publish this candidate of the backtest instead of a file's definition.")
 @click.option("--without-evidence", "reason", default="", metavar="TEXT", help="Why it is published without one.")
+@mlflow_option
 @store_options
-def publish(file: str, evidence: str, candidate: str, reason: str, store: str, as_json: bool) -> None:
+def publish(file: str, evidence: str, candidate: str, reason: str, mlflow_uri: str | None, store: str, as_json: bool) -> None:
     """Make FILE the current version of its workflow."""
     from beam_ray.run.plan import load_workflow
 
@@ -32,6 +39,7 @@ def publish(file: str, evidence: str, candidate: str, reason: str, store: str, a
     if candidate:
         workflow = _of_backtest(objects, evidence, candidate)
     version = publish_version(objects, workflow, source=path.read_text(encoding="utf-8"), evidence=evidence, reason=reason)
+    _alias(version, mlflow_uri, store)
     if as_json:
         emit(version.model_dump(mode="json", exclude={"definition", "source"}))
         return
@@ -91,14 +99,29 @@ def diff(before: str, after: str, store: str, as_json: bool) -> None:
 @click.argument("workflow")
 @click.argument("version", type=int)
 @click.option("--because", default="", metavar="TEXT", help="Why.")
+@mlflow_option
 @store_options
-def rollback(workflow: str, version: int, because: str, store: str, as_json: bool) -> None:
+def rollback(workflow: str, version: int, because: str, mlflow_uri: str | None, store: str, as_json: bool) -> None:
     """Publish the definition of VERSION of WORKFLOW as a new version."""
     made = roll_back(existing(store), workflow, version, reason=because)
+    _alias(made, mlflow_uri, store)
     if as_json:
         emit(made.model_dump(mode="json", exclude={"definition", "source"}))
         return
     show(f"{made.workflow} version {made.version} is published: the definition of version {version}")
+
+
+def _alias(version: Version, mlflow_uri: str | None, store: str) -> None:
+    """Let MLflow's prompt registry show what is published; its trouble is a warning and never the version's."""
+    from beam_ray.tracking import TrackingUnavailable, default_uri, exists, production_alias
+
+    uri = mlflow_uri or default_uri(store)
+    if uri == "none" or not uri or (not mlflow_uri and not exists(uri)):
+        return
+    try:
+        production_alias(uri, version.plan)
+    except TrackingUnavailable as error:
+        say(f"warning: {error}")
 
 
 def _definition(objects: Objects, written: str) -> Workflow:

@@ -13,7 +13,7 @@ Nothing here imports mlflow but the modules that the child runs (``backtests``, 
 
 from beam_ray.tracking.bounded import PATIENCE_S, TrackingUnavailable
 from beam_ray.tracking.log import BacktestLog, Logged, SideLog, log_backtest, production_alias
-from beam_ray.tracking.place import default_uri
+from beam_ray.tracking.place import default_uri, exists
 from beam_ray.tracking.server import serve
 
-__all__ = ["PATIENCE_S", "BacktestLog", "Logged", "SideLog", "TrackingUnavailable", "default_uri", "log_backtest", "production_alias", "serve"]
+__all__ = ["PATIENCE_S", "BacktestLog", "Logged", "SideLog", "TrackingUnavailable", "default_uri", "exists", "log_backtest", "production_alias", "serve"]

@@ -40,6 +40,12 @@ def database(uri: str) -> Path | None:
     return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute()
 
 
+def exists(uri: str) -> bool:
+    """Whether there is anything at *uri* yet; of a server that is not asked."""
+    file = database(uri)
+    return file is None or file.exists()
+
+
 def artifacts(uri: str) -> str:
     """
     Where the artifacts of the database at *uri* are kept: ``mlartifacts`` beside it.

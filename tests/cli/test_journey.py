@@ -198,3 +198,23 @@ def test_a_change_that_fits_nothing_is_refused(desk: Desk, change, said):
 
     assert (result.code, said in result.err) == (2, True), result.err
     assert desk.model.journal == []
+
+
+def test_mlflow_shows_which_prompts_are_published(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    """The alias 'production' follows publish and rollback; without a database nothing is made, and a server that is away is a warning."""
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    desk("publish", "sums.yaml", "--without-evidence", "first")
+    assert not (desk.lab.folder / "store" / "mlflow.db").exists()
+
+    uri = f"sqlite:///{desk.lab.folder / 'mlflow.db'}"
+    desk.lab.write("sums.yaml", WORKFLOW.replace("read {{ task_query", "better {{ task_query"))
+    assert desk("publish", "sums.yaml", "--without-evidence", "second", "--mlflow", uri).code == 0
+    registry = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    assert "better" in registry.get_prompt_version_by_alias("sums.read", "production").template
+
+    assert desk("rollback", "sums", "1", "--mlflow", uri).code == 0
+    assert "better" not in registry.get_prompt_version_by_alias("sums.read", "production").template
+    away = desk("rollback", "sums", "2", "--mlflow", "http://127.0.0.1:9")
+    assert (away.code, "warning" in away.err) == (0, True)
