@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo ui test check clean
+.PHONY: install demo ui test check fuzz audit clean
 
 install: .venv/installed
 
@@ -28,6 +28,15 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# FUZZ_SECONDS a target (600), FUZZ_SEED, FUZZ_TARGETS; atheris adds coverage where it has a wheel
+fuzz: install
+	-$(BIN)/python -m pip install --quiet --only-binary :all: "atheris>=3"
+	$(BIN)/python -m tests.fuzz
+
+audit: install
+	-$(BIN)/python -m pip install --quiet "pip-audit>=2.7"
+	$(BIN)/python -m tests.trust.audit
 
 clean:
 	rm -rf .venv .beam-ray
