@@ -10,6 +10,7 @@ import atexit
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,6 +133,13 @@ class _LimiterActor:
             limiter.release(runner)
 
 
+def _leave() -> None:
+    # Ray's own good-bye to a cluster that is gone takes a minute, or a crash; whoever comes here was told to stop
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(Stopped.exit_code)
+
+
 @dataclass(eq=False)
 class Handle:
     """A runner as the driver sees it."""
@@ -198,6 +206,7 @@ class Cluster:
 
     def _lost(self, what: str) -> NoReturn:
         self._gone = True
+        atexit.register(_leave)
         raise Stopped(f"{what}; run the same command again, on a cluster that lives")
 
     def limits(self, models: Mapping[str, Any]) -> None:
@@ -268,8 +277,6 @@ class Cluster:
     def close(self) -> None:
         """Leave the cluster; a local one ends."""
         if self._gone:
-            # saying good-bye to a head that is not there takes a minute, and then ends our process
-            atexit.unregister(ray.shutdown)
             node = ray._private.worker._global_node
             if self._ours and node is not None:
                 node.kill_all_processes(check_alive=False, allow_graceful=False)

@@ -34,7 +34,7 @@ from beam_ray.store.steps import Key
 TICK_S = 0.25
 POLL_S = 1.0
 """Seconds between two looks at how far the runners are."""
-STOP_S = 1.5
+STOP_S = 0.8
 """Seconds that runners have to spool what is finished when we are asked to stop."""
 LOOK_S = 2.0
 """Seconds between two looks at whether the cluster is there."""
@@ -251,6 +251,8 @@ class _Seat:
     """A runner and the shards that it has."""
 
     handle: Handle
+    number: int
+    """Runners are counted; a later one has read what those before it spooled."""
     shards: dict[int, int] = field(default_factory=dict)
     """Shard to the number of its calls that are out."""
     told: dict[str, Any] = field(default_factory=dict)
@@ -283,6 +285,8 @@ class Driver:
         self.riddles: dict[int, int] = {}
         """Shard to how often its deaths had no row to blame."""
         self.losses: dict[int, int] = {}
+        self.since: dict[int, int] = {}
+        """Shard to the first runner that knows what was spooled of it: an earlier one would pay for it again."""
         self.poisoned: dict[Key, str] = {}
         self.seats: list[_Seat] = []
         self.calls: dict[Any, tuple[_Seat, int, str]] = {}
@@ -351,7 +355,7 @@ class Driver:
             poisoned=dict(self.poisoned),
             budget=self._left(),
         )
-        return _Seat(cluster.runner(assignment))
+        return _Seat(cluster.runner(assignment), self.generation)
 
     def _left(self) -> dict[str, float]:
         progress = self.progress()
@@ -368,7 +372,8 @@ class Driver:
             shard = self.todo.popleft()
             if self.crashes.get(shard, 0) >= CRASHES_BEFORE_SPLIT:
                 self._isolate(cluster, shard)
-            self._submit(cluster, min(self.seats, key=lambda each: len(each.shards)), shard)
+            able = [seat for seat in self.seats if seat.number >= self.since.get(shard, 0)]
+            self._submit(cluster, min(able, key=lambda each: len(each.shards)), shard)
 
     def _submit(self, cluster: Cluster, seat: _Seat, shard: int) -> None:
         seat.shards[shard] = len(self.workflow.order)
@@ -413,6 +418,7 @@ class Driver:
         self.seats.remove(seat)
         for shard in reversed(lost):
             self.crashes[shard] = self.crashes.get(shard, 0) + 1
+            self.since[shard] = self.generation + 1
             self.todo.appendleft(shard)
         self.seats.append(self._seat(cluster))
 
@@ -467,25 +473,30 @@ class Driver:
                     "  see whether they run out of memory; then run the same command again"
                 )
         # runners that are up know nothing of the rows spooled meanwhile, nor of those that kill
-        for old in [old for old in self.seats if not old.shards]:
-            self.seats.remove(old)
-            self._bank(old)
-            cluster.end(old.handle)
-            self.seats.append(self._seat(cluster))
+        self.since[shard] = self.generation + 1
+        idle = [seat for seat in self.seats if not seat.shards]
+        for seat in idle:
+            self.seats.remove(seat)
+            self._bank(seat)
+            cluster.end(seat.handle)
+        self.seats += [self._seat(cluster) for _ in idle or range(1)]
 
     def _suspect(self, cluster: Cluster) -> _Seat:
         """
         A runner that is known to live: what dies before it has any row says nothing of rows.
 
         Raises:
-            Stopped: it died.
+            Stopped: three in a row died.
         """
-        seat = self._seat(cluster)
-        try:
-            self._result(cluster, cluster.call(seat.handle, "progress", "progress"))
-        except RunnerDied as error:
-            raise Stopped(f"run {self.run.run_id}: a worker process died before it had anything to do ({error}); run the same command again") from None
-        return seat
+        for _ in range(3):
+            seat = self._seat(cluster)
+            try:
+                self._result(cluster, cluster.call(seat.handle, "progress", "progress"))
+                return seat
+            except RunnerDied as error:
+                cluster.forget(seat.handle)
+                reason = str(error)
+        raise Stopped(f"run {self.run.run_id}: worker processes die before they have anything to do ({reason}); run the same command again")
 
     def _poison(self, row: int) -> None:
         task = self.run.tasks().slice(row // self.record.trials, 1).to_pylist()[0]

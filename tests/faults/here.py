@@ -17,6 +17,9 @@ class Here:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
+    def require(self) -> None:
+        """It is there as long as its process is."""
+
     def limits(self, models: Mapping[str, Any]) -> None:
         """One process has no one to share with."""
 
