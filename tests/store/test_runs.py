@@ -10,8 +10,10 @@ import pytest
 
 from beam_ray.errors import Damaged
 from beam_ray.llm import ScriptedModel
+from beam_ray.repair import repair
 from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
+from beam_ray.store.gc import collect, remove
 from beam_ray.store.objects import open_objects
 from beam_ray.store.runs import Run, begin, plan_shards
 from beam_ray.store.steps import StepRows
@@ -88,6 +90,28 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_result(uri, tmp_path):
     assert sorted(asked) == sorted([*texts, *(f"two {text}" for text in texts)])
     assert [json.loads(row["output"])["text"] for row in run.steps(["two"]).to_pylist()] == [f"two {text}" for text in texts]
     assert run.manifest["usage"]["calls"] == 90
+
+
+def test_a_damaged_run_is_mended_and_what_is_left_behind_is_taken_away(uri, tmp_path):
+    """repair and gc, the same on every kind of store."""
+    lab, asked = Lab(tmp_path, open_objects(uri)), []
+    run = lab.run(TEXT, [f"q{index}" for index in range(12)], said)
+    before, where = run.steps(columns=["task_id", "node", "output"]), f"{run.prefix}/steps/two-000.parquet"
+    body = lab.objects.read(where)
+    lab.objects.put(where, body[:500] + bytes([body[500] ^ 1]) + body[501:])
+
+    def answer(request):
+        asked.append(said(request))
+        return said(request)
+
+    models = {"m": ScriptedModel(answer)}
+    repair(lab.objects, run.run_id, models, lambda record: asyncio.run(drive_here(lab.objects, record, models)))
+    lab.objects.create(f"{run.prefix}/parts/one/000000.parquet", body)
+    removed = [(garbage.kind, remove(lab.objects, garbage)) for garbage in collect(lab.objects)]
+
+    assert len(asked) == 12 and all(text.startswith("two") for text in asked)
+    assert Run(lab.objects, run.run_id).steps(columns=["task_id", "node", "output"]).equals(before)
+    assert removed == [("merged parts", True)] and collect(lab.objects) == []
 
 
 @pytest.mark.parametrize("name", ["steps/one-000.parquet", "outcome.parquet"])

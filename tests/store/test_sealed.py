@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_ray.errors import Damaged
@@ -12,6 +12,7 @@ from beam_ray.store.sealed import seal, unseal
 JSON = st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text().filter(lambda name: name != "seal"), JSON))
 def test_what_was_sealed_is_what_is_read(document):
     """Any JSON document comes back as it was."""
