@@ -16,7 +16,7 @@ from beam_ray.run.plan import make_plan
 from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab
 from tests.endpoint import endpoint
-from tests.faults.conftest import WORKFLOW, Bench, Forge, answer, essence, make_bench
+from tests.faults.conftest import WORKFLOW, Forge, answer, essence, make_bench
 
 KILLS = int(os.environ.get("RAY_KILLS", "16"))
 LATE_S = 1.5
