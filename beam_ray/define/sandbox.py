@@ -29,6 +29,9 @@ MAX_WORK = 20_000_000
 """Units of one rendering: a character made is one, a step of a loop or a call is STEP."""
 
 STEP = 50
+PART = 8
+"""Characters that a part of a list or mapping counts as, since looking at it takes longer than at a character."""
+
 MAX_BITS = 10_000
 """Of a whole number."""
 
@@ -55,8 +58,8 @@ def _weigh(value: Any, most: int) -> int:
     if isinstance(value, str):
         return len(value)
     if not isinstance(value, (list, tuple, Mapping)):
-        return 1
-    total = 1
+        return PART
+    total = PART
     for part in [*value, *value.values()] if isinstance(value, Mapping) else value:
         total += _weigh(part, most - total)
         if total > most:

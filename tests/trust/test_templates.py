@@ -75,14 +75,13 @@ def test_no_expression_escapes(source):
         evaluate(source, {"x": "secret", "things": [1, 2], "mapping": {"a": 1}})
 
 
-@pytest.mark.parametrize(
-    "source", [source for source in ESCAPES if "__" in source and "attribute=" not in source and "{0." not in source and "groupby" not in source]
-)
+NAMED = [source for source in ESCAPES if "__" in source and not any(word in source for word in ("attribute=", "{0.", "'attr', '", "self._T"))]
+"""Those whose names stand in the template itself, and not in a text that only a row makes."""
+
+
+@pytest.mark.parametrize("source", NAMED)
 def test_an_escape_is_found_before_the_start(source):
     """Whoever writes one is told at once, and not by a failed row."""
-    if "'attr', '" in source or "self._T" in source:
-        pytest.skip("the name stands in a text, so that only the row can tell")
-
     with pytest.raises(TemplateFault):
         uses(source)
 
@@ -126,8 +125,13 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_ends(name):
     """A template that would fill the memory or never end is refused by counting, on every machine at the same step."""
+    source = BOMBS[name]
+    if source.startswith("{{ "):
+        # what is only held and never printed would pass the limit on what is printed
+        source = f"{{% set held = {source[3:-3]} %}}"
+
     with pytest.raises(BadTemplate):
-        render(BOMBS[name], {**VALUES, "long": list(range(5_000)), "lines": "a\n" * 10_000})
+        render(source, {**VALUES, "long": list(range(5_000)), "lines": "a\n" * 10_000})
 
 
 def test_an_ordinary_long_prompt_is_no_bomb():
@@ -167,7 +171,8 @@ def test_what_a_model_says_reaches_the_next_prompt_as_it_is(lab):
 def test_no_text_of_ours_is_a_format_of_theirs():
     """``format`` and ``%`` on anything but our own literal would reach attributes, as templates may not."""
     found = []
-    for file in Path(beam_ray.__file__).parent.rglob("*.py"):
+    root = Path(beam_ray.__file__).parent
+    for file in (path for folder in ("define", "evaluate", "llm", "run", "compare") for path in (root / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("format", "format_map"):
                 found += [] if isinstance(node.func.value, ast.Constant) else [f"{file.name}:{node.lineno}"]
