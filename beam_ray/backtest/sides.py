@@ -60,7 +60,7 @@ class Backtest:
             *(["aa"] if spec.aa else []),
             {name: identity(self.models[name]) for name in sorted(asked) if name in self.models},
         )
-        self.given = tasks_digest(self.tasks)
+        self.digests = {tasks_digest(self.tasks), tasks_digest(shuffled(self.tasks))}
         self.pauses: tuple[int, ...] = ()
         if spec.stop == "early" and not spec.aa:
             # tasks come in the order of their file; only of a random part of them does a look say something about all
@@ -110,7 +110,7 @@ class Backtest:
         side = self.resolved.baseline
         run_id = self._known("baseline") or side.run_id or self._same_run(side.workflow)
         if run_id is None:
-            return self._begin("baseline", self._plan(side, "baseline", self._origin_of_tasks()))
+            return self._begin("baseline", self._plan(side, "baseline", self._origin_of_tasks() or self._same_run(side.workflow, whole=False)))
         run = Run(self.objects, self._remember("baseline", run_id))
         if run.finished:
             self.say(f"baseline: run {run_id} of {run.record.created_at[:16].replace('T', ' ')}, as it is")
@@ -238,18 +238,18 @@ class Backtest:
         self.objects.create(f"{self.prefix}/sides/{name}.json", seal({"run_id": run_id}))
         return self._known(name) or run_id
 
-    def _same_run(self, workflow: Workflow) -> str | None:
-        """The newest finished run of this very definition over these very tasks: paid for, so not run again."""
+    def _same_run(self, workflow: Workflow, *, whole: bool = True) -> str | None:
+        """The newest finished run of this very definition over these very tasks, or over the first of them: paid for, so not run again."""
         if self.resolved.spec.fresh:
             return None
         wanted = {name: identity(self.models[name]) for name in workflow.models if name in self.models}
-        digests, tools = {self.given, tasks_digest(self.tasks)}, self._tools(workflow)
+        tools = self._tools(workflow)
         matching = []
         for run_id in find_runs(self.objects):
             record = Run(self.objects, run_id).record
             same = (
                 record.definition_digest == workflow.digest
-                and record.tasks_digest in digests
+                and record.tasks_digest in self.digests
                 and record.trials == self.resolved.spec.trials
                 and not record.cut_from
                 and not record.sample

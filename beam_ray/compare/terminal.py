@@ -91,8 +91,10 @@ def noise(comparison: Comparison) -> list[str]:
     """What two samples of one definition say of every other comparison of this size."""
     floors = []
     for metric in worth_showing(comparison):
-        if metric.low is not None and metric.high is not None:
-            floors.append(f"{amount(max(abs(metric.low), abs(metric.high)), 'points' if metric.unit == '%' else metric.unit)} {metric.title}")
+        floor = max(abs(metric.low or 0.0), abs(metric.high or 0.0))
+        if floor:
+            points = " points" if metric.unit in ("%", "points") else ""
+            floors.append(f"{metric.title} ±{amount(floor, 'points' if points else metric.unit)}{points}")
     flipped = len(comparison.newly_passing) + len(comparison.newly_failing)
     share = 100 * flipped / comparison.tasks if comparison.tasks else 0.0
     return [

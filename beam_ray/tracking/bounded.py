@@ -82,7 +82,8 @@ class _GaveUp(Exception):
 
 
 def _unavailable(why: str, sync: str) -> TrackingUnavailable:
-    return TrackingUnavailable(f"MLflow was not told: {why}; the results are in the store, tell it later with  beam-ray mlflow-sync {sync}")
+    later = f"the results are in the store, tell it later with  beam-ray mlflow-sync {sync}" if sync else "the version is published all the same"
+    return TrackingUnavailable(f"MLflow was not told: {why}; {later}")
 
 
 def _start(folder: Path, uri: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -87,7 +87,7 @@ def production_alias(uri: str, workflow: Workflow, *, patience_s: float = PATIEN
     Raises:
         TrackingUnavailable: as for ``log_backtest``.
     """
-    found = in_child(_handing("production_alias", uri, workflow), uri=uri, sync=workflow.name, patience_s=patience_s)
+    found = in_child(_handing("production_alias", uri, workflow), uri=uri, sync="", patience_s=patience_s)
     return {name: int(version) for name, version in found.items()}
 
 

@@ -68,12 +68,13 @@ def test_tasks_are_looked_at_in_random_order(early: Desk):
 
 
 def test_a_shortened_run_is_no_baseline_for_others(early: Desk):
-    """A backtest over all tasks needs them all; what the shortened run has is not asked for twice by its own backtest."""
+    """A backtest over all tasks needs them all, and borrows those that the shortened run has."""
     early("backtest", "spec.yaml")
     early.lab.write("full.yaml", (early.lab.folder / "spec.yaml").read_text().replace("stop: early\n", "").replace("sums-v2", "full"))
     done = early("backtest", "full.yaml", "--json").json
 
     assert done["candidates"][0]["comparison"]["tasks"] == TASKS
+    assert sum(call.said.startswith("read") for call in early.model.journal) == TASKS
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT])
