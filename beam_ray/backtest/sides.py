@@ -251,7 +251,7 @@ class Backtest:
                 record.definition_digest == workflow.digest
                 and record.tasks_digest in self.digests
                 and record.trials == self.resolved.spec.trials
-                and not record.cut_from
+                and bool(record.cut_from) != whole
                 and not record.sample
             )
             asked = {name: entry.get("identity") for name, entry in record.models.items()}
