@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo ui test check fuzz audit clean
+.PHONY: install demo ui test check soak fuzz audit clean
 
 install: .venv/installed
 
@@ -28,6 +28,10 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# kills and fails at random, for SOAK_SECONDS (600) or until SOAK_KILLS; SOAK_SEED replays
+soak: install
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_KILLS=$(SOAK_KILLS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m tests.faults.soak
 
 # FUZZ_SECONDS a target (600), FUZZ_SEED, FUZZ_TARGETS; atheris adds coverage where it has a wheel
 fuzz: install

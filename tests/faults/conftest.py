@@ -105,6 +105,8 @@ class Bench:
     model: Endpoint
     tasks: int
     uri: str = ""
+    struck: int = 0
+    """Commands that did not come to their end, over all stores."""
     kills: list[tuple[float, int]] = field(default_factory=list)
     """When a command was killed, and how many calls had begun by then."""
     kept: list[tuple[int, set[Question]]] = field(default_factory=list)
@@ -120,6 +122,11 @@ class Bench:
         return [Run(objects, run_id) for run_id in find_runs(objects)]
 
     @property
+    def over(self) -> bool:
+        """Whether the command did all that it does, also where it died before it said so: given again, it would be a new one."""
+        return any(run.finished for run in self.runs) and not list(open_objects(self.uri, proven=True).keys("open/"))
+
+    @property
     def words(self) -> tuple[str, ...]:
         """The command that is disturbed, and given again."""
         return ("run", "work.yaml", "--tasks", "tasks.jsonl", "--models", "models.yaml", "--store", self.uri, "--json")
@@ -130,6 +137,7 @@ class Bench:
         assert ended.code in (0, 3, 4, 5, 130, 143, -9), (fail, ended.code, ended.err)
         assert "Traceback" not in ended.err, (fail, ended.err)
         if ended.code:
+            self.struck += 1
             self.kills.append((ended.at, len(self.model.journal)))
             self.kept.append((len(self.model.journal), self.answered()))
         return ended

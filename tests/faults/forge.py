@@ -76,6 +76,11 @@ def _command(asked: dict[str, Any]) -> None:
     from beam_ray import failpoint
     from beam_ray.cli import main as command
 
+    if "RUNNERS" in os.environ:
+        from beam_ray.run import execute
+        from tests.faults.apart import Apart
+
+        execute.Cluster = Apart  # type: ignore[misc]
     code = 1
     try:
         failpoint.arm(asked["fail"])
@@ -110,6 +115,7 @@ def _import_all() -> None:
         importlib.import_module(module)
     from beam_ray.backtest import conclude  # noqa: F401
     from beam_ray.run import execute, plan, runner  # noqa: F401
+    from tests.faults import apart  # noqa: F401
     from tests.faults.here import Here
 
     execute.Cluster = Here  # type: ignore[misc]

@@ -3,11 +3,16 @@
 import os
 import random
 import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from beam_ray.failpoint import CALLS, OBJECTS
-from tests.faults.conftest import Bench, Ended, Forge, make_bench, question_of
+from tests.endpoint import endpoint
+from tests.faults.conftest import Bench, Ended, Forge, answer, make_bench, question_of
 
 PHASES = ("run.open", "part.open", "manifest.open", "open.delete")
 SAID = {
@@ -67,15 +72,19 @@ def test_a_slow_disk_changes_nothing(bench: Bench, undisturbed: Bench):
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "4"))))
 def test_killed_again_and_again(seed: int, bench: Bench, undisturbed: Bench):
     """Killed at random points and at random times, until it is done."""
-    dice = random.Random(seed)
+    again(bench, random.Random(seed), undisturbed)
+
+
+def again(bench: Bench, dice: random.Random, calm: Bench) -> None:
+    """Kill the command twenty times; where it comes to its end before, begin with an empty store."""
     for _ in range(20):
         if dice.random() < 0.5:
             ended = bench.run(fail=f"*.*:{dice.randint(1, 120)}:kill")
         else:
             ended = bench.run(signals=[(dice.uniform(0.05, 0.6), signal.SIGKILL)])
-        if ended.code == 0:
-            bench.finish(undisturbed)
-    bench.finish(undisturbed)
+        if ended.code == 0 or bench.over:
+            bench.finish(calm)
+    bench.finish(calm)
 
 
 JOURNEY = (
@@ -107,3 +116,34 @@ def test_a_journey_with_many_deaths_ends_where_an_undisturbed_one_does(seed: int
     assert planned == len({question_of(call) for call in bench.model.journal})
     assert bench.journey() == calm.journey()
     bench.assert_nothing_paid_twice()
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "1"))))
+def test_runners_that_are_killed_under_a_living_driver(seed: int, tmp_path, forge: Forge):
+    """The driver replaces them, and what they spooled is not paid for again, whoever takes their shards."""
+    dice, pids = random.Random(seed), tmp_path / "runners"
+    with endpoint(answer) as model:
+        calm = make_bench(tmp_path / "calm", forge, model, 200)
+        assert calm.run().code == 0
+    with endpoint(answer, latency_s=0.05) as model:
+        bench, over = make_bench(tmp_path / "bench", forge, model, 200), threading.Event()
+
+        def killer() -> None:
+            while not over.wait(dice.uniform(0.3, 0.7)):
+                alive = [int(pid) for pid in pids.read_text().split() if Path(f"/proc/{pid}").exists()] if pids.exists() else []
+                if alive and len(bench.kills) < 12:
+                    kept = bench.answered()
+                    bench.kept.append((len(model.journal), kept))
+                    with suppress(ProcessLookupError):
+                        os.kill(dice.choice(alive), signal.SIGKILL)
+                    bench.kills.append((time.time(), len(model.journal)))
+
+        thread = threading.Thread(target=killer)
+        thread.start()
+        ended = bench.run(environment={"RUNNERS": str(pids)})
+        over.set()
+        thread.join()
+
+        assert ended.code == 0, ended.err
+        assert len(bench.kills) >= 4
+        bench.finish(calm)
