@@ -36,8 +36,6 @@ COMMANDS = {
     "library": ("beam_ray.cli.libraries", "Keep named, versioned sets of tasks."),
     "repair": ("beam_ray.cli.upkeep", "Check a run's files, and redo what is damaged and only that."),
     "gc": ("beam_ray.cli.upkeep", "List what is of no use in the store; with --delete, take it away."),
-    "repair": ("beam_ray.cli.upkeep", "Check a run's files, and redo what is damaged and only that."),
-    "gc": ("beam_ray.cli.upkeep", "List what is of no use in the store; with --delete, take it away."),
     "ui": ("beam_ray.cli.servers", "Open the MLflow UI on this machine."),
     "serve": ("beam_ray.cli.servers", "Serve the embedded model on this machine."),
     "demo": ("beam_ray.cli.demo", "Backtest two prompt versions of the demo workflow, start to finish."),
