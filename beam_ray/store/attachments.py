@@ -84,8 +84,7 @@ def _pdf(body: bytes, name: str) -> str:
     pieces, length = [], 0
     try:
         for page in PdfReader(io.BytesIO(body)).pages:
-            if contents := page.get_contents():
-                contents.get_data()  # a limit that is met in here raises; while text is extracted it would only be logged
+            page.get_contents()  # a limit that is met in here raises; while text is extracted it would only be logged
             text = page.extract_text()
             pieces.append(text)
             length += len(text)
