@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from beam_ray.errors import BeamRayError, Interrupted, Stopped
+from beam_ray.errors import BeamRayError, Stopped
 
 COMMANDS = {
     "check": ("beam_ray.cli.define", "Read a workflow and report everything that is wrong with it."),
@@ -75,9 +75,14 @@ def beam_ray() -> None:
     """Rerun and backtest LLM workflows on a Ray cluster."""
 
 
+_caught: list[int] = []
+"""The signal other than Ctrl-C that ended the command."""
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run a command and leave with its exit code: see ``beam_ray.errors``."""
     if threading.current_thread() is threading.main_thread():
+        _caught.clear()
         signal.signal(signal.SIGTERM, _terminated)
     try:
         code = beam_ray.main(args=arguments, prog_name="beam-ray", standalone_mode=False)
@@ -85,7 +90,7 @@ def main(arguments: list[str] | None = None) -> Any:
         code = leave.exit_code
     except (click.Abort, KeyboardInterrupt):
         _complain("stopped; the same command goes on")
-        code = 130
+        code = 128 + (_caught or [signal.SIGINT])[0]
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "beam-ray"
         _complain(f"{error.format_message()}\n  {command} --help  explains")
@@ -106,9 +111,9 @@ def main(arguments: list[str] | None = None) -> Any:
 
 def _terminated(number: int, frame: FrameType | None) -> None:
     """SIGTERM where nothing needs to be brought to safety; a run that is driven has its own way."""
-    error = Interrupted("stopped; the same command goes on")
-    error.exit_code = 128 + number
-    raise error
+    _caught.append(number)
+    # not a BeamRayError: whoever takes a row's or a file's fault for what it is must not take this one
+    raise KeyboardInterrupt
 
 
 def _complain(text: str) -> None:

@@ -134,8 +134,11 @@ class Bench:
     def run(self, *words: str, fail: str = "", **how: Any) -> Ended:
         """Give the command once, and see that what it left can be read."""
         ended = self.forge(self.folder, *(words or self.words), fail=fail, **how)
-        assert ended.code in (0, 3, 4, 5, 130, 143, -9), (fail, ended.code, ended.err)
-        assert "Traceback" not in ended.err, (fail, ended.err)
+        # a version that its publisher made, and died before saying so, is there
+        published = ended.code == 2 and "is this very definition; there is nothing to publish" in ended.err
+        assert published or ended.code in (0, 3, 4, 5, 130, 143, -9), (fail, ended.code, ended.err)
+        # a library's object that a signal left half made complains as it is taken away
+        assert "Traceback" not in ended.err.partition("Exception ignored")[0], (fail, ended.err)
         if ended.code:
             self.struck += 1
             self.kills.append((ended.at, len(self.model.journal)))
