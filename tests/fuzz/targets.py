@@ -29,7 +29,8 @@ from beam_ray.store.objects import Disk
 from beam_ray.store.tables import STEPS, encode, to_json, to_table
 from beam_ray.store.tasks import read_tasks
 
-FOLDER = Path(tempfile.mkdtemp(prefix="beam-ray-fuzz-"))
+_HELD = tempfile.TemporaryDirectory(prefix="beam-ray-fuzz-")  # taken away when the process ends
+FOLDER = Path(_HELD.name)
 OBJECTS = Disk(FOLDER / "store")
 SCHEMA = object_schema(
     {"total": "number", "vendor": "str | null", "day": "date", "kind": {"one of": ["order", "invoice"]}, "lines": ["str"], "any": {"type": "array"}}
