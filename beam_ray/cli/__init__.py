@@ -33,6 +33,7 @@ COMMANDS = {
     "versions": ("beam_ray.cli.versions", "List a workflow's versions."),
     "diff": ("beam_ray.cli.versions", "Show what differs between two definitions, by node and field."),
     "rollback": ("beam_ray.cli.versions", "Publish an old version's definition as a new version."),
+    "health": ("beam_ray.cli.health", "Say what a workflow's runs warn of, and what to do about it."),
     "library": ("beam_ray.cli.libraries", "Keep named, versioned sets of tasks."),
     "repair": ("beam_ray.cli.upkeep", "Check a run's files, and redo what is damaged and only that."),
     "gc": ("beam_ray.cli.upkeep", "List what is of no use in the store; with --delete, take it away."),

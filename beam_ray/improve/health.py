@@ -1,0 +1,328 @@
+"""
+Signs that a workflow needs a person, each with the tasks behind it and the command that goes on.
+
+Shares are compared exactly: 30 of 100 are not more than 30 %. What nobody can know is no
+part of a share: a task for which a model did not answer, a step that could not be scored.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+
+from beam_ray.compare.looks import Confidence
+from beam_ray.compare.statistics import Interval, Quantity, paired_means
+from beam_ray.compare.words import amount, plural, span
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import Unusable
+from beam_ray.improve.executions import Executions, Step, Task, executions, runs_of
+from beam_ray.improve.rules import DEFAULT_RULES, Rules
+from beam_ray.publish import Version, current, read_version, versions
+from beam_ray.store.objects import Objects
+
+Word = Literal["WARNING", "ok", "unknown"]
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What one rule found."""
+
+    rule: str
+    node: str
+    """Empty for rules about the whole workflow."""
+    word: Word
+    found: str
+    """In words; where it is unknown, why."""
+    allowed: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
+    """Addresses of the tasks or steps behind a warning."""
+    advice: str = ""
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a definition's runs show. ``document()`` is plain JSON."""
+
+    workflow: str
+    version: int | None
+    definition_digest: str
+    rules: Rules
+    runs: tuple[str, ...]
+    tasks: int
+    """Executions of tasks; a task that several runs execute counts in each."""
+    different: int
+    """Different tasks among them."""
+    model_away: int
+    """Executions set aside because a model did not answer."""
+    previous: int | None
+    previous_runs: tuple[str, ...]
+    signs: tuple[Sign, ...]
+
+    @property
+    def warnings(self) -> tuple[Sign, ...]:
+        """The signs that ask for a person."""
+        return tuple(sign for sign in self.signs if sign.word == "WARNING")
+
+    def document(self) -> dict[str, Any]:
+        """Everything as plain JSON."""
+        return {**asdict(self), "rules": self.rules.model_dump(mode="json", by_alias=True), "warnings": len(self.warnings)}
+
+
+def health(
+    objects: Objects, workflow: Workflow, version: int | None = None, *, rules: Rules = DEFAULT_RULES, since: str = "", last: int | None = None
+) -> Health:
+    """
+    What the finished runs of *workflow* show: all of them, the *last* ones, or those from the day *since* on.
+
+    The execution time is compared with the newest published version before it.
+
+    Raises:
+        Unusable: no finished run is of this definition.
+    """
+    runs = runs_of(objects, workflow, since=since, last=last)
+    if not runs:
+        which = f"version {version}" if version else "this definition"
+        when = f" from {since} on" if since else ""
+        raise Unusable(
+            f"no finished run is of {which} of {workflow.name!r}{when}\n  beam-ray run {workflow.name} --tasks SOURCE  makes one; reruns do not count"
+        )
+    found = executions(runs, workflow)
+    earlier = _previous(objects, workflow, version)
+    before = executions(runs_of(objects, earlier.plan, last=last), earlier.plan) if earlier else None
+    look = _Look(workflow, rules, found)
+    signs = [*look.used_up(), *look.auto_reruns(), *look.uplift(), *look.seconds(before, earlier, version)]
+    return Health(
+        workflow.name,
+        version,
+        workflow.digest,
+        rules,
+        found.runs,
+        len(found.tasks),
+        len({task.key for task in found.tasks}),
+        sum(task.away for task in found.tasks),
+        earlier.version if earlier else None,
+        before.runs if before else (),
+        tuple(signs),
+    )
+
+
+def _previous(objects: Objects, workflow: Workflow, version: int | None) -> Version | None:
+    """The newest published version of another definition, before *version* where that is given."""
+    latest = current(objects, workflow.name)
+    for number in reversed(versions(objects, workflow.name) if latest else []):
+        if version is None or number < version:
+            found = read_version(objects, workflow.name, number)
+            if found.digest != workflow.digest:
+                return found
+    return None
+
+
+@dataclass(frozen=True)
+class _Look:
+    workflow: Workflow
+    rules: Rules
+    found: Executions
+
+    def used_up(self) -> list[Sign]:
+        rule = self.rules.rules.used_up
+        return [] if rule is None else [self._used_up(node, steps, rule.at_least) for node, steps in self.found.steps.items()]
+
+    def _used_up(self, node: str, steps: Sequence[Step], limit: float) -> Sign:
+        again = self.workflow.nodes[node].auto_rerun
+        assert again
+        told = [step for step in steps if step.told]
+        behind = [step for step in told if step.auto_reruns >= again.max]
+        allowed = f"on less than {limit:g} %"
+        few = self._too_few("used_up", node, told, allowed, len(steps) - len(told))
+        if few:
+            return few
+        in_vain = [step for step in behind if not step.passed]
+        found = f"{_share(len(behind), len(told))} use all {again.max}, in vain on {len(in_vain):,}"
+        figures = {
+            "steps": len(told),
+            "used_up": len(behind),
+            "in_vain": len(in_vain),
+            "percent": _percentage(len(behind), len(told)),
+            "left_out": len(steps) - len(told),
+        }
+        if not told or Fraction(100 * len(behind), len(told)) < Fraction(str(limit)):
+            return Sign("used_up", node, "ok", found, allowed, figures)
+        in_vain_first = sorted(behind, key=lambda step: bool(step.passed))
+        tasks = _addresses(in_vain_first)
+        return Sign(
+            "used_up",
+            node,
+            "WARNING",
+            found,
+            allowed,
+            figures,
+            tasks,
+            f"Look at the criteria of {node!r} first: each should be specific, and within reach. Then at its prompt.",
+            (f"beam-ray criteria {self.workflow.name} --node {node} --generate", f"beam-ray optimise {_task_of(tasks[0])} --step {node}"),
+        )
+
+    def auto_reruns(self) -> list[Sign]:
+        rule = self.rules.rules.auto_reruns
+        if rule is None or not self.found.steps:
+            return []
+        told = [task for task in self.found.tasks if task.told]
+        behind = [task for task in told if task.auto_reruns]
+        limit, left_out = rule.more_than, len(self.found.tasks) - len(told)
+        allowed = f"on at most {limit:g} %"
+        few = self._too_few("auto_reruns", "", told, allowed, left_out)
+        if few:
+            return [few]
+        by_node = {node: sum(1 for step in steps if step.told and step.auto_reruns) for node, steps in self.found.steps.items()}
+        found = _share(len(behind), len(told))
+        figures = {
+            "tasks": len(told),
+            "with_auto_reruns": len(behind),
+            "percent": _percentage(len(behind), len(told)),
+            "by_node": by_node,
+            "left_out": left_out,
+        }
+        if Fraction(100 * len(behind), len(told)) <= Fraction(str(limit)):
+            return [Sign("auto_reruns", "", "ok", found, allowed, figures)]
+        worst = max(by_node, key=lambda node: by_node[node])
+        first = next((step.address for step in self.found.steps[worst] if step.told and step.auto_reruns), behind[0].address)
+        where = ", ".join(f"{node} {count:,}" for node, count in by_node.items() if count)
+        advice = f"Optimise the prompt that needs most second tries (by step: {where})."
+        return [
+            Sign(
+                "auto_reruns", "", "WARNING", found, allowed, figures, _addresses(behind), advice, (f"beam-ray optimise {_task_of(str(first))} --step {worst}",)
+            )
+        ]
+
+    def uplift(self) -> list[Sign]:
+        rule = self.rules.rules.uplift
+        return [] if rule is None else [self._uplift(node, steps, rule.confidence) for node, steps in self.found.steps.items()]
+
+    def _uplift(self, node: str, steps: Sequence[Step], confidence: float) -> Sign:
+        again = [step for step in steps if step.auto_reruns]
+        scored = [step for step in again if step.first is not None and step.final is not None]
+        allowed = "interval above 0"
+        if not again:
+            return Sign("uplift", node, "ok", "no auto-rerun", allowed, {"auto_rerun_steps": 0, "left_out": 0})
+        few = self._too_few("uplift", node, scored, allowed, len(again) - len(scored))
+        if few:
+            return few
+        first, final = (np.array([getattr(step, name) for step in scored], dtype=np.float64) for name in ("first", "final"))
+        [mean] = paired_means([Quantity(first, final)], _clusters([step.address.task for step in scored]))
+        value = mean.after - mean.before
+        interval = Confidence(confidence).interval(mean.after_drawn - mean.before_drawn, value, mean.tasks)
+        better = int((final > first).sum())
+        found = f"{amount(value, 'points', signed=True)} points ({span(interval, 'points')}) over {plural(len(scored), 'step')}, {better:,} better"
+        figures = {
+            "auto_rerun_steps": len(scored),
+            "first_score": mean.before,
+            "score": mean.after,
+            "uplift": value,
+            "interval": _ends(interval),
+            "better": better,
+            "left_out": len(again) - len(scored),
+        }
+        if interval is None or interval.low > 0:
+            return Sign("uplift", node, "ok" if interval else "unknown", found, allowed, figures)
+        in_vain = _addresses([step for step, before, after in zip(scored, first, final, strict=True) if after <= before])
+        advice = f"See whether these inputs hold what {node!r} asks for: no second try finds what is not there. If they do, take 'auto_rerun' out of {node!r}: it costs and does not help."
+        return Sign(
+            "uplift", node, "WARNING", found, allowed, figures, in_vain, advice, (f"beam-ray show {_task_of(in_vain[0])} --step {node}",) if in_vain else ()
+        )
+
+    def seconds(self, before: Executions | None, earlier: Version | None, version: int | None) -> list[Sign]:
+        rule = self.rules.rules.seconds
+        if rule is None or earlier is None or before is None:
+            return [] if rule is None else [Sign("seconds", "", "unknown", "there is no previous version", f"up by at most {rule.up_by_more_than:g} %")]
+        limit = rule.up_by_more_than
+        allowed = f"up by at most {limit:g} %"
+        old, new = (_by_task(side) for side in (before, self.found))
+        common = [key for key in new if key in old]
+        paired = len(common) >= self.rules.min_tasks
+        sides = [[_mean(times[key]) for key in (common if paired else times)] for times in (old, new)]
+        if min(map(len, sides)) < self.rules.min_tasks:
+            counts = f"version {earlier.version} ran {plural(len(old), 'task')}, this one {len(new):,}; {self.rules.min_tasks:,} are needed"
+            return [Sign("seconds", "", "unknown", counts, allowed, {"tasks": len(new), "tasks_before": len(old)})]
+        was, now = _mean(sides[0]), _mean(sides[1])
+        grown = 100 * (now - was) / was if was else None
+        interval = _relative(sides) if paired and was else None
+        about = f"over {len(common):,} tasks of both" if paired else f"over {len(new):,} and {len(old):,} other tasks: the work may differ"
+        reach = f" ({span(interval, '%')})" if interval else ""
+        found = f"{amount(was, 's')} → {amount(now, 's')}, {'-' if grown is None else amount(grown, '%', signed=True)}{reach} {about}"
+        figures = {
+            "seconds_before": was,
+            "seconds": now,
+            "percent": grown,
+            "interval": _ends(interval),
+            "same_tasks": paired,
+            "tasks": len(sides[1]),
+            "tasks_before": len(sides[0]),
+        }
+        # as exact as the floats are: twice the time is up by 100 %, not by 100.00000000000001
+        if Fraction(now) - Fraction(was) <= Fraction(str(limit)) * Fraction(was) / 100:
+            return [Sign("seconds", "", "ok", found, allowed, figures)]
+        gain = {key: _mean(new[key]) - (_mean(old[key]) if paired else 0.0) for key in (common if paired else new)}
+        slowest = sorted((task for task in self.found.tasks if task.key in gain and not task.away), key=lambda task: -gain[task.key])
+        if paired and len(set(self.found.runs[:1] + before.runs[:1])) == 2:
+            command = f"beam-ray compare {before.runs[0]} {self.found.runs[0]}"
+        else:
+            command = f"beam-ray diff {self.workflow.name}@{earlier.version} {f'{self.workflow.name}@{version}' if version else 'FILE'}"
+        advice = f"See which step takes longer than in version {earlier.version}; second tries take time too."
+        return [Sign("seconds", "", "WARNING", found, allowed, figures, _addresses(slowest), advice, (command, f"beam-ray show {slowest[0].address}"))]
+
+    def _too_few(self, rule: str, node: str, told: Sequence[Step | Task], allowed: str, left_out: int) -> Sign | None:
+        count = len({entry.address.task for entry in told})
+        if count >= self.rules.min_tasks:
+            return None
+        aside = f"; of {left_out:,} more nothing is known" if left_out else ""
+        return Sign(rule, node, "unknown", f"too few tasks: {count:,} of {self.rules.min_tasks:,}{aside}", allowed, {"tasks": count, "left_out": left_out})
+
+
+def _by_task(side: Executions) -> dict[tuple[str, str], list[float]]:
+    times: dict[tuple[str, str], list[float]] = {}
+    for task in side.tasks:
+        if not task.away:
+            times.setdefault(task.key, []).append(task.seconds)
+    return times
+
+
+def _relative(sides: Sequence[Sequence[float]]) -> Interval | None:
+    before, after = (np.array(side, dtype=np.float64) for side in sides)
+    [mean] = paired_means([Quantity(before, after)], np.arange(len(before)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = 100 * (mean.after_drawn / mean.before_drawn - 1)
+    return Confidence().interval(drawn, 100 * (mean.after / mean.before - 1), mean.tasks)
+
+
+def _clusters(names: Sequence[str]) -> np.ndarray[Any, Any]:
+    numbers = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
+
+
+def _percentage(count: int, of: int) -> float:
+    return round(100 * count / of, 4)
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count:,} of {of:,} tasks ({amount(100 * count / of, '%')})"
+
+
+def _addresses(entries: Sequence[Step | Task]) -> tuple[str, ...]:
+    return tuple(str(entry.address) for entry in entries)
+
+
+def _task_of(address: str) -> str:
+    """The address without its step."""
+    return "/".join(address.split("/")[:2])
