@@ -22,7 +22,7 @@ COMMANDS = {
     "resume": ("beam_ray.cli.runs", "Go on with a run that was stopped or killed."),
     "tasks": ("beam_ray.cli.tasks", "List tasks, of one run or of all."),
     "show": ("beam_ray.cli.tasks", "Show a task's timeline, or one step of it."),
-    "history": ("beam_ray.cli.tasks", "Show a task and all its reruns."),
+    "history": ("beam_ray.cli.history", "Show a task and all its reruns, or the ledger of a workflow's reruns."),
     "rerun": ("beam_ray.cli.reruns", "Do tasks again: whole, or from one node onward."),
     "backtest": ("beam_ray.cli.backtests", "Compare candidates with a baseline over the same tasks."),
     "compare": ("beam_ray.cli.backtests", "Compare two finished runs pair by pair."),

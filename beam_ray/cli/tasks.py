@@ -1,4 +1,4 @@
-"""tasks, show and history: what became of tasks."""
+"""tasks and show: what became of tasks."""
 
 import json
 from typing import Any
@@ -184,36 +184,6 @@ def _show_step(step: dict[str, Any], run: Run) -> None:
         for turn in node.llm.prompt:
             for line in f"[{turn.role}] {turn.content}".splitlines():
                 show(f"    {line}")
-
-
-@click.command()
-@click.argument("task")
-@store_options
-def history(task: str, store: str, as_json: bool) -> None:
-    """Show TASK with everything that it redoes and everything that redoes it."""
-    from beam_ray.rerun import family
-
-    objects = existing(store)
-    address = find_task(objects, task)
-    members = family(objects, address)
-    if as_json:
-        emit(members)
-        return
-    rows = [
-        [
-            member["task"],
-            member["mode"],
-            member["started"],
-            number(member["score"]),
-            MARKS.get(member["status"], member["status"]),
-            member["from"] or "",
-            ", ".join(member["changed"]),
-            member["because"],
-            member["solved"],
-        ]
-        for member in members
-    ]
-    show(table(["task", "as", "when", "score", "status", "from", "changed", "because", "solved"], rows, right=[3], width=48))
 
 
 def _lineage(objects: Objects, run: Run) -> list[str]:

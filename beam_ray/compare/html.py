@@ -1,8 +1,9 @@
 """The comparison as one page that needs nothing else: no script, no address, no font."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from beam_ray.compare.plots import plots
@@ -15,8 +16,6 @@ SHOWN_CHANGES = 50
 
 def html(results: Sequence[Result], title: str = "Backtest") -> str:
     """The page. Everything that comes from tasks or models is escaped."""
-    pages = Environment(loader=PackageLoader("beam_ray.compare"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pages.filters.update(plain=plain, ids=ids, amount=amount, change=change, pretty=_pretty)
     sections = [
         {
             "comparison": comparison,
@@ -31,7 +30,15 @@ def html(results: Sequence[Result], title: str = "Backtest") -> str:
         }
         for comparison, verdict in results
     ]
-    return pages.get_template("report.html").render(title=title, sections=sections)
+    return page("report.html", title=title, sections=sections)
+
+
+def page(template: str, package: str = "beam_ray.compare", **values: Any) -> str:
+    """A page from the *package*'s template, which may extend ``page.html``; every value is escaped."""
+    loader = ChoiceLoader([PackageLoader(package), PackageLoader("beam_ray.compare")])
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages.filters.update(plain=plain, ids=ids, amount=amount, change=change, pretty=_pretty)
+    return pages.get_template(template).render(**values)
 
 
 _KINDS = (("node", "Score by node"), ("criterion", "Criteria, percent met"), ("label", "Score by label"), ("route", "Score by route"))

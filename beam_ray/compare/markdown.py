@@ -16,26 +16,26 @@ MAX_CHARACTERS = 60_000
 
 def markdown(results: Sequence[Result], title: str = "Backtest") -> str:
     """Verdict first, then gate, numbers and flips; nothing that a task or model wrote is read as Markdown."""
-    text = "\n\n".join([f"# {_safe(title)}", *(_result(comparison, verdict) for comparison, verdict in results)]) + "\n"
+    text = "\n\n".join([f"# {safe(title)}", *(_result(comparison, verdict) for comparison, verdict in results)]) + "\n"
     if len(text) > MAX_CHARACTERS:
         text = text[:MAX_CHARACTERS].rsplit("\n", 1)[0] + "\n\n… cut here; the whole is in report.html\n"
     return text
 
 
 def _result(comparison: Comparison, verdict: Verdict) -> str:
-    heading = f"## {SIGNS[verdict.word]} {verdict.word}: {_safe(comparison.candidate.name)} against {_safe(comparison.baseline.name)}"
-    gate = _table(
+    heading = f"## {SIGNS[verdict.word]} {verdict.word}: {safe(comparison.candidate.name)} against {safe(comparison.baseline.name)}"
+    gate = table(
         ["gate", "allowed", "found", "", "why"],
-        [[_safe(line.rule), _safe(line.allowed), _safe(line.found), f"{SIGNS[line.word]} {line.word}", _safe(line.reason)] for line in verdict.lines],
+        [[safe(line.rule), safe(line.allowed), safe(line.found), f"{SIGNS[line.word]} {line.word}", safe(line.reason)] for line in verdict.lines],
     )
     interval = f"{comparison.confidence:g} % interval"
-    metrics = _table(["", "baseline", "candidate", "change", "relative", interval], [_all_safe(metric_cells(metric)) for metric in worth_showing(comparison)])
-    parts = [heading, "\n".join(_safe(note) for note in notes(comparison)), gate, metrics, _flips(comparison)]
+    metrics = table(["", "baseline", "candidate", "change", "relative", interval], [all_safe(metric_cells(metric)) for metric in worth_showing(comparison)])
+    parts = [heading, "\n".join(safe(note) for note in notes(comparison)), gate, metrics, _flips(comparison)]
     for kind, name in (("node", "Nodes"), ("criterion", "Criteria"), ("label", "Labels"), ("route", "Routes")):
-        rows = [_all_safe(slice_cells(part)) for part in comparison.of_kind(kind)]
+        rows = [all_safe(slice_cells(part)) for part in comparison.of_kind(kind)]
         if rows:
-            table = _table([kind, "pairs", "baseline", "candidate", "change", interval, ""], rows)
-            parts.append(f"<details><summary>{name}</summary>\n\n{table}\n\n</details>")
+            shown = table([kind, "pairs", "baseline", "candidate", "change", interval, ""], rows)
+            parts.append(f"<details><summary>{name}</summary>\n\n{shown}\n\n</details>")
     return "\n\n".join(parts)
 
 
@@ -47,20 +47,23 @@ def _flips(comparison: Comparison) -> str:
         ("confirmed regressions", comparison.regressions.confirmed),
         ("both failing", comparison.both_failing),
     ):
-        rows.append([name, f"{len(tasks):,}", _safe(ids(tasks, 20))])
-    return _table(["tasks", "", ""], rows)
+        rows.append([name, f"{len(tasks):,}", safe(ids(tasks, 20))])
+    return table(["tasks", "", ""], rows)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---" if column == 0 or column == len(header) - 1 else "---:" for column in range(len(header))]
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | None = None) -> str:
+    """A Markdown table of cells that are safe already; *right* are the columns of numbers, all but the outer two unless given."""
+    numbers = range(1, len(header) - 1) if right is None else right
+    rule = ["---:" if column in numbers else "---" for column in range(len(header))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
 
 
-def _all_safe(cells: Sequence[str]) -> list[str]:
-    return [_safe(cell) for cell in cells]
+def all_safe(cells: Sequence[str]) -> list[str]:
+    """The cells of a row, each as ``safe`` makes it."""
+    return [safe(cell) for cell in cells]
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """*text* on one line, in which nothing is Markdown, HTML or a mention of a person."""
     escaped = re.sub(r"([\\`*_\[\]<>|~#])", r"\\\1", plain(text, 500).replace("&", "&amp;"))
     # a zero-width joiner keeps a foreign text from notifying people or linking threads

@@ -1,0 +1,151 @@
+"""The ledger in words: the same tables for the terminal, for Markdown and as a page that needs nothing else."""
+
+from dataclasses import dataclass
+
+from beam_ray.compare.html import page
+from beam_ray.compare.markdown import MAX_CHARACTERS, all_safe, safe
+from beam_ray.compare.markdown import table as markdown_table
+from beam_ray.compare.words import amount, plain, plural
+from beam_ray.improve.ledger import Bought, Ledger, Redone, Rerun, State
+
+SHOWN = 500
+"""Rows of a table on a page."""
+
+CAUTION = "A task that failed passes now and then when it is only tried again. What a change is worth over all tasks, a backtest tells."
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: the first column is a name, *right* are the columns of numbers."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: tuple[int, ...]
+
+
+def tables(ledger: Ledger) -> tuple[Table, ...]:
+    """What failed, what was redone and why, and each task before and after."""
+    return (
+        Table(
+            "What had failed",
+            ("step", "what", "tasks", "pass now", "for example"),
+            tuple(
+                (
+                    pattern.failure.node,
+                    f"{pattern.failure.kind} {pattern.failure.what}: {pattern.failure.text}"
+                    if pattern.failure.kind != "model away"
+                    else "a model did not answer",
+                    f"{len(pattern.tasks):,}",
+                    f"{pattern.passing:,}",
+                    pattern.tasks[0],
+                )
+                for pattern in ledger.patterns
+            ),
+            (2, 3),
+        ),
+        Table(
+            "Reruns",
+            ("rerun", "when", "with", "from", "why", "changed since", "tasks", "solved", "not", "newly failing", "cost"),
+            tuple(_rerun(rerun) for rerun in ledger.reruns),
+            (6, 7, 8, 9, 10),
+        ),
+        Table(
+            "Tasks",
+            ("task", "rerun of", "before", "score", "now", "score", "", "cost"),
+            tuple(_task(task, rerun) for rerun in ledger.reruns for task in rerun.tasks),
+            (3, 5, 7),
+        ),
+    )
+
+
+def summary(ledger: Ledger) -> list[str]:
+    """What all of it cost and brought, in sentences."""
+    bought = ledger.bought
+    lines = [f"{plural(len(ledger.reruns), 'rerun')} of {plural(bought.tasks, 'task')}: {bought.solved:,} solved, {bought.newly_failing:,} newly failing"]
+    if bought.recovered:
+        lines.append(f"{bought.recovered:,} of the solved had failed because a model did not answer")
+    if bought.unchanged:
+        lines.append(f"{bought.unchanged:,} of the solved passed though nothing had changed: by chance, or because a fault went away")
+    if bought.other_criteria:
+        lines.append(f"{plural(bought.other_criteria, 'task')} judged by other criteria than before: counted neither as solved nor in the points")
+    if bought.away:
+        lines.append(f"{plural(bought.away, 'task')} for which a model did not answer: nobody knows")
+    return [*lines, *(f"{name}: {value}" for name, value in figures(bought))]
+
+
+def figures(bought: Bought) -> list[tuple[str, str]]:
+    """Spend, and what it bought."""
+    spent = f"unpriced: {plural(bought.unpriced, 'rerun')} asked a model without a price" if bought.usd is None else amount(bought.usd, "USD")
+    points = (
+        "no task has a score on both sides" if bought.points is None else f"{amount(bought.points, 'points', signed=True)} over {plural(bought.scored, 'task')}"
+    )
+    return [
+        ("spent", f"{spent}, {plural(bought.calls, 'model call')}"),
+        ("points gained", points),
+        ("solved per dollar", _per_usd(bought, bought.solved_per_usd)),
+        ("points per dollar", _per_usd(bought, bought.points_per_usd) if bought.points is not None else "-"),
+    ]
+
+
+def markdown(ledger: Ledger) -> str:
+    """The ledger as Markdown; nothing that a task, a model or a definition says is read as such."""
+    parts = [f"# Reruns of {safe(ledger.workflow)}", "\n".join(f"- {safe(line)}" for line in summary(ledger)), f"*{CAUTION}*"]
+    for table in tables(ledger):
+        if table.rows:
+            shown = markdown_table(table.header, [all_safe(row) for row in table.rows[:SHOWN]], table.right)
+            more = f"\n\n{len(table.rows) - SHOWN:,} more rows" if len(table.rows) > SHOWN else ""
+            parts.append(f"## {table.title}\n\n{shown}{more}")
+    text = "\n\n".join(parts) + "\n"
+    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS].rsplit("\n", 1)[0] + "\n\n… cut here; the HTML page has more\n"
+
+
+def html(ledger: Ledger) -> str:
+    """The ledger as one page: no script, no address, no font. All foreign text is escaped."""
+    return page(
+        "ledger.html",
+        "beam_ray.improve",
+        title=f"Reruns of {ledger.workflow}",
+        summary=summary(ledger)[: -len(figures(ledger.bought))],
+        tiles=[("tasks redone", f"{ledger.bought.tasks:,}"), ("solved", f"{ledger.bought.solved:,}"), *figures(ledger.bought)],
+        caution=CAUTION,
+        tables=tables(ledger),
+        changes=[rerun for rerun in ledger.reruns if rerun.changed],
+        shown=SHOWN,
+    )
+
+
+def _rerun(rerun: Rerun) -> tuple[str, ...]:
+    changed = [change.name for change in rerun.changed] or ["nothing"]
+    return (
+        rerun.run_id,
+        rerun.started,
+        f"version {rerun.version}" if rerun.version else "a draft" if rerun.changed else "the original",
+        rerun.start or "the start",
+        plain(rerun.because) or "not said",
+        ", ".join(changed) + ("" if rerun.same_ruler else " (other criteria)"),
+        *(f"{count:,}" for count in (len(rerun.tasks), rerun.count("solved"), rerun.count("not solved"), rerun.count("newly failing"))),
+        _usd(rerun.usd),
+    )
+
+
+def _task(task: Redone, rerun: Rerun) -> tuple[str, ...]:
+    word = task.word + ("" if rerun.same_ruler else ", by other criteria")
+    return (task.task, task.origin, *_state(task.before), *_state(task.after), word, _usd(task.usd))
+
+
+def _state(state: State | None) -> tuple[str, str]:
+    if state is None:
+        return "-", "-"
+    mark = "model away" if state.away else {"passed": "pass", "below": "BELOW", "failed": "FAILED"}[state.status]
+    return mark, "unscored" if state.score is None else amount(state.score, "points")
+
+
+def _per_usd(bought: Bought, value: float | None) -> str:
+    if bought.usd is None:
+        return "unpriced"
+    return "nothing was spent" if value is None else f"{value:,.1f}"
+
+
+def _usd(usd: float | None) -> str:
+    return "unpriced" if usd is None else amount(usd, "USD")
