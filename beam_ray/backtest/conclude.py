@@ -1,5 +1,6 @@
 """From finished sides to a verdict: comparison, reports, and what MLflow is told."""
 
+import contextlib
 import hashlib
 import io
 from collections.abc import Mapping
@@ -33,11 +34,11 @@ FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parq
 """What a finished backtest keeps beside its sides; verdict.json is written last."""
 
 
-def conclude(backtest: Backtest) -> dict[str, Any]:
+def conclude(backtest: Backtest, gate: Gate | None = None) -> dict[str, Any]:
     """
     Bring every side to its end, compare, judge, and keep the reports; the content of verdict.json.
 
-    A backtest that has its verdict is not run again.
+    A backtest that has its verdict is not run again. *gate* takes the place of the spec's.
 
     Raises:
         Stopped: before the end; the same call goes on.
@@ -45,19 +46,20 @@ def conclude(backtest: Backtest) -> dict[str, Any]:
     done = backtest.verdict
     if done is not None:
         return done
-    gate = the_gate(backtest.resolved)
-    baseline = backtest.baseline()
-    if backtest.pauses:
-        look_by_look(backtest, gate, baseline, lambda side, before, run, tasks: _look(backtest, gate, side, before, run, tasks))
-    baseline = backtest.finish("baseline", baseline)
+    gate = gate or the_gate(backtest.resolved)
     results, sides = [], list[tuple[Side, Run, Run]]()
-    for side in backtest.resolved.candidates:
-        run = backtest.finish(side.name, backtest.candidate(side, baseline))
-        before = backtest.same_ruler(side, baseline)
-        before = before if before.run_id == baseline.run_id else backtest.finish(ruled(side), before)
-        comparison = _compare(backtest, gate, side, before, run)
-        results.append(Result(comparison, judge(comparison, gate)))
-        sides.append((side, before, run))
+    with contextlib.closing(backtest.connection):
+        baseline = backtest.baseline()
+        if backtest.pauses:
+            look_by_look(backtest, gate, baseline, lambda side, before, run, tasks: _look(backtest, gate, side, before, run, tasks))
+        baseline = backtest.finish("baseline", baseline)
+        for side in backtest.resolved.candidates:
+            run = backtest.finish(side.name, backtest.candidate(side, baseline))
+            before = backtest.same_ruler(side, baseline)
+            before = before if before.run_id == baseline.run_id else backtest.finish(ruled(side), before)
+            comparison = _compare(backtest, gate, side, before, run)
+            results.append(Result(comparison, judge(comparison, gate)))
+            sides.append((side, before, run))
     used(backtest.objects, backtest.source, backtest.backtest_id)
     return _keep(backtest, results, baseline, sides)
 

@@ -8,7 +8,6 @@ from beam_ray.backtest.spec import Side
 from beam_ray.compare.gate import Gate
 from beam_ray.compare.paired import Comparison
 from beam_ray.compare.verdict import settled
-from beam_ray.run.cluster import Cluster
 from beam_ray.store.runs import Run
 
 Look = Callable[[Side, Run, Run, int], Comparison]
@@ -24,14 +23,14 @@ def look_by_look(backtest: Backtest, gate: Gate, baseline: Run, look: Look) -> N
     The baseline ends where the last candidate did.
     """
     most = 0
-    with contextlib.closing(Cluster(backtest.address)) as cluster, backtest.driving("baseline", baseline, cluster) as baseline_to:
+    with backtest.driving("baseline", baseline) as baseline_to:
         for side in backtest.resolved.candidates:
             run = backtest.candidate(side, baseline)
             before = backtest.same_ruler(side, baseline)
             with contextlib.ExitStack() as stack:
-                sides = [baseline_to, stack.enter_context(backtest.driving(side.name, run, cluster))]
+                sides = [baseline_to, stack.enter_context(backtest.driving(side.name, run))]
                 if before.run_id != baseline.run_id:
-                    sides.append(stack.enter_context(backtest.driving(ruled(side), before, cluster)))
+                    sides.append(stack.enter_context(backtest.driving(ruled(side), before)))
                 for tasks in [] if run.finished or run.record.cut_from else [*backtest.pauses, run.record.tasks]:
                     for to in sides:
                         to(tasks)

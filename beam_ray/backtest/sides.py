@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,7 @@ from beam_ray.define.check import find_tool
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.rerun import count
-from beam_ray.run.cluster import Cluster
-from beam_ray.run.execute import Driver, Progress, drive, execute, spent_before
+from beam_ray.run.execute import Connection, Driver, Progress, drive, execute, spent_before
 from beam_ray.run.plan import Plan, make_plan
 from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
@@ -43,9 +43,14 @@ class Backtest:
     allow_writes: bool = False
     watch: Watch = lambda side, progress: None
     say: Callable[[str], None] = lambda line: None
+    execute: Callable[..., Any] = execute
+    """Brings a side's run to its end."""
     _driven: list[Driver] = field(default_factory=list)
+    connection: Connection = field(init=False)
+    """The cluster that all runs of the backtest share."""
 
     def __post_init__(self) -> None:
+        self.connection = Connection(self.address)
         spec = self.resolved.spec
         sides = [self.resolved.baseline, *self.resolved.candidates]
         asked = {name for side in sides for name in side.workflow.models}
@@ -138,19 +143,18 @@ class Backtest:
     def finish(self, name: str, run: Run) -> Run:
         """The run of a side, brought to its end."""
         if not run.finished:
-            execute(
-                self.objects, self._afforded(run), self.models, address=self.address, takeover=self.takeover, watch=lambda progress: self.watch(name, progress)
-            )
+            watch = partial(self.watch, name)
+            self.execute(self.objects, self._afforded(run), self.models, connection=self.connection, takeover=self.takeover, watch=watch)
         return Run(self.objects, run.run_id)
 
     @contextlib.contextmanager
-    def driving(self, name: str, run: Run, cluster: Cluster) -> Iterator[Callable[[int], None]]:
+    def driving(self, name: str, run: Run) -> Iterator[Callable[[int], None]]:
         """Own a side's run; the function given brings so many of its tasks to their end, and does nothing where the run is finished."""
         if run.finished:
             yield lambda tasks: None
             return
         record = run.record
-        with drive(self.objects, record, self.models, cluster=cluster, takeover=self.takeover, watch=lambda progress: self._watched(name, progress)) as driver:
+        with drive(self.objects, record, self.models, self.connection, takeover=self.takeover, watch=partial(self._watched, name)) as driver:
             self._driven.append(driver)
             try:
                 yield lambda tasks: driver.to(tasks * record.trials, self._left(record.run_id))

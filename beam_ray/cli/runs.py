@@ -1,5 +1,6 @@
 """run and resume."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,12 @@ def probe_models(models: Mapping[str, Any], *workflows: Workflow) -> None:
 
 def drive(objects: Objects, record: RunRecord, models: Mapping[str, Any], *, address: str | None, takeover: bool, quiet: bool, store: str) -> Mapping[str, Any]:
     """Execute the run with progress; whatever stops it says how to go on."""
-    from beam_ray.run.execute import execute
+    from beam_ray.run.execute import Connection, execute
 
     meter = Meter(f"run {record.run_id}", quiet=quiet)
     try:
-        return execute(objects, record, models, address=address, takeover=takeover, watch=meter).summary
+        with contextlib.closing(Connection(address)) as connection:
+            return execute(objects, record, models, connection=connection, takeover=takeover, watch=meter).summary
     except Stopped as error:
         where = store_words(store)
         error.resume = f"beam-ray resume {record.run_id}{where}"

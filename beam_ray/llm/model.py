@@ -84,8 +84,9 @@ class OpenAIModel:
             try:
                 # the client's own limit is on the silence between two pieces; an answer in drops would never end
                 async with asyncio.timeout(timeout_s):
-                    reply = await self._client.chat.completions.with_raw_response.create(**arguments, timeout=timeout_s)
-                answer = _read(reply.http_response, self.settings)
+                    # its typed method walks every message to turn nothing into anything, at a fifth of a call's CPU
+                    reply = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=arguments, options={"timeout": timeout_s})
+                answer = _read(reply, self.settings)
             finally:
                 spent.seconds = time.monotonic() - started
                 usage.add(spent)
@@ -110,9 +111,7 @@ class OpenAIModel:
             strict = self.settings.structured == "strict"
             schema = _strict(request.schema) if strict else request.schema
             arguments["response_format"] = {"type": "json_schema", "json_schema": {"name": request.node or "answer", "schema": schema, "strict": strict}}
-        if self.settings.extra:
-            arguments["extra_body"] = self.settings.extra
-        return arguments
+        return {**arguments, **self.settings.extra}
 
     def _pause(self, error: Exception) -> bool | float:
         """Whether to ask again after *error*, and after how many seconds if the endpoint said."""

@@ -47,11 +47,20 @@ class RunnerDied(BeamRayError):
 class _RunnerActor:
     """A runner as a Ray actor; every method is a coroutine on its one loop."""
 
-    def __init__(self, assignment: Assignment, limiter: ActorHandle | None):
-        self._assignment, self._limiter = assignment, limiter
+    def __init__(self) -> None:
+        self._assignment: Assignment | None = None
+        self._limiter: ActorHandle | None = None
         self._runner: Runner | None = None
+        self._assigned = asyncio.Event()
+
+    async def assign(self, assignment: Assignment, limiter: ActorHandle | None) -> None:
+        """Begin a run. Calls may overtake each other on their way: until it is here, all others wait."""
+        self._assignment, self._limiter, self._runner = assignment, limiter, None
+        self._assigned.set()
 
     async def _get(self) -> Runner:
+        await self._assigned.wait()
+        assert self._assignment is not None
         if self._runner is None:
             renew = None
             if self._limiter is not None:
@@ -63,13 +72,6 @@ class _RunnerActor:
 
             self._runner = Runner(self._assignment, renew, self._outside)
         return self._runner
-
-    async def warm(self) -> int:
-        """Import and open what is needed; the process id."""
-        await self._get()
-        import openai  # noqa: F401
-
-        return os.getpid()
 
     async def step(self, shard: int, node: str) -> Report:
         return await (await self._get()).step(shard, node)
@@ -88,6 +90,8 @@ class _RunnerActor:
 
     async def stop(self) -> None:
         await (await self._get()).stop()
+        self._assigned.clear()
+        self._runner = None
 
     async def _outside(self, node: str, shard: int) -> None:
         runner = await self._get()
@@ -185,6 +189,7 @@ class Cluster:
         self._limiter: ActorHandle | None = None
         self._limited: dict[str, Limits] = {}
         self._driven: set[str] = set()
+        self._resting: list[ActorHandle] = []
 
     def require(self) -> None:
         """
@@ -225,8 +230,14 @@ class Cluster:
         # as many calls as there are nodes times shards in flight wait in a runner at once
         # they hold no CPU, so that Ray would put them all where the driver is
         options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000, "scheduling_strategy": "SPREAD"}
-        actor = ray.remote(_RunnerActor).options(**options).remote(assignment, self._limiter)
+        actor = self._resting.pop() if self._resting else ray.remote(_RunnerActor).options(**options).remote()
+        actor.assign.remote(assignment, self._limiter)
         return Handle(assignment.runner, actor)
+
+    def rest(self, runner: Handle) -> None:
+        """The runner has stopped: its process is kept for the next run, which then need not wait for one to start."""
+        self.forget(runner)
+        self._resting.append(runner.actor)
 
     def call(self, runner: Handle, title: str, method: str, *arguments: Any) -> Any:
         """Begin a call, shown as *title* on the dashboard; a reference to its result."""

@@ -86,13 +86,12 @@ def execute(
     record: RunRecord,
     models: Mapping[str, Any],
     *,
-    address: str | None = None,
+    connection: "Connection | None" = None,
     takeover: bool = False,
-    cluster: Cluster | None = None,
     watch: Watch = _unwatched,
 ) -> Result:
     """
-    Do what *record* says that is not yet done.
+    Do what *record* says that is not yet done; on a local Ray of its own where no *connection* is given.
 
     Raises:
         Stopped: before the end; the same call goes on.
@@ -103,9 +102,32 @@ def execute(
         run.tidy()
         close(objects, record)
         return finished(run)
-    with drive(objects, record, models, address=address, takeover=takeover, cluster=cluster, watch=watch) as driver:
-        driver.to()
-        return driver.finish()
+    with contextlib.ExitStack() as stack:
+        connection = connection or stack.enter_context(contextlib.closing(Connection()))
+        with drive(objects, record, models, connection, takeover=takeover, watch=watch) as driver:
+            driver.to()
+            result = driver.finish()
+    # the last act: whoever dies before it is given this result by the same command, and not a new run
+    close(objects, record)
+    return result
+
+
+class Connection:
+    """A cluster that is connected to when it is first needed, and kept until it is closed; one that is given stays open."""
+
+    def __init__(self, address: str | None = None, cluster: Cluster | None = None):
+        self.address, self.cluster, self._given = address, cluster, cluster is not None
+
+    def open(self) -> Cluster:
+        """The cluster."""
+        self.cluster = self.cluster or Cluster(self.address)
+        return self.cluster
+
+    def close(self) -> None:
+        """Leave the cluster; a local one ends."""
+        if self.cluster is not None and not self._given:
+            self.cluster.close()
+            self.cluster = None
 
 
 @contextlib.contextmanager
@@ -113,10 +135,9 @@ def drive(
     objects: Objects,
     record: RunRecord,
     models: Mapping[str, Any],
+    connection: Connection,
     *,
-    address: str | None = None,
     takeover: bool = False,
-    cluster: Cluster | None = None,
     watch: Watch = _unwatched,
 ) -> "Iterator[Driver]":
     """
@@ -137,18 +158,13 @@ def drive(
     driver = None
     try:
         with _Signals() as signals:
-            driver = Driver(run, record, models, lease, signals, watch, cluster, address)
+            driver = Driver(run, record, models, lease, signals, watch, connection)
             yield driver
     finally:
         if driver is not None:
             driver.close()
         with contextlib.suppress(Stopped):
             lease.release()
-        if driver is not None and driver.cluster is not None and cluster is None:
-            driver.cluster.close()
-    if run.finished:
-        # the last act: whoever dies before it is given this result by the same command, and not a new run
-        close(objects, record)
 
 
 def finished(run: Run) -> Result:
@@ -269,11 +285,11 @@ class Driver:
         lease: Lease,
         signals: _Signals,
         watch: Watch,
-        cluster: Cluster | None,
-        address: str | None,
+        connection: Connection,
     ):
         self.run, self.record, self.lease, self.signals, self.watch = run, record, lease, signals, watch
-        self.cluster, self.address = cluster, address
+        self.connection = connection
+        self.cluster: Cluster | None = None
         self.workflow = self.record.plan
         self.models = {name: models[name] for name in self.workflow.models}
         parts = run.parts()
@@ -310,7 +326,7 @@ class Driver:
         if not self.left:
             return
         with self.signals.at_once():
-            self.cluster = cluster = self.cluster or Cluster(self.address)
+            self.cluster = cluster = self.connection.open()
         if not self.seats:
             self._open(cluster)
         while self.left:
@@ -605,11 +621,12 @@ class Driver:
         stops = []
         for seat in self.seats:
             with contextlib.suppress(Exception):
-                stops.append(self.cluster.call(seat.handle, "stop", "stop"))
+                stops.append((seat, self.cluster.call(seat.handle, "stop", "stop")))
         deadline = time.monotonic() + STOP_S
-        for stop in stops:
+        for seat, stop in stops:
             with contextlib.suppress(Exception):
                 self.cluster.result(stop, max(deadline - time.monotonic(), 0.05))
+                self.cluster.rest(seat.handle)
 
     def _rows(self, shard: int) -> int:
         start, stop = self.record.shards[shard]

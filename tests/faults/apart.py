@@ -110,6 +110,9 @@ class Apart:
     def forget(self, runner: Forked) -> None:
         """No permits to give back."""
 
+    def rest(self, runner: Forked) -> None:
+        """Each run has runners of its own."""
+
     def end(self, runner: Forked) -> None:
         if not runner.dead:
             os.kill(runner.pid, signal.SIGKILL)

@@ -39,6 +39,9 @@ class Here:
     def forget(self, runner: Runner) -> None:
         """No permits to give back."""
 
+    def rest(self, runner: Runner) -> None:
+        """Each run has runners of its own."""
+
     def end(self, runner: Runner) -> None:
         asyncio.run_coroutine_threadsafe(runner.stop(), self._loop)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from beam_ray.errors import Stopped
 from beam_ray.llm.settings import load_models
-from beam_ray.run.execute import execute
+from beam_ray.run.execute import Connection, execute
 from beam_ray.run.plan import make_plan
 from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab
@@ -63,7 +63,7 @@ def test_workers_that_are_killed_again_and_again(ray_lab: Lab, forge: Forge, tmp
         stops = 0
         while not Run(ray_lab.objects, record.run_id).finished:
             try:
-                execute(ray_lab.objects, record, models, cluster=ray_lab.cluster)
+                execute(ray_lab.objects, record, models, connection=Connection(cluster=ray_lab.cluster))
             except Stopped:
                 stops += 1
                 assert stops < 5
