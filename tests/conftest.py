@@ -15,7 +15,8 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.llm import Request, ScriptedModel
 from beam_ray.rerun import make_rerun
 from beam_ray.run.cluster import Cluster
-from beam_ray.run.execute import Connection, execute
+from beam_ray.run.driver import Connection
+from beam_ray.run.execute import execute
 from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import OUTCOME_NODE

@@ -38,8 +38,9 @@ def look_by_look(backtest: Backtest, gate: Gate, baseline: Run, look: Look) -> N
                     if word:
                         backtest.say(f"{side.name}: settled after {tasks:,} of {backtest.tasks.num_rows:,} tasks, {word}")
                         _cut(run, tasks)
-                        _cut(before, tasks) if before.run_id != baseline.run_id else None
                         break
+                if before.run_id != baseline.run_id:
+                    _cut(before, run.record.tasks)
             most = max(most, run.record.tasks)
     _cut(baseline, most)
 

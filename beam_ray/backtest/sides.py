@@ -15,8 +15,10 @@ from beam_ray.define.check import find_tool
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.rerun import count
-from beam_ray.run.execute import Connection, Driver, Progress, drive, execute, spent_before
+from beam_ray.run.driver import Connection, Driver
+from beam_ray.run.execute import drive, execute
 from beam_ray.run.plan import Plan, make_plan
+from beam_ray.run.progress import Progress, spent_before
 from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.objects import NotThere, Objects

@@ -8,7 +8,8 @@ from pathlib import Path
 from beam_ray.llm import ScriptedModel
 from beam_ray.llm.settings import load_models
 from beam_ray.run.cluster import Cluster
-from beam_ray.run.execute import Connection, execute
+from beam_ray.run.driver import Connection
+from beam_ray.run.execute import execute
 from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.store.objects import open_objects
 from beam_ray.store.runs import Run, begin

@@ -77,10 +77,10 @@ def _command(asked: dict[str, Any]) -> None:
     from beam_ray.cli import main as command
 
     if "RUNNERS" in os.environ:
-        from beam_ray.run import execute
+        from beam_ray.run import driver
         from tests.faults.apart import Apart
 
-        execute.Cluster = Apart  # type: ignore[misc]
+        driver.Cluster = Apart  # type: ignore[misc]
     code = 1
     try:
         failpoint.arm(asked["fail"])
@@ -114,11 +114,11 @@ def _import_all() -> None:
     for module, _ in COMMANDS.values():
         importlib.import_module(module)
     from beam_ray.backtest import conclude  # noqa: F401
-    from beam_ray.run import execute, plan, runner  # noqa: F401
+    from beam_ray.run import driver, plan, runner  # noqa: F401
     from tests.faults import apart  # noqa: F401
     from tests.faults.here import Here
 
-    execute.Cluster = Here  # type: ignore[misc]
+    driver.Cluster = Here  # type: ignore[misc]
     runner.SPOOL_S = SPOOL_S
     gc.collect()
     gc.freeze()

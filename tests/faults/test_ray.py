@@ -11,7 +11,8 @@ from pathlib import Path
 
 from beam_ray.errors import Stopped
 from beam_ray.llm.settings import load_models
-from beam_ray.run.execute import Connection, execute
+from beam_ray.run.driver import Connection
+from beam_ray.run.execute import execute
 from beam_ray.run.plan import make_plan
 from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab
