@@ -144,6 +144,8 @@ def plan_backtest(
     """Say what each side of the backtest would do and cost."""
     made = prepare(objects, spec, models, edits or {}, labels)
     documents = []
+    if made.pauses and not as_json:
+        show(f"stop: early looks after {', '.join(f'{tasks:,}' for tasks in made.pauses)} of {made.tasks.num_rows:,} tasks; what follows is the most")
     for side, plan, run_id in made.plans():
         if as_json:
             documents.append({"side": side.name, **(plan_document(plan) if plan else {"run_id": run_id, "calls": 0})})
@@ -158,7 +160,7 @@ def plan_backtest(
             show(plan_table(plan))
             show(totals(plan))
     if as_json:
-        emit({"backtest_id": made.backtest_id, "tasks": made.tasks.num_rows, "sides": documents})
+        emit({"backtest_id": made.backtest_id, "tasks": made.tasks.num_rows, "looks": list(made.pauses), "sides": documents})
 
 
 @click.command()
