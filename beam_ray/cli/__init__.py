@@ -34,6 +34,8 @@ COMMANDS = {
     "diff": ("beam_ray.cli.versions", "Show what differs between two definitions, by node and field."),
     "rollback": ("beam_ray.cli.versions", "Publish an old version's definition as a new version."),
     "health": ("beam_ray.cli.health", "Say what a workflow's runs warn of, and what to do about it."),
+    "optimise": ("beam_ray.cli.improve", "Propose a better prompt for a failed step, or search for one over a library."),
+    "criteria": ("beam_ray.cli.criteria", "Propose criteria for a node, or check how far those it has can be relied on."),
     "library": ("beam_ray.cli.libraries", "Keep named, versioned sets of tasks."),
     "repair": ("beam_ray.cli.upkeep", "Check a run's files, and redo what is damaged and only that."),
     "gc": ("beam_ray.cli.upkeep", "List what is of no use in the store; with --delete, take it away."),

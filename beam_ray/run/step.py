@@ -149,7 +149,8 @@ class _Step:
             if not usable:
                 return {**origin, **self._frame(origin["outcome"]), **_costs(Usage(), Usage()), **{name: origin[name] for name in WORK}}
             changed = origin["criteria_fingerprint"] != self.ruler
-            return await self._take(origin, "only its criteria have changed" if changed else "nothing that it depends on has changed", rescore=changed)
+            why = "only its criteria have changed" if changed else "judged once more" if desk.sample else "nothing that it depends on has changed"
+            return await self._take(origin, why, rescore=changed or desk.sample > 0)
         if writes and not fixed:
             if not usable:
                 return self._row("skipped", reason="a write tool is not called in a rerun or backtest, and the origin has no output to replay")

@@ -1,0 +1,359 @@
+"""optimise: a proposal of a model, tried out before anyone believes it."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from beam_ray.address import Address
+from beam_ray.cli.runs import _amount as amount
+from beam_ray.cli.runs import probe_models
+from beam_ray.cli.screen import Meter, clean, emit, existing, model_options, money, number, pairs, run_options, say, show, store_options, store_words, table
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import Stopped, Unusable
+from beam_ray.llm.settings import ModelSettings, load_models
+from beam_ray.store.lookup import find_task
+from beam_ray.store.objects import Objects
+from beam_ray.store.runs import Run
+
+NO_PROPOSAL = 5
+"""The exit code where nothing came that can be used, or that was shown to be better."""
+
+
+@click.command()
+@click.argument("subject", metavar="TASK|WORKFLOW")
+@click.option("--step", "node", metavar="NODE", help="With TASK: the failed step whose prompt is to be improved.")
+@click.option("--library", metavar="NAME[@V]", help="With WORKFLOW: search over its prompts on the tasks of this library.")
+@click.option("--node", "nodes", multiple=True, metavar="NODE", help="With --library: only the prompt of this node; default: of all nodes that fail.")
+@click.option("--model", metavar="NAME", help="Who proposes; default: the judge, or the step's own model.")
+@click.option("--using", metavar="FILE", help="With TASK: the workflow file, where none beside the run's tools says what was run.")
+@click.option("--to", metavar="FILE", help="Where the draft goes; default: beside the original, with -draft in its name.")
+@click.option("--apply", "apply_", is_flag=True, help="With TASK: write the draft, rerun the step and all after it, show both scores.")
+@click.option("--again", is_flag=True, help="With TASK: ask for another proposal than the kept one.")
+@click.option("--budget", multiple=True, metavar="LIMIT=VALUE", help="With --library: max_usd, max_tokens or max_calls; for search and hold-out together.")
+@click.option("--rounds", default=20, show_default=True, help="With --library: proposals at most.")
+@click.option("--seed", default=0, show_default=True, help="With --library: another number is another search.")
+@click.option("--mlflow", "mlflow_uri", envvar="MLFLOW_TRACKING_URI", metavar="URI", help="With --library: where to show it; 'none' for nowhere.")
+@run_options
+@model_options
+@store_options
+@click.pass_context
+def optimise(context: click.Context, /, subject: str, node: str | None, library: str | None, **how: Any) -> None:
+    """
+    Propose a better prompt: for the failed --step of TASK, or for WORKFLOW, searched over a --library.
+
+    Nothing is published, and no file is changed: what comes of it is a draft.
+    """
+    if bool(node) == bool(library):
+        raise click.UsageError("name the failed step (optimise TASK --step NODE) or a library (optimise WORKFLOW --library NAME)")
+    known = load_models(Path(how["models"]))
+    if node:
+        context.exit(_optimise_step(subject, node, known, how))
+    context.exit(_search(subject, str(library), known, how))
+
+
+def _optimise_step(subject: str, node: str, models: Mapping[str, ModelSettings], how: Mapping[str, Any]) -> int:
+    from beam_ray.improve.ask import Asker
+    from beam_ray.improve.drafts import file_of, load_same, require_place
+    from beam_ray.improve.optimise import apply, failure_of, propose
+    from beam_ray.improve.play import Player
+    from beam_ray.rerun import require_start
+
+    objects, store, as_json = existing(how["store"]), how["store"], how["as_json"]
+    task = find_task(objects, subject)
+    address = Address(task.run, task.task, task.trial, node)
+    failure = failure_of(objects, address)
+    origin = Run(objects, address.run)
+    workflow = origin.record.plan
+    file = place = None
+    if how["apply_"]:
+        file = file_of(workflow, how["using"])
+        workflow = load_same(file, workflow, node)
+        place = require_place(file, how["to"], "draft")
+        require_start(origin, workflow, node, [address.task])
+    proposer = proposer_of(models, how["model"], workflow, node)
+    ask = Asker(objects, proposer, models[proposer], again=how["again"])
+    made = propose(ask, workflow, node, [failure], file=file)
+    document: dict[str, Any] = {
+        "step": str(address),
+        "model": proposer,
+        "weaknesses": list(made.weaknesses),
+        "changes": [{"change": change, "reason": reason} for change, reason in made.changes],
+        "prompt": list(made.turns),
+        "tries": [vars(one) for one in made.tries],
+    }
+    if not as_json:
+        _show_proposal(address, workflow, node, proposer, made)
+    if made.workflow is None:
+        emit(document) if as_json else None
+        return NO_PROPOSAL
+    if file is None or place is None:
+        if as_json:
+            emit(document)
+        else:
+            show(f"try it:  beam-ray optimise {subject} --step {node} --apply{store_words(store)}")
+        return 0
+    probe_models(models, made.workflow)
+    with executing(how) as execute:
+        found = apply(objects, address, made, file, place, Player(objects, models, execute))
+    if as_json:
+        after = {"run_id": found.run_id, **{f"{name}_{side}": value for name, side, value in _scores(found)}}
+        emit({**document, "draft": str(place), "rerun": after})
+        return 0
+    _show_outcome(address, found, Run(objects, found.run_id))
+    show(f"the draft:  {place}")
+    show(f"look at it: beam-ray show {found.run_id}/{address.task} --step {node}{store_words(store)}")
+    show("one task proves nothing: backtest the draft before it is published")
+    return 0
+
+
+def proposer_of(models: Mapping[str, Any], name: str | None, workflow: Workflow, node: str) -> str:
+    """The model that proposes: the one named, the judge's, or the step's own; it must answer before anything is spent."""
+    from beam_ray.define.load import did_you_mean
+    from beam_ray.llm.model import probe
+
+    name = name or workflow.judge_of(node) or workflow.judge or workflow.model_of(node) or workflow.model
+    if not name or name not in models:
+        raise Unusable(
+            "\n  ".join([f"the models file has no {name!r} to propose with", f"it has: {', '.join(models)}", *did_you_mean(str(name), models), "--model NAME"])
+        )
+    if isinstance(models[name], ModelSettings):
+        probe(models[name], name)
+    return name
+
+
+@contextlib.contextmanager
+def executing(how: Mapping[str, Any]) -> Iterator[Any]:
+    """What brings runs to their end, all on one Ray, which is started when the first of them needs it."""
+    from beam_ray.run.driver import Connection
+    from beam_ray.run.execute import execute
+
+    with contextlib.closing(Connection(how["address"])) as connection:
+
+        def one(objects: Objects, record: Any, models: Mapping[str, Any], **more: Any) -> Any:
+            meter = Meter(f"run {record.run_id}", quiet=how["as_json"])
+            try:
+                return execute(objects, record, models, connection=connection, takeover=how["takeover"], watch=meter)
+            finally:
+                meter.done()
+
+        yield one
+
+
+def _show_proposal(address: Address, workflow: Workflow, node: str, proposer: str, made: Any) -> None:
+    show(f"{address} · proposed by {proposer}")
+    show_tries(made.tries)
+    if made.workflow is None:
+        show("no proposal can be used; --again asks anew, --model NAME asks another model")
+        return
+    show("weaknesses of the prompt:")
+    for text in made.weaknesses:
+        show(f"  - {text}")
+    show("changes:")
+    for change, reason in made.changes:
+        show(f"  - {change}")
+        show(f"    because: {reason}")
+    show_diff(workflow, made.workflow)
+
+
+def show_diff(before: Workflow, after: Workflow) -> None:
+    """What differs, line by line."""
+    from beam_ray.define.changes import changes
+
+    for change in changes(before, after):
+        show(f"{change}:")
+        for line in change.text_diff.splitlines():
+            show(f"  {line}")
+
+
+def _scores(found: Any) -> list[tuple[str, str, float | None]]:
+    return [
+        ("step", "before", found.before["score"]),
+        ("step", "after", found.after["score"]),
+        ("task", "before", found.task_before),
+        ("task", "after", found.task_after),
+    ]
+
+
+def _show_outcome(address: Address, found: Any, rerun: Run) -> None:
+    usage = rerun.manifest["usage"] if rerun.manifest else {}
+    show()
+    rows = [
+        [f"step {address.node}", number(found.before["score"]), number(found.after["score"]), _word(found.before["score"], found.after["score"])],
+        [f"task {address.task}", number(found.task_before), number(found.task_after), _word(found.task_before, found.task_after)],
+    ]
+    met = [{item["id"]: item["met"] for item in row["criteria"] or ()} for row in (found.before, found.after)]
+    marks = {True: "met", False: "NOT MET", None: "open"}
+    rows += [[f"  {name}", marks[met[0].get(name)], marks[met[1].get(name)], ""] for name in dict.fromkeys([*met[0], *met[1]])]
+    show(table(["", "before", "after", ""], rows, right=[1, 2]))
+    for row, side in ((found.before, "before"), (found.after, "after")):
+        said = f"{row['error_type']}: {row['error']}" if row["error"] else row["output"]
+        show(f"  {side}: {' '.join(clean(str(said)).split())[:300]}")
+    show(f"  {usage.get('steps_done')} steps executed, {usage.get('steps_borrowed')} borrowed, {usage.get('calls')} model calls, {money(usage.get('usd'))}")
+
+
+def _word(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return "cannot be compared"
+    return "better" if after > before else "worse" if after < before else "no better"
+
+
+def _search(subject: str, name: str, models: Mapping[str, ModelSettings], how: Mapping[str, Any]) -> int:
+    from beam_ray.improve.ask import Asker
+    from beam_ray.improve.drafts import require_place, write_draft
+    from beam_ray.improve.play import Player
+    from beam_ray.improve.search import Search
+    from beam_ray.run.plan import load_workflow
+    from beam_ray.store.library import library_at
+
+    objects, store, as_json = existing(how["store"]), how["store"], how["as_json"]
+    file = workflow_file(subject)
+    place = require_place(file, how["to"], "draft")
+    workflow, warnings = load_workflow(file)
+    for warning in warnings:
+        say(str(warning))
+    library, version = library_at(objects, name), _version(objects, workflow, file)
+    asking = next((node for node in workflow.order if workflow.nodes[node].llm), None)
+    if asking is None:
+        raise Unusable(f"{file}: no step of {workflow.name!r} has a prompt")
+    proposer = proposer_of(models, how["model"], workflow, asking)
+    budget = {key: amount(key, value) for key, value in pairs(how["budget"], "--budget").items()}
+    probe_models(models, workflow)
+    with executing(how) as execute:
+        search = Search(
+            objects,
+            workflow,
+            file,
+            library,
+            models,
+            Player(objects, models, execute),
+            Asker(objects, proposer, models[proposer]),
+            budget,
+            version=version,
+            nodes=how["nodes"],
+            rounds=how["rounds"],
+            seed=how["seed"],
+            say=say,
+        )
+        try:
+            found = search.run()
+        except Stopped as error:
+            error.resume = "the same command"
+            raise
+    if found.accepted and found.best:
+        write_draft(place, search.draft(found.best))
+    if as_json:
+        emit(_search_document(found, place))
+    else:
+        _show_search(found, workflow, place, store)
+    _track_search(objects, found, how["mlflow_uri"], store)
+    return 0 if found.accepted else NO_PROPOSAL
+
+
+def workflow_file(written: str) -> Path:
+    """
+    The file that is named.
+
+    Raises:
+        Unusable: it is none, or is not there.
+    """
+    file = Path(written)
+    if file.suffix not in (".yaml", ".yml"):
+        raise Unusable(f"{written!r} is not a workflow file; a draft is made from a file, and lies beside it")
+    if not file.is_file():
+        raise Unusable(f"{written}: there is no such file")
+    return file
+
+
+def _version(objects: Objects, workflow: Workflow, file: Path) -> int | None:
+    """The published version that the workflow is; a draft can only be published on evidence against the current one."""
+    from beam_ray.publish import current
+
+    latest = current(objects, workflow.name)
+    if latest and latest.digest != workflow.digest:
+        raise Unusable(
+            f"{file} is not version {latest.version} of {workflow.name!r}, which is published: evidence against it would be of no use\n"
+            f"  beam-ray diff {workflow.name} {file}  shows what differs"
+        )
+    return latest.version if latest else None
+
+
+def _search_document(found: Any, place: Path) -> dict[str, Any]:
+    verdict = found.verdict
+    return {
+        "search_id": found.search_id,
+        "tasks": {"search": found.tasks, "held_out": found.held},
+        "candidates": [
+            {"name": one.name, "score": score, "prompts": dict(one.prompts), "run_ids": one.runs}
+            for one, score in zip(found.candidates, found.scores, strict=True)
+        ],
+        "refused": list(found.refused),
+        "ended": found.ended,
+        "best": found.best.name if found.best else None,
+        "accepted": found.accepted,
+        "drafts_before": found.tests,
+        "backtest_id": verdict["backtest_id"] if verdict else None,
+        "verdict": verdict["word"] if verdict else None,
+        "draft": str(place) if found.accepted else None,
+        "paid": {"calls": found.paid.calls, "input_tokens": found.paid.input_tokens, "output_tokens": found.paid.output_tokens, "usd": found.paid.usd},
+    }
+
+
+def _show_search(found: Any, workflow: Workflow, place: Path, store: str) -> None:
+    where = store_words(store)
+    show(f"{found.search_id} · {found.tasks} tasks searched on, {found.held} held out")
+    rows = [
+        [one.name, number(score), "best" if one is found.best else "" if score is not None else f"dropped after {len(one.tried)} tasks"]
+        for one, score in zip(found.candidates, found.scores, strict=True)
+    ]
+    show(table(["prompts", "score", ""], rows, right=[1]))
+    for text in found.refused:
+        show(f"  refused: {' '.join(text.split())[:200]}")
+    show(f"  ended by: {found.ended}")
+    show(f"  the search took {found.paid.calls} calls, {found.paid.input_tokens + found.paid.output_tokens:,} tokens, {money(found.paid.usd)}")
+    if found.best is None or found.verdict is None:
+        show("no prompt did better on the search tasks; there is no draft, and the held-out tasks were not touched")
+        return
+    show_diff(workflow, found.best.workflow)
+    metric = next(entry for entry in found.verdict["candidates"][0]["comparison"]["metrics"] if entry["name"] == "score")
+    sure = found.verdict["candidates"][0]["comparison"]["confidence"]
+    show(f"on the {found.held} held-out tasks: score {number(metric['before'])} -> {number(metric['after'])}")
+    show(
+        f"  change {number(metric['change'])}, {sure:g} % interval {number(metric['low'])} … {number(metric['high'])}"
+        + (f"; draft number {found.tests + 1} on these tasks" if found.tests else "")
+    )
+    evidence = found.verdict["backtest_id"]
+    if found.accepted:
+        show(f"accepted: the whole interval is above 0. The draft: {place}")
+        show(f"publish it:  beam-ray publish {place} --evidence {evidence}{where}")
+    else:
+        show("not accepted: the interval is not above 0, so it may have been luck. No draft is written")
+    show(f"the evidence: beam-ray report {evidence}{where}")
+
+
+def _track_search(objects: Objects, found: Any, mlflow_uri: str | None, store: str) -> None:
+    from beam_ray.cli.backtests import track
+    from beam_ray.improve.telling import tell_search
+    from beam_ray.tracking import TrackingUnavailable, default_uri
+
+    if mlflow_uri == "none":
+        return
+    try:
+        logged = tell_search(objects, found, mlflow_uri or default_uri(store))
+        say(f"MLflow:           {logged.url}")
+    except TrackingUnavailable as error:
+        say(f"warning: {error}")
+        return
+    if found.verdict:
+        track(objects, found.verdict, mlflow_uri, store)
+
+
+def show_tries(tries: Any) -> None:
+    """Each answer, what it cost, and why it was refused."""
+    for index, one in enumerate(tries, 1):
+        paid = "kept from before, not paid again" if one.kept else "paid now"
+        show(f"  try {index}: {one.calls} calls, {one.input_tokens + one.output_tokens:,} tokens, {money(one.usd)} ({paid})")
+        for line in f"refused: {one.refused}".splitlines() if one.refused else []:
+            show(f"    {line}")

@@ -1,0 +1,98 @@
+"""
+Searching over prompts with gepa: the only importer of gepa.
+
+gepa decides which prompt to change, on which few tasks to try the change, and which of the
+prompts so far to go on from. Everything that costs is ours: it is handed two functions,
+one that scores prompts on tasks and one that proposes a prompt, and the tasks of the
+search. Of the tasks held out it is given nothing, not even their names.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gepa
+from gepa.core.adapter import EvaluationBatch
+
+Prompts = Mapping[str, str]
+"""Node to its prompt, as one text."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How prompts fared on one task."""
+
+    score: float
+    """0 to 1."""
+    failures: Mapping[str, Any]
+    """Node to what went wrong there."""
+
+
+Score = Callable[[Prompts, Sequence[str]], Sequence[Tried]]
+Propose = Callable[[Prompts, str, Sequence[Any]], str | None]
+"""A changed prompt for a node, given what went wrong there; None when there is none that can be used."""
+
+
+class _Silent:
+    def log(self, message: str) -> None:
+        """gepa tells its progress; ours is in the store."""
+
+
+class _Adapter:
+    """What gepa sees of a workflow."""
+
+    def __init__(self, score: Score, propose: Propose):
+        self._score, self._propose = score, propose
+        self.stopped: Exception | None = None
+
+    def evaluate(self, batch: list[str], candidate: dict[str, str], capture_traces: bool = False) -> EvaluationBatch[Tried, None]:
+        tried = list(self._score(candidate, batch))
+        return EvaluationBatch(outputs=[None] * len(batch), scores=[one.score for one in tried], trajectories=tried if capture_traces else None)
+
+    def make_reflective_dataset(
+        self, candidate: dict[str, str], eval_batch: EvaluationBatch[Tried, None], components_to_update: list[str]
+    ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        tried = eval_batch.trajectories or []
+        return {node: [{"failure": one.failures[node]} for one in tried if node in one.failures] for node in components_to_update}
+
+    def propose_new_texts(
+        self, candidate: dict[str, str], reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]], components_to_update: list[str]
+    ) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for node in components_to_update:
+            failures = [entry["failure"] for entry in reflective_dataset.get(node, ())]
+            if self.stopped is None and failures:
+                try:
+                    text = self._propose(candidate, node, failures)
+                except Exception as error:  # gepa goes on over whatever is raised in here, and would ask again
+                    self.stopped = error
+                    continue
+                found |= {node: text} if text is not None else {}
+        return found
+
+
+def evolve(prompts: Prompts, tasks: Sequence[str], score: Score, propose: Propose, *, rounds: int, few: int, seed: int) -> None:
+    """
+    Search from *prompts*: in each of at most *rounds* change one prompt, try it on *few* tasks, and where it did better there, on all.
+
+    What was found is known to *score*, which saw it all.
+
+    Raises:
+        Exception: whatever *score* and *propose* raise.
+    """
+    adapter = _Adapter(score, propose)
+    gepa.optimize(
+        seed_candidate=dict(prompts),
+        trainset=list(tasks),
+        valset=list(tasks),
+        adapter=adapter,  # type: ignore[arg-type]  # a protocol that wants attributes which a class may leave out
+        reflection_minibatch_size=min(few, len(tasks)),
+        # a score of 1 may be a rounded one
+        perfect_score=1.0 - 1e-9,
+        stop_callbacks=lambda state: state.i + 1 >= rounds or adapter.stopped is not None,
+        logger=_Silent(),
+        seed=seed,
+        raise_on_exception=True,
+    )
+    if adapter.stopped is not None:
+        raise adapter.stopped

@@ -1,0 +1,280 @@
+"""
+Optimise a prompt: read a failed execution, name the prompt's weaknesses, propose a better one.
+
+A proposal is a template and not a rendered text: it must keep every variable of the prompt
+before it, load, and pass every check that a workflow file passes. What it is worth is not
+for the model that made it to say; a rerun or a hold-out does.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beam_ray.address import Address
+from beam_ray.define.template import TemplateFault, render, uses
+from beam_ray.define.workflow import ROLES, TEXT_SCHEMA, Turn, Workflow
+from beam_ray.errors import StepFailed, Unusable
+from beam_ray.improve.ask import Asker, Question, Try
+from beam_ray.improve.drafts import prompts_text, turns_of, with_prompt, write_draft
+from beam_ray.improve.play import Player
+from beam_ray.rerun import make_rerun
+from beam_ray.run.desk import TaskRow
+from beam_ray.run.step import output_of
+from beam_ray.store.attachments import read_attachment
+from beam_ray.store.objects import Objects
+from beam_ray.store.runs import Run
+from beam_ray.store.steps import StepRows
+
+MOST_FAILURES = 5
+"""Failed executions that one question shows."""
+
+MAX_SHOWN = 6_000
+"""Characters of one part of a failed execution that are shown."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One execution of a step that did not pass, as it was."""
+
+    address: str
+    question: str
+    """The rendered prompt."""
+    output: str
+    """JSON; empty when there was none."""
+    error: str
+    unmet: tuple[tuple[str, str], ...]
+    """Criteria not met, each with the reason."""
+
+    def text(self) -> str:
+        """The execution in words, for a model to read."""
+        parts = [f"asked:\n{self.question[:MAX_SHOWN]}", f"answered:\n{self.output[:MAX_SHOWN] or 'nothing'}"]
+        if self.error:
+            parts.append(f"error:\n{self.error[:1_000]}")
+        parts += [f"not met: {text}\nbecause: {reason[:500]}" for text, reason in self.unmet]
+        return "\n".join(parts)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A changed prompt, with its reasons; or none, with the reason for each try."""
+
+    weaknesses: tuple[str, ...]
+    changes: tuple[tuple[str, str], ...]
+    """What was changed, and why."""
+    turns: tuple[dict[str, str], ...]
+    workflow: Workflow | None
+    """The workflow with the changed prompt; none when no answer could be used."""
+    tries: tuple[Try, ...]
+
+
+def step_of(objects: Objects, address: Address) -> dict[str, Any]:
+    """
+    The row of the step at *address*.
+
+    Raises:
+        Unusable: the run is still going on, or has no such node.
+    """
+    run = Run(objects, address.run)
+    nodes = run.record.plan.nodes
+    if address.node not in nodes:
+        raise Unusable(f"the workflow of run {run.run_id} has no node {address.node!r}\n  it has: {', '.join(run.record.plan.order)}")
+    if not run.finished:
+        raise Unusable(f"run {run.run_id} is still going on\n  beam-ray resume {run.run_id}  goes on with it")
+    return StepRows(run).rows(address.node, [(address.task, address.trial)])[address.task, address.trial]
+
+
+def failure_of(objects: Objects, address: Address) -> Failure:
+    """
+    The failed execution at *address*.
+
+    Raises:
+        Unusable: the step asks no model, did not run, or did not fail.
+    """
+    row, workflow = step_of(objects, address), Run(objects, address.run).record.plan
+    if workflow.nodes[address.node].llm is None:
+        asking = [name for name in workflow.order if workflow.nodes[name].llm]
+        raise Unusable(f"the step {address.node!r} is a tool and has no prompt\n  steps with one: {', '.join(asking) or 'none'}")
+    if row["outcome"] == "skipped":
+        raise Unusable(f"the step {address.node!r} of {address.task!r} did not run: {row['reason']}")
+    failure = read_failure(objects, row)
+    if failure is None:
+        why = "it passed" if row["passed"] else str(row["unscored"] or "it has no criteria")
+        raise Unusable(f"nothing is known to be wrong with the step {address}: {why}\n  beam-ray tasks --run {address.run} --status failing  lists what failed")
+    return failure
+
+
+def read_failure(objects: Objects, row: Mapping[str, Any]) -> Failure | None:
+    """The failed execution in a row of the steps table; none where nothing is known to be wrong."""
+    unmet = tuple((item["text"], item["reason"]) for item in row["criteria"] or () if item["met"] is False)
+    if row["outcome"] == "skipped" or (not unmet and not row["error"]) or (row["passed"] and not row["error"]):
+        return None
+    address = Address(row["run_id"], row["task_id"], row["trial"], row["node"])
+    return Failure(str(address), rendered(objects, address), row["output"] or "", row["error"] or "", unmet)
+
+
+def rendered(objects: Objects, address: Address) -> str:
+    """The prompt of the step as the model was asked, made again from what stood above it."""
+    run = Run(objects, address.run)
+    workflow = run.record.plan
+    tasks = run.tasks()
+    task = TaskRow.of(tasks.slice(tasks["task_id"].to_pylist().index(address.task), 1).to_pylist()[0], address.trial, 0)
+    values = task.values(workflow)
+    reader = StepRows(run)
+    for name in workflow.order:
+        if name in workflow.upstream[address.node]:
+            values[name] = output_of(reader.rows(name, [(task.task_id, task.trial)])[task.task_id, task.trial])
+    turns = turns_of(workflow, address.node)
+    try:
+        if any(use.root == "attachments" for turn in turns for use in uses(turn.content)):
+            values = {**values, "attachments": [read_attachment(entry, objects) for entry in task.attachments]}
+        return "\n".join(f"[{turn.role}] {render(turn.content, values)}" for turn in turns)
+    except StepFailed as error:
+        return f"(the prompt could not be rendered: {error})"
+
+
+def propose(ask: Asker, workflow: Workflow, node: str, failures: Sequence[Failure], *, file: Path | None = None, sample: int = 0) -> Proposal:
+    """
+    A changed prompt for *node*, proposed by a model that reads *failures*; where *file* is given, one that can be written into it.
+
+    Raises:
+        Stopped: the model cannot be asked now.
+    """
+    changed = list[Workflow]()
+
+    def fault(answer: Mapping[str, Any]) -> str:
+        found = proposal_fault(workflow, node, answer["prompt"])
+        if isinstance(found, str):
+            return found
+        changed[:] = [found]
+        try:
+            if file:
+                prompts_text(file, {node: _turns(answer["prompt"])}, found)
+        except Unusable as error:
+            return str(error)
+        return ""
+
+    asked = ask(_question(workflow, node, failures, sample), fault)
+    if asked.answer is None:
+        return Proposal((), (), (), None, asked.tries)
+    answer = asked.answer
+    return Proposal(
+        tuple(answer["weaknesses"]),
+        tuple((change["change"], change["reason"]) for change in answer["changes"]),
+        _turns(answer["prompt"]),
+        changed[0],
+        asked.tries,
+    )
+
+
+def proposal_fault(workflow: Workflow, node: str, written: Sequence[Mapping[str, str]]) -> Workflow | str:
+    """*workflow* with the proposed prompt, or why it is refused."""
+    turns, before = _turns(written), turns_of(workflow, node)
+    try:
+        kept = {(use.root, use.field) for turn in turns for use in uses(turn["content"])}
+        lost = sorted({(use.root, use.field) for turn in before for use in uses(turn.content)} - kept)
+    except TemplateFault as fault:
+        return f"the prompt is not a template: {fault}"
+    if lost:
+        return f"the prompt leaves out {', '.join('{{ ' + '.'.join(filter(None, use)) + ' }}' for use in lost)}; every variable must stay"
+    if [(turn["role"], turn["content"]) for turn in turns] == [(turn.role, turn.content.strip()) for turn in before]:
+        return "the prompt is the one that is there already"
+    try:
+        return with_prompt(workflow, node, turns)
+    except Unusable as error:
+        return str(error)
+
+
+def _turns(written: Sequence[Mapping[str, str]]) -> tuple[dict[str, str], ...]:
+    return tuple({"role": turn["role"], "content": turn["content"].strip()} for turn in written)
+
+
+_SYSTEM = (
+    "You improve the prompt of one step of a workflow. You are given the prompt as a template, what the step must return, its criteria, and "
+    "executions that failed. Find out what in the prompt led to the failures, and change it so that the step also does well on tasks that you have not seen."
+)
+
+
+def _question(workflow: Workflow, node: str, failures: Sequence[Failure], sample: int) -> Question:
+    found = workflow.nodes[node]
+    assert found.llm is not None
+    criteria = "\n".join(f"- {item.text}" for item in found.evaluate.criteria) if found.evaluate else "none"
+    blocks = [
+        ("prompt", prompt_text(found.llm.prompt)),
+        ("returns", json.dumps(found.llm.returns or TEXT_SCHEMA, ensure_ascii=False)),
+        ("criteria", criteria),
+        *((f"failure-{number}", failure.text()) for number, failure in enumerate(failures[:MOST_FAILURES], 1)),
+    ]
+    names = sorted({"{{ " + ".".join(filter(None, (use.root, use.field))) + " }}" for turn in found.llm.prompt for use in uses(turn.content)})
+    task = (
+        "Name the weaknesses of the prompt. Then list your changes, each with its reason. Then give the whole changed prompt as turns. "
+        f"It is a template: keep {', '.join(names) or 'it free of variables'} exactly so, and use no other variables. "
+        "Do not put values from the failed executions into it: it is used for other tasks too."
+    )
+    return Question("prompt", _SYSTEM, blocks, task, _SCHEMA, sample)
+
+
+def prompt_text(turns: Sequence[Turn]) -> str:
+    """A prompt as one text: its template alone, or its turns with their roles."""
+    return turns[0].content if len(turns) == 1 else "\n\n".join(f"[{turn.role}]\n{turn.content}" for turn in turns)
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": dict(properties), "required": list(properties), "additionalProperties": False}
+
+
+_SCHEMA = _object(
+    {
+        "weaknesses": {"type": "array", "items": {"type": "string", "maxLength": 400}, "minItems": 1, "maxItems": 6},
+        "changes": {
+            "type": "array",
+            "items": _object({"change": {"type": "string", "maxLength": 400}, "reason": {"type": "string", "maxLength": 400}}),
+            "minItems": 1,
+            "maxItems": 8,
+        },
+        "prompt": {
+            "type": "array",
+            "items": _object({"role": {"type": "string", "enum": list(ROLES)}, "content": {"type": "string", "maxLength": 8_000}}),
+            "minItems": 1,
+            "maxItems": 12,
+        },
+    }
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The step and its task before and after the rerun with the proposed prompt."""
+
+    run_id: str
+    before: Mapping[str, Any]
+    """The step's row."""
+    after: Mapping[str, Any]
+    task_before: float | None
+    task_after: float | None
+
+
+def apply(objects: Objects, address: Address, proposal: Proposal, file: Path, place: Path, player: Player) -> Outcome:
+    """
+    Write the proposal down as the draft *place* of *file*, and redo the step at *address* and all after it with that.
+
+    Raises:
+        Unusable: another file lies there, or what is before the step cannot be borrowed.
+        Stopped: before the end; the same call goes on.
+    """
+    assert proposal.workflow is not None
+    write_draft(place, prompts_text(file, {address.node: proposal.turns}, proposal.workflow))
+    because = f"optimised the prompt of {address.node}"
+    plan = make_rerun(objects, Run(objects, address.run), [address.task], proposal.workflow, player.models, start=address.node, because=because)
+    return outcome_of(objects, address, player(plan))
+
+
+def outcome_of(objects: Objects, address: Address, rerun: Run) -> Outcome:
+    """What the *rerun* of the task at *address* brought."""
+    scores = []
+    for run in (Run(objects, address.run), rerun):
+        rows = run.outcome(["task_id", "trial", "score"]).to_pylist()
+        scores.append(next(row["score"] for row in rows if (row["task_id"], row["trial"]) == (address.task, address.trial)))
+    again = Address(rerun.run_id, address.task, address.trial, address.node)
+    return Outcome(rerun.run_id, step_of(objects, address), step_of(objects, again), *scores)
