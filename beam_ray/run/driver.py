@@ -24,6 +24,7 @@ from beam_ray.run.runner import Assignment, limits_of
 from beam_ray.run.shard import OUTCOME_NODE, Report, ShardLost
 from beam_ray.run.signals import Signals
 from beam_ray.run.summary import summarise
+from beam_ray.run.tools import Tools
 from beam_ray.store.runs import BEAT_S, Lease, Run, RunRecord
 from beam_ray.store.steps import Key
 
@@ -431,7 +432,8 @@ class Driver:
         for seat, stop in stops:
             with contextlib.suppress(Exception):
                 self.cluster.result(stop, max(deadline - time.monotonic(), 0.05))
-                self.cluster.rest(seat.handle)
+                if not Tools(self.workflow).strange:
+                    self.cluster.rest(seat.handle)
 
     def _rows(self, shard: int) -> int:
         start, stop = self.record.shards[shard]

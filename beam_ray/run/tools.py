@@ -43,6 +43,7 @@ class Tools:
     """Calls tools; at most *children* of them in processes at a time."""
 
     def __init__(self, workflow: Workflow, children: int = 2, folder: Path | None = None):
+        self.workflow = workflow
         self.folders = tool_folders(workflow, folder)
         self.found: dict[str, Tool] = {node.tool: find_tool(workflow, node.tool, self.folders) for node in workflow.nodes.values() if node.tool}
         self._slots = asyncio.Semaphore(children)
@@ -76,6 +77,12 @@ class Tools:
             else:
                 await child.end()
             return value
+
+    @property
+    def strange(self) -> bool:
+        """Whether the author's code runs in the runner itself, which then keeps its modules for as long as it lives."""
+        criteria = (item for node in self.workflow.nodes.values() if node.evaluate for item in node.evaluate.criteria)
+        return any(tool.is_async for tool in self.found.values()) or any(item.kind == "python" for item in criteria)
 
     def function(self, reference: str) -> Callable[..., Any]:
         """The function behind a ``python`` criterion, which runs in the runner itself."""
