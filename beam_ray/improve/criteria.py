@@ -295,15 +295,14 @@ def _question(workflow: Workflow, node: str, run: Run, tasks: Sequence[str], kee
         f"Write criteria by which every output of the step {node!r} can be judged, "
         + ("other ones than those that are there. " if keep and present else "")
         + "Each says one thing that must hold of the output, in one plain sentence, and can be decided from the task and the output alone. "
-        f"Where it can be computed, also give it as an expression over the output, such as {_example(found)}; otherwise leave the expression empty. "
+        f"Where it can be computed, also give it as an expression over the output, such as {_example(workflow, node)}; otherwise leave the expression empty. "
         "They must tell good outputs from bad ones: one that every output meets is of no use. Give the reason for each."
     )
     return Question("criteria", _SYSTEM, blocks, task, _SCHEMA)
 
 
-def _example(node: Any) -> str:
-    fields = node.fields or ("text",)
-    return f"output.{fields[0]} != ''"
+def _example(workflow: Workflow, node: str) -> str:
+    return f"{node}.{(workflow.nodes[node].fields or ('text',))[0]} != ''"
 
 
 _SYSTEM = "You write criteria by which the output of one step of a workflow is judged. You are given the step's prompt, what it must return, and outputs."
