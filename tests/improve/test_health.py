@@ -96,7 +96,7 @@ def test_a_rollback_is_compared_with_what_it_replaced(lab: Lab):
     rollback(lab.objects, "timed", 1)
     timed_run(lab, old, "before", {"a": 1.0})
 
-    assert health(lab.objects, old, 3).previous == 2
+    assert health(lab.objects, old, 3).previous == health(lab.objects, old).previous == 2
     assert health(lab.objects, old, 1).previous is None
 
 

@@ -103,11 +103,11 @@ def test_messages_that_differ_in_numbers_ids_and_quotes_are_alike():
 
 
 def test_each_task_counts_once_however_often_it_is_redone(lab: Lab):
-    """Two reruns and a rerun of a rerun: the task as it was first, and as it is now; all the calls."""
+    """A rerun of a rerun of a rerun: the task as it was first, and as it is now; all the calls."""
     run = first_run(lab, 1, 2)
     again = lab.rerun(run, ["n1", "n2"], run.record.plan, answer)
-    lab.rerun(again, ["n1"], lab.workflow(SUMS % "better"), answer)
-    lab.rerun(run, ["n1"], lab.workflow(SUMS % "better"), answer)
+    better = lab.rerun(again, ["n1"], lab.workflow(SUMS % "better"), answer)
+    lab.rerun(better, ["n1"], better.record.plan, answer)
     bought = ledger(lab.objects, "sums").bought
 
     assert (bought.tasks, bought.solved, bought.points, bought.scored) == (2, 1, 100.0, 2)
@@ -159,11 +159,15 @@ def test_a_model_that_was_away_neither_solves_nor_harms(lab: Lab):
 
 
 def test_a_task_that_only_missed_its_model_is_solved_without_points(lab: Lab):
-    """What a rerun brings back was lost to the endpoint, so that is said, and no score is made up for it."""
-    run = first_run(lab, 5)
-    lab.rerun(run, ["n5"], lab.workflow(SUMS % "better"), answer)
+    """What a rerun brings back was lost to the endpoint: that is said, and the score of the half that was done is no score before."""
+    text = (
+        SUMS % "better"
+    ) + '  say: {after: read, llm: {prompt: "%s {{ read.n }}", returns: {n: int}}, evaluate: {criteria: [{check: say.n < 0, id: less}]}}\n'
+    run = lab.run(text % "read", numbers(5), answer)
+    lab.rerun(run, ["n5"], lab.workflow(text % "better"), lambda request: {"n": 5 if request.node == "read" else -5})
     found = ledger(lab.objects, "sums")
 
+    assert run.outcome()["score"].to_pylist() == [100.0]
     assert (found.bought.solved, found.bought.recovered, found.bought.points) == (1, 1, None)
     assert "1 of the solved had failed because a model did not answer" in summary(found)
 
