@@ -197,7 +197,7 @@ def ledger(objects: Objects, workflow: str) -> Ledger:
                 [f"no run in {objects.uri} is of a workflow {workflow!r}", f"there are runs of: {', '.join(known) or 'none'}", *did_you_mean(workflow, known)]
             )
         )
-    redone = sorted((kept for kept in of_it if kept.run.record.mode == "rerun"), key=lambda kept: kept.run.record.created_at)
+    redone = sorted((kept for kept in of_it if kept.run.record.mode == "rerun" and kept.begun), key=lambda kept: kept.run.record.created_at)
     reruns = tuple(_rerun(kept, runs.get(kept.run.record.origin or "")) for kept in redone)
     return Ledger(workflow, reruns, _patterns(reruns), _bought(reruns, runs))
 
@@ -207,6 +207,14 @@ class _Kept:
 
     def __init__(self, run: Run):
         self.run = run
+
+    @cached_property
+    def begun(self) -> bool:
+        """Whether it has tasks: whoever planned it may have died before they were kept."""
+        try:
+            return bool(self.run.tasks().num_rows)
+        except Unusable:
+            return False
 
     @cached_property
     def outcome(self) -> dict[tuple[str, int], dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The ledger in words: the same tables for the terminal, for Markdown and as a page that needs nothing else."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from beam_ray.compare.html import page
@@ -16,12 +17,13 @@ CAUTION = "A task that failed passes now and then when it is only tried again. W
 
 @dataclass(frozen=True)
 class Table:
-    """One table: the first column is a name, *right* are the columns of numbers."""
+    """One table; *right* are the columns of numbers, *long* those whose texts may need several lines."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     right: tuple[int, ...]
+    long: tuple[int, ...] = ()
 
 
 def tables(ledger: Ledger) -> tuple[Table, ...]:
@@ -43,12 +45,14 @@ def tables(ledger: Ledger) -> tuple[Table, ...]:
                 for pattern in ledger.patterns
             ),
             (2, 3),
+            (1,),
         ),
         Table(
             "Reruns",
-            ("rerun", "when", "with", "from", "why", "changed since", "tasks", "solved", "not", "newly failing", "cost"),
+            ("rerun", "when", "with", "why", "changed since", "tasks", "solved", "not", "worse", "cost"),
             tuple(_rerun(rerun) for rerun in ledger.reruns),
-            (6, 7, 8, 9, 10),
+            (5, 6, 7, 8, 9),
+            (3, 4),
         ),
         Table(
             "Tasks",
@@ -107,7 +111,7 @@ def html(ledger: Ledger) -> str:
         "beam_ray.improve",
         title=f"Reruns of {ledger.workflow}",
         summary=summary(ledger)[: -len(figures(ledger.bought))],
-        tiles=[("tasks redone", f"{ledger.bought.tasks:,}"), ("solved", f"{ledger.bought.solved:,}"), *figures(ledger.bought)],
+        tiles=[("solved", f"{ledger.bought.solved:,} of {plural(ledger.bought.tasks, 'task')}"), *figures(ledger.bought)],
         caution=CAUTION,
         tables=tables(ledger),
         changes=[rerun for rerun in ledger.reruns if rerun.changed],
@@ -116,17 +120,25 @@ def html(ledger: Ledger) -> str:
 
 
 def _rerun(rerun: Rerun) -> tuple[str, ...]:
-    changed = [change.name for change in rerun.changed] or ["nothing"]
+    definition = f"version {rerun.version}" if rerun.version else "a draft" if rerun.changed else "the original"
     return (
         rerun.run_id,
         rerun.started,
-        f"version {rerun.version}" if rerun.version else "a draft" if rerun.changed else "the original",
-        rerun.start or "the start",
+        definition + (f", from {rerun.start}" if rerun.start else ""),
         plain(rerun.because) or "not said",
-        ", ".join(changed) + ("" if rerun.same_ruler else " (other criteria)"),
+        _changed(rerun) + ("" if rerun.same_ruler else " (other criteria)"),
         *(f"{count:,}" for count in (len(rerun.tasks), rerun.count("solved"), rerun.count("not solved"), rerun.count("newly failing"))),
         _usd(rerun.usd),
     )
+
+
+def _changed(rerun: Rerun) -> str:
+    """The parts of the definition that changed, each with how many of its fields did."""
+    parts = Counter[str]()
+    for change in rerun.changed:
+        path = change.name.split(".")
+        parts[".".join(path[: 3 if path[1:2] == ["llm"] else 2])] += 1
+    return ", ".join(part if count == 1 else f"{part} ({count} fields)" for part, count in parts.items()) or "nothing"
 
 
 def _task(task: Redone, rerun: Rerun) -> tuple[str, ...]:
@@ -144,7 +156,7 @@ def _state(state: State | None) -> tuple[str, str]:
 def _per_usd(bought: Bought, value: float | None) -> str:
     if bought.usd is None:
         return "unpriced"
-    return "nothing was spent" if value is None else f"{value:,.1f}"
+    return "nothing was spent" if value is None else f"{value:,.{0 if abs(value) >= 100 else 2}f}"
 
 
 def _usd(usd: float | None) -> str:

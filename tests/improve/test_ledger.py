@@ -209,6 +209,18 @@ def test_a_rerun_that_goes_on_and_one_whose_origin_is_gone(lab: Lab):
     assert [change.name for change in found.reruns[0].changed] == ["read.llm.prompt"]
 
 
+def test_a_rerun_that_was_never_begun_is_no_rerun(lab: Lab):
+    """Whoever planned it died before its tasks were kept; the others are told all the same."""
+    run = first_run(lab, 1)
+    better = lab.workflow(SUMS % "better")
+    done = lab.rerun(run, ["n1"], better, answer)
+    plan = make_rerun(lab.objects, run, ["n1"], better, {"m": ScriptedModel(answer)})
+    begin(lab.objects, plan.record, plan.tasks)
+    lab.objects.delete(f"runs/{plan.record.run_id}/tasks.parquet")
+
+    assert [rerun.run_id for rerun in ledger(lab.objects, "sums").reruns] == [done.run_id]
+
+
 def test_a_workflow_that_never_ran_is_refused_with_those_that_did(lab: Lab):
     """The nearest name is offered."""
     first_run(lab, 1)
