@@ -1,0 +1,146 @@
+"""optimise and criteria, by the commands that people type."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import WORKFLOW, Desk, answer
+from tests.improve.trying import proposal
+
+
+def with_proposals(body: dict[str, Any]) -> Any:
+    """The model of the desk, which also proposes."""
+    names = set(body["response_format"]["json_schema"]["schema"]["properties"]) if "response_format" in body else set()
+    if "weaknesses" in names:
+        return proposal("better {{ task_query }}", change="ask better")
+    if "criteria" in names:
+        entries = [("The number is small.", "read.n < 12"), ("It is a number.", "read.n is number"), ("It is below -5.", "read.n < -5")]
+        return {"criteria": [{"criterion": text, "expression": check, "reason": "so that it is"} for text, check in entries]}
+    return answer(body)
+
+
+@pytest.fixture
+def ran(desk: Desk) -> str:
+    """The id of a run in which two of three tasks failed."""
+    desk.model.answer = with_proposals
+    return str(desk("run", "sums.yaml", "--tasks", "tasks.jsonl", "--json").json["run_id"])
+
+
+def test_a_failed_step_gets_a_better_prompt_a_draft_and_two_scores(desk: Desk, ran: str):
+    """The proposal is shown first and paid once; --apply writes the draft, reruns, and shows what it brought; a second time asks nobody."""
+    calls = len(desk.model.journal)
+
+    shown = desk("optimise", f"{ran}/n4", "--step", "read")
+    applied = desk("optimise", f"{ran}/n4", "--step", "read", "--apply")
+    again = desk("optimise", f"{ran}/n4", "--step", "read", "--apply", "--json")
+
+    assert (shown.code, applied.code, again.code) == (0, 0, 0), applied.err
+    assert "  - ask better\n    because: it was not said" in shown.out
+    assert "+better {{ task_query }}" in shown.out
+    assert "$0.0000" in shown.out and "(paid now)" in shown.out
+    assert "kept from before, not paid again" in applied.out
+    rows = [line.split() for line in applied.out.splitlines()]
+    assert ["step", "read", "0.0", "100.0", "better"] in rows
+    assert ["n", "NOT", "MET", "met"] in rows
+    assert len(desk.model.journal) == calls + 3  # a proposal, the step, the one after it
+    assert again.json["rerun"]["step_before"] == 0.0
+    assert again.json["rerun"]["step_after"] == 100.0
+    assert (desk.lab.folder / "sums.yaml").read_text().strip() == WORKFLOW.strip()
+    assert "better {{ task_query }}" in (desk.lab.folder / "sums-draft.yaml").read_text()
+    assert desk("versions", "sums").code == 2  # nothing is published
+
+
+def test_a_search_ends_in_a_draft_with_its_evidence(desk: Desk):
+    """What held-out tasks speak for is written down, and publish takes it."""
+    desk.model.answer = with_proposals
+    assert desk("library", "import", "numbers", "tasks.jsonl").code == 0, desk("library", "--help").out
+    assert desk("publish", "sums.yaml", "--without-evidence", "first").code == 0
+
+    found = desk("optimise", "sums.yaml", "--library", "numbers", "--budget", "max_calls=500", "--rounds", "4")
+
+    assert found.code == 0, found.out + found.err
+    assert "18 tasks searched on, 18 held out" in found.out
+    assert "accepted: the whole interval is above 0. The draft: sums-draft.yaml" in found.out
+    evidence = next(line for line in found.out.splitlines() if line.startswith("publish it:")).partition("beam-ray ")[2].split()
+    calls = len(desk.model.journal)
+    again = desk("optimise", "sums.yaml", "--library", "numbers", "--budget", "max_calls=500", "--rounds", "4", "--json")
+    assert again.json["accepted"] is True
+    assert len(desk.model.journal) == calls
+    assert desk(*evidence).code == 0
+
+
+def test_a_search_against_what_is_not_published_is_refused(desk: Desk):
+    """Its evidence would be of no use; nothing is asked."""
+    desk("library", "import", "numbers", "tasks.jsonl")
+    desk("publish", "sums.yaml", "--without-evidence", "first")
+    desk.lab.write("sums.yaml", WORKFLOW.replace("say {{", "tell {{"))
+
+    refused = desk("optimise", "sums.yaml", "--library", "numbers", "--budget", "max_calls=500")
+
+    assert refused.code == 2
+    assert "is not version 1 of 'sums'" in refused.err
+    assert not desk.model.journal
+
+
+def test_criteria_are_generated_tried_and_written_to_a_draft(desk: Desk, ran: str):
+    """Each comes with how often it holds; the useless are left out and named; the original stays."""
+    said = desk("criteria", "sums.yaml", "--node", "read", "--generate", "--add", "--outputs", "36")
+
+    assert said.code == 0, said.err
+    lines = {line.split("  ")[1]: line for line in said.out.splitlines() if line.startswith("  ")}
+    assert "useless: always holds" in lines["It is a number."]
+    assert "useless: never holds" in lines["It is below -5."]
+    assert "useless" not in lines["The number is small."]
+    assert "4/12" in lines["The number is small."]  # 0, 3, 6 and 9, of the twelve that were read rightly
+    draft = (desk.lab.folder / "sums-criteria.yaml").read_text()
+    assert "read.n < 12" in draft and "equals" in draft
+    assert "# left out, never holds (0 of 36): It is below -5." in draft
+    assert (desk.lab.folder / "sums.yaml").read_text().strip() == WORKFLOW.strip()
+
+
+def test_criteria_are_checked_without_a_step(desk: Desk, ran: str):
+    """A rule is not repeated, and what is expected is what it says."""
+    calls = len(desk.model.journal)
+
+    found = desk("criteria", "sums.yaml", "--check", "--outputs", "36", "--json")
+
+    assert found.code == 0, found.err
+    [one] = found.json[0]["criteria"]
+    assert (found.json[0]["node"], one["met"], one["unmet"], one["expected"]) == ("read", 12, 24, 1.0)
+    assert one["itself_word"] == "a rule"
+    assert len(desk.model.journal) == calls
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("optimise", "sums.yaml"), "name the failed step"),
+        (("optimise", "n0", "--step", "read"), "nothing is known to be wrong"),
+        (("optimise", "n4", "--step", "raed"), "it has: read, say"),
+        (("optimise", "sums.yaml", "--library", "nothing", "--budget", "max_calls=9"), "there is no task library"),
+        (("criteria", "sums.yaml"), "--generate --node NODE, or --check"),
+        (("criteria", "sums.yaml", "--node", "raed", "--check"), "it has: read, say"),
+        (("criteria", "sums.yaml", "--node", "say", "--check"), "has no criteria"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_spent(desk: Desk, ran: str, words: tuple[str, ...], why: str):
+    """One line says what, the next what to do, and the exit code is 2."""
+    calls = len(desk.model.journal)
+
+    refused = desk(*words)
+
+    assert refused.code == 2
+    assert why in refused.err
+    assert len(desk.model.journal) == calls
+
+
+def test_a_proposal_that_cannot_be_used_leaves_with_5(desk: Desk, ran: str):
+    """Both tries are shown with their reasons."""
+    desk.model.answer = lambda body: json.dumps({"no": "idea"})
+
+    said = desk("optimise", f"{ran}/n4", "--step", "read", "--apply")
+
+    assert said.code == 5
+    assert said.out.count("refused: ") == 2
+    assert not (desk.lab.folder / "sums-draft.yaml").exists()
