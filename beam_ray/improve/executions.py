@@ -1,8 +1,8 @@
 """
 What the runs of one definition did: each task with its time, each step that may be tried again with its tries.
 
-Only runs count whose tasks were not chosen for what became of them: reruns and repeats of
-failing tasks say nothing of the others. An execution that several runs hold, because they
+Only ordinary runs and the sides of backtests count. Reruns and repeats do not: their tasks
+were chosen for what became of them, and say nothing of the others. An execution that several runs hold, because they
 borrow it, counts once.
 """
 
@@ -21,8 +21,8 @@ from beam_ray.store.lookup import newest_first
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
 
-CHOSEN = ("rerun", "repeats", "repair")
-"""Kinds of runs whose tasks were chosen for what became of them."""
+COUNTED = ("run", "baseline", "candidate")
+"""Kinds of runs whose tasks were not chosen for what became of them."""
 
 _STEP = ["task_id", "trial", "outcome", "score", "first_score", "passed", "borrowed_from", "error_type", "attempts"]
 _TASK = ["task_id", "trial", "inputs", "work_seconds", "auto_reruns", "steps_done", "steps_failed"]
@@ -79,7 +79,7 @@ def runs_of(objects: Objects, workflow: Workflow, *, since: str = "", last: int 
     for run in newest_first(objects):
         record = run.record
         fits = record.definition_digest == workflow.digest and record.workflow == workflow.name
-        if fits and record.mode not in CHOSEN and not record.ruler_only and record.created_at >= since and run.finished:
+        if fits and record.mode in COUNTED and not record.ruler_only and record.created_at >= since and run.finished:
             found.append(run)
     return found[:last]
 

@@ -5,7 +5,6 @@ Shares are compared exactly: 30 of 100 are not more than 30 %. What nobody can k
 part of a share: a task for which a model did not answer, a step that could not be scored.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -19,6 +18,7 @@ from beam_ray.compare.words import amount, plural, span
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.improve.executions import Executions, Step, Task, executions, runs_of
+from beam_ray.improve.pace import pace
 from beam_ray.improve.rules import DEFAULT_RULES, Rules
 from beam_ray.publish import Version, current, read_version, versions
 from beam_ray.store.objects import Objects
@@ -192,11 +192,8 @@ class _Look:
         first = next((step.address for step in self.found.steps[worst] if step.told and step.auto_reruns), behind[0].address)
         where = ", ".join(f"{node} {count:,}" for node, count in by_node.items() if count)
         advice = f"Optimise the prompt that needs most second tries (by step: {where})."
-        return [
-            Sign(
-                "auto_reruns", "", "WARNING", found, allowed, figures, _addresses(behind), advice, (f"beam-ray optimise {_task_of(str(first))} --step {worst}",)
-            )
-        ]
+        command = f"beam-ray optimise {_task_of(str(first))} --step {worst}"
+        return [Sign("auto_reruns", "", "WARNING", found, allowed, figures, _addresses(behind), advice, (command,))]
 
     def uplift(self) -> list[Sign]:
         rule = self.rules.rules.uplift
@@ -212,16 +209,17 @@ class _Look:
         if few:
             return few
         first, final = (np.array([getattr(step, name) for step in scored], dtype=np.float64) for name in ("first", "final"))
-        [mean] = paired_means([Quantity(first, final)], _clusters([step.address.task for step in scored]))
-        value = mean.after - mean.before
-        interval = Confidence(confidence).interval(mean.after_drawn - mean.before_drawn, value, mean.tasks)
+        # the gains have means of their own: the difference of two means is not exactly 0 where nothing was gained
+        sides = [Quantity(first, final), Quantity(np.zeros(len(first)), final - first)]
+        mean, gain = paired_means(sides, _clusters([step.address.task for step in scored]))
+        interval = Confidence(confidence).interval(gain.after_drawn, gain.after, gain.tasks)
         better = int((final > first).sum())
-        found = f"{amount(value, 'points', signed=True)} points ({span(interval, 'points')}) over {plural(len(scored), 'step')}, {better:,} better"
+        found = f"{amount(gain.after, 'points', signed=True)} points ({span(interval, 'points')}) over {plural(len(scored), 'step')}, {better:,} better"
         figures = {
             "auto_rerun_steps": len(scored),
             "first_score": mean.before,
             "score": mean.after,
-            "uplift": value,
+            "uplift": gain.after,
             "interval": _ends(interval),
             "better": better,
             "left_out": len(again) - len(scored),
@@ -230,9 +228,8 @@ class _Look:
             return Sign("uplift", node, "ok" if interval else "unknown", found, allowed, figures)
         in_vain = _addresses([step for step, before, after in zip(scored, first, final, strict=True) if after <= before])
         advice = f"See whether these inputs hold what {node!r} asks for: no second try finds what is not there. If they do, take 'auto_rerun' out of {node!r}: it costs and does not help."
-        return Sign(
-            "uplift", node, "WARNING", found, allowed, figures, in_vain, advice, (f"beam-ray show {_task_of(in_vain[0])} --step {node}",) if in_vain else ()
-        )
+        commands = (f"beam-ray show {_task_of(in_vain[0])} --step {node}",) if in_vain else ()
+        return Sign("uplift", node, "WARNING", found, allowed, figures, in_vain, advice, commands)
 
     def seconds(self, before: Executions | None, earlier: Version | None, version: int | None) -> list[Sign]:
         rule = self.rules.rules.seconds
@@ -240,39 +237,31 @@ class _Look:
             return [] if rule is None else [Sign("seconds", "", "unknown", "there is no previous version", f"up by at most {rule.up_by_more_than:g} %")]
         limit = rule.up_by_more_than
         allowed = f"up by at most {limit:g} %"
-        old, new = (_by_task(side) for side in (before, self.found))
-        common = [key for key in new if key in old]
-        paired = len(common) >= self.rules.min_tasks
-        sides = [[_mean(times[key]) for key in (common if paired else times)] for times in (old, new)]
-        if min(map(len, sides)) < self.rules.min_tasks:
-            counts = f"version {earlier.version} ran {plural(len(old), 'task')}, this one {len(new):,}; {self.rules.min_tasks:,} are needed"
-            return [Sign("seconds", "", "unknown", counts, allowed, {"tasks": len(new), "tasks_before": len(old)})]
-        was, now = _mean(sides[0]), _mean(sides[1])
-        grown = 100 * (now - was) / was if was else None
-        interval = _relative(sides) if paired and was else None
-        about = f"over {len(common):,} tasks of both" if paired else f"over {len(new):,} and {len(old):,} other tasks: the work may differ"
-        reach = f" ({span(interval, '%')})" if interval else ""
-        found = f"{amount(was, 's')} → {amount(now, 's')}, {'-' if grown is None else amount(grown, '%', signed=True)}{reach} {about}"
+        found = pace(before, self.found, self.rules.min_tasks)
+        if isinstance(found, str):
+            return [Sign("seconds", "", "unknown", found, allowed)]
+        about = f"over {found.tasks:,} tasks of both" if found.paired else f"over {found.tasks:,} and {found.tasks_before:,} other tasks: the work may differ"
+        reach = f" ({span(found.interval, '%')})" if found.interval else ""
+        grown = "-" if found.percent is None else amount(found.percent, "%", signed=True)
+        words = f"{amount(found.before, 's')} → {amount(found.after, 's')}, {grown}{reach} {about}"
         figures = {
-            "seconds_before": was,
-            "seconds": now,
-            "percent": grown,
-            "interval": _ends(interval),
-            "same_tasks": paired,
-            "tasks": len(sides[1]),
-            "tasks_before": len(sides[0]),
+            "seconds_before": found.before,
+            "seconds": found.after,
+            "percent": found.percent,
+            "interval": _ends(found.interval),
+            "same_tasks": found.paired,
+            "tasks": found.tasks,
+            "tasks_before": found.tasks_before,
         }
-        # as exact as the floats are: twice the time is up by 100 %, not by 100.00000000000001
-        if Fraction(now) - Fraction(was) <= Fraction(str(limit)) * Fraction(was) / 100:
-            return [Sign("seconds", "", "ok", found, allowed, figures)]
-        gain = {key: _mean(new[key]) - (_mean(old[key]) if paired else 0.0) for key in (common if paired else new)}
-        slowest = sorted((task for task in self.found.tasks if task.key in gain and not task.away), key=lambda task: -gain[task.key])
-        if paired and len(set(self.found.runs[:1] + before.runs[:1])) == 2:
+        if Fraction(found.after) - Fraction(found.before) <= Fraction(str(limit)) * Fraction(found.before) / 100:
+            return [Sign("seconds", "", "ok", words, allowed, figures)]
+        if found.paired and before.runs[0] != self.found.runs[0]:
             command = f"beam-ray compare {before.runs[0]} {self.found.runs[0]}"
         else:
             command = f"beam-ray diff {self.workflow.name}@{earlier.version} {f'{self.workflow.name}@{version}' if version else 'FILE'}"
         advice = f"See which step takes longer than in version {earlier.version}; second tries take time too."
-        return [Sign("seconds", "", "WARNING", found, allowed, figures, _addresses(slowest), advice, (command, f"beam-ray show {slowest[0].address}"))]
+        tasks = _addresses(found.slowest)
+        return [Sign("seconds", "", "WARNING", words, allowed, figures, tasks, advice, (command, f"beam-ray show {tasks[0]}"))]
 
     def _too_few(self, rule: str, node: str, told: Sequence[Step | Task], allowed: str, left_out: int) -> Sign | None:
         count = len({entry.address.task for entry in told})
@@ -282,29 +271,9 @@ class _Look:
         return Sign(rule, node, "unknown", f"too few tasks: {count:,} of {self.rules.min_tasks:,}{aside}", allowed, {"tasks": count, "left_out": left_out})
 
 
-def _by_task(side: Executions) -> dict[tuple[str, str], list[float]]:
-    times: dict[tuple[str, str], list[float]] = {}
-    for task in side.tasks:
-        if not task.away:
-            times.setdefault(task.key, []).append(task.seconds)
-    return times
-
-
-def _relative(sides: Sequence[Sequence[float]]) -> Interval | None:
-    before, after = (np.array(side, dtype=np.float64) for side in sides)
-    [mean] = paired_means([Quantity(before, after)], np.arange(len(before)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = 100 * (mean.after_drawn / mean.before_drawn - 1)
-    return Confidence().interval(drawn, 100 * (mean.after / mean.before - 1), mean.tasks)
-
-
 def _clusters(names: Sequence[str]) -> np.ndarray[Any, Any]:
     numbers = {name: index for index, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 def _ends(interval: Interval | None) -> list[float] | None:

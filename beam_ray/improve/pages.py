@@ -7,7 +7,8 @@ from beam_ray.compare.html import page
 from beam_ray.compare.markdown import MAX_CHARACTERS, all_safe, safe
 from beam_ray.compare.markdown import table as markdown_table
 from beam_ray.compare.words import amount, plain, plural
-from beam_ray.improve.ledger import Bought, Ledger, Redone, Rerun, State
+from beam_ray.improve.failures import State
+from beam_ray.improve.ledger import Bought, Ledger, Redone, Rerun
 
 SHOWN = 500
 """Rows of a table on a page."""

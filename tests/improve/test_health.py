@@ -223,4 +223,4 @@ def test_the_command_shows_signs_tasks_and_what_to_do_next(lab: Lab, monkeypatch
     assert f"beam-ray show {run.run_id}/t0 --step say --store store" in out
 
     code, _, err = give("health", "retried", "--rules", "bad.yaml")
-    assert (code, err.splitlines()[0][:14]) == (2, "bad.yaml:2:24:")
+    assert (code, err.splitlines()[0][:14]) == (2, "bad.yaml:2:23:")
