@@ -1,12 +1,15 @@
 """
 Optimise a prompt: read a failed execution, name the prompt's weaknesses, propose a better one.
 
-A proposal is a template and not a rendered text: it must keep every variable of the prompt
-before it, load, and pass every check that a workflow file passes. What it is worth is not
-for the model that made it to say; a rerun or a hold-out does.
+A proposal is a template and not a rendered text. A model is given the texts between a
+prompt's variables and conditions, and proposes other texts; variables and conditions stay
+where they are, and so do turns that are examples. The whole must load and pass every check
+that a workflow file passes. What it is worth is not for the model that made it to say; a
+rerun or a held-out task does.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any
 
 from beam_ray.address import Address
 from beam_ray.define.template import TemplateFault, render, uses
-from beam_ray.define.workflow import ROLES, TEXT_SCHEMA, Turn, Workflow
+from beam_ray.define.workflow import TEXT_SCHEMA, Turn, Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.improve.ask import Asker, Question, Try
 from beam_ray.improve.drafts import prompts_text, turns_of, with_prompt, write_draft
@@ -143,14 +146,16 @@ def propose(ask: Asker, workflow: Workflow, node: str, failures: Sequence[Failur
     """
     changed = list[Workflow]()
 
+    before = turns_of(workflow, node)
+
     def fault(answer: Mapping[str, Any]) -> str:
-        found = proposal_fault(workflow, node, answer["prompt"])
+        found = proposal_fault(workflow, node, with_texts(before, answer["texts"]))
         if isinstance(found, str):
             return found
         changed[:] = [found]
         try:
             if file:
-                prompts_text(file, {node: _turns(answer["prompt"])}, found)
+                prompts_text(file, {node: with_texts(before, answer["texts"])}, found)
         except Unusable as error:
             return str(error)
         return ""
@@ -162,15 +167,15 @@ def propose(ask: Asker, workflow: Workflow, node: str, failures: Sequence[Failur
     return Proposal(
         tuple(answer["weaknesses"]),
         tuple((change["change"], change["reason"]) for change in answer["changes"]),
-        _turns(answer["prompt"]),
+        with_texts(before, answer["texts"]),
         changed[0],
         asked.tries,
     )
 
 
-def proposal_fault(workflow: Workflow, node: str, written: Sequence[Mapping[str, str]]) -> Workflow | str:
+def proposal_fault(workflow: Workflow, node: str, turns: Sequence[Mapping[str, str]]) -> Workflow | str:
     """*workflow* with the proposed prompt, or why it is refused."""
-    turns, before = _turns(written), turns_of(workflow, node)
+    before = turns_of(workflow, node)
     try:
         kept = {(use.root, use.field) for turn in turns for use in uses(turn["content"])}
         lost = sorted({(use.root, use.field) for turn in before for use in uses(turn.content)} - kept)
@@ -178,7 +183,7 @@ def proposal_fault(workflow: Workflow, node: str, written: Sequence[Mapping[str,
         return f"the prompt is not a template: {fault}"
     if lost:
         return f"the prompt leaves out {', '.join('{{ ' + '.'.join(filter(None, use)) + ' }}' for use in lost)}; every variable must stay"
-    if [(turn["role"], turn["content"]) for turn in turns] == [(turn.role, turn.content.strip()) for turn in before]:
+    if [(turn["role"], turn["content"]) for turn in turns] == [(turn.role, turn.content) for turn in before]:
         return "the prompt is the one that is there already"
     try:
         return with_prompt(workflow, node, turns)
@@ -186,8 +191,51 @@ def proposal_fault(workflow: Workflow, node: str, written: Sequence[Mapping[str,
         return str(error)
 
 
-def _turns(written: Sequence[Mapping[str, str]]) -> tuple[dict[str, str], ...]:
-    return tuple({"role": turn["role"], "content": turn["content"].strip()} for turn in written)
+def texts_of(turns: Sequence[Turn]) -> dict[str, str]:
+    """
+    What of a prompt may be changed, by name: the texts between its variables and conditions, and ``system``, which may be empty.
+
+    Of several user turns only the last one; those before it are examples, as are the assistant's.
+    """
+    found = {} if any(turn.role == "system" for turn in turns) else {"system": ""}
+    for index, turn in enumerate(turns):
+        if index in _changeable(turns):
+            found |= {f"{turn.role}_{number}": piece.strip() for number, piece in enumerate(_pieces(turn.content), 1) if number % 2}
+    return found
+
+
+def with_texts(turns: Sequence[Turn], texts: Mapping[str, str]) -> tuple[dict[str, str], ...]:
+    """The prompt with other texts; the space around each stays."""
+    changed = []
+    for index, turn in enumerate(turns):
+        pieces = _pieces(turn.content)
+        if index in _changeable(turns):
+            for number, piece in enumerate(pieces, 1):
+                name = f"{turn.role}_{number}"
+                if number % 2 and name in texts:
+                    pieces[number - 1] = _in_place_of(piece, texts[name].strip(), first=number == 1)
+        changed.append({"role": turn.role, "content": "".join(pieces)})
+    system = texts.get("system", "").strip()
+    return ({"role": "system", "content": system}, *changed) if system else tuple(changed)
+
+
+def _changeable(turns: Sequence[Turn]) -> set[int]:
+    users = [index for index, turn in enumerate(turns) if turn.role == "user"]
+    return {*users[-1:], *[index for index, turn in enumerate(turns) if turn.role == "system"][:1]}
+
+
+def _pieces(template: str) -> list[str]:
+    """Texts at the odd places, counted from 1, and between them what is no text."""
+    return re.split(r"(\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\})", template, flags=re.DOTALL)
+
+
+def _in_place_of(piece: str, text: str, *, first: bool) -> str:
+    if not piece.strip():
+        return f"{piece}{text}\n\n" if text and first else f"{piece or chr(10) * 2}{text}" if text else piece
+    if not text:
+        return ""
+    start, end = piece[: len(piece) - len(piece.lstrip())], piece[len(piece.rstrip()) :]
+    return f"{start}{text}{end}"
 
 
 _SYSTEM = (
@@ -206,13 +254,14 @@ def _question(workflow: Workflow, node: str, failures: Sequence[Failure], sample
         ("criteria", criteria),
         *((f"failure-{number}", failure.text()) for number, failure in enumerate(failures[:MOST_FAILURES], 1)),
     ]
-    names = sorted({"{{ " + ".".join(filter(None, (use.root, use.field))) + " }}" for turn in found.llm.prompt for use in uses(turn.content)})
+    texts = texts_of(found.llm.prompt)
+    blocks.append(("texts", json.dumps(texts, ensure_ascii=False, indent=1)))
     task = (
-        "Name the weaknesses of the prompt. Then list your changes, each with its reason. Then give the whole changed prompt as turns. "
-        f"It is a template: keep {', '.join(names) or 'it free of variables'} exactly so, and use no other variables. "
-        "Do not put values from the failed executions into it: it is used for other tasks too."
+        "Name the weaknesses of the prompt. Then list your changes, each with its reason. Then give the prompt's texts as they are after your changes: "
+        f"{', '.join(texts)}. What stands between them in the prompt, such as variables, stays where it is and is not repeated in a text. "
+        "Do not put values from the failed executions into a text: the prompt is used for other tasks too."
     )
-    return Question("prompt", _SYSTEM, blocks, task, _SCHEMA, sample)
+    return Question("prompt", _SYSTEM, blocks, task, _schema(texts), sample)
 
 
 def prompt_text(turns: Sequence[Turn]) -> str:
@@ -224,23 +273,15 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": dict(properties), "required": list(properties), "additionalProperties": False}
 
 
-_SCHEMA = _object(
-    {
-        "weaknesses": {"type": "array", "items": {"type": "string", "maxLength": 400}, "minItems": 1, "maxItems": 6},
-        "changes": {
-            "type": "array",
-            "items": _object({"change": {"type": "string", "maxLength": 400}, "reason": {"type": "string", "maxLength": 400}}),
-            "minItems": 1,
-            "maxItems": 8,
-        },
-        "prompt": {
-            "type": "array",
-            "items": _object({"role": {"type": "string", "enum": list(ROLES)}, "content": {"type": "string", "maxLength": 8_000}}),
-            "minItems": 1,
-            "maxItems": 12,
-        },
-    }
-)
+def _schema(texts: Mapping[str, str]) -> dict[str, Any]:
+    short = {"type": "string", "maxLength": 200}
+    return _object(
+        {
+            "weaknesses": {"type": "array", "items": short, "minItems": 1, "maxItems": 3},
+            "changes": {"type": "array", "items": _object({"change": short, "reason": short}), "minItems": 1, "maxItems": 4},
+            "texts": _object({name: {"type": "string", "maxLength": 2 * len(text) + 600} for name, text in texts.items()}),
+        }
+    )
 
 
 @dataclass(frozen=True)

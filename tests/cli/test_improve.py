@@ -13,7 +13,7 @@ def with_proposals(body: dict[str, Any]) -> Any:
     """The model of the desk, which also proposes."""
     names = set(body["response_format"]["json_schema"]["schema"]["properties"]) if "response_format" in body else set()
     if "weaknesses" in names:
-        return proposal("better {{ task_query }}", change="ask better")
+        return proposal("ask better", user_1="better", user_3="")
     if "criteria" in names:
         entries = [("The number is small.", "read.n < 12"), ("It is a number.", "read.n is number"), ("It is below -5.", "read.n < -5")]
         return {"criteria": [{"criterion": text, "expression": check, "reason": "so that it is"} for text, check in entries]}

@@ -1,11 +1,16 @@
 """Optimising a prompt: a proposal that loads, a draft that keeps all else, and two scores that were measured."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from beam_ray.address import Address
+from beam_ray.define.workflow import Turn
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.improve.drafts import file_of, load_same, require_place, write_draft
-from beam_ray.improve.optimise import apply, failure_of, propose
+from beam_ray.improve.optimise import apply, failure_of, propose, texts_of, with_texts
 from beam_ray.llm import Request
 from beam_ray.store.runs import Run, find_runs
 from tests.conftest import Lab
@@ -36,6 +41,7 @@ nodes:
 """
 
 BETTER = "read {{ first.text }} plainly,\nand {{ task_query }}"
+GOOD = proposal(user_1="read", user_3="plainly,\nand", user_5="")
 
 
 def answer(request: Request) -> str:
@@ -53,7 +59,7 @@ def failed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Address:
 
 def test_a_proposal_sees_the_failed_execution_and_keeps_the_template(lab: Lab, failed: Address):
     """The proposer reads the rendered prompt, the output and the criterion; what it gives is a template with a reason per change."""
-    proposer = Proposer(proposal(BETTER))
+    proposer = Proposer(GOOD)
     workflow = Run(lab.objects, failed.run).record.plan
 
     made = propose(ask(lab, proposer), workflow, "read", [failure_of(lab.objects, failed)])
@@ -72,7 +78,7 @@ def test_what_strangers_wrote_stands_between_marks_that_they_cannot_know(lab: La
     marks = []
     for index in range(2):
         run = lab.run(lab.workflow(TEXT, "w.yaml"), [f"{text} {index}"], answer)
-        proposer = Proposer(proposal(BETTER))
+        proposer = Proposer(GOOD)
         propose(ask(lab, proposer), run.record.plan, "read", [failure_of(lab.objects, Address(run.run_id, "t0", 1, "read"))])
         said = str(proposer.asked[-1].messages[1]["content"])
         mark = said[1 : said.index("-prompt>")]
@@ -85,17 +91,17 @@ def test_what_strangers_wrote_stands_between_marks_that_they_cannot_know(lab: La
 
 
 @pytest.mark.parametrize(
-    ("turn", "why"),
+    ("text", "why"),
     [
-        ("read {{ task_query }}", "leaves out {{ first.text }}"),
-        ("read {{ first.text }} {{ task_query }} {{ oracle }}", "'oracle'"),
-        ("read {{ first.text }} {{ task_query", "not a template"),
-        ("read {{ first.text }} and {{ task_query }}", "is there already"),
+        ("and {% raw %}", "not a template"),
+        ("and {# ", "not a template"),
+        ("and {{ oracle }}", "'oracle'"),
+        ("and", "is there already"),
     ],
 )
-def test_a_proposal_that_does_not_load_is_refused_and_asked_for_once_more(lab: Lab, failed: Address, turn: str, why: str):
+def test_a_proposal_that_does_not_load_is_refused_and_asked_for_once_more(lab: Lab, failed: Address, text: str, why: str):
     """The reason goes back to the proposer, and both tries are counted and paid."""
-    proposer = Proposer(proposal(turn), proposal(BETTER))
+    proposer = Proposer(proposal(user_1="read", user_3=text, user_5=""), GOOD)
     asker = ask(lab, proposer)
 
     made = propose(asker, Run(lab.objects, failed.run).record.plan, "read", [failure_of(lab.objects, failed)])
@@ -105,6 +111,31 @@ def test_a_proposal_that_does_not_load_is_refused_and_asked_for_once_more(lab: L
     assert [one.refused == "" for one in made.tries] == [False, True]
     assert asker.paid.calls == 2
     assert made.workflow is not None
+
+
+PARTS = st.lists(st.sampled_from(["{{ x }}", "{% if x %}", "{% endif %}", "{# why #}", "words", "\n\n", " and ", "\u00e4"]), max_size=8).map("".join)
+
+
+@given(st.lists(st.builds(Turn, role=st.sampled_from(["system", "user", "assistant"]), content=PARTS), min_size=1, max_size=4), st.text("ab \n", max_size=8))
+def test_only_texts_are_changed_and_variables_stay_where_they_are(turns: list[Turn], text: str):
+    """Putting the same texts back gives the same prompt, and putting others there leaves every tag and every example."""
+    tags = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}")
+    same = with_texts(turns, texts_of(turns))
+    other = with_texts(turns, dict.fromkeys(texts_of(turns), text))
+
+    assert [(turn["role"], turn["content"]) for turn in same] == [(turn.role, turn.content) for turn in turns]
+    assert tags.findall("".join(turn["content"] for turn in other)) == tags.findall("".join(turn.content for turn in turns))
+    assert [turn["content"] for turn in other if turn["role"] == "assistant"] == [turn.content for turn in turns if turn.role == "assistant"]
+
+
+def test_a_system_turn_can_be_added_and_examples_stay():
+    """Of several user turns the last one is the question; those before it are examples."""
+    turns = [Turn(role="user", content="one"), Turn(role="assistant", content="1"), Turn(role="user", content="{{ x }}")]
+
+    changed = with_texts(turns, {"system": "Be right.", "user_1": "Read:", "user_3": "Now."})
+
+    assert list(texts_of(turns)) == ["system", "user_1", "user_3"]
+    assert [tuple(turn.values()) for turn in changed] == [("system", "Be right."), ("user", "one"), ("assistant", "1"), ("user", "Read:\n\n{{ x }}\n\nNow.")]
 
 
 def test_two_refused_proposals_are_the_end(lab: Lab, failed: Address):
@@ -119,7 +150,7 @@ def test_two_refused_proposals_are_the_end(lab: Lab, failed: Address):
 
 def test_a_proposal_is_paid_for_once(lab: Lab, failed: Address):
     """The same question is answered from the store, whatever it was: what was shown is what is applied; --again asks anew."""
-    proposer = Proposer("no idea", proposal(BETTER), proposal("plainly {{ first.text }} {{ task_query }}"))
+    proposer = Proposer("no idea", GOOD, proposal(user_1="plainly", user_3="", user_5=""))
     workflow, failure = Run(lab.objects, failed.run).record.plan, failure_of(lab.objects, failed)
 
     first = propose(ask(lab, proposer), workflow, "read", [failure])
@@ -148,7 +179,7 @@ def test_applying_writes_a_draft_and_measures_it(lab: Lab, failed: Address):
     """The step and what follows are executed, what is before is borrowed; the draft is the file but for its prompt, and the file is untouched."""
     workflow = Run(lab.objects, failed.run).record.plan
     file = file_of(workflow, None)
-    made = propose(ask(lab, Proposer(proposal(BETTER))), load_same(file, workflow, "read"), "read", [failure_of(lab.objects, failed)], file=file)
+    made = propose(ask(lab, Proposer(GOOD)), load_same(file, workflow, "read"), "read", [failure_of(lab.objects, failed)], file=file)
 
     found = apply(lab.objects, failed, made, file, require_place(file, None, "draft"), player(lab, answer))
 

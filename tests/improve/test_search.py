@@ -1,5 +1,6 @@
 """Searching over prompts: luck on the search tasks is not believed, a real improvement is found, and nothing is paid twice."""
 
+import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -118,9 +119,10 @@ class Hints:
     def __call__(self, request: Request) -> str:
         shown = str(request.messages[1]["content"])
         self.asked.append(shown)
-        now = re.search(r"-prompt>\n(.*?)\n</", shown, re.DOTALL)
+        now = re.search(r"-texts>\n(.*?)\n</", shown, re.DOTALL)
         assert now
-        return proposal(f"{now[1]} {self.hints[(len(self.asked) - 1) % len(self.hints)]}")
+        texts = json.loads(now[1])
+        return proposal(user_1=texts["user_1"], user_3=f"{texts['user_3']} {self.hints[(len(self.asked) - 1) % len(self.hints)]}")
 
 
 @pytest.fixture

@@ -42,12 +42,12 @@ def ask(lab: Lab, proposer: Callable[[Request], Any], **how: Any) -> Asker:
     return Asker(lab.objects, "p", ScriptedModel(proposer, identity="proposer"), **how)
 
 
-def proposal(*turns: str, change: str = "say it plainly") -> str:
-    """A proposer's answer: a prompt of user turns."""
+def proposal(change: str = "say it plainly", **texts: str) -> str:
+    """A proposer's answer: the texts of a prompt without a system turn, by name."""
     return json.dumps(
         {
             "weaknesses": ["it does not say what is wanted"],
             "changes": [{"change": change, "reason": "it was not said"}],
-            "prompt": [{"role": "user", "content": turn} for turn in turns],
+            "texts": {"system": "", **texts},
         }
     )
