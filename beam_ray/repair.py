@@ -16,7 +16,6 @@ what they cost. How the files take their places, and why a crash or a second rep
 harm, stands in ``store.damage``. The repair run stays in the store: it is what was paid.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,63 +23,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_ray.define.workflow import Workflow
+from beam_ray.diagnosis import diagnose, merged, tasks_again, to_redo
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.run.desk import Row, TaskRow
 from beam_ray.run.execute import changed_tools
-from beam_ray.run.plan import estimate, make_plan, require_models
+from beam_ray.run.plan import make_plan, require_models
 from beam_ray.run.runner import identity
-from beam_ray.run.shard import OUTCOME_NODE, ends_of, outcome_row
+from beam_ray.run.shard import ends_of, outcome_row
 from beam_ray.run.summary import summary_of
-from beam_ray.store.damage import Damage, Found, Key, commit, damaged_parts, keys_of, look, pending, put_in_place
+from beam_ray.store.damage import Found, Key, commit, keys_of, look, pending, put_in_place, take_away
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.runs import FILE_BYTES, Lease, Run, RunRecord, begin, now, tasks_digest
+from beam_ray.store.runs import FILE_BYTES, Lease, Run, RunRecord, begin, now
 from beam_ray.store.sealed import seal, unseal
-from beam_ray.store.sources import only, read_source, with_origins
+from beam_ray.store.sources import only
 from beam_ray.store.tables import OUTCOME, STEPS, TASKS, encode, encode_batches, to_table
 
 Drive = Callable[[RunRecord], Any]
 """Does a run that was begun."""
-
-
-@dataclass(frozen=True)
-class NodeRepair:
-    """What a repair does at one node, in rows."""
-
-    node: str
-    redo: int
-    """Rows that cannot be read, and are executed again."""
-    follow: int
-    """Sound rows after them: executed again where what they are given has changed, and kept where not."""
-    calls: int
-    """Model calls for the rows to redo, judges included."""
-    follow_calls: int
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What is wrong with a run, and what mending it takes."""
-
-    run_id: str
-    finished: bool
-    damaged: tuple[Damage, ...]
-    nodes: tuple[NodeRepair, ...] = ()
-    tasks: int = 0
-    """Tasks that have a row to redo."""
-    usd: float | None = 0.0
-    """At most; None where a model has no price, or the models are not known."""
-    hopeless: str = ""
-    """Why it cannot be mended."""
-
-    @property
-    def calls(self) -> int:
-        """Model calls that the rows to redo take."""
-        return sum(node.calls for node in self.nodes)
-
-    @property
-    def most_calls(self) -> int:
-        """The same when all that follows changes too."""
-        return self.calls + sum(node.follow_calls for node in self.nodes)
 
 
 @dataclass(frozen=True)
@@ -95,32 +54,6 @@ class Mended:
     """Rows that were executed again."""
     calls: int = 0
     usd: float | None = 0.0
-
-
-def diagnose(run: Run, models: Mapping[str, Any] | None = None) -> Diagnosis:
-    """
-    Check every file of *run*, and say what mending it would take; nothing is changed.
-
-    Raises:
-        Unusable: there is no such run.
-        Damaged: nothing is left that says what the run was to do.
-    """
-    if not _merged(run):
-        run.tasks()
-        return Diagnosis(run.run_id, False, tuple(damage for _, _, damage in damaged_parts(run)))
-    found = look(run)
-    damaged = list(found.damaged)
-    if pending(run) is not None:
-        damaged.append(Damage("repair/manifest.json", 0, f"{run.prefix}: a repair was cut off after it had all that it needs"))
-    hopeless = ""
-    if found.tasks is None and _tasks_again(run, found) is None:
-        hopeless = f"{run.prefix}/tasks.parquet cannot be made again: the tasks came from {found.record.source or 'a file'}"
-    nodes, affected = _count(found)
-    usd = None
-    if models is not None and found.tasks is not None:
-        known = {name: models[name] for name in found.record.plan.models if name in models}
-        usd = _cost(found, nodes, affected, known) if len(known) == len(found.record.plan.models) else None
-    return Diagnosis(run.run_id, True, tuple(damaged), nodes, len({task for task, _ in affected}), 0.0 if not affected else usd, hopeless)
 
 
 def repair(objects: Objects, run_id: str, models: Mapping[str, Any], drive: Drive, *, allow_writes: bool = False, takeover: bool = False) -> Mended:
@@ -138,8 +71,8 @@ def repair(objects: Objects, run_id: str, models: Mapping[str, Any], drive: Driv
     run = Run(objects, run_id)
     lease = Lease(run, takeover=takeover)
     try:
-        if not _merged(run):
-            return _mend_open(run)
+        if not merged(run):
+            return Mended(run_id, tuple(take_away(run)))
         # a commit that cannot be read is no commit, and what stands in the others' places fits it or is mended now
         waiting = pending(run)
         put_in_place(run)
@@ -154,52 +87,20 @@ def repair(objects: Objects, run_id: str, models: Mapping[str, Any], drive: Driv
         lease.release()
 
 
-def _merged(run: Run) -> bool:
-    """Whether the run is finished, or was before it was damaged."""
-    try:
-        if run.finished:
-            return True
-        run.parts()
-    except Damaged:
-        return True
-    return False
-
-
-# -- a finished run ----------------------------------------------------------------------------
-
-
-def _count(found: Found) -> tuple[tuple[NodeRepair, ...], list[Key]]:
-    workflow, lost = found.record.plan, found.lost
-    follow = {node: set[Key]().union(*(lost[above] for above in workflow.upstream[node])) - lost[node] for node in workflow.order}
-    nodes = []
-    for node in workflow.order:
-        each = bool(workflow.nodes[node].llm) + bool(workflow.judge_of(node))
-        if lost[node] or follow[node]:
-            nodes.append(NodeRepair(node, len(lost[node]), len(follow[node]), each * len(lost[node]), each * len(follow[node])))
-    affected = set[Key]().union(*lost.values())
-    return tuple(nodes), [key for key in found.keys if key in affected]
-
-
-def _cost(found: Found, nodes: tuple[NodeRepair, ...], affected: list[Key], models: Mapping[str, Any]) -> float | None:
-    assert found.tasks is not None
-    tasks = only(found.tasks, list({task for task, _ in affected}))
-    per_node = {plan.node: plan for plan in estimate(found.record.plan, tasks, models, found.record.trials)}
-    costs = [(per_node[node.node].usd, (node.redo + node.follow) / max(per_node[node.node].run, 1)) for node in nodes]
-    return None if any(usd is None for usd, _ in costs) else sum((usd or 0.0) * share for usd, share in costs)
-
-
 def _mend(objects: Objects, run: Run, models: Mapping[str, Any], drive: Drive, lease: Lease, allow_writes: bool) -> Mended:
     found = look(run)
     workflow = found.record.plan
     bodies: dict[str, bytes] = {}
     if found.tasks is None:
-        found.tasks = _tasks_again(run, found)
-        assert found.tasks is not None
-        bodies["tasks.parquet"] = encode(TASKS, found.tasks, row_group=1_000)
-    _, affected = _count(found)
+        tasks = tasks_again(run, found)
+        assert tasks is not None
+        bodies["tasks.parquet"] = encode(TASKS, tasks, row_group=1_000)
+        found.tasks = tasks.slice(0, found.record.tasks)
+    _, affected = to_redo(found)
     redone = _redo(objects, run, found, affected, models, drive, allow_writes) if affected else None
     lease.beat()
     rows = {node: _new_rows(found, node, affected, redone) for node in workflow.order}
+    _keep_what_was_paid(found, rows)
     files, changed = list[dict[str, Any]](), set[Key]()
     for node in workflow.order:
         before = {key: row for key, row in zip(keys_of(found.steps[node]), found.steps[node].to_pylist(), strict=True) if key in rows[node]}
@@ -219,7 +120,7 @@ def _mend(objects: Objects, run: Run, models: Mapping[str, Any], drive: Drive, l
     tasks_body = bodies.get("tasks.parquet") or objects.read(f"{run.prefix}/tasks.parquet")
     files.append(Run.entry("tasks.parquet", tasks_body, found.tasks.num_rows))
     mended = _mended(run, found, bodies, redone)
-    commit(run, _manifest(found, files, mended), list(bodies.values()))
+    commit(run, _manifest(run, found, files, mended), list(bodies.values()))
     lease.beat()
     put_in_place(run)
     return mended
@@ -287,6 +188,16 @@ def _new_rows(found: Found, node: str, affected: list[Key], redone: Run | None) 
         if key in wanted:
             rows[key] = {**row, "run_id": found.record.run_id, "shard": shard_of[key]}
     return rows
+
+
+def _keep_what_was_paid(found: Found, rows: dict[str, dict[Key, Row]]) -> None:
+    """Where a write was not called again, a sound row after it stays as it is: it was given what the write said when it was called."""
+    workflow, lost = found.record.plan, found.lost
+    for name, node in workflow.nodes.items():
+        withheld = {key for key in lost[name] & set(rows[name]) if node.effects == "write" and rows[name][key]["outcome"] == "skipped"}
+        for below in workflow.downstream(name):
+            for key in withheld - lost[below]:
+                rows[below].pop(key, None)
 
 
 def _shards(keys: list[Key], record: RunRecord) -> dict[Key, int]:
@@ -364,11 +275,11 @@ def _paid(found: Found, redone: Run) -> tuple[int, float | None]:
     return sum(row["calls"] + row["judge_calls"] for row in made), None if None in money else sum(money)
 
 
-def _manifest(found: Found, files: list[dict[str, Any]], mended: Mended) -> dict[str, Any]:
+def _manifest(run: Run, found: Found, files: list[dict[str, Any]], mended: Mended) -> dict[str, Any]:
     old = found.manifest or {}
     usage = summary_of(found.outcome)
     story = {"at": now(), "files": list(mended.files), "rows": mended.rows, "repair_run": mended.repair_run, "calls": mended.calls, "usd": mended.usd}
-    record = old.get("record") or found.record.model_dump(mode="json")
+    record = old.get("record") or run.written
     return {
         "format": 1,
         "run_id": found.record.run_id,
@@ -382,43 +293,3 @@ def _manifest(found: Found, files: list[dict[str, Any]], mended: Mended) -> dict
 
 def _told(run_id: str, story: Mapping[str, Any]) -> Mended:
     return Mended(run_id, tuple(story["files"]), story["repair_run"], story["rows"], story["calls"], story["usd"])
-
-
-def _tasks_again(run: Run, found: Found) -> pa.Table | None:
-    """The run's tasks, from where they came from; None where that is gone, or has others now."""
-    record = found.record
-    if not record.source.startswith(("library:", "run:")):
-        return None
-    try:
-        tasks, _ = read_source(run.objects, record.source)
-    except (Unusable, Damaged):
-        return None
-    tasks = only(tasks, list(dict.fromkeys(task for task, _ in found.keys)))
-    if record.mode == "rerun" and record.origin:
-        tasks = with_origins(tasks, record.origin)
-    return tasks if tasks_digest(tasks) == record.tasks_digest else None
-
-
-# -- a run that is not finished ------------------------------------------------------------------
-
-
-def _mend_open(run: Run) -> Mended:
-    """Take damaged parts away; what is sound of the parts after them goes to the spool first, so that it is not paid again."""
-    workflow: Workflow = run.record.plan
-    there, gone = run.parts(), list[str]()
-    for node, shard, damage in list(damaged_parts(run)):
-        for below in [name for name in workflow.order if node in workflow.upstream.get(name, ())]:
-            if (below, shard) in there:
-                try:
-                    part = run.part(below, shard)
-                except Damaged:
-                    continue  # it is in the list too
-                if part is not None:
-                    run.spool(f"0000-sound-{below}-{hashlib.sha256(damage.name.encode()).hexdigest()[:8]}", shard, part.to_pylist())
-        if node:
-            after = [OUTCOME_NODE, *reversed([name for name in workflow.order if node in workflow.upstream.get(name, ())])]
-            for name in after:
-                run.objects.delete(f"{run.prefix}/parts/{name}/{shard:06d}.parquet")
-        run.objects.delete(f"{run.prefix}/{damage.name}")
-        gone.append(damage.name)
-    return Mended(run.run_id, tuple(gone))

@@ -8,14 +8,17 @@ import sys
 
 import pytest
 
+from beam_ray.diagnosis import diagnose
 from beam_ray.errors import Damaged, RunIsTaken, Stopped, Unusable
 from beam_ray.llm import ScriptedModel
-from beam_ray.repair import diagnose, repair
+from beam_ray.repair import repair
 from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.store import tables
 from beam_ray.store.library import write_library
+from beam_ray.store.objects import Disk
 from beam_ray.store.runs import Lease, Run, begin
+from beam_ray.store.sources import shuffled
 from beam_ray.store.steps import StepRows
 from tests.conftest import Lab, drive_here
 from tests.store.dying import Dying
@@ -82,10 +85,16 @@ def contents(lab: Lab, run: Run) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file() and "lease" not in path.parts}
 
 
+def tear(lab: Lab, run: Run, name: str) -> None:
+    """Half of the file is gone; nothing in the other half can be believed."""
+    path = lab.folder / "store" / run.prefix / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def result(lab: Lab, run: Run):
     """What the run says, times left out."""
     again = Run(lab.objects, run.run_id)
-    columns = ["run_id", "task_id", "node", "outcome", "score", "shard", "output", "fingerprint"]
+    columns = ["run_id", "task_id", "trial", "node", "outcome", "score", "shard", "output", "fingerprint"]
     return again.steps(columns=columns).to_pylist(), again.outcome(["run_id", "task_id", "passed", "score", "output", "calls"]).to_pylist()
 
 
@@ -281,3 +290,225 @@ def test_damaged_parts_of_an_unfinished_run_are_taken_away_and_resume_does_the_r
     assert mended.files == (name,) and diagnose(Run(lab.objects, record.run_id)).damaged == ()
     assert len(asked.said) == 3 * TASKS - len(first.said) + lost * rows
     assert [json.loads(row["output"])["text"] for row in Run(lab.objects, record.run_id).steps(["two"]).to_pylist()] == [f"two {text}" for text in texts]
+
+
+def test_of_several_trials_only_the_lost_ones_are_asked_again(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """Each trial is a row of its own, also where a piece of a file ends between two of a task."""
+    monkeypatch.setattr(tables, "ROW_GROUP", 15)
+    run = lab.run(TEXT, [f"q{index}" for index in range(20)], Asked(), trials=3)
+    said = result(lab, run)
+    spoil(lab, run, "steps/one-000.parquet")
+    asked = Asked()
+    mended = mend(lab, run, asked)
+
+    assert 0 < mended.rows == len(asked.said) < 60
+    assert result(lab, run) == said
+    assert [row["trial"] for row in Run(lab.objects, run.run_id).outcome(["trial"]).to_pylist()] == [1, 2, 3] * 20
+
+
+@pytest.mark.parametrize(("node", "calls"), [("one", 0), ("two", TASKS), ("side", 0)])
+def test_what_was_borrowed_is_borrowed_again(lab: Lab, run: Run, node: str, calls: int):
+    """From the same run, without a call; only what the run had made itself is asked."""
+    text = TEXT.replace("two {{ one.text }}", "2 {{ one.text }}")
+    candidate = lab.run(text, run.tasks(), Asked(), origin=run.run_id, borrow=True, mode="candidate", allow_writes=False)
+    said = result(lab, candidate)
+    tear(lab, candidate, f"steps/{node}-000.parquet")
+    asked = Asked()
+    mend(lab, candidate, asked)
+
+    assert len(asked.said) == calls
+    assert result(lab, candidate) == said
+    from_origin = {row["borrowed_from"] for row in Run(lab.objects, candidate.run_id).steps(["one"]).to_pylist()}
+    assert from_origin == {f"{run.run_id}/t{index}/one" for index in range(TASKS)}
+
+
+@pytest.mark.parametrize(("name", "calls"), [("steps/one-000.parquet", 0), ("steps/two-000.parquet", 2), ("steps/side-000.parquet", 0), ("tasks.parquet", 0)])
+def test_a_rerun_is_mended_from_its_original(lab: Lab, run: Run, name: str, calls: int):
+    """What stands before its start is taken from there again, and so are its tasks."""
+    again = lab.rerun(run, ["t3", "t59"], run.record.plan, Asked(end="!"), start="two")
+    said = result(lab, again)
+    tear(lab, again, name)
+    asked = Asked(end="!")
+    mend(lab, again, asked)
+
+    assert len(asked.said) == calls
+    assert result(lab, again) == said
+
+
+def shortened(lab: Lab, *, in_random_order: bool = False) -> Run:
+    """A run of 60 tasks that ended after 20."""
+    write_library(lab.objects, "qs", lab.tasks([f"q{index}" for index in range(TASKS)]), 0)
+    tasks, source = tables_of(lab)
+    models = {"m": ScriptedModel(Asked())}
+    plan = make_plan(lab.workflow(TEXT), shuffled(tasks) if in_random_order else tasks, models, source=source, pauses=(20, 40))
+    run = Run(lab.objects, begin(lab.objects, plan.record, plan.tasks).run_id)
+    run.cut(sum(start < 20 for start, _ in run.record.shards))
+    asyncio.run(drive_here(lab.objects, run.record, models))
+    return Run(lab.objects, run.run_id)
+
+
+@pytest.mark.parametrize("how", ["torn", "gone"])
+@pytest.mark.parametrize("name", ["cut.json", "manifest.json", "run.json", "tasks.parquet", "outcome.parquet", "steps/one-000.parquet"])
+def test_a_run_that_ended_early_stays_as_short_as_it_was(lab: Lab, name: str, how: str):
+    """Of the tasks that it left out none is asked, and every file is there again."""
+    run = shortened(lab, in_random_order=how == "gone")
+    before, said = contents(lab, run), result(lab, run)
+    tear(lab, run, name) if how == "torn" else (lab.folder / "store" / run.prefix / name).unlink()
+    diagnosis, asked = diagnose(Run(lab.objects, run.run_id)), Asked()
+    mend(lab, run, asked)
+
+    assert [damage.name for damage in diagnosis.damaged] == [name]
+    assert len(asked.said) == diagnosis.calls == (20 if name.startswith("steps") else 0)
+    assert result(lab, run) == said and len(said[1]) == 20
+    assert Run(lab.objects, run.run_id).record == run.record
+    after = contents(lab, run)
+    assert {key for key in before if before[key] != after.get(key)} <= {"manifest.json", name, "outcome.parquet"} and set(after) == set(before)
+
+
+@pytest.mark.parametrize("how", ["torn", "gone"])
+def test_a_lost_cut_does_not_lengthen_a_run(lab: Lab, how: str):
+    """The manifest says how many tasks were done; readers never see tasks without rows."""
+    run = shortened(lab)
+    tear(lab, run, "cut.json") if how == "torn" else (lab.folder / "store" / run.prefix / "cut.json").unlink()
+    again = Run(lab.objects, run.run_id)
+
+    assert (again.record.tasks, again.tasks().num_rows, again.outcome().num_rows) == (20, 20, 20)
+
+
+WRITES = """
+workflow: w
+model: m
+nodes:
+  say: {llm: {prompt: "{{ task_query }}"}}
+  keep: {after: say, tool: "tools.w:store", with: {x: "{{ say.text }}"}, effects: write}
+  tell: {after: keep, llm: {prompt: "told {{ keep.id if keep else 'nothing' }}"}}
+"""
+
+
+@pytest.fixture
+def written(lab: Lab) -> Run:
+    """A run of which a tool wrote something into the world: the log beside it."""
+    lab.write("tools/w.py", "import os\ndef store(x):\n    open(os.path.join(os.path.dirname(__file__), 'log'), 'a').write(x)\n    return {'id': x}\n")
+    return lab.run(WRITES, ["q0"], Asked())
+
+
+def test_a_write_is_not_called_again_and_what_was_paid_after_it_stays(lab: Lab, written: Run):
+    """Its lost row says why it is not there; the sound row after it was made when the tool was called, and is kept."""
+    tear(lab, written, "steps/keep-000.parquet")
+    told = lab.steps(written, "tell")["t0"]
+    asked = Asked()
+    mend(lab, written, asked)
+    again = Run(lab.objects, written.run_id)
+    kept = lab.steps(again, "keep")["t0"]
+
+    assert (lab.folder / "tools/log").read_text() == "q0"
+    assert (kept["outcome"], "write tool is not called" in kept["reason"]) == ("skipped", True)
+    assert lab.steps(again, "tell")["t0"] == told
+    assert [row["path"] for row in again.outcome().to_pylist()] == [["say", "tell"]]
+
+
+def test_a_write_is_called_again_where_that_is_allowed(lab: Lab, written: Run):
+    """Whoever says so knows what it does."""
+    said = result(lab, written)
+    tear(lab, written, "steps/keep-000.parquet")
+    mend(lab, written, Asked(), allow_writes=True)
+
+    assert (lab.folder / "tools/log").read_text() == "q0q0"
+    assert result(lab, written) == said
+
+
+@pytest.mark.parametrize("allow_writes", [False, True])
+def test_a_replayed_write_is_replayed_again(lab: Lab, written: Run, allow_writes: bool):
+    """A rerun that was not allowed to write is not by being repaired."""
+    again = lab.rerun(written, ["t0"], written.record.plan, Asked())
+    said = result(lab, again)
+    tear(lab, again, "steps/keep-000.parquet")
+    mend(lab, again, Asked(), allow_writes=allow_writes)
+
+    assert (lab.folder / "tools/log").read_text() == "q0"
+    assert result(lab, again) == said
+
+
+class Told(Disk):
+    """A disk that remembers in which order its objects changed, and tells who wants to know."""
+
+    def __init__(self, folder, at_commit=lambda: None):
+        super().__init__(folder)
+        self.changed: list[str] = []
+        self.at_commit = at_commit
+
+    def create(self, key: str, body: bytes) -> bool:
+        made = super().create(key, body)
+        self.changed.append(key)
+        if key.endswith("repair/manifest.json"):
+            self.at_commit()
+        return made
+
+    def put(self, key: str, body: bytes) -> None:
+        super().put(key, body)
+        self.changed.append(key)
+
+
+def test_every_file_is_there_before_the_word_that_it_is(lab: Lab, run: Run):
+    """The mended files before the commit that names them, and in their places before the manifest."""
+    spoil(lab, run, "steps/one-000.parquet")
+    disk = Told(lab.folder / "store")
+    mend(lab, run, Asked(end="!"), disk)
+    files = [index for index, key in enumerate(disk.changed) if "/repair/files/" in key]
+    places = [index for index, key in enumerate(disk.changed) if key.startswith(f"{run.prefix}/steps/") or key == f"{run.prefix}/outcome.parquet"]
+
+    assert len(files) == len(places) == 3
+    assert max(files) < disk.changed.index(f"{run.prefix}/repair/manifest.json") < min(places)
+    assert max(places) < disk.changed.index(f"{run.prefix}/manifest.json")
+
+
+def test_a_repairer_that_is_overtaken_after_its_commit_leaves_the_rest_to_the_other(lab: Lab, run: Run):
+    """Two that put files in their places at once could leave a mixture."""
+    said = result(lab, run)
+    spoil(lab, run, "steps/one-000.parquet")
+    before = contents(lab, run)
+    disk = Told(lab.folder / "store", lambda: Lease(Run(lab.objects, run.run_id), takeover=True))
+    with pytest.raises(RunIsTaken):
+        mend(lab, run, Asked(), disk)
+
+    assert {name: body for name, body in contents(lab, run).items() if "repair/" not in name} == before
+    asked = Asked()
+    mend(lab, run, asked)
+    assert (asked.said, result(lab, run)) == ([], said)
+
+
+def test_an_unfinished_run_whose_merge_was_cut_off_is_mended_and_finished(lab: Lab):
+    """What was merged of a part that is damaged since goes with it: its rows are done again, and are others."""
+    models = {"m": ScriptedModel(Asked())}
+    plan = make_plan(lab.workflow(TEXT), lab.tasks([f"q{index}" for index in range(TASKS)]), models)
+    record = begin(lab.objects, plan.record, plan.tasks)
+    run = Run(lab.objects, record.run_id)
+
+    async def merged_and_died() -> None:
+        runner = Runner(Assignment(lab.objects.uri, record.run_id, models, "first", 32))
+        await asyncio.gather(*(runner.step(shard, node) for shard in range(len(record.shards)) for node in record.plan.order))
+        await runner.merge("two")
+        await runner.stop()
+
+    asyncio.run(merged_and_died())
+    for key, _ in list(lab.objects.keys(f"{run.prefix}/spool/")):
+        lab.objects.delete(key)
+    tear(lab, run, "parts/two/000001.parquet")
+    mend(lab, run)
+    asyncio.run(drive_here(lab.objects, record, models))
+
+    assert diagnose(Run(lab.objects, record.run_id)).damaged == ()
+
+
+def test_a_manifest_that_is_lost_while_parts_are_left_makes_no_run_unfinished(lab: Lab, run: Run):
+    """A driver that died while it took parts away, or a zombie, left one: what was merged is not paid for again."""
+    rows = run.steps(["one"]).to_pylist()
+    start, stop = run.record.shards[0]
+    run.commit_part("one", 0, rows[start:stop])
+    (lab.folder / "store" / run.prefix / "manifest.json").unlink()
+    with pytest.raises(Damaged, match=r"manifest.json is missing, though the run is finished"):
+        Run(lab.objects, run.run_id).parts()
+    asked = Asked()
+    mended = mend(lab, run, asked)
+
+    assert (mended.files, asked.said) == (("manifest.json",), [])

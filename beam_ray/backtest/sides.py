@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from beam_ray.backtest.spec import Resolved, Side
@@ -24,7 +23,7 @@ from beam_ray.run.tools import tool_folders
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import Run, RunRecord, begin, find_runs, tasks_digest
 from beam_ray.store.sealed import seal, unseal
-from beam_ray.store.sources import only
+from beam_ray.store.sources import only, shuffled
 
 Watch = Callable[[str, Progress], None]
 """Told how far a side's run is."""
@@ -277,12 +276,6 @@ class Backtest:
 def ruled(side: Side) -> str:
     """The name of the baseline as the candidate's criteria see it."""
     return f"baseline-by-{side.name}"
-
-
-def shuffled(tasks: pa.Table) -> pa.Table:
-    """The tasks in a random order that is the same for the same tasks."""
-    seed = int(tasks_digest(tasks)[:16], 16)
-    return tasks.take(pa.array(np.random.default_rng(seed).permutation(tasks.num_rows)))
 
 
 def _spent(run: Run) -> dict[str, float]:

@@ -25,7 +25,7 @@ from beam_ray.store.runs import Run, RunRecord, resolve
 @store_options
 def repair(run_id: str, only_plan: bool, allow_writes: bool, address: str | None, takeover: bool, models: str, store: str, as_json: bool) -> None:
     """Check every file of RUN; redo the rows that are damaged, and keep all others. The same command goes on where it was stopped."""
-    from beam_ray.repair import diagnose
+    from beam_ray.diagnosis import diagnose
     from beam_ray.repair import repair as mend
 
     objects = existing(store)

@@ -100,6 +100,11 @@ def look(run: Run) -> Found:
             raise
         damaged.append(Damage("run.json", 0, str(error)))
         record = run.shortened(RunRecord.model_validate(manifest["record"]))
+    if record.cut_from and manifest:
+        try:
+            _ = run.cut_after
+        except (Damaged, NotThere) as error:
+            damaged.append(Damage("cut.json", 0, _why(run, "cut.json", error)))
     found = Found(manifest, record, None, damaged=damaged)
     try:
         found.tasks = run.read("tasks.parquet", TASKS, entry=_entry(manifest, "tasks.parquet"))
@@ -169,6 +174,36 @@ def damaged_parts(run: Run) -> Iterator[tuple[str, int, Damage]]:
             yield "", 0, Damage(key.removeprefix(f"{run.prefix}/"), 0, str(error))
 
 
+def take_away(run: Run) -> list[str]:
+    """
+    Take away the damaged parts of an unfinished run; their names.
+
+    What is sound of the parts after them goes to the spool first, so that it is not paid again.
+    """
+    workflow = run.record.plan
+    there, gone = run.parts(), list[str]()
+    for folder in ("steps/", "outcome"):
+        # merged by a driver that died before its manifest: the parts that are done again will be others
+        for key, _ in list(run.objects.keys(f"{run.prefix}/{folder}")):
+            run.objects.delete(key)
+    for node, shard, damage in list(damaged_parts(run)):
+        for below in [name for name in workflow.order if node in workflow.upstream.get(name, ())]:
+            if (below, shard) in there:
+                try:
+                    part = run.part(below, shard)
+                except Damaged:
+                    continue  # it is in the list too
+                if part is not None:
+                    run.spool(f"0000-sound-{below}-{hashlib.sha256(damage.name.encode()).hexdigest()[:8]}", shard, part.to_pylist())
+        if node:
+            after = ["_outcome", *reversed([name for name in workflow.order if node in workflow.upstream.get(name, ())])]
+            for name in after:
+                run.objects.delete(f"{run.prefix}/parts/{name}/{shard:06d}.parquet")
+        run.objects.delete(f"{run.prefix}/{damage.name}")
+        gone.append(damage.name)
+    return gone
+
+
 # -- mended files ------------------------------------------------------------------------------
 
 
@@ -204,6 +239,9 @@ def put_in_place(run: Run) -> None:
             if key.removeprefix(f"{run.prefix}/") not in named:
                 run.objects.delete(key)
         run.objects.put(f"{run.prefix}/run.json", seal(manifest["record"]))
+        record = run.shortened(RunRecord.model_validate(manifest["record"]))
+        if record.cut_from:
+            run.objects.put(f"{run.prefix}/cut.json", seal({"shards": len(record.shards)}))
         run.objects.put(f"{run.prefix}/manifest.json", seal(manifest))
     keys = [key for key, _ in run.objects.keys(f"{run.prefix}/repair/")]
     # the commit goes last: while it is there, the same command does all this again

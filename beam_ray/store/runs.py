@@ -192,7 +192,7 @@ class Run:
             Unusable: there is no such run.
         """
         try:
-            record = RunRecord.model_validate(self._written)
+            record = RunRecord.model_validate(self.written)
         except NotThere:
             if self.manifest:
                 raise Damaged(f"{self.prefix}/run.json is missing, though the run is finished") from None
@@ -205,12 +205,32 @@ class Run:
         """*record*, and where the run ended early, only what it did."""
         if not record.early:
             return record
-        try:
-            shards = record.shards[: int(unseal(self.objects.read(f"{self.prefix}/cut.json"), f"{self.prefix}/cut.json")["shards"])]
-        except NotThere:
-            return record
-        tasks = shards[-1][1] // record.trials
+        tasks = self._merged_tasks()
+        if tasks is None:
+            try:
+                tasks = record.shards[self.cut_after - 1][1] // record.trials
+            except NotThere:
+                return record
+        shards = [shard for shard in record.shards if shard[1] <= tasks * record.trials]
         return record if tasks == record.tasks else record.model_copy(update={"shards": shards, "tasks": tasks, "cut_from": record.tasks})
+
+    def _merged_tasks(self) -> int | None:
+        """How many tasks the manifest says were done: once it is there, a lost cut.json may not lengthen the run."""
+        try:
+            files = self.manifest["files"] if self.manifest else ()
+        except Damaged:
+            return None
+        return next((int(entry["rows"]) for entry in files if entry["name"] == "tasks.parquet"), None)
+
+    @property
+    def cut_after(self) -> int:
+        """
+        After how many shards the run ended early, by cut.json.
+
+        Raises:
+            NotThere: it did not.
+        """
+        return int(unseal(self.objects.read(f"{self.prefix}/cut.json"), f"{self.prefix}/cut.json")["shards"])
 
     def cut(self, shards: int) -> None:
         """End an early run after its first *shards*; of several who say so the first one counts."""
@@ -218,8 +238,8 @@ class Run:
         self.__dict__.pop("record", None)
 
     @property
-    def _written(self) -> dict[str, Any]:
-        """What run.json says; the manifest has a copy of it."""
+    def written(self) -> dict[str, Any]:
+        """What run.json says, in full also where the run ended early; the manifest has a copy of it."""
         return unseal(self.objects.read(f"{self.prefix}/run.json"), f"{self.prefix}/run.json")
 
     def tasks(self) -> pa.Table:
@@ -267,9 +287,14 @@ class Run:
         for key, _ in self.objects.keys(f"{self.prefix}/parts/"):
             node, _, name = key.removeprefix(f"{self.prefix}/parts/").partition("/")
             found.add((node, int(name.removesuffix(".parquet"))))
-        if not found and next(self.objects.keys(f"{self.prefix}/steps/"), None) and not self.manifest:
+        # parts are merged when all of them are there, and taken away when the manifest is
+        if next(self.objects.keys(f"{self.prefix}/steps/"), None) and not self.manifest and not self._all_parts(found):
             raise Damaged(f"{self.prefix}/manifest.json is missing, though the run is finished\n  beam-ray repair {self.run_id}  makes it again")
         return found
+
+    def _all_parts(self, found: set[tuple[str, int]]) -> bool:
+        record = self.record
+        return {(node, shard) for node in (*record.plan.order, "_outcome") for shard in range(len(record.shards))} <= found
 
     def spool(self, runner: str, number: int, rows: list[dict[str, Any]]) -> None:
         """Keep finished rows whose shard is not finished."""
@@ -336,7 +361,7 @@ class Run:
     def finish(self, files: list[dict[str, Any]], usage: Mapping[str, Any]) -> dict[str, Any]:
         """Write the manifest, the last act but tidying up; the manifest that counts."""
         files = [*files, self.entry("tasks.parquet", self.objects.read(f"{self.prefix}/tasks.parquet"), self.tasks().num_rows)]
-        manifest = {"format": 1, "run_id": self.run_id, "finished_at": now(), "files": files, "usage": dict(usage), "record": self._written}
+        manifest = {"format": 1, "run_id": self.run_id, "finished_at": now(), "files": files, "usage": dict(usage), "record": self.written}
         self.objects.create(f"{self.prefix}/manifest.json", seal(manifest))
         self.tidy()
         return self.manifest or manifest

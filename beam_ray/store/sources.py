@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -10,7 +11,7 @@ from beam_ray.address import Address
 from beam_ray.errors import Unusable
 from beam_ray.store.library import read_library
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, resolve
+from beam_ray.store.runs import Run, resolve, tasks_digest
 from beam_ray.store.tables import TASKS
 from beam_ray.store.tasks import read_tasks
 
@@ -59,3 +60,9 @@ def with_origins(tasks: pa.Table, run_id: str) -> pa.Table:
 def only(tasks: pa.Table, ids: list[str]) -> pa.Table:
     """Those of *tasks* with these ids, in the order they stand in."""
     return tasks.filter(pc.is_in(tasks["task_id"], value_set=pa.array(ids, pa.string())))
+
+
+def shuffled(tasks: pa.Table) -> pa.Table:
+    """The tasks in a random order that is the same for the same tasks."""
+    seed = int(tasks_digest(tasks)[:16], 16)
+    return tasks.take(pa.array(np.random.default_rng(seed).permutation(tasks.num_rows)))

@@ -1,0 +1,132 @@
+"""
+What is wrong with a run, and what mending it takes; nothing is changed here.
+
+What of a run can be made again, and from what, stands in ``repair``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from beam_ray.errors import Damaged, Unusable
+from beam_ray.run.plan import estimate
+from beam_ray.store.damage import Damage, Found, Key, damaged_parts, look, pending
+from beam_ray.store.runs import Run, tasks_digest
+from beam_ray.store.sources import only, read_source, shuffled, with_origins
+
+
+@dataclass(frozen=True)
+class NodeRepair:
+    """What a repair does at one node, in rows."""
+
+    node: str
+    redo: int
+    """Rows that cannot be read, and are executed again."""
+    follow: int
+    """Sound rows after them: executed again where what they are given has changed, and kept where not."""
+    calls: int
+    """Model calls for the rows to redo, judges included."""
+    follow_calls: int
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong with a run, and what mending it takes."""
+
+    run_id: str
+    finished: bool
+    damaged: tuple[Damage, ...]
+    nodes: tuple[NodeRepair, ...] = ()
+    tasks: int = 0
+    """Tasks that have a row to redo."""
+    usd: float | None = 0.0
+    """At most; None where a model has no price, or the models are not known."""
+    hopeless: str = ""
+    """Why it cannot be mended."""
+
+    @property
+    def calls(self) -> int:
+        """Model calls that the rows to redo take."""
+        return sum(node.calls for node in self.nodes)
+
+    @property
+    def most_calls(self) -> int:
+        """The same when all that follows changes too."""
+        return self.calls + sum(node.follow_calls for node in self.nodes)
+
+
+def diagnose(run: Run, models: Mapping[str, Any] | None = None) -> Diagnosis:
+    """
+    Check every file of *run*, and say what mending it would take; nothing is changed.
+
+    Raises:
+        Unusable: there is no such run.
+        Damaged: nothing is left that says what the run was to do.
+    """
+    if not merged(run):
+        run.tasks()
+        return Diagnosis(run.run_id, False, tuple(damage for _, _, damage in damaged_parts(run)))
+    found = look(run)
+    damaged = list(found.damaged)
+    if pending(run) is not None:
+        damaged.append(Damage("repair/manifest.json", 0, f"{run.prefix}: a repair was cut off after it had all that it needs"))
+    hopeless = ""
+    if found.tasks is None and tasks_again(run, found) is None:
+        hopeless = f"{run.prefix}/tasks.parquet cannot be made again: the tasks came from {found.record.source or 'a file'}"
+    nodes, affected = to_redo(found)
+    usd = None
+    if models is not None and found.tasks is not None:
+        known = {name: models[name] for name in found.record.plan.models if name in models}
+        usd = _cost(found, nodes, affected, known) if len(known) == len(found.record.plan.models) else None
+    return Diagnosis(run.run_id, True, tuple(damaged), nodes, len({task for task, _ in affected}), 0.0 if not affected else usd, hopeless)
+
+
+def merged(run: Run) -> bool:
+    """Whether the run is finished, or was before it was damaged."""
+    try:
+        if run.finished:
+            return True
+        run.parts()
+    except Damaged:
+        return True
+    return False
+
+
+def to_redo(found: Found) -> tuple[tuple[NodeRepair, ...], list[Key]]:
+    """What is done at each node that has something to do, and the tasks and trials with a row to redo."""
+    workflow, lost = found.record.plan, found.lost
+    follow = {node: set[Key]().union(*(lost[above] for above in workflow.upstream[node])) - lost[node] for node in workflow.order}
+    nodes = []
+    for node in workflow.order:
+        each = bool(workflow.nodes[node].llm) + bool(workflow.judge_of(node))
+        if lost[node] or follow[node]:
+            nodes.append(NodeRepair(node, len(lost[node]), len(follow[node]), each * len(lost[node]), each * len(follow[node])))
+    affected = set[Key]().union(*lost.values())
+    return tuple(nodes), [key for key in found.keys if key in affected]
+
+
+def _cost(found: Found, nodes: tuple[NodeRepair, ...], affected: list[Key], models: Mapping[str, Any]) -> float | None:
+    assert found.tasks is not None
+    tasks = only(found.tasks, list({task for task, _ in affected}))
+    per_node = {plan.node: plan for plan in estimate(found.record.plan, tasks, models, found.record.trials)}
+    costs = [(per_node[node.node].usd, (node.redo + node.follow) / max(per_node[node.node].run, 1)) for node in nodes]
+    return None if any(usd is None for usd, _ in costs) else sum((usd or 0.0) * share for usd, share in costs)
+
+
+def tasks_again(run: Run, found: Found) -> pa.Table | None:
+    """The run's tasks, in full also where it ended early, from where they came from; None where that is gone, or has others now."""
+    record = found.record
+    if not record.source.startswith(("library:", "run:")):
+        return None
+    try:
+        tasks, _ = read_source(run.objects, record.source)
+    except (Unusable, Damaged):
+        return None
+    if record.cut_from is None:
+        tasks = only(tasks, list(dict.fromkeys(task for task, _ in found.keys)))
+    if record.mode == "rerun" and record.origin:
+        tasks = with_origins(tasks, record.origin)
+    # a backtest that may end early takes them in a random order
+    return next((each for each in (tasks, shuffled(tasks)) if tasks_digest(each) == record.tasks_digest), None)
