@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from beam_ray.cli.improve import NO_PROPOSAL, executing, proposer_of, show_tries, workflow_file
-from beam_ray.cli.runs import probe_models
+from beam_ray.cli.runs import probe_models, workflow_of
 from beam_ray.cli.screen import emit, existing, model_options, number, run_options, say, show, store_options, table
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.llm.settings import ModelSettings, load_models
+from beam_ray.store.objects import Objects
 
 
 @click.command()
@@ -32,31 +33,30 @@ from beam_ray.llm.settings import ModelSettings, load_models
 @click.pass_context
 def criteria(context: click.Context, /, workflow: str, node: str | None, generate: bool, check_: bool, **how: Any) -> None:
     """
-    Propose criteria for a node of WORKFLOW, a file, or check those that it has. No step is executed: stored outputs are judged.
+    Propose criteria for a node of WORKFLOW, or check those that it has. No step is executed: stored outputs are judged.
     """
-    from beam_ray.run.plan import load_workflow
-
     if generate == check_ or (generate and not node):
         raise click.UsageError("write --generate --node NODE, or --check")
-    file = workflow_file(workflow)
-    found, warnings = load_workflow(file)
+    objects = existing(how["store"])
+    file = workflow_file(objects, workflow) if generate else None
+    found, _, warnings = workflow_of(objects, str(file or workflow))
     for warning in warnings:
         say(str(warning))
     if node and node not in found.nodes:
         raise Unusable(f"the workflow {found.name!r} has no node {node!r}\n  it has: {', '.join(found.order)}")
     models = load_models(Path(how["models"]))
-    if generate:
-        context.exit(_generate(found, file, str(node), models, how))
-    _check(found, node, models, how)
+    if file:
+        context.exit(_generate(objects, found, file, str(node), models, how))
+    _check(objects, found, node, models, how)
 
 
-def _generate(workflow: Workflow, file: Path, node: str, models: Mapping[str, ModelSettings], how: Mapping[str, Any]) -> int:
+def _generate(objects: Objects, workflow: Workflow, file: Path, node: str, models: Mapping[str, ModelSettings], how: Mapping[str, Any]) -> int:
     from beam_ray.improve.ask import Asker
     from beam_ray.improve.criteria import propose_criteria, stored_outputs, try_out, written_present
     from beam_ray.improve.drafts import criteria_text, require_place, with_criteria, write_draft
     from beam_ray.improve.play import Player
 
-    objects, as_json = existing(how["store"]), how["as_json"]
+    as_json = how["as_json"]
     place = require_place(file, how["to"], "criteria")
     run, tasks = stored_outputs(objects, workflow, node, how["outputs"], how["run_id"])
     proposer = proposer_of(models, how["model"], workflow, node)
@@ -106,11 +106,11 @@ def _generate(workflow: Workflow, file: Path, node: str, models: Mapping[str, Mo
     return 0 if good else NO_PROPOSAL
 
 
-def _check(workflow: Workflow, node: str | None, models: Mapping[str, ModelSettings], how: Mapping[str, Any]) -> None:
+def _check(objects: Objects, workflow: Workflow, node: str | None, models: Mapping[str, ModelSettings], how: Mapping[str, Any]) -> None:
     from beam_ray.improve.criteria import stored_outputs, try_out, written_present
     from beam_ray.improve.play import Player
 
-    objects, as_json = existing(how["store"]), how["as_json"]
+    as_json = how["as_json"]
     nodes = [node] if node else [name for name in workflow.order if workflow.nodes[name].evaluate]
     if not nodes or (node and not workflow.nodes[node].evaluate):
         raise Unusable(f"{node or workflow.name!r} has no criteria\n  --generate --node NODE  proposes some")

@@ -209,7 +209,7 @@ def _search(subject: str, name: str, models: Mapping[str, ModelSettings], how: M
     from beam_ray.store.library import library_at
 
     objects, store, as_json = existing(how["store"]), how["store"], how["as_json"]
-    file = workflow_file(subject)
+    file = workflow_file(objects, subject)
     place = require_place(file, how["to"], "draft")
     workflow, warnings = load_workflow(file)
     for warning in warnings:
@@ -252,19 +252,24 @@ def _search(subject: str, name: str, models: Mapping[str, ModelSettings], how: M
     return 0 if found.accepted else NO_PROPOSAL
 
 
-def workflow_file(written: str) -> Path:
+def workflow_file(objects: Objects, written: str) -> Path:
     """
-    The file that is named.
+    The workflow file that is named, or the one that a published ``NAME`` or ``NAME@VERSION`` was made from.
 
     Raises:
-        Unusable: it is none, or is not there.
+        Unusable: there is none; a draft is made from a file.
     """
-    file = Path(written)
-    if file.suffix not in (".yaml", ".yml"):
-        raise Unusable(f"{written!r} is not a workflow file; a draft is made from a file, and lies beside it")
-    if not file.is_file():
-        raise Unusable(f"{written}: there is no such file")
-    return file
+    from beam_ray.improve.drafts import file_of
+    from beam_ray.publish import find_workflow
+
+    file, version = find_workflow(objects, written)
+    if file:
+        return Path(written)
+    assert version
+    try:
+        return file_of(version.plan, None)
+    except Unusable:
+        raise Unusable(f"no file here says what version {version.version} of {version.workflow!r} says\n  name the file: the draft lies beside it") from None
 
 
 def _version(objects: Objects, workflow: Workflow, file: Path) -> int | None:

@@ -103,7 +103,8 @@ def test_criteria_are_checked_without_a_step(desk: Desk, ran: str):
     """A rule is not repeated, and what is expected is what it says."""
     calls = len(desk.model.journal)
 
-    found = desk("criteria", "sums.yaml", "--check", "--outputs", "36", "--json")
+    desk("publish", "sums.yaml", "--without-evidence", "first")
+    found = desk("criteria", "sums", "--check", "--outputs", "36", "--json")
 
     assert found.code == 0, found.err
     [one] = found.json[0]["criteria"]
