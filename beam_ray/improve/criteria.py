@@ -118,7 +118,7 @@ def propose_criteria(
     ask: Asker, workflow: Workflow, node: str, run: Run, tasks: Sequence[str], *, keep: bool
 ) -> tuple[list[Proposed], tuple[Try, ...], list[str]]:
     """
-    Criteria for *node* that a model proposes who has seen outputs of *run*; what its tries cost; and why some were dropped.
+    Criteria for *node* that a model proposes who has seen outputs of *run*; what its tries cost; and why some were dropped, in whole or their expression.
 
     With *keep* the present ones stay, and are not proposed again.
 
@@ -134,15 +134,17 @@ def propose_criteria(
         known = {item.text.lower() for item in criteria_of(workflow, node)} if keep else set()
         for entry in answer["criteria"]:
             text, check = entry["criterion"].strip(), entry["expression"].strip()
-            written: Any = {"check": check, "text": text} if check else text
             if text.lower() in known:
                 dropped.append(f"{text}: it is there already")
                 continue
             known.add(text.lower())
-            try:
-                with_criteria(workflow, node, [written])
-            except BadDefinition as error:
-                dropped.append(f"{text or check}: {str(error).splitlines()[0]}")
+            written: Any = {"check": check, "text": text} if check else text
+            why = _unusable(workflow, node, written)
+            if why and check and not _unusable(workflow, node, text):
+                dropped.append(f"{text}: its expression cannot be used, a judge decides: {why}")
+                written, why = text, ""
+            if why:
+                dropped.append(f"{text or check}: {why}")
                 continue
             found.append(Proposed(written, entry["reason"]))
         return "" if found else f"none of the criteria can be used: {'; '.join(dropped)[:1_000]}"
@@ -185,6 +187,14 @@ def calls(player: Player, run: Run, node: str, criteria: Sequence[Any], tasks: S
     workflow = _judged(run.record.plan, node, criteria, source)
     plans = [_plan(player, run, workflow, tasks, sample) for sample in range(repeats)]
     return sum(0 if player.done(plan) or not workflow.judge_of(node) else len(tasks) for plan in plans)
+
+
+def _unusable(workflow: Workflow, node: str, written: Any) -> str:
+    try:
+        with_criteria(workflow, node, [written])
+    except BadDefinition as error:
+        return str(error).splitlines()[0]
+    return ""
 
 
 def _judged(plan: Workflow, node: str, criteria: Sequence[Any], source: Workflow) -> Workflow:

@@ -105,18 +105,36 @@ def test_good_and_bad_outputs_are_shown_and_tried(lab: Lab, ran: Run):
 
 
 def test_a_criterion_that_does_not_load_is_dropped_with_its_reason(lab: Lab, ran: Run):
-    """The others stay; where none is left the proposer is asked once more."""
+    """Where only its expression does not, a judge decides; where no criterion is left the proposer is asked once more."""
     workflow = ran.record.plan
     found, tasks = stored_outputs(lab.objects, workflow, "read", 10)
-    some = proposed(("It knows.", "oracle.n > 1"), ("n lies between 0 and 5", ""), ("EVEN numbers only.", ""), ("Small.", "read.n < 9"))
-    none = Proposer(proposed(("It knows.", "oracle.n > 1")), some)
+    some = proposed(("It knows.", "oracle.n > 1"), ("n lies between 0 and 5", ""), ("EVEN numbers only.", ""), ("Small.", "read.n < 9"), ("", "oracle.n > 1"))
+    none = Proposer(proposed(("", "oracle.n > 1")), some)
 
     good, tries, dropped = propose_criteria(ask(lab, none), workflow, "read", found, tasks, keep=True)
 
-    assert [one.written for one in good] == ["EVEN numbers only.", {"check": "read.n < 9", "text": "Small."}]
-    assert "oracle" in dropped[0]
+    assert [one.written for one in good] == ["It knows.", "EVEN numbers only.", {"check": "read.n < 9", "text": "Small."}]
+    assert "a judge decides" in dropped[0]
     assert "there already" in dropped[1]
+    assert "oracle" in dropped[2]
     assert [bool(one.refused) for one in tries] == [True, False]
+
+
+def test_present_criteria_are_judged_again_and_only_again(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """What the run's own judge said is the first of three judgements; the other two are asked for."""
+    monkeypatch.chdir(lab.folder)
+    plain = lab.workflow(TEXT.replace("- range: {n: [0, 5]}", "- EVEN numbers only."), "w.yaml")
+    run = lab.run(plain, [str(n) for n in range(10)], model)
+    asked: list[Request] = []
+
+    def contrary(request: Request) -> Any:
+        asked.append(request)
+        return {"criterion_1": {"reason": "", "met": not model(request)["criterion_1"]["met"]}}
+
+    [one] = try_out(player(lab, contrary), run, "read", written_present(plain, "read"), [f"t{n}" for n in range(10)], source=plain, repeats=3)
+
+    assert (one.met, one.unmet, one.alike) == (5, 5, 0)
+    assert len(asked) == 20
 
 
 @pytest.mark.parametrize("keep", [True, False])
