@@ -36,6 +36,9 @@ from beam_ray.run.shard import Report
 
 NAMESPACE = "beam_ray"
 
+_RESTING: dict[str, list[ActorHandle]] = {}
+"""By Ray job, which is one for each time that a process connects."""
+
 LOST_S = 40.0
 """Seconds without a word from the head after which the cluster is given up; at 60 Ray would end our process itself, without a word on how to go on."""
 
@@ -189,7 +192,8 @@ class Cluster:
         self._limiter: ActorHandle | None = None
         self._limited: dict[str, Limits] = {}
         self._driven: set[str] = set()
-        self._resting: list[ActorHandle] = []
+        # who connects again in this process, to a Ray that stays, finds the runners of the last time
+        self._resting = _RESTING.setdefault(context.get_job_id(), []) if already else []
 
     def require(self) -> None:
         """
@@ -237,7 +241,8 @@ class Cluster:
     def rest(self, runner: Handle) -> None:
         """The runner has stopped: its process is kept for the next run, which then need not wait for one to start."""
         self.forget(runner)
-        self._resting.append(runner.actor)
+        if len(self._resting) < self.cpus:
+            self._resting.append(runner.actor)
 
     def call(self, runner: Handle, title: str, method: str, *arguments: Any) -> Any:
         """Begin a call, shown as *title* on the dashboard; a reference to its result."""
