@@ -182,10 +182,6 @@ def take_away(run: Run) -> list[str]:
     """
     workflow = run.record.plan
     there, gone = run.parts(), list[str]()
-    for folder in ("steps/", "outcome"):
-        # merged by a driver that died before its manifest: the parts that are done again will be others
-        for key, _ in list(run.objects.keys(f"{run.prefix}/{folder}")):
-            run.objects.delete(key)
     for node, shard, damage in list(damaged_parts(run)):
         for below in [name for name in workflow.order if node in workflow.upstream.get(name, ())]:
             if (below, shard) in there:
