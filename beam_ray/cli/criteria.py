@@ -65,7 +65,7 @@ def _generate(objects: Objects, workflow: Workflow, file: Path, node: str, model
     if not as_json:
         show(f"{workflow.name}/{node} · proposed by {proposer} · tried on {len(tasks)} outputs of run {run.run_id}")
         show_tries(tries)
-        for text in dropped:
+        for text in dict.fromkeys(dropped):
             show(f"  dropped: {' '.join(text.split())[:200]}")
     fared = []
     if proposed:

@@ -326,7 +326,7 @@ def _show_search(found: Any, workflow: Workflow, place: Path, store: str) -> Non
     sure = found.verdict["candidates"][0]["comparison"]["confidence"]
     show(f"on the {found.held} held-out tasks: score {number(metric['before'])} -> {number(metric['after'])}")
     show(
-        f"  change {number(metric['change'])}, {sure:g} % interval {number(metric['low'])} … {number(metric['high'])}"
+        f"  change {metric['change']:+.1f}, {sure:g} % interval {number(metric['low'])} … {number(metric['high'])}"
         + (f"; draft number {found.tests + 1} on these tasks" if found.tests else "")
     )
     evidence = found.verdict["backtest_id"]

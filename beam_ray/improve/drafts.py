@@ -73,7 +73,12 @@ def prompts_text(file: Path, prompts: Mapping[str, Sequence[Mapping[str, str]]],
 
     def change(data: CommentedMap) -> None:
         for node, turns in prompts.items():
-            data["nodes"][node]["llm"]["prompt"] = _prompt(turns)
+            call = data["nodes"][node]["llm"]
+            call["prompt"] = _prompt(turns)
+            for comment in (call.ca.items.get("prompt") or [])[2:3]:
+                # it comes to stand below the text, and further right it would become a part of it
+                if comment is not None:
+                    comment.column = call.lc.col
 
     return _changed(file, change, wanted)
 
@@ -120,10 +125,10 @@ def write_draft(place: Path, text: str) -> None:
         Unusable: another file has that name.
     """
     try:
-        with place.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with place.open("xb") as file:
+            file.write(text.encode())
     except FileExistsError:
-        if place.read_text(encoding="utf-8") != text:
+        if place.read_bytes() != text.encode():
             raise Unusable(f"{in_short(place)} is there already and says something else\n  --to FILE  names another, or move it away") from None
 
 
@@ -168,7 +173,8 @@ def load_same(file: Path, workflow: Workflow, node: str) -> Workflow:
 
 def _changed(file: Path, change: Callable[[CommentedMap], None], wanted: Workflow) -> str:
     read_yaml(file)  # refuses what is made to be expensive
-    text = file.read_text(encoding="utf-8-sig")
+    written = file.read_bytes().decode("utf-8-sig")
+    text = written.replace("\r\n", "\n")
     _, sequence, offset = load_yaml_guess_indent(text)
     yaml = YAML(typ="rt", pure=True)
     yaml.preserve_quotes = True
@@ -181,7 +187,7 @@ def _changed(file: Path, change: Callable[[CommentedMap], None], wanted: Workflo
     found = shape(read_yaml(file, sink.getvalue()), file.parent, Path.cwd())
     if found.digest != wanted.digest:
         raise Unusable(f"{in_short(file)} cannot be changed in place (YAML that is shared or merged); change it by hand")
-    return sink.getvalue()
+    return sink.getvalue().replace("\n", "\r\n") if text != written else sink.getvalue()
 
 
 def _prompt(turns: Sequence[Mapping[str, str]]) -> Any:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from beam_ray.address import Address
 from beam_ray.define.workflow import Turn
 from beam_ray.errors import Stopped, Unusable
-from beam_ray.improve.drafts import file_of, load_same, require_place, write_draft
+from beam_ray.improve.drafts import file_of, load_same, prompts_text, require_place, write_draft
 from beam_ray.improve.optimise import apply, failure_of, propose, texts_of, with_texts
 from beam_ray.llm import Request
 from beam_ray.store.runs import Run, find_runs
@@ -27,7 +27,7 @@ nodes:
   read:           # the one that fails
     after: first
     llm:
-      prompt: "read {{ first.text }} and {{ task_query }}"   # short
+      prompt: "read {{ first.text }} and {{ task_query }}"                # short, and far right
       temperature: 0
     evaluate:
       criteria:
@@ -187,11 +187,26 @@ def test_applying_writes_a_draft_and_measures_it(lab: Lab, failed: Address):
     rerun = Run(lab.objects, found.run_id)
     assert {row["node"]: row["outcome"] for row in rerun.steps().to_pylist()} == {"first": "borrowed", "read": "done", "end": "done"}
     draft = (lab.folder / "w-draft.yaml").read_text()
-    old = '      prompt: "read {{ first.text }} and {{ task_query }}"   # short\n'
+    old = '      prompt: "read {{ first.text }} and {{ task_query }}"                # short, and far right\n'
     new = draft.replace(TEXT.partition(old)[0], "").partition("      temperature: 0")[0]
     assert (lab.folder / "w.yaml").read_text() == TEXT
     assert draft.replace(new, old) == TEXT
     assert "read {{ first.text }} plainly," in new
+    assert "\n      # short, and far right\n" in new
+
+
+def test_a_draft_keeps_the_ends_of_lines(lab: Lab, failed: Address):
+    """A file with Windows line ends gives a draft with them, and without any other change."""
+    file = lab.folder / "w.yaml"
+    file.write_bytes(TEXT.replace("\n", "\r\n").encode())
+    workflow = load_same(file, Run(lab.objects, failed.run).record.plan, "read")
+    made = propose(ask(lab, Proposer(GOOD)), workflow, "read", [failure_of(lab.objects, failed)], file=file)
+    assert made.workflow is not None
+
+    text = prompts_text(file, {"read": made.turns}, made.workflow)
+
+    assert text.count("\r\n") == text.count("\n") == TEXT.count("\n") + 3
+    assert text.startswith(TEXT.partition("      prompt: \"read")[0].replace("\n", "\r\n"))
 
 
 def test_a_draft_is_never_written_over_another_file(lab: Lab):

@@ -38,6 +38,9 @@ COMMANDS = {
     "run --tasks library:": ("run", "w.yaml", "--tasks", "library:{}"),
     "run --tasks run:": ("run", "w.yaml", "--tasks", "run:{}"),
     "library show": ("library", "show", "{}"),
+    "optimise": ("optimise", "{}", "--step", "a"),
+    "optimise --library": ("optimise", "w.yaml", "--library", "{}", "--budget", "max_calls=9"),
+    "criteria": ("criteria", "{}", "--check"),
 }
 
 
