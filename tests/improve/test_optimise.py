@@ -206,7 +206,7 @@ def test_a_draft_keeps_the_ends_of_lines(lab: Lab, failed: Address):
     text = prompts_text(file, {"read": made.turns}, made.workflow)
 
     assert text.count("\r\n") == text.count("\n") == TEXT.count("\n") + 3
-    assert text.startswith(TEXT.partition("      prompt: \"read")[0].replace("\n", "\r\n"))
+    assert text.startswith(TEXT.partition('      prompt: "read')[0].replace("\n", "\r\n"))
 
 
 def test_a_draft_is_never_written_over_another_file(lab: Lab):
