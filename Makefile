@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo ui test check soak fuzz audit clean
+.PHONY: install demo ui test check soak machine fuzz audit clean
 
 install: .venv/installed
 
@@ -32,6 +32,10 @@ check: install
 # kills and fails at random, for SOAK_SECONDS (600) or until SOAK_KILLS; SOAK_SEED replays
 soak: install
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_KILLS=$(SOAK_KILLS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m tests.faults.soak
+
+# the state machine, MACHINE_EXAMPLES (2,000) examples; MACHINE_SEED replays
+machine: install
+	MACHINE_EXAMPLES=$(MACHINE_EXAMPLES) MACHINE_SEED=$(MACHINE_SEED) $(BIN)/python -m tests.machine
 
 # FUZZ_SECONDS a target (600), FUZZ_SEED, FUZZ_TARGETS; atheris adds coverage where it has a wheel
 fuzz: install

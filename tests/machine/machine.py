@@ -180,7 +180,7 @@ class Machine(RuleBasedStateMachine):
 
     def _stored(self, run_id: str) -> set[Key]:
         run = Run(self.objects, run_id)
-        tables = [run.steps(), *run.spooled()]
+        tables = [run.steps(columns=["task_id", "node", "outcome"]), *(table.select(["task_id", "node", "outcome"]) for table in run.spooled())]
         return {(row["task_id"], row["node"]) for table in tables for row in table.to_pylist() if row["outcome"] in ("done", "borrowed")}
 
     def _look(self, known: Known) -> None:

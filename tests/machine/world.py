@@ -255,14 +255,18 @@ class Driver:
         files = [entry for node in (*ORDER, OUTCOME_NODE) for entry in run.merge(node, len(run.record.shards))]
         self.lease.beat()
         run.finish(files, summarise(run, files))
-        self.stop()
+        self._leave()
         close(self.disk, run.record)
+        self.end()
 
     def stop(self) -> None:
         """Leave in order: what is answered is kept."""
+        self._leave()
+        self.end()
+
+    def _leave(self) -> None:
         self.loop.run_until_complete(self.runner.stop())
         self.lease.release()
-        self.end()
 
     def end(self) -> None:
         """Leave as a process does that is killed."""
