@@ -14,7 +14,7 @@ nothing twice.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,12 @@ from beam_ray.improve.drafts import prompts_text, turns_of
 from beam_ray.improve.evolve import Prompts, Tried, evolve
 from beam_ray.improve.optimise import propose, read_failure
 from beam_ray.improve.play import Player
-from beam_ray.improve.split import Split, drafts_before, require_unworn, split
+from beam_ray.improve.split import drafts_before, require_unworn, split
 from beam_ray.llm.usage import Usage
 from beam_ray.rerun import count
 from beam_ray.run.plan import Plan, make_plan, price_of
 from beam_ray.run.runner import identity
-from beam_ray.store.library import Library
+from beam_ray.store.library import Library, library_at
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
 from beam_ray.store.sources import only
@@ -140,18 +140,20 @@ class Search:
         """
         require_unworn(self.objects, self.library)
         sides = split(self.objects, self.library)
-        base = self._plan(self.workflow, sides.search, None)
+        base, held = self._plan(self.workflow, sides.search, None), sides.held.num_rows
         self._reserve(base, self._plan(self.workflow, sides.held, None))
-        self.say(f"{sides.search.num_rows} tasks to search on, {sides.held.num_rows} held out")
-        baseline = self.player(base)
-        ended = self._search(_Scores(self, sides.search, baseline))
-        tasks = sides.search["task_id"].to_pylist()
+        self.say(f"{sides.search.num_rows} tasks to search on, {held} held out")
+        # from here until the search is over, no object that it can reach has a held-out row, or the name of one
+        self.library = replace(self.library, tasks=sides.search, since={})
+        del sides
+        tasks = self.library.tasks["task_id"].to_pylist()
+        ended = self._search(_Scores(self, self.library.tasks, self.player(base)))
         scores = [one.mean(tasks) for one in self.candidates.values()]
         best = best_of(list(self.candidates.values()), tasks)
-        verdict, tests = self._hold_out(best, sides) if best else (None, 0)
+        verdict, tests = self._hold_out(best) if best else (None, 0)
         self.paid.add(self.ask.paid)
         rest = (tuple(self.candidates.values()), tuple(scores), tuple(self.refused), ended, best, verdict, tests, self.paid)
-        return Found(self.search_id, len(tasks), sides.held.num_rows, *rest)
+        return Found(self.search_id, len(tasks), held, *rest)
 
     def draft(self, best: Candidate) -> str:
         """The text of the workflow's file with the candidate's prompts."""
@@ -206,15 +208,16 @@ class Search:
 
     # -- holding out ----------------------------------------------------------------------------
 
-    def _hold_out(self, best: Candidate, sides: Split) -> tuple[dict[str, Any], int]:
-        self.say(f"{best.name} did best; it is compared with the baseline on the {sides.held.num_rows} tasks held out")
+    def _hold_out(self, best: Candidate) -> tuple[dict[str, Any], int]:
+        held = split(self.objects, library_at(self.objects, str(self.library))).held
+        self.say(f"{best.name} did best; it is compared with the baseline on the {held.num_rows} tasks held out")
         left = {name: value for name, value in self.left(reserve=False).items() if name in self.budget}
         spec = Spec.model_validate({"backtest": self.name, "workflow": self.workflow.name, "tasks": f"library:{self.library}", "budget": left})
         baseline, candidate = Side("baseline", self.workflow, self.version), Side("optimised", best.workflow)
         backtest = Backtest(
             self.objects,
             Resolved(spec, self.file.parent, baseline, (candidate,)),
-            sides.held,
+            held,
             f"library:{self.library}",
             self.models,
             say=self.say,

@@ -1,12 +1,15 @@
 """Searching over prompts: luck on the search tasks is not believed, a real improvement is found, and nothing is paid twice."""
 
+import gc
 import json
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from beam_ray.compare.paired import compare
@@ -157,19 +160,48 @@ def test_the_search_finds_the_needed_instruction_and_its_draft_can_be_published(
     assert "# the one that fails" in one.draft(found.best)
 
 
-def test_no_held_out_task_reaches_the_optimiser(library: Lab):
-    """Neither the proposer nor a run of the search sees a task that is held out, and the object that gepa is given has none."""
-    model, hints = Asked(), Hints("Be kind.", "Be brief.")
-    held = {str(row["task_query"]) for row in split(library.objects, library_at(library.objects, "l")).held.to_pylist()}
+def reachable(start: object) -> Iterator[object]:
+    """Every object that can be reached from *start*, modules, classes and frames left out."""
+    seen, waiting = set[int](), [start]
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen and not isinstance(one, (ModuleType, type, FrameType)):
+            seen.add(id(one))
+            yield one
+            globals_ = getattr(one, "__globals__", None)
+            waiting += [found for found in gc.get_referents(one) if found is not globals_]
+            # of a mapping's names the collector does not tell
+            waiting += list(one) if isinstance(one, dict) else []
 
-    found = search(library, model, hints).run()
+
+def test_no_held_out_task_reaches_the_optimiser(library: Lab):
+    """Neither the proposer nor a run of the search sees a held-out task, and no object that the search can reach has one's name or text."""
+    model, hints, looked = Asked(), Hints("Be kind.", "Be brief."), list[set[str]]()
+    rows = split(library.objects, library_at(library.objects, "l")).held.to_pylist()
+    queries, names = {str(row["task_query"]) for row in rows}, {str(row["task_id"]) for row in rows}
+    del rows
+
+    def looking(request: Request) -> str:
+        found = set[str]()
+        for one in reachable(search_):
+            if isinstance(one, str):
+                found.add(one)
+            elif isinstance(one, pa.Table):
+                found |= {str(value) for column in one.columns for value in column.to_pylist()}
+        looked.append(found)
+        return hints(request)
+
+    search_ = search(library, model, looking)
+    found = search_.run()
 
     assert found.best is None  # so nothing was tried on what is held out
     asked = {word for request in model.requests for word in re.findall(r"\bq\d+\b", str(request.messages[-1]["content"]))}
     shown = {word for text in hints.asked for word in re.findall(r"\bq\d+\b", text)}
-    assert len(held) == len(asked) == 12
+    assert len(queries) == len(asked) == 12
     assert shown
-    assert not held & (asked | shown)
+    assert not queries & (asked | shown)
+    assert looked and all("t00" in each or "t01" in each or "t02" in each for each in looked)
+    assert not any((queries | names) & each for each in looked)
 
 
 def test_what_a_change_does_not_reach_is_borrowed(library: Lab):
