@@ -321,8 +321,8 @@ class Machine(RuleBasedStateMachine):
                 self.bills[known.run_id].kept |= self._stored(known.run_id)
                 return
             elif how == "kill":
-                killed_at = driver.loop.time()
                 driver.end()
+                killed_at = driver.disk.died_at
             else:
                 driver.stop()
         except Stopped:
