@@ -27,6 +27,7 @@ os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from beam_ray.errors import BeamRayError, Stopped, Unusable
 from beam_ray.run.limiter import Grant, Limiter, Limits
@@ -224,7 +225,9 @@ class Cluster:
         if self._limiter is not None and limits.items() <= self._limited.items():
             return
         self._limited = limits
-        self._limiter = ray.remote(_LimiterActor).options(num_cpus=0, max_restarts=0, name=None).remote(limits)
+        # where the driver is: lost with another node, it would leave all runners without permits
+        here = NodeAffinitySchedulingStrategy(node_id=self._node, soft=False)
+        self._limiter = ray.remote(_LimiterActor).options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote(limits)
 
     def runner(self, assignment: Assignment) -> Handle:
         """A new runner, on its way up."""

@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from beam_ray.errors import Stopped
+
 RENEW_S = 0.1
 """Seconds between two renewals while something is to be told."""
 
@@ -235,6 +237,13 @@ class Leased:
         if self._loop is None or self._loop.done():
             self._loop = asyncio.get_running_loop().create_task(self._renewing())
 
+    def _lost(self, error: Exception) -> None:
+        """Nobody gives permits any more: whoever waits for one would wait for ever."""
+        while self._waiting:
+            turn, _ = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(Stopped(f"the limits of the cluster's models are kept by nobody any more ({type(error).__name__}); run the same command again"))
+
     async def _renewing(self) -> None:
         idle_since = time.monotonic()
         while True:
@@ -254,7 +263,11 @@ class Leased:
             self._throttled, self._pause = False, 0.0
             self._requests = self._tokens = 0
             self._news.clear()
-            self._grant = await self._renew(report)
+            try:
+                self._grant = await self._renew(report)
+            except Exception as error:
+                self._lost(error)
+                return
             self._requests += self._grant.requests or 0
             self._tokens += self._grant.tokens or 0
             self._serve()

@@ -32,10 +32,10 @@ def test_a_stop_at_any_time_is_quick_and_the_same_command_goes_on(number: int, c
 
 def test_a_second_signal_ends_it_at_once(bench: Bench, undisturbed: Bench):
     """Whatever the first one still waits for."""
-    ended = bench.run(fail="spool.write:1:delay=30", signals=[(0.6, signal.SIGINT), (0.7, signal.SIGINT)])
+    ended = bench.run(fail="spool.write:1:delay=30", signals=[(1.5, signal.SIGINT), (1.8, signal.SIGINT)])
 
     assert ended.code == 130
-    assert ended.stopped_in < 1.0
+    assert ended.stopped_in < 2.0
     bench.finish(undisturbed)
 
 
