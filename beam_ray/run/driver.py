@@ -407,11 +407,12 @@ class Driver:
             calls = [
                 cluster.call(self.seats[index % len(self.seats)].handle, f"{self.workflow.name} (merge)", "merge", node) for index, node in enumerate(nodes)
             ]
-            for call in calls:
+            for node, call in zip(nodes, calls, strict=True):
                 try:
                     files += self._result(cluster, call)
                 except RunnerDied:
-                    raise Stopped("a worker died while the parts were merged; run the same command again") from None
+                    # all its rows are in the store; we are slower, and there
+                    files += self.run.merge(node, len(self.record.shards))
         else:
             for node in nodes:
                 files += self.run.merge(node, len(self.record.shards))
