@@ -37,6 +37,14 @@ from beam_ray.run.shard import Report
 
 NAMESPACE = "beam_ray"
 
+def _on_standard_error(data: dict[str, Any], *rest: Any, **more: Any) -> None:
+    _print({**data, "is_err": True}, *rest, **more)
+
+
+# Ray tells of a lost node on standard output, which is for our results alone
+_print = ray._private.worker.print_to_stdstream
+ray._private.worker.print_to_stdstream = _on_standard_error
+
 _RESTING: dict[str, list[ActorHandle]] = {}
 """By Ray job, which is one for each time that a process connects."""
 

@@ -84,6 +84,7 @@ def test_runners_are_on_all_nodes_and_a_lost_node_loses_nothing(spread: Project)
         spread.model.latency_s = 0.0
 
     assert run.returncode == 0, err
+    assert out.startswith("{"), out
     steps = Run(spread.objects, json.loads(out)["run_id"]).steps(["place"]).to_pylist()
     assert sorted(row["task_id"] for row in steps) == sorted(f"t{index}" for index in range(TASKS))
     assert {row["outcome"] for row in steps} == {"done"}
