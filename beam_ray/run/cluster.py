@@ -37,6 +37,7 @@ from beam_ray.run.shard import Report
 
 NAMESPACE = "beam_ray"
 
+
 def _on_standard_error(data: dict[str, Any], *rest: Any, **more: Any) -> None:
     _print({**data, "is_err": True}, *rest, **more)
 

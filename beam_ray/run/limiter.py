@@ -242,7 +242,9 @@ class Leased:
         while self._waiting:
             turn, _ = self._waiting.popleft()
             if not turn.done():
-                turn.set_exception(Stopped(f"the limits of the cluster's models are kept by nobody any more ({type(error).__name__}); run the same command again"))
+                turn.set_exception(
+                    Stopped(f"the limits of the cluster's models are kept by nobody any more ({type(error).__name__}); run the same command again")
+                )
 
     async def _renewing(self) -> None:
         idle_since = time.monotonic()
