@@ -28,7 +28,7 @@ class Used:
     workers_mb: float
     """The same of Ray's worker processes; 0 for others."""
     said: dict[str, Any]
-    """The JSON that it printed last."""
+    """The JSON that it printed."""
 
 
 def watched(command: list[str], folder: Path, **environment: str) -> Used:
@@ -74,5 +74,5 @@ def watched(command: list[str], folder: Path, **environment: str) -> Used:
     watcher.join()
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} left with {process.returncode}\n{err[-3000:]}")
-    said = json.loads(out.strip().splitlines()[-1]) if out.strip() else {}
+    said = json.loads(out) if out.strip() else {}
     return Used(wall, sum(cpu.values()), peaks["all"], peaks["driver"], peaks["workers"], said)
