@@ -19,7 +19,7 @@ from tests.conftest import Lab
 from tests.endpoint import endpoint
 from tests.faults.conftest import WORKFLOW, Forge, answer, essence, make_bench
 
-KILLS = int(os.environ.get("RAY_KILLS", "8"))
+KILLS = int(os.environ.get("RAY_KILLS", "4"))
 LATE_S = 1.5
 """A spool file is due within a second; on a machine with more processes than cores it may be late."""
 
