@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
@@ -66,7 +66,7 @@ class Backtest:
             *(["aa"] if spec.aa else []),
             {name: identity(self.models[name]) for name in sorted(asked) if name in self.models},
         )
-        self.digests = {tasks_digest(self.tasks), tasks_digest(shuffled(self.tasks))}
+        self._given = self.tasks
         self.pauses: tuple[int, ...] = ()
         if spec.stop == "early" and not spec.aa:
             # tasks come in the order of their file; only of a random part of them does a look say something about all
@@ -77,6 +77,11 @@ class Backtest:
         while self.again and self.verdict is not None:
             number += 1
             self.backtest_id = f"{spec.name}-{key[:8]}-{number}"
+
+    @cached_property
+    def digests(self) -> set[str]:
+        """What identifies the tasks, in the order given and in the random one."""
+        return {tasks_digest(self._given), tasks_digest(shuffled(self._given))}
 
     @property
     def prefix(self) -> str:

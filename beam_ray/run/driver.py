@@ -98,6 +98,7 @@ class Driver:
         self.cluster: Cluster | None = None
         self.workflow = self.record.plan
         self.models = {name: models[name] for name in self.workflow.models}
+        self.strange = Tools(self.workflow).strange
         parts = run.parts()
         self.done = {shard for node, shard in parts if node == OUTCOME_NODE}
         self.resumed = bool(parts) or lease.epoch > 1
@@ -433,7 +434,7 @@ class Driver:
         for seat, stop in stops:
             with contextlib.suppress(Exception):
                 self.cluster.result(stop, max(deadline - time.monotonic(), 0.05))
-                if not Tools(self.workflow).strange:
+                if not self.strange:
                     self.cluster.rest(seat.handle)
 
     def _rows(self, shard: int) -> int:
