@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from beam_ray.define.workflow import Workflow
 from beam_ray.llm import Request, ScriptedModel
@@ -24,6 +25,10 @@ from beam_ray.run.summary import summarise
 from beam_ray.store.objects import Objects, open_objects
 from beam_ray.store.runs import Run, RunRecord, begin, close
 from beam_ray.store.tasks import read_tasks
+
+# the suite tries the same examples each time; new ones are sought by make fuzz and make machine
+settings.register_profile("suite", derandomize=True)
+settings.load_profile("suite")
 
 # in the environment of every process that a test starts, and for no tool to see
 os.environ["BEAM_RAY_TEST_SECRET"] = "canary"

@@ -12,8 +12,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 from beam_ray.run import jobs
@@ -25,14 +25,14 @@ os.environ.update(jobs.auth_mode())
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 import ray
+import stamina
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from beam_ray.errors import BeamRayError, Stopped, Unusable
-from beam_ray.run.limiter import Grant, Limiter, Limits
+from beam_ray.run.limiter import FORGET_S, Grant, Limiter
 from beam_ray.run.limiter import Report as Need
-from beam_ray.run.runner import Assignment, Runner, limits_of
+from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import Report
 
 NAMESPACE = "beam_ray"
@@ -62,28 +62,21 @@ class _RunnerActor:
 
     def __init__(self) -> None:
         self._assignment: Assignment | None = None
-        self._limiter: ActorHandle | None = None
+        self._permits: _Permits | None = None
         self._runner: Runner | None = None
         self._assigned = asyncio.Event()
 
     async def assign(self, assignment: Assignment, limiter: ActorHandle | None) -> None:
         """Begin a run. Calls may overtake each other on their way: until it is here, all others wait."""
-        self._assignment, self._limiter, self._runner = assignment, limiter, None
+        self._assignment, self._runner = assignment, None
+        self._permits = _Permits(assignment.runner, limiter) if limiter else None
         self._assigned.set()
 
     async def _get(self) -> Runner:
         await self._assigned.wait()
         assert self._assignment is not None
         if self._runner is None:
-            renew = None
-            if self._limiter is not None:
-                limiter, name = self._limiter, self._assignment.runner
-
-                async def renew(model: str, need: Need) -> Grant:
-                    grant: Grant = await limiter.renew.remote(model, name, need)
-                    return grant
-
-            self._runner = Runner(self._assignment, renew, self._outside)
+            self._runner = Runner(self._assignment, self._permits.renew if self._permits else None, self._outside)
         return self._runner
 
     async def step(self, shard: int, node: str) -> Report:
@@ -103,6 +96,8 @@ class _RunnerActor:
 
     async def stop(self) -> None:
         await (await self._get()).stop()
+        if self._permits:
+            self._permits.release()
         self._assigned.clear()
         self._runner = None
 
@@ -112,7 +107,7 @@ class _RunnerActor:
         assert needs is not None
         options: dict[str, Any] = {name: value for name, value in needs.model_dump().items() if value is not None}
         task = ray.remote(_one_node).options(name=f"{runner.workflow.name}/{node}", max_retries=0, **options)
-        await task.remote(self._assignment, self._limiter, shard, node)
+        await task.remote(self._assignment, self._permits and self._permits.limiter, shard, node)
 
 
 def _one_node(assignment: Assignment, limiter: ActorHandle | None, shard: int, node: str) -> None:
@@ -120,34 +115,70 @@ def _one_node(assignment: Assignment, limiter: ActorHandle | None, shard: int, n
 
     async def work() -> None:
         name = f"{assignment.runner}-{node}-{shard}"
-        renew = None
-        if limiter is not None:
-
-            async def renew(model: str, need: Need) -> Grant:
-                grant: Grant = await limiter.renew.remote(model, name, need)
-                return grant
-
-        runner = Runner(Assignment(**{**vars(assignment), "runner": name}), renew)
+        permits = _Permits(name, limiter) if limiter else None
+        runner = Runner(replace(assignment, runner=name), permits.renew if permits else None)
         try:
             await runner.only(shard, node)
         finally:
             await runner.stop()
+            if permits:
+                permits.release()
 
     asyncio.run(work())
 
 
 class _LimiterActor:
-    """The limits of a cluster's endpoints, in one place."""
+    """The limits of all endpoints, in one place for all runs of a cluster; it ends when nobody has asked for long."""
 
-    def __init__(self, limits: Mapping[str, Limits]):
-        self._limiters = {name: Limiter(each) for name, each in limits.items()}
+    def __init__(self, idle_s: float) -> None:
+        self._idle_s = idle_s
+        self._limiters: dict[str, Limiter] = {}
+        self._heard = time.monotonic()
+        self._watching: asyncio.Task[None] | None = None
 
-    async def renew(self, model: str, runner: str, need: Need) -> Grant:
-        return self._limiters[model].renew(runner, need, time.monotonic())
+    async def renew(self, endpoint: str, runner: str, need: Need) -> Grant:
+        self._heard = time.monotonic()
+        self._watching = self._watching or asyncio.create_task(self._watch())
+        return self._limiters.setdefault(endpoint, Limiter()).renew(runner, need, self._heard)
 
     async def release(self, runner: str) -> None:
         for limiter in self._limiters.values():
             limiter.release(runner)
+
+    async def _watch(self) -> None:
+        while time.monotonic() - self._heard < self._idle_s:
+            await asyncio.sleep(self._idle_s / 10)
+        ray.kill(ray.get_runtime_context().current_actor)
+
+
+LIMITER = f"limits of {version('beam_ray')}"
+"""Two versions of us may not understand each other."""
+IDLE_S = 600.0
+
+
+class _Permits:
+    """A runner's way to the limiter, wherever that is; one that is lost is made anew, and learns from the next reports."""
+
+    def __init__(self, runner: str, limiter: ActorHandle):
+        self._name = runner
+        self.limiter = limiter
+
+    async def renew(self, endpoint: str, need: Need) -> Grant:
+        async for attempt in stamina.retry_context(on=RayActorError, timeout=FORGET_S, attempts=None, wait_initial=0.1, wait_max=2.0):
+            with attempt:
+                if attempt.num > 1:
+                    self.limiter = await asyncio.to_thread(_limiter)
+                grant: Grant = await self.limiter.renew.remote(endpoint, self._name, need)
+        return grant
+
+    def release(self) -> None:
+        """Give all permits back."""
+        self.limiter.release.remote(self._name)
+
+
+def _limiter() -> ActorHandle:
+    options = {"name": LIMITER, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached", "num_cpus": 0, "max_restarts": 0}
+    return ray.remote(_LimiterActor).options(**options).remote(IDLE_S)
 
 
 def _leave() -> None:
@@ -200,7 +231,6 @@ class Cluster:
         self._head, self._node, self._seen, self._gone = context.gcs_address, context.get_node_id(), time.monotonic(), False
         self.cpus = max(int(ray.cluster_resources().get("CPU", 1)), 1)
         self._limiter: ActorHandle | None = None
-        self._limited: dict[str, Limits] = {}
         self._driven: set[str] = set()
         # who connects again in this process, to a Ray that stays, finds the runners of the last time
         self._resting = _RESTING.setdefault(context.get_job_id(), []) if already else []
@@ -228,18 +258,8 @@ class Cluster:
         atexit.register(_leave)
         raise Stopped(f"{what}; run the same command again, on a cluster that lives")
 
-    def limits(self, models: Mapping[str, Any]) -> None:
-        """Make the models' limits hold over all runners that are made from now on."""
-        limits = {name: limits_of(written) for name, written in models.items()}
-        if self._limiter is not None and limits.items() <= self._limited.items():
-            return
-        self._limited = limits
-        # where the driver is: lost with another node, it would leave all runners without permits
-        here = NodeAffinitySchedulingStrategy(node_id=self._node, soft=False)
-        self._limiter = ray.remote(_LimiterActor).options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote(limits)
-
-    def runner(self, assignment: Assignment) -> Handle:
-        """A new runner, on its way up."""
+    def runner(self, assignment: Assignment, *, alone: bool) -> Handle:
+        """A new runner, on its way up; one that is *alone* in a cluster of ours need ask nobody for permits."""
         if assignment.run_id not in self._driven:
             jobs.began(assignment.store, assignment.run_id)
             self._driven.add(assignment.run_id)
@@ -247,12 +267,13 @@ class Cluster:
         # they hold no CPU, so that Ray would put them all where the driver is
         options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000, "scheduling_strategy": "SPREAD"}
         actor = self._resting.pop() if self._resting else ray.remote(_RunnerActor).options(**options).remote()
-        actor.assign.remote(assignment, self._limiter)
+        if not (alone and self.local):
+            self._limiter = self._limiter or _limiter()
+        actor.assign.remote(assignment, None if alone and self.local else self._limiter)
         return Handle(assignment.runner, actor)
 
     def rest(self, runner: Handle) -> None:
         """The runner has stopped: its process is kept for the next run, which then need not wait for one to start."""
-        self.forget(runner)
         if len(self._resting) < self.cpus:
             self._resting.append(runner.actor)
 

@@ -155,8 +155,6 @@ class Driver:
     def _open(self, cluster: Cluster) -> None:
         undone = self._undone()
         self.count = min(runner_count(sum(self._rows(shard) for shard in undone), cluster.cpus), len(undone))
-        if self.count > 1 and self.models:
-            cluster.limits(self.models)
         permits = sum(limits_of(written).concurrency for written in self.models.values()) or 8 * cluster.cpus
         self.window = max(8, math.ceil(2 * permits / self.count))
         largest = max(stop - start for start, stop in self.record.shards)
@@ -178,7 +176,8 @@ class Driver:
             poisoned=dict(self.poisoned),
             budget=self._left(),
         )
-        return _Seat(cluster.runner(assignment), self.generation)
+        alone = self.count == 1 and not any(node.resources for node in self.workflow.nodes.values())
+        return _Seat(cluster.runner(assignment, alone=alone), self.generation)
 
     def _left(self) -> dict[str, float]:
         progress = self.progress()

@@ -1,9 +1,11 @@
 """
 Limits that hold over the whole cluster: calls in flight, requests and tokens per minute.
 
-One ``Limiter`` per endpoint knows the limits and leases them to runners in blocks; each
-runner's ``Leased`` permits serve its own rows. Pure logic on both sides: who carries the
-messages, and what time it is, is told from outside.
+One ``Limiter`` per endpoint leases its limits to runners in blocks, whichever runs they
+belong to; each runner's ``Leased`` permits serve its own rows. What the limits are stands in
+every report: where runs were told different ones, the tightest holds, and a limiter that is
+lost is made anew by the next report. Pure logic on both sides: who carries the messages, and
+what time it is, is told from outside.
 
 A 429 shrinks the concurrency by a fifth, at most once a second, and pauses for as long as
 the endpoint asks; answers let it grow again. A 5xx changes nothing.
@@ -11,15 +13,19 @@ the endpoint asks; answers let it grow again. A 5xx changes nothing.
 
 import asyncio
 import collections
-import time
+import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from beam_ray.errors import Stopped
 
 RENEW_S = 0.1
-"""Seconds between two renewals while something is to be told."""
+"""Seconds between two renewals while something is to be told, where runners are few."""
+RENEWAL_S = 0.002
+"""Seconds that a renewal may take the limiter: with more runners each comes more seldom."""
+MOST_S = 1.5
+"""No runner comes more seldom: a rate is lent out for two seconds at most."""
 
 FORGET_S = 30.0
 """Seconds without a word after which a runner's permits go back."""
@@ -33,11 +39,27 @@ class Limits:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
 
+    def tightest(self, other: "Limits") -> "Limits":
+        """What both allow."""
+        return Limits(
+            min(self.concurrency, other.concurrency),
+            _least(self.requests_per_minute, other.requests_per_minute),
+            _least(self.tokens_per_minute, other.tokens_per_minute),
+        )
+
+
+UNLIMITED = Limits(10**9)
+
+
+def _least(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)
+
 
 @dataclass(frozen=True)
 class Report:
-    """What a runner tells: calls in flight and wanted, and what it used since it last told."""
+    """What a runner tells: the limits it knows of, calls in flight and wanted, and what it used since it last told."""
 
+    limits: Limits
     in_flight: int
     waiting: int
     waiting_tokens: int = 0
@@ -48,6 +70,7 @@ class Report:
     pause_s: float = 0.0
     requests_unused: int = 0
     tokens_unused: int = 0
+    """Negative when calls began that needed more than there was."""
 
 
 @dataclass(frozen=True)
@@ -59,105 +82,153 @@ class Grant:
     """How many calls it may begin; None without a limit."""
     tokens: int | None
     pause_s: float
+    again_s: float = RENEW_S
+    """When to come again, while something is to be told."""
 
 
 @dataclass
 class _Bucket:
-    """A rate: fills evenly, holds a few seconds' worth."""
+    """A rate: fills evenly, holds two seconds' worth."""
 
     per_minute: float
-    level: float = 0.0
-    at: float | None = None
+    at: float
+    level: float = field(init=False)
 
-    def fill(self, now: float) -> None:
-        # a burst of two seconds lets a renewal every tenth of a second use the whole rate
-        burst = max(self.per_minute / 30, 1.0)
-        if self.at is None:
-            self.level = burst
-        else:
-            self.level = min(burst, self.level + (now - self.at) * self.per_minute / 60)
+    def __post_init__(self) -> None:
+        self.level = self.burst
+
+    @property
+    def burst(self) -> float:
+        # two seconds' worth lets a renewal every tenth of a second use the whole rate
+        return max(self.per_minute / 30, 1.0)
+
+    def fill(self, per_minute: float, now: float) -> None:
+        self.per_minute = per_minute
+        self.level = min(self.burst, self.level + (now - self.at) * per_minute / 60)
         self.at = now
-
-    def take(self, wanted: float, whole: bool = True) -> int:
-        given = int(min(max(self.level, 0), wanted)) if whole else int(wanted) if self.level > 0 else 0
-        self.level -= given
-        return given
 
 
 @dataclass
+class _Lease:
+    """What is known of a runner."""
+
+    limits: Limits
+    heard: float = 0.0
+    held: int = 0
+    wanted: int = 0
+    waiting: int = 0
+
+
 class Limiter:
     """Leases the limits of one endpoint to runners."""
 
-    limits: Limits
-    capacity: float = 0.0
-    held: dict[str, int] = field(default_factory=dict)
-    wanted: dict[str, int] = field(default_factory=dict)
-    heard: dict[str, float] = field(default_factory=dict)
-    paused_until: float = 0.0
-    shrunk_at: float = -1e9
-
-    def __post_init__(self) -> None:
-        self.capacity = float(self.limits.concurrency)
-        self._requests = _Bucket(self.limits.requests_per_minute) if self.limits.requests_per_minute else None
-        self._tokens = _Bucket(self.limits.tokens_per_minute) if self.limits.tokens_per_minute else None
+    def __init__(self) -> None:
+        self._leases: dict[str, _Lease] = {}
+        self._limits = UNLIMITED
+        self._capacity = float("inf")
+        """Calls in flight that the endpoint is thought to bear; never more than the limit."""
+        self._paused_until = self._shrunk_at = float("-inf")
+        self._requests: _Bucket | None = None
+        self._tokens: _Bucket | None = None
 
     def renew(self, runner: str, report: Report, now: float) -> Grant:
         """What *runner* may do from *now* (seconds on any steady clock)."""
-        self.heard[runner] = now
-        for other in [name for name, at in self.heard.items() if now - at > FORGET_S]:
-            self.release(other)
+        lease = self._lease(runner, report, now)
         self._adapt(report, now)
-        self.wanted[runner] = report.in_flight + report.waiting
-        fair = self._fair(runner)
-        free = int(self.capacity) - sum(count for name, count in self.held.items() if name != runner)
-        # calls in flight keep their permits; more than the fair share is given back as they end
-        self.held[runner] = max(report.in_flight, min(fair, max(free, 0)))
-        pause = max(self.paused_until - now, 0.0)
-        begin = max(self.held[runner] - report.in_flight, 0) if not pause else 0
-        requests = tokens = None
-        if self._requests:
-            self._requests.fill(now)
-            self._requests.level += report.requests_unused
-            requests = self._requests.take(min(begin, report.waiting))
-        if self._tokens:
-            self._tokens.fill(now)
-            self._tokens.level += report.tokens_unused - report.tokens_over
-            tokens = self._tokens.take(report.waiting_tokens if begin else 0, whole=False)
-        return Grant(self.held[runner] if not pause else report.in_flight, requests, tokens, pause)
+        pause = max(self._paused_until - now, 0.0)
+        free = int(self._capacity) - sum(each.held for each in self._leases.values() if each is not lease)
+        permits = min(self._share(runner, now), max(free, 0)) if not pause else 0
+        # calls in flight are counted, also those above the share: it is given back as they end
+        lease.held = max(report.in_flight, permits)
+        again_s = min(max(RENEW_S, len(self._leases) * RENEWAL_S), MOST_S)
+        return Grant(permits, *self._rates(report, lease.held - report.in_flight, now), pause, again_s)
 
     def release(self, runner: str) -> None:
         """*runner* is gone; its permits go back."""
-        for table in (self.held, self.wanted, self.heard):
-            table.pop(runner, None)
+        if self._leases.pop(runner, None):
+            self._limits = self._tightest()
+
+    def _lease(self, runner: str, report: Report, now: float) -> _Lease:
+        silent = [name for name, lease in self._leases.items() if now - lease.heard > FORGET_S]
+        for name in silent:
+            del self._leases[name]
+        known = self._leases.get(runner)
+        lease = self._leases[runner] = known or _Lease(report.limits)
+        if silent or known is None or known.limits != report.limits:
+            lease.limits = report.limits
+            self._limits = self._tightest()
+        lease.heard, lease.waiting, lease.wanted = now, report.waiting, report.in_flight + report.waiting
+        return lease
+
+    def _tightest(self) -> Limits:
+        return functools.reduce(Limits.tightest, (lease.limits for lease in self._leases.values()), UNLIMITED)
 
     def _adapt(self, report: Report, now: float) -> None:
         if report.throttled:
-            if now - self.shrunk_at >= 1.0:
-                self.capacity = max(1.0, self.capacity * 0.8)
-                self.shrunk_at = now
-            self.paused_until = max(self.paused_until, now + report.pause_s)
+            if now - self._shrunk_at >= 1.0:
+                self._capacity = max(1.0, min(self._capacity, self._limits.concurrency) * 0.8)
+                self._shrunk_at = now
+            self._paused_until = max(self._paused_until, now + report.pause_s)
         elif report.answered:
-            self.capacity = min(float(self.limits.concurrency), self.capacity + report.answered / self.capacity)
+            self._capacity += report.answered / self._capacity
+        self._capacity = min(self._capacity, self._limits.concurrency)
 
-    def _fair(self, runner: str) -> int:
+    def _share(self, runner: str, now: float) -> int:
         """
-        The runner's share: what it wants, or an equal part where not everyone can have what they want.
+        What the runner wants, or an equal part where not everyone can have what they want.
 
-        Permits that nobody wants are lent out equally, so that a row that comes does not wait for a renewal.
+        Permits that nobody wants are lent to those who have work, so that a row that comes does not wait for a renewal.
         """
-        left, waiting, shares = int(self.capacity), dict(self.wanted), dict.fromkeys(self.wanted, 0)
-        while waiting:
-            each = left // len(waiting)
-            small = {name: count for name, count in waiting.items() if count <= each} or dict.fromkeys(waiting, each)
-            for name, count in small.items():
-                shares[name] = count
-                left -= count
-                del waiting[name]
-        spare, odd = divmod(max(left, 0), len(shares))
-        return shares[runner] + spare + (1 if sorted(shares).index(runner) < odd else 0)
+        hungry = sorted((lease.wanted, name) for name, lease in self._leases.items() if lease.wanted)
+        left, large = int(self._capacity), hungry[:0]
+        for index, (wanted, _) in enumerate(hungry):
+            if wanted > left // (len(hungry) - index):
+                large = hungry[index:]
+                break
+            left -= wanted
+        sharing, wanted = sorted(name for _, name in large or hungry), self._leases[runner].wanted
+        if runner not in sharing:
+            return wanted
+        each, odd = divmod(left, len(sharing))
+        # what cannot be shared goes round
+        part = each + ((sharing.index(runner) + int(now)) % len(sharing) < odd)
+        return part if large else wanted + part
 
+    def _rates(self, report: Report, begin: int, now: float) -> tuple[int | None, int | None]:
+        """How many calls and tokens may begin with *begin* free permits."""
+        self._requests = _filled(self._requests, self._limits.requests_per_minute, now)
+        self._tokens = _filled(self._tokens, self._limits.tokens_per_minute, now)
+        hungry = max(sum(lease.waiting > 0 for lease in self._leases.values()), 1)
+        requests = tokens = None
+        if self._requests:
+            self._requests.level += report.requests_unused
+            whole = max(int(self._requests.level), 0)
+            requests = min(max(whole // hungry, min(whole, 1)), begin, report.waiting)
+            self._requests.level -= requests
+        if self._tokens:
+            self._tokens.level += report.tokens_unused - report.tokens_over
+            asked = report.waiting_tokens * min(begin / report.waiting, 1) if report.waiting else 0
+            # a call may need more than there ever is at once: with one token it begins, and is paid off
+            tokens = max(int(min(asked, self._tokens.level / hungry)), 1) if asked and self._tokens.level > 0 else 0
+            self._tokens.level -= tokens
+        return requests, tokens
+
+
+def _filled(bucket: _Bucket | None, per_minute: float | None, now: float) -> _Bucket | None:
+    if per_minute is None:
+        return None
+    bucket = bucket or _Bucket(per_minute, now)
+    bucket.fill(per_minute, now)
+    return bucket
+
+
+NOTHING = Grant(0, 0, 0, 0.0)
 
 Renew = Callable[[Report], Awaitable[Grant]]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class Leased:
@@ -166,7 +237,7 @@ class Leased:
     def __init__(self, renew: Renew, limits: Limits):
         self._renew = renew
         self._limits = limits
-        self._grant = Grant(0, 0 if limits.requests_per_minute else None, 0 if limits.tokens_per_minute else None, 0.0)
+        self._grant = NOTHING
         self._in_flight = self._answered = self._over = 0
         self._throttled, self._pause = False, 0.0
         self._requests, self._tokens = 0, 0
@@ -174,11 +245,11 @@ class Leased:
         self._news = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def hold(self, tokens: int) -> AsyncIterator[float]:
         """Wait for a permit and keep it for one call; gives the seconds waited."""
-        started = time.monotonic()
-        if self._waiting or not self._may_begin(tokens):
+        started = _now()
+        if self._waiting or not self._may_begin():
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((turn, tokens))
             self._ask()
@@ -191,7 +262,7 @@ class Leased:
         else:
             self._begin(tokens)
         try:
-            yield time.monotonic() - started
+            yield _now() - started
         finally:
             self._give_back()
 
@@ -210,7 +281,7 @@ class Leased:
         if self._loop:
             self._loop.cancel()
 
-    def _may_begin(self, tokens: int) -> bool:
+    def _may_begin(self) -> bool:
         grant = self._grant
         return self._in_flight < grant.permits and (grant.requests is None or self._requests > 0) and (grant.tokens is None or self._tokens > 0)
 
@@ -222,11 +293,11 @@ class Leased:
     def _give_back(self) -> None:
         self._in_flight -= 1
         self._serve()
-        if self._waiting:
-            self._ask()
+        # also where nobody waits here: someone may elsewhere
+        self._ask()
 
     def _serve(self) -> None:
-        while self._waiting and self._may_begin(self._waiting[0][1]):
+        while self._waiting and self._may_begin():
             turn, tokens = self._waiting.popleft()
             if not turn.done():
                 self._begin(tokens)
@@ -234,7 +305,7 @@ class Leased:
 
     def _ask(self) -> None:
         self._news.set()
-        if self._loop is None or self._loop.done():
+        if self._loop is None or (self._loop.done() and not self._loop.cancelled()):
             self._loop = asyncio.get_running_loop().create_task(self._renewing())
 
     def _lost(self, error: Exception) -> None:
@@ -247,19 +318,20 @@ class Leased:
                 )
 
     async def _renewing(self) -> None:
-        idle_since = time.monotonic()
+        idle_since = _now()
         while True:
             waiting = [tokens for turn, tokens in self._waiting if not turn.done()]
             report = Report(
+                self._limits,
                 self._in_flight,
                 len(waiting),
                 sum(waiting),
                 self._answered,
-                self._over if self._limits.tokens_per_minute else 0,
+                self._over,
                 self._throttled,
                 self._pause,
-                max(self._requests, 0),
-                max(self._tokens, 0),
+                self._requests,
+                self._tokens,
             )
             self._answered = self._over = 0
             self._throttled, self._pause = False, 0.0
@@ -274,13 +346,14 @@ class Leased:
             self._tokens += self._grant.tokens or 0
             self._serve()
             if self._in_flight or self._waiting:
-                idle_since = time.monotonic()
-            elif time.monotonic() - idle_since > 2 * FORGET_S:
+                idle_since = _now()
+            elif _now() - idle_since > 2 * FORGET_S:
+                # who is silent is forgotten, and what it held given to others
+                self._grant = NOTHING
                 return
-            starved = bool(self._waiting) and not self._in_flight
-            try:
-                # with calls in flight their ends serve those who wait; a word is due all the same
-                await asyncio.wait_for(self._news.wait(), RENEW_S if starved else 1.0)
-            except TimeoutError:
-                pass
-            await asyncio.sleep(min(max(self._grant.pause_s, RENEW_S), 1.0) if self._waiting else RENEW_S)
+            # with calls in flight their ends serve those who wait; a word is due all the same
+            starved, told = bool(self._waiting) and not self._in_flight, _now()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), self._grant.again_s if starved else MOST_S)
+            pause = min(self._grant.pause_s, MOST_S) if self._waiting else 0.0
+            await asyncio.sleep(max(told + max(self._grant.again_s, pause) - _now(), 0))

@@ -8,6 +8,7 @@ than a second away from the store.
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,10 +32,10 @@ from beam_ray.store.runs import Run
 from beam_ray.store.steps import Key, StepRows
 
 SPOOL_S = 0.8
-"""Seconds between two spool files; with the time that writing takes, at most one a second."""
+"""Seconds between the beginnings of two spool files; with the time that writing takes, an answer is in the store within a second."""
 
 RenewFor = Callable[[str, Need], Awaitable[Grant]]
-"""Renews the lease of a model's permits: name of the model, and what is needed."""
+"""Renews the lease of an endpoint's permits: which endpoint, and what is needed."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,14 @@ class Runner:
 
     async def settle(self, shard: int, start: int, stop: int) -> None:
         """Do all nodes for the rows [start, stop) of *shard* and spool them: for rows that are suspected of killing."""
+        self._begin_spooling()
         tasks = await asyncio.to_thread(self._load, shard, start, stop)
         await Shard(self.desk, self.run, shard, tasks, self.window, poisoned=self.assignment.poisoned).settle()
         await self._flush()
 
     async def only(self, shard: int, node: str) -> None:
         """Do one node of a shard whose nodes before it are committed."""
+        self._begin_spooling()
         tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
         await Shard(self.desk, self.run, shard, tasks, self.window, poisoned=self.assignment.poisoned, only=node).step(node)
         await self._flush()
@@ -138,8 +141,7 @@ class Runner:
     # -- opening a shard ----------------------------------------------------------------------
 
     async def _open(self, shard: int) -> Shard:
-        if self._spooling is None:
-            self._spooling = asyncio.create_task(self._spool())
+        self._begin_spooling()
         tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
         return Shard(self.desk, self.run, shard, tasks, self.window, external=self.external, poisoned=self.assignment.poisoned)
 
@@ -214,10 +216,16 @@ class Runner:
             # a row that cost nothing is as quickly made again as read
             self._fresh.append(row)
 
+    def _begin_spooling(self) -> None:
+        if self._spooling is None:
+            self._spooling = asyncio.create_task(self._spool())
+
     async def _spool(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(SPOOL_S)
+            due = clock() + SPOOL_S
             await self._flush()
+            await asyncio.sleep(max(due - clock(), 0))
 
     async def _flush(self) -> None:
         async with self._flushing:
@@ -257,18 +265,7 @@ class Runner:
         )
 
     def _model(self, name: str, written: Any, renew: RenewFor | None) -> Model:
-        limits = limits_of(written)
-        if renew is None:
-            limiter = Limiter(limits)
-
-            async def ask(need: Need) -> Grant:
-                return limiter.renew(self.assignment.runner, need, asyncio.get_running_loop().time())
-        else:
-
-            async def ask(need: Need) -> Grant:
-                return await renew(name, need)
-
-        permits = self._leased[name] = Leased(ask, limits)
+        permits = self._permits(endpoint_of(name, written), renew)
         if isinstance(written, ModelSettings):
             # imported here: a run of tools alone needs no client
             from beam_ray.llm.model import OpenAIModel
@@ -276,6 +273,23 @@ class Runner:
             return OpenAIModel(written, permits)
         scripted: Model = replace(written, permits=permits)
         return scripted
+
+    def _permits(self, endpoint: str, renew: RenewFor | None) -> Leased:
+        """The permits of an endpoint, shared by all names that its model has here."""
+        if endpoint not in self._leased:
+            limiter = Limiter()
+
+            async def ask(need: Need) -> Grant:
+                return await renew(endpoint, need) if renew else limiter.renew("", need, asyncio.get_running_loop().time())
+
+            limits = [limits_of(written) for name, written in self.assignment.models.items() if endpoint_of(name, written) == endpoint]
+            self._leased[endpoint] = Leased(ask, functools.reduce(Limits.tightest, limits))
+        return self._leased[endpoint]
+
+
+def endpoint_of(name: str, written: Any) -> str:
+    """What shares its limits: one model at one address by one key, however many names it has here."""
+    return f"{written.base_url} {written.model} {written.api_key}" if isinstance(written, ModelSettings) else f"scripted {name}"
 
 
 def limits_of(written: Any) -> Limits:

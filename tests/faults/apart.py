@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -89,10 +88,7 @@ class Apart:
     def require(self) -> None:
         """It is there as long as its process is."""
 
-    def limits(self, models: Mapping[str, Any]) -> None:
-        """Each runner has all of them."""
-
-    def runner(self, assignment: Assignment) -> Forked:
+    def runner(self, assignment: Assignment, *, alone: bool) -> Forked:
         made = Forked(assignment)
         with Path(os.environ["RUNNERS"]).open("a") as told:
             told.write(f"{made.pid}\n")

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from typing import Any
 
@@ -20,10 +19,7 @@ class Here:
     def require(self) -> None:
         """It is there as long as its process is."""
 
-    def limits(self, models: Mapping[str, Any]) -> None:
-        """One process has no one to share with."""
-
-    def runner(self, assignment: Assignment) -> Runner:
+    def runner(self, assignment: Assignment, *, alone: bool) -> Runner:
         return Runner(assignment)
 
     def call(self, runner: Runner, title: str, method: str, *arguments: Any) -> "Future[Any]":

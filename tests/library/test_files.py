@@ -50,7 +50,7 @@ def test_an_exported_library_is_imported_as_it_was(lab: Lab, cli, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(queries=st.lists(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=5))
+@given(queries=st.lists(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), min_size=1, max_size=5))
 def test_any_query_is_read_back_or_refused(lab: Lab, kind, queries):
     """There is no third way: a file that says something else is never left behind."""
     tasks = lab.tasks(queries)

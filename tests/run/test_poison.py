@@ -1,9 +1,15 @@
 """Rows that kill, hang, leak or fork: each is its own failure alone, and nothing of it stays behind."""
 
+import asyncio
 import json
 import os
 from pathlib import Path
 
+from beam_ray.llm import Request, ScriptedModel
+from beam_ray.llm.usage import Answer, Usage
+from beam_ray.run.plan import make_plan
+from beam_ray.run.runner import Assignment, Runner
+from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab
 
 ROWS = int(os.environ.get("POISON_ROWS", "600"))
@@ -75,3 +81,32 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+class Patient(ScriptedModel):
+    """Answers the last question only when answers to others are in the store, or after five seconds."""
+
+    async def ask(self, request: Request, usage: Usage) -> Answer:
+        if "last" in request.messages[-1]["content"]:
+            for _ in range(50):
+                if self.function(request) == "kept":
+                    break
+                await asyncio.sleep(0.1)
+        return await super().ask(request, usage)
+
+
+def test_answers_to_rows_under_suspicion_are_kept_at_once_as_all_others(lab: Lab):
+    """A runner that dies while it looks for the row that kills loses no more than any other."""
+    workflow = lab.workflow("workflow: w\nnodes: {only: {llm: {model: m, prompt: '{{ task_query }}'}}}\n")
+    plan = make_plan(workflow, lab.tasks(["first", "last"]), {"m": ScriptedModel(str)}, source="tasks.jsonl")
+    record = begin(lab.objects, plan.record, plan.tasks)
+    kept = Patient(lambda request: "kept" if list(Run(lab.objects, record.run_id).spooled()) else "lost")
+
+    async def settle() -> None:
+        runner = Runner(Assignment(lab.objects.uri, record.run_id, {"m": kept}, "suspect", 8))
+        await runner.settle(0, 0, 2)
+        await runner.stop()
+
+    asyncio.run(settle())
+    rows = [row for table in Run(lab.objects, record.run_id).spooled() for row in table.to_pylist()]
+    assert {row["task_id"]: json.loads(row["output"])["text"] for row in rows} == {"t0": "lost", "t1": "kept"}
