@@ -352,8 +352,10 @@ class Leased:
                 self._grant = NOTHING
                 return
             # with calls in flight their ends serve those who wait; a word is due all the same
-            starved, told = bool(self._waiting) and not self._in_flight, _now()
+            idle, starved, told = not (self._in_flight or self._waiting), not self._in_flight, _now()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), self._grant.again_s if starved else MOST_S)
+                await asyncio.wait_for(self._news.wait(), self._grant.again_s if starved and not idle else MOST_S)
+            if idle:
+                continue  # who had no use for permits was given none, and waits for the first
             pause = min(self._grant.pause_s, MOST_S) if self._waiting else 0.0
             await asyncio.sleep(max(told + max(self._grant.again_s, pause) - _now(), 0))
