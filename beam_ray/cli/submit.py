@@ -21,7 +21,7 @@ from beam_ray.run import jobs
 from beam_ray.store.objects import Objects, open_objects
 from beam_ray.store.runs import new_run_id
 
-KINDS = ("run", "backtest", "rerun")
+KINDS = ("run", "backtest", "rerun", "optimise")
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -48,7 +48,7 @@ KINDS = ("run", "backtest", "rerun")
 @click.pass_context
 def submit(context: click.Context, address: str, folder: str, i_know: bool, as_json: bool, kind: str, arguments: tuple[str, ...]) -> None:
     """
-    Do run, backtest or rerun as a Ray job, and wait for it.
+    Do run, backtest, rerun or optimise as a Ray job, and wait for it.
 
     ARGUMENTS are the command's own; its paths are seen from the working folder. The exit code is that of the
     command, read from the store. API keys are not sent along: the cluster's nodes have them in their environment.
@@ -65,7 +65,10 @@ def submit(context: click.Context, address: str, folder: str, i_know: bool, as_j
     command = ["python", "-m", "beam_ray.cli.submit", kind, *arguments, *_spelled_out(inner)]
     cluster.submit(submitted, shlex.join(command), folder=folder, metadata=metadata, environment={"BEAM_RAY_OPEN_CLUSTER": "1"} if i_know else {})
     say(f"job {submitted} on {address}")
-    context.exit(await_job(cluster, objects, submitted, kind, resume=again(context, kind, arguments), as_json=as_json))
+    code = await_job(cluster, objects, submitted, kind, resume=again(context, kind, arguments), as_json=as_json)
+    if kind == "optimise" and code == 0:
+        say(f"a draft lies where the job ran; this writes it here, without a call:  {shlex.join(['beam-ray', kind, *arguments])}")
+    context.exit(code)
 
 
 def await_job(cluster: jobs.Jobs, objects: Objects, submitted: str, kind: str, *, resume: str, as_json: bool = False, **patience: float) -> int:

@@ -8,8 +8,9 @@ reports can be wrong, and a log can end early.
     jobs/<submission>.json            the job is at its end: its command and its exit code
 
 Both are written once, if absent. How a job ended is read in this order: the verdict of the
-backtest whose sides it drove; the manifest of the run that it drove; its own last word. So a
-job that dies after its verdict, and before its last word, still has its verdict.
+backtest whose sides it drove, or that decided on its draft; the manifest of the run that it
+drove; its own last word. So a job that dies after its verdict, and before its last word,
+still has its verdict.
 """
 
 import contextlib
@@ -36,6 +37,8 @@ SETTLE_S = 15.0
 PATIENCE_S = 600.0
 """Seconds for which a cluster that does not answer is asked again."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED", "GONE")
+NOT_ACCEPTED = 5
+"""How optimise leaves when the held-out tasks do not speak for its draft."""
 NOT_SHIPPED = [".venv", "venv", ".git", ".beam-ray", "mlruns", "mlartifacts", "mlflow.db*", ".env", ".env.*", "*.pem", "*.gguf", "__pycache__", ".*_cache"]
 """What never leaves with a working folder, whatever its ignore files say."""
 
@@ -92,10 +95,14 @@ def ending(objects: Objects, submitted: str, command: str) -> Ending | None:
     """How the job ended; None where the store does not know."""
     runs = tuple(key.rpartition("/")[2].removesuffix(".json") for key, _ in objects.keys(f"jobs/{submitted}/"))
     found = [Run(objects, run_id) for run_id in runs]
-    backtest = next((run.record.backtest for run in found if run.record.backtest), "")
-    verdict = _verdict(objects, f"backtests/{backtest}/verdict.json") if command == "backtest" and backtest else None
-    if verdict:
-        return Ending(int(verdict["exit_code"]), runs, backtest)
+    names = dict.fromkeys(run.record.backtest for run in found if run.record.backtest)
+    verdicts = {name: verdict for name in names if (verdict := _verdict(objects, f"backtests/{name}/verdict.json"))}
+    # the runs of a search name what is searched, and no backtest
+    backtest = next(iter(verdicts or (names if command != "optimise" else ())), "")
+    if command == "backtest" and verdicts:
+        return Ending(int(verdicts[backtest]["exit_code"]), runs, backtest)
+    if command == "optimise" and verdicts:
+        return Ending(0 if verdicts[backtest]["exit_code"] == 0 else NOT_ACCEPTED, runs, backtest)
     if command == "run" and found and all(run.finished for run in found):
         return Ending(0, runs)
     word = _read(objects, f"jobs/{submitted}.json")

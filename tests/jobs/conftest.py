@@ -21,6 +21,7 @@ import pytest
 
 from beam_ray.store.objects import Objects, open_objects
 from tests.endpoint import Endpoint, endpoint
+from tests.improve.trying import proposal
 
 HERE = Path(__file__).parents[2]
 PORTS = [
@@ -144,7 +145,9 @@ class Project:
 
 
 def say(body: dict[str, Any]) -> str:
-    """The good prompt is answered rightly, the lucky one for nine tasks of a hundred, the poor one never."""
+    """The good prompt is answered rightly, the lucky one for nine tasks of a hundred, the poor one never; and proposes the good one."""
+    if "response_format" in body:
+        return proposal(user_1="good", user_3="")
     word, number = body["messages"][-1]["content"].split()
     return "right" if word == "good" or (word == "lucky" and int(number) % 100 < 9) else "wrong"
 

@@ -65,6 +65,25 @@ def test_the_verdict_counts_and_not_the_status(lab: Lab, monkeypatch: pytest.Mon
     assert (f"note: Ray says {ray}" in capsys.readouterr().err) == ((verdict == 0) != (ray == "SUCCEEDED"))
 
 
+@pytest.mark.parametrize(("verdict", "left"), [(0, 0), (4, 5), (5, 5)])
+def test_a_search_ends_by_the_verdict_on_its_held_out_tasks(lab: Lab, monkeypatch: pytest.MonkeyPatch, verdict: int, left: int):
+    """Its runs over the search tasks say nothing of that; whatever speaks against a draft is 5, as where the command was typed."""
+    driven(lab, monkeypatch, backtest="optimise-w", mode="search")
+    driven(lab, monkeypatch, backtest="optimise-w-1", mode="candidate")
+    lab.objects.create("backtests/optimise-w-1/verdict.json", seal({"exit_code": verdict}))
+
+    assert code(lab, Told("RUNNING", "FAILED"), "optimise") == left
+
+
+def test_a_search_without_a_verdict_ends_by_its_last_word(lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Nothing looked better, so nothing was held against the held-out tasks: 5 comes from the job itself, and no backtest is named."""
+    driven(lab, monkeypatch, backtest="optimise-w", mode="search")
+    jobs.ended(lab.objects, "j", "optimise", 5)
+
+    assert code(lab, Told("FAILED"), "optimise") == 5
+    assert "backtest" not in capsys.readouterr().out
+
+
 def test_a_finished_run_is_0_although_its_job_was_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     """The manifest is the proof."""
     driven(lab, monkeypatch).finish([], {})

@@ -77,6 +77,23 @@ def test_submit_gives_the_verdict_again(project: Project):
     assert len(project.model.journal) == asked
 
 
+def test_submit_optimise_ends_by_what_the_held_out_tasks_say(project: Project):
+    """The search is done where the cluster is; its draft is written here afterwards, without a call, and publish takes the evidence."""
+    project.beam_ray("library", "import", "tasks", "tasks.jsonl", "--store", project.store)
+    words = ["optimise", "poor.yaml", "--library", "tasks", "--budget", "max_calls=200", "--rounds", "1", *options(project)]
+
+    done = project.beam_ray("submit", "--address", project.head.url, "--json", *words)
+    said, asked = json.loads(done.stdout), len(project.model.journal)
+    again = project.beam_ray(*words[:-2], "--mlflow", "none", "--json", RAY_ADDRESS=project.head.address)
+
+    assert done.returncode == 0, done.stderr
+    assert (said["exit_code"], said["backtest_id"]) == (0, json.loads(again.stdout)["backtest_id"])
+    assert "this writes it here, without a call:  beam-ray optimise poor.yaml" in done.stderr
+    assert len(project.model.journal) == asked
+    assert "good {{ task_query }}" in (project.folder / "poor-draft.yaml").read_text()
+    assert project.beam_ray("publish", "poor-draft.yaml", "--evidence", said["backtest_id"], "--store", project.store).returncode == 0
+
+
 def test_a_job_that_finds_its_files_unusable_makes_submit_leave_with_2(project: Project):
     """No model answers where the job runs: the job says so, and 2 travels through the store."""
     done = project.beam_ray(
