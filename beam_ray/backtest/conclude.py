@@ -5,7 +5,7 @@ import hashlib
 import io
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -237,8 +237,22 @@ def tell_mlflow(objects: Objects, verdict: Mapping[str, Any], uri: str, **how: A
     return log_backtest(uri, log, **how)
 
 
-def _side_log(name: str, role: str, run: Run, comparison: Mapping[str, Any], side: str) -> SideLog:
+def _side_log(name: str, role: str, run: Run, comparison: Mapping[str, Any], side: Literal["before", "after"]) -> SideLog:
     usage = run.manifest["usage"] if run.manifest else {}
+    return SideLog(
+        name=name,
+        role=role,
+        record=run.record,
+        outcome=run.outcome(),
+        steps=run.steps(),
+        metrics=metrics_of(comparison, side),
+        started_at=datetime.fromisoformat(usage["started_at"]),
+        ended_at=datetime.fromisoformat(usage["ended_at"]),
+    )
+
+
+def metrics_of(comparison: Mapping[str, Any], side: Literal["before", "after"]) -> dict[str, float]:
+    """One side of a comparison's document in numbers, by the names that MLflow shows."""
     metrics: dict[str, float] = {}
     for metric in comparison["metrics"]:
         if metric[side] is not None:
@@ -251,16 +265,7 @@ def _side_log(name: str, role: str, run: Run, comparison: Mapping[str, Any], sid
             metrics[f"{part['name']}/score"] = part[side]
         elif part["kind"] == "criterion" and part[side] is not None:
             metrics[_metric_name(part["name"])] = part[side]
-    return SideLog(
-        name=name,
-        role=role,
-        record=run.record,
-        outcome=run.outcome(),
-        steps=run.steps(),
-        metrics=metrics,
-        started_at=datetime.fromisoformat(usage["started_at"]),
-        ended_at=datetime.fromisoformat(usage["ended_at"]),
-    )
+    return metrics
 
 
 def _metric_name(name: str) -> str:

@@ -1,6 +1,6 @@
 """backtest, compare and mlflow-sync."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -190,16 +190,21 @@ def compare(context: click.Context, before: str, after: str, gate_file: str | No
 
 
 @click.command()
-@click.argument("backtest_id", metavar="BACKTEST")
+@click.argument("name", metavar="BACKTEST|SEARCH")
 @click.option("--mlflow", "mlflow_uri", envvar="MLFLOW_TRACKING_URI", metavar="URI", help="Where to show it. Default: a database in the store.")
 @store_options
-def mlflow_sync(backtest_id: str, mlflow_uri: str | None, store: str, as_json: bool) -> None:
-    """Show BACKTEST in MLflow, again or for the first time; nothing is shown twice."""
+def mlflow_sync(name: str, mlflow_uri: str | None, store: str, as_json: bool) -> None:
+    """Show BACKTEST, or a search of optimise, in MLflow, again or for the first time; nothing is shown twice."""
     from beam_ray.backtest.conclude import read_verdict, tell_mlflow
+    from beam_ray.improve.found import read_search
+    from beam_ray.improve.telling import tell_search
     from beam_ray.tracking import default_uri
 
-    objects = existing(store)
-    logged = tell_mlflow(objects, read_verdict(objects, backtest_id), mlflow_uri or default_uri(store))
+    objects, uri = existing(store), mlflow_uri or default_uri(store)
+    if name in objects.folders("searches"):
+        logged = tell_search(objects, read_search(objects, name), uri)
+    else:
+        logged = tell_mlflow(objects, read_verdict(objects, name), uri)
     if as_json:
         emit({"experiment_id": logged.experiment_id, "run_ids": dict(logged.run_ids), "url": logged.url})
         return
@@ -227,14 +232,20 @@ def report_(backtest_id: str, name: str, store: str) -> None:
 
 
 def track(objects: Objects, verdict: Mapping[str, Any], mlflow_uri: str | None, store: str) -> None:
-    """Tell MLflow; its trouble is a warning and never the verdict's."""
+    """Tell MLflow of a backtest; its trouble is a warning and never the verdict's."""
     from beam_ray.backtest.conclude import tell_mlflow
+
+    telling(lambda uri: tell_mlflow(objects, verdict, uri), mlflow_uri, store)
+
+
+def telling(tell: Callable[[str], Any], mlflow_uri: str | None, store: str) -> None:
+    """Have MLflow told, unless nobody wants it to be; its trouble is a warning."""
     from beam_ray.tracking import TrackingUnavailable, default_uri
 
     if mlflow_uri == "none":
         return
     try:
-        logged = tell_mlflow(objects, verdict, mlflow_uri or default_uri(store))
+        logged = tell(mlflow_uri or default_uri(store))
         how = "" if mlflow_uri else f"   (beam-ray ui{store_words(store)}  opens it)"
         say(f"MLflow:           {logged.url}{how}")
     except TrackingUnavailable as error:

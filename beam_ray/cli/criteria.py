@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from beam_ray.cli.improve import NO_PROPOSAL, executing, proposer_of, show_tries, workflow_file
+from beam_ray.cli.improve import NO_PROPOSAL, executing, proposer_of, refuse_options, show_tries, workflow_file
 from beam_ray.cli.runs import probe_models, workflow_of
 from beam_ray.cli.screen import emit, existing, model_options, number, run_options, say, show, store_options, table
 from beam_ray.define.workflow import Workflow
@@ -22,7 +22,7 @@ from beam_ray.store.objects import Objects
 @click.option("--add", is_flag=True, help="With --generate: keep the present criteria, and add to them.")
 @click.option("--check", "check_", is_flag=True, help="Judge stored outputs again: how often each criterion holds, and how far its judge can be relied on.")
 @click.option("--run", "run_id", metavar="RUN", help="Whose outputs; default: the newest run with enough of them.")
-@click.option("--outputs", default=20, show_default=True, help="How many outputs to judge.")
+@click.option("--outputs", default=20, show_default=True, type=click.IntRange(min=1), help="How many outputs to judge.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 10), help="With --check: how often to judge each output.")
 @click.option("--model", metavar="NAME", help="With --generate: who proposes; default: the judge, or the step's own model.")
 @click.option("--to", metavar="FILE", help="Where the draft goes; default: beside the original, with -criteria in its name.")
@@ -37,6 +37,8 @@ def criteria(context: click.Context, /, workflow: str, node: str | None, generat
     """
     if generate == check_ or (generate and not node):
         raise click.UsageError("write --generate --node NODE, or --check")
+    others = {"add": "--add", "again": "--again", "model": "--model", "to": "--to"}
+    refuse_options(context, others if check_ else {"repeats": "--repeats"}, "--generate" if check_ else "--check")
     objects = existing(how["store"])
     file = workflow_file(objects, workflow) if generate else None
     found, _, warnings = workflow_of(objects, str(file or workflow))
@@ -72,12 +74,13 @@ def _generate(objects: Objects, workflow: Workflow, file: Path, node: str, model
         probe_models(models, with_criteria(workflow, node, [one.written for one in proposed]))
         with executing(how) as execute:
             fared = try_out(Player(objects, models, execute), run, node, [one.written for one in proposed], tasks, source=workflow)
+    draft = None
     good = [one for one, how_it_fared in zip(proposed, fared, strict=True) if not how_it_fared.useless]
     if good:
         notes = [f"left out, {seen.useless} ({seen.met} of {seen.met + seen.unmet}): {seen.text}" for seen in fared if seen.useless]
         added = [one.written for one in good]
         wanted = with_criteria(workflow, node, [*(written_present(workflow, node) if how["add"] else ()), *added])
-        write_draft(place, criteria_text(file, node, added, notes, wanted, keep=how["add"]))
+        draft = write_draft(place, criteria_text(file, node, added, notes, wanted, keep=how["add"]))
     if as_json:
         emit(
             {
@@ -89,7 +92,7 @@ def _generate(objects: Objects, workflow: Workflow, file: Path, node: str, model
                 ],
                 "dropped": dropped,
                 "tries": [vars(one) for one in tries],
-                "draft": str(place) if good else None,
+                "draft": str(draft) if draft else None,
             }
         )
         return 0 if good else NO_PROPOSAL
@@ -102,7 +105,7 @@ def _generate(objects: Objects, workflow: Workflow, file: Path, node: str, model
     if not good:
         show("all of them are useless; there is no draft" if proposed else "no criterion can be used; --again asks anew, --model NAME asks another model")
     else:
-        show(f"the draft:  {place}   ({'with' if how['add'] else 'instead of'} the present criteria)")
+        show(f"the draft:  {draft}   ({'with' if how['add'] else 'instead of'} the present criteria)")
     return 0 if good else NO_PROPOSAL
 
 

@@ -138,10 +138,10 @@ def plan_table(made: Any) -> str:
 
 def totals(made: Any) -> str:
     """The plan in one line."""
-    reruns = sum(node.auto_rerun.max for node in made.workflow.nodes.values() if node.auto_rerun)
-    more = " (auto-reruns come on top)" if reruns and made.calls else ""
     bound = "at most " if any(node.conditional for node in made.nodes) else ""
-    return f"{bound}{made.calls:,} model calls{more}, {at_most(made.usd)}; nothing was spent"
+    again = f" and at most {made.auto_reruns:,} auto-reruns" if made.auto_reruns else ""
+    without = " without them" if again else ""
+    return f"{bound}{made.calls:,} model calls{again}, {at_most(made.usd)}{without}; nothing was spent"
 
 
 def document(made: Any) -> dict[str, Any]:
@@ -151,6 +151,7 @@ def document(made: Any) -> dict[str, Any]:
         "tasks": made.tasks.num_rows,
         "trials": made.record.trials,
         "calls": made.calls,
+        "max_auto_reruns": made.auto_reruns,
         "max_usd": made.usd,
         "nodes": [
             {

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from beam_ray.address import Address
-from beam_ray.cli.runs import _amount as amount
-from beam_ray.cli.runs import probe_models
-from beam_ray.cli.screen import Meter, clean, emit, existing, model_options, money, number, pairs, run_options, say, show, store_options, store_words, table
+from beam_ray.cli.backtests import telling
+from beam_ray.cli.runs import limits_of, probe_models
+from beam_ray.cli.screen import Meter, clean, emit, existing, model_options, money, number, run_options, say, show, store_options, store_words, table
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Stopped, Unusable
+from beam_ray.improve.found import Candidate, Found
 from beam_ray.llm.settings import ModelSettings, load_models
+from beam_ray.llm.usage import Usage
 from beam_ray.store.lookup import find_task
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
@@ -33,7 +36,7 @@ NO_PROPOSAL = 5
 @click.option("--apply", "apply_", is_flag=True, help="With TASK: write the draft, rerun the step and all after it, show both scores.")
 @click.option("--again", is_flag=True, help="With TASK: ask for another proposal than the kept one.")
 @click.option("--budget", multiple=True, metavar="LIMIT=VALUE", help="With --library: max_usd, max_tokens or max_calls; for search and hold-out together.")
-@click.option("--rounds", default=20, show_default=True, help="With --library: proposals at most.")
+@click.option("--rounds", default=20, show_default=True, type=click.IntRange(min=1), help="With --library: proposals at most.")
 @click.option("--seed", default=0, show_default=True, help="With --library: another number is another search.")
 @click.option("--mlflow", "mlflow_uri", envvar="MLFLOW_TRACKING_URI", metavar="URI", help="With --library: where to show it; 'none' for nowhere.")
 @run_options
@@ -48,10 +51,19 @@ def optimise(context: click.Context, /, subject: str, node: str | None, library:
     """
     if bool(node) == bool(library):
         raise click.UsageError("name the failed step (optimise TASK --step NODE) or a library (optimise WORKFLOW --library NAME)")
+    others = {"nodes": "--node", "budget": "--budget", "rounds": "--rounds", "seed": "--seed", "mlflow_uri": "--mlflow"}
+    refuse_options(context, others if node else {"using": "--using", "apply_": "--apply", "again": "--again"}, "--library" if node else "--step")
     known = load_models(Path(how["models"]))
     if node:
         context.exit(_optimise_step(subject, node, known, how))
     context.exit(_search(subject, str(library), known, how))
+
+
+def refuse_options(context: click.Context, options: Mapping[str, str], wanted: str) -> None:
+    """Refuse *options*, parameter to option, that say nothing without *wanted*: who gives one relies on it."""
+    for parameter, option in options.items():
+        if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option} goes with {wanted}")
 
 
 def _optimise_step(subject: str, node: str, models: Mapping[str, ModelSettings], how: Mapping[str, Any]) -> int:
@@ -100,10 +112,10 @@ def _optimise_step(subject: str, node: str, models: Mapping[str, ModelSettings],
         found = apply(objects, address, made, file, place, Player(objects, models, execute))
     if as_json:
         after = {"run_id": found.run_id, **{f"{name}_{side}": value for name, side, value in _scores(found)}}
-        emit({**document, "draft": str(place), "rerun": after})
+        emit({**document, "draft": str(found.draft), "rerun": after})
         return 0
     _show_outcome(address, found, Run(objects, found.run_id))
-    show(f"the draft:  {place}")
+    show(f"the draft:  {found.draft}")
     show(f"look at it: beam-ray show {found.run_id}/{address.task} --step {node}{store_words(store)}")
     show("one task proves nothing: backtest the draft before it is published")
     return 0
@@ -205,6 +217,7 @@ def _search(subject: str, name: str, models: Mapping[str, ModelSettings], how: M
     from beam_ray.improve.drafts import require_place, write_draft
     from beam_ray.improve.play import Player
     from beam_ray.improve.search import Search
+    from beam_ray.improve.telling import tell_search
     from beam_ray.run.plan import load_workflow
     from beam_ray.store.library import library_at
 
@@ -219,7 +232,7 @@ def _search(subject: str, name: str, models: Mapping[str, ModelSettings], how: M
     if asking is None:
         raise Unusable(f"{file}: no step of {workflow.name!r} has a prompt")
     proposer = proposer_of(models, how["model"], workflow, asking)
-    budget = {key: amount(key, value) for key, value in pairs(how["budget"], "--budget").items()}
+    budget = limits_of(how["budget"])
     probe_models(models, workflow)
     with executing(how) as execute:
         search = Search(
@@ -242,13 +255,12 @@ def _search(subject: str, name: str, models: Mapping[str, ModelSettings], how: M
         except Stopped as error:
             error.resume = "the same command"
             raise
-    if found.accepted and found.best:
-        write_draft(place, search.draft(found.best))
+    draft = write_draft(place, search.draft(found.best)) if found.accepted and found.best else None
     if as_json:
-        emit(_search_document(found, place))
+        emit({**found.document(), "draft": str(draft) if draft else None})
     else:
-        _show_search(found, workflow, place, store)
-    _track_search(objects, found, how["mlflow_uri"], store)
+        _show_search(found, workflow, draft, store)
+    telling(lambda uri: tell_search(objects, found.document(), uri), how["mlflow_uri"], store)
     return 0 if found.accepted else NO_PROPOSAL
 
 
@@ -285,74 +297,45 @@ def _version(objects: Objects, workflow: Workflow, file: Path) -> int | None:
     return latest.version if latest else None
 
 
-def _search_document(found: Any, place: Path) -> dict[str, Any]:
-    verdict = found.verdict
-    return {
-        "search_id": found.search_id,
-        "tasks": {"search": found.tasks, "held_out": found.held},
-        "candidates": [
-            {"name": one.name, "score": score, "prompts": dict(one.prompts), "run_ids": one.runs}
-            for one, score in zip(found.candidates, found.scores, strict=True)
-        ],
-        "refused": list(found.refused),
-        "ended": found.ended,
-        "best": found.best.name if found.best else None,
-        "accepted": found.accepted,
-        "drafts_before": found.tests,
-        "backtest_id": verdict["backtest_id"] if verdict else None,
-        "verdict": verdict["word"] if verdict else None,
-        "draft": str(place) if found.accepted else None,
-        "paid": {"calls": found.paid.calls, "input_tokens": found.paid.input_tokens, "output_tokens": found.paid.output_tokens, "usd": found.paid.usd},
-    }
-
-
-def _show_search(found: Any, workflow: Workflow, place: Path, store: str) -> None:
+def _show_search(found: Found, workflow: Workflow, draft: Path | None, store: str) -> None:
     where = store_words(store)
     show(f"{found.search_id} · {found.tasks} tasks searched on, {found.held} held out")
-    rows = [
-        [one.name, number(score), "best" if one is found.best else "" if score is not None else f"dropped after {len(one.tried)} tasks"]
-        for one, score in zip(found.candidates, found.scores, strict=True)
-    ]
+    rows = [[one.name, number(score), _how_far(found, one, score)] for one, score in zip(found.candidates, found.scores, strict=True)]
     show(table(["prompts", "score", ""], rows, right=[1]))
     for text in found.refused:
         show(f"  refused: {' '.join(text.split())[:200]}")
     show(f"  ended by: {found.ended}")
-    show(f"  the search took {found.paid.calls} calls, {found.paid.input_tokens + found.paid.output_tokens:,} tokens, {money(found.paid.usd)}")
+    show(f"  the search took {_cost(found.paid)}")
     if found.best is None or found.verdict is None:
         show("no prompt did better on the search tasks; there is no draft, and the held-out tasks were not touched")
         return
     show_diff(workflow, found.best.workflow)
-    metric = next(entry for entry in found.verdict["candidates"][0]["comparison"]["metrics"] if entry["name"] == "score")
-    sure = found.verdict["candidates"][0]["comparison"]["confidence"]
+    from beam_ray.compare.words import amount
+
+    comparison = found.verdict["candidates"][0]["comparison"]
+    metric = next(entry for entry in comparison["metrics"] if entry["name"] == "score")
     show(f"on the {found.held} held-out tasks: score {number(metric['before'])} -> {number(metric['after'])}")
-    show(
-        f"  change {metric['change']:+.1f}, {sure:g} % interval {number(metric['low'])} … {number(metric['high'])}"
-        + (f"; draft number {found.tests + 1} on these tasks" if found.tests else "")
-    )
+    change, low, high = (amount(metric[name], "points", signed=True) for name in ("change", "low", "high"))
+    again = f"; draft number {found.tests + 1} on these tasks" if found.tests else ""
+    show(f"  change {change}, {comparison['confidence']:g} % interval {low} … {high}{again}")
+    show(f"  this took {_cost(found.paid_held_out)}")
     evidence = found.verdict["backtest_id"]
-    if found.accepted:
-        show(f"accepted: the whole interval is above 0. The draft: {place}")
-        show(f"publish it:  beam-ray publish {place} --evidence {evidence}{where}")
+    if draft:
+        show(f"accepted: the whole interval is above 0. The draft: {draft}")
+        show(f"publish it:   beam-ray publish {draft} --evidence {evidence}{where}")
     else:
         show("not accepted: the interval is not above 0, so it may have been luck. No draft is written")
     show(f"the evidence: beam-ray report {evidence}{where}")
 
 
-def _track_search(objects: Objects, found: Any, mlflow_uri: str | None, store: str) -> None:
-    from beam_ray.cli.backtests import track
-    from beam_ray.improve.telling import tell_search
-    from beam_ray.tracking import TrackingUnavailable, default_uri
+def _how_far(found: Found, one: Candidate, score: float | None) -> str:
+    if score is not None:
+        return "best" if one is found.best else ""
+    return f"only tried on {len(one.tried)} tasks" if one.tried else "not tried"
 
-    if mlflow_uri == "none":
-        return
-    try:
-        logged = tell_search(objects, found, mlflow_uri or default_uri(store))
-        say(f"MLflow:           {logged.url}")
-    except TrackingUnavailable as error:
-        say(f"warning: {error}")
-        return
-    if found.verdict:
-        track(objects, found.verdict, mlflow_uri, store)
+
+def _cost(paid: Usage) -> str:
+    return f"{paid.calls:,} calls, {paid.input_tokens + paid.output_tokens:,} tokens, {money(paid.usd)}"
 
 
 def show_tries(tries: Any) -> None:

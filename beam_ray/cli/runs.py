@@ -1,6 +1,7 @@
 """run and resume."""
 
 import contextlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def run(
     for warning in warnings:
         say(str(warning))
     tasks, name = read_source(objects, source, mapping=pairs(mapping, "--map"), limit=limit, labels=labels)
-    limits = {key: _amount(key, value) for key, value in pairs(budget, "--budget").items()}
+    limits = limits_of(budget)
     made = make_plan(found, tasks, known, source=name, version_number=version, trials=trials, budget=limits)
     probe_models(known, found)
     record = begin(objects, made.record, made.tasks)
@@ -87,7 +88,7 @@ def resume(run_id: str, budget: tuple[str, ...], address: str | None, takeover: 
     record = Run(objects, resolve(objects, run_id)).record
     known = load_models(Path(models))
     if budget:
-        record = record.model_copy(update={"budget": {key: _amount(key, value) for key, value in pairs(budget, "--budget").items()}})
+        record = record.model_copy(update={"budget": limits_of(budget)})
     if not Run(objects, record.run_id).finished:
         probe_models(known, record.plan)
     summary = drive(objects, record, known, address=address, takeover=takeover, quiet=as_json, store=store)
@@ -175,8 +176,15 @@ def _report(record: RunRecord, summary: Mapping[str, Any], store: str, as_json: 
     show(f"the Parquet:      {store}/runs/{record.run_id}/steps/*.parquet")
 
 
-def _amount(name: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise click.UsageError(f"--budget {name}={value}: {value!r} is not a number") from None
+def limits_of(budget: tuple[str, ...]) -> dict[str, float]:
+    """The limits that --budget names."""
+    found = {}
+    for name, value in pairs(budget, "--budget").items():
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise click.UsageError(f"--budget {name}={value}: {value!r} is not a number") from None
+        # nothing is above a limit that is no number, so it would hold nothing back
+        if not 0 <= found[name] < math.inf:
+            raise click.UsageError(f"--budget {name}={value}: a limit is a number from 0 on")
+    return found

@@ -19,8 +19,8 @@ from beam_ray.evaluate.rules import same
 from beam_ray.improve.agreement import cohen, fleiss
 from beam_ray.improve.ask import Asker, Question, Try
 from beam_ray.improve.drafts import with_criteria
-from beam_ray.improve.optimise import prompt_text
 from beam_ray.improve.play import Player
+from beam_ray.improve.texts import prompt_text
 from beam_ray.run.desk import RAN
 from beam_ray.run.plan import Plan, make_plan
 from beam_ray.store.lookup import newest_first
@@ -34,7 +34,7 @@ SHOWN = 3
 ENOUGH = 5
 """Outputs below which nothing is said to hold always or never."""
 
-TRIALS = ("criteria", "search", "repeats")
+TRYING = ("criteria", "search", "repeats")
 """Kinds of runs that only try something out."""
 
 
@@ -99,7 +99,7 @@ def stored_outputs(objects: Objects, workflow: Workflow, node: str, most: int, r
     Raises:
         Unusable: there is none, or the one named has no outputs of the node.
     """
-    runs = [Run(objects, resolve(objects, run_id))] if run_id else [run for run in newest_first(objects) if run.record.mode not in TRIALS]
+    runs = [Run(objects, resolve(objects, run_id))] if run_id else [run for run in newest_first(objects) if run.record.mode not in TRYING]
     # a rerun of one task is newer than the run of all of them, and says less
     for run in sorted(runs, key=lambda run: -min(run.record.tasks, most)):
         if not run.finished or run.record.workflow != workflow.name or node not in run.record.plan.nodes:
@@ -182,13 +182,6 @@ def is_expected(output: str | None, expected: str | None) -> bool | None:
     return all(same(found[name], wanted[name], ("case", "space")) for name in common) if common else None
 
 
-def calls(player: Player, run: Run, node: str, criteria: Sequence[Any], tasks: Sequence[str], *, source: Workflow, repeats: int = 1) -> int:
-    """How many calls of a judge ``try_out`` makes at most."""
-    workflow = _judged(run.record.plan, node, criteria, source)
-    plans = [_plan(player, run, workflow, tasks, sample) for sample in range(repeats)]
-    return sum(0 if player.done(plan) or not workflow.judge_of(node) else len(tasks) for plan in plans)
-
-
 def _unusable(workflow: Workflow, node: str, written: Any) -> str:
     try:
         with_criteria(workflow, node, [written])
@@ -245,42 +238,37 @@ def _fared(
 ) -> Fared:
     verdicts = {name: [_verdict(rows.get(name), item.id) for rows in judged] for name in judged[0]}
     first = {name: found[0] for name, found in verdicts.items() if found[0] is not None}
-    sides = []
-    for wanted in (True, False):
-        there = [met for name, met in first.items() if before[name]["passed"] is not None and before[name]["passed"] is wanted]
-        sides.append((sum(there), len(there)))
-    whole = [[met for met in found if met is not None] for found in verdicts.values() if None not in found]
+    good, bad = ([met for name, met in first.items() if before[name]["passed"] is wanted] for wanted in (True, False))
+    whole = [[met for met in found if met is not None] for found in verdicts.values() if None not in found] if len(judged) > 1 else []
     itself = fleiss(whole) if item.kind == "plain" else None
-    word = (
-        ""
-        if itself is not None
-        else "a rule"
-        if item.kind != "plain"
-        else "not repeated"
-        if len(judged) < 2
-        else "nothing decided"
-        if not whole
-        else "always the same"
-    )
     labels = [(met, bool(right[name])) for name, met in first.items() if right[name] is not None]
     agreed = cohen(labels)
     return Fared(
-        item.id,
-        item.text,
-        item.kind,
-        sum(first.values()),
-        len(first) - sum(first.values()),
-        len(verdicts) - len(first),
-        sides[0],
-        sides[1],
-        itself,
-        word,
-        len(whole) if len(judged) > 1 else 0,
-        sum(len(set(found)) == 1 for found in whole) if len(judged) > 1 else 0,
-        agreed,
-        "" if agreed is not None else "nothing expected" if not labels else "always the same",
-        len(labels),
+        id=item.id,
+        text=item.text,
+        kind=item.kind,
+        met=sum(first.values()),
+        unmet=len(first) - sum(first.values()),
+        undecided=len(verdicts) - len(first),
+        good=(sum(good), len(good)),
+        bad=(sum(bad), len(bad)),
+        itself=itself,
+        itself_word="" if itself is not None else _why_not(item, len(judged), whole),
+        repeated=len(whole),
+        alike=sum(len(set(found)) == 1 for found in whole),
+        expected=agreed,
+        expected_word="" if agreed is not None else "always the same" if labels else "nothing expected",
+        labelled=len(labels),
     )
+
+
+def _why_not(item: Criterion, times: int, whole: Sequence[Any]) -> str:
+    """Why a judge's agreement with itself is not known."""
+    if item.kind != "plain":
+        return "a rule"
+    if times < 2:
+        return "not repeated"
+    return "always the same" if whole else "nothing decided"
 
 
 def _verdict(row: Mapping[str, Any] | None, name: str) -> bool | None:

@@ -6,7 +6,9 @@ that reads every workflow, so that a draft says exactly what it was meant to say
 """
 
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from ruamel.yaml.util import load_yaml_guess_indent
 
 from beam_ray.define.check import check
 from beam_ray.define.load import in_short, load, read_yaml, shape
-from beam_ray.define.workflow import Turn, Workflow
+from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, Unusable
+from beam_ray.improve.texts import turns_of, written
 from beam_ray.run.tools import tool_folders
 
 
@@ -59,13 +62,6 @@ def checked(document: Mapping[str, Any]) -> Workflow:
         raise BadDefinition("; ".join(line.strip() for line in str(error).splitlines()[1:3])) from None
     check(workflow, folders=tool_folders(workflow))
     return workflow
-
-
-def turns_of(workflow: Workflow, node: str) -> tuple[Turn, ...]:
-    """The prompt of *node*, as templates."""
-    call = workflow.nodes[node].llm
-    assert call is not None
-    return call.prompt
 
 
 def prompts_text(file: Path, prompts: Mapping[str, Sequence[Mapping[str, str]]], wanted: Workflow) -> str:
@@ -114,22 +110,26 @@ def require_place(file: Path, to: str | None, ending: str) -> Path:
         raise Unusable(f"--to {to}: the draft must lie beside {in_short(file)}\n  its prompts and tools are looked for from there")
     if place.resolve() == file.resolve():
         raise Unusable(f"--to {to}: that is the original; a draft is another file")
+    if not os.access(place.parent, os.W_OK):
+        raise Unusable(f"{in_short(place)}: the draft cannot be written there")
     return place
 
 
-def write_draft(place: Path, text: str) -> None:
+def write_draft(place: Path, text: str) -> Path:
     """
-    The draft on disk; what is there is never written over, unless it is the same.
+    Where the draft lies on disk: *place*, or beside it under the first number that is free or says the same already.
 
-    Raises:
-        Unusable: another file has that name.
+    What is there is never written over, and a draft that was paid for is never refused for its name.
     """
-    try:
-        with place.open("xb") as file:
-            file.write(text.encode())
-    except FileExistsError:
-        if place.read_bytes() != text.encode():
-            raise Unusable(f"{in_short(place)} is there already and says something else\n  --to FILE  names another, or move it away") from None
+    for free in chain([place], (place.with_name(f"{place.stem}-{number}{place.suffix}") for number in count(2))):
+        try:
+            with free.open("xb") as file:
+                file.write(text.encode())
+            return free
+        except FileExistsError:
+            if free.read_bytes() == text.encode():
+                return free
+    raise AssertionError("unreachable: numbers do not end")
 
 
 def file_of(workflow: Workflow, written: str | None) -> Path:
@@ -164,7 +164,7 @@ def load_same(file: Path, workflow: Workflow, node: str) -> Workflow:
     found, source = load(file)
     check(found, source, folders=tool_folders(found))
     call = found.nodes[node].llm if node in found.nodes else None
-    if call is None or [(turn.role, turn.content) for turn in call.prompt] != [(turn.role, turn.content) for turn in turns_of(workflow, node)]:
+    if call is None or written(call.prompt) != written(turns_of(workflow, node)):
         raise Unusable(
             f"{in_short(file)}: its prompt of {node!r} is not the one that failed\n  beam-ray rerun TASK --using {in_short(file)}  tries the present one"
         )

@@ -8,24 +8,15 @@ search. Of the tasks held out it is given nothing, not even their names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import gepa
 from gepa.core.adapter import EvaluationBatch
 
+from beam_ray.improve.found import Tried
+
 Prompts = Mapping[str, str]
 """Node to its prompt, as one text."""
-
-
-@dataclass(frozen=True)
-class Tried:
-    """How prompts fared on one task."""
-
-    score: float
-    """0 to 1."""
-    failures: Mapping[str, Any]
-    """Node to what went wrong there."""
 
 
 Score = Callable[[Prompts, Sequence[str]], Sequence[Tried]]

@@ -9,7 +9,6 @@ rerun or a held-out task does.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,12 @@ from typing import Any
 
 from beam_ray.address import Address
 from beam_ray.define.template import TemplateFault, render, uses
-from beam_ray.define.workflow import TEXT_SCHEMA, Turn, Workflow
+from beam_ray.define.workflow import TEXT_SCHEMA, Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.improve.ask import Asker, Question, Try
-from beam_ray.improve.drafts import prompts_text, turns_of, with_prompt, write_draft
+from beam_ray.improve.drafts import prompts_text, with_prompt, write_draft
 from beam_ray.improve.play import Player
+from beam_ray.improve.texts import prompt_text, texts_of, turns_of, with_texts, written
 from beam_ray.rerun import make_rerun
 from beam_ray.run.desk import TaskRow
 from beam_ray.run.step import output_of
@@ -145,7 +145,6 @@ def propose(ask: Asker, workflow: Workflow, node: str, failures: Sequence[Failur
         Stopped: the model cannot be asked now.
     """
     changed = list[Workflow]()
-
     before = turns_of(workflow, node)
 
     def fault(answer: Mapping[str, Any]) -> str:
@@ -183,59 +182,12 @@ def proposal_fault(workflow: Workflow, node: str, turns: Sequence[Mapping[str, s
         return f"the prompt is not a template: {fault}"
     if lost:
         return f"the prompt leaves out {', '.join('{{ ' + '.'.join(filter(None, use)) + ' }}' for use in lost)}; every variable must stay"
-    if [(turn["role"], turn["content"]) for turn in turns] == [(turn.role, turn.content) for turn in before]:
+    if tuple(turns) == written(before):
         return "the prompt is the one that is there already"
     try:
         return with_prompt(workflow, node, turns)
     except Unusable as error:
         return str(error)
-
-
-def texts_of(turns: Sequence[Turn]) -> dict[str, str]:
-    """
-    What of a prompt may be changed, by name: the texts between its variables and conditions, and ``system``, which may be empty.
-
-    Of several user turns only the last one; those before it are examples, as are the assistant's.
-    """
-    found = {} if any(turn.role == "system" for turn in turns) else {"system": ""}
-    for index, turn in enumerate(turns):
-        if index in _changeable(turns):
-            found |= {f"{turn.role}_{number}": piece.strip() for number, piece in enumerate(_pieces(turn.content), 1) if number % 2}
-    return found
-
-
-def with_texts(turns: Sequence[Turn], texts: Mapping[str, str]) -> tuple[dict[str, str], ...]:
-    """The prompt with other texts; the space around each stays."""
-    changed = []
-    for index, turn in enumerate(turns):
-        pieces = _pieces(turn.content)
-        if index in _changeable(turns):
-            for number, piece in enumerate(pieces, 1):
-                name = f"{turn.role}_{number}"
-                if number % 2 and name in texts:
-                    pieces[number - 1] = _in_place_of(piece, texts[name].strip(), first=number == 1)
-        changed.append({"role": turn.role, "content": "".join(pieces)})
-    system = texts.get("system", "").strip()
-    return ({"role": "system", "content": system}, *changed) if system else tuple(changed)
-
-
-def _changeable(turns: Sequence[Turn]) -> set[int]:
-    users = [index for index, turn in enumerate(turns) if turn.role == "user"]
-    return {*users[-1:], *[index for index, turn in enumerate(turns) if turn.role == "system"][:1]}
-
-
-def _pieces(template: str) -> list[str]:
-    """Texts at the odd places, counted from 1, and between them what is no text."""
-    return re.split(r"(\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\})", template, flags=re.DOTALL)
-
-
-def _in_place_of(piece: str, text: str, *, first: bool) -> str:
-    if not piece.strip():
-        return f"{piece}{text}\n\n" if text and first else f"{piece or chr(10) * 2}{text}" if text else piece
-    if not text:
-        return ""
-    start, end = piece[: len(piece) - len(piece.lstrip())], piece[len(piece.rstrip()) :]
-    return f"{start}{text}{end}"
 
 
 _SYSTEM = (
@@ -264,11 +216,6 @@ def _question(workflow: Workflow, node: str, failures: Sequence[Failure], sample
     return Question("prompt", _SYSTEM, blocks, task, _schema(texts), sample)
 
 
-def prompt_text(turns: Sequence[Turn]) -> str:
-    """A prompt as one text: its template alone, or its turns with their roles."""
-    return turns[0].content if len(turns) == 1 else "\n\n".join(f"[{turn.role}]\n{turn.content}" for turn in turns)
-
-
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": dict(properties), "required": list(properties), "additionalProperties": False}
 
@@ -288,6 +235,8 @@ def _schema(texts: Mapping[str, str]) -> dict[str, Any]:
 class Outcome:
     """The step and its task before and after the rerun with the proposed prompt."""
 
+    draft: Path
+    """The file that the proposal was written to."""
     run_id: str
     before: Mapping[str, Any]
     """The step's row."""
@@ -301,21 +250,20 @@ def apply(objects: Objects, address: Address, proposal: Proposal, file: Path, pl
     Write the proposal down as the draft *place* of *file*, and redo the step at *address* and all after it with that.
 
     Raises:
-        Unusable: another file lies there, or what is before the step cannot be borrowed.
+        Unusable: what is before the step cannot be borrowed.
         Stopped: before the end; the same call goes on.
     """
     assert proposal.workflow is not None
-    write_draft(place, prompts_text(file, {address.node: proposal.turns}, proposal.workflow))
+    draft = write_draft(place, prompts_text(file, {address.node: proposal.turns}, proposal.workflow))
     because = f"optimised the prompt of {address.node}"
-    plan = make_rerun(objects, Run(objects, address.run), [address.task], proposal.workflow, player.models, start=address.node, because=because)
-    return outcome_of(objects, address, player(plan))
-
-
-def outcome_of(objects: Objects, address: Address, rerun: Run) -> Outcome:
-    """What the *rerun* of the task at *address* brought."""
-    scores = []
-    for run in (Run(objects, address.run), rerun):
-        rows = run.outcome(["task_id", "trial", "score"]).to_pylist()
-        scores.append(next(row["score"] for row in rows if (row["task_id"], row["trial"]) == (address.task, address.trial)))
+    origin = Run(objects, address.run)
+    rerun = player(make_rerun(objects, origin, [address.task], proposal.workflow, player.models, start=address.node, because=because))
     again = Address(rerun.run_id, address.task, address.trial, address.node)
-    return Outcome(rerun.run_id, step_of(objects, address), step_of(objects, again), *scores)
+    return Outcome(draft, rerun.run_id, step_of(objects, address), step_of(objects, again), _score(origin, address), _score(rerun, address))
+
+
+def _score(run: Run, address: Address) -> float | None:
+    """The score of the task at *address* in *run*."""
+    rows = run.outcome(["task_id", "trial", "score"]).to_pylist()
+    scores: dict[tuple[str, int], float | None] = {(row["task_id"], row["trial"]): row["score"] for row in rows}
+    return scores[address.task, address.trial]

@@ -32,10 +32,6 @@ class Player:
             found = self._finished[plan.record.key] = record.run_id
         return Run(self.objects, found)
 
-    def done(self, plan: Plan) -> bool:
-        """Whether the plan was done before."""
-        return plan.record.key in self._finished
-
     @cached_property
     def _finished(self) -> dict[str, str]:
         runs = [Run(self.objects, run_id) for run_id in find_runs(self.objects)]

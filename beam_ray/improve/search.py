@@ -14,7 +14,7 @@ nothing twice.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BeamRayError, BudgetReached, Unusable
 from beam_ray.improve.ask import TRIES, Asker
-from beam_ray.improve.drafts import prompts_text, turns_of
-from beam_ray.improve.evolve import Prompts, Tried, evolve
+from beam_ray.improve.drafts import prompts_text
+from beam_ray.improve.evolve import Prompts, evolve
+from beam_ray.improve.found import Candidate, Found, Tried, best_of, keep, usage_of
 from beam_ray.improve.optimise import propose, read_failure
 from beam_ray.improve.play import Player
 from beam_ray.improve.split import drafts_before, require_unworn, split
+from beam_ray.improve.texts import turns_of, written
 from beam_ray.llm.usage import Usage
 from beam_ray.rerun import count
 from beam_ray.run.plan import Plan, make_plan, price_of
@@ -44,51 +46,6 @@ FEW = 3
 """Search tasks on which a change is tried first."""
 
 LIMITS = ("max_usd", "max_calls", "max_tokens")
-
-
-@dataclass
-class Candidate:
-    """Prompts that were tried."""
-
-    name: str
-    prompts: dict[str, str]
-    workflow: Workflow
-    tried: dict[str, Tried] = field(default_factory=dict)
-    """By task."""
-    runs: list[str] = field(default_factory=list)
-
-    def mean(self, tasks: Sequence[str]) -> float | None:
-        """The mean score over *tasks*, 0 to 100; none while it was not tried on all of them."""
-        return 100 * sum(self.tried[task].score for task in tasks) / len(tasks) if all(task in self.tried for task in tasks) else None
-
-
-@dataclass(frozen=True)
-class Found:
-    """What came of a search."""
-
-    search_id: str
-    tasks: int
-    held: int
-    candidates: tuple[Candidate, ...]
-    """The baseline first, the others as they were proposed."""
-    scores: tuple[float | None, ...]
-    """Of the candidates, over all search tasks; none for one that was dropped before."""
-    refused: tuple[str, ...]
-    """Why proposals could not be used."""
-    ended: str
-    """Why no more proposals were made."""
-    best: Candidate | None
-    verdict: Mapping[str, Any] | None
-    """Of the backtest on the held-out tasks; none when nothing looked better."""
-    tests: int
-    """Drafts that were tried on the same held-out tasks before."""
-    paid: Usage
-    """All that the search and its proposals took, the hold-out left out."""
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the held-out tasks speak for the best candidate."""
-        return self.verdict is not None and self.verdict["word"] in ("PASS", "WARN")
 
 
 class _Enough(BeamRayError):
@@ -153,7 +110,9 @@ class Search:
         verdict, tests = self._hold_out(best) if best else (None, 0)
         self.paid.add(self.ask.paid)
         rest = (tuple(self.candidates.values()), tuple(scores), tuple(self.refused), ended, best, verdict, tests, self.paid)
-        return Found(self.search_id, len(tasks), held, *rest)
+        found = Found(self.search_id, str(self.library), len(tasks), held, *rest)
+        keep(self.objects, found)
+        return found
 
     def draft(self, best: Candidate) -> str:
         """The text of the workflow's file with the candidate's prompts."""
@@ -246,8 +205,7 @@ class Search:
             raise _Enough
         run = self.player(plan)
         assert run.manifest is not None
-        usage = run.manifest["usage"]
-        self.paid.add(Usage(usage["calls"], usage["input_tokens"], usage["output_tokens"], usage["usd"]))
+        self.paid.add(usage_of(run.manifest["usage"]))
         return run
 
     def plan(self, workflow: Workflow, tasks: Any, origin: Run) -> Plan:
@@ -266,7 +224,7 @@ class Search:
             needed = amount + self.aside[name]
             if needed > self.budget.get(name, float("inf")):
                 raise Unusable(
-                    f"the budget of {name}={self.budget[name]:g} does not reach: the baseline and the held-out tasks alone take up to {needed:,.10g}\n"
+                    f"the budget of {name}={self.budget[name]:g} does not reach: the baseline and the held-out tasks alone may take {needed:,.10g}\n"
                     "  raise it, or take a smaller library"
                 )
 
@@ -291,8 +249,7 @@ class _Scores:
         self._search, self._tasks, self._baseline = search, tasks, baseline
         self.ids: list[str] = tasks["task_id"].to_pylist()
         assert baseline.manifest is not None
-        usage = baseline.manifest["usage"]
-        search.paid.add(Usage(usage["calls"], usage["input_tokens"], usage["output_tokens"], usage["usd"]))
+        search.paid.add(usage_of(baseline.manifest["usage"]))
         self._learn(search.candidate({}), baseline)
 
     def __call__(self, prompts: Prompts, tasks: Sequence[str]) -> list[Tried]:
@@ -320,13 +277,6 @@ class _Scores:
             one.tried[row["task_id"]] = Tried(score, failures.get(row["task_id"], {}))
 
 
-def best_of(candidates: Sequence[Candidate], tasks: Sequence[str]) -> Candidate | None:
-    """The one of highest mean score over *tasks*, if that is above the first one's, which is the baseline."""
-    known = [(score, one) for one in candidates if (score := one.mean(tasks)) is not None]
-    best = max(known, key=lambda entry: entry[0])  # of equals the first
-    return best[1] if best[1] is not candidates[0] else None
-
-
 def gate(tests: int) -> Gate:
     """What a draft must show on held-out tasks that were used for *tests* others before."""
     limits = (
@@ -340,7 +290,7 @@ def gate(tests: int) -> Gate:
 
 def prompt(workflow: Workflow, node: str) -> str:
     """The node's prompt as one text."""
-    return as_text([{"role": turn.role, "content": turn.content} for turn in turns_of(workflow, node)])
+    return as_text(written(turns_of(workflow, node)))
 
 
 def as_text(turns: Sequence[Mapping[str, str]]) -> str:
@@ -355,5 +305,12 @@ def as_turns(text: str) -> list[dict[str, str]]:
 
 
 def _needs(plan: Plan) -> dict[str, float]:
-    tokens = sum(node.input_tokens + node.output_tokens for node in plan.nodes)
-    return {"max_calls": plan.calls, "max_usd": plan.usd or 0.0, "max_tokens": tokens}
+    """What the run of *plan* may take with all its auto-reruns; calls that are repeated after a fault are not counted."""
+    needs = dict.fromkeys(LIMITS, 0.0)
+    for node in plan.nodes:
+        again = plan.workflow.nodes[node.node].auto_rerun
+        tries = 1 + (again.max if again else 0)
+        needs["max_calls"] += tries * (node.calls + node.judge_calls)
+        needs["max_usd"] += tries * (node.usd or 0.0)
+        needs["max_tokens"] += tries * (node.input_tokens + node.output_tokens)
+    return needs

@@ -1,52 +1,73 @@
-"""Telling MLflow of a search: each candidate is a run of one experiment."""
+"""Telling MLflow of a search: each candidate is a run of one experiment, and so are both sides of its held-out backtest."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from beam_ray.improve.search import Candidate, Found
+import pyarrow as pa
+
+from beam_ray.backtest.conclude import metrics_of, read_verdict, tell_mlflow
+from beam_ray.compare.paired import compare
+from beam_ray.compare.pairs import Side
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
 from beam_ray.tracking import BacktestLog, Logged, SideLog, log_backtest
 
 
-def tell_search(objects: Objects, found: Found, uri: str) -> Logged:
+def tell_search(objects: Objects, search: Mapping[str, Any], uri: str, **how: Any) -> Logged:
     """
-    Show the search in MLflow; telling it again changes nothing.
+    Show the *search*, the document of one, in MLflow; telling it again changes nothing.
 
     Raises:
         TrackingUnavailable: MLflow does not answer; nothing is lost.
     """
-    sides = [_side(objects, one, score) for one, score in zip(found.candidates, found.scores, strict=True) if one.runs]
-    first = Run(objects, found.candidates[0].runs[0])
-    workflow = found.candidates[0].workflow.name
+    runs = {entry["name"]: [Run(objects, run_id) for run_id in entry["run_ids"]] for entry in search["candidates"]}
+    baseline = _rows("baseline", runs["baseline"])
     log = BacktestLog(
-        backtest_id=found.search_id,
-        name=f"optimise-{workflow}"[:64],
-        workflow=workflow,
-        sides=tuple(sides),
-        note=_note(found),
-        verdict=str(found.verdict["word"]) if found.verdict else "none",
-        tasks=first.tasks(),
+        backtest_id=search["search_id"],
+        name=f"optimise-{search['workflow']}"[:64],
+        workflow=search["workflow"],
+        sides=tuple(_side(entry, runs[entry["name"]], baseline, search["library"]) for entry in search["candidates"] if entry["run_ids"]),
+        note=_note(search),
+        verdict=search["verdict"] or "no draft",
+        tasks=runs["baseline"][0].tasks(),
     )
-    return log_backtest(uri, log)
+    logged = log_backtest(uri, log, **how)
+    if search["backtest_id"]:
+        tell_mlflow(objects, read_verdict(objects, search["backtest_id"]), uri, **how)
+    return logged
 
 
-def _side(objects: Objects, one: Candidate, score: float | None) -> SideLog:
-    # the last run is over the most tasks: a change is tried on a few first
-    run = Run(objects, one.runs[-1])
-    usage = run.manifest["usage"] if run.manifest else {}
-    metrics = {"Overall/score": score} if score is not None else {}
+def _side(entry: Mapping[str, Any], runs: Sequence[Run], baseline: Side, library: str) -> SideLog:
+    rows, first = _rows(entry["name"], runs), entry["name"] == baseline.name
+    metrics = {"Overall/tasks": float(entry["tasks"])}
+    # means over the few tasks of one that was dropped would stand beside means over all of them
+    if entry["score"] is not None:
+        found = compare(baseline, rows, order=runs[0].record.plan.order)
+        metrics |= {"Overall/search score": entry["score"], **metrics_of(found.document(), "before" if first else "after")}
+    usages = [run.manifest["usage"] for run in runs if run.manifest]
     return SideLog(
-        name=one.name,
-        role="baseline" if one.name == "baseline" else "candidate",
-        record=run.record,
-        outcome=run.outcome(),
-        steps=run.steps(),
-        metrics={**metrics, "Overall/tasks": float(len(one.tried))},
-        started_at=datetime.fromisoformat(usage["started_at"]),
-        ended_at=datetime.fromisoformat(usage["ended_at"]),
+        name=entry["name"],
+        role="baseline" if first else "candidate",
+        record=runs[-1].record.model_copy(update={"tasks": entry["tasks"], "source": f"library:{library}"}),
+        outcome=rows.outcome,
+        steps=rows.steps,
+        metrics=metrics,
+        started_at=min(datetime.fromisoformat(usage["started_at"]) for usage in usages),
+        ended_at=max(datetime.fromisoformat(usage["ended_at"]) for usage in usages),
     )
 
 
-def _note(found: Found) -> str:
-    rows = [f"| {one.name} | {'' if score is None else f'{score:.1f}'} | {len(one.tried)} |" for one, score in zip(found.candidates, found.scores, strict=True)]
-    return "\n".join(["| prompts | score | tasks |", "|---|--:|--:|", *rows, "", f"Searched on {found.tasks} tasks, {found.held} held out."])
+def _rows(name: str, runs: Sequence[Run]) -> Side:
+    """What some runs did, each over tasks of its own, as one side."""
+    return Side(name, runs[-1].run_id, pa.concat_tables([run.outcome() for run in runs]), pa.concat_tables([run.steps() for run in runs]))
+
+
+def _note(search: Mapping[str, Any]) -> str:
+    counts = search["tasks"]
+    rows = [f"| {entry['name']} | {_score(entry['score'])} | {entry['tasks']} |" for entry in search["candidates"]]
+    return "\n".join(["| prompts | score | tasks |", "|---|--:|--:|", *rows, "", f"Searched on {counts['search']} tasks, {counts['held_out']} held out."])
+
+
+def _score(score: float | None) -> str:
+    return "" if score is None else f"{score:.1f}"

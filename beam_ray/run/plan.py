@@ -72,8 +72,13 @@ class Plan:
         return sum(node.calls + node.judge_calls for node in self.nodes)
 
     @property
+    def auto_reruns(self) -> int:
+        """Auto-reruns at most; left out of the calls and the money."""
+        return sum(node.run * again.max for node in self.nodes if (again := self.workflow.nodes[node.node].auto_rerun))
+
+    @property
     def usd(self) -> float | None:
-        """US dollars at most; None when a model has no price."""
+        """US dollars at most, auto-reruns left out; None when a model has no price."""
         money = [node.usd for node in self.nodes]
         return None if None in money else math.fsum(value for value in money if value is not None)
 

@@ -10,7 +10,8 @@ from beam_ray.address import Address
 from beam_ray.define.workflow import Turn
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.improve.drafts import file_of, load_same, prompts_text, require_place, write_draft
-from beam_ray.improve.optimise import apply, failure_of, propose, texts_of, with_texts
+from beam_ray.improve.optimise import apply, failure_of, propose
+from beam_ray.improve.texts import texts_of, with_texts
 from beam_ray.llm import Request
 from beam_ray.store.runs import Run, find_runs
 from tests.conftest import Lab
@@ -210,14 +211,14 @@ def test_a_draft_keeps_the_ends_of_lines(lab: Lab, failed: Address):
 
 
 def test_a_draft_is_never_written_over_another_file(lab: Lab):
-    """The same text again is the same draft; another one is refused."""
+    """The same text again is the same draft; another one gets a number, and so is not refused after it was paid for."""
     place = lab.write("d.yaml", "one\n")
 
-    write_draft(place, "one\n")
-    with pytest.raises(Unusable, match="is there already"):
-        write_draft(place, "two\n")
+    places = [write_draft(place, text).name for text in ("one\n", "two\n", "three\n", "two\n", "one\n")]
 
+    assert places == ["d.yaml", "d-2.yaml", "d-3.yaml", "d-2.yaml", "d.yaml"]
     assert place.read_text() == "one\n"
+    assert (lab.folder / "d-2.yaml").read_text() == "two\n"
 
 
 @pytest.mark.parametrize(("to", "why"), [("elsewhere/d.yaml", "must lie beside"), ("w.yaml", "the original"), ("d.txt", "ends in .yaml")])

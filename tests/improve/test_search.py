@@ -15,8 +15,9 @@ import pytest
 from beam_ray.compare.paired import compare
 from beam_ray.compare.verdict import judge
 from beam_ray.errors import Unusable
-from beam_ray.improve.evolve import Tried, evolve
-from beam_ray.improve.search import Candidate, Search, as_text, as_turns, best_of, gate
+from beam_ray.improve.evolve import evolve
+from beam_ray.improve.found import Candidate, Tried, best_of
+from beam_ray.improve.search import Search, as_text, as_turns, gate
 from beam_ray.improve.split import drafts_before, split
 from beam_ray.llm import Request
 from beam_ray.publish import publish
@@ -228,12 +229,14 @@ def test_the_same_search_again_asks_nobody(library: Lab):
     assert (second.paid.calls, second.scores) == (first.paid.calls, first.scores)
 
 
-def test_a_budget_that_does_not_reach_is_refused_before_anything_is_spent(library: Lab):
-    """What the held-out tasks need is set aside first."""
+@pytest.mark.parametrize(("again", "needed"), [("", 72), ("    auto_rerun: {max: 2}\n", 144)])
+def test_a_budget_that_does_not_reach_is_refused_before_anything_is_spent(library: Lab, again: str, needed: int):
+    """What the held-out tasks need is set aside first, with every auto-rerun that they may need."""
+    library.write("w.yaml", TEXT.replace("  say:\n", f"{again}  say:\n"))
     model = Asked()
-    one = search(library, model, Hints(NEEDED), budget={"max_calls": 71})
+    one = search(library, model, Hints(NEEDED), budget={"max_calls": needed - 1})
 
-    with pytest.raises(Unusable, match="take up to 72"):
+    with pytest.raises(Unusable, match=f"may take {needed}"):
         one.run()
 
     assert not model.requests

@@ -1,0 +1,75 @@
+"""
+The texts of a prompt: what of it may be changed.
+
+A prompt is turns, and each is text around variables and conditions. Those stay where they
+are, and so do turns that are examples.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from beam_ray.define.workflow import Turn, Workflow
+
+
+def turns_of(workflow: Workflow, node: str) -> tuple[Turn, ...]:
+    """The prompt of *node*, as templates."""
+    call = workflow.nodes[node].llm
+    assert call is not None
+    return call.prompt
+
+
+def written(turns: Sequence[Turn]) -> tuple[dict[str, str], ...]:
+    """The turns as plain data, each with its role and content."""
+    return tuple({"role": turn.role, "content": turn.content} for turn in turns)
+
+
+def prompt_text(turns: Sequence[Turn]) -> str:
+    """A prompt as one text: its template alone, or its turns with their roles."""
+    return turns[0].content if len(turns) == 1 else "\n\n".join(f"[{turn.role}]\n{turn.content}" for turn in turns)
+
+
+def texts_of(turns: Sequence[Turn]) -> dict[str, str]:
+    """
+    What of a prompt may be changed, by name: the texts between its variables and conditions, and ``system``, which may be empty.
+
+    Of several user turns only the last one; those before it are examples, as are the assistant's.
+    """
+    found = {} if any(turn.role == "system" for turn in turns) else {"system": ""}
+    for index, turn in enumerate(turns):
+        if index in _changeable(turns):
+            found |= {f"{turn.role}_{number}": piece.strip() for number, piece in enumerate(_pieces(turn.content), 1) if number % 2}
+    return found
+
+
+def with_texts(turns: Sequence[Turn], texts: Mapping[str, str]) -> tuple[dict[str, str], ...]:
+    """The prompt with other texts; the space around each stays."""
+    changed = []
+    for index, turn in enumerate(turns):
+        pieces = _pieces(turn.content)
+        if index in _changeable(turns):
+            for number, piece in enumerate(pieces, 1):
+                name = f"{turn.role}_{number}"
+                if number % 2 and name in texts:
+                    pieces[number - 1] = _in_place_of(piece, texts[name].strip(), first=number == 1)
+        changed.append({"role": turn.role, "content": "".join(pieces)})
+    system = texts.get("system", "").strip()
+    return ({"role": "system", "content": system}, *changed) if system else tuple(changed)
+
+
+def _changeable(turns: Sequence[Turn]) -> set[int]:
+    users = [index for index, turn in enumerate(turns) if turn.role == "user"]
+    return {*users[-1:], *[index for index, turn in enumerate(turns) if turn.role == "system"][:1]}
+
+
+def _pieces(template: str) -> list[str]:
+    """Texts at the odd places, counted from 1, and between them what is no text."""
+    return re.split(r"(\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\})", template, flags=re.DOTALL)
+
+
+def _in_place_of(piece: str, text: str, *, first: bool) -> str:
+    if not piece.strip():
+        return f"{piece}{text}\n\n" if text and first else f"{piece or chr(10) * 2}{text}" if text else piece
+    if not text:
+        return ""
+    start, end = piece[: len(piece) - len(piece.lstrip())], piece[len(piece.rstrip()) :]
+    return f"{start}{text}{end}"
