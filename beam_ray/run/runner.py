@@ -22,8 +22,9 @@ from beam_ray.errors import BudgetReached
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Model
 from beam_ray.run.desk import Desk, Row, TaskRow
-from beam_ray.run.limiter import Grant, Leased, Limiter, Limits
+from beam_ray.run.limiter import Grant, Limiter, Limits
 from beam_ray.run.limiter import Report as Need
+from beam_ray.run.permits import Leased
 from beam_ray.run.shard import External, Report, Shard
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import read_attachment

@@ -174,6 +174,20 @@ def test_the_pause_that_an_endpoint_asks_for_is_told_to_all_and_bounded(headers,
     assert told == [pause]
 
 
+@pytest.mark.parametrize("fault", [httpx2.Response(500), httpx2.Response(503, headers={"retry-after": "0.01"}), httpx2.RemoteProtocolError("reset")], ids=str)
+def test_a_server_that_is_ill_is_not_taken_for_one_that_is_asked_too_fast(fault):
+    """Fewer calls at once would not make it well: the limiter is told nothing."""
+
+    class Deaf(Free):
+        def throttled(self, seconds: float) -> None:
+            raise AssertionError("it was no 429")
+
+    answer, usage, _ = ask(fault, reply(), permits=Deaf())
+
+    assert isinstance(answer, Answer)
+    assert usage.calls == 2
+
+
 def test_a_key_may_not_stand_in_the_models_file(tmp_path):
     """A secret in a file ends up in a repository."""
     path = tmp_path / "models.yaml"

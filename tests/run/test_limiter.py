@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from beam_ray.errors import Stopped
-from beam_ray.run.limiter import FORGET_S, Grant, Leased, Limiter, Limits, Report
+from beam_ray.run.limiter import FORGET_S, Grant, Limiter, Limits, Report
+from beam_ray.run.permits import Leased
 
 CALL_S = 0.2
 
