@@ -1,6 +1,7 @@
 """From finished sides to a verdict: comparison, reports, and what MLflow is told."""
 
 import contextlib
+import functools
 import hashlib
 import io
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ def conclude(backtest: Backtest, gate: Gate | None = None) -> dict[str, Any]:
     with contextlib.closing(backtest.connection):
         baseline = backtest.baseline()
         if backtest.pauses:
-            look_by_look(backtest, gate, baseline, lambda side, before, run, tasks: _look(backtest, gate, side, before, run, tasks))
+            look_by_look(backtest, gate, baseline, functools.partial(_compare, backtest, gate))
         baseline = backtest.finish("baseline", baseline)
         for side in backtest.resolved.candidates:
             run = backtest.finish(side.name, backtest.candidate(side, baseline))
@@ -93,31 +94,19 @@ def _over(before: Run, after: Run, gate: Gate, names: tuple[str, str], tasks: pa
     return compare(sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, **how)
 
 
-def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run) -> Comparison:
-    names, how = _how(backtest, side)
-    tasks = after.tasks()["task_id"].combine_chunks() if backtest.pauses else None
+def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run, looked: int | None = None) -> Comparison:
+    """A candidate against the baseline; at a look, over the first *looked* tasks and without repeats."""
+    version, early = backtest.resolved.baseline.version, bool(backtest.pauses)
+    names = f"version {version}" if version else "baseline", side.name
+    how = {"family": len(backtest.resolved.candidates), "planned": backtest.tasks.num_rows if early else 0, "same": backtest.resolved.spec.aa}
+    tasks = backtest.tasks["task_id"].slice(0, looked or after.record.tasks).combine_chunks() if early else None
     found = _over(before, after, gate, names, tasks, how)
-    if not backtest.resolved.spec.confirm or not found.newly_failing:
+    if looked or not backtest.resolved.spec.confirm or not found.newly_failing:
         return found
     failing = list(found.newly_failing)
     backtest.say(f"{len(failing)} newly failing tasks of {side.name} are repeated {backtest.resolved.spec.confirm} times on both sides")
     repeated = [backtest.repeats(name, run, failing) for name, run in ((f"baseline-for-{side.name}", before), (side.name, after))]
     return _over(before, after, gate, names, tasks, {**how, "confirmations": _repeats(before.record.trials, *repeated)})
-
-
-def _look(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run, tasks: int) -> Comparison:
-    names, how = _how(backtest, side)
-    return _over(before, after, gate, names, backtest.tasks["task_id"].slice(0, tasks).combine_chunks(), how)
-
-
-def _how(backtest: Backtest, side: Side) -> tuple[tuple[str, str], dict[str, Any]]:
-    version = backtest.resolved.baseline.version
-    planned = backtest.tasks.num_rows if backtest.pauses else 0
-    return (f"version {version}" if version else "baseline", side.name), {
-        "family": len(backtest.resolved.candidates),
-        "planned": planned,
-        "same": backtest.resolved.spec.aa,
-    }
 
 
 def _repeats(trials: int, before: Run, after: Run) -> Mapping[str, tuple[int, int, int, int]]:
