@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -127,27 +128,26 @@ def _one_node(assignment: Assignment, limiter: ActorHandle | None, shard: int, n
     asyncio.run(work())
 
 
-class _LimiterActor:
+class LimiterActor:
     """The limits of all endpoints, in one place for all runs of a cluster; it ends when nobody has asked for long."""
 
     def __init__(self, idle_s: float) -> None:
         self._idle_s = idle_s
         self._limiters: dict[str, Limiter] = {}
         self._heard = time.monotonic()
-        self._watching: asyncio.Task[None] | None = None
+        threading.Thread(target=self._watch, daemon=True).start()
 
     async def renew(self, endpoint: str, runner: str, need: Need) -> Grant:
         self._heard = time.monotonic()
-        self._watching = self._watching or asyncio.create_task(self._watch())
         return self._limiters.setdefault(endpoint, Limiter()).renew(runner, need, self._heard)
 
     async def release(self, runner: str) -> None:
         for limiter in self._limiters.values():
             limiter.release(runner)
 
-    async def _watch(self) -> None:
+    def _watch(self) -> None:
         while time.monotonic() - self._heard < self._idle_s:
-            await asyncio.sleep(self._idle_s / 10)
+            time.sleep(self._idle_s / 10)
         ray.kill(ray.get_runtime_context().current_actor)
 
 
@@ -178,7 +178,7 @@ class _Permits:
 
 def _limiter() -> ActorHandle:
     options = {"name": LIMITER, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached", "num_cpus": 0, "max_restarts": 0}
-    return ray.remote(_LimiterActor).options(**options).remote(IDLE_S)
+    return ray.remote(LimiterActor).options(**options).remote(IDLE_S)
 
 
 def _leave() -> None:
@@ -267,9 +267,10 @@ class Cluster:
         # they hold no CPU, so that Ray would put them all where the driver is
         options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000, "scheduling_strategy": "SPREAD"}
         actor = self._resting.pop() if self._resting else ray.remote(_RunnerActor).options(**options).remote()
-        if not (alone and self.local):
+        shared = bool(assignment.models) and not (alone and self.local)
+        if shared:
             self._limiter = self._limiter or _limiter()
-        actor.assign.remote(assignment, None if alone and self.local else self._limiter)
+        actor.assign.remote(assignment, self._limiter if shared else None)
         return Handle(assignment.runner, actor)
 
     def rest(self, runner: Handle) -> None:
