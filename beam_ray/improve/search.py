@@ -1,9 +1,9 @@
 """
 Searching for better prompts over a library, and believing only what was held out.
 
-The search may look as often as it likes at its half of the tasks, and so will always find
+The search may look as often as it likes at its part of the tasks, and so will always find
 something that looks better there. One draft, the best of them, is then compared with the
-baseline on the other half, once, pair by pair. Every further draft that is tried on the
+baseline on the other tasks, once, pair by pair. Every further draft that is tried on the
 same held-out tasks is another chance to be lucky. So each is given half the chance of the
 one before: however many are tried, luck alone gets one accepted in at most 5 of 100 cases.
 
@@ -42,7 +42,7 @@ from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
 from beam_ray.store.sources import only
 
-FEW = 3
+FEW = 6
 """Search tasks on which a change is tried first."""
 
 LIMITS = ("max_usd", "max_calls", "max_tokens")

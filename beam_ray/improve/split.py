@@ -21,7 +21,10 @@ from beam_ray.store.sealed import seal, unseal
 from beam_ray.store.sources import only
 
 LEAST = 10
-"""Tasks held out at least: fewer show nothing."""
+"""Tasks on each side at least: fewer held out show nothing, and fewer to search on mislead."""
+
+SEARCHED = 0.4
+"""The share of a library to search on. More tasks are held out: the decision is taken once, and needs them more."""
 
 MOST_DRAFTS = 8
 """Drafts tried on the same held-out tasks; the interval that a ninth would need cannot be drawn."""
@@ -37,7 +40,7 @@ class Split:
 
 def split(objects: Objects, library: Library) -> Split:
     """
-    The two halves of *library*, as they were first dealt.
+    The two parts of *library*, as they were first dealt.
 
     Raises:
         Unusable: it is too small to be divided.
@@ -45,7 +48,7 @@ def split(objects: Objects, library: Library) -> Split:
     ids = library.tasks["task_id"].to_pylist()
     if len(ids) < 2 * LEAST:
         raise Unusable(
-            f"the library {library} has {len(ids)} tasks; a search needs {2 * LEAST} at least: half are held out, and fewer than {LEAST} show nothing\n"
+            f"the library {library} has {len(ids)} tasks; a search needs {2 * LEAST} at least: {LEAST} to search on, and {LEAST} that are held out\n"
             f"  beam-ray library add {library.name} …  adds some"
         )
     sides = _kept(objects, library) or _deal(objects, library, ids)
@@ -97,8 +100,8 @@ def _deal(objects: Objects, library: Library, ids: list[str]) -> dict[str, list[
     for task in ids:
         if task in before:
             sides[before[task]].append(task)
+    searched = max(LEAST, round(SEARCHED * len(ids)))
     for task in sorted((task for task in ids if task not in before), key=lambda task: digest("split/1", task)):
-        side = "held" if len(sides["held"]) <= len(sides["search"]) else "search"
-        sides[side].append(task)
+        sides["search" if len(sides["search"]) < searched else "held"].append(task)
     objects.create(f"libraries/{library.name}/split/{library.version:06d}.json", seal({"at": now(), **sides}))
     return _kept(objects, library) or sides

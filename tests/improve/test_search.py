@@ -17,7 +17,7 @@ from beam_ray.compare.verdict import judge
 from beam_ray.errors import Unusable
 from beam_ray.improve.evolve import evolve
 from beam_ray.improve.found import Candidate, Tried, best_of
-from beam_ray.improve.search import Search, as_text, as_turns, gate
+from beam_ray.improve.search import FEW, Search, as_text, as_turns, gate
 from beam_ray.improve.split import drafts_before, split
 from beam_ray.llm import Request
 from beam_ray.publish import publish
@@ -48,9 +48,9 @@ NEEDED = "Look twice."
 
 
 def decided(seed: int, score: Callable[[str, str], float], hint: Callable[[random.Random], str], rounds: int) -> tuple[str | None, bool]:
-    """The best prompt of a search over 20 tasks with *score* of (prompt, task), and whether 20 other tasks speak for it."""
+    """The best prompt of a search over the 16 search tasks of 40 with *score* of (prompt, task), and whether the others speak for it."""
     chance = random.Random(seed)
-    seen, held = [f"s{index}" for index in range(20)], [f"h{index}" for index in range(20)]
+    seen, held = [f"s{index}" for index in range(16)], [f"h{index}" for index in range(24)]
     candidates: dict[str, Candidate] = {}
 
     def scores(prompts: Mapping[str, str], tasks: Sequence[str]) -> list[Tried]:
@@ -61,7 +61,7 @@ def decided(seed: int, score: Callable[[str, str], float], hint: Callable[[rando
             one.tried.setdefault(name, Tried(found, {"read": name} if found < 1 else {}))
         return [one.tried[name] for name in tasks]
 
-    evolve({"read": "read"}, seen, scores, lambda prompts, node, failures: f"{prompts[node]} {hint(chance)}", rounds=rounds, few=3, seed=seed)
+    evolve({"read": "read"}, seen, scores, lambda prompts, node, failures: f"{prompts[node]} {hint(chance)}", rounds=rounds, few=FEW, seed=seed)
     best = best_of(list(candidates.values()), seen)
     if best is None:
         return None, False
@@ -84,13 +84,14 @@ def test_of_pure_noise_nothing_is_accepted_in_95_of_100_seeds():
     assert looked_better / seeds > 0.5  # the search was fooled, as any search is; only the decision was not
 
 
-def test_a_planted_fix_is_found_in_9_of_10_seeds():
-    """Among six instructions one is needed: with it 95 of 100 tasks succeed, without it 20; 60 searches."""
-    seeds, found = 60, 0
+@pytest.mark.parametrize(("without", "with_it"), [(0.2, 0.95), (0.4, 0.9)])
+def test_a_planted_fix_is_found_in_9_of_10_seeds(without: float, with_it: float):
+    """Among six instructions one is needed, without which far fewer tasks succeed; 100 searches each."""
+    seeds, found = 100, 0
     for seed in range(seeds):
 
         def score(prompt: str, name: str, seed: int = seed) -> float:
-            return float(random.Random(f"{seed} {prompt} {name}").random() < (0.95 if NEEDED in prompt else 0.2))
+            return float(random.Random(f"{seed} {prompt} {name}").random() < (with_it if NEEDED in prompt else without))
 
         best, spoken_for = decided(seed, score, lambda chance: chance.choice(HINTS), rounds=20)
         found += spoken_for and NEEDED in str(best)
@@ -198,10 +199,10 @@ def test_no_held_out_task_reaches_the_optimiser(library: Lab):
     assert found.best is None  # so nothing was tried on what is held out
     asked = {word for request in model.requests for word in re.findall(r"\bq\d+\b", str(request.messages[-1]["content"]))}
     shown = {word for text in hints.asked for word in re.findall(r"\bq\d+\b", text)}
-    assert len(queries) == len(asked) == 12
+    assert (len(queries), len(asked)) == (14, 10)
     assert shown
     assert not queries & (asked | shown)
-    assert looked and all("t00" in each or "t01" in each or "t02" in each for each in looked)
+    assert looked and all(asked <= each for each in looked)
     assert not any((queries | names) & each for each in looked)
 
 
@@ -212,7 +213,7 @@ def test_what_a_change_does_not_reach_is_borrowed(library: Lab):
     search(library, model, Hints("Be kind.", "Be brief.", "Count first.")).run()
 
     says = [request for request in model.requests if str(request.messages[-1]["content"]).startswith("say")]
-    assert len(says) == 12
+    assert len(says) == 10
 
 
 def test_the_same_search_again_asks_nobody(library: Lab):
@@ -229,7 +230,7 @@ def test_the_same_search_again_asks_nobody(library: Lab):
     assert (second.paid.calls, second.scores) == (first.paid.calls, first.scores)
 
 
-@pytest.mark.parametrize(("again", "needed"), [("", 72), ("    auto_rerun: {max: 2}\n", 144)])
+@pytest.mark.parametrize(("again", "needed"), [("", 76), ("    auto_rerun: {max: 2}\n", 152)])
 def test_a_budget_that_does_not_reach_is_refused_before_anything_is_spent(library: Lab, again: str, needed: int):
     """What the held-out tasks need is set aside first, with every auto-rerun that they may need."""
     library.write("w.yaml", TEXT.replace("  say:\n", f"{again}  say:\n"))
@@ -243,13 +244,13 @@ def test_a_budget_that_does_not_reach_is_refused_before_anything_is_spent(librar
 
 
 def test_the_search_leaves_enough_of_the_budget_to_decide(library: Lab):
-    """However many rounds it is allowed, what the held-out tasks need, 48 calls, is not touched."""
+    """However many rounds it is allowed, what the held-out tasks need, 56 calls, is not touched."""
     model, hints = Asked(), Hints(*(f"Try {index}." for index in range(50)))
 
-    found = search(library, model, hints, budget={"max_calls": 110}, rounds=50).run()
+    found = search(library, model, hints, budget={"max_calls": 120}, rounds=50).run()
 
     assert "budget" in found.ended
-    assert 50 < len(model.requests) + len(hints.asked) <= 110 - 48
+    assert 50 < len(model.requests) + len(hints.asked) <= 120 - 56
     assert found.paid.calls == len(model.requests) + len(hints.asked)
 
 
@@ -262,7 +263,7 @@ def test_a_library_that_is_too_small_is_refused(library: Lab):
 
 
 def test_a_task_keeps_its_side_when_the_library_grows(library: Lab):
-    """Who was held out stays held out, and the halves stay even."""
+    """Who was held out stays held out; of new ones as many are held out as keep the shares."""
     before = split(library.objects, library_at(library.objects, "l"))
     write_library(library.objects, "l", library.tasks([{"id": f"t{index:02}", "task_query": f"q{index}"} for index in range(31)]), 1)
 
@@ -270,7 +271,7 @@ def test_a_task_keeps_its_side_when_the_library_grows(library: Lab):
 
     assert set(before.held["task_id"].to_pylist()) < set(after.held["task_id"].to_pylist())
     assert set(before.search["task_id"].to_pylist()) < set(after.search["task_id"].to_pylist())
-    assert after.held.num_rows == 16
+    assert (before.held.num_rows, after.held.num_rows) == (14, 19)
 
 
 def test_each_further_draft_on_the_same_held_out_tasks_needs_a_wider_interval(library: Lab):
