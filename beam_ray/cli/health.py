@@ -43,7 +43,7 @@ def health(workflow: str, rules_file: str | None, last: int | None, since: datet
         return
     which = f"version {version}" if version else "draft"
     again = f" ({found.different:,} different)" if found.different != found.tasks else ""
-    show(f"{found.workflow} {which} · {plural(found.tasks, 'task')}{again} in {plural(len(found.runs), 'run')} · rules {rules.name}")
+    show(f"{found.workflow} {which} · {plural(found.tasks, 'task')}{again} in {plural(len(found.runs), 'run')}, {found.passed:,} passed · rules {rules.name}")
     show(
         table(["sign", "step", "found", "allowed", ""], [[TITLES[sign.rule], sign.node, sign.found, sign.allowed, sign.word] for sign in found.signs], width=90)
     )

@@ -25,7 +25,7 @@ COUNTED = ("run", "baseline", "candidate")
 """Kinds of runs whose tasks were not chosen for what became of them."""
 
 _STEP = ["task_id", "trial", "outcome", "score", "first_score", "passed", "borrowed_from", "error_type", "attempts"]
-_TASK = ["task_id", "trial", "inputs", "work_seconds", "auto_reruns", "steps_done", "steps_failed"]
+_TASK = ["task_id", "trial", "inputs", "passed", "work_seconds", "auto_reruns", "steps_done", "steps_failed"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Task:
     seconds: float
     """In models and tools, whoever paid."""
     auto_reruns: int
+    passed: bool
     away: bool
     """A model gave no answer within its deadline; that is no fault of the workflow."""
     told: bool
@@ -115,7 +116,15 @@ def _tasks(run: Run, away: set[tuple[str, int]], unknown: set[tuple[str, int]]) 
             continue  # all of it is borrowed: another run's execution
         key = (row["task_id"], row["trial"])
         gone = key in away
-        yield Task(Address(run.run_id, *key), row["inputs"] or "", row["work_seconds"], row["auto_reruns"], gone, not gone and key not in unknown)
+        yield Task(
+            address=Address(run.run_id, *key),
+            inputs=row["inputs"] or "",
+            seconds=row["work_seconds"],
+            auto_reruns=row["auto_reruns"],
+            passed=bool(row["passed"]),
+            away=gone,
+            told=not gone and key not in unknown,
+        )
 
 
 def _away(run: Run) -> set[tuple[str, int]]:

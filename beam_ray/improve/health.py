@@ -57,6 +57,8 @@ class Health:
     """Executions of tasks; a task that several runs execute counts in each."""
     different: int
     """Different tasks among them."""
+    passed: int
+    """Executions that passed. No sign by itself: how many should is for a gate to say."""
     model_away: int
     """Executions set aside because a model did not answer."""
     previous: int | None
@@ -104,6 +106,7 @@ def health(
         found.runs,
         len(found.tasks),
         len({task.key for task in found.tasks}),
+        sum(task.passed for task in found.tasks),
         sum(task.away for task in found.tasks),
         earlier.version if earlier else None,
         before.runs if before else (),

@@ -218,6 +218,7 @@ def test_the_command_shows_signs_tasks_and_what_to_do_next(lab: Lab, monkeypatch
 
     code, out, _ = give("health", "retried")
     assert code == 0
+    assert out.startswith("retried version 1 · 100 tasks in 1 run, 69 passed · rules default")
     assert "tasks with auto-reruns 31 of 100 tasks (31.0 %) on at most 30 % WARNING" in " ".join(out.split())
     assert f"tasks: {run.run_id}/t0, {run.run_id}/t1" in out
     assert f"beam-ray show {run.run_id}/t0 --step say --store store" in out
