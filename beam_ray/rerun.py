@@ -47,7 +47,7 @@ class _Silent:
 class _Unused(Tools):
     """Tools that are not called."""
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float, memory: int | None = None) -> Any:
         raise _WouldAsk("tool")
 
 

@@ -68,7 +68,7 @@ class Connection:
             self.cluster = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Seat:
     """A runner and the shards that it has."""
 
@@ -78,6 +78,8 @@ class _Seat:
     shards: dict[int, int] = field(default_factory=dict)
     """Shard to the number of its calls that are out."""
     told: dict[str, Any] = field(default_factory=dict)
+    asked: float = 0.0
+    """When it was last asked how far it is."""
 
 
 class Driver:
@@ -115,7 +117,7 @@ class Driver:
         self.calls: dict[Any, tuple[_Seat, int, str]] = {}
         self.past: dict[str, Any] = spent_before(run) if self.resumed else dict(NOTHING)
         self.tasks_done = sum(self._rows(shard) for shard in self.done) // self.record.trials
-        self.started = self.beaten = self.polled = self.looked = time.monotonic()
+        self.started = self.beaten = self.looked = time.monotonic()
         self.polls: dict[Any, _Seat] = {}
         self.generation = 0
 
@@ -161,6 +163,7 @@ class Driver:
         # a runner's open shards must hold a window's worth of rows, or permits would idle
         self.open_shards = max(2, math.ceil(self.window / largest) + 1)
         self.seats = [self._seat(cluster) for _ in range(self.count)]
+        self._poll(cluster, self.seats)
 
     def _seat(self, cluster: Cluster) -> _Seat:
         self.generation += 1
@@ -243,6 +246,7 @@ class Driver:
             self.since[shard] = self.generation + 1
             self.todo.appendleft(shard)
         self.seats.append(self._seat(cluster))
+        self._poll(cluster, self.seats[-1:])
 
     def _again(self, cluster: Cluster, seat: _Seat, shard: int) -> None:
         """Another writer was first with a part: read what it kept, and go on from there."""
@@ -301,7 +305,9 @@ class Driver:
             self.seats.remove(seat)
             self._bank(seat)
             cluster.end(seat.handle)
-        self.seats += [self._seat(cluster) for _ in idle or range(1)]
+        fresh = [self._seat(cluster) for _ in idle or range(1)]
+        self.seats += fresh
+        self._poll(cluster, fresh)
 
     def _suspect(self, cluster: Cluster) -> _Seat:
         """
@@ -328,19 +334,22 @@ class Driver:
 
     def _look_up(self, cluster: Cluster) -> None:
         self._alive()
-        moment = time.monotonic()
-        if moment - self.polled >= POLL_S and not self.polls:
-            self.polled = moment
-            for seat in self.seats:
-                self.polls[cluster.call(seat.handle, "progress", "progress")] = seat
-        elif moment - self.polled >= HUNG_S:
-            self.polled = moment
-            for seat in [seat for seat in self.polls.values() if seat.told]:
+        moment, asked = time.monotonic(), {seat: reference for reference, seat in self.polls.items()}
+        self._poll(cluster, [seat for seat in self.seats if seat not in asked and moment - seat.asked >= POLL_S])
+        for seat in [seat for seat in self.seats if seat in asked and moment - seat.asked >= HUNG_S]:
+            # one that never told anything may be on its way up, and one that has answered may have waited for us
+            if seat.told and not cluster.wait([asked[seat]], 0):
                 cluster.end(seat.handle)
                 self._replace(cluster, seat)
         progress = self.progress()
         self.watch(progress)
         self._hold_budget(progress)
+
+    def _poll(self, cluster: Cluster, seats: list[_Seat]) -> None:
+        """Ask how far they are; those that are new, before they have a row that could hold them."""
+        for seat in seats:
+            seat.asked = time.monotonic()
+            self.polls[cluster.call(seat.handle, "progress", "progress")] = seat
 
     def _result(self, cluster: Cluster, call: Any, seat: _Seat | None = None) -> Any:
         """
@@ -404,12 +413,11 @@ class Driver:
         files: list[dict[str, Any]] = []
         nodes = [*self.workflow.order, OUTCOME_NODE]
         if cluster is not None and self.seats:
-            calls = [
-                cluster.call(self.seats[index % len(self.seats)].handle, f"{self.workflow.name} (merge)", "merge", node) for index, node in enumerate(nodes)
-            ]
-            for node, call in zip(nodes, calls, strict=True):
+            seats = [self.seats[index % len(self.seats)] for index in range(len(nodes))]
+            calls = [cluster.call(seat.handle, f"{self.workflow.name} (merge)", "merge", node) for seat, node in zip(seats, nodes, strict=True)]
+            for seat, node, call in zip(seats, nodes, calls, strict=True):
                 try:
-                    files += self._result(cluster, call)
+                    files += self._result(cluster, call, seat)
                 except RunnerDied:
                     # all its rows are in the store; we are slower, and there
                     files += self.run.merge(node, len(self.record.shards))

@@ -315,7 +315,8 @@ class _Step:
     async def _call(self, attempt: Attempt) -> None:
         started = time.monotonic()
         try:
-            attempt.output = await self.desk.tools.call(str(self.node.tool), self.arguments, self.node.timeout_s)
+            memory = self.node.resources.memory if self.node.resources else None
+            attempt.output = await self.desk.tools.call(str(self.node.tool), self.arguments, self.node.timeout_s, memory)
         finally:
             attempt.usage.seconds = time.monotonic() - started
 

@@ -53,9 +53,9 @@ class Tools:
         """The digest of the tool's source file."""
         return self.found[tool].version
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float, memory: int | None = None) -> Any:
         """
-        What the tool returns.
+        What the tool returns; its process may have *memory* bytes of its own, where they are given.
 
         Raises:
             ToolFailed: it raised, ran out of time, died, or returned what JSON cannot hold.
@@ -65,7 +65,7 @@ class Tools:
         async with self._slots:
             child = self._idle.pop() if self._idle else _Child(self.folders)
             try:
-                value = await child.call(tool, arguments, timeout_s)
+                value = await child.call(tool, arguments, timeout_s, memory)
             except BaseException:
                 if child.usable:
                     self._idle.append(child)
@@ -125,10 +125,10 @@ class _Child:
         self.first_size = 0
         self.usable = True
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float, memory: int | None) -> Any:
         module, function = tool.split(":")
         try:
-            line = json.dumps({"module": module, "function": function, "arguments": dict(arguments)}, allow_nan=False)
+            line = json.dumps({"module": module, "function": function, "arguments": dict(arguments), "memory": memory}, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ToolFailed(f"{tool} was given a value that JSON cannot hold: {error}") from None
         self.usable = False

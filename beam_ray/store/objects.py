@@ -27,6 +27,9 @@ from beam_ray.failpoint import reach
 FORMAT = 1
 PATIENCE_S = 600.0
 """Seconds for which a store that answers with faults is asked again."""
+CONNECT_S = 5.0
+READ_S = 60.0
+"""Seconds without a byte after which a server's answer is given up, and asked for again."""
 
 TEMPORARY = ".tmp-"
 """How the name of a file begins that is being written and is no object yet."""
@@ -284,8 +287,8 @@ class S3:
         # our own tries are the only ones: botocore's would turn a create that won into a 412
         config = Config(
             retries={"total_max_attempts": 1},
-            connect_timeout=5,
-            read_timeout=60,
+            connect_timeout=CONNECT_S,
+            read_timeout=READ_S,
             max_pool_connections=32,
             s3={"addressing_style": "path" if custom else "auto"},
         )
@@ -335,7 +338,11 @@ class S3:
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in names)
 
     def delete(self, key: str) -> None:
-        self._ask("delete", key, lambda: self._client.delete_object(Bucket=self.bucket, Key=self._key(key)))
+        def take() -> None:
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+            reach("deleted", key)
+
+        self._ask("delete", key, take)
 
     def age(self, key: str) -> float:
         head = self._ask("read", key, lambda: self._client.head_object(Bucket=self.bucket, Key=self._key(key)))

@@ -1,20 +1,25 @@
 """A bench on which commands are disturbed: a forge of processes, a model with a journal, and the rules that must hold."""
 
+import functools
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from beam_ray.backtest.conclude import read_verdict
-from beam_ray.store.objects import open_objects
-from beam_ray.store.runs import Run, find_runs
+from beam_ray.store.objects import Objects, open_objects
+from beam_ray.store.runs import Run, driver_of, find_runs
 from tests.endpoint import Call, Endpoint, endpoint
 
 WORKFLOW = """
@@ -44,6 +49,11 @@ candidates:
   now: {nodes.end.llm.prompt: "end #{{ (even or odd).text }}# now"}
 """
 
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+PATIENCE_S = 120.0
+"""Seconds after which a command that does not end is killed, and its test fails."""
+
 Question = tuple[str, int, int, bool]
 """What a call asks: node, task, seed, and whether it judges."""
 
@@ -72,12 +82,19 @@ class Forge:
         assert self._line() == b"ready\n"
 
     def __call__(
-        self, folder: Path, *words: object, fail: str = "", signals: Sequence[tuple[float, int]] = (), environment: dict[str, str] | None = None
+        self,
+        folder: Path,
+        *words: object,
+        fail: str = "",
+        signals: Sequence[tuple[float, int]] = (),
+        environment: Mapping[str, str] = EMPTY,
+        settings: Mapping[str, float] = EMPTY,
     ) -> Ended:
-        """Do ``beam-ray WORDS`` in *folder*, with faults armed, or signals sent after some seconds."""
+        """Do ``beam-ray WORDS`` in *folder*, with faults armed, signals sent after some seconds, or other settings, as ``module:NAME``."""
         places = {name: folder / f".{name}" for name in ("out", "err", "hits")}
         places["hits"].unlink(missing_ok=True)
-        asked = {"folder": str(folder), "words": [str(word) for word in words], "fail": fail, "signals": list(signals), "environment": environment or {}}
+        asked: dict[str, Any] = {"folder": str(folder), "words": [str(word) for word in words], "fail": fail}
+        asked |= {"signals": [*signals, (PATIENCE_S, signal.SIGKILL)], "environment": dict(environment), "settings": dict(settings)}
         assert self.process.stdin
         self.process.stdin.write(json.dumps(asked | {name: str(path) for name, path in places.items()}).encode() + b"\n")
         self.process.stdin.flush()
@@ -105,6 +122,8 @@ class Bench:
     model: Endpoint
     tasks: int
     uri: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What its commands find in their environment beside ours."""
     struck: int = 0
     """Commands that did not come to their end, over all stores."""
     kills: list[tuple[float, int]] = field(default_factory=list)
@@ -118,22 +137,22 @@ class Bench:
     @property
     def runs(self) -> list[Run]:
         """All runs of the store."""
-        objects = open_objects(self.uri, proven=True)
+        objects = opened(self.uri)
         return [Run(objects, run_id) for run_id in find_runs(objects)]
 
     @property
     def over(self) -> bool:
         """Whether the command did all that it does, also where it died before it said so: given again, it would be a new one."""
-        return any(run.finished for run in self.runs) and not list(open_objects(self.uri, proven=True).keys("open/"))
+        return any(run.finished for run in self.runs) and not list(opened(self.uri).keys("open/"))
 
     @property
     def words(self) -> tuple[str, ...]:
         """The command that is disturbed, and given again."""
         return ("run", "work.yaml", "--tasks", "tasks.jsonl", "--models", "models.yaml", "--store", self.uri, "--json")
 
-    def run(self, *words: str, fail: str = "", **how: Any) -> Ended:
+    def run(self, *words: str, fail: str = "", environment: Mapping[str, str] = EMPTY, **how: Any) -> Ended:
         """Give the command once, and see that what it left can be read."""
-        ended = self.forge(self.folder, *(words or self.words), fail=fail, **how)
+        ended = self.forge(self.folder, *(words or self.words), fail=fail, environment={**self.environment, **environment}, **how)
         # a version that its publisher made, and died before saying so, is there
         published = ended.code == 2 and "is this very definition; there is nothing to publish" in ended.err
         assert published or ended.code in (0, 3, 4, 5, 130, 143, -9), (fail, ended.code, ended.err)
@@ -144,6 +163,19 @@ class Bench:
             self.kills.append((ended.at, len(self.model.journal)))
             self.kept.append((len(self.model.journal), self.answered()))
         return ended
+
+    def run_beside(self, act: Callable[[int], None], *, calls: int = 8, **how: Any) -> Ended:
+        """Give the command once, and *act* on its process, by its number, when the model was asked so often."""
+        asked = len(self.model.journal)
+        with ThreadPoolExecutor(1) as beside:
+            command = beside.submit(self.run, **how)
+            while len(self.model.journal) < asked + calls:
+                assert not command.done(), command.result().err
+                time.sleep(0.01)
+            driver = driver_of(self.runs[-1])
+            assert driver, "the command has ended"
+            act(driver["pid"])
+            return command.result()
 
     def answered(self) -> set[Question]:
         """The questions that need not be asked again: their answers are in the store. Reads every row that there is."""
@@ -188,7 +220,7 @@ class Bench:
 
     def journey(self) -> dict[str, Any]:
         """What the store holds after publishing, saving and comparing: without ids and times."""
-        objects = open_objects(self.uri, proven=True)
+        objects = opened(self.uri)
         [backtest] = objects.folders("backtests")
         verdict = read_verdict(objects, backtest)
         [candidate] = verdict["candidates"]
@@ -251,6 +283,12 @@ def answer(body: dict[str, Any]) -> Any:
     return {"n": number} if found[1] == "read" else str(number)
 
 
+@functools.lru_cache(maxsize=32)
+def opened(uri: str) -> Objects:
+    """The store at *uri*: a client of S3 takes its time to be made."""
+    return open_objects(uri, proven=True)
+
+
 @pytest.fixture(scope="session")
 def forge() -> Iterator[Forge]:
     """One process that all forked commands come from."""
@@ -259,14 +297,14 @@ def forge() -> Iterator[Forge]:
     made.close()
 
 
-def make_bench(folder: Path, forge: Forge, model: Endpoint, tasks: int, uri: str = "") -> Bench:
+def make_bench(folder: Path, forge: Forge, model: Endpoint, tasks: int, uri: str = "", environment: Mapping[str, str] = EMPTY) -> Bench:
     """A bench in an empty folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "work.yaml").write_text(WORKFLOW)
     (folder / "spec.yaml").write_text(SPEC)
     (folder / "tasks.jsonl").write_text("".join(json.dumps({"id": f"t{number}", "task_query": str(number)}) + "\n" for number in range(tasks)))
     (folder / "models.yaml").write_text(f"m: {{base_url: '{model.url}', model: x, concurrency: 8}}\n")
-    return Bench(folder, forge, model, tasks, uri)
+    return Bench(folder, forge, model, tasks, uri, environment)
 
 
 @pytest.fixture

@@ -81,6 +81,14 @@ def _command(asked: dict[str, Any]) -> None:
         from tests.faults.apart import Apart
 
         driver.Cluster = Apart  # type: ignore[misc]
+    if "IMPATIENT" in os.environ:
+        import stamina
+
+        stamina.set_testing(True, attempts=10_000)
+    for place, number in asked["settings"].items():
+        module, _, name = place.partition(":")
+        assert hasattr(sys.modules[module], name), place
+        setattr(sys.modules[module], name, number)
     code = 1
     try:
         failpoint.arm(asked["fail"])
@@ -105,6 +113,7 @@ def _import_all() -> None:
         os.environ.setdefault(name, "1")
     import importlib
 
+    import boto3  # noqa: F401
     import httpcore2  # noqa: F401
     import openai.resources.chat  # noqa: F401
     import pyarrow.dataset  # noqa: F401

@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from beam_ray.failpoint import CALLS, OBJECTS
 from tests.endpoint import endpoint
 from tests.faults.conftest import Bench, Ended, Forge, answer, make_bench, question_of
 
-PHASES = ("run.open", "part.open", "manifest.open", "open.delete")
+PHASES = ("run", "part", "manifest")
 SAID = {
     "EIO": "Input/output error; mend it, then run the same command again",
     "ENOSPC": "bytes free); free some space, then run the same command again",
@@ -41,17 +42,22 @@ def test_the_command_comes_by_points_enough(undisturbed: Bench):
 @pytest.mark.parametrize("action", STRUCK)
 def test_at_every_named_point(action: str, bench: Bench, undisturbed: Bench):
     """At each in turn the command is killed, or its disk fails or is full; then the same command goes on from there."""
-    order = list(undisturbed.hits)
-    for point in points(undisturbed, *STRUCK[action]):
+    strike(bench, undisturbed, list(undisturbed.hits), "open", {point: f"{point}:1:{action}" for point in points(undisturbed, *STRUCK[action])}, action)
+    assert action != "ENOSPC" or not list(bench.folder.glob("store*/**/.tmp-*"))
+
+
+def strike(bench: Bench, undisturbed: Bench, order: list[str], call: str, faults: Mapping[str, str], action: str) -> None:
+    """Strike at each point by its faults, where an undisturbed command comes by the points in *order* and begins to write with *call*."""
+    phases = [*(f"{phase}.{call}" for phase in PHASES), "open.delete"]
+    for point, fault in faults.items():
         # what is written is not written again: a command that would pass by is stopped before its next phase, and a new store begun
-        guard = next((f", {phase}:1:{action}" for phase in PHASES if order.index(phase) > order.index(point)), "")
-        ended = bench.run(fail=f"{point}:1:{action}{guard}")
+        guard = next((f", {phase}:1:{action}" for phase in phases if order.index(phase) > order.index(point)), "")
+        ended = bench.run(fail=fault + guard)
         if not struck(ended, point, action):
             bench.finish(undisturbed)
-            ended = bench.run(fail=f"{point}:1:{action}")
+            ended = bench.run(fail=fault)
         # what is spooled is in the parts a moment later: a run that ends first has lost nothing by it
         assert struck(ended, point, action) or (ended.code == 0 and point.startswith("spool.")), (point, ended.code, ended.err)
-        assert action != "ENOSPC" or not list(bench.folder.glob("store*/**/.tmp-*")), point
     bench.finish(undisturbed)
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from beam_ray.llm import ScriptedModel
 from beam_ray.run.driver import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import make_plan
-from beam_ray.store.objects import open_objects
+from beam_ray.store.objects import Disk, open_objects
 from beam_ray.store.runs import Lease, Run, begin
 from tests.conftest import Lab, drive_here
 from tests.faults.here import Here
@@ -126,6 +127,25 @@ execute(objects, Run(objects, {run.run_id!r}).record, {{"m": ScriptedModel(repea
 
     assert sleeper.returncode != 0 and "RunIsTaken" in error, error
     assert said(run) == before == [f"two {text}" for text in texts]
+
+
+@pytest.mark.timeout(30)
+def test_a_driver_that_leaves_does_not_wait_for_a_store_that_falls_silent(lab: Lab):
+    """What it would say last is a courtesy: the next driver sees by itself that it is gone."""
+    asked, over = threading.Event(), threading.Event()
+
+    class Silent(Disk):
+        def put(self, key: str, body: bytes) -> None:
+            if key.endswith(".beat") and json.loads(body)["at"] == 0:
+                asked.set()
+                over.wait(60)
+
+    run = begun(lab, ["a"])
+    execute(Silent(lab.folder / "store"), run.record, {"m": ScriptedModel(repeat)}, connection=Connection(cluster=Here()))
+
+    assert asked.is_set() and not over.is_set()
+    assert said(run) == ["two a"]
+    over.set()
 
 
 def test_a_run_needs_no_network(lab: Lab):
