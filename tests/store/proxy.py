@@ -1,4 +1,4 @@
-"""A proxy between us and an S3 server that harms requests by a seeded chance, as networks and servers do."""
+"""A proxy between us and an S3 server that harms requests, by a seeded chance or as it is told, as networks and servers do."""
 
 import http.client
 import random
@@ -13,6 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 FAULTS = ("500", "503", "slow", "reset", "reply lost", "body cut", "409")
+HANGS = {
+    "silence": "the request is taken, and nothing is done with it",
+    "no reply": "it is done, and nothing is said",
+    "half a reply": "it is done, and in the middle of the answer nothing more comes",
+}
+"""What befalls a request only where it is told to: each lasts until the other side gives up."""
 SLOW_S = 0.02
 
 
@@ -24,6 +30,8 @@ class Proxy:
     rate: float = 0.0
     refuse: tuple[int, str] | None = None
     """A status and a code with which every request is answered."""
+    befalls: Iterator[str] = field(default_factory=lambda: iter(()))
+    """What becomes of the next requests, one by one, before chance has its say."""
     careless: bool = False
     """Whether it forgets the condition of conditional writes, as old servers did."""
     chance: random.Random = field(default_factory=lambda: random.Random(5))
@@ -33,7 +41,7 @@ class Proxy:
     def fault(self) -> str:
         """What becomes of the next request; nothing when it is spared."""
         with self.lock:
-            word = self.chance.choice(FAULTS) if self.chance.random() < self.rate else ""
+            word = next(self.befalls, None) or (self.chance.choice(FAULTS) if self.chance.random() < self.rate else "")
             self.done[word] += 1
             return word
 
@@ -60,9 +68,13 @@ def proxy(server: str, key: str, secret: str) -> Iterator[Proxy]:
                 return self._say(409, "ConditionalRequestConflict")
             elif fault == "reset":
                 return self._hang_up()
+            elif fault == "silence":
+                return self._wait()
             status, headers, answer = self._forward(body)
             if fault == "reply lost":
                 return self._hang_up()
+            elif fault == "no reply":
+                return self._wait()
             self.send_response_only(status)
             for name, value in headers:
                 if name.lower() not in ("transfer-encoding", "connection", "content-length"):
@@ -74,6 +86,9 @@ def proxy(server: str, key: str, secret: str) -> Iterator[Proxy]:
             if fault == "body cut" and answer:
                 self.wfile.write(answer[: len(answer) // 2])
                 return self._hang_up()
+            if fault == "half a reply":
+                self.wfile.write(answer[: len(answer) // 2])
+                return self._wait()
             self.wfile.write(answer)
 
         do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _any
@@ -97,6 +112,12 @@ def proxy(server: str, key: str, secret: str) -> Iterator[Proxy]:
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
+
+        def _wait(self) -> None:
+            # the other side closes its end when it has had enough
+            self.wfile.flush()
+            self.close_connection = True
+            self.rfile.read(1)
 
         def _hang_up(self) -> None:
             self.close_connection = True
