@@ -477,8 +477,9 @@ def test_a_repairer_that_is_overtaken_after_its_commit_leaves_the_rest_to_the_ot
     assert (asked.said, result(lab, run)) == ([], said)
 
 
-def test_an_unfinished_run_whose_merge_was_cut_off_is_mended_and_finished(lab: Lab):
-    """What was merged of a part that is damaged since goes with it: its rows are done again, and are others."""
+@pytest.mark.parametrize(("torn", "again"), [("two", 0), ("side", 1), ("one", 1)])
+def test_an_unfinished_run_whose_merge_was_cut_off_is_mended_and_finished(lab: Lab, torn: str, again: int):
+    """Rows of a torn part that were merged are not paid for again; what was merged says no more that the run was finished."""
     models = {"m": ScriptedModel(Asked())}
     plan = make_plan(lab.workflow(TEXT), lab.tasks([f"q{index}" for index in range(TASKS)]), models)
     record = begin(lab.objects, plan.record, plan.tasks)
@@ -493,10 +494,14 @@ def test_an_unfinished_run_whose_merge_was_cut_off_is_mended_and_finished(lab: L
     asyncio.run(merged_and_died())
     for key, _ in list(lab.objects.keys(f"{run.prefix}/spool/")):
         lab.objects.delete(key)
-    tear(lab, run, "parts/two/000001.parquet")
+    tear(lab, run, f"parts/{torn}/000001.parquet")
     mend(lab, run)
-    asyncio.run(drive_here(lab.objects, record, models))
+    assert Run(lab.objects, record.run_id).parts()
+    asked = Asked()
+    asyncio.run(drive_here(lab.objects, record, {"m": ScriptedModel(asked)}))
 
+    start, stop = record.shards[1]
+    assert len(asked.said) == again * (stop - start)
     assert diagnose(Run(lab.objects, record.run_id)).damaged == ()
 
 

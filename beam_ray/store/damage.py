@@ -14,6 +14,7 @@ middle of the third move finds files that do not fit the manifest, which is dama
 and never a wrong result. What the run was before stands in the manifest under "repairs".
 """
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterator
@@ -181,8 +182,10 @@ def take_away(run: Run) -> list[str]:
     What is sound of the parts after them goes to the spool first, so that it is not paid again.
     """
     workflow = run.record.plan
-    there, gone = run.parts(), list[str]()
-    for node, shard, damage in list(damaged_parts(run)):
+    there, damaged, gone = run.parts(), list(damaged_parts(run)), list[str]()
+    if any(node for node, _, _ in damaged):
+        _take_merged_away(run, {(node, shard) for node, shard, _ in damaged})
+    for node, shard, damage in damaged:
         for below in [name for name in workflow.order if node in workflow.upstream.get(name, ())]:
             if (below, shard) in there:
                 try:
@@ -198,6 +201,18 @@ def take_away(run: Run) -> list[str]:
         run.objects.delete(f"{run.prefix}/{damage.name}")
         gone.append(damage.name)
     return gone
+
+
+def _take_merged_away(run: Run, lost: set[tuple[str, int]]) -> None:
+    """Take away what a driver merged before it died, which with parts missing would say that the run was finished; rows of *lost* parts are kept."""
+    merged = [key for folder in ("steps/", "outcome") for key, _ in run.objects.keys(f"{run.prefix}/{folder}")]
+    for number, key in enumerate(merged):
+        with contextlib.suppress(Damaged):
+            rows = decode(run.objects.read(key), STEPS, key).to_pylist() if "/steps/" in key else []
+            if rows := [row for row in rows if (row["node"], row["shard"]) in lost]:
+                run.spool("0000-merged", number, rows)
+    for key in merged:
+        run.objects.delete(key)
 
 
 # -- mended files ------------------------------------------------------------------------------
