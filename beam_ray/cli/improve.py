@@ -1,9 +1,9 @@
 """optimise: a proposal of a model, tried out before anyone believes it."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -14,12 +14,15 @@ from beam_ray.cli.runs import limits_of, probe_models
 from beam_ray.cli.screen import Meter, clean, emit, existing, model_options, money, number, run_options, say, show, store_options, store_words, table
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Stopped, Unusable
-from beam_ray.improve.found import Candidate, Found
 from beam_ray.llm.settings import ModelSettings, load_models
-from beam_ray.llm.usage import Usage
 from beam_ray.store.lookup import find_task
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
+
+if TYPE_CHECKING:
+    from beam_ray.improve.ask import Try
+    from beam_ray.improve.found import Candidate, Found
+    from beam_ray.llm.usage import Usage
 
 NO_PROPOSAL = 5
 """The exit code where nothing came that can be used, or that was shown to be better."""
@@ -190,7 +193,10 @@ def _scores(found: Any) -> list[tuple[str, str, float | None]]:
 
 
 def _show_outcome(address: Address, found: Any, rerun: Run) -> None:
-    usage = rerun.manifest["usage"] if rerun.manifest else {}
+    from beam_ray.compare.words import plural
+
+    assert rerun.manifest
+    usage = rerun.manifest["usage"]
     show()
     rows = [
         [f"step {address.node}", number(found.before["score"]), number(found.after["score"]), _word(found.before["score"], found.after["score"])],
@@ -203,7 +209,8 @@ def _show_outcome(address: Address, found: Any, rerun: Run) -> None:
     for row, side in ((found.before, "before"), (found.after, "after")):
         said = f"{row['error_type']}: {row['error']}" if row["error"] else row["output"]
         show(f"  {side}: {' '.join(clean(str(said)).split())[:300]}")
-    show(f"  {usage.get('steps_done')} steps executed, {usage.get('steps_borrowed')} borrowed, {usage.get('calls')} model calls, {money(usage.get('usd'))}")
+    executed, asked = plural(usage["steps_done"], "step"), plural(usage["calls"], "model call")
+    show(f"  {executed} executed, {usage['steps_borrowed']} borrowed, {asked}, {money(usage['usd'])}")
 
 
 def _word(before: float | None, after: float | None) -> str:
@@ -297,7 +304,7 @@ def _version(objects: Objects, workflow: Workflow, file: Path) -> int | None:
     return latest.version if latest else None
 
 
-def _show_search(found: Found, workflow: Workflow, draft: Path | None, store: str) -> None:
+def _show_search(found: "Found", workflow: Workflow, draft: Path | None, store: str) -> None:
     where = store_words(store)
     show(f"{found.search_id} · {found.tasks} tasks searched on, {found.held} held out")
     rows = [[one.name, number(score), _how_far(found, one, score)] for one, score in zip(found.candidates, found.scores, strict=True)]
@@ -328,20 +335,22 @@ def _show_search(found: Found, workflow: Workflow, draft: Path | None, store: st
     show(f"the evidence: beam-ray report {evidence}{where}")
 
 
-def _how_far(found: Found, one: Candidate, score: float | None) -> str:
+def _how_far(found: "Found", one: "Candidate", score: float | None) -> str:
     if score is not None:
         return "best" if one is found.best else ""
     return f"only tried on {len(one.tried)} tasks" if one.tried else "not tried"
 
 
-def _cost(paid: Usage) -> str:
-    return f"{paid.calls:,} calls, {paid.input_tokens + paid.output_tokens:,} tokens, {money(paid.usd)}"
+def _cost(paid: "Usage | Try") -> str:
+    from beam_ray.compare.words import plural
+
+    return f"{plural(paid.calls, 'call')}, {paid.input_tokens + paid.output_tokens:,} tokens, {money(paid.usd)}"
 
 
-def show_tries(tries: Any) -> None:
+def show_tries(tries: "Sequence[Try]") -> None:
     """Each answer, what it cost, and why it was refused."""
     for index, one in enumerate(tries, 1):
         paid = "kept from before, not paid again" if one.kept else "paid now"
-        show(f"  try {index}: {one.calls} calls, {one.input_tokens + one.output_tokens:,} tokens, {money(one.usd)} ({paid})")
+        show(f"  try {index}: {_cost(one)} ({paid})")
         for line in f"refused: {one.refused}".splitlines() if one.refused else []:
             show(f"    {line}")

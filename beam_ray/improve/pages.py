@@ -68,6 +68,9 @@ def summary(ledger: Ledger) -> list[str]:
     """What all of it cost and brought, in sentences."""
     bought = ledger.bought
     lines = [f"{plural(len(ledger.reruns), 'rerun')} of {plural(bought.tasks, 'task')}: {bought.solved:,} solved, {bought.newly_failing:,} newly failing"]
+    running = sum(rerun.count("running") for rerun in ledger.reruns)
+    if running:
+        lines.append(f"{plural(running, 'task')} of a rerun that is not finished")
     if bought.recovered:
         lines.append(f"{bought.recovered:,} of the solved had failed because a model did not answer")
     if bought.unchanged:

@@ -207,6 +207,7 @@ def test_a_rerun_that_goes_on_and_one_whose_origin_is_gone(lab: Lab):
 
     assert [task.word for rerun in found.reruns for task in rerun.tasks] == ["unknown", "running"]
     assert (found.bought.tasks, found.bought.solved, found.bought.points) == (1, 0, None)
+    assert "1 task of a rerun that is not finished" in summary(found)
     assert [change.name for change in found.reruns[0].changed] == ["read.llm.prompt"]
 
 
