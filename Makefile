@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo ui test check soak machine fuzz audit clean
+.PHONY: install demo ui test check bench soak machine fuzz audit clean
 
 install: .venv/installed
 
@@ -28,6 +28,10 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# all parts of the benchmark, or those that BENCH names; the tables come on standard output
+bench: install
+	$(BIN)/python -m benchmarks.speed $(BENCH)
 
 # kills and fails at random, for SOAK_SECONDS (600) or until SOAK_KILLS; SOAK_SEED replays
 soak: install

@@ -1,86 +1,107 @@
 """
-A model endpoint whose speed is known: each call's latency is drawn from its own prompt.
+An OpenAI-compatible endpoint whose speed is known, with a journal of its calls.
 
-    python -m benchmarks.speed.endpoint --port 0 --latency lognormal
+    python -m benchmarks.speed.endpoint --latency lognormal --per-second 100 --busy 0.01
 
-Prompts are ``task N step M …``; the same prompt always takes as long, so that everybody who
-asks the same has the same ideal time. ``GET /journal`` tells how many calls came, when the
-first and the last answer left, and how many were refused; ``POST /journal`` forgets it.
+``GET /journal`` tells when each call came and left, what it was and how it ended; ``POST
+/journal`` forgets them.
 """
 
 import argparse
 import asyncio
-import hashlib
+import contextlib
 import json
-import math
 import random
-import re
+import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
-MEDIAN_S = 0.2
-SIGMA = 0.8
+from benchmarks.speed.work import Latency, numbers
+
+ROOT = Path(__file__).parents[2]
 
 
-def latency_of(prompt: str, shape: str) -> float:
-    """Seconds that the call takes; *shape* is fixed, lognormal or zero."""
-    if shape == "zero":
-        return 0.0
-    if shape == "fixed":
-        return MEDIAN_S
-    match = re.search(r"task (\d+) step (\d+)", prompt)
-    name = f"{match[1]}/{match[2]}" if match else prompt
-    drawn = random.Random(int(hashlib.sha256(name.encode()).hexdigest()[:12], 16))
-    return MEDIAN_S * math.exp(drawn.gauss(0, SIGMA))
+@dataclass(frozen=True)
+class Call:
+    """A call that ended, in seconds on the endpoint's clock."""
+
+    began: float
+    ended: float
+    status: int
+    task: int
+    step: int
 
 
-def ideal_s(tasks: int, steps: int, shape: str, concurrency: int) -> float:
-    """What nobody can beat: the longest task, or all latency spread over the calls allowed at once."""
-    per_task = [sum(latency_of(f"task {task} step {step}", shape) for step in range(1, steps + 1)) for task in range(tasks)]
-    return max(max(per_task, default=0.0), sum(per_task) / concurrency)
+@dataclass(frozen=True)
+class Endpoint:
+    """An endpoint in a process of its own."""
 
-
-class Server:
-    """The endpoint and its journal."""
-
-    def __init__(self, shape: str, per_second: float, busy: float, broken: float):
-        self.shape, self.per_second, self.busy, self.broken = shape, per_second, busy, broken
-        self.chance = random.Random(1)
-        self.forget()
+    url: str
 
     def forget(self) -> None:
-        self.calls = self.refused = self.at_once = self.most = 0
-        self.first = self.last = 0.0
-        self.admitted: list[float] = []
+        """Begin a new journal."""
+        self._ask("POST")
+
+    def calls(self) -> list[Call]:
+        """Every call since, in the order in which they ended."""
+        return [Call(*entry) for entry in self._ask("GET")]
+
+    def _ask(self, method: str) -> list[tuple[float, float, int, int, int]]:
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/journal", method=method), timeout=60) as answer:
+            return list(json.loads(answer.read()))
+
+
+def span_s(calls: list[Call]) -> float:
+    """Seconds from the first call to the last answer."""
+    return max((call.ended for call in calls), default=0.0) - min((call.began for call in calls), default=0.0)
+
+
+@contextlib.contextmanager
+def endpoint(*options: str) -> Iterator[Endpoint]:
+    """An endpoint with these options, for as long as the block lasts."""
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.speed.endpoint", *options], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        yield Endpoint(process.stdout.readline().strip())
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class _Server:
+    def __init__(self, latency: Latency, per_second: float, busy: float, broken: float):
+        self.latency, self.per_second, self.busy, self.broken = latency, per_second, busy, broken
+        self.chance = random.Random(1)
+        self.calls: list[tuple[float, float, int, int, int]] = []
+        self.level, self.filled = per_second, time.monotonic()
 
     async def answer(self, request: web.Request) -> web.Response:
-        body = json.loads(await request.read())
-        now = time.monotonic()
-        self.calls += 1
-        self.first = self.first or now
-        if refused := self._refusal(now):
-            self.refused += refused.status == 429
-            return refused
-        self.at_once += 1
-        self.most = max(self.most, self.at_once)
+        body, began = json.loads(await request.read()), time.monotonic()
         said = body["messages"][-1]["content"]
-        wait = latency_of(said, self.shape)
-        if wait:
-            await asyncio.sleep(wait)
-        self.at_once -= 1
-        self.last = time.monotonic()
-        choice = {"index": 0, "message": {"role": "assistant", "content": f"ok {said[:40]}"}, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
-        return web.json_response({"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice], "usage": usage})
+        task, step = numbers(said if isinstance(said, str) else json.dumps(said))
+        response = self._refusal(began)
+        if response is None:
+            if wait := self.latency.of(task, step):
+                await asyncio.sleep(wait)
+            choice = {"index": 0, "message": {"role": "assistant", "content": f"ok {said[:40]}"}, "finish_reason": "stop"}
+            usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
+            response = web.json_response({"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice], "usage": usage})
+        self.calls.append((began, time.monotonic(), response.status, task, step))
+        return response
 
     def _refusal(self, now: float) -> web.Response | None:
         if self.per_second:
-            self.admitted = [each for each in self.admitted if now - each < 1]
-            if len(self.admitted) >= self.per_second:
+            # as gateways count: a bucket that fills evenly and holds one second's worth
+            self.level, self.filled = min(self.per_second, self.level + (now - self.filled) * self.per_second), now
+            if self.level < 1:
                 return web.json_response({"error": {"message": "too many requests"}}, status=429, headers={"Retry-After": "1"})
-            self.admitted.append(now)
+            self.level -= 1
         drawn = self.chance.random()
         if drawn < self.busy:
             return web.json_response({"error": {"message": "busy"}}, status=429, headers={"Retry-After": "0.5"})
@@ -90,21 +111,20 @@ class Server:
 
     async def journal(self, request: web.Request) -> web.Response:
         if request.method == "POST":
-            self.forget()
-        return web.json_response({"calls": self.calls, "refused": self.refused, "most": self.most, "span_s": self.last - self.first})
+            self.calls = []
+        return web.json_response(self.calls)
 
 
-async def serve(arguments: argparse.Namespace) -> None:
-    """Serve until ended; the first line printed is the address."""
-    server = Server(arguments.latency, arguments.per_second, arguments.busy, arguments.broken)
+async def _serve(arguments: argparse.Namespace) -> None:
+    slow = frozenset(map(int, filter(None, arguments.slow.split(","))))
+    server = _Server(Latency(arguments.latency, slow), arguments.per_second, arguments.busy, arguments.broken)
     app = web.Application()
     app.router.add_post("/v1/chat/completions", server.answer)
     app.router.add_route("*", "/journal", server.journal)
     app.router.add_get("/v1/models", lambda request: web.json_response({"object": "list", "data": []}))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", arguments.port, backlog=1024)
-    await site.start()
+    await web.TCPSite(runner, "127.0.0.1", arguments.port, backlog=1024).start()
     host, port = runner.addresses[0][:2]
     sys.stdout.write(f"http://{host}:{port}\n")
     sys.stdout.flush()
@@ -112,10 +132,11 @@ async def serve(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--latency", choices=["fixed", "lognormal", "zero"], default="fixed")
-    parser.add_argument("--per-second", type=float, default=0, help="answer 429 beyond so many calls a second")
+    parser.add_argument("--slow", default="", help="numbers of tasks, comma between, that take 20 times as long")
+    parser.add_argument("--per-second", type=float, default=0, help="answer 429 beyond so many calls a second, with one second's worth at once")
     parser.add_argument("--busy", type=float, default=0, help="share of calls answered 429")
     parser.add_argument("--broken", type=float, default=0, help="share of calls answered 500")
-    asyncio.run(serve(parser.parse_args()))
+    asyncio.run(_serve(parser.parse_args()))

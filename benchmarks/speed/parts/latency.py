@@ -1,0 +1,97 @@
+"""Makespan against the ideal, and CPU per step, beside the plain loop and the peers."""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.speed.endpoint import ROOT, Endpoint, endpoint, span_s
+from benchmarks.speed.peers import LARGEST, PEERS, command
+from benchmarks.speed.told import Told
+from benchmarks.speed.watched import Used, watched
+from benchmarks.speed.work import CONCURRENCY, STEPS, Latency
+
+LIMITS = {2_000: 1.10, 50: 1.25}
+"""Tasks to what the makespan may be of the ideal."""
+OURS = "beam_ray"
+FULL_S = 900
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One run of somebody's."""
+
+    who: str
+    tasks: int
+    seconds: float
+    span_s: float
+    calls: int
+    used: Used
+
+    @property
+    def cpu_ms(self) -> float:
+        """Milliseconds per step, everything counted from the start of the process."""
+        return 1000 * self.used.cpu_s / (self.tasks * STEPS)
+
+
+def measure(told: Told, sizes: list[int], shape: str, *, repeats: int = 1, every_peer: bool = False) -> None:
+    """Everybody at every size; a peer only up to the size at which its time says no more."""
+    with endpoint("--latency", shape) as model:
+        found: dict[str, list[Seen]] = {}
+        for tasks in sizes:
+            for who in ("loop", OURS, *PEERS):
+                if who in PEERS and not every_peer and tasks > LARGEST[shape].get(who, 0):
+                    continue
+                runs = list(_runs(told, model, who, tasks, repeats if who in ("loop", OURS) else 1))
+                if runs:
+                    found.setdefault(who, []).append(sorted(runs, key=lambda each: each.seconds)[len(runs) // 2])
+    _tell(told, found, Latency(shape), shape, sizes)
+
+
+def _runs(told: Told, model: Endpoint, who: str, tasks: int, repeats: int) -> Iterator[Seen]:
+    words = [sys.executable, "-m", "benchmarks.speed.ours"] if who == OURS else command(who)
+    if words is None:
+        return
+    for _ in range(repeats):
+        model.forget()
+        with tempfile.TemporaryDirectory() as folder:
+            given = [folder, model.url, str(tasks)] if who == OURS else [model.url, str(tasks), str(STEPS), str(CONCURRENCY), f"{folder}/out"]
+            try:
+                used = watched([*words, *given], ROOT if who == OURS else Path(folder), timeout_s=FULL_S)
+            except RuntimeError as error:
+                told.note(f"{who}, {tasks} tasks: {str(error).strip().splitlines()[0]}")
+                told.progress(str(error))
+                return
+        calls = [call for call in model.calls() if call.task < tasks]
+        told.progress(f"{who}, {tasks} tasks: {used.said['seconds']:.2f} s, {used.cpu_s:.1f} CPU s")
+        yield Seen(who, tasks, float(used.said["seconds"]), span_s(calls), len(calls), used)
+
+
+def _tell(told: Told, found: dict[str, list[Seen]], latency: Latency, shape: str, sizes: list[int]) -> None:
+    rows, more = [], dict[str, float]()
+    for tasks in sizes:
+        ideal = latency.ideal_s(tasks)
+        loop = next((each for each in found.get("loop", []) if each.tasks == tasks), None)
+        for who, runs in found.items():
+            for before, seen in zip([None, *runs], runs, strict=False):
+                if seen.tasks != tasks:
+                    continue
+                further: object = ""
+                if before:
+                    steps = (seen.tasks - before.tasks) * STEPS
+                    more[who] = further = 1000 * (seen.used.cpu_s - before.used.cpu_s) / steps
+                against = seen.cpu_ms / loop.cpu_ms if loop else ""
+                lost = seen.tasks * STEPS - seen.calls
+                name = who if not lost else f"{who} ({abs(lost)} calls {'missing' if lost > 0 else 'too many'})"
+                rows.append([name, tasks, seen.seconds, seen.seconds / ideal, seen.span_s / ideal, seen.cpu_ms, against, further, seen.used.peak_mb])
+                if who == OURS and tasks in LIMITS:
+                    told.at_most(f"{shape}, {tasks:,} tasks: warm makespan, the ideal being 1", seen.seconds / ideal, LIMITS[tasks])
+    told.table(
+        [shape, "tasks", "makespan s", "x ideal", "calls x ideal", "CPU ms/step", "x loop", "of a further step", "peak MB"],
+        rows,
+    )
+    if OURS in more and "loop" in more:
+        told.at_most(f"{shape}: CPU of a further step, the loop's being 1", more[OURS] / more["loop"], 1.5)
+    if OURS in more and "inspect" in more:
+        told.at_most(f"{shape}: CPU of a further step, Inspect AI's being 1", more[OURS] / more["inspect"], 1 / 3)

@@ -1,0 +1,201 @@
+"""
+One, two and four Ray nodes on this machine, and one of four lost half-way.
+
+Nodes are started one after the other: at once they would take each other's sockets. Each has
+one CPU and is kept on one core of the machine, so that a second node is a second core; the
+third and fourth share the cores of the first two.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.speed.endpoint import ROOT, Call, endpoint, span_s
+from benchmarks.speed.told import Told
+from benchmarks.speed.watched import Used, watched
+from benchmarks.speed.work import CONCURRENCY, STEPS, Latency
+
+PORTS = [
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+    "node-manager-port",
+    "object-manager-port",
+    "runtime-env-agent-port",
+]
+MODEL_TASKS, TOOL_TASKS, TOOL_S = 1_000, 100, 0.05
+PAUSE_S = 2.0
+
+
+@dataclass
+class Nodes:
+    """A Ray cluster of our own with a token, on this machine."""
+
+    folder: Path
+    environment: dict[str, str] = field(repr=False)
+    port: int = 0
+    running: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    def start(self) -> None:
+        """One more node; the first is the head."""
+        cores = sorted(os.sched_getaffinity(0))
+        core = cores[len(self.running) % len(cores)]
+        words = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-cpus=1", "--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
+        if self.running:
+            words.append(f"--address=127.0.0.1:{self.port}")
+        else:
+            ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+            self.port = ports["port"]
+            words += ["--head", f"--temp-dir={self.folder / 'ray'}", *(f"--{name}={port}" for name, port in ports.items())]
+        with open(self.folder / f"log-{len(self.running)}", "w") as log:
+            ray = subprocess.Popen(["taskset", "-c", str(core), *words], env=self.environment, stdout=log, stderr=log, start_new_session=True)
+        self.running.append(ray)
+        if len(self.running) == 1:
+            self._until(lambda: _answers(f"http://127.0.0.1:{ports['dashboard-port']}/api/jobs/"))
+        self._until(lambda: self.alive() == len(self.running))
+        time.sleep(PAUSE_S)
+
+    def alive(self) -> int:
+        """How many nodes the cluster counts."""
+        look = "import ray; ray.init(logging_level='ERROR'); print('NODES', sum(node['Alive'] for node in ray.nodes()))"
+        said = subprocess.run([sys.executable, "-c", look], env=self.connected, capture_output=True, text=True).stdout
+        return int((said.partition("NODES ")[2].split() or ["0"])[0])
+
+    @property
+    def connected(self) -> dict[str, str]:
+        """The environment of who works on this cluster."""
+        return {**self.environment, "RAY_ADDRESS": f"127.0.0.1:{self.port}"}
+
+    def lose(self, number: int) -> None:
+        """Kill a node and all that runs on it."""
+        os.killpg(self.running[number].pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """End all nodes, the head last."""
+        for ray in reversed(self.running):
+            if ray.poll() is None:
+                ray.terminate()
+                try:
+                    ray.wait(30)
+                except subprocess.TimeoutExpired:
+                    os.killpg(ray.pid, signal.SIGKILL)
+
+    def _until(self, holds, seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline or self.running[-1].poll() is not None:
+                raise RuntimeError(f"a Ray node did not start: {(self.folder / f'log-{len(self.running) - 1}').read_text()[-2000:]}")
+            time.sleep(0.3)
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[Nodes]:
+    """A cluster without nodes yet; those it gets end with it."""
+    folder = Path(tempfile.mkdtemp(prefix="brn-", dir="/tmp"))  # a socket's path has at most 107 characters
+    (folder / "token").write_text(secrets.token_hex(32))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "BEAM_RAY_", "MLFLOW_"))}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_USAGE_STATS_ENABLED": "0"}
+    nodes = Nodes(folder, {**clean, **token, "PYTHONPATH": str(ROOT)})
+    try:
+        yield nodes
+    finally:
+        nodes.end()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure(told: Told) -> None:
+    """Rows a second with one, two and four nodes; then one of four is lost."""
+    rows, first = [], dict[str, float]()
+    ideal = Latency().ideal_s(MODEL_TASKS)
+    with cluster() as nodes, endpoint() as model:
+        for count in (1, 2, 4):
+            while len(nodes.running) < count:
+                nodes.start()
+            told.progress(f"{count} nodes")
+            for kind, tasks in (("model", MODEL_TASKS), ("burn", TOOL_TASKS), ("wait", TOOL_TASKS)):
+                model.forget()
+                used = _ours(nodes, model.url, tasks, kind)
+                seconds = float(used.said["seconds"])
+                first.setdefault(kind, seconds)
+                against = seconds / ideal if kind == "model" else ""
+                rows.append([f"{count}", KINDS[kind], tasks, seconds, tasks * STEPS / seconds, first[kind] / seconds, against])
+                told.progress(f"{kind}: {seconds:.1f} s")
+                if kind == "model":
+                    told.at_most(f"{count} nodes, model steps: makespan, the ideal being 1", seconds / ideal, 1.25)
+        model.forget()
+        lost = _lost(nodes, model)
+    told.table(["nodes", "work", "tasks", "makespan s", "steps/s", "x one node", "x ideal"], rows)
+    calls = [call for call in lost if 0 <= call.task < MODEL_TASKS]
+    twice = len(calls) - MODEL_TASKS * STEPS
+    told.note(
+        f"One of four nodes killed when half of the {MODEL_TASKS * STEPS:,} calls were made: {span_s(calls):.1f} s in all ({span_s(calls) / ideal:.2f} x ideal), "
+        f"{twice} calls made twice, every step recorded once."
+    )
+    told.at_most("one of 4 nodes lost half-way: calls made twice, in flight and the last second's", twice, CONCURRENCY // 2 + 320 // 4)
+
+
+KINDS = {"model": "model steps of 0.2 s", "burn": f"tool steps of {TOOL_S:g} s CPU", "wait": f"tool steps that wait {TOOL_S:g} s"}
+
+
+def _ours(nodes: Nodes, url: str, tasks: int, kind: str = "model") -> Used:
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "benchmarks.speed.ours", folder, url, str(tasks), "--kind", kind]
+        used = watched(words, ROOT, timeout_s=300, **nodes.connected)
+    if used.said["passed"] != tasks:
+        raise RuntimeError(f"{used.said['passed']} of {tasks} tasks passed")
+    return used
+
+
+def _lost(nodes: Nodes, model) -> list[Call]:
+    over = threading.Event()
+
+    def kill_half_way() -> None:
+        while not over.wait(0.3):
+            if sum(0 <= call.task < MODEL_TASKS for call in model.calls()) >= MODEL_TASKS * STEPS // 2:
+                nodes.lose(1)
+                return
+
+    killer = threading.Thread(target=kill_half_way, daemon=True)
+    killer.start()
+    try:
+        _ours(nodes, model.url, MODEL_TASKS)
+    finally:
+        over.set()
+        killer.join()
+    return list(model.calls())
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5)
+    except urllib.error.HTTPError:
+        return True  # it is there, and asks for a token
+    except OSError:
+        return False
+    return True
+
+
+def _free_ports(count: int) -> list[int]:
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for each in held:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in held]
+    finally:
+        for each in held:
+            each.close()

@@ -1,0 +1,82 @@
+"""
+Where the CPU of a model step goes: one runner in this process, the endpoint of 200 ms, a profiler.
+
+The profiler makes small functions dearer than they are, so it only says who has which share;
+milliseconds come from the same run without it.
+"""
+
+import asyncio
+import cProfile
+import pstats
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from beam_ray.llm.settings import load_models
+from beam_ray.run.plan import load_workflow, make_plan
+from beam_ray.run.runner import Assignment, Runner
+from beam_ray.store.objects import open_objects
+from beam_ray.store.runs import begin
+from beam_ray.store.tasks import read_tasks
+from benchmarks.speed.endpoint import Endpoint, endpoint
+from benchmarks.speed.ours import models_file, tasks_file, workflow
+from benchmarks.speed.told import Told
+from benchmarks.speed.work import CONCURRENCY, STEPS
+
+TASKS = 500
+PLACES = {
+    r"httpx2|httpcore2|h11|anyio|sniffio|certifi|idna": "HTTP: httpx2, httpcore2, h11",
+    r"/openai/|pydantic|distro": "openai client",
+    r"asyncio|selectors|socket|contextlib|_weakrefset|contextvars": "asyncio",
+    r"beam_ray/run|stamina": "beam_ray: steps, shards, permits, tries",
+    r"beam_ray/define|jinja2|markupsafe|hashlib|sha": "prompts, rules and fingerprints",
+    r"beam_ray/store|pyarrow": "rows and Parquet",
+    r"json": "JSON",
+    r"beam_ray": "beam_ray: the rest",
+}
+
+
+def measure(told: Told) -> None:
+    """Milliseconds per step, by whose code they are spent in."""
+    with endpoint() as model:
+        _work(model)
+        loop_s, all_s, _ = _work(model)
+        _, _, profile = _work(model, cProfile.Profile())
+    steps = TASKS * STEPS
+    shares: dict[str, float] = {}
+    for (file, _, function), (_, _, own, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        # built-in functions have no file, but their name tells the module
+        where = next((name for pattern, name in PLACES.items() if re.search(pattern, f"{file} {function}")), "Python's own functions")
+        if "select.epoll" not in function:
+            shares[where] = shares.get(where, 0.0) + own
+    whole = sum(shares.values())
+    rows: list[list[object]] = [
+        [where, 100 * own / whole, 1000 * loop_s / steps * own / whole] for where, own in sorted(shares.items(), key=lambda each: -each[1])
+    ]
+    rows.append(["writing parts and spool, in threads", "", 1000 * (all_s - loop_s) / steps])
+    rows.append(["all of it", "", 1000 * all_s / steps])
+    told.table(["a model step's CPU, in a runner", "% of the loop", "ms"], rows)
+
+
+def _work(model: Endpoint, profile: cProfile.Profile | None = None) -> tuple[float, float, cProfile.Profile | None]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        objects = open_objects(str(folder / "store"))
+        models: dict[str, Any] = dict(load_models(models_file(folder, model.url)))
+        plan = make_plan(load_workflow(workflow(folder))[0], read_tasks(tasks_file(folder, TASKS), objects), models)
+        record = begin(objects, plan.record, plan.tasks)
+
+        async def work() -> None:
+            runner = Runner(Assignment(objects.uri, record.run_id, models, "one", 2 * CONCURRENCY))
+            await asyncio.gather(*(runner.step(shard, node) for shard in range(len(record.shards)) for node in record.plan.order))
+            await runner.stop()
+
+        loop, everything = time.thread_time(), time.process_time()
+        if profile:
+            profile.enable()
+        asyncio.run(work())
+        if profile:
+            profile.disable()
+        return time.thread_time() - loop, time.process_time() - everything, profile

@@ -1,0 +1,109 @@
+"""
+What a run asks of its surroundings, counted: requests to the store, and what a renewal of permits costs.
+
+One runner in this process, on a folder that counts; two runs that differ only in the number of
+their shards tell what a shard asks and what a run asks. docs/scale.md is made of these figures.
+"""
+
+import asyncio
+import collections
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from beam_ray.llm import ScriptedModel
+from beam_ray.run.limiter import Limiter, Limits, Report
+from beam_ray.run.plan import load_workflow, make_plan
+from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.shard import OUTCOME_NODE
+from beam_ray.run.summary import summarise
+from beam_ray.store.objects import Disk, Objects, open_objects
+from beam_ray.store.runs import Lease, Run, begin, close, plan_shards
+from beam_ray.store.tasks import read_tasks
+from benchmarks.speed.ours import tasks_file, workflow
+from benchmarks.speed.told import Told
+from benchmarks.speed.work import STEPS
+
+ROWS = 250
+SHARDS = (4, 8)
+
+
+class Counted:
+    """A store that counts what it is asked, by call and kind of key."""
+
+    def __init__(self, objects: Objects):
+        self.objects, self.uri = objects, objects.uri
+        self.asked: collections.Counter[str] = collections.Counter()
+        self.bytes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self.objects, name)
+
+        def counted(key: str, *body: bytes) -> Any:
+            kind = re.sub(r"runs/[^/]*/", "", key)
+            self.asked[f"{WORDS.get(name, name)} {kind.split('/')[0] if '/' in kind else kind}"] += 1
+            self.bytes += sum(map(len, body))
+            return call(key, *body)
+
+        return counted
+
+
+WORDS = {"create": "PUT if absent", "put": "PUT", "read": "GET", "keys": "LIST", "folders": "LIST", "delete": "DELETE", "age": "HEAD"}
+
+
+def measure(told: Told) -> None:
+    """Requests per shard and per run, bytes, and renewals."""
+    few, many = (_counted(shards) for shards in SHARDS)
+    more = SHARDS[1] - SHARDS[0]
+    rows = []
+    for what in sorted(few.asked | many.asked):
+        each = (many.asked[what] - few.asked[what]) / more
+        rows.append([what, each, few.asked[what] - each * SHARDS[0]])
+    rows.append(["all of them", *(sum(float(row[column]) for row in rows) for column in (1, 2))])
+    told.table([f"asked of the store, {STEPS} nodes, {ROWS} rows a shard", "per shard", "per run"], rows)
+    told.note(f"{(many.bytes - few.bytes) / more / ROWS / STEPS:,.0f} bytes written per step: spool apart, its part, then merged.")
+    told.table(
+        ["a renewal of permits, pure logic", "runners", "microseconds"], [["limiter.renew", runners, _renewal_us(runners)] for runners in (2, 8, 64, 200)]
+    )
+
+
+def _counted(shards: int) -> Counted:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plain = open_objects(str(folder / "store"))
+        assert isinstance(plain, Disk)
+        objects = Counted(plain)
+        models = {"m": ScriptedModel(lambda request: "ok")}
+        plan = make_plan(load_workflow(workflow(folder))[0], read_tasks(tasks_file(folder, shards * ROWS), plain), models)
+        record = plan.record.model_copy(update={"shards": plan_shards(shards * ROWS, 1, ROWS)})
+        asyncio.run(_drive(objects, record, plan.tasks, models))
+        return objects
+
+
+async def _drive(objects: Any, record: Any, tasks: Any, models: dict[str, Any]) -> None:
+    record = begin(objects, record, tasks)
+    run = Run(objects, record.run_id)
+    lease = Lease(run)
+    run.parts()
+    runner = Runner(Assignment(objects.uri, record.run_id, models, "one", 128))
+    # the runner opens its store by its address; this one counts
+    runner.objects, runner.run = objects, Run(objects, record.run_id)
+    order = record.plan.order
+    for shard in range(len(record.shards)):
+        await asyncio.gather(*(runner.step(shard, node) for node in order))
+    files = [entry for node in (*order, OUTCOME_NODE) for entry in await runner.merge(node)]
+    run.finish(files, summarise(run, files))
+    close(objects, record)
+    await runner.stop()
+    lease.release()
+
+
+def _renewal_us(runners: int) -> float:
+    limits, limiter, times = Limits(64, 9_000.0, 1_000_000.0), Limiter(), 2_000
+    report = Report(limits, 1, 5, 500, 1, 10)
+    began = time.perf_counter()
+    for turn in range(times):
+        limiter.renew(f"runner-{turn % runners}", report, turn / 1_000)
+    return 1e6 * (time.perf_counter() - began) / times

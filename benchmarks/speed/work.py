@@ -1,0 +1,64 @@
+"""
+The work that everybody is given: how long each call takes, and how fast it could be done.
+
+A prompt is ``task N step M …``. The same prompt always takes as long, whoever asks it and
+in whatever order, so that all have the same ideal time.
+"""
+
+import hashlib
+import heapq
+import math
+import random
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+STEPS, CONCURRENCY = 4, 64
+MEDIAN_S, SIGMA = 0.2, 0.8
+SLOWER = 20
+"""Times as long that a slow task takes for each of its steps."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long calls take: fixed, lognormal or zero; tasks in *slow* take SLOWER times as long."""
+
+    shape: str = "fixed"
+    slow: Collection[int] = ()
+
+    def of(self, task: int, step: int) -> float:
+        """Seconds."""
+        if self.shape == "zero":
+            return 0.0
+        seconds = MEDIAN_S
+        if self.shape == "lognormal":
+            seed = hashlib.sha256(f"{task}/{step}".encode()).hexdigest()[:12]
+            seconds *= math.exp(random.Random(int(seed, 16)).gauss(0, SIGMA))
+        return seconds * (SLOWER if task in self.slow else 1)
+
+    def of_task(self, task: int, steps: int = STEPS) -> float:
+        """Seconds for the steps of a task, one after the other."""
+        return sum(self.of(task, step) for step in range(1, steps + 1))
+
+    def ideal_s(self, tasks: int, steps: int = STEPS, concurrency: int = CONCURRENCY) -> float:
+        """What nobody can beat: the longest task, or all latency spread over the calls allowed at once."""
+        each = [self.of_task(task, steps) for task in range(tasks)]
+        return max(max(each, default=0.0), sum(each) / concurrency)
+
+    def in_order(self, tasks: int, steps: int = STEPS, concurrency: int = CONCURRENCY) -> list[float]:
+        """
+        When each task ends if they are begun in their order, and no call that is allowed is ever put off.
+
+        Nobody knows beforehand which task is slow, so this is what a scheduler can be asked for.
+        """
+        free, ends = [0.0] * concurrency, []
+        for task in range(tasks):
+            ends.append(heapq.heappop(free) + self.of_task(task, steps))
+            heapq.heappush(free, ends[-1])
+        return ends
+
+
+def numbers(prompt: str) -> tuple[int, int]:
+    """Task and step of a prompt; -1 where it has none."""
+    match = re.search(r"task (\d+) step (\d+)", prompt)
+    return (int(match[1]), int(match[2])) if match else (-1, -1)
