@@ -311,7 +311,7 @@ def _show_search(found: "Found", workflow: Workflow, draft: Path | None, store: 
     show(table(["prompts", "score", ""], rows, right=[1]))
     for text in found.refused:
         show(f"  refused: {' '.join(text.split())[:200]}")
-    show(f"  ended by: {found.ended}")
+    show(f"  {found.ended}")
     show(f"  the search took {_cost(found.paid)}")
     if found.best is None or found.verdict is None:
         show("no prompt did better on the search tasks; there is no draft, and the held-out tasks were not touched")

@@ -1,6 +1,7 @@
 """
 What came of a search, and where it is kept.
 
+    searches/<search>.json              the run that its baseline borrows from
     searches/<search>/<progress>.json   the result of a search that had come so far
 
 The same search with a larger budget comes further; the result that came furthest counts.

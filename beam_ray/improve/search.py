@@ -22,12 +22,14 @@ from beam_ray.backtest.conclude import conclude
 from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import Resolved, Side, Spec
 from beam_ray.compare.gate import Gate, Limit
+from beam_ray.compare.words import plural
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BeamRayError, BudgetReached, Unusable
 from beam_ray.improve.ask import TRIES, Asker
 from beam_ray.improve.drafts import prompts_text
 from beam_ray.improve.evolve import Prompts, evolve
+from beam_ray.improve.executions import runs_of
 from beam_ray.improve.found import Candidate, Found, Tried, best_of, keep, usage_of
 from beam_ray.improve.optimise import propose, read_failure
 from beam_ray.improve.play import Player
@@ -40,6 +42,7 @@ from beam_ray.run.runner import identity
 from beam_ray.store.library import Library, library_at
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
+from beam_ray.store.sealed import seal, unseal
 from beam_ray.store.sources import only
 
 FEW = 6
@@ -97,7 +100,7 @@ class Search:
         """
         require_unworn(self.objects, self.library)
         sides = split(self.objects, self.library)
-        base, held = self._plan(self.workflow, sides.search, None), sides.held.num_rows
+        base, held = self.plan(self.workflow, sides.search, self._origin()), sides.held.num_rows
         self._reserve(base, self._plan(self.workflow, sides.held, None))
         self.say(f"{sides.search.num_rows} tasks to search on, {held} held out")
         # from here until the search is over, no object that it can reach has a held-out row, or the name of one
@@ -124,14 +127,14 @@ class Search:
     def _search(self, scores: "_Scores") -> str:
         nodes = self.nodes or scores.failing()
         if not nodes:
-            return "no step with a prompt fails on the search tasks"
+            return "ended at once: no step with a prompt fails on the search tasks"
         self.say(f"searching over the prompts of {', '.join(nodes)}")
         seed = {node: prompt(self.workflow, node) for node in nodes}
         try:
             evolve(seed, scores.ids, scores, self._propose, rounds=self.rounds, few=self.few, seed=self.seed)
         except (_Enough, BudgetReached):
-            return "the budget: the rest of it is for the held-out tasks"
-        return f"{self.rounds} rounds"
+            return "ended by the budget: the rest of it is for the held-out tasks"
+        return f"ended after {plural(self.rounds, 'round')}"
 
     def _propose(self, prompts: Prompts, node: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
         if self.left()["max_calls"] < TRIES or self.left()["max_usd"] <= 0 or self.left()["max_tokens"] <= 0:
@@ -208,9 +211,21 @@ class Search:
         self.paid.add(usage_of(run.manifest["usage"]))
         return run
 
-    def plan(self, workflow: Workflow, tasks: Any, origin: Run) -> Plan:
-        """The plan of a run of *workflow* over some search tasks, borrowing from *origin*."""
-        return count(self.objects, self._plan(workflow, tasks, origin.run_id), self.models)
+    def plan(self, workflow: Workflow, tasks: Any, origin: str | None) -> Plan:
+        """The plan of a run of *workflow* over some search tasks, borrowing from the run *origin*."""
+        return count(self.objects, self._plan(workflow, tasks, origin), self.models)
+
+    def _origin(self) -> str | None:
+        """
+        The newest run of the workflow as it is: what it has of the search tasks is paid for.
+
+        Chosen once for a search: with another one the same command would not find its own runs again.
+        """
+        key = f"searches/{self.search_id}.json"
+        newest = next(iter(runs_of(self.objects, self.workflow, last=1)), None)
+        self.objects.create(key, seal({"origin": newest.run_id if newest else None}))
+        found: str | None = unseal(self.objects.read(key), key)["origin"]
+        return found
 
     def _plan(self, workflow: Workflow, tasks: Any, origin: str | None) -> Plan:
         left = {name: value for name, value in self.left(reserve=False).items() if name in self.budget}
@@ -246,7 +261,7 @@ class _Scores:
     """Scores prompts on search tasks, each task once: all that the optimiser can reach."""
 
     def __init__(self, search: Search, tasks: Any, baseline: Run):
-        self._search, self._tasks, self._baseline = search, tasks, baseline
+        self._search, self._tasks, self._baseline = search, tasks, baseline.run_id
         self.ids: list[str] = tasks["task_id"].to_pylist()
         assert baseline.manifest is not None
         search.paid.add(usage_of(baseline.manifest["usage"]))

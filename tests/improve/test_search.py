@@ -216,6 +216,22 @@ def test_what_a_change_does_not_reach_is_borrowed(library: Lab):
     assert len(says) == 10
 
 
+def test_what_was_run_before_is_not_paid_for_again(library: Lab):
+    """The baseline borrows from an earlier run of the workflow; a later run changes nothing for the same search."""
+    workflow = load_workflow(Path("w.yaml"))[0]
+    library.run(workflow, library_at(library.objects, "l").tasks, Asked())
+    model, again = Asked(), Asked()
+
+    search(library, model, Hints("Be kind.", NEEDED)).run()
+    library.run(workflow, library_at(library.objects, "l").tasks, Asked(), sample=1)
+    search(library, again, Hints("Be kind.", NEEDED)).run()
+
+    asked = [str(request.messages[-1]["content"]) for request in model.requests]
+    held = set(split(library.objects, library_at(library.objects, "l")).held["task_query"].to_pylist())
+    assert {said.split()[1] for said in asked if said.startswith("read") and len(said.split()) == 2} <= held
+    assert not again.requests
+
+
 def test_the_same_search_again_asks_nobody(library: Lab):
     """Runs and proposals are kept, so that whoever gives the command again gets its result without a call."""
     first = search(library, Asked(), Hints("Be kind.", NEEDED)).run()
