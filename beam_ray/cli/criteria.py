@@ -1,8 +1,8 @@
 """criteria: proposed by a model and tried on stored outputs, or checked for what they tell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.llm.settings import ModelSettings, load_models
 from beam_ray.store.objects import Objects
+
+if TYPE_CHECKING:
+    from beam_ray.improve.criteria import Proposed
 
 
 @click.command()
@@ -69,6 +72,7 @@ def _generate(objects: Objects, workflow: Workflow, file: Path, node: str, model
         show_tries(tries)
         for text in dict.fromkeys(dropped):
             show(f"  dropped: {' '.join(text.split())[:200]}")
+        _show_proposed(proposed)
     fared = []
     if proposed:
         probe_models(models, with_criteria(workflow, node, [one.written for one in proposed]))
@@ -107,6 +111,17 @@ def _generate(objects: Objects, workflow: Workflow, file: Path, node: str, model
     else:
         show(f"the draft:  {draft}   ({'with' if how['add'] else 'instead of'} the present criteria)")
     return 0 if good else NO_PROPOSAL
+
+
+def _show_proposed(proposed: "Sequence[Proposed]") -> None:
+    if proposed:
+        show("criteria:")
+    for one in proposed:
+        text, check = (one.written, "") if isinstance(one.written, str) else (one.written["text"], one.written["check"])
+        show(f"  - {text or check}")
+        if text and check:
+            show(f"    computed: {check}")
+        show(f"    because: {one.reason}")
 
 
 def _check(objects: Objects, workflow: Workflow, node: str | None, models: Mapping[str, ModelSettings], how: Mapping[str, Any]) -> None:

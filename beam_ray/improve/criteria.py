@@ -131,13 +131,13 @@ def propose_criteria(
     def fault(answer: Mapping[str, Any]) -> str:
         found.clear()
         dropped.clear()
-        known = {item.text.lower() for item in criteria_of(workflow, node)} if keep else set()
+        known = {item.text.lower(): "it is there already" for item in criteria_of(workflow, node)} if keep else {}
         for entry in answer["criteria"]:
             text, check = entry["criterion"].strip(), entry["expression"].strip()
             if text.lower() in known:
-                dropped.append(f"{text}: it is there already")
+                dropped.append(f"{text}: {known[text.lower()]}")
                 continue
-            known.add(text.lower())
+            known[text.lower()] = "it was proposed twice"
             written: Any = {"check": check, "text": text} if check else text
             why = _unusable(workflow, node, written)
             if why and check and not _unusable(workflow, node, text):

@@ -53,7 +53,7 @@ def tables(ledger: Ledger) -> tuple[Table, ...]:
             ("rerun", "when", "with", "why", "changed since", "tasks", "solved", "not", "worse", "cost"),
             tuple(_rerun(rerun) for rerun in ledger.reruns),
             (5, 6, 7, 8, 9),
-            (3, 4),
+            (2, 3, 4),
         ),
         Table(
             "Tasks",
@@ -88,12 +88,9 @@ def figures(bought: Bought) -> list[tuple[str, str]]:
     points = (
         "no task has a score on both sides" if bought.points is None else f"{amount(bought.points, 'points', signed=True)} over {plural(bought.scored, 'task')}"
     )
-    return [
-        ("spent", f"{spent}, {plural(bought.calls, 'model call')}"),
-        ("points gained", points),
-        ("solved per dollar", _per_usd(bought, bought.solved_per_usd)),
-        ("points per dollar", _per_usd(bought, bought.points_per_usd) if bought.points is not None else "-"),
-    ]
+    bought_with_it = [("solved per dollar", _per_usd(bought, bought.solved_per_usd)), ("points per dollar", _points_per_usd(bought))]
+    # of what cost nothing there is nothing to divide by
+    return [("spent", f"{spent}, {plural(bought.calls, 'model call')}"), ("points gained", points), *(bought_with_it if bought.usd != 0 else [])]
 
 
 def markdown(ledger: Ledger) -> str:
@@ -157,10 +154,12 @@ def _state(state: State | None) -> tuple[str, str]:
     return mark, "unscored" if state.score is None else amount(state.score, "points")
 
 
+def _points_per_usd(bought: Bought) -> str:
+    return "-" if bought.points is None else _per_usd(bought, bought.points_per_usd)
+
+
 def _per_usd(bought: Bought, value: float | None) -> str:
-    if bought.usd is None:
-        return "unpriced"
-    return "nothing was spent" if value is None else f"{value:,.{0 if abs(value) >= 100 else 2}f}"
+    return "unpriced" if bought.usd is None or value is None else f"{value:,.{0 if abs(value) >= 100 else 2}f}"
 
 
 def _usd(usd: float | None) -> str:

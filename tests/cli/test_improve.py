@@ -88,6 +88,7 @@ def test_criteria_are_generated_tried_and_written_to_a_draft(desk: Desk, ran: st
     said = desk("criteria", "sums.yaml", "--node", "read", "--generate", "--add", "--outputs", "36")
 
     assert said.code == 0, said.err
+    assert "  - The number is small.\n    computed: read.n < 12\n    because: so that it is\n" in said.out
     lines = {line.split("  ")[1]: line for line in said.out.splitlines() if line.startswith("  ")}
     assert "useless: always holds" in lines["It is a number."]
     assert "useless: never holds" in lines["It is below -5."]

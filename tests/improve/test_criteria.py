@@ -108,7 +108,14 @@ def test_a_criterion_that_does_not_load_is_dropped_with_its_reason(lab: Lab, ran
     """Where only its expression does not, a judge decides; where no criterion is left the proposer is asked once more."""
     workflow = ran.record.plan
     found, tasks = stored_outputs(lab.objects, workflow, "read", 10)
-    some = proposed(("It knows.", "oracle.n > 1"), ("n lies between 0 and 5", ""), ("EVEN numbers only.", ""), ("Small.", "read.n < 9"), ("", "oracle.n > 1"))
+    some = proposed(
+        ("It knows.", "oracle.n > 1"),
+        ("n lies between 0 and 5", ""),
+        ("EVEN numbers only.", ""),
+        ("Small.", "read.n < 9"),
+        ("", "oracle.n > 1"),
+        ("even numbers only.", ""),
+    )
     none = Proposer(proposed(("", "oracle.n > 1")), some)
 
     good, tries, dropped = propose_criteria(ask(lab, none), workflow, "read", found, tasks, keep=True)
@@ -117,6 +124,7 @@ def test_a_criterion_that_does_not_load_is_dropped_with_its_reason(lab: Lab, ran
     assert "a judge decides" in dropped[0]
     assert "there already" in dropped[1]
     assert "oracle" in dropped[2]
+    assert dropped[3] == "even numbers only.: it was proposed twice"
     assert [bool(one.refused) for one in tries] == [True, False]
 
 

@@ -136,7 +136,7 @@ def priced(lab: Lab, origin: Run, tasks: list[str], *, usd: float | None) -> Run
 
 
 def test_unpriced_is_a_word_and_free_is_not_infinitely_good(lab: Lab):
-    """With one unpriced rerun there is no sum and nothing per dollar; with free ones nothing was spent."""
+    """With one unpriced rerun there is no sum and nothing per dollar; of free ones nothing per dollar is told at all."""
     run = first_run(lab, 1, 2)
     lab.rerun(run, ["n1"], lab.workflow(SUMS % "better"), answer)
     free = ledger(lab.objects, "sums").bought
@@ -144,8 +144,9 @@ def test_unpriced_is_a_word_and_free_is_not_infinitely_good(lab: Lab):
     unpriced = ledger(lab.objects, "sums").bought
 
     assert (free.usd, free.solved_per_usd) == (0.0, None)
-    assert dict(figures(free))["solved per dollar"] == "nothing was spent"
+    assert list(dict(figures(free))) == ["spent", "points gained"]
     assert (unpriced.usd, unpriced.unpriced, unpriced.solved, unpriced.points_per_usd) == (None, 1, 2, None)
+    assert dict(figures(unpriced))["solved per dollar"] == "unpriced"
     assert dict(figures(unpriced))["spent"].startswith("unpriced: 1 rerun asked a model without a price")
 
 
