@@ -65,7 +65,7 @@ def diagnose(run: Run, models: Mapping[str, Any] | None = None) -> Diagnosis:
         Unusable: there is no such run.
         Damaged: nothing is left that says what the run was to do.
     """
-    if not merged(run):
+    if not run.merged:
         run.tasks()
         return Diagnosis(run.run_id, False, tuple(damage for _, _, damage in damaged_parts(run)))
     found = look(run)
@@ -81,17 +81,6 @@ def diagnose(run: Run, models: Mapping[str, Any] | None = None) -> Diagnosis:
         known = {name: models[name] for name in found.record.plan.models if name in models}
         usd = _cost(found, nodes, affected, known) if len(known) == len(found.record.plan.models) else None
     return Diagnosis(run.run_id, True, tuple(damaged), nodes, len({task for task, _ in affected}), 0.0 if not affected else usd, hopeless)
-
-
-def merged(run: Run) -> bool:
-    """Whether the run is finished, or was before it was damaged."""
-    try:
-        if run.finished:
-            return True
-        run.parts()
-    except Damaged:
-        return True
-    return False
 
 
 def to_redo(found: Found) -> tuple[tuple[NodeRepair, ...], list[Key]]:

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_ray.diagnosis import diagnose, merged, tasks_again, to_redo
+from beam_ray.diagnosis import diagnose, tasks_again, to_redo
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.run.desk import Row, TaskRow
 from beam_ray.run.execute import changed_tools
@@ -71,7 +71,7 @@ def repair(objects: Objects, run_id: str, models: Mapping[str, Any], drive: Driv
     run = Run(objects, run_id)
     lease = Lease(run, takeover=takeover)
     try:
-        if not merged(run):
+        if not run.merged:
             return Mended(run_id, tuple(take_away(run)))
         # a commit that cannot be read is no commit, and what stands in the others' places fits it or is mended now
         waiting = pending(run)

@@ -163,7 +163,7 @@ def _shards(start: int, stop: int, trials: int) -> list[tuple[int, int]]:
 
 def shard_size(rows: int) -> int:
     """Rows of a shard: small for small runs, so that little waits for a whole one; up to 500 for large ones."""
-    return min(max(math.ceil(rows / 8), 10), 250 if rows <= 20_000 else 500)
+    return min(max(math.ceil(rows / 8), 25), 250 if rows <= 20_000 else 500)
 
 
 def runner_count(rows: int, cpus: int) -> int:

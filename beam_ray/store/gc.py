@@ -87,6 +87,7 @@ def _old(objects: Objects, key: str, seconds: float = YOUNG_S) -> bool:
 def _of_run(objects: Objects, run: Run, abandoned: bool, older_than_s: float, kept: Callable[[Kept], None]) -> Iterator[Garbage]:
     try:
         finished, record = run.finished, run.record
+        run.parts()  # raises where the run was finished, and only the word that it was is lost
     except Damaged as error:
         kept(Kept(run.prefix, str(error).splitlines()[0]))
         return
@@ -192,7 +193,7 @@ def _remove_run(objects: Objects, run: Run) -> bool:
         lease = Lease(run)
     except RunIsTaken:
         return False
-    if run.finished:
+    if run.merged:
         lease.release()
         return False
     try:
@@ -200,8 +201,9 @@ def _remove_run(objects: Objects, run: Run) -> bool:
             close(objects, run.record)
     except Unusable:
         pass  # an earlier removal came as far as run.json
-    # run.json goes after all that was paid, so that a removal that is cut off is seen by the next one; the lease goes last
-    keys = [key for key, _ in objects.keys(f"{run.prefix}/")]
-    for key in sorted(keys, key=lambda key: (key.startswith(f"{run.prefix}/lease/"), key.endswith("/run.json"))):
-        objects.delete(key)
+    # what a cut-off merge left goes first: without its parts the run would look finished. run.json goes after all that
+    # was paid, so that a removal that is cut off is seen by the next one; the lease goes last
+    names = [key.removeprefix(f"{run.prefix}/") for key, _ in objects.keys(f"{run.prefix}/")]
+    for name in sorted(names, key=lambda name: (name.startswith("lease/"), name == "run.json", not name.startswith(("steps/", "outcome")))):
+        objects.delete(f"{run.prefix}/{name}")
     return True

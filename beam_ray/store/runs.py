@@ -315,6 +315,15 @@ class Run:
         """Whether the manifest is there."""
         return bool(self.manifest)
 
+    @property
+    def merged(self) -> bool:
+        """Whether the run is finished, or was before it was damaged."""
+        try:
+            self.parts()
+            return self.finished
+        except Damaged:
+            return True
+
     @cached_property
     def _manifest(self) -> dict[str, Any]:
         return unseal(self.objects.read(f"{self.prefix}/manifest.json"), f"{self.prefix}/manifest.json")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,16 @@ def test_an_unfinished_side_of_a_backtest_is_needed(tmp_path: Path):
     assert collect(store, abandoned=True) == []
 
 
+def test_a_finished_run_that_lost_its_manifest_is_not_taken_for_abandoned(tmp_path: Path):
+    """Its rows are all there, and repair makes the manifest again."""
+    store, why = copied(tmp_path), list[str]()
+    run, others = run_of(store, "baseline"), collect(store, abandoned=True)
+    store.delete(f"{run.prefix}/manifest.json")
+
+    assert collect(store, abandoned=True, kept=lambda kept: why.append(kept.why)) == others
+    assert f"{run.prefix}/manifest.json is missing, though the run is finished" in why
+
+
 def test_the_mark_of_a_finished_run_stays(tmp_path: Path):
     """By it the same command finds its result, where its driver died right after the manifest, and pays nothing again."""
     store = copied(tmp_path)
@@ -209,14 +220,32 @@ def test_an_old_attachment_that_is_used_anew_is_young_again(tmp_path: Path):
     assert store.read(garbage.keys[0]) == b"unused"
 
 
-def test_a_removal_that_was_cut_off_is_finished_by_the_next(tmp_path: Path):
+def cut_off_merge(store: Objects) -> Run:
+    """A finished run as it was when its driver was about to write the manifest."""
+    run = run_of(store, "baseline")
+    for node in run.record.plan.order:
+        rows = run.steps([node]).to_pylist()
+        for shard, (start, stop) in enumerate(run.record.shards):
+            run.commit_part(node, shard, rows[start:stop])
+    for shard, (start, stop) in enumerate(run.record.shards):
+        run.commit_outcome(shard, run.outcome().to_pylist()[start:stop])
+    store.delete(f"{run.prefix}/manifest.json")
+    return Run(store, run.run_id)
+
+
+@pytest.mark.parametrize("left", [lambda store: run_of(store, "run"), cut_off_merge], ids=["half done", "while it was merged"])
+def test_a_removal_that_was_cut_off_is_finished_by_the_next(tmp_path: Path, left: Callable[[Objects], Run]):
     """At each of its changes."""
     deaths = 0
     while True:
         shutil.rmtree(tmp_path / "store", ignore_errors=True)
         store = copied(tmp_path)
-        run = run_of(store, "run")
-        [garbage] = collect(store, abandoned=True)
+        for backtest in store.folders("backtests"):
+            shutil.rmtree(tmp_path / "store" / "backtests" / backtest)
+        run = left(store)
+        key = run.record.key
+        age(tmp_path)
+        [garbage] = [found for found in collect(store, abandoned=True) if found.place == run.prefix]
         dying = Dying(tmp_path / "store")
         dying.left = deaths
         try:
@@ -231,7 +260,7 @@ def test_a_removal_that_was_cut_off_is_finished_by_the_next(tmp_path: Path):
         for found in collect(store, abandoned=True):
             assert remove(store, found)
 
-        assert list(store.keys(f"{run.prefix}/")) == [] and unfinished(store, run.record.key) is None
+        assert list(store.keys(f"{run.prefix}/")) == [] and unfinished(store, key) is None
 
     assert deaths > 8
 

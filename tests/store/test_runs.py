@@ -67,7 +67,7 @@ def test_rows_of_given_tasks_are_found_without_reading_all(uri, tmp_path):
 def test_a_run_that_was_cut_off_goes_on_to_the_same_result(uri, tmp_path):
     """Half of the shards are done, one more is spooled: the same result as if undisturbed, and no call twice."""
     lab, asked = Lab(tmp_path, open_objects(uri)), []
-    texts = [f"q{index}" for index in range(45)]
+    texts = [f"q{index}" for index in range(75)]
 
     def answer(request):
         asked.append(said(request))
@@ -89,7 +89,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_result(uri, tmp_path):
 
     assert sorted(asked) == sorted([*texts, *(f"two {text}" for text in texts)])
     assert [json.loads(row["output"])["text"] for row in run.steps(["two"]).to_pylist()] == [f"two {text}" for text in texts]
-    assert run.manifest["usage"]["calls"] == 90
+    assert run.manifest["usage"]["calls"] == 150
 
 
 def test_a_damaged_run_is_mended_and_what_is_left_behind_is_taken_away(uri, tmp_path):
