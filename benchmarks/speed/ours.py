@@ -1,7 +1,7 @@
 """
 beam_ray on the same work: one process that connects to Ray, warms up, and then is timed.
 
-    python -m benchmarks.speed.ours FOLDER URL|scripted TASKS [--kind model|burn|wait] [--die-at ROWS]
+    python -m benchmarks.speed.ours FOLDER URL|scripted TASKS [--kind model|burn|wait --seconds S] [--die-at ROWS]
 
 Says in JSON how long the run took and what it used once all was warm. With --die-at it kills
 itself without a word when so many rows are done; started again in the same folder it goes on,
@@ -48,7 +48,7 @@ def wait(query: str, seconds: float) -> dict:
 """
 
 
-def workflow(folder: Path, steps: int = STEPS, changed: str = "", kind: str = "model", seconds: float = 0.05) -> Path:
+def workflow(folder: Path, steps: int = STEPS, changed: str = "", kind: str = "model", seconds: float = 0.0) -> Path:
     """A chain of steps, each scored; *changed* makes the last one another."""
     nodes = []
     for step in range(1, steps + 1):
@@ -91,8 +91,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         models: dict[str, Any] = {"m": ScriptedModel(lambda request: "ok")}
     else:
         models = dict(load_models(models_file(folder, arguments.url, arguments.concurrency, **limits)))
-    found, _ = load_workflow(workflow(folder, kind=arguments.kind))
-    warm, _ = load_workflow(workflow(folder, steps=1, kind=arguments.kind, seconds=0))
+    found, _ = load_workflow(workflow(folder, kind=arguments.kind, seconds=arguments.seconds))
+    warm, _ = load_workflow(workflow(folder, steps=1, kind=arguments.kind))
     cluster = Cluster()
 
     def run(given: Any, path: Path, die_at: int = 0) -> dict[str, Any]:
@@ -132,5 +132,6 @@ if __name__ == "__main__":
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY)
     parser.add_argument("--per-minute", type=float, default=0)
     parser.add_argument("--kind", choices=["model", "burn", "wait"], default="model")
+    parser.add_argument("--seconds", type=float, default=0, help="that a tool burns or waits")
     parser.add_argument("--die-at", type=int, default=0)
     sys.stdout.write(json.dumps(main(parser.parse_args())) + "\n")

@@ -20,7 +20,8 @@ from beam_ray.llm import Request
 from beam_ray.llm.model import OpenAIModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
-from beam_ray.run.limiter import Grant, Leased, Limiter, Report
+from beam_ray.run.limiter import Grant, Limiter, Report
+from beam_ray.run.permits import Leased
 from beam_ray.run.runner import limits_of
 from beam_ray.store.objects import open_objects
 from beam_ray.store.runs import Run

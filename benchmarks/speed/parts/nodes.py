@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.speed.endpoint import ROOT, Call, endpoint, span_s
 from benchmarks.speed.told import Told
 from benchmarks.speed.watched import Used, watched
-from benchmarks.speed.work import CONCURRENCY, STEPS, Latency
+from benchmarks.speed.work import CONCURRENCY, MEDIAN_S, STEPS, Latency
 
 PORTS = [
     "port",
@@ -38,7 +38,7 @@ PORTS = [
     "object-manager-port",
     "runtime-env-agent-port",
 ]
-MODEL_TASKS, TOOL_TASKS, TOOL_S = 1_000, 100, 0.05
+MODEL_TASKS, TOOL_TASKS, TOOL_S = 1_000, 400, 0.02
 PAUSE_S = 2.0
 
 
@@ -135,8 +135,6 @@ def measure(told: Told) -> None:
                 against = seconds / ideal if kind == "model" else ""
                 rows.append([f"{count}", KINDS[kind], tasks, seconds, tasks * STEPS / seconds, first[kind] / seconds, against])
                 told.progress(f"{kind}: {seconds:.1f} s")
-                if kind == "model":
-                    told.at_most(f"{count} nodes, model steps: makespan, the ideal being 1", seconds / ideal, 1.25)
         model.forget()
         lost = _lost(nodes, model)
     told.table(["nodes", "work", "tasks", "makespan s", "steps/s", "x one node", "x ideal"], rows)
@@ -146,7 +144,8 @@ def measure(told: Told) -> None:
         f"One of four nodes killed when half of the {MODEL_TASKS * STEPS:,} calls were made: {span_s(calls):.1f} s in all ({span_s(calls) / ideal:.2f} x ideal), "
         f"{twice} calls made twice, every step recorded once."
     )
-    told.at_most("one of 4 nodes lost half-way: calls made twice, in flight and the last second's", twice, CONCURRENCY // 2 + 320 // 4)
+    # what one of four runners had in flight, and what it was answered in its last second
+    told.at_most("one of 4 nodes lost half-way: calls made twice", twice, (CONCURRENCY + CONCURRENCY / MEDIAN_S) / 4)
 
 
 KINDS = {"model": "model steps of 0.2 s", "burn": f"tool steps of {TOOL_S:g} s CPU", "wait": f"tool steps that wait {TOOL_S:g} s"}
@@ -154,7 +153,7 @@ KINDS = {"model": "model steps of 0.2 s", "burn": f"tool steps of {TOOL_S:g} s C
 
 def _ours(nodes: Nodes, url: str, tasks: int, kind: str = "model") -> Used:
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "benchmarks.speed.ours", folder, url, str(tasks), "--kind", kind]
+        words = [sys.executable, "-m", "benchmarks.speed.ours", folder, url, str(tasks), "--kind", kind, "--seconds", str(TOOL_S)]
         used = watched(words, ROOT, timeout_s=300, **nodes.connected)
     if used.said["passed"] != tasks:
         raise RuntimeError(f"{used.said['passed']} of {tasks} tasks passed")

@@ -10,6 +10,7 @@ url, (tasks, steps, concurrency), out = sys.argv[1], map(int, sys.argv[2:5]), sy
 os.environ |= {
     "PREFECT_HOME": out,
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "ERROR",
     "DO_NOT_TRACK": "1",
