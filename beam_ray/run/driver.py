@@ -31,7 +31,7 @@ from beam_ray.store.steps import Key
 TICK_S = 0.25
 POLL_S = 1.0
 """Seconds between two looks at how far the runners are."""
-STOP_S = 0.8
+STOP_S = 1.2
 """Seconds that runners have to spool what is finished when we are asked to stop."""
 LOOK_S = 2.0
 """Seconds between two looks at whether the cluster is there."""
