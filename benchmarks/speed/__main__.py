@@ -1,7 +1,7 @@
 """
 How near beam_ray comes to what nobody can beat, beside a plain asyncio loop and beside its peers.
 
-    python -m benchmarks.speed [PART …] [--sizes 50,500,2000] [--large 1000,10000,100000] [--every-peer]
+    python -m benchmarks.speed [PART …] [--sizes 50,500,2000] [--large 1000,10000,100000] [--every-peer | --no-peers]
 
 Everything runs on this machine, one after the other; what counts are the ratios of one go. The
 tables are Markdown on standard output, the last one holds every bar with what was found; what
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 
 from benchmarks.speed.parts import again, commands, large, latency, limits, nodes, row, store, stragglers
-from benchmarks.speed.peers import PEERS, command
+from benchmarks.speed.peers import LARGEST, PEERS, command
 from benchmarks.speed.told import Told, machine, say
 
 
@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--large", default="1000,10000,100000", help="tasks of the part large")
     parser.add_argument("--repeats", type=int, default=1, help="of the loop and of beam_ray; the middle one counts")
     parser.add_argument("--every-peer", action="store_true", help="run every peer at every size: an hour more")
+    parser.add_argument("--no-peers", action="store_true", help="only the loop and beam_ray")
     told = Told()
     parts: dict[str, tuple[str, Callable[[], None]]] = {}
     parser.add_argument("parts", nargs="*", metavar="PART")
@@ -34,7 +35,8 @@ def main() -> int:
     sizes, many = ([int(size) for size in each.split(",")] for each in (arguments.sizes, arguments.large))
 
     def shape(name: str) -> None:
-        latency.measure(told, sizes, name, repeats=arguments.repeats, every_peer=arguments.every_peer)
+        largest = dict.fromkeys(PEERS, max(sizes)) if arguments.every_peer else {} if arguments.no_peers else LARGEST[name]
+        latency.measure(told, sizes, name, repeats=arguments.repeats, largest=largest)
 
     parts = {
         "prompt": ("What one waits for at the prompt", lambda: commands.prompt(told)),
