@@ -131,6 +131,8 @@ class Bench:
     """Commands that did not come to their end, over all stores."""
     kills: list[tuple[float, int]] = field(default_factory=list)
     """When a command was killed, and how many calls had begun by then."""
+    spooled: int = 0
+    """The most rows that were in the spool, and nowhere else, when something was struck."""
     kept: list[tuple[int, set[Question]]] = field(default_factory=list)
     """For each kill: the calls begun by then, and the questions whose answers were in the store."""
 
@@ -184,7 +186,10 @@ class Bench:
         """The questions that need not be asked again: their answers are in the store. Reads every row that there is."""
         found: set[Question] = set()
         for run in self.runs:
-            rows = run.steps().to_pylist() + [row for table in run.spooled() for row in table.to_pylist()]
+            rows = run.steps().to_pylist()
+            committed = {(row["node"], row["task_id"]) for row in rows}
+            rows += [row for table in run.spooled() for row in table.to_pylist() if (row["node"], row["task_id"]) not in committed]
+            self.spooled = max(self.spooled, len(rows) - len(committed))
             run.outcome()
             for row in rows:
                 changed = " now" if run.record.mode == "candidate" and row["node"] == "end" else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beam_ray.errors import RunIsTaken
-from beam_ray.store.runs import Lease
+from beam_ray.store.runs import Lease, Run
 from tests.endpoint import endpoint
 from tests.faults.conftest import Bench, Forge, answer, make_bench
 
@@ -54,6 +54,11 @@ def alive(pid: str) -> bool:
         return False
 
 
+def merging(run: Run) -> bool:
+    """Whether all rows are there, and only their parts are left to be merged."""
+    return sum(node == "_outcome" for node, _ in run.parts()) == len(run.record.shards)
+
+
 @pytest.mark.parametrize("when", ["amid its rows", "as it merges"])
 def test_a_runner_that_gives_no_sign_of_life_is_ended_and_its_work_is_done_by_others(when: str, bench: Bench, undisturbed: Bench, runners: Path):
     """It is stopped by SIGSTOP; the run goes on without it, to the same result, and what it spooled is not paid for again."""
@@ -61,7 +66,7 @@ def test_a_runner_that_gives_no_sign_of_life_is_ended_and_its_work_is_done_by_ot
 
     def stop(driver: int) -> None:
         [run] = bench.runs
-        while when == "as it merges" and sum(node == "_outcome" for node, _ in run.parts()) < len(run.record.shards):
+        while alive(str(driver)) and not (merging(run) if when == "as it merges" else any(run.spooled())):
             time.sleep(0.01)
         os.kill(int(runners.read_text()), signal.SIGSTOP)
         bench.kills.append((time.time(), len(bench.model.journal)))
@@ -74,6 +79,7 @@ def test_a_runner_that_gives_no_sign_of_life_is_ended_and_its_work_is_done_by_ot
 
     assert ended.code == 0, ended.err
     assert rest or when == "as it merges"
+    assert bench.spooled or when == "as it merges"
     assert not alive(first)
     bench.finish(undisturbed)
 
