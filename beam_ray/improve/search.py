@@ -100,7 +100,7 @@ class Search:
         """
         require_unworn(self.objects, self.library)
         sides = split(self.objects, self.library)
-        base, held = self.plan(self.workflow, sides.search, self._origin()), sides.held.num_rows
+        base, held = self.plan(self.workflow, sides.search, self._origin(sides.search)), sides.held.num_rows
         self._reserve(base, self._plan(self.workflow, sides.held, None))
         self.say(f"{sides.search.num_rows} tasks to search on, {held} held out")
         # from here until the search is over, no object that it can reach has a held-out row, or the name of one
@@ -215,15 +215,16 @@ class Search:
         """The plan of a run of *workflow* over some search tasks, borrowing from the run *origin*."""
         return count(self.objects, self._plan(workflow, tasks, origin), self.models)
 
-    def _origin(self) -> str | None:
+    def _origin(self, tasks: Any) -> str | None:
         """
-        The newest run of the workflow as it is: what it has of the search tasks is paid for.
+        The run of the workflow as it is that has most of the *tasks*, the newest of those: what it has of them is paid for.
 
         Chosen once for a search: with another one the same command would not find its own runs again.
         """
-        key = f"searches/{self.search_id}.json"
-        newest = next(iter(runs_of(self.objects, self.workflow, last=1)), None)
-        self.objects.create(key, seal({"origin": newest.run_id if newest else None}))
+        key, wanted = f"searches/{self.search_id}.json", set(tasks["task_id"].to_pylist())
+        shared = {run.run_id: len(wanted & set(run.tasks()["task_id"].to_pylist())) for run in runs_of(self.objects, self.workflow)}
+        best = max(shared, key=lambda run_id: shared[run_id], default=None)
+        self.objects.create(key, seal({"origin": best if best and shared[best] else None}))
         found: str | None = unseal(self.objects.read(key), key)["origin"]
         return found
 

@@ -113,7 +113,7 @@ def test_a_search_that_comes_further_is_what_is_told(library: Lab):  # noqa: F81
     assert "budget" in first["ended"]
     assert (first["accepted"], second["accepted"]) == (False, True)
     assert second == found.document()
-    assert len(list(library.objects.keys("searches/"))) == 2
+    assert len(list(library.objects.keys(f"searches/{long.search_id}/"))) == 2
 
 
 def test_no_held_out_task_is_told_of_with_a_candidate(searched: Searched):
