@@ -142,7 +142,9 @@ def _check(objects: Objects, workflow: Workflow, node: str | None, models: Mappi
             document.append({"node": name, "run_id": run.run_id, "outputs": len(tasks), "criteria": [{**vars(one), "share": one.share} for one in fared]})
             if as_json:
                 continue
-            show(f"{name} · {len(tasks)} outputs of run {run.run_id}, judged {how['repeats'] if any(one.kind == 'plain' for one in fared) else 1} times")
+            again = how["repeats"] > 1 and any(one.kind == "plain" for one in fared)
+            times = f"{how['repeats']} times" if again else "once"
+            show(f"{name} · {len(tasks)} outputs of run {run.run_id}, judged {times}")
             rows = [
                 [
                     one.text,
