@@ -99,12 +99,12 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         start, news = time.monotonic(), list[float]()
         plan = make_plan(given, read_tasks(path, objects), models)
         record = begin(objects, plan.record, plan.tasks)
-        before: list[int] = []
+        before, ready = list[int](), time.monotonic()
 
         def watch(progress: Progress) -> None:
             before.append(progress.rows)
             if progress.rows > before[0] and not news:
-                news.append(time.monotonic() - start)
+                news.append(time.monotonic() - ready)
             if die_at and progress.rows >= die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 

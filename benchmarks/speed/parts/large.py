@@ -68,7 +68,7 @@ def _resume(told: Told, tasks: int) -> None:
     kept = int(used.said["rows_before"])
     told.note(
         f"Killed with SIGKILL half-way and begun again: {kept:,} of {tasks * STEPS:,} steps were in committed parts, "
-        f"the first new ones were done {used.said['news_s']:.1f} s after it began again (looked at once a second; starting Ray left out), "
+        f"the first new ones were done {used.said['news_s']:.1f} s after it went on (looked at once a second; reading the tasks file, which resume does not, and starting Ray left out), "
         f"the rest took {used.said['seconds']:.1f} s; the driver had {used.driver_mb:.0f} MB."
     )
     told.at_most(f"resume of {tasks:,} tasks killed half-way: to the first new step", float(used.said["news_s"]), 10, " s")
