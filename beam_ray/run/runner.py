@@ -18,7 +18,7 @@ from typing import Any
 import stamina.instrumentation
 
 from beam_ray.define.fingerprint import digest
-from beam_ray.errors import BudgetReached
+from beam_ray.errors import BudgetReached, Stopped
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Model
 from beam_ray.run.desk import Desk, Row, TaskRow
@@ -75,6 +75,9 @@ class Runner:
         self.progress_: dict[str, Any] = {"rows": 0, "done": 0, "borrowed": 0, "failed": 0, "skipped": 0, "calls": 0, "tokens": 0, "usd": 0.0}
         self._fresh: list[Row] = []
         self._spooled = 0
+        self._spools: dict[int, set[int]] = {}
+        """Our spool files, and the shards that they have rows of."""
+        self._committed: set[int] = set()
         self._spooling: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
         self._loading = threading.Lock()
@@ -179,6 +182,7 @@ class Runner:
         return kept
 
     def _forget(self, shard: int) -> None:
+        self._committed.add(shard)
         if self.shards.pop(shard, None):
             self._fresh = [row for row in self._fresh if row["shard"] != shard]
             gone = {row["task_id"] for row in self._tasks_of(shard)}
@@ -239,6 +243,12 @@ class Runner:
                 except BaseException:
                     self._fresh = [*rows, *self._fresh]
                     raise
+                self._spools[number] = {row["shard"] for row in rows}
+            # a long run would leave so many that going on, and tidying up, took as long as the run
+            for number in [number for number, shards in self._spools.items() if shards <= self._committed]:
+                del self._spools[number]
+                with contextlib.suppress(Stopped):
+                    await asyncio.to_thread(self.run.unspool, self.assignment.runner, number)
 
     # -- what steps work with -------------------------------------------------------------------
 

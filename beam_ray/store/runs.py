@@ -300,6 +300,10 @@ class Run:
         """Keep finished rows whose shard is not finished."""
         self.objects.create(f"{self.prefix}/spool/{runner}-{number:06d}.parquet", encode(STEPS, rows))
 
+    def unspool(self, runner: str, number: int) -> None:
+        """Take a spool file away: its rows are all in parts."""
+        self.objects.delete(f"{self.prefix}/spool/{runner}-{number:06d}.parquet")
+
     def spooled(self) -> Iterator[pa.Table]:
         """The rows kept so, file by file, in a fixed order."""
         for key, _ in self.objects.keys(f"{self.prefix}/spool/"):

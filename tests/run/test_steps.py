@@ -1,11 +1,15 @@
 """What happens to a row at a node: routes, tools, attempts, judging. The runner is real, and in this process."""
 
+import asyncio
 import json
 
 import pytest
 
 from beam_ray.errors import ModelRefused, Unusable
-from beam_ray.llm import Answer
+from beam_ray.llm import Answer, ScriptedModel
+from beam_ray.run.plan import make_plan
+from beam_ray.run.runner import Assignment, Runner
+from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab
 
 ROUTES = """
@@ -253,3 +257,29 @@ def test_changed_code_is_run_as_it_is_now(ray_lab: Lab):
         seen.append(json.loads(ray_lab.steps(run, "a")["t0"]["output"])["answer"])
 
     assert seen == [1, 2]
+
+
+def test_spool_files_go_as_their_shards_are_committed(lab: Lab):
+    """A run of hours would leave more of them than it has parts; those of shards that go on stay."""
+    models = {"m": ScriptedModel(lambda request: "fine")}
+    workflow = lab.workflow("workflow: w\nmodel: m\nnodes:\n  one: {llm: {prompt: '{{ task_query }}'}}\n  two: {after: one, llm: {prompt: '{{ one.text }}'}}\n")
+    plan = make_plan(workflow, lab.tasks([str(number) for number in range(50)]), models)
+    record = begin(lab.objects, plan.record, plan.tasks)
+    run = Run(lab.objects, record.run_id)
+
+    def shards() -> set[int]:
+        return {shard for table in run.spooled() for shard in table["shard"].to_pylist()}
+
+    async def work() -> None:
+        runner = Runner(Assignment(lab.objects.uri, record.run_id, models, "r", 8))
+        await runner.step(0, "one")
+        await runner.stop()
+        assert shards() == {0}
+        await runner.step(1, "one")
+        await runner.step(0, "one")
+        await runner.step(0, "two")
+        await runner.stop()
+        assert 0 not in shards() and shards()
+
+    assert len(record.shards) == 2
+    asyncio.run(work())
