@@ -206,14 +206,15 @@ class Bench:
         And of what was in the store at a kill, nothing.
         """
         calls = [(question_of(call), call) for call in self.model.journal]
+        for count, kept in self.kept:
+            again = {question for question, _ in calls[count:]} & kept
+            assert not again, f"in the store and asked again: {sorted(again)[:5]}"
         asked = Counter(question for question, _ in calls)
         allowed: Counter[Question] = Counter(set(asked))
         for at, count in self.kills:
             allowed.update({question for question, call in calls[:count] if not call.ended or call.ended > at - late_s})
-        assert not {question: count for question, count in asked.items() if count > allowed[question]}
-        for count, kept in self.kept:
-            again = {question for question, _ in calls[count:]} & kept
-            assert not again, f"in the store and asked again: {sorted(again)[:5]}"
+        often = {question for question, count in asked.items() if count > allowed[question]}
+        assert not often, [(question, call.began, call.ended) for question, call in calls if question in often] + [at for at, _ in self.kills]
 
     def finish(self, undisturbed: "Bench", late_s: float = LATE_S) -> None:
         """Let the command come to its end, see that nothing shows, and begin with an empty store."""

@@ -26,7 +26,7 @@ from tests.endpoint import endpoint
 from tests.faults.conftest import WORKFLOW, Forge, answer, essence, make_bench
 
 KILLS = int(os.environ.get("RAY_KILLS", "20"))
-LATE_S = 5.0
+LATE_S = 10.0
 """
 A spool file is due within a second; on a slow machine, while others start, it is late.
 
@@ -54,7 +54,7 @@ def descendants(pid: int, word: str) -> list[int]:
 
 def test_workers_that_are_killed_again_and_again(ray_lab: Lab, forge: Forge, tmp_path, monkeypatch: pytest.MonkeyPatch):
     """One or all at once; the run goes on by itself, its result is the undisturbed one, and nothing that was kept is paid for again."""
-    dice, count, killed = random.Random(5), max(8 * KILLS, 110), 0
+    dice, count, killed = random.Random(5), max(12 * KILLS, 120), 0
     # no row is to blame here, and looking for one takes a process a time; a row that kills is looked for in tests/run
     monkeypatch.setattr(driver_module, "CRASHES_BEFORE_SPLIT", KILLS)
     with endpoint(answer, latency_s=0.1) as model:
@@ -66,18 +66,22 @@ def test_workers_that_are_killed_again_and_again(ray_lab: Lab, forge: Forge, tmp
         def killer() -> None:
             nonlocal killed
             while killed < KILLS and not done.wait(dice.uniform(0.1, 0.3)):
-                # runners that have not asked anything yet show little
                 runners = descendants(os.getpid(), "ray::_RunnerActor")
-                if runners and len(model.journal) > (bench.kills[-1][1] if bench.kills else 0) + 10:
-                    try:
-                        kept = bench.answered()
-                    except NotThere:
-                        break  # the run is finished, and its parts are taken away
+                asked = len(model.journal) - (bench.kills[-1][1] if bench.kills else 0)
+                try:
+                    kept = bench.answered()
+                except NotThere:
+                    break  # the run is finished, and its parts are taken away
+                # every other time when they have just begun to ask, and else when they have spooled too
+                grown = len(bench.kills) % 2 or len(kept) > len(bench.kept[-1][1] if bench.kept else ())
+                if runners and asked > 10 and grown:
                     bench.kept.append((len(model.journal), kept))
                     for runner in dice.sample(runners, dice.randint(1, len(runners))):
                         os.kill(runner, signal.SIGKILL)
                         killed += 1
-                    bench.kills.append((time.time(), len(model.journal)))
+                    at = time.time()
+                    time.sleep(0.3)  # what they had sent may still arrive
+                    bench.kills.append((at, len(model.journal)))
 
         thread = threading.Thread(target=killer)
         thread.start()
