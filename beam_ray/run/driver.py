@@ -78,6 +78,8 @@ class _Seat:
     shards: dict[int, int] = field(default_factory=dict)
     """Shard to the number of its calls that are out."""
     told: dict[str, Any] = field(default_factory=dict)
+    given: int = 0
+    """Rows of all shards that it was given."""
     asked: float = 0.0
     """When it was last asked how far it is."""
 
@@ -190,18 +192,24 @@ class Driver:
     # -- the loop -----------------------------------------------------------------------------
 
     def _fill(self, cluster: Cluster) -> None:
-        """Give each runner as many shards as it can hold, the emptiest first."""
+        """Give each runner as many shards as it can hold, the one with the fewest rows first."""
         while self.todo:
-            if min(len(each.shards) for each in self.seats) >= self.open_shards:
+            # a shard of which a few slow rows are left is open, and keeps few permits busy
+            if not any(len(seat.shards) < self.open_shards or self._pending(seat) < self.window for seat in self.seats):
                 return
             shard = self.todo.popleft()
             if self.crashes.get(shard, 0) >= CRASHES_BEFORE_SPLIT:
                 self._isolate(cluster, shard)
             able = [seat for seat in self.seats if seat.number >= self.since.get(shard, 0)]
-            self._submit(cluster, min(able, key=lambda each: len(each.shards)), shard)
+            self._submit(cluster, min(able, key=self._pending), shard)
+
+    def _pending(self, seat: _Seat) -> float:
+        """Rows that the runner was given and has not brought to their end, by what it last told."""
+        return seat.given - seat.told.get("rows", 0) / len(self.workflow.order)
 
     def _submit(self, cluster: Cluster, seat: _Seat, shard: int) -> None:
         seat.shards[shard] = len(self.workflow.order)
+        seat.given += self._rows(shard)
         for node in self.workflow.order:
             reference = cluster.call(seat.handle, f"{self.workflow.name}/{node}", "step", shard, node)
             self.calls[reference] = seat, shard, node
@@ -259,7 +267,8 @@ class Driver:
         for reference, entry in list(self.calls.items()):
             if entry[0] is seat and entry[1] == shard:
                 del self.calls[reference]
-        seat.shards.pop(shard, None)
+        if seat.shards.pop(shard, None):
+            seat.given -= self._rows(shard)
         with contextlib.suppress(RunnerDied):
             self._result(cluster, cluster.call(seat.handle, "drop", "drop", shard))
         self.todo.appendleft(shard)

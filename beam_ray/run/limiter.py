@@ -11,14 +11,16 @@ the endpoint asks; answers let it grow again. A 5xx changes nothing.
 """
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 RENEW_S = 0.1
 """Seconds between two renewals while something is to be told, where runners are few."""
 RENEWAL_S = 0.002
 """Seconds that a renewal may take the limiter: with more runners each comes more seldom."""
 MOST_S = 1.5
-"""No runner comes more seldom: a rate is lent out for two seconds at most."""
+"""No runner comes more seldom."""
+SHARE = 0.98
+"""The part of a rate that is lent out."""
 
 FORGET_S = 30.0
 """Seconds without a word after which a runner's permits go back."""
@@ -81,23 +83,18 @@ class Grant:
 
 @dataclass
 class _Bucket:
-    """A rate: fills evenly, holds two seconds' worth."""
+    """
+    A rate: fills evenly, and holds a second's worth.
 
-    per_minute: float
+    It begins empty and fills a little slower than is allowed: an endpoint that counts its seconds
+    elsewhere would refuse what is sent at their edges, and a refusal stops everybody.
+    """
+
     at: float
-    level: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.level = self.burst
-
-    @property
-    def burst(self) -> float:
-        # two seconds' worth lets a renewal every tenth of a second use the whole rate
-        return max(self.per_minute / 30, 1.0)
+    level: float = 0.0
 
     def fill(self, per_minute: float, now: float) -> None:
-        self.per_minute = per_minute
-        self.level = min(self.burst, self.level + (now - self.at) * per_minute / 60)
+        self.level = min(max(per_minute / 60, 1.0), self.level + (now - self.at) * SHARE * per_minute / 60)
         self.at = now
 
 
@@ -210,6 +207,6 @@ class Limiter:
 def _filled(bucket: _Bucket | None, per_minute: float | None, now: float) -> _Bucket | None:
     if per_minute is None:
         return None
-    bucket = bucket or _Bucket(per_minute, now)
+    bucket = bucket or _Bucket(now)
     bucket.fill(per_minute, now)
     return bucket
