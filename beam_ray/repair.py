@@ -32,8 +32,9 @@ from beam_ray.run.runner import identity
 from beam_ray.run.shard import ends_of, outcome_row
 from beam_ray.run.summary import summary_of
 from beam_ray.store.damage import Found, Key, commit, keys_of, look, pending, put_in_place, take_away
+from beam_ray.store.lease import Lease
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.runs import FILE_BYTES, Lease, Run, RunRecord, begin, now
+from beam_ray.store.runs import FILE_BYTES, Run, RunRecord, begin, now
 from beam_ray.store.sealed import seal, unseal
 from beam_ray.store.sources import only
 from beam_ray.store.tables import OUTCOME, STEPS, TASKS, encode, encode_batches, to_table

@@ -15,9 +15,10 @@ from beam_ray.repair import repair
 from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.store import tables
+from beam_ray.store.lease import Lease
 from beam_ray.store.library import write_library
 from beam_ray.store.objects import Disk
-from beam_ray.store.runs import Lease, Run, begin
+from beam_ray.store.runs import Run, begin
 from beam_ray.store.sources import shuffled
 from beam_ray.store.steps import StepRows
 from tests.conftest import Lab, drive_here
@@ -214,7 +215,7 @@ def test_a_repair_that_dies_anywhere_is_finished_by_the_same_command_and_pays_on
 def test_a_second_repairer_is_refused_while_the_first_lives(lab: Lab, run: Run):
     """The lease of the run is the repairer's."""
     spoil(lab, run, "steps/one-000.parquet")
-    script = f"from beam_ray.store.objects import *\nfrom beam_ray.store.runs import *\nLease(Run(open_objects({str(lab.folder / 'store')!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
+    script = f"from beam_ray.store.objects import *\nfrom beam_ray.store.lease import *\nLease(Run(open_objects({str(lab.folder / 'store')!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
     other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
     with pytest.raises(RunIsTaken, match=f"is driven by process {other.pid} on "):

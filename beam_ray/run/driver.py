@@ -25,7 +25,8 @@ from beam_ray.run.shard import OUTCOME_NODE, Report, ShardLost
 from beam_ray.run.signals import Signals
 from beam_ray.run.summary import summarise
 from beam_ray.run.tools import Tools
-from beam_ray.store.runs import BEAT_S, Lease, Run, RunRecord
+from beam_ray.store.lease import BEAT_S, Lease
+from beam_ray.store.runs import Run, RunRecord
 from beam_ray.store.steps import Key
 
 TICK_S = 0.25
@@ -205,7 +206,7 @@ class Driver:
 
     def _pending(self, seat: _Seat) -> float:
         """Rows that the runner was given and has not brought to their end, by what it last told."""
-        return seat.given - seat.told.get("rows", 0) / len(self.workflow.order)
+        return seat.given - float(seat.told.get("rows", 0)) / len(self.workflow.order)
 
     def _submit(self, cluster: Cluster, seat: _Seat, shard: int) -> None:
         seat.shards[shard] = len(self.workflow.order)

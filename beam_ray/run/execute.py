@@ -10,8 +10,9 @@ from beam_ray.run.driver import Connection, Driver, Result
 from beam_ray.run.progress import Watch, unwatched
 from beam_ray.run.signals import Signals
 from beam_ray.run.tools import Tools
+from beam_ray.store.lease import Lease
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Lease, Run, RunRecord, close
+from beam_ray.store.runs import Run, RunRecord, close
 
 RELEASE_S = 1.0
 """Seconds that a driver which leaves has to say so; who does not hear it sees by itself that the driver is gone."""

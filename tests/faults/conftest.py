@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from beam_ray.backtest.conclude import read_verdict
+from beam_ray.store.lease import driver_of
 from beam_ray.store.objects import Objects, open_objects
-from beam_ray.store.runs import Run, driver_of, find_runs
+from beam_ray.store.runs import Run, find_runs
 from tests.endpoint import Call, Endpoint, endpoint
 
 WORKFLOW = """

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from beam_ray.errors import RunIsTaken
-from beam_ray.store.runs import Lease, Run
+from beam_ray.store.lease import Lease
+from beam_ray.store.runs import Run
 from tests.endpoint import endpoint
 from tests.faults.conftest import Bench, Forge, answer, make_bench
 

@@ -21,8 +21,9 @@ from beam_ray.run.plan import load_workflow
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import OUTCOME_NODE
 from beam_ray.run.summary import summarise
+from beam_ray.store.lease import Lease, _process_start
 from beam_ray.store.objects import Disk
-from beam_ray.store.runs import Lease, Run, _process_start, close
+from beam_ray.store.runs import Run, close
 
 T = TypeVar("T")
 

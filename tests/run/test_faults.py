@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from beam_ray.errors import RunIsTaken
-from beam_ray.store.runs import Lease, Run, find_runs
+from beam_ray.store.lease import Lease
+from beam_ray.store.runs import Run, find_runs
 from tests.conftest import Lab
 from tests.endpoint import endpoint
 
@@ -109,7 +110,7 @@ def test_a_second_driver_is_refused_while_the_first_lives(lab: Lab, tmp_path: Pa
     models = {"m": ScriptedModel(str)}
     plan = make_plan(lab.workflow(CHAIN), lab.tasks(["x"]), models)
     run = Run(lab.objects, begin(lab.objects, plan.record, plan.tasks).run_id)
-    script = f"from beam_ray.store.objects import open_objects\nfrom beam_ray.store.runs import *\nLease(Run(open_objects({str(tmp_path / 'store')!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
+    script = f"from beam_ray.store.objects import open_objects\nfrom beam_ray.store.lease import *\nLease(Run(open_objects({str(tmp_path / 'store')!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
     other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
     with pytest.raises(RunIsTaken, match=f"is driven by process {other.pid} on "):

@@ -4,8 +4,9 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from beam_ray.errors import RunIsTaken
+from beam_ray.store.lease import Lease
 from beam_ray.store.objects import open_objects
-from beam_ray.store.runs import Lease, Run
+from beam_ray.store.runs import Run
 
 
 def race(uri: str, rounds: int, takeover: bool, gate: Barrier, results: Any) -> None:

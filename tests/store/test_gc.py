@@ -150,7 +150,7 @@ def test_a_run_that_is_driven_is_not_touched(tmp_path: Path):
     store = copied(tmp_path)
     run = run_of(store, "run")
     listed = collect(store, abandoned=True)
-    script = f"from beam_ray.store.objects import *\nfrom beam_ray.store.runs import *\nLease(Run(open_objects({store.uri!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
+    script = f"from beam_ray.store.objects import *\nfrom beam_ray.store.lease import *\nLease(Run(open_objects({store.uri!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
     driver = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert driver.stdout.readline() == "held\n"
     before = list(store.keys(f"{run.prefix}/parts/"))

@@ -18,8 +18,9 @@ from beam_ray.llm import ScriptedModel
 from beam_ray.run.driver import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import make_plan
+from beam_ray.store.lease import Lease
 from beam_ray.store.objects import Disk, open_objects
-from beam_ray.store.runs import Lease, Run, begin
+from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab, drive_here
 from tests.faults.here import Here
 

@@ -1,0 +1,102 @@
+"""Who drives a run, and whether they look alive: see ``runs`` for where it is kept."""
+
+import json
+import os
+import socket
+import time
+from typing import Any
+
+from beam_ray.errors import RunIsTaken
+from beam_ray.store.objects import NotThere
+from beam_ray.store.runs import Run, now
+
+BEAT_S = 10.0
+"""Seconds between two signs of life of a driver."""
+
+DEAD_S = 60.0
+"""Seconds without a sign of life after which a driver on another machine is taken for dead."""
+
+
+class Lease:
+    """
+    The right to drive a run: the highest epoch has it.
+
+    Time only tells whether the last owner looks alive. It never authorises a write: parts are
+    created if absent, so a driver that wakes up late loses every race and can harm nothing.
+    """
+
+    def __init__(self, run: Run, *, takeover: bool = False):
+        self.run = run
+        self.prefix = f"{run.prefix}/lease/"
+        self.me = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": now(), "process": _process_start(os.getpid())}
+        last = self._last()
+        if last and not takeover:
+            self._refuse_if_alive()
+        self.epoch = last + 1
+        if not run.objects.create(f"{self.prefix}{self.epoch:06d}.json", json.dumps({**self.me, "at": time.time()}).encode()):
+            raise RunIsTaken(f"run {run.run_id} was taken by another driver in this moment; when it is done, run the same command again")
+        self.beat()
+
+    def beat(self) -> None:
+        """
+        Give a sign of life.
+
+        Raises:
+            RunIsTaken: another driver has taken the run over.
+        """
+        if self._last() > self.epoch:
+            raise RunIsTaken(f"run {self.run.run_id} was taken over by another driver; this one stops and loses nothing")
+        self.run.objects.put(f"{self.prefix}{self.epoch:06d}.beat", json.dumps({"at": time.time()}).encode())
+
+    def release(self) -> None:
+        """Let the next driver begin at once."""
+        self.run.objects.put(f"{self.prefix}{self.epoch:06d}.beat", json.dumps({"at": 0}).encode())
+
+    def _last(self) -> int:
+        return _last_epoch(self.run)
+
+    def _refuse_if_alive(self) -> None:
+        found = driver_of(self.run)
+        if found and any(found[name] != self.me[name] for name in ("host", "pid", "process")):
+            raise RunIsTaken(
+                f"run {self.run.run_id} is driven by process {found['pid']} on {found['host']}, whose last sign of life was {found['age']:.0f} s ago\n"
+                "  wait for it, or take it over with --takeover if you know that it is gone"
+            )
+
+
+def driver_of(run: Run) -> dict[str, Any] | None:
+    """Who drives the run, and the *age* in seconds of its last sign of life; None when nobody does who looks alive."""
+    epoch = _last_epoch(run)
+    try:
+        owner = json.loads(run.objects.read(f"{run.prefix}/lease/{epoch:06d}.json"))
+        try:
+            beat = json.loads(run.objects.read(f"{run.prefix}/lease/{epoch:06d}.beat"))["at"]
+        except NotThere:
+            beat = owner["at"]  # it has taken the run in this moment, and not yet given a sign of life
+        age = time.time() - beat
+        if owner["host"] == socket.gethostname():
+            alive = beat > 0 and _process_start(owner["pid"]) == owner["process"] and owner["process"] is not None
+        else:
+            alive = beat > 0 and age < DEAD_S
+        return {**owner, "age": max(age, 0.0)} if alive else None
+    except (NotThere, ValueError, KeyError, TypeError):
+        return None
+
+
+def _last_epoch(run: Run) -> int:
+    names = [key.rsplit("/", 1)[-1] for key, _ in run.objects.keys(f"{run.prefix}/lease/")]
+    return max((int(name.removesuffix(".json")) for name in names if name.endswith(".json")), default=0)
+
+
+def _process_start(pid: int) -> str | None:
+    """When the process began, in the kernel's words; tells it from a later one of the same number."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+            return None if fields[0] == "Z" else fields[19]
+    except (OSError, IndexError):
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return None
+        return "running"
