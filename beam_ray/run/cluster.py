@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import sys
-import threading
 import time
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -128,32 +127,22 @@ def _one_node(assignment: Assignment, limiter: ActorHandle | None, shard: int, n
     asyncio.run(work())
 
 
-class LimiterActor:
-    """The limits of all endpoints, in one place for all runs of a cluster; it ends when nobody has asked for long."""
+class _LimiterActor:
+    """The limits of all endpoints, in one place for all runs of a cluster."""
 
-    def __init__(self, idle_s: float) -> None:
-        self._idle_s = idle_s
+    def __init__(self) -> None:
         self._limiters: dict[str, Limiter] = {}
-        self._heard = time.monotonic()
-        threading.Thread(target=self._watch, daemon=True).start()
 
     async def renew(self, endpoint: str, runner: str, need: Need) -> Grant:
-        self._heard = time.monotonic()
-        return self._limiters.setdefault(endpoint, Limiter()).renew(runner, need, self._heard)
+        return self._limiters.setdefault(endpoint, Limiter()).renew(runner, need, time.monotonic())
 
     async def release(self, runner: str) -> None:
         for limiter in self._limiters.values():
             limiter.release(runner)
 
-    def _watch(self) -> None:
-        while time.monotonic() - self._heard < self._idle_s:
-            time.sleep(self._idle_s / 10)
-        ray.kill(ray.get_runtime_context().current_actor)
-
 
 LIMITER = f"limits of {version('beam_ray')}"
 """Two versions of us may not understand each other."""
-IDLE_S = 600.0
 
 
 class _Permits:
@@ -177,8 +166,9 @@ class _Permits:
 
 
 def _limiter() -> ActorHandle:
-    options = {"name": LIMITER, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached", "num_cpus": 0, "max_restarts": 0}
-    return ray.remote(LimiterActor).options(**options).remote(IDLE_S)
+    """The cluster's limiter. It ends with whoever made it; the next who asks makes another."""
+    options = {"name": LIMITER, "namespace": NAMESPACE, "get_if_exists": True, "num_cpus": 0, "max_restarts": 0}
+    return ray.remote(_LimiterActor).options(**options).remote()
 
 
 def _leave() -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 import ray
 
 from beam_ray.llm.settings import load_models
-from beam_ray.run.cluster import LIMITER, NAMESPACE, LimiterActor
+from beam_ray.run.cluster import LIMITER, NAMESPACE
 from beam_ray.run.driver import Connection
 from beam_ray.run.execute import execute
-from beam_ray.run.limiter import Limits, Report
 from beam_ray.run.plan import make_plan
 from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab
@@ -88,17 +87,3 @@ def test_a_limiter_that_is_killed_is_made_anew(ray_lab: Lab):
     assert killed
     assert run.finished
     assert sorted(call.said for call in model.journal) == sorted(TASKS)
-
-
-def test_a_limiter_that_nobody_asks_any_more_ends(ray_lab: Lab):
-    """It would otherwise stay on the cluster for ever."""
-    limiter = ray.remote(LimiterActor).options(name="idle", num_cpus=0).remote(0.5)
-    assert ray.get(limiter.renew.remote("there", "r", Report(Limits(3), 0, 1))).permits == 3
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            ray.get_actor("idle")
-        except ValueError:
-            return
-        time.sleep(0.2)
-    raise AssertionError("it is still there")
