@@ -28,9 +28,10 @@ import ray
 import stamina
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from beam_ray.errors import BeamRayError, Stopped, Unusable
-from beam_ray.run.limiter import FORGET_S, Grant, Limiter
+from beam_ray.run.limiter import Grant, Limiter
 from beam_ray.run.limiter import Report as Need
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import Report
@@ -145,6 +146,10 @@ LIMITER = f"limits of {version('beam_ray')}"
 """Two versions of us may not understand each other."""
 
 
+NOTICE_S = 120.0
+"""Seconds in which a cluster notices that a node is gone, and the limiter with it."""
+
+
 class _Permits:
     """A runner's way to the limiter, wherever that is; one that is lost is made anew, and learns from the next reports."""
 
@@ -153,7 +158,7 @@ class _Permits:
         self.limiter = limiter
 
     async def renew(self, endpoint: str, need: Need) -> Grant:
-        async for attempt in stamina.retry_context(on=RayActorError, timeout=FORGET_S, attempts=None, wait_initial=0.1, wait_max=2.0):
+        async for attempt in stamina.retry_context(on=RayActorError, timeout=NOTICE_S, attempts=None, wait_initial=0.1, wait_max=2.0):
             with attempt:
                 if attempt.num > 1:
                     self.limiter = await asyncio.to_thread(_limiter)
@@ -166,8 +171,9 @@ class _Permits:
 
 
 def _limiter() -> ActorHandle:
-    """The cluster's limiter. It ends with whoever made it; the next who asks makes another."""
-    options = {"name": LIMITER, "namespace": NAMESPACE, "get_if_exists": True, "num_cpus": 0, "max_restarts": 0}
+    """The cluster's limiter. It is where its maker is and ends with it; the next who asks makes another."""
+    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=True)
+    options = {"scheduling_strategy": here, "name": LIMITER, "namespace": NAMESPACE, "get_if_exists": True, "num_cpus": 0, "max_restarts": 0}
     return ray.remote(_LimiterActor).options(**options).remote()
 
 

@@ -100,7 +100,10 @@ class Shard:
     async def settle(self) -> None:
         """Do every node for the rows and commit nothing: the rows are told to ``desk.keep``."""
         await self._replay()
-        await self._stream()
+        try:
+            await self._stream()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
 
     async def stop(self) -> None:
         """Give up: rows in flight are dropped."""
@@ -218,9 +221,7 @@ class Shard:
         if not event.is_set() and self._streams.done():
             waiting.cancel()
             error = self._streams.exception() if not self._streams.cancelled() else None
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            raise error or Stopped("the run was stopped")
+            raise _first(error) if error else Stopped("the run was stopped")
         if not event.is_set():
             await event.wait()
         waiting.cancel()
@@ -255,6 +256,13 @@ class Shard:
 
     def _report(self, node: str) -> Report:
         return summed(node, self.number, self.rows[node].values(), replayed=node in self.replayed)
+
+
+def _first(error: BaseException) -> BaseException:
+    """Of several rows' faults the first one's."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _essence(row: Row) -> tuple[Any, ...]:

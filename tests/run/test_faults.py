@@ -31,61 +31,6 @@ def beam_ray(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "beam_ray", *map(str, arguments)]
 
 
-def outputs(run: Run) -> list[tuple[str, str, str]]:
-    """What every step said."""
-    return sorted((row["task_id"], row["node"], row["output"]) for row in run.steps().to_pylist())
-
-
-def test_a_killed_driver_goes_on_by_the_same_command_and_pays_no_more_than_allowed(lab: Lab):
-    """After kill -9 the result equals the undisturbed one; repeated are at most calls in flight and those answered in the last second."""
-    count = 90
-    lab.write("w.yaml", CHAIN)
-    lab.write("tasks.jsonl", "".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(count)))
-    with endpoint(lambda body: "re: " + body["messages"][-1]["content"], latency_s=0.1) as model:
-        lab.write("models.yaml", f"m: {{base_url: '{model.url}', model: x, concurrency: 8}}\n")
-        command = beam_ray(
-            "run",
-            lab.folder / "w.yaml",
-            "--tasks",
-            lab.folder / "tasks.jsonl",
-            "--models",
-            lab.folder / "models.yaml",
-            "--store",
-            lab.folder / "store",
-            "--json",
-        )
-        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        while len(model.journal) < count:
-            assert driver.poll() is None, driver.stderr.read()
-            time.sleep(0.02)
-        driver.kill()
-        driver.wait()
-        end = _quiet(model)
-        disturbed = [call for call in model.journal if not call.ended or call.ended > end - 1 - 0.2]
-        done = subprocess.run(command, capture_output=True, text=True)
-
-    assert done.returncode == 0, done.stderr
-    assert "going on with run" in done.stderr
-    assert len(model.journal) - 3 * count <= len(disturbed)
-    run = Run(lab.objects, json.loads(done.stdout)["run_id"])
-    assert outputs(run) == sorted((f"t{index}", node, json.dumps({"text": text})) for index in range(count) for node, text in _said(index))
-
-
-def _said(index: int) -> list[tuple[str, str]]:
-    one = f"re: one {index}"
-    two = f"re: two {one}"
-    return [("one", one), ("two", two), ("three", f"re: three {two}")]
-
-
-def _quiet(model) -> float:
-    """Wait until the orphaned workers are gone; when the last call began."""
-    seen = -1
-    while seen != len(model.journal):
-        seen = len(model.journal)
-        time.sleep(1.0)
-    return max(call.began for call in model.journal)
-
-
 def test_a_row_that_kills_its_worker_fails_alone(ray_lab: Lab):
     """Two deaths on one row alone make it a failed step; all other rows finish."""
 

@@ -5,6 +5,9 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
+from beam_ray.errors import Stopped
 from beam_ray.llm import Request, ScriptedModel
 from beam_ray.llm.usage import Answer, Usage
 from beam_ray.run.plan import make_plan
@@ -110,3 +113,16 @@ def test_answers_to_rows_under_suspicion_are_kept_at_once_as_all_others(lab: Lab
     asyncio.run(settle())
     rows = [row for table in Run(lab.objects, record.run_id).spooled() for row in table.to_pylist()]
     assert {row["task_id"]: json.loads(row["output"])["text"] for row in rows} == {"t0": "lost", "t1": "kept"}
+
+
+def test_a_fault_that_is_no_row_s_own_stops_the_search_for_the_row_that_kills(lab: Lab):
+    """With its own words, not as one of a group."""
+
+    def no_quota(request: Request) -> str:
+        raise Stopped("no quota")
+
+    models = {"m": ScriptedModel(no_quota)}
+    plan = make_plan(lab.workflow("workflow: w\nnodes: {only: {llm: {model: m, prompt: '{{ task_query }}'}}}\n"), lab.tasks(["x", "y"]), models)
+    record = begin(lab.objects, plan.record, plan.tasks)
+    with pytest.raises(Stopped, match="no quota"):
+        asyncio.run(Runner(Assignment(lab.objects.uri, record.run_id, models, "suspect", 8)).settle(0, 0, 2))
