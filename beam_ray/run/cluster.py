@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any, NoReturn
 
 from beam_ray.run import jobs
@@ -25,7 +24,6 @@ os.environ.update(jobs.auth_mode())
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 import ray
-import stamina
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -129,7 +127,7 @@ def _one_node(assignment: Assignment, limiter: ActorHandle | None, shard: int, n
 
 
 class _LimiterActor:
-    """The limits of all endpoints, in one place for all runs of a cluster."""
+    """The limits of all endpoints, in one place for all runners of a driver."""
 
     def __init__(self) -> None:
         self._limiters: dict[str, Limiter] = {}
@@ -142,27 +140,15 @@ class _LimiterActor:
             limiter.release(runner)
 
 
-LIMITER = f"limits of {version('beam_ray')}"
-"""Two versions of us may not understand each other."""
-
-
-NOTICE_S = 120.0
-"""Seconds in which a cluster notices that a node is gone, and the limiter with it."""
-
-
 class _Permits:
-    """A runner's way to the limiter, wherever that is; one that is lost is made anew, and learns from the next reports."""
+    """A runner's way to its driver's limiter."""
 
     def __init__(self, runner: str, limiter: ActorHandle):
         self._name = runner
         self.limiter = limiter
 
     async def renew(self, endpoint: str, need: Need) -> Grant:
-        async for attempt in stamina.retry_context(on=RayActorError, timeout=NOTICE_S, attempts=None, wait_initial=0.1, wait_max=2.0):
-            with attempt:
-                if attempt.num > 1:
-                    self.limiter = await asyncio.to_thread(_limiter)
-                grant: Grant = await self.limiter.renew.remote(endpoint, self._name, need)
+        grant: Grant = await self.limiter.renew.remote(endpoint, self._name, need)
         return grant
 
     def release(self) -> None:
@@ -171,10 +157,9 @@ class _Permits:
 
 
 def _limiter() -> ActorHandle:
-    """The cluster's limiter. It is where its maker is and ends with it; the next who asks makes another."""
-    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=True)
-    options = {"scheduling_strategy": here, "name": LIMITER, "namespace": NAMESPACE, "get_if_exists": True, "num_cpus": 0, "max_restarts": 0}
-    return ray.remote(_LimiterActor).options(**options).remote()
+    # where the driver is: lost with another node, it would leave all runners without permits
+    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(_LimiterActor).options(scheduling_strategy=here, num_cpus=0, max_restarts=0).remote()
 
 
 def _leave() -> None:

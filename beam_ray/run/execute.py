@@ -78,7 +78,12 @@ def drive(
     try:
         with Signals() as signals:
             driver = Driver(run, record, models, lease, signals, watch, connection)
-            yield driver
+            try:
+                yield driver
+            except Stopped:
+                # what fails once we were asked to stop is part of being stopped: Ray is told as well
+                signals.heed()
+                raise
     finally:
         if driver is not None:
             driver.close()

@@ -3,8 +3,7 @@ Limits that hold over the whole cluster: calls in flight, requests and tokens pe
 
 One ``Limiter`` per endpoint leases its limits to runners in blocks, whichever runs they
 belong to; ``permits`` is the runners' side. What the limits are stands in every report: where
-runs were told different ones, the tightest holds, and a limiter that is lost is made anew by
-the next report. Pure logic: what time it is is told from outside.
+reports differ, the tightest holds, and a limiter knows all that it needs after a round of them. Pure logic: what time it is is told from outside.
 
 A 429 shrinks the concurrency by a fifth, at most once a second, and pauses for as long as
 the endpoint asks; answers let it grow again. A 5xx changes nothing.

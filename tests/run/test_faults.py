@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from beam_ray.errors import RunIsTaken
+from beam_ray.errors import Interrupted, RunIsTaken, Stopped
+from beam_ray.llm import ScriptedModel
+from beam_ray.run.driver import Connection
+from beam_ray.run.execute import drive
+from beam_ray.run.plan import make_plan
 from beam_ray.store.lease import Lease
-from beam_ray.store.runs import Run, find_runs
+from beam_ray.store.runs import Run, begin, find_runs
 from tests.conftest import Lab
 from tests.endpoint import endpoint
 
@@ -85,3 +89,20 @@ def test_ctrl_c_ends_quickly_and_says_how_to_go_on(lab: Lab):
     [run_id] = find_runs(lab.objects)
     assert driver.returncode == 130
     assert f"go on with:  beam-ray resume {run_id} --store {lab.folder / 'store'}" in said
+
+
+def test_what_fails_while_a_run_is_being_stopped_does_not_hide_that_it_was(lab: Lab):
+    """Ray hears of SIGTERM too, and what it says then is not why the run ended: 143, not 3."""
+    models = {"m": ScriptedModel(lambda request: "x")}
+    plan = make_plan(lab.workflow(CHAIN), lab.tasks(["x"]), models)
+    record = begin(lab.objects, plan.record, plan.tasks)
+
+    def fail_while_being_stopped() -> None:
+        with drive(lab.objects, record, models, Connection()) as driver:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert driver.signals.caught
+            raise Stopped("Ray: the cluster is gone")
+
+    with pytest.raises(Interrupted) as stopped:
+        fail_while_being_stopped()
+    assert stopped.value.exit_code == 143
