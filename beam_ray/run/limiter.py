@@ -1,9 +1,9 @@
 """
 Limits that hold over the whole cluster: calls in flight, requests and tokens per minute.
 
-One ``Limiter`` per endpoint leases its limits to runners in blocks, whichever runs they
-belong to; ``permits`` is the runners' side. What the limits are stands in every report: where
-reports differ, the tightest holds, and a limiter knows all that it needs after a round of them. Pure logic: what time it is is told from outside.
+One ``Limiter`` per endpoint leases its limits to runners in blocks; ``permits`` is the runners'
+side. What the limits are stands in every report: where reports differ, the tightest holds.
+Pure logic: what time it is is told from outside.
 
 A 429 shrinks the concurrency by a fifth, at most once a second, and pauses for as long as
 the endpoint asks; answers let it grow again. A 5xx changes nothing.
