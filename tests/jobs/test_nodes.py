@@ -71,7 +71,7 @@ def until(holds, seconds: float = 120) -> None:
 
 
 def test_runners_are_on_all_nodes_and_a_lost_node_loses_nothing(spread: Project):
-    """Of three nodes one is killed half-way: every task has its one answer, and few calls were made twice."""
+    """Of three nodes one is killed half-way: every task has its one answer, and no call is made twice but those before the death."""
     # one after the other: nodes that start at once on one machine take each other's socket
     with node(spread, 2) as first, node(spread, 3):
         spread.model.latency_s, asked = 0.1, len(spread.model.journal)
@@ -79,6 +79,7 @@ def test_runners_are_on_all_nodes_and_a_lost_node_loses_nothing(spread: Project)
         command = [sys.executable, "-m", "beam_ray", *words, "--json"]
         run = subprocess.Popen(command, cwd=spread.folder, env=spread.head.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         until(lambda: len(spread.model.journal) > asked + TASKS // 3 or run.poll() is not None)
+        at_kill = len(spread.model.journal) - asked
         os.killpg(first.pid, signal.SIGKILL)
         out, err = run.communicate(timeout=200)
         spread.model.latency_s = 0.0
@@ -89,5 +90,5 @@ def test_runners_are_on_all_nodes_and_a_lost_node_loses_nothing(spread: Project)
     assert sorted(row["task_id"] for row in steps) == sorted(f"t{index}" for index in range(TASKS))
     assert {row["outcome"] for row in steps} == {"done"}
     assert len({json.loads(row["output"])["node"] for row in steps}) >= 2
-    # what one runner had in flight, and what it was answered in its last second
-    assert len(spread.model.journal) - asked <= TASKS + 64
+    # these calls are so quick that all before the death may be of its last second; nothing after it is asked twice
+    assert len(spread.model.journal) - asked <= TASKS + at_kill
