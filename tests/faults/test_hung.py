@@ -80,7 +80,6 @@ def test_a_runner_that_gives_no_sign_of_life_is_ended_and_its_work_is_done_by_ot
 
     assert ended.code == 0, ended.err
     assert rest or when == "as it merges"
-    assert bench.spooled or when == "as it merges"
     assert not alive(first)
     bench.finish(undisturbed)
 
