@@ -88,7 +88,8 @@ def _old(objects: Objects, key: str, seconds: float = YOUNG_S) -> bool:
 def _of_run(objects: Objects, run: Run, abandoned: bool, older_than_s: float, kept: Callable[[Kept], None]) -> Iterator[Garbage]:
     try:
         finished, record = run.finished, run.record
-        run.parts()  # raises where the run was finished, and only the word that it was is lost
+        if not finished:
+            run.parts()  # raises where the run was finished, and only the word that it was is lost
     except Damaged as error:
         kept(Kept(run.prefix, str(error).splitlines()[0]))
         return

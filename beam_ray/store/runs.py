@@ -314,10 +314,12 @@ class Run:
     def merged(self) -> bool:
         """Whether the run is finished, or was before it was damaged."""
         try:
+            if self.finished:
+                return True
             self.parts()
-            return self.finished
         except Damaged:
             return True
+        return False
 
     @cached_property
     def _manifest(self) -> dict[str, Any]:
