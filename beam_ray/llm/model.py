@@ -38,11 +38,12 @@ class OpenAIModel:
         self.permits = permits or Free()
         prices = settings.usd_per_million
         self.price = Price(prices.input, prices.output) if prices else None
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30)
-        self._http = httpx2.AsyncClient(
-            limits=limits,
+        # aiohttp takes half the CPU of httpx2's own connections; what is in flight is bounded by permits, not here
+        self._http = openai.DefaultAioHttpClient(
+            limits=httpx2.Limits(max_connections=1_000_000, keepalive_expiry=30),
             transport=transport,
             timeout=None,
+            follow_redirects=False,
             # a few bytes may unpack to gigabytes, and a limit on what is read would not see it
             headers={"Accept-Encoding": "identity"},
             event_hooks={"response": [_bound]},
@@ -67,7 +68,7 @@ class OpenAIModel:
             if error.code in _REFUSALS:
                 raise ModelRefused(f"the endpoint declined: {_said(error, self.settings)}") from None
             raise ModelUnavailable(f"{'rate limit: ' if error.status_code == 429 else ''}{_said(error, self.settings)}") from None
-        except (openai.APITimeoutError, TimeoutError):
+        except TimeoutError:
             raise ModelUnavailable(f"no answer within {request.timeout_s:g} s") from None
         except openai.APIError as error:
             raise ModelUnavailable(_said(error, self.settings)) from None
@@ -82,10 +83,10 @@ class OpenAIModel:
             started = time.monotonic()
             spent = Usage(1, 0, 0, 0.0 if self.price else None, 0.0, waited)
             try:
-                # the client's own limit is on the silence between two pieces; an answer in drops would never end
+                # a limit of the client's would be on the silence between two pieces; an answer in drops would never end
                 async with asyncio.timeout(timeout_s):
                     # its typed method walks every message to turn nothing into anything, at a fifth of a call's CPU
-                    reply = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=arguments, options={"timeout": timeout_s})
+                    reply = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=arguments, options={"timeout": None})
                 answer = _read(reply, self.settings)
             finally:
                 spent.seconds = time.monotonic() - started
@@ -237,7 +238,8 @@ _REFUSALS = ("content_filter", "content_policy_violation")
 
 
 def _said(error: openai.APIError, settings: ModelSettings) -> str:
-    text = str(error).strip() or type(error).__name__
+    # a connection that was lost is told as one that timed out, which only our own clock says
+    text = "Connection error." if isinstance(error, openai.APITimeoutError) else str(error).strip() or type(error).__name__
     cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) else ""
     # hidden before it is cut: half a key is also one
     return f"{settings.hide(text)[:300]}{settings.hide(cause)[:120]}"

@@ -27,7 +27,7 @@ from benchmarks.speed.work import CONCURRENCY, STEPS
 
 TASKS = 500
 PLACES = {
-    r"httpx2|httpcore2|h11|anyio|sniffio|certifi|idna": "HTTP: httpx2, httpcore2, h11",
+    r"aiohttp|httpx2|multidict|yarl|anyio|sniffio|certifi|idna": "HTTP: aiohttp, httpx2",
     r"/openai/|pydantic|distro": "openai client",
     r"asyncio|selectors|socket|contextlib|_weakrefset|contextvars": "asyncio",
     r"beam_ray/run|stamina": "beam_ray: steps, shards, permits, tries",
