@@ -77,8 +77,9 @@ def endpoint(answer: Callable[[dict[str, Any]], Any], *, latency_s: float = 0.0)
                 text = said if isinstance(said, str) else json.dumps(said)
                 usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
                 said = 200, {}, {"id": "x", "object": "chat.completion", "choices": [choice_of(content=text)], "usage": usage}
-            self._send(*said)
+            # before the answer is on its way: who has it may ask the next
             call.status, call.ended = said[0], time.time()
+            self._send(*said)
 
         def _send(self, status: int, headers: dict[str, str], body: Any) -> None:
             raw = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -6,6 +6,8 @@ every call that may be billed is counted.
 """
 
 import asyncio
+import functools
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -42,6 +44,7 @@ class OpenAIModel:
         self._http = openai.DefaultAioHttpClient(
             limits=httpx2.Limits(max_connections=1_000_000, keepalive_expiry=30),
             transport=transport,
+            verify=_certificates(),
             timeout=None,
             follow_redirects=False,
             # a few bytes may unpack to gigabytes, and a limit on what is read would not see it
@@ -179,6 +182,12 @@ def _count(used: Any, name: str) -> int:
     """A number of tokens; an endpoint that does not say, or says nonsense, has not said."""
     found = used.get(name) if isinstance(used, Mapping) else None
     return found if isinstance(found, int) and 0 < found < 2**31 else 0
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Whom to trust, read once in a process: it takes as long as ten calls."""
+    return httpx2.create_ssl_context()
 
 
 async def _bound(response: httpx2.Response) -> None:

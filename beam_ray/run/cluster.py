@@ -7,6 +7,7 @@ repeats: our driver does both, so that attempts, crashes and money are counted.
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import socket
@@ -24,17 +25,21 @@ os.environ.update(jobs.auth_mode())
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 import ray
+import ray.actor
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from beam_ray.errors import BeamRayError, Stopped, Unusable
-from beam_ray.run.limiter import Grant, Limiter
+from beam_ray.run.limiter import MOST_S, Grant, Limiter
 from beam_ray.run.limiter import Report as Need
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import Report
 
 NAMESPACE = "beam_ray"
+LIMITER = "limiter/1"
+"""One that understands other messages has another name, so that jobs with another version of us have their own."""
+HEAD = "node:__internal_head__"
+"""What Ray calls a resource that the head alone has."""
 
 
 def _on_standard_error(data: dict[str, Any], *rest: Any, **more: Any) -> None:
@@ -47,6 +52,15 @@ ray._private.worker.print_to_stdstream = _on_standard_error
 
 _RESTING: dict[str, list[ActorHandle]] = {}
 """By Ray job, which is one for each time that a process connects."""
+
+PATIENCE_S = 20.0
+"""Seconds that a limiter may take to answer, or to start."""
+
+LOOK_S = 5.0
+"""Seconds between a limiter's looks at whether there is a runner still."""
+
+RELEASE_S = 0.5
+"""Seconds that a runner which stops waits until its permits are known to be free."""
 
 LOST_S = 40.0
 """Seconds without a word from the head after which the cluster is given up; at 60 Ray would end our process itself, without a word on how to go on."""
@@ -65,10 +79,10 @@ class _RunnerActor:
         self._runner: Runner | None = None
         self._assigned = asyncio.Event()
 
-    async def assign(self, assignment: Assignment, limiter: ActorHandle | None) -> None:
+    async def assign(self, assignment: Assignment, limited: bool) -> None:
         """Begin a run. Calls may overtake each other on their way: until it is here, all others wait."""
         self._assignment, self._runner = assignment, None
-        self._permits = _Permits(assignment.runner, limiter) if limiter else None
+        self._permits = _Permits(assignment.runner) if limited else None
         self._assigned.set()
 
     async def _get(self) -> Runner:
@@ -96,7 +110,7 @@ class _RunnerActor:
     async def stop(self) -> None:
         await (await self._get()).stop()
         if self._permits:
-            self._permits.release()
+            await self._permits.release()
         self._assigned.clear()
         self._runner = None
 
@@ -106,60 +120,90 @@ class _RunnerActor:
         assert needs is not None
         options: dict[str, Any] = {name: value for name, value in needs.model_dump().items() if value is not None}
         task = ray.remote(_one_node).options(name=f"{runner.workflow.name}/{node}", max_retries=0, **options)
-        await task.remote(self._assignment, self._permits and self._permits.limiter, shard, node)
+        await task.remote(self._assignment, self._permits is not None, shard, node)
 
 
-def _one_node(assignment: Assignment, limiter: ActorHandle | None, shard: int, node: str) -> None:
+def _one_node(assignment: Assignment, limited: bool, shard: int, node: str) -> None:
     """One node of one shard, where its resources are."""
 
     async def work() -> None:
         name = f"{assignment.runner}-{node}-{shard}"
-        permits = _Permits(name, limiter) if limiter else None
+        permits = _Permits(name) if limited else None
         runner = Runner(replace(assignment, runner=name), permits.renew if permits else None)
         try:
             await runner.only(shard, node)
         finally:
             await runner.stop()
             if permits:
-                permits.release()
+                await permits.release()
 
     asyncio.run(work())
 
 
 class _LimiterActor:
-    """The limits of all endpoints, in one place for all runners of a driver."""
+    """The limits of all endpoints, in one place for all runners of a cluster, whoever drives them."""
 
     def __init__(self) -> None:
         self._limiters: dict[str, Limiter] = {}
+        self._watch: asyncio.Task[None] | None = None
 
     async def renew(self, endpoint: str, runner: str, need: Need) -> Grant:
+        self._watch = self._watch or asyncio.create_task(self._look_about())
         return self._limiters.setdefault(endpoint, Limiter()).renew(runner, need, time.monotonic())
 
     async def release(self, runner: str) -> None:
         for limiter in self._limiters.values():
             limiter.release(runner)
 
+    async def leave(self) -> None:
+        """End, unless there is a runner still."""
+        if not any(limiter.serves(time.monotonic()) for limiter in self._limiters.values()):
+            ray.actor.exit_actor()
+
+    async def _look_about(self) -> None:
+        # drivers that were killed say no good-bye
+        while True:
+            await asyncio.sleep(LOOK_S)
+            ray.get_runtime_context().current_actor.leave.remote()
+
 
 class _Permits:
-    """A runner's way to its driver's limiter."""
+    """A runner's way to its cluster's limiter."""
 
-    def __init__(self, runner: str, limiter: ActorHandle):
+    def __init__(self, runner: str):
         self._name = runner
-        self.limiter = limiter
+        self._limiter: ActorHandle | None = None
+        self._had = False
 
     async def renew(self, endpoint: str, need: Need) -> Grant:
-        grant: Grant = await self.limiter.renew.remote(endpoint, self._name, need)
-        return grant
+        for pause_s in (0.0, 0.2, 1.0, 5.0):
+            await asyncio.sleep(pause_s)
+            limiter: Any = self._limiter or await asyncio.to_thread(_limiter)
+            try:
+                if self._had and not self._limiter:
+                    # everybody shall have told it of the calls that they have in flight before it grants any
+                    await asyncio.wait_for(limiter.renew.remote(endpoint, self._name, Need(need.limits, need.in_flight, 0)), PATIENCE_S)
+                    await asyncio.sleep(MOST_S)
+                self._limiter, self._had = limiter, True
+                grant: Grant = await asyncio.wait_for(limiter.renew.remote(endpoint, self._name, need), PATIENCE_S)
+            except (RayActorError, TimeoutError) as error:
+                # it is gone, and another takes its place
+                self._limiter, gone = None, error
+            else:
+                return grant
+        raise gone
 
-    def release(self) -> None:
+    async def release(self) -> None:
         """Give all permits back."""
-        self.limiter.release.remote(self._name)
+        with contextlib.suppress(RayError, TimeoutError):
+            if self._limiter is not None:
+                await asyncio.wait_for(self._limiter.release.remote(self._name), RELEASE_S)
 
 
 def _limiter() -> ActorHandle:
-    # where the driver is: lost with another node, it would leave all runners without permits
-    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(_LimiterActor).options(scheduling_strategy=here, num_cpus=0, max_restarts=0).remote()
+    """The cluster's limiter; it outlives whoever was first to need it, and is lost only with the head, as all is."""
+    options = {"num_cpus": 0, "resources": {HEAD: 0.001}, "max_restarts": 0, "max_concurrency": 1_000}
+    return ray.remote(_LimiterActor).options(name=LIMITER, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", **options).remote()
 
 
 def _leave() -> None:
@@ -248,10 +292,10 @@ class Cluster:
         # they hold no CPU, so that Ray would put them all where the driver is
         options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000, "scheduling_strategy": "SPREAD"}
         actor = self._resting.pop() if self._resting else ray.remote(_RunnerActor).options(**options).remote()
-        shared = bool(assignment.models) and not (alone and self.local)
-        if shared:
-            self._limiter = self._limiter or _limiter()
-        actor.assign.remote(assignment, self._limiter if shared else None)
+        limited = bool(assignment.models) and not (alone and self.local)
+        if limited and self._limiter is None:
+            self._limiter = _limiter()
+        actor.assign.remote(assignment, limited)
         return Handle(assignment.runner, actor)
 
     def rest(self, runner: Handle) -> None:
@@ -307,6 +351,10 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster; a local one ends."""
+        if self._limiter is not None and not self._gone:
+            with contextlib.suppress(ValueError):
+                # it may be another than the one that we began with
+                ray.get_actor(LIMITER, NAMESPACE).leave.remote()
         if self._gone:
             node = ray._private.worker._global_node
             if self._ours and node is not None:

@@ -117,6 +117,7 @@ class Driver:
         """Shard to the first runner that knows what was spooled of it: an earlier one would pay for it again."""
         self.poisoned: dict[Key, str] = {}
         self.seats: list[_Seat] = []
+        self.stops: list[tuple[_Seat, Any]] = []
         self.calls: dict[Any, tuple[_Seat, int, str]] = {}
         self.past: dict[str, Any] = spent_before(run) if self.resumed else dict(NOTHING)
         self.tasks_done = sum(self._rows(shard) for shard in self.done) // self.record.trials
@@ -175,7 +176,7 @@ class Driver:
             store=self.run.objects.uri if self.run.objects.uri.startswith("s3://") else os.path.abspath(self.run.objects.uri),
             run_id=self.run.run_id,
             models=self.models,
-            runner=f"{self.lease.epoch:04d}-{self.generation:04d}-{secrets.token_hex(2)}",
+            runner=f"{self.lease.epoch:04d}-{self.generation:04d}-{secrets.token_hex(4)}",
             window=self.window,
             folder=os.getcwd(),
             unfinished=unfinished,
@@ -435,6 +436,7 @@ class Driver:
             for node in nodes:
                 files += self.run.merge(node, len(self.record.shards))
         self._alive()
+        self._dismiss()
         summary = summarise(self.run, files)
         self.run.finish(files, summary)
         return Result(self.run.run_id, summary)
@@ -443,16 +445,21 @@ class Driver:
         """Give the runners a moment to spool what is finished."""
         if self.cluster is None:
             return
-        stops = []
-        for seat in self.seats:
-            with contextlib.suppress(Exception):
-                stops.append((seat, self.cluster.call(seat.handle, "stop", "stop")))
+        self._dismiss()
         deadline = time.monotonic() + STOP_S
-        for seat, stop in stops:
+        for seat, stop in self.stops:
             with contextlib.suppress(Exception):
                 self.cluster.result(stop, max(deadline - time.monotonic(), 0.05))
                 if not self.strange:
                     self.cluster.rest(seat.handle)
+
+    def _dismiss(self) -> None:
+        """Tell the runners to stop; nothing more is asked of them."""
+        while self.cluster is not None and self.seats:
+            seat = self.seats.pop()
+            self._bank(seat)
+            with contextlib.suppress(Exception):
+                self.stops.append((seat, self.cluster.call(seat.handle, "stop", "stop")))
 
     def _rows(self, shard: int) -> int:
         start, stop = self.record.shards[shard]

@@ -132,6 +132,10 @@ class Limiter:
         again_s = min(max(RENEW_S, len(self._leases) * RENEWAL_S), MOST_S)
         return Grant(permits, *self._rates(report, lease.held - report.in_flight, now), pause, again_s)
 
+    def serves(self, now: float) -> bool:
+        """Whether there is a runner that has told of itself lately."""
+        return any(now - lease.heard <= FORGET_S for lease in self._leases.values())
+
     def release(self, runner: str) -> None:
         """*runner* is gone; its permits go back."""
         if self._leases.pop(runner, None):

@@ -300,7 +300,7 @@ class Runner:
 
 def endpoint_of(name: str, written: Any) -> str:
     """What shares its limits: one model at one address by one key, however many names it has here."""
-    return f"{written.base_url} {written.model} {written.api_key}" if isinstance(written, ModelSettings) else f"scripted {name}"
+    return digest("endpoint/1", written.url, written.model, written.secret) if isinstance(written, ModelSettings) else f"scripted {name}"
 
 
 def limits_of(written: Any) -> Limits:

@@ -1,0 +1,94 @@
+"""Limits over all jobs of a cluster: two drivers at once, and a limiter that dies."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import accumulate
+
+import pytest
+
+from beam_ray.run.cluster import LIMITER, NAMESPACE
+from beam_ray.store.runs import Run
+from tests.endpoint import Call
+from tests.jobs.conftest import Project
+from tests.jobs.test_nodes import until
+
+pytestmark = pytest.mark.timeout(300)
+
+TASKS, LIMIT = 120, 6
+
+LOOK = f"""
+import ray
+ray.init(logging_level="ERROR")
+try:
+    limiter = ray.get_actor({LIMITER!r}, {NAMESPACE!r})
+    print("THERE")
+    KILL and ray.kill(limiter)
+except ValueError:
+    print("GONE")
+"""
+
+
+@pytest.fixture
+def narrow(project: Project) -> Iterator[Project]:
+    """An endpoint that bears six calls at once."""
+    (project.folder / "narrow.yaml").write_text(f"m: {{base_url: '{project.model.url}', model: narrow, concurrency: {LIMIT}}}\n")
+    (project.folder / "some.jsonl").write_text("".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(TASKS)))
+    project.model.latency_s = 0.25
+    yield project
+    project.model.latency_s = 0.0
+
+
+def begin(project: Project, word: str) -> "subprocess.Popen[str]":
+    """A run of all tasks, on the cluster."""
+    words = ["run", f"{word}.yaml", "--tasks", "some.jsonl", "--models", "narrow.yaml", "--store", str(project.store), "--address", project.head.address]
+    command = [sys.executable, "-m", "beam_ray", *words, "--json"]
+    return subprocess.Popen(command, cwd=project.folder, env=project.head.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished(project: Project, run: "subprocess.Popen[str]") -> int:
+    """How many rows the run has done."""
+    out, err = run.communicate(timeout=200)
+    assert run.returncode == 0, err
+    return sum(row["outcome"] == "done" for row in Run(project.objects, json.loads(out)["run_id"]).steps().to_pylist())
+
+
+def most(calls: list[Call]) -> int:
+    """Calls in flight at once, at most."""
+    moments = sorted([(call.began, 1) for call in calls] + [(call.ended, -1) for call in calls])
+    return max(accumulate(change for _, change in moments))
+
+
+def look(project: Project, *, kill: bool = False) -> str:
+    """Whether the cluster has a limiter, which may be killed."""
+    said = project.ask(sys.executable, "-c", LOOK.replace("KILL", str(kill)), RAY_ADDRESS=project.head.address)
+    return said.stdout.strip().splitlines()[-1]
+
+
+def test_two_drivers_at_once_keep_the_limit_together_and_leave_no_limiter_behind(narrow: Project):
+    """Each has half of six calls in flight while both run; after the last there is nothing that would hold up the cluster's end."""
+    asked = len(narrow.model.journal)
+    runs = [begin(narrow, "good"), begin(narrow, "poor")]
+    assert [finished(narrow, run) for run in runs] == [TASKS, TASKS]
+
+    calls = narrow.model.journal[asked:]
+    good, poor = ([call for call in calls if call.said.startswith(word)] for word in ("good", "poor"))
+    assert max(good[0].began, poor[0].began) < min(good[-1].ended, poor[-1].ended) - 2
+    assert most(calls) == LIMIT
+    until(lambda: look(narrow) == "GONE", 10)
+
+
+def test_a_limiter_that_dies_is_followed_by_another_and_the_limit_holds(narrow: Project):
+    """It is killed half-way: the run goes on to its end, asks nothing twice, and has never more calls in flight than are allowed."""
+    asked = len(narrow.model.journal)
+    run = begin(narrow, "lucky")
+    until(lambda: len(narrow.model.journal) > asked + LIMIT or run.poll() is not None)
+    assert look(narrow, kill=True) == "THERE"
+    left = TASKS - (len(narrow.model.journal) - asked)
+
+    assert finished(narrow, run) == TASKS
+    assert left > LIMIT
+    calls = narrow.model.journal[asked:]
+    assert len(calls) == TASKS
+    assert most(calls) == LIMIT
