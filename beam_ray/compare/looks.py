@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from beam_ray.compare.statistics import Interval, Numbers, interval, wilson
 
@@ -49,7 +49,7 @@ class Confidence:
         """How many standard errors the interval reaches, among so many tasks."""
         chance = 1 - self.percent / 100
         if not self.planned:
-            return float(stats.norm.isf(chance / 2))
+            return float(-special.ndtri(chance / 2))
         grown = self._grown(tasks)
         return math.sqrt((1 + 1 / grown) * (math.log1p(grown) - 2 * math.log(chance)))
 
@@ -64,13 +64,13 @@ class Confidence:
             return once
         few = max(tasks - 1, 1)
         chance = 1 - self.percent / 100
-        wider = stats.t.isf(stats.norm.sf(self.boundary(tasks)), few) / stats.t.isf(chance / 2, few)
+        wider = special.stdtrit(few, special.ndtr(-self.boundary(tasks))) / special.stdtrit(few, chance / 2)
         least = -reach * math.log(chance / 2) / tasks
         return Interval(value - max(wider * (value - once.low), least), value + max(wider * (once.high - value), least))
 
     def of_share(self, percent: float, count: int) -> Interval | None:
         """Wilson's interval of a percentage of *count* tasks."""
-        confidence = 100 * (1 - 2 * float(stats.norm.sf(self.boundary(count)))) if self.planned and count else self.percent
+        confidence = 100 * (1 - 2 * float(special.ndtr(-self.boundary(count)))) if self.planned and count else self.percent
         share = wilson(percent / 100, count, confidence)
         return share and Interval(100 * share.low, 100 * share.high)
 
@@ -78,7 +78,7 @@ class Confidence:
         """The p-value *p* of one look, or what it is worth when every look counts."""
         if not self.planned or not tasks:
             return p
-        grown, seen = self._grown(tasks), float(stats.norm.isf(max(p, 1e-300) / 2))
+        grown, seen = self._grown(tasks), float(-special.ndtri(max(p, 1e-300) / 2))
         return float(min(1.0, np.sqrt(1 + grown) * np.exp(-(seen**2) * grown / (2 * (1 + grown)))))
 
     def _grown(self, tasks: int) -> float:

@@ -13,7 +13,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
+from threadpoolctl import ThreadpoolController
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -56,14 +57,16 @@ def paired_means(quantities: Sequence[Quantity], task: np.ndarray[Any, Any], *, 
     *task* gives each pair's task as a number from 0.
     """
     count = int(task.max()) + 1 if len(task) else 0
-    columns = np.zeros((count, 3 * len(quantities)))
+    sums = np.zeros((3 * len(quantities), count))
     for slot, quantity in enumerate(quantities):
         there = ~(np.isnan(quantity.before) | np.isnan(quantity.after))
         for offset, values in enumerate((quantity.before[there], quantity.after[there], None)):
-            columns[:, 3 * slot + offset] = np.bincount(task[there], weights=values, minlength=count)
-    found = columns.sum(axis=0)
-    drawn = _resampled_sums(columns, seed, draws)
-    return [_means(found, drawn, columns, 3 * slot) for slot in range(len(quantities))]
+            sums[3 * slot + offset] = np.bincount(task[there], weights=values, minlength=count)
+    # many rows are the same: how many pairs there are, what neither side has, what did not change
+    keys = [row.tobytes() for row in sums]
+    distinct = dict(zip(keys, sums, strict=True))
+    drawn = dict(zip(distinct, _resampled(np.array([*distinct.values()]), seed, draws), strict=True))
+    return [_means(sums[slot : slot + 3], [drawn[key] for key in keys[slot : slot + 3]]) for slot in range(0, len(sums), 3)]
 
 
 def interval(drawn: Numbers, tasks: int, confidence: float = 95.0) -> Interval | None:
@@ -77,17 +80,19 @@ def interval(drawn: Numbers, tasks: int, confidence: float = 95.0) -> Interval |
 
 
 def wilson(share: float, count: int, confidence: float = 95.0) -> Interval | None:
-    """The interval of a share found among *count* tasks; unlike a bootstrap, sensible at 0 and 1."""
+    """The interval of a share found among *count* tasks (Wilson 1927); unlike a bootstrap, sensible at 0 and 1."""
     if not count:
         return None
-    low, high = stats.binomtest(round(share * count), count).proportion_ci(confidence / 100, "wilson")
-    return Interval(float(low), float(high))
+    found = round(share * count)
+    share, squared = found / count, float(special.ndtri(0.5 + confidence / 200)) ** 2
+    middle = (share + squared / (2 * count)) / (1 + squared / count)
+    reach = math.sqrt(squared * (share * (1 - share) / count + squared / (4 * count**2))) / (1 + squared / count)
+    return Interval(middle - reach if found else 0.0, middle + reach if found < count else 1.0)
 
 
 def mcnemar(better: int, worse: int) -> float:
     """The exact two-sided p-value of *better* against *worse* changed tasks, had nothing really changed."""
-    changed = better + worse
-    return float(stats.binomtest(better, changed).pvalue) if changed else 1.0
+    return min(1.0, 2 * float(_at_most(min(better, worse), better + worse, 0.5)))
 
 
 def holm(p_values: Sequence[float], family: int = 1) -> list[float]:
@@ -111,7 +116,7 @@ def detectable_mean(differences: Numbers, power: float = 0.8, level: float = 0.0
     count = len(differences)
     if count < 3:
         return None
-    quantiles = stats.t.ppf([1 - level / 2, power], count - 1)
+    quantiles = special.stdtrit(count - 1, [1 - level / 2, power])
     return float(quantiles.sum() * differences.std(ddof=1) / math.sqrt(count))
 
 
@@ -124,58 +129,85 @@ def detectable_share(worse: int, count: int, power: float = 0.8, level: float = 
     """
     lost = worse / count if count else 0.0
     low, high = 0.0, 1.0 - lost
-    if not count or _mcnemar_power(high, lost, count, level) < power:
+    critical = np.full(count + 1, np.nan)
+    if not count or _mcnemar_power(high, lost, critical, level) < power:
         return None
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (low, middle) if _mcnemar_power(middle, lost, count, level) >= power else (middle, high)
+        low, high = (low, middle) if _mcnemar_power(middle, lost, critical, level) >= power else (middle, high)
     return high - lost
 
 
 @cache
 def _tail(tasks: int, confidence: float) -> float:
-    student = stats.t.ppf((1 - confidence / 100) / 2, tasks - 1)
-    return float(stats.norm.cdf(student * math.sqrt(tasks / (tasks - 1))))
+    student = special.stdtrit(tasks - 1, (1 - confidence / 100) / 2)
+    return float(special.ndtr(student * math.sqrt(tasks / (tasks - 1))))
 
 
-def _resampled_sums(columns: Numbers, seed: int, draws: int | None) -> Numbers:
-    count, width = columns.shape
-    if not count or not width:
-        return np.zeros((0, width))
+def _resampled(sums: Numbers, seed: int, draws: int | None) -> Numbers:
+    """For each row, which has a number for each task, its sum over the tasks of every resample."""
+    width, count = sums.shape
+    if not count:
+        return np.zeros((width, 0))
     draws = draws or min(MAX_DRAWS, max(MIN_DRAWS, DRAWN_NUMBERS // count))
     chance = np.random.default_rng(seed)
-    sums = np.empty((draws, width))
-    batch = max(1, 4_000_000 // count)
-    for start in range(0, draws, batch):
-        size = min(batch, draws - start)
-        chosen = chance.integers(count, size=(size, count), dtype=np.int32) + count * np.arange(size, dtype=np.int32)[:, None]
-        times = np.bincount(chosen.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
-        sums[start : start + size] = times @ columns
-    return sums
+    drawn = np.empty((width, draws))
+    batch = min(draws, max(1, 4_000_000 // count))
+    times = np.empty((batch, count))
+    # more threads would mostly wait for each other: these matrices are long and narrow
+    with _blas().limit(limits=1, user_api="blas"):
+        for start in range(0, draws, batch):
+            part = times[: draws - start]
+            _resample(chance, part)
+            drawn[:, start : start + batch] = sums @ part.T
+    return drawn
 
 
-def _means(found: Numbers, drawn: Numbers, columns: Numbers, slot: int) -> Means:
-    before, after, pairs = found[slot : slot + 3]
+def _resample(chance: np.random.Generator, times: Numbers) -> None:
+    """Make each row of *times* say how often each task is in one more resample."""
+    count = times.shape[1]
+    # as many rows at once as fit into a processor's cache
+    batch = max(1, 100_000 // count)
+    for start in range(0, len(times), batch):
+        part = times[start : start + batch]
+        chosen = chance.integers(count, size=part.shape, dtype=np.int32) + count * np.arange(len(part), dtype=np.int32)[:, None]
+        part[:] = np.bincount(chosen.ravel(), minlength=part.size).reshape(part.shape)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _means(sums: Numbers, drawn: Sequence[Numbers]) -> Means:
+    before, after, pairs = sums.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        before_drawn, after_drawn = drawn[:, slot] / drawn[:, slot + 2], drawn[:, slot + 1] / drawn[:, slot + 2]
-    if not pairs:
-        before = after = math.nan
+        before_drawn, after_drawn = drawn[0] / drawn[2], drawn[1] / drawn[2]
     return Means(
-        before / pairs if pairs else math.nan,
-        after / pairs if pairs else math.nan,
+        float(before / pairs) if pairs else math.nan,
+        float(after / pairs) if pairs else math.nan,
         before_drawn,
         after_drawn,
         int(pairs),
-        int((columns[:, slot + 2] > 0).sum()),
+        int((sums[2] > 0).sum()),
     )
 
 
-def _mcnemar_power(gained: float, lost: float, count: int, level: float) -> float:
-    changed = gained + lost
+def _mcnemar_power(gained: float, lost: float, critical: Numbers, level: float) -> float:
+    """*critical* has for each number of changed tasks how few may go one way for the test to show a change; filled in as needed."""
+    count, changed = len(critical) - 1, gained + lost
     if changed <= 0:
         return 0.0
     spread = 8 * math.sqrt(count * changed * (1 - changed)) + 1
     discordant = np.arange(max(0, int(count * changed - spread)), min(count, int(count * changed + spread)) + 1)
-    needed = discordant - stats.binom.ppf(level / 2, discordant, 0.5) + 1
-    shown = stats.binom.sf(needed - 1, discordant, gained / changed)
-    return float((stats.binom.pmf(discordant, count, changed) * shown).sum())
+    new = discordant[np.isnan(critical[discordant])]
+    critical[new] = np.ceil(special.bdtrik(level / 2, np.maximum(new, 1), 0.5))
+    shown = 1 - _at_most(discordant - critical[discordant], discordant, gained / changed)
+    chances = np.diff(_at_most(np.append(discordant[0] - 1, discordant), count, changed))
+    return float((chances * shown).sum())
+
+
+def _at_most(most: Any, tries: Any, chance: float) -> Any:
+    """The chance that at most so many of the tries succeed. Importing scipy.stats for its binomial would take a second."""
+    between = (most >= 0) & (most < tries)
+    return np.where(between, special.betainc(tries - most, most + 1, 1 - chance), most >= tries)

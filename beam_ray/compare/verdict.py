@@ -25,7 +25,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from scipy import stats
+from scipy import special
 
 from beam_ray.compare.breakdown import Slice
 from beam_ray.compare.confirm import DEFAULT_REPEATS
@@ -168,7 +168,7 @@ def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, pa
         return _open(line, _tasks_needed(found, found.limit, comparison.tasks, confidence), comparison.tasks, reason)
     chance = 1 - comparison.confidence / 100
     if found.guard and part and part.p_adjusted > chance:
-        wanted, seen = (stats.norm.isf(p / 2) for p in (chance, part.p_adjusted))
+        wanted, seen = (-special.ndtri(p / 2) for p in (chance, part.p_adjusted))
         reason = "The limit is broken, but among so many criteria and candidates that can be chance"
         return _open(line, comparison.tasks * (wanted / seen) ** 2 if seen > 0 else math.inf, comparison.tasks, reason)
     return replace(line, word="BLOCK", reason="The whole interval breaks the limit.")
