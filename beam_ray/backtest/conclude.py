@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beam_ray.backtest.early import look_by_look
@@ -19,9 +17,9 @@ from beam_ray.compare.confirm import Repeats
 from beam_ray.compare.gate import DEFAULT_GATE, Gate, load_gate
 from beam_ray.compare.html import html
 from beam_ray.compare.markdown import markdown
-from beam_ray.compare.paired import Comparison, compare
-from beam_ray.compare.pairs import Side as Compared
+from beam_ray.compare.paired import Comparison
 from beam_ray.compare.report import Result, document, junit, table
+from beam_ray.compare.runs import compare_done
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
 from beam_ray.errors import Damaged, Unusable
@@ -72,41 +70,19 @@ def the_gate(resolved: Resolved) -> Gate:
     return Gate(name="none", confidence=gate.confidence, limits=()) if resolved.spec.aa else gate
 
 
-def compare_runs(before: Run, after: Run, gate: Gate = DEFAULT_GATE, *, names: tuple[str, str] = ("baseline", "candidate"), **how: Any) -> Comparison:
-    """
-    Two finished runs, pair by pair.
-
-    Raises:
-        Unusable: one of them is not finished.
-    """
-    for run in (before, after):
-        if not run.finished:
-            raise Unusable(f"run {run.run_id} is not finished\n  beam-ray resume {run.run_id}  goes on with it")
-    return _over(before, after, gate, names, None, how)
-
-
-def _over(before: Run, after: Run, gate: Gate, names: tuple[str, str], tasks: pa.Array | None, how: Mapping[str, Any]) -> Comparison:
-    """The comparison over those of the *tasks* that are done; over all that either run has where none are given."""
-    sides = []
-    for name, run in zip(names, (before, after), strict=True):
-        outcome, steps = (table if tasks is None else table.filter(pc.is_in(table["task_id"], tasks)) for table in (run.outcome(), run.steps()))
-        sides.append(Compared(name, run.run_id, outcome, steps))
-    return compare(sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, **how)
-
-
 def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run, looked: int | None = None) -> Comparison:
     """A candidate against the baseline; at a look, over the first *looked* tasks and without repeats."""
     version, early = backtest.resolved.baseline.version, bool(backtest.pauses)
     names = f"version {version}" if version else "baseline", side.name
     how = {"family": len(backtest.resolved.candidates), "planned": backtest.tasks.num_rows if early else 0, "same": backtest.resolved.spec.aa}
     tasks = backtest.tasks["task_id"].slice(0, looked or after.record.tasks).combine_chunks() if early else None
-    found = _over(before, after, gate, names, tasks, how)
+    found = compare_done(before, after, gate, names, tasks, **how)
     if looked or not backtest.resolved.spec.confirm or not found.newly_failing:
         return found
     failing = list(found.newly_failing)
     backtest.say(f"{len(failing)} newly failing tasks of {side.name} are repeated {backtest.resolved.spec.confirm} times on both sides")
     repeated = [backtest.repeats(name, run, failing) for name, run in ((f"baseline-for-{side.name}", before), (side.name, after))]
-    return _over(before, after, gate, names, tasks, {**how, "confirmations": _repeats(before.record.trials, *repeated)})
+    return found.confirmed(_repeats(before.record.trials, *repeated))
 
 
 def _repeats(trials: int, before: Run, after: Run) -> Mapping[str, tuple[int, int, int, int]]:

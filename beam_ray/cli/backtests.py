@@ -171,9 +171,9 @@ def plan_backtest(
 @click.pass_context
 def compare(context: click.Context, before: str, after: str, gate_file: str | None, store: str, as_json: bool) -> None:
     """Compare two finished runs pair by pair. Without --gate it only shows; with it the exit code is the verdict."""
-    from beam_ray.backtest.conclude import compare_runs
     from beam_ray.compare.gate import DEFAULT_GATE, load_gate
     from beam_ray.compare.report import Result, document
+    from beam_ray.compare.runs import compare_runs
     from beam_ray.compare.terminal import terminal
     from beam_ray.compare.verdict import judge
 

@@ -74,10 +74,10 @@ def by_node(pairs: Pairs, baseline: Side, candidate: Side, nodes: Sequence[str],
     for node in nodes:
         sides, counts, unscored = [], [], []
         for side in (baseline, candidate):
-            steps = side.steps.filter(pc.equal(side.steps["node"], node))
+            steps = side.steps.select(["pair", "outcome", "score"]).filter(pc.equal(side.steps["node"], node))
             scores = numbers(steps["score"])
             ran = numbers(pc.is_in(steps["outcome"], value_set=pa.array(["done", "borrowed"]))).astype(bool)
-            sides.append(np.where(judged, _spread(pairs, pairs.rows(steps), scores), np.nan))
+            sides.append(np.where(judged, _spread(pairs, numbers(steps["pair"]), scores), np.nan))
             counts.append(int((~np.isnan(scores)).sum()))
             unscored.append(int((np.isnan(scores) & ran).sum()))
         parts.append(Part("node", node, Quantity(*sides), counts=(counts[0], counts[1]), unscored=(unscored[0], unscored[1])))
@@ -161,7 +161,7 @@ def _spread(pairs: Pairs, rows: np.ndarray[Any, Any], values: Numbers) -> Number
 
 
 def _criteria(pairs: Pairs, steps: pa.Table) -> dict[str, tuple[Numbers, str, int, int]]:
-    steps = steps.select(["task_id", "trial", "node", "criteria"]).combine_chunks()
+    steps = steps.select(["pair", "node", "criteria"]).combine_chunks()
     if not steps.num_rows:
         return {}
     lists = steps["criteria"].combine_chunks()
@@ -170,7 +170,7 @@ def _criteria(pairs: Pairs, steps: pa.Table) -> dict[str, tuple[Numbers, str, in
     nodes = pc.take(steps["node"].combine_chunks(), parents)
     coded = pc.binary_join_element_wise(nodes, pc.struct_field(flat, "id"), "/").dictionary_encode()
     codes, met, texts = numbers(coded.indices), numbers(pc.struct_field(flat, "met")).astype(np.float64), pc.struct_field(flat, "text")
-    rows = pairs.rows(steps)[numbers(parents)]
+    rows = numbers(steps["pair"])[numbers(parents)]
     found = {}
     for code, name in enumerate(coded.dictionary.to_pylist()):
         mine = np.flatnonzero(codes == code)
@@ -185,8 +185,8 @@ def _fields(tables: Sequence[pa.Table]) -> set[str]:
     found = set()
     for steps in tables:
         for node in pc.unique(steps["node"]).to_pylist():
-            mine = steps.filter(pc.and_(pc.equal(steps["node"], node), pc.is_valid(steps["output"]))).slice(0, 20)
-            for row in mine.select(["output", "criteria"]).to_pylist():
+            mine = pc.indices_nonzero(pc.and_(pc.equal(steps["node"], node), pc.is_valid(steps["output"])))
+            for row in steps.select(["output", "criteria"]).take(mine.slice(0, 20)).to_pylist():
                 output = _object(row["output"])
                 found |= {f"{node}/{entry['id']}" for entry in row["criteria"] or () if entry["judge"] is None and entry["id"] in output}
     return found

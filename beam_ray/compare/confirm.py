@@ -43,9 +43,9 @@ class Regressions(NamedTuple):
     unrepeated: tuple[str, ...]
 
 
-def regressions(newly_failing: Sequence[str], confirmations: Mapping[str, tuple[int, int, int, int]] | None) -> Regressions:
+def regressions(newly_failing: Sequence[str], confirmations: Mapping[str, tuple[int, int, int, int]]) -> Regressions:
     """Divide the newly failing tasks; each is in exactly one of the three parts."""
-    repeats = {task: Repeats(*(confirmations or {}).get(task, (0, 0, 0, 0))) for task in newly_failing}
+    repeats = {task: Repeats(*confirmations.get(task, (0, 0, 0, 0))) for task in newly_failing}
     return Regressions(
         tuple(task for task, found in repeats.items() if found.made and found.confirms),
         tuple(task for task, found in repeats.items() if found.made and not found.confirms),

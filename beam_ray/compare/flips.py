@@ -83,8 +83,8 @@ def diverge(pairs: Pairs, baseline: Side, candidate: Side, order: Sequence[str])
 
 
 def _outputs(pairs: Pairs, steps: pa.Table, node: str) -> pa.Array:
-    mine = steps.filter(pc.equal(steps["node"], node)).select(["task_id", "trial", "output"])
-    rows = pairs.rows(mine)
+    mine = steps.select(["pair", "output"]).filter(pc.equal(steps["node"], node))
+    rows = numbers(mine["pair"])
     places = np.full(len(pairs), -1)
     places[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
     column = mine["output"].combine_chunks()

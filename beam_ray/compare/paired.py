@@ -8,7 +8,7 @@ quality: it is counted, named, and left out of every number but the error rates.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,14 @@ class Comparison:
         """How many pairs took another way."""
         return sum(flip.pairs for flip in self.route_flips if flip.before != flip.after)
 
+    def confirmed(self, repeats: Mapping[str, tuple[int, int, int, int]]) -> "Comparison":
+        """
+        The same, knowing how the newly failing tasks did when they were repeated.
+
+        For each of them: baseline passes, baseline repeats, candidate passes, candidate repeats.
+        """
+        return replace(self, regressions=regressions(self.newly_failing, repeats))
+
     def document(self) -> dict[str, Any]:
         """The comparison as plain JSON, without the table of pairs."""
         parts: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "table"}
@@ -122,7 +130,6 @@ def compare(
     candidate: Side,
     *,
     order: Sequence[str] = (),
-    confirmations: Mapping[str, tuple[int, int, int, int]] | None = None,
     family: int = 1,
     confidence: float = 95.0,
     planned: int = 0,
@@ -136,13 +143,13 @@ def compare(
 
     Args:
         order: the workflow's nodes, each after what it stands on.
-        confirmations: for repeated tasks: baseline passes, baseline repeats, candidate passes, candidate repeats.
         family: how many candidates are compared at once; p-values are adjusted for it.
         same: whether both sides are samples of one definition.
         planned: of a backtest that may stop early, its tasks; intervals and p-values then hold at every look.
     """
     sure = Confidence(confidence, planned)
     pairs = pair(baseline, candidate)
+    baseline, candidate = pairs.placed(baseline), pairs.placed(candidate)
     unavailable = failed_with(pairs, baseline.steps, (UNAVAILABLE,)) | failed_with(pairs, candidate.steps, (UNAVAILABLE,))
     judged = ~unavailable
     passing = Quantity(*(majority(np.nan_to_num(numbers(side["passed"]).astype(float)), pairs.task, judged) for side in (pairs.before, pairs.after)))
@@ -182,7 +189,7 @@ def compare(
         listed.get(NEWLY_PASSING, ()),
         failing,
         listed.get(BOTH_FAILING, ()),
-        regressions(failing, confirmations),
+        regressions(failing, {}),
         route_flips(pairs),
         shown,
         left_out,

@@ -1,6 +1,6 @@
 """From two runs to pairs: the same task, the same trial, the same inputs, on both sides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.task)
 
-    def rows(self, steps: pa.Table) -> np.ndarray[Any, Any]:
-        """For each row of *steps* the pair that it belongs to, or -1."""
-        found = pc.index_in(_keys(steps), value_set=_keys(self.before).combine_chunks())
-        return numbers(pc.fill_null(found, -1)).astype(np.int64)
+    def placed(self, side: Side) -> Side:
+        """*side* with one more column of its steps, ``pair``: the pair that a step belongs to, or -1."""
+        found = pc.index_in(_keys(side.steps), value_set=_keys(self.before).combine_chunks())
+        return replace(side, steps=side.steps.append_column("pair", pc.fill_null(found, -1)))
 
 
 def pair(baseline: Side, candidate: Side) -> Pairs:
@@ -71,12 +71,11 @@ def pair(baseline: Side, candidate: Side) -> Pairs:
 
 
 def failed_with(pairs: Pairs, steps: pa.Table, kinds: tuple[str, ...], *, others: bool = False) -> np.ndarray[Any, Any]:
-    """For each pair whether a step failed with one of the error types *kinds*, or with *others* one of any other type."""
+    """For each pair whether one of its *steps*, as placed, failed with one of the error types *kinds*, or with *others* one of any other type."""
     failed = pc.equal(steps["outcome"], "failed")
     named = pc.is_in(pc.fill_null(steps["error_type"], ""), value_set=pa.array(kinds))
-    wanted = steps.filter(pc.and_(failed, pc.invert(named) if others else named))
+    rows = numbers(steps["pair"].filter(pc.and_(failed, pc.invert(named) if others else named)))
     flags = np.zeros(len(pairs), dtype=bool)
-    rows = pairs.rows(wanted)
     flags[rows[rows >= 0]] = True
     return flags
 

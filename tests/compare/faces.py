@@ -31,6 +31,5 @@ def result(name="v8", *, odd=""):
         made("v7", lambda index: index % 2 == 0, 2.0),
         made(name, lambda index: index not in (4, 5), 2.5),
         order=["extract"],
-        confirmations={f"order-04{odd}": (3, 3, 0, 3)},
-    )
+    ).confirmed({f"order-04{odd}": (3, 3, 0, 3)})
     return Result(found, judge(found, DEFAULT_GATE))

@@ -168,13 +168,13 @@ def test_an_unpriced_model_is_inconclusive():
 
 @pytest.mark.parametrize(
     ("confirmations", "word", "code"),
-    [(None, "WARN", 0), ({"t00000": (3, 3, 3, 3)}, "PASS", 0), ({"t00000": (3, 3, 0, 3)}, "BLOCK", 4)],
+    [({}, "WARN", 0), ({"t00000": (3, 3, 3, 3)}, "PASS", 0), ({"t00000": (3, 3, 0, 3)}, "BLOCK", 4)],
 )
 def test_only_confirmed_regressions_block(confirmations, word, code):
     """
     A newly failing task blocks when repeats confirm it, warns when nobody repeated it, and is noise otherwise.
     """
-    comparison = compare(scored("a", [100] * 20), scored("b", [0] + [100] * 19), confirmations=confirmations)
+    comparison = compare(scored("a", [100] * 20), scored("b", [0] + [100] * 19)).confirmed(confirmations)
     verdict = judge(comparison, _gate("regressions", "at_most", 0))
 
     assert (word, code) == (verdict.word, verdict.exit_code)

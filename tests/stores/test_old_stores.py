@@ -4,9 +4,10 @@ import asyncio
 import json
 
 from beam_ray.address import Address
-from beam_ray.backtest.conclude import compare_runs, conclude, read_verdict, report
+from beam_ray.backtest.conclude import conclude, read_verdict, report
 from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import resolve_spec
+from beam_ray.compare.runs import compare_runs
 from beam_ray.define.load import load
 from beam_ray.llm import ScriptedModel
 from beam_ray.publish import read_version, versions

@@ -1,0 +1,58 @@
+"""Two runs of the store as the sides of a comparison."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_ray.compare.gate import DEFAULT_GATE, Gate
+from beam_ray.compare.paired import Comparison, compare
+from beam_ray.compare.pairs import Side
+from beam_ray.errors import Unusable
+from beam_ray.store.runs import Run
+
+OUTCOME_COLUMNS = [
+    "task_id",
+    "trial",
+    "outcome",
+    "passed",
+    "score",
+    "first_score",
+    "inputs",
+    "labels",
+    "routes",
+    "output",
+    "auto_reruns",
+    "auto_rerun_tokens",
+    "auto_rerun_usd",
+    "work_seconds",
+    "work_calls",
+    "work_tokens",
+    "work_usd",
+    "error",
+]
+STEPS_COLUMNS = ["task_id", "trial", "node", "outcome", "score", "output", "criteria", "error_type"]
+"""What a comparison looks at; attempts, which are most of a run's bytes, are not read."""
+
+
+def compare_runs(before: Run, after: Run, gate: Gate = DEFAULT_GATE, *, names: tuple[str, str] = ("baseline", "candidate"), **how: Any) -> Comparison:
+    """
+    Two finished runs, pair by pair.
+
+    Raises:
+        Unusable: one of them is not finished.
+    """
+    for run in (before, after):
+        if not run.finished:
+            raise Unusable(f"run {run.run_id} is not finished\n  beam-ray resume {run.run_id}  goes on with it")
+    return compare_done(before, after, gate, names, **how)
+
+
+def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], tasks: pa.Array | None = None, **how: Any) -> Comparison:
+    """Two runs over those of the *tasks* that are done; over all that either has done where none are given."""
+    sides = []
+    for name, run in zip(names, (before, after), strict=True):
+        tables = (run.outcome(OUTCOME_COLUMNS), run.steps(columns=STEPS_COLUMNS))
+        outcome, steps = (table if tasks is None else table.filter(pc.is_in(table["task_id"], tasks)) for table in tables)
+        sides.append(Side(name, run.run_id, outcome, steps))
+    return compare(sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, **how)
