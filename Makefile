@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# without bytecode each of Ray's processes would compile all that it imports, at every start
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo ui test check bench soak machine fuzz audit clean
 
 install: .venv/installed

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -206,6 +207,26 @@ def _limiter() -> ActorHandle:
     return ray.remote(_LimiterActor).options(name=LIMITER, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", **options).remote()
 
 
+@contextlib.contextmanager
+def _lean() -> Iterator[None]:
+    """
+    Start a local Ray without what nobody would ask: the dashboard's server, the autoscaler and the log's monitor.
+
+    Ray waits for them at its start and its end, for longer than for all else, and has no option to leave them out.
+    """
+    # one worker for each CPU, of which a small run uses one
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    node = ray._private.node.Node
+    kept = {name: getattr(node, name) for name in ("start_api_server", "start_monitor", "start_log_monitor") if hasattr(node, name)}
+    for name in kept:
+        setattr(node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(node, name, method)
+
+
 def _leave() -> None:
     # Ray's own good-bye to a cluster that is gone takes a minute, or a crash; whoever comes here was told to stop
     sys.stdout.flush()
@@ -238,7 +259,8 @@ class Cluster:
                 jobs.require_closed(address)
             options: dict[str, Any] = {"include_dashboard": False} if self.local else {}
             try:
-                ray.init(address=address, namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True, **options)
+                with _lean() if self.local else contextlib.nullcontext():
+                    ray.init(address=address, namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True, **options)
             except (ConnectionError, RuntimeError, ValueError, RayError) as error:
                 first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise Unusable(f"no Ray cluster at {address}: {first}\n  ray start --head  starts one; without --address a local one is started") from None

@@ -96,7 +96,9 @@ def watched(command: list[str], folder: Path, *, timeout_s: float = 900, codes: 
         RuntimeError: it failed, or took longer than *timeout_s* seconds; with what it said.
     """
     before, began = _waited_for_s(), time.monotonic()
-    process = subprocess.Popen(command, cwd=folder, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # with bytecode, as whoever uses a tool more than once has it
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    process = subprocess.Popen(command, cwd=folder, env={**given, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     family, over = Family(process.pid), threading.Event()
 
     def watch() -> None:
