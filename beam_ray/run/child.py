@@ -18,6 +18,8 @@ def main(folders: list[str]) -> None:
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     sys.path[:0] = folders
+    # bytecode is told from its source by second and size, and an edit may change neither
+    sys.dont_write_bytecode = True
     for line in sys.stdin:
         call = json.loads(line)
         try:

@@ -31,7 +31,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from beam_ray.errors import BeamRayError, Stopped, Unusable
-from beam_ray.run.limiter import MOST_S, Grant, Limiter
+from beam_ray.run.limiter import FORGET_S, MOST_S, Grant, Limiter
 from beam_ray.run.limiter import Report as Need
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import Report
@@ -56,9 +56,6 @@ _RESTING: dict[str, list[ActorHandle]] = {}
 
 PATIENCE_S = 20.0
 """Seconds that a limiter may take to answer, or to start."""
-
-LOOK_S = 5.0
-"""Seconds between a limiter's looks at whether there is a runner still."""
 
 RELEASE_S = 0.5
 """Seconds that a runner which stops waits until its permits are known to be free."""
@@ -146,11 +143,13 @@ class _LimiterActor:
 
     def __init__(self) -> None:
         self._limiters: dict[str, Limiter] = {}
+        self._heard = 0.0
         self._watch: asyncio.Task[None] | None = None
 
     async def renew(self, endpoint: str, runner: str, need: Need) -> Grant:
+        self._heard = time.monotonic()
         self._watch = self._watch or asyncio.create_task(self._look_about())
-        return self._limiters.setdefault(endpoint, Limiter()).renew(runner, need, time.monotonic())
+        return self._limiters.setdefault(endpoint, Limiter()).renew(runner, need, self._heard)
 
     async def release(self, runner: str) -> None:
         for limiter in self._limiters.values():
@@ -164,8 +163,9 @@ class _LimiterActor:
     async def _look_about(self) -> None:
         # drivers that were killed say no good-bye
         while True:
-            await asyncio.sleep(LOOK_S)
-            ray.get_runtime_context().current_actor.leave.remote()
+            await asyncio.sleep(FORGET_S)
+            if time.monotonic() - self._heard > FORGET_S:
+                ray.get_runtime_context().current_actor.leave.remote()
 
 
 class _Permits:

@@ -21,7 +21,7 @@ MOST_S = 1.5
 SHARE = 0.98
 """The part of a rate that is lent out."""
 
-FORGET_S = 30.0
+FORGET_S = 10.0
 """Seconds without a word after which a runner's permits go back."""
 
 

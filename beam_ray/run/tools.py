@@ -108,6 +108,8 @@ class Tools:
 def load_function(reference: str, folders: list[Path]) -> Callable[..., Any]:
     """The function that ``module:function`` names, imported from *folders*."""
     module, function = reference.split(":")
+    # bytecode is told from its source by second and size, and an edit may change neither
+    sys.dont_write_bytecode = True
     for folder in reversed(folders):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))

@@ -247,12 +247,13 @@ def test_an_answer_that_was_cut_off_is_not_asked_for_again(lab: Lab):
     assert step["error"].startswith("the answer was cut off at max_tokens (5)")
 
 
-def test_changed_code_is_run_as_it_is_now(ray_lab: Lab):
-    """Runners may outlive a run; one that has imported a workflow author's code does not."""
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_changed_code_is_run_as_it_is_now(kind: str, ray_lab: Lab):
+    """Runners may outlive a run, but not one that has imported an author's code; and code of the same second and length is not taken for what it was."""
     text = "workflow: w\nnodes:\n  a: {tool: 'changing:now', with: {}}\n"
     seen = []
     for answer in (1, 2):
-        ray_lab.write("changing.py", f"async def now():\n    return {{'answer': {answer}}}\n")
+        ray_lab.write("changing.py", f"{kind} now():\n    return {{'answer': {answer}}}\n")
         run = ray_lab.run(text, ["x"], lambda request: "")
         seen.append(json.loads(ray_lab.steps(run, "a")["t0"]["output"])["answer"])
 
