@@ -374,7 +374,7 @@ class Cluster:
     def close(self) -> None:
         """Leave the cluster; a local one ends."""
         if self._limiter is not None and not self._gone:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RayError):
                 # it may be another than the one that we began with
                 ray.get_actor(LIMITER, NAMESPACE).leave.remote()
         if self._gone:
