@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from beam_ray.errors import Stopped
@@ -24,6 +25,8 @@ class Leased:
         self._renew = renew
         self._limits = limits
         self._grant = NOTHING
+        self._told = math.inf
+        """While the limiter is asked, the calls in flight that it was told of: what is above may be somebody else's by now."""
         self._in_flight = self._answered = self._over = 0
         self._throttled, self._pause = False, 0.0
         self._requests, self._tokens = 0, 0
@@ -69,7 +72,9 @@ class Leased:
 
     def _may_begin(self) -> bool:
         grant = self._grant
-        return self._in_flight < grant.permits and (grant.requests is None or self._requests > 0) and (grant.tokens is None or self._tokens > 0)
+        return (
+            self._in_flight < min(grant.permits, self._told) and (grant.requests is None or self._requests > 0) and (grant.tokens is None or self._tokens > 0)
+        )
 
     def _begin(self, tokens: int) -> None:
         self._in_flight += 1
@@ -123,8 +128,10 @@ class Leased:
             self._throttled, self._pause = False, 0.0
             self._requests = self._tokens = 0
             self._news.clear()
+            self._told = self._in_flight
             try:
                 self._grant = await self._renew(report)
+                self._told = math.inf
             except Exception as error:
                 self._lost(error)
                 return

@@ -40,8 +40,8 @@ def dream(work: Coroutine[Any, Any, Any]) -> None:
 class Cluster:
     """Runners over one limiter, and what an endpoint would see of them."""
 
-    def __init__(self, runners: int, *limits: Limits):
-        self.limiter = Limiter()
+    def __init__(self, runners: int, *limits: Limits, way_s: float = 0.001):
+        self.limiter, self.way_s = Limiter(), way_s
         self.leased = [Leased(self._renew(f"r{number}"), limits[number % len(limits)]) for number in range(runners)]
         self.begun: list[float] = []
         self.in_flight = self.most = 0
@@ -49,9 +49,11 @@ class Cluster:
 
     def _renew(self, name: str):
         async def renew(report: Report) -> Grant:
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(self.way_s)
             self.messages += 1
-            return self.limiter.renew(name, report, asyncio.get_running_loop().time())
+            grant = self.limiter.renew(name, report, asyncio.get_running_loop().time())
+            await asyncio.sleep(self.way_s)
+            return grant
 
         return renew
 
@@ -87,6 +89,26 @@ def test_calls_in_flight_stay_within_the_limit_and_use_it(runners):
         await cluster.close()
         assert cluster.most == 64
         assert took <= 60 * CALL_S / 0.9
+
+    dream(work())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_permits_that_go_from_one_runner_to_another_are_not_used_by_both(seed):
+    """Calls end and begin while a runner is on its way to the limiter and back: there are never more than sixteen."""
+
+    async def work() -> None:
+        chance, cluster = random.Random(seed), Cluster(4, Limits(16), way_s=0.02)
+
+        async def row(runner: int) -> None:
+            await asyncio.sleep(chance.uniform(0, 3))
+            for _ in range(10):
+                await asyncio.sleep(chance.uniform(0, 0.05))
+                await cluster.call(runner, takes_s=chance.uniform(0.01, 0.3))
+
+        await asyncio.gather(*(row(number % 4) for number in range(100)))
+        await cluster.close()
+        assert cluster.most == 16
 
     dream(work())
 
