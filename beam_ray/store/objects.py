@@ -153,7 +153,7 @@ class Disk:
 
     def folders(self, prefix: str) -> list[str]:
         start = self._path(prefix)
-        return sorted(entry.name for entry in start.iterdir() if entry.is_dir()) if start.is_dir() else []
+        return sorted(entry.name for entry in start.iterdir() if entry.is_dir() and _holds_any(entry)) if start.is_dir() else []
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -427,3 +427,8 @@ def _code(error: Any) -> str:
 def _response(error: Any) -> dict[str, Any]:
     # a connection that was reset has an error whose response is None
     return getattr(error, "response", None) or {}
+
+
+def _holds_any(folder: Path) -> bool:
+    """Whether there is something in it: a writer that died may have left a folder without."""
+    return any(not name.startswith(TEMPORARY) for _, _, names in os.walk(folder) for name in names)

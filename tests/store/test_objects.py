@@ -85,3 +85,14 @@ def test_a_wrong_key_is_said_in_one_line(s3_uri, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(Unusable, match="access is refused"):
         open_objects(s3_uri)
+
+
+def test_a_folder_that_a_dead_writer_left_empty_is_not_listed(tmp_path):
+    """It died between making the folder and writing into it: no command shall take it for a run."""
+    objects = open_objects(str(tmp_path / "store"))
+    objects.create("runs/there/run.json", b"{}")
+    (tmp_path / "store" / "runs" / "empty").mkdir()
+    (tmp_path / "store" / "runs" / "begun").mkdir()
+    (tmp_path / "store" / "runs" / "begun" / f"{objects_module.TEMPORARY}1-x").write_bytes(b"{")
+
+    assert objects.folders("runs") == ["there"]
