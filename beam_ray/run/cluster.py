@@ -27,6 +27,7 @@ os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 import ray
 import ray.actor
+import stamina
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
@@ -177,22 +178,28 @@ class _Permits:
         self._had = False
 
     async def renew(self, endpoint: str, need: Need) -> Grant:
-        for pause_s in (0.0, 0.2, 1.0, 5.0):
-            await asyncio.sleep(pause_s)
-            limiter: Any = self._limiter or await asyncio.to_thread(_limiter)
-            try:
-                if self._had and not self._limiter:
-                    # everybody shall have told it of the calls that they have in flight before it grants any
-                    await asyncio.wait_for(limiter.renew.remote(endpoint, self._name, Need(need.limits, need.in_flight, 0)), PATIENCE_S)
-                    await asyncio.sleep(MOST_S)
-                self._limiter, self._had = limiter, True
-                grant: Grant = await asyncio.wait_for(limiter.renew.remote(endpoint, self._name, need), PATIENCE_S)
-            except (RayActorError, TimeoutError) as error:
-                # it is gone, and another takes its place
-                self._limiter, gone = None, error
-            else:
-                return grant
-        raise gone
+        again = stamina.retry_context(
+            on=(RayActorError, TimeoutError), attempts=4, timeout=None, wait_initial=0.2, wait_max=5.0, wait_jitter=0.1, wait_exp_base=5
+        )
+        async for attempt in again:
+            with attempt:
+                try:
+                    return await self._ask(endpoint, need)
+                except (RayActorError, TimeoutError):
+                    # it is gone, and another takes its place
+                    self._limiter = None
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _ask(self, endpoint: str, need: Need) -> Grant:
+        limiter: Any = self._limiter or await asyncio.to_thread(_limiter)
+        if self._had and not self._limiter:
+            # everybody shall have told it of the calls that they have in flight before it grants any
+            await asyncio.wait_for(limiter.renew.remote(endpoint, self._name, Need(need.limits, need.in_flight, 0)), PATIENCE_S)
+            await asyncio.sleep(MOST_S)
+        self._limiter, self._had = limiter, True
+        grant: Grant = await asyncio.wait_for(limiter.renew.remote(endpoint, self._name, need), PATIENCE_S)
+        return grant
 
     async def release(self) -> None:
         """Give all permits back."""

@@ -107,6 +107,10 @@ class _Lease:
     wanted: int = 0
     waiting: int = 0
 
+    def silent(self, now: float) -> bool:
+        """Whether it was last heard of so long ago that it is taken for gone."""
+        return now - self.heard > FORGET_S
+
 
 class Limiter:
     """Leases the limits of one endpoint to runners."""
@@ -134,7 +138,7 @@ class Limiter:
 
     def serves(self, now: float) -> bool:
         """Whether there is a runner that has told of itself lately."""
-        return any(now - lease.heard <= FORGET_S for lease in self._leases.values())
+        return not all(lease.silent(now) for lease in self._leases.values())
 
     def release(self, runner: str) -> None:
         """*runner* is gone; its permits go back."""
@@ -142,7 +146,7 @@ class Limiter:
             self._limits = self._tightest()
 
     def _lease(self, runner: str, report: Report, now: float) -> _Lease:
-        silent = [name for name, lease in self._leases.items() if now - lease.heard > FORGET_S]
+        silent = [name for name, lease in self._leases.items() if lease.silent(now)]
         for name in silent:
             del self._leases[name]
         known = self._leases.get(runner)
