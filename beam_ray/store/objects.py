@@ -153,7 +153,10 @@ class Disk:
 
     def folders(self, prefix: str) -> list[str]:
         start = self._path(prefix)
-        return sorted(entry.name for entry in start.iterdir() if entry.is_dir() and _holds_any(entry)) if start.is_dir() else []
+        try:
+            return sorted(entry.name for entry in start.iterdir() if entry.is_dir() and _holds_any(entry)) if start.is_dir() else []
+        except OSError as error:
+            raise self._fault(error, str(start)) from None
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -255,6 +258,11 @@ class Disk:
             free = shutil.disk_usage(self.folder).free
             return Stopped(f"the disk of {self.uri} is full ({free:,} bytes free); free some space, then run the same command again")
         return Stopped(f"{what}: {error.strerror or error}; mend it, then run the same command again")
+
+
+def _holds_any(folder: Path) -> bool:
+    """Whether there is something in it: a writer that died may have left a folder without."""
+    return any(not name.startswith(TEMPORARY) for _, _, names in os.walk(folder, onerror=_raise) for name in names)
 
 
 def _raise(error: OSError) -> None:
@@ -427,8 +435,3 @@ def _code(error: Any) -> str:
 def _response(error: Any) -> dict[str, Any]:
     # a connection that was reset has an error whose response is None
     return getattr(error, "response", None) or {}
-
-
-def _holds_any(folder: Path) -> bool:
-    """Whether there is something in it: a writer that died may have left a folder without."""
-    return any(not name.startswith(TEMPORARY) for _, _, names in os.walk(folder) for name in names)
