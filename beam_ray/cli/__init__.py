@@ -79,44 +79,62 @@ def beam_ray() -> None:
 
 
 _caught: list[int] = []
-"""The signal other than Ctrl-C that ended the command."""
+"""The signals that came: the first one ended the command."""
 
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run a command and leave with its exit code: see ``beam_ray.errors``."""
     if threading.current_thread() is threading.main_thread():
         _caught.clear()
-        signal.signal(signal.SIGTERM, _terminated)
+        signal.signal(signal.SIGTERM, _stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _stop)
     try:
         code = beam_ray.main(args=arguments, prog_name="beam-ray", standalone_mode=False)
     except click.exceptions.Exit as leave:
         code = leave.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _complain("stopped; the same command goes on")
-        code = 128 + (_caught or [signal.SIGINT])[0]
+        code = _stopped()
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "beam-ray"
         _complain(f"{error.format_message()}\n  {command} --help  explains")
         code = 2
-    except BeamRayError as error:
-        _complain(str(error))
-        for note in getattr(error, "__notes__", ()):
-            _complain(f"  {note}")
-        if isinstance(error, Stopped) and error.resume:
+    except Stopped as error:
+        code = _failed(error)
+        if error.resume:
             _complain(f"go on with:  {error.resume}")
-        code = error.exit_code
     except BrokenPipeError:
         # whoever read our output has enough; that is no fault
         sys.stderr.close()
         code = 0
+    except Exception as error:
+        # a signal amid an import, or in a callback of somebody's, may come out as their own error
+        if _caught:
+            code = _stopped()
+        elif isinstance(error, BeamRayError):
+            code = _failed(error)
+        else:
+            raise
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    """SIGTERM where nothing needs to be brought to safety; a run that is driven has its own way."""
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C and SIGTERM where nothing needs to be brought to safety; a run that is driven has its own way."""
     _caught.append(number)
     # not a BeamRayError: whoever takes a row's or a file's fault for what it is must not take this one
     raise KeyboardInterrupt
+
+
+def _stopped() -> int:
+    _complain("stopped; the same command goes on")
+    return 128 + (_caught or [signal.SIGINT])[0]
+
+
+def _failed(error: BeamRayError) -> int:
+    _complain(str(error))
+    for note in getattr(error, "__notes__", ()):
+        _complain(f"  {note}")
+    return error.exit_code
 
 
 def _complain(text: str) -> None:

@@ -56,6 +56,9 @@ class Signals:
             self.caught = leave.code if isinstance(leave.code, int) else 0
             self.heed()
             raise
+        except Exception:
+            self.heed()  # amid an import it comes out as an error of that import
+            raise
         finally:
             self._at_once = False
             self._take()

@@ -91,6 +91,29 @@ def test_ctrl_c_ends_quickly_and_says_how_to_go_on(lab: Lab):
     assert f"go on with:  beam-ray resume {run_id} --store {lab.folder / 'store'}" in said
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_amid_an_import_is_no_error_of_that_import(name: str, code: int, lab: Lab):
+    """Python 3.11 tells what is raised where a class is made as a RuntimeError."""
+    lab.write(
+        "ruamel.py",
+        f"""
+        import os, signal
+
+        class Late:
+            def __set_name__(self, owner, name):
+                os.kill(os.getpid(), signal.{name})
+
+        class Made:
+            late = Late()
+        """,
+    )
+    done = subprocess.run(
+        beam_ray("check", "w.yaml"), capture_output=True, text=True, cwd=lab.folder, env=os.environ | {"PYTHONPATH": str(lab.folder)}, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (code, "stopped; the same command goes on\n")
+
+
 def test_what_fails_while_a_run_is_being_stopped_does_not_hide_that_it_was(lab: Lab):
     """Ray hears of SIGTERM too, and what it says then is not why the run ended: 143, not 3."""
     models = {"m": ScriptedModel(lambda request: "x")}
