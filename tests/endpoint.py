@@ -97,7 +97,7 @@ def endpoint(answer: Callable[[dict[str, Any]], Any], *, latency_s: float = 0.0)
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
-        request_queue_size = 256
+        request_queue_size = 1_000
 
         def handle_error(self, *arguments: Any) -> None:
             pass

@@ -86,9 +86,8 @@ def main(arguments: list[str] | None = None) -> Any:
     """Run a command and leave with its exit code: see ``beam_ray.errors``."""
     if threading.current_thread() is threading.main_thread():
         _caught.clear()
-        signal.signal(signal.SIGTERM, _stop)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _stop)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop)
     try:
         code = beam_ray.main(args=arguments, prog_name="beam-ray", standalone_mode=False)
     except click.exceptions.Exit as leave:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from typing import Any
 
 from beam_ray.run.runner import Assignment, Runner
@@ -42,5 +43,6 @@ class Here:
         asyncio.run_coroutine_threadsafe(runner.stop(), self._loop)
 
     def close(self) -> None:
-        """What is being written comes to its end."""
-        asyncio.run_coroutine_threadsafe(self._loop.shutdown_default_executor(), self._loop).result(10)
+        """What is being written comes to its end, if that is soon."""
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(self._loop.shutdown_default_executor(), self._loop).result(10)

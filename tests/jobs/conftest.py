@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,11 @@ class Project:
         """A beam-ray command in the folder."""
         return self.ask(sys.executable, "-m", "beam_ray", *arguments, **environment)
 
+    def start(self, *arguments: object) -> "subprocess.Popen[str]":
+        """A beam-ray command in the folder that goes on beside the test."""
+        command = [sys.executable, "-m", "beam_ray", *map(str, arguments)]
+        return subprocess.Popen(command, cwd=self.folder, env=self.head.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
     def ray_job(self, name: str, *command: object) -> "subprocess.CompletedProcess[str]":
         """``ray job submit``."""
         return self.ask("ray", "job", "submit", "--address", self.head.url, "--submission-id", name, "--working-dir", ".", "--", *command)
@@ -142,6 +147,19 @@ class Project:
         request = urllib.request.Request(f"{self.head.url}/api/jobs/{name}", headers={"Authorization": f"Bearer {token}"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return dict(json.loads(answer.read()))
+
+
+def numbered(count: int) -> str:
+    """So many tasks, as the lines of a file."""
+    return "".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(count))
+
+
+def until(holds: Callable[[], object], seconds: float = 120) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
 
 
 def say(body: dict[str, Any]) -> str:
@@ -173,8 +191,8 @@ def project(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
                 f"backtest: {name}\nworkflow: {before}.yaml\nbaseline: {before}.yaml\ntasks: tasks.jsonl\ncandidates: {{new: {after}.yaml}}\ngate: gate.yaml\n"
             )
         (folder / "gate.yaml").write_text("gate: g\nrules: {score: {up_by: 10}, regressions: {at_most: 0}}\n")
-        (folder / "tasks.jsonl").write_text("".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(24)))
-        (folder / "thousand.jsonl").write_text("".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(1_000)))
+        (folder / "tasks.jsonl").write_text(numbered(24))
+        (folder / "thousand.jsonl").write_text(numbered(1_000))
         (folder / "models.yaml").write_text(f"m: {{base_url: '{model.url}', model: x}}\n")
         (folder / "nobody.yaml").write_text("m: {base_url: 'http://127.0.0.1:9/v1', model: x, tries: 1, deadline_s: 1}\n")
         yield Project(folder, tmp_path_factory.mktemp("store"), head, model)

@@ -11,8 +11,7 @@ import pytest
 from beam_ray.run.cluster import LIMITER, NAMESPACE
 from beam_ray.store.runs import Run
 from tests.endpoint import Call
-from tests.jobs.conftest import Project
-from tests.jobs.test_nodes import until
+from tests.jobs.conftest import Project, numbered, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -34,7 +33,7 @@ except ValueError:
 def narrow(project: Project) -> Iterator[Project]:
     """An endpoint that bears six calls at once."""
     (project.folder / "narrow.yaml").write_text(f"m: {{base_url: '{project.model.url}', model: narrow, concurrency: {LIMIT}}}\n")
-    (project.folder / "some.jsonl").write_text("".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(TASKS)))
+    (project.folder / "some.jsonl").write_text(numbered(TASKS))
     project.model.latency_s = 1.0
     yield project
     project.model.latency_s = 0.0
@@ -42,9 +41,8 @@ def narrow(project: Project) -> Iterator[Project]:
 
 def begin(project: Project, word: str) -> "subprocess.Popen[str]":
     """A run of all tasks, on the cluster."""
-    words = ["run", f"{word}.yaml", "--tasks", "some.jsonl", "--models", "narrow.yaml", "--store", str(project.store), "--address", project.head.address]
-    command = [sys.executable, "-m", "beam_ray", *words, "--json"]
-    return subprocess.Popen(command, cwd=project.folder, env=project.head.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = ["run", f"{word}.yaml", "--tasks", "some.jsonl", "--models", "narrow.yaml", "--store", project.store, "--address", project.head.address]
+    return project.start(*words, "--json")
 
 
 def finished(project: Project, run: "subprocess.Popen[str]") -> int:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from beam_ray.store.runs import Run, find_runs
-from tests.jobs.conftest import Project
+from tests.jobs.conftest import Project, numbered, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -51,7 +50,7 @@ def spread(project: Project) -> Project:
         "  say: {llm: {prompt: 'good {{ task_query }}'}}\n"
         "  place: {after: say, tool: 'tools.place:where', with: {text: '{{ say.text }}'}}\n"
     )
-    (project.folder / "spread.jsonl").write_text("".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(TASKS)))
+    (project.folder / "spread.jsonl").write_text(numbered(TASKS))
     return project
 
 
@@ -69,22 +68,13 @@ def answered(project: Project, before: set[str]) -> set[str]:
     return {f"good {row['task_id'][1:]}" for row in rows if row["node"] == "say" and row["outcome"] == "done"}
 
 
-def until(holds, seconds: float = 120) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-
-
 def test_runners_are_on_all_nodes_and_a_lost_node_loses_nothing(spread: Project):
     """Of three nodes one is killed half-way: every task has its one answer, and what was in the store is not asked again."""
     # one after the other: nodes that start at once on one machine take each other's socket
     with node(spread, 2) as first, node(spread, 3):
         spread.model.latency_s, asked, before = 0.1, len(spread.model.journal), set(find_runs(spread.objects))
-        words = ["run", "spread.yaml", "--tasks", "spread.jsonl", "--address", spread.head.address, "--store", str(spread.store), "--models", "models.yaml"]
-        command = [sys.executable, "-m", "beam_ray", *words, "--json"]
-        run = subprocess.Popen(command, cwd=spread.folder, env=spread.head.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        words = ["run", "spread.yaml", "--tasks", "spread.jsonl", "--address", spread.head.address, "--store", spread.store, "--models", "models.yaml"]
+        run = spread.start(*words, "--json")
         until(lambda: run.poll() is not None or (len(spread.model.journal) > asked + TASKS // 3 and answered(spread, before)))
         kept = answered(spread, before)
         at_kill = len(spread.model.journal)
