@@ -80,6 +80,8 @@ class Leased:
         self._in_flight += 1
         self._requests -= 1
         self._tokens -= tokens
+        # what is lent and not used may be waited for elsewhere
+        self._news.set()
 
     def _give_back(self) -> None:
         self._in_flight -= 1

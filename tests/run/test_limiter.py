@@ -262,6 +262,21 @@ def test_runners_that_come_and_go_leave_no_permit_unused():
     dream(work())
 
 
+def test_who_comes_second_soon_has_what_was_lent_to_the_first():
+    """Both have work for 25 calls of a limit of 64, and calls take long: nobody waits for one of them to end."""
+
+    async def work() -> None:
+        cluster = Cluster(2, Limits(64))
+        calls = [asyncio.create_task(cluster.call(0, takes_s=20)) for _ in range(25)]
+        await asyncio.sleep(0.01)
+        waited = await asyncio.gather(*(cluster.call(1, takes_s=20) for _ in range(25)), *calls)
+
+        assert max(waited) < 0.25
+        await cluster.close()
+
+    dream(work())
+
+
 def test_who_was_silent_for_long_asks_before_it_begins():
     """Permits of two minutes ago are others' by now."""
 
