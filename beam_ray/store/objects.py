@@ -138,15 +138,13 @@ class Disk:
         found = []
         try:
             reach("list", prefix)
-            for folder, _, names in os.walk(start, onerror=_raise):
-                for name in names:
-                    path = Path(folder, name)
-                    key = path.relative_to(self.folder).as_posix()
-                    if key.startswith(prefix) and not name.startswith(TEMPORARY):
-                        try:
-                            found.append((key, path.stat().st_size))
-                        except FileNotFoundError:
-                            continue  # removed by its owner while we looked
+            for path in _written(start):
+                key = path.relative_to(self.folder).as_posix()
+                if key.startswith(prefix):
+                    try:
+                        found.append((key, path.stat().st_size))
+                    except FileNotFoundError:
+                        continue  # removed by its owner while we looked
         except OSError as error:
             raise self._fault(error, str(start)) from None
         yield from sorted(found)
@@ -154,7 +152,8 @@ class Disk:
     def folders(self, prefix: str) -> list[str]:
         start = self._path(prefix)
         try:
-            return sorted(entry.name for entry in start.iterdir() if entry.is_dir() and _holds_any(entry)) if start.is_dir() else []
+            # a writer that died may have left a folder with nothing in it
+            return sorted(entry.name for entry in start.iterdir() if entry.is_dir() and any(_written(entry))) if start.is_dir() else []
         except OSError as error:
             raise self._fault(error, str(start)) from None
 
@@ -260,9 +259,10 @@ class Disk:
         return Stopped(f"{what}: {error.strerror or error}; mend it, then run the same command again")
 
 
-def _holds_any(folder: Path) -> bool:
-    """Whether there is something in it: a writer that died may have left a folder without."""
-    return any(not name.startswith(TEMPORARY) for _, _, names in os.walk(folder, onerror=_raise) for name in names)
+def _written(folder: Path) -> Iterator[Path]:
+    """The files below *folder*, without those that are being written."""
+    for where, _, names in os.walk(folder, onerror=_raise):
+        yield from (Path(where, name) for name in names if not name.startswith(TEMPORARY))
 
 
 def _raise(error: OSError) -> None:
