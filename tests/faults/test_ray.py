@@ -25,7 +25,7 @@ from tests.conftest import Lab
 from tests.endpoint import endpoint
 from tests.faults.conftest import WORKFLOW, Forge, answer, essence, make_bench
 
-KILLS = int(os.environ.get("RAY_KILLS", "12"))
+KILLS = int(os.environ.get("RAY_KILLS", "20"))
 LATE_S = 10.0
 """
 A spool file is due within a second; on a slow machine, while others start, it is late.

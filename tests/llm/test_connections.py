@@ -1,6 +1,7 @@
 """A model asked over real connections: many at once, through a proxy, and some that are lost."""
 
 import asyncio
+import json
 import threading
 from http.server import BaseHTTPRequestHandler
 
@@ -12,6 +13,9 @@ from beam_ray.llm.model import OpenAIModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Answer, Request, Usage
 from tests.endpoint import endpoint, reset
+
+BODY = json.dumps({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}).encode()
+REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
 
 def ask(url: str, times: int = 1) -> list[Answer | BaseException]:
@@ -29,8 +33,13 @@ def ask(url: str, times: int = 1) -> list[Answer | BaseException]:
 
 
 def silent(handler: BaseHTTPRequestHandler) -> None:
-    """Break the connection without a word."""
+    """Close the connection without a word."""
     handler.close_connection = True
+
+
+def short(handler: BaseHTTPRequestHandler) -> None:
+    """Close the connection a few bytes before the answer's end."""
+    handler.wfile.write(REPLY[:-5])
 
 
 def test_as_many_calls_are_in_flight_as_there_are_permits():
@@ -47,7 +56,7 @@ def test_as_many_calls_are_in_flight_as_there_are_permits():
     assert [answer.text for answer in answers if isinstance(answer, Answer)] == ["hi"] * 300
 
 
-@pytest.mark.parametrize("lose", [silent, reset], ids=["before the answer", "amid the answer"])
+@pytest.mark.parametrize("lose", [silent, short, reset], ids=["before the answer", "amid the answer", "broken amid the answer"])
 def test_a_connection_that_is_lost_is_told_as_one(lose):
     """It is asked again on another, and the last failure does not speak of a time that never passed."""
     with endpoint(lambda body: lose) as model, stamina.set_testing(True, attempts=3):
@@ -65,9 +74,11 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch):
 
     def serve(handler: BaseHTTPRequestHandler) -> None:
         lines.append(handler.requestline)
+        handler.wfile.write(REPLY)
 
-    with endpoint(lambda body: serve) as proxy, stamina.set_testing(True, attempts=1):
+    with endpoint(lambda body: serve) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        ask("http://model.invalid/v1")
+        [answer] = ask("http://model.invalid/v1")
 
-    assert [line.split()[:2] for line in lines] == [["POST", "http://model.invalid/v1/chat/completions"]]
+    assert isinstance(answer, Answer), answer
+    assert lines[0].startswith("POST http://model.invalid/v1/chat/completions ")
