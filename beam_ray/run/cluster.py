@@ -11,9 +11,11 @@ import contextlib
 import gc
 import logging
 import os
+import random
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -31,6 +33,7 @@ import ray.actor
 import stamina
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from beam_ray.errors import BeamRayError, Stopped, Unusable
 from beam_ray.run.limiter import FORGET_S, MOST_S, Grant, Limiter
@@ -53,7 +56,7 @@ def _on_standard_error(data: dict[str, Any], *rest: Any, **more: Any) -> None:
 _print = ray._private.worker.print_to_stdstream
 ray._private.worker.print_to_stdstream = _on_standard_error
 
-_RESTING: dict[str, list[ActorHandle]] = {}
+_RESTING: dict[str, list["Handle"]] = {}
 """By Ray job, which is one for each time that a process connects."""
 
 PATIENCE_S = 20.0
@@ -251,6 +254,8 @@ class Handle:
 
     name: str
     actor: ActorHandle
+    node: str
+    """Where it was put; elsewhere if that node was lost meanwhile."""
 
 
 class Cluster:
@@ -292,6 +297,8 @@ class Cluster:
         self._driven: set[str] = set()
         # who connects again in this process, to a Ray that stays, finds the runners of the last time
         self._resting = _RESTING.setdefault(context.get_job_id(), []) if already else []
+        self._placed = Counter(handle.node for handle in self._resting)
+        """Node to its runners; where one died, which may be all that is known yet of a lost node, it counts for two."""
 
     def require(self) -> None:
         """
@@ -321,20 +328,32 @@ class Cluster:
         if assignment.run_id not in self._driven:
             jobs.began(assignment.store, assignment.run_id)
             self._driven.add(assignment.run_id)
-        # as many calls as there are nodes times shards in flight wait in a runner at once
-        # they hold no CPU, so that Ray would put them all where the driver is
-        options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000, "scheduling_strategy": "SPREAD"}
-        actor = self._resting.pop() if self._resting else ray.remote(_RunnerActor).options(**options).remote()
+        actor, node = self._process()
         limited = bool(assignment.models) and not (alone and self.local)
         if limited and self._limiter is None:
             self._limiter = _limiter()
         actor.assign.remote(assignment, limited)
-        return Handle(assignment.runner, actor)
+        return Handle(assignment.runner, actor, node)
+
+    def _process(self) -> tuple[ActorHandle, str]:
+        """A runner's process, and its node: one that rests, or a new one where most CPUs have none."""
+        if self._resting:
+            rested = self._resting.pop()
+            return rested.actor, rested.node
+        cpus = {node["NodeID"]: node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
+        # by chance among those that are alike, as drivers do not know of each other
+        node = min(cpus or {self._node: 1}, key=lambda node: (self._placed[node] + random.random()) / cpus.get(node, 1))
+        self._placed[node] += 1
+        # runners hold no CPU; one that asked for nothing, not a byte, Ray would put on any node, whatever it is told
+        # as many calls as there are nodes times shards in flight wait in a runner at once
+        options = {"num_cpus": 0, "memory": 1, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000}
+        strategy = NodeAffinitySchedulingStrategy(node, soft=True)
+        return ray.remote(_RunnerActor).options(**options, scheduling_strategy=strategy).remote(), node
 
     def rest(self, runner: Handle) -> None:
         """The runner has stopped: its process is kept for the next run, which then need not wait for one to start."""
         if len(self._resting) < self.cpus:
-            self._resting.append(runner.actor)
+            self._resting.append(runner)
 
     def call(self, runner: Handle, title: str, method: str, *arguments: Any) -> Any:
         """Begin a call, shown as *title* on the dashboard; a reference to its result."""
@@ -373,14 +392,19 @@ class Cluster:
             raise Stopped(f"Ray: {str(error).strip().splitlines()[0]}; run the same command again") from None
 
     def forget(self, runner: Handle) -> None:
-        """The runner is gone: its permits go back."""
+        """The runner died: its permits go back."""
+        self._placed[runner.node] += 1
+        self._release(runner)
+
+    def _release(self, runner: Handle) -> None:
         if self._limiter is not None:
             self._limiter.release.remote(runner.name)
 
     def end(self, runner: Handle) -> None:
         """Kill the runner's process."""
         ray.kill(runner.actor, no_restart=True)
-        self.forget(runner)
+        self._placed[runner.node] -= 1
+        self._release(runner)
 
     def close(self) -> None:
         """Leave the cluster; a local one ends."""
