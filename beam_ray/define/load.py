@@ -28,7 +28,7 @@ from beam_ray.errors import BadDefinition, Problem, Unusable
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
 MAX_ALIASES = 100
-MAX_VALUES = 100_000
+MAX_VALUES = 20_000
 TAGS = ("str", "int", "float", "bool", "null", "seq", "map")
 """The tags of plain values; any other asks for something to be made of them."""
 
@@ -354,7 +354,7 @@ def _plain(node: Any, path: Path_, source: Source, count: list[int]) -> Any:
 
 def _refuse_bombs(name: str, text: str) -> None:
     open_: list[str | None] = []
-    aliases = 0
+    aliases = values = 0
     for event in YAML(typ="rt", pure=True).parse(text):
         what = ""
         if isinstance(event, CollectionStartEvent):
@@ -369,8 +369,12 @@ def _refuse_bombs(name: str, text: str) -> None:
                 what = f"more than {MAX_ALIASES} aliases; write the values out"
             elif event.anchor in open_:
                 what = f"the alias *{event.anchor} stands inside what it repeats; take it out"
-        if isinstance(event, (CollectionStartEvent, ScalarEvent)) and event.tag is not None and _tag(event.tag) not in TAGS:
-            what = f"the tag {str(event.tag).replace('tag:yaml.org,2002:', '!!')!r} is not allowed; write plain text, numbers, lists and mappings"
+        if isinstance(event, (CollectionStartEvent, ScalarEvent)):
+            values += 1
+            if values > MAX_VALUES:
+                what = f"more than {MAX_VALUES:,} keys and values; a file for people is shorter"
+            elif event.tag is not None and _tag(event.tag) not in TAGS:
+                what = f"the tag {str(event.tag).replace('tag:yaml.org,2002:', '!!')!r} is not allowed; write plain text, numbers, lists and mappings"
         if what:
             mark = event.start_mark
             raise BadDefinition(problems=[Problem(name, mark.line + 1, mark.column + 1, what)])
