@@ -51,7 +51,11 @@ def _least(one: float | None, other: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Report:
-    """What a runner tells: the limits it knows of, calls in flight and wanted, and what it used since it last told."""
+    """
+    What a runner tells: the limits it knows of, calls in flight and wanted, and what it used since it last told.
+
+    Calls that it may begin before it hears are among those in flight.
+    """
 
     limits: Limits
     in_flight: int

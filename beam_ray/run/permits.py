@@ -26,9 +26,9 @@ class Leased:
         self._limits = limits
         self._grant = NOTHING
         self._told = math.inf
-        """While the limiter is asked, the calls in flight that it was told of: what is above may be somebody else's by now."""
+        """While the limiter is asked, the calls that it was told of: what is above may be somebody else's by now."""
         self._in_flight = self._answered = self._over = 0
-        self._throttled, self._pause = False, 0.0
+        self._throttled, self._pause, self._begun = False, 0.0, False
         self._requests, self._tokens = 0, 0
         self._waiting: collections.deque[tuple[asyncio.Future[None], int]] = collections.deque()
         self._news = asyncio.Event()
@@ -77,6 +77,7 @@ class Leased:
         )
 
     def _begin(self, tokens: int) -> None:
+        self._begun = True
         self._in_flight += 1
         self._requests -= 1
         self._tokens -= tokens
@@ -114,9 +115,13 @@ class Leased:
         idle_since = _now()
         while True:
             waiting = [tokens for turn, tokens in self._waiting if not turn.done()]
+            # quick calls would wait for every answer of the limiter, were their permits not kept meanwhile
+            keeps = self._grant.permits if self._grant.requests is self._grant.tokens is None and not self._throttled else 0
+            told = self._told = max(self._in_flight, min(keeps, max(self._in_flight + len(waiting), int(self._begun))))
+            waiting = waiting[self._told - self._in_flight :]
             report = Report(
                 self._limits,
-                self._in_flight,
+                told,
                 len(waiting),
                 sum(waiting),
                 self._answered,
@@ -127,10 +132,9 @@ class Leased:
                 self._tokens,
             )
             self._answered = self._over = 0
-            self._throttled, self._pause = False, 0.0
+            self._throttled, self._pause, self._begun = False, 0.0, False
             self._requests = self._tokens = 0
             self._news.clear()
-            self._told = self._in_flight
             try:
                 self._grant = await self._renew(report)
                 self._told = math.inf
@@ -147,10 +151,10 @@ class Leased:
                 self._grant = NOTHING
                 return
             # with calls in flight their ends serve those who wait; a word is due all the same
-            idle, starved, told = not (self._in_flight or self._waiting), not self._in_flight, _now()
+            idle, starved, heard = not (self._in_flight or self._waiting or told), not self._in_flight, _now()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), self._grant.again_s if starved and not idle else MOST_S)
             if idle:
                 continue  # who had no use for permits was given none, and waits for the first
             pause = min(self._grant.pause_s, MOST_S) if self._waiting else 0.0
-            await asyncio.sleep(max(told + max(self._grant.again_s, pause) - _now(), 0))
+            await asyncio.sleep(max(heard + max(self._grant.again_s, pause) - _now(), 0))

@@ -93,18 +93,19 @@ def test_calls_in_flight_stay_within_the_limit_and_use_it(runners):
     dream(work())
 
 
+@pytest.mark.parametrize("longest_s", [0.3, 0.02])
 @pytest.mark.parametrize("seed", range(3))
-def test_permits_that_go_from_one_runner_to_another_are_not_used_by_both(seed):
+def test_permits_that_go_from_one_runner_to_another_are_not_used_by_both(seed, longest_s):
     """Calls end and begin while a runner is on its way to the limiter and back: there are never more than sixteen."""
 
     async def work() -> None:
         chance, cluster = random.Random(seed), Cluster(4, Limits(16), way_s=0.02)
 
         async def row(runner: int) -> None:
-            await asyncio.sleep(chance.uniform(0, 3))
+            await asyncio.sleep(chance.uniform(0, 10 * longest_s))
             for _ in range(10):
                 await asyncio.sleep(chance.uniform(0, 0.05))
-                await cluster.call(runner, takes_s=chance.uniform(0.01, 0.3))
+                await cluster.call(runner, takes_s=chance.uniform(0.01, longest_s))
 
         await asyncio.gather(*(row(number % 4) for number in range(100)))
         await cluster.close()
@@ -272,6 +273,27 @@ def test_who_comes_second_soon_has_what_was_lent_to_the_first():
         waited = await asyncio.gather(*(cluster.call(1, takes_s=20) for _ in range(25)), *calls)
 
         assert max(waited) < 0.25
+        await cluster.close()
+
+    dream(work())
+
+
+@pytest.mark.parametrize("takes_s", [0.0, 0.001])
+def test_quick_calls_do_not_wait_for_every_answer_of_the_limiter(takes_s):
+    """Its answers take as long as the time between two of them, and the rows lose less than half as much again."""
+
+    async def work() -> None:
+        cluster = Cluster(2, Limits(64), way_s=0.05)
+
+        async def row(runner: int) -> None:
+            for _ in range(500):
+                async with cluster.leased[runner].hold(1):
+                    if takes_s:
+                        await asyncio.sleep(takes_s)
+                await asyncio.sleep(0.005)
+
+        await asyncio.gather(*(row(number % 2) for number in range(16)))
+        assert asyncio.get_running_loop().time() < 1.5 * 500 * (takes_s + 0.005)
         await cluster.close()
 
     dream(work())
