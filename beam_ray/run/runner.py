@@ -80,6 +80,7 @@ class Runner:
         self._committed: set[int] = set()
         self._spooling: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
+        self._merging = asyncio.Lock()
         self._loading = threading.Lock()
         self._kept: dict[tuple[str, str, int], Row] | None = None
         self._tasks: Any = None
@@ -116,7 +117,9 @@ class Runner:
 
     async def merge(self, node: str) -> list[dict[str, Any]]:
         """Merge the committed parts of *node* into its finished files."""
-        return await asyncio.to_thread(self.run.merge, node, len(self.record.shards))
+        # one after the other: each holds all rows of its node
+        async with self._merging:
+            return await asyncio.to_thread(self.run.merge, node, len(self.record.shards))
 
     async def progress(self) -> dict[str, Any]:
         """Counts of rows and of what they cost, since the runner started."""
