@@ -25,19 +25,19 @@ import pyarrow.compute as pc
 
 from beam_ray.diagnosis import diagnose, tasks_again, to_redo
 from beam_ray.errors import Damaged, Unusable
-from beam_ray.run.desk import Row, TaskRow
+from beam_ray.run.context import Row, TaskRow
 from beam_ray.run.execute import changed_tools
 from beam_ray.run.plan import make_plan, require_models
 from beam_ray.run.runner import identity
 from beam_ray.run.shard import ends_of, outcome_row
 from beam_ray.run.summary import summary_of
-from beam_ray.store.damage import Found, Key, commit, keys_of, look, pending, put_in_place, take_away
+from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.integrity import Found, Key, commit, keys_of, look, pending, put_in_place, take_away
 from beam_ray.store.lease import Lease
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import FILE_BYTES, Run, RunRecord, begin, now
-from beam_ray.store.sealed import seal, unseal
-from beam_ray.store.sources import only
 from beam_ray.store.tables import OUTCOME, STEPS, TASKS, encode, encode_batches, to_table
+from beam_ray.tasks.sources import only
 
 Drive = Callable[[RunRecord], Any]
 """Does a run that was begun."""

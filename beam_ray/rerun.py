@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow.compute as pc
 
 from beam_ray.address import Address
-from beam_ray.define.changes import Change, changes
+from beam_ray.define.diff import Change, changes
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.llm.usage import Answer, Request, Usage
-from beam_ray.run.desk import RAN, Desk, Row, TaskRow
+from beam_ray.run.context import RAN, Desk, Row, TaskRow
 from beam_ray.run.plan import Plan, make_plan
 from beam_ray.run.runner import identity
 from beam_ray.run.step import output_of, run_step
@@ -26,8 +26,8 @@ from beam_ray.store.attachments import read_attachment
 from beam_ray.store.lookup import status_of
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, find_runs
-from beam_ray.store.sources import only, with_origins
 from beam_ray.store.steps import StepRows
+from beam_ray.tasks.sources import only, with_origins
 
 COUNTED = 5_000
 """Tasks that are counted one by one; beyond them the shares are carried over."""

@@ -21,9 +21,9 @@ import click
 from receipts import HERE, Task, asked, asking, costs, leave, opened, options, run_over, show_costs, there
 
 from beam_ray.cli.screen import emit, show, table
+from beam_ray.compare.compare_runs import compare_runs
 from beam_ray.compare.gate import DEFAULT_GATE
 from beam_ray.compare.report import Result, document
-from beam_ray.compare.runs import compare_runs
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
 from beam_ray.define.workflow import Workflow

@@ -34,7 +34,7 @@ from beam_ray.run.execute import execute
 from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.store.objects import Objects, open_objects
 from beam_ray.store.runs import Run, begin
-from beam_ray.store.sources import read_source
+from beam_ray.tasks.sources import read_source
 
 HERE = Path(__file__).parent
 FIELDS = ("company", "date", "address", "total")

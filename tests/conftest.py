@@ -24,7 +24,7 @@ from beam_ray.run.shard import OUTCOME_NODE
 from beam_ray.run.summary import summarise
 from beam_ray.store.objects import Objects, open_objects
 from beam_ray.store.runs import Run, RunRecord, begin, close
-from beam_ray.store.tasks import read_tasks
+from beam_ray.tasks.parse import read_tasks
 from tests.s3 import s3_proxy, s3_server, s3_uri  # noqa: F401
 
 # the suite tries the same examples each time; new ones are sought by make fuzz and make machine

@@ -16,11 +16,11 @@ from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.store import tables
 from beam_ray.store.lease import Lease
-from beam_ray.store.library import write_library
+from beam_ray.store.libraries import write_library
 from beam_ray.store.objects import Disk
 from beam_ray.store.runs import Run, begin
-from beam_ray.store.sources import shuffled
 from beam_ray.store.steps import StepRows
+from beam_ray.tasks.sources import shuffled
 from tests.conftest import Lab, drive_here
 from tests.store.dying import Dying
 
@@ -61,7 +61,7 @@ def run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def tables_of(lab: Lab):
     """The library's tasks."""
-    from beam_ray.store.sources import read_source
+    from beam_ray.tasks.sources import read_source
 
     return read_source(lab.objects, "library:qs")
 

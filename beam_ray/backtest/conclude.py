@@ -10,23 +10,23 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
-from beam_ray.backtest.early import look_by_look
+from beam_ray.backtest.early_stopping import look_by_look
 from beam_ray.backtest.sides import Backtest, ruled
 from beam_ray.backtest.spec import Resolved, Side
-from beam_ray.compare.confirm import Repeats
+from beam_ray.compare.compare_runs import compare_done
+from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.gate import DEFAULT_GATE, Gate, load_gate
 from beam_ray.compare.html import html
 from beam_ray.compare.markdown import markdown
-from beam_ray.compare.paired import Comparison
+from beam_ray.compare.regressions import Repeats
 from beam_ray.compare.report import Result, document, junit, table
-from beam_ray.compare.runs import compare_done
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
 from beam_ray.errors import Damaged, Unusable
-from beam_ray.store.library import used
+from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.libraries import used
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import Run, now
-from beam_ray.store.sealed import seal, unseal
 from beam_ray.tracking import BacktestLog, Logged, SideLog, log_backtest
 
 FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parquet", "verdict.json")

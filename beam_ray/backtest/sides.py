@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_ray.backtest.spec import Resolved, Side
-from beam_ray.compare.looks import looks
+from beam_ray.compare.sequential import looks
 from beam_ray.define.check import find_tool
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
@@ -20,10 +20,10 @@ from beam_ray.run.plan import Plan, make_plan
 from beam_ray.run.progress import Progress, spent_before
 from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
+from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import Run, RunRecord, begin, find_runs, tasks_digest
-from beam_ray.store.sealed import seal, unseal
-from beam_ray.store.sources import only, shuffled
+from beam_ray.tasks.sources import only, shuffled
 
 Watch = Callable[[str, Progress], None]
 """Told how far a side's run is."""

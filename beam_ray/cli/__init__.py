@@ -16,8 +16,8 @@ import click
 from beam_ray.errors import BeamRayError, Stopped
 
 COMMANDS = {
-    "check": ("beam_ray.cli.define", "Read a workflow and report everything that is wrong with it."),
-    "plan": ("beam_ray.cli.define", "Say what would be run and what it would cost; spend nothing."),
+    "check": ("beam_ray.cli.workflows", "Read a workflow and report everything that is wrong with it."),
+    "plan": ("beam_ray.cli.workflows", "Say what would be run and what it would cost; spend nothing."),
     "run": ("beam_ray.cli.runs", "Run a workflow over tasks."),
     "resume": ("beam_ray.cli.runs", "Go on with a run that was stopped or killed."),
     "tasks": ("beam_ray.cli.tasks", "List tasks, of one run or of all."),
@@ -34,11 +34,11 @@ COMMANDS = {
     "diff": ("beam_ray.cli.versions", "Show what differs between two definitions, by node and field."),
     "rollback": ("beam_ray.cli.versions", "Publish an old version's definition as a new version."),
     "health": ("beam_ray.cli.health", "Say what a workflow's runs warn of, and what to do about it."),
-    "optimise": ("beam_ray.cli.improve", "Propose a better prompt for a failed step, or search for one over a library."),
+    "optimise": ("beam_ray.cli.optimise", "Propose a better prompt for a failed step, or search for one over a library."),
     "criteria": ("beam_ray.cli.criteria", "Propose criteria for a node, or check how far those it has can be relied on."),
     "library": ("beam_ray.cli.libraries", "Keep named, versioned sets of tasks."),
-    "repair": ("beam_ray.cli.upkeep", "Check a run's files, and redo what is damaged and only that."),
-    "gc": ("beam_ray.cli.upkeep", "List what is of no use in the store; with --delete, take it away."),
+    "repair": ("beam_ray.cli.maintenance", "Check a run's files, and redo what is damaged and only that."),
+    "gc": ("beam_ray.cli.maintenance", "List what is of no use in the store; with --delete, take it away."),
     "ui": ("beam_ray.cli.servers", "Open the MLflow UI on this machine."),
     "serve": ("beam_ray.cli.servers", "Serve the embedded model on this machine."),
     "demo": ("beam_ray.cli.demo", "Backtest two prompt versions of the demo workflow, start to finish."),

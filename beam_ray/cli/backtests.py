@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from beam_ray.cli.define import document as plan_document
-from beam_ray.cli.define import plan_table, totals
 from beam_ray.cli.runs import probe_models
 from beam_ray.cli.screen import DEFAULT_STORE, Meter, clean, emit, existing, model_options, pairs, run_options, say, show, store_options, store_words
+from beam_ray.cli.workflows import document as plan_document
+from beam_ray.cli.workflows import plan_table, totals
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm.settings import load_models
 from beam_ray.store.objects import Objects, open_objects
@@ -128,7 +128,7 @@ def prepare(objects: Objects, spec: Path, models: Mapping[str, Any], edits: Mapp
     from beam_ray.backtest.sides import Backtest
     from beam_ray.backtest.spec import resolve_spec
     from beam_ray.run.plan import require_models
-    from beam_ray.store.sources import read_source
+    from beam_ray.tasks.sources import read_source
 
     resolved = resolve_spec(objects, spec, edits)
     the_gate(resolved)
@@ -171,9 +171,9 @@ def plan_backtest(
 @click.pass_context
 def compare(context: click.Context, before: str, after: str, gate_file: str | None, store: str, as_json: bool) -> None:
     """Compare two finished runs pair by pair. Without --gate it only shows; with it the exit code is the verdict."""
+    from beam_ray.compare.compare_runs import compare_runs
     from beam_ray.compare.gate import DEFAULT_GATE, load_gate
     from beam_ray.compare.report import Result, document
-    from beam_ray.compare.runs import compare_runs
     from beam_ray.compare.terminal import terminal
     from beam_ray.compare.verdict import judge
 
@@ -196,8 +196,8 @@ def compare(context: click.Context, before: str, after: str, gate_file: str | No
 def mlflow_sync(name: str, mlflow_uri: str | None, store: str, as_json: bool) -> None:
     """Show BACKTEST, or a search of optimise, in MLflow, again or for the first time; nothing is shown twice."""
     from beam_ray.backtest.conclude import read_verdict, tell_mlflow
-    from beam_ray.improve.found import read_search
-    from beam_ray.improve.telling import tell_search
+    from beam_ray.improve.search_result import read_search
+    from beam_ray.improve.search_tracking import tell_search
     from beam_ray.tracking import default_uri
 
     objects, uri = existing(store), mlflow_uri or default_uri(store)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from beam_ray.cli.improve import NO_PROPOSAL, executing, proposer_of, refuse_options, show_tries, workflow_file
+from beam_ray.cli.optimise import NO_PROPOSAL, executing, proposer_of, refuse_options, show_tries, workflow_file
 from beam_ray.cli.runs import probe_models, workflow_of
 from beam_ray.cli.screen import emit, existing, model_options, number, run_options, say, show, store_options, table
 from beam_ray.define.workflow import Workflow
@@ -56,10 +56,10 @@ def criteria(context: click.Context, /, workflow: str, node: str | None, generat
 
 
 def _generate(objects: Objects, workflow: Workflow, file: Path, node: str, models: Mapping[str, ModelSettings], how: Mapping[str, Any]) -> int:
-    from beam_ray.improve.ask import Asker
     from beam_ray.improve.criteria import propose_criteria, stored_outputs, try_out, written_present
     from beam_ray.improve.drafts import criteria_text, require_place, with_criteria, write_draft
-    from beam_ray.improve.play import Player
+    from beam_ray.improve.execute_plan import Player
+    from beam_ray.improve.model_query import Asker
 
     as_json = how["as_json"]
     place = require_place(file, how["to"], "criteria")
@@ -126,7 +126,7 @@ def _show_proposed(proposed: "Sequence[Proposed]") -> None:
 
 def _check(objects: Objects, workflow: Workflow, node: str | None, models: Mapping[str, ModelSettings], how: Mapping[str, Any]) -> None:
     from beam_ray.improve.criteria import stored_outputs, try_out, written_present
-    from beam_ray.improve.play import Player
+    from beam_ray.improve.execute_plan import Player
 
     as_json = how["as_json"]
     nodes = [node] if node else [name for name in workflow.order if workflow.nodes[name].evaluate]

@@ -29,7 +29,7 @@ def demo(context: click.Context, limit: int | None, store: str, as_json: bool) -
     from beam_ray.run.plan import load_workflow, make_plan
     from beam_ray.store.objects import open_objects
     from beam_ray.store.runs import Run, begin, find_runs
-    from beam_ray.store.sources import read_source
+    from beam_ray.tasks.sources import read_source
 
     for path in (WORKFLOW, TASKS, SPEC, MODELS):
         if not path.is_file():

@@ -26,9 +26,9 @@ TITLES = {
 @store_options
 def health(workflow: str, rules_file: str | None, last: int | None, since: datetime.datetime | None, store: str, as_json: bool) -> None:
     """Say what the finished runs of WORKFLOW's current version warn of: a published NAME[@VERSION], or a file."""
-    from beam_ray.compare.words import plural
+    from beam_ray.compare.formatting import plural
     from beam_ray.improve.health import health as look
-    from beam_ray.improve.rules import DEFAULT_RULES, load_rules
+    from beam_ray.improve.health_rules import DEFAULT_RULES, load_rules
     from beam_ray.publish import find_workflow
     from beam_ray.run.plan import load_workflow
 

@@ -66,7 +66,7 @@ def _family(objects: Objects, task: str, as_json: bool) -> None:
 
 def _ledger(objects: Objects, workflow: str, markdown_file: str | None, html_file: str | None, store: str, as_json: bool) -> None:
     from beam_ray.improve.ledger import ledger
-    from beam_ray.improve.pages import CAUTION, html, markdown, summary, tables
+    from beam_ray.improve.ledger_report import CAUTION, html, markdown, summary, tables
 
     found = ledger(objects, workflow)
     for file, face in ((markdown_file, markdown), (html_file, html)):

@@ -9,16 +9,16 @@ import click
 from beam_ray.cli.screen import emit, existing, pairs, say, show, store_options, store_words, table
 from beam_ray.define.load import did_you_mean
 from beam_ray.errors import Unusable
-from beam_ray.library.change import Remarks, Row, remarked
+from beam_ray.library.changes import Remarks, Row, remarked
 from beam_ray.library.coverage import EDGE_LABELS, size_class
-from beam_ray.library.keep import Kept
-from beam_ray.store.library import Library, library_at, library_names, library_versions, uses
+from beam_ray.library.versions import Kept
+from beam_ray.store.libraries import Library, library_at, library_names, library_versions, uses
 from beam_ray.store.lookup import STATUSES
 from beam_ray.store.objects import Objects, open_objects
 
 if TYPE_CHECKING:
     from beam_ray.library.check import Check
-    from beam_ray.library.choose import Ended
+    from beam_ray.library.selection import Ended
 
 
 @click.group()
@@ -65,8 +65,8 @@ def add(
     as_json: bool,
 ) -> None:
     """Save tasks in the library NAME: of a file, of a run, or each TASK as RUN/TASK or an id for its newest run."""
-    from beam_ray.library.choose import expected_of, of_addresses, of_run
-    from beam_ray.library.keep import add as keep
+    from beam_ray.library.selection import expected_of, of_addresses, of_run
+    from beam_ray.library.versions import add as keep
 
     if (source is not None) + (from_run is not None) + bool(tasks) != 1:
         raise click.UsageError("name tasks, or --from-run RUN, or --tasks FILE: one of the three")
@@ -95,7 +95,7 @@ def add(
 
 
 def _of_source(objects: Objects, source: str, mapping: Mapping[str, str], labels: tuple[str, ...]) -> list[Row]:
-    from beam_ray.store.sources import read_source, with_origins
+    from beam_ray.tasks.sources import read_source, with_origins
 
     found, named = read_source(objects, source, mapping=mapping, labels=labels)
     kept: list[Row] = (with_origins(found, named.removeprefix("run:")) if named.startswith("run:") else found).to_pylist()
@@ -132,7 +132,7 @@ def _advise(objects: Objects, chosen: "Sequence[Ended]", tests: str) -> None:
 @store_options
 def remove(name: str, tasks: tuple[str, ...], store: str, as_json: bool) -> None:
     """Take tasks, named by id, out of the library NAME; its earlier versions keep them."""
-    from beam_ray.library.keep import remove as take_out
+    from beam_ray.library.versions import remove as take_out
 
     objects = existing(store)
     _report(objects, take_out(objects, name, tasks), store, as_json)
@@ -146,8 +146,8 @@ def remove(name: str, tasks: tuple[str, ...], store: str, as_json: bool) -> None
 @store_options
 def import_(name: str, file: str, mapping: tuple[str, ...], replace: bool, store: str, as_json: bool) -> None:
     """Add the tasks of FILE, an exported one or any tasks file, to the library NAME."""
-    from beam_ray.library.keep import add as keep
-    from beam_ray.store.tasks import read_tasks
+    from beam_ray.library.versions import add as keep
+    from beam_ray.tasks.parse import read_tasks
 
     objects = open_objects(store)
     rows = [remarked(row, Remarks()) for row in read_tasks(Path(file), objects, mapping=pairs(mapping, "--map")).to_pylist()]
@@ -160,7 +160,7 @@ def import_(name: str, file: str, mapping: tuple[str, ...], replace: bool, store
 @store_options
 def export(name: str, file: str, store: str, as_json: bool) -> None:
     """Write the library to FILE, .jsonl, .csv or .parquet, and its attachments beside it."""
-    from beam_ray.library.files import export as write
+    from beam_ray.library.export import export as write
 
     objects = existing(store)
     found = library_at(objects, name)
@@ -232,7 +232,7 @@ def check(name: str, workflow: str, edge_labels: tuple[str, ...], store: str, as
     """
     from beam_ray.cli.runs import workflow_of
     from beam_ray.library.check import check_library
-    from beam_ray.library.words import document
+    from beam_ray.library.report import document
 
     objects = existing(store)
     definition, version, _ = workflow_of(objects, workflow)
@@ -244,7 +244,7 @@ def check(name: str, workflow: str, edge_labels: tuple[str, ...], store: str, as
 
 
 def _show_check(found: "Check", version: int | None, written: str, store: str) -> None:
-    from beam_ray.library.words import advice, at_once, document, measures
+    from beam_ray.library.report import advice, at_once, document, measures
 
     told, kept, where = document(found, version=version), found.facts.library, store_words(store)
     count = told["tasks"]

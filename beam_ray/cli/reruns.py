@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from beam_ray.address import Address
-from beam_ray.cli.define import document as plan_document
-from beam_ray.cli.define import plan_table, totals
 from beam_ray.cli.runs import document, drive, probe_models, workflow_of
 from beam_ray.cli.screen import MARKS, emit, existing, model_options, money, number, run_options, say, show, store_options, store_words, table
+from beam_ray.cli.workflows import document as plan_document
+from beam_ray.cli.workflows import plan_table, totals
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.llm.settings import load_models
@@ -95,7 +95,7 @@ def rerun(
 
 def _of_library(objects: Objects, library: str, wanted: Mapping[str, Any]) -> dict[str, list[str]]:
     """Run to the ids of the library's tasks that are meant; a task's newest finished run with the same inputs counts."""
-    from beam_ray.store.library import read_library
+    from beam_ray.store.libraries import read_library
     from beam_ray.store.lookup import newest_first
 
     saved, number = read_library(objects, library)

@@ -58,7 +58,7 @@ def run(
 ) -> None:
     """Run WORKFLOW, a YAML file or a published NAME[@VERSION], over tasks. The same command goes on where it was stopped."""
     from beam_ray.run.plan import make_plan
-    from beam_ray.store.sources import read_source
+    from beam_ray.tasks.sources import read_source
 
     objects = open_objects(store)
     known = load_models(Path(models))

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from beam_ray.cli.screen import Command, emit, existing, say, show, store_options, table
-from beam_ray.define.changes import changes
+from beam_ray.define.diff import changes
 from beam_ray.define.workflow import Workflow
 from beam_ray.publish import Version, find_workflow, read_version
 from beam_ray.publish import publish as publish_version

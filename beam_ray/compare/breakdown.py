@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_ray.compare.looks import Confidence
 from beam_ray.compare.metrics import rounded
 from beam_ray.compare.pairs import Pairs, Side, numbers
+from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Means, Numbers, Quantity, holm, mcnemar
 
 MAX_GROUPS = 40

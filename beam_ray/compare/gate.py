@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from beam_ray.compare.kinds import KINDS
+from beam_ray.compare.metric_definitions import KINDS
 from beam_ray.define.load import Source, as_written, did_you_mean, read_yaml
 from beam_ray.define.workflow import Frozen, Workflow
 from beam_ray.errors import BadDefinition, Problem

@@ -6,10 +6,10 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from beam_ray.compare.formatting import amount, change, plain
 from beam_ray.compare.plots import plots
 from beam_ray.compare.report import Result
 from beam_ray.compare.terminal import ids, metric_cells, notes, slice_cells
-from beam_ray.compare.words import amount, change, plain
 
 SHOWN_CHANGES = 50
 

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Sequence
 
-from beam_ray.compare.paired import Comparison
+from beam_ray.compare.comparison import Comparison
+from beam_ray.compare.formatting import plain
 from beam_ray.compare.report import Result
 from beam_ray.compare.terminal import ids, metric_cells, notes, slice_cells, worth_showing
 from beam_ray.compare.verdict import Verdict
-from beam_ray.compare.words import plain
 
 SIGNS = {"PASS": "✅", "WARN": "⚠️", "BLOCK": "⛔", "INCONCLUSIVE": "❔"}
 MAX_CHARACTERS = 60_000

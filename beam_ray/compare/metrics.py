@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from beam_ray.compare.kinds import KINDS, Better, Kind
-from beam_ray.compare.looks import Confidence
+from beam_ray.compare.metric_definitions import KINDS, Better, Kind
 from beam_ray.compare.pairs import INFRASTRUCTURE, Pairs, Side, failed_with, numbers
+from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval, Means, Quantity
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from beam_ray.compare.paired import Comparison
+from beam_ray.compare.comparison import Comparison
+from beam_ray.compare.formatting import plain
 from beam_ray.compare.pairs import numbers
-from beam_ray.compare.words import plain
 
 BEFORE, AFTER = "#8a94a6", "#2563eb"
 GAIN, LOSS = "#15803d", "#b91c1c"

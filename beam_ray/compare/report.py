@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 
 import pyarrow as pa
 
-from beam_ray.compare.paired import Comparison
-from beam_ray.compare.rows import PAIRS
+from beam_ray.compare.comparison import Comparison
+from beam_ray.compare.formatting import plain
+from beam_ray.compare.pair_table import PAIRS
 from beam_ray.compare.verdict import WORST_FIRST, Verdict
-from beam_ray.compare.words import plain
 
 SCHEMA = "verdict/1"
 COMPARISON = pa.schema([pa.field("candidate", pa.string(), False, {"meaning": "the candidate's name"}), *PAIRS], metadata=PAIRS.metadata)

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from rich.cells import cell_len
 
 from beam_ray.compare.breakdown import Slice
+from beam_ray.compare.comparison import Comparison
+from beam_ray.compare.formatting import amount, change, plain, plural, span
 from beam_ray.compare.metrics import Metric
-from beam_ray.compare.paired import Comparison
 from beam_ray.compare.report import Result
 from beam_ray.compare.statistics import Interval
 from beam_ray.compare.verdict import Verdict
-from beam_ray.compare.words import amount, change, plain, plural, span
 
 SHOWN_IDS = 8
 

@@ -28,13 +28,13 @@ from typing import Any, Literal, NamedTuple
 from scipy import special
 
 from beam_ray.compare.breakdown import Slice
-from beam_ray.compare.confirm import DEFAULT_REPEATS
+from beam_ray.compare.comparison import Comparison
+from beam_ray.compare.formatting import amount, found_text, plural
 from beam_ray.compare.gate import LEVELS, PERCENTAGES, Gate, Limit
-from beam_ray.compare.looks import Confidence
 from beam_ray.compare.metrics import Metric
-from beam_ray.compare.paired import Comparison
+from beam_ray.compare.regressions import DEFAULT_REPEATS
+from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval
-from beam_ray.compare.words import amount, found_text, plural
 from beam_ray.define.load import did_you_mean
 from beam_ray.errors import Unusable
 

@@ -17,16 +17,16 @@ from beam_ray.define.workflow import DEFAULT_THRESHOLD, TEXT_SCHEMA, Workflow
 from beam_ray.errors import BadDefinition, Unusable
 from beam_ray.evaluate.rules import same
 from beam_ray.improve.agreement import cohen, fleiss
-from beam_ray.improve.ask import Asker, Question, Try
 from beam_ray.improve.drafts import with_criteria
-from beam_ray.improve.play import Player
-from beam_ray.improve.texts import prompt_text
-from beam_ray.run.desk import RAN
+from beam_ray.improve.execute_plan import Player
+from beam_ray.improve.model_query import Asker, Question, Try
+from beam_ray.improve.prompt_text import prompt_text
+from beam_ray.run.context import RAN
 from beam_ray.run.plan import Plan, make_plan
 from beam_ray.store.lookup import newest_first
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, resolve
-from beam_ray.store.sources import only
+from beam_ray.tasks.sources import only
 
 SHOWN = 3
 """Good outputs that a proposer is shown, and bad ones."""

@@ -21,7 +21,7 @@ from beam_ray.define.check import check
 from beam_ray.define.load import in_short, load, read_yaml, shape
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, Unusable
-from beam_ray.improve.texts import turns_of, written
+from beam_ray.improve.prompt_text import turns_of, written
 from beam_ray.run.tools import tool_folders
 
 

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from beam_ray.compare.looks import Confidence
+from beam_ray.compare.formatting import amount, plural, span
+from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval, Quantity, paired_means
-from beam_ray.compare.words import amount, plural, span
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
+from beam_ray.improve.duration import pace
 from beam_ray.improve.executions import Executions, Step, Task, executions, runs_of
-from beam_ray.improve.pace import pace
-from beam_ray.improve.rules import DEFAULT_RULES, Rules
+from beam_ray.improve.health_rules import DEFAULT_RULES, Rules
 from beam_ray.publish import Version, current, read_version, versions
 from beam_ray.store.objects import Objects
 

@@ -18,12 +18,12 @@ from beam_ray.address import Address
 from beam_ray.define.template import TemplateFault, render, uses
 from beam_ray.define.workflow import TEXT_SCHEMA, Workflow
 from beam_ray.errors import StepFailed, Unusable
-from beam_ray.improve.ask import Asker, Question, Try
 from beam_ray.improve.drafts import prompts_text, with_prompt, write_draft
-from beam_ray.improve.play import Player
-from beam_ray.improve.texts import prompt_text, texts_of, turns_of, with_texts, written
+from beam_ray.improve.execute_plan import Player
+from beam_ray.improve.model_query import Asker, Question, Try
+from beam_ray.improve.prompt_text import prompt_text, texts_of, turns_of, with_texts, written
 from beam_ray.rerun import make_rerun
-from beam_ray.run.desk import TaskRow
+from beam_ray.run.context import TaskRow
 from beam_ray.run.step import output_of
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.objects import Objects

@@ -21,29 +21,29 @@ from typing import Any
 from beam_ray.backtest.conclude import conclude
 from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import Resolved, Side, Spec
+from beam_ray.compare.formatting import plural
 from beam_ray.compare.gate import Gate, Limit
-from beam_ray.compare.words import plural
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BeamRayError, BudgetReached, Unusable
-from beam_ray.improve.ask import TRIES, Asker
 from beam_ray.improve.drafts import prompts_text
-from beam_ray.improve.evolve import Prompts, evolve
+from beam_ray.improve.execute_plan import Player
 from beam_ray.improve.executions import runs_of
-from beam_ray.improve.found import Candidate, Found, Tried, best_of, keep, usage_of
+from beam_ray.improve.gepa_search import Prompts, evolve
+from beam_ray.improve.holdout import drafts_before, require_unworn, split
+from beam_ray.improve.model_query import TRIES, Asker
 from beam_ray.improve.optimise import propose, read_failure
-from beam_ray.improve.play import Player
-from beam_ray.improve.split import drafts_before, require_unworn, split
-from beam_ray.improve.texts import turns_of, written
+from beam_ray.improve.prompt_text import turns_of, written
+from beam_ray.improve.search_result import Candidate, Found, Tried, best_of, keep, usage_of
 from beam_ray.llm.usage import Usage
 from beam_ray.rerun import count
 from beam_ray.run.plan import Plan, make_plan, price_of
 from beam_ray.run.runner import identity
-from beam_ray.store.library import Library, library_at
+from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.libraries import Library, library_at
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
-from beam_ray.store.sealed import seal, unseal
-from beam_ray.store.sources import only
+from beam_ray.tasks.sources import only
 
 FEW = 6
 """Search tasks on which a change is tried first."""

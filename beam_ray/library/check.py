@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from beam_ray.define.workflow import Workflow
 from beam_ray.library.coverage import EDGE_LABELS, Coverage, Facts, cover, key_of
 from beam_ray.library.gaps import SHOWN, Gap, Pair, filled, gaps, together
-from beam_ray.library.past import Births, Key, Past, read_past, seen
-from beam_ray.store.library import library_at, uses
+from beam_ray.library.run_history import Births, Key, Past, read_past, seen
+from beam_ray.store.libraries import library_at, uses
 from beam_ray.store.objects import Objects
 
 

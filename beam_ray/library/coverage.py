@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from beam_ray.define.workflow import Workflow
-from beam_ray.library.change import Row
-from beam_ray.library.past import History, Key, Seen
-from beam_ray.store.library import Library, Use
+from beam_ray.library.changes import Row
+from beam_ray.library.run_history import History, Key, Seen
+from beam_ray.store.libraries import Library, Use
 
 EDGE_LABELS = ("edge", "hard")
 """Labels that mark an edge case, unless others are named."""

@@ -8,7 +8,7 @@ from itertools import islice
 
 from beam_ray.address import parse
 from beam_ray.library.coverage import MINIMUM, STALE, Coverage, Facts, routes_of
-from beam_ray.library.past import Execution, History, Key
+from beam_ray.library.run_history import Execution, History, Key
 
 SHOWN = 3
 """Past tasks that are named for a gap, unless it takes more."""

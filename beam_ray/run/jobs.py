@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from beam_ray.errors import Unusable
+from beam_ray.store.checksummed_json import unseal
 from beam_ray.store.objects import NotThere, Objects, open_objects
 from beam_ray.store.runs import Run, now
-from beam_ray.store.sealed import unseal
 
 POLL_S = 2.0
 """Seconds between two looks at a job."""

@@ -15,7 +15,7 @@ from typing import Any
 from beam_ray.address import Address
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BeamRayError, StepFailed, Stopped
-from beam_ray.run.desk import RAN, Desk, Row, TaskRow
+from beam_ray.run.context import RAN, Desk, Row, TaskRow
 from beam_ray.run.step import failure, output_of, run_step
 from beam_ray.store.runs import Run
 

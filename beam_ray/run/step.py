@@ -20,7 +20,7 @@ from beam_ray.evaluate.rules import judge_by_rule
 from beam_ray.evaluate.score import Finding, Score, score
 from beam_ray.llm.answer import parse_answer
 from beam_ray.llm.usage import Request, Usage
-from beam_ray.run.desk import RAN, Desk, Prepared, Row, TaskRow
+from beam_ray.run.context import RAN, Desk, Prepared, Row, TaskRow
 from beam_ray.store.tables import text, to_json
 
 ANSWER_TRIES = 2

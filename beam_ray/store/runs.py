@@ -29,8 +29,8 @@ from pydantic import BaseModel, ConfigDict
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Damaged, RunIsTaken, Unusable
+from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.sealed import seal, unseal
 from beam_ray.store.tables import OUTCOME, STEPS, TASKS, decode, encode, encode_batches
 
 FILE_BYTES = 128_000_000

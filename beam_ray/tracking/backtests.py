@@ -22,11 +22,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
 
 from beam_ray.tracking import prompts
-from beam_ray.tracking.child import Beat
+from beam_ray.tracking.location import artifacts, is_server, page
 from beam_ray.tracking.log import BacktestLog, SideLog, traced
-from beam_ray.tracking.place import artifacts, is_server, page
-from beam_ray.tracking.results import results
+from beam_ray.tracking.results_table import results
 from beam_ray.tracking.traces import Case, loads, spans, trace
+from beam_ray.tracking.worker import Beat
 
 _BATCH = 100
 """Traces whose spans are sent in one request."""

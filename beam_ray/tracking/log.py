@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from beam_ray.define.workflow import Workflow
 from beam_ray.store.runs import RunRecord
-from beam_ray.tracking.bounded import PATIENCE_S, in_child
+from beam_ray.tracking.watchdog import PATIENCE_S, in_child
 
 MOST_TRACES = 1_000
 """Traces of a side; MLflow's comparison lists no more."""
@@ -92,7 +92,7 @@ def production_alias(uri: str, workflow: Workflow, *, patience_s: float = PATIEN
 
 
 def _handing(work: str, uri: str, subject: BacktestLog | Workflow) -> Callable[[Path], None]:
-    from beam_ray.tracking.handover import write  # which knows what a log is
+    from beam_ray.tracking.snapshot import write  # which knows what a log is
 
     return lambda folder: write(folder, work, uri, subject)
 

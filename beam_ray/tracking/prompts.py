@@ -13,7 +13,7 @@ from mlflow.prompt.constants import PROMPT_EXPERIMENT_IDS_TAG_KEY
 
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import LlmCall, Workflow
-from beam_ray.tracking.child import Beat
+from beam_ray.tracking.worker import Beat
 
 LONGEST = 100_000
 """Characters that the registry takes."""

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import FrameType
 
 from beam_ray.errors import Stopped, Unusable
-from beam_ray.tracking.bounded import QUIET
-from beam_ray.tracking.place import HOST, PORT, artifacts, is_server, prepare, shown
+from beam_ray.tracking.location import HOST, PORT, artifacts, is_server, prepare, shown
+from beam_ray.tracking.watchdog import QUIET
 
 _READY_S = 180.0
 _SAFE = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}

@@ -26,7 +26,7 @@ from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.run.progress import Progress
 from beam_ray.store.objects import open_objects
 from beam_ray.store.runs import Run, begin
-from beam_ray.store.tasks import read_tasks
+from beam_ray.tasks.parse import read_tasks
 from benchmarks.speed.watched import Family
 from benchmarks.speed.work import CONCURRENCY, STEPS
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from beam_ray.compare.looks import looks
+from beam_ray.compare.sequential import looks
 from tests.cli.conftest import SPEC, Desk
 
 TASKS = 160

@@ -2,8 +2,8 @@
 
 from sides import side, step, task
 
+from beam_ray.compare.comparison import compare
 from beam_ray.compare.gate import DEFAULT_GATE
-from beam_ray.compare.paired import compare
 from beam_ray.compare.report import Result
 from beam_ray.compare.verdict import judge
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from beam_ray.compare.confirm import DEFAULT_REPEATS, Repeats, regressions
+from beam_ray.compare.regressions import DEFAULT_REPEATS, Repeats, regressions
 
 FLAKE = 0.05
 TASKS = 50

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from beam_ray.compare.comparison import compare
 from beam_ray.compare.gate import Gate, Limit
-from beam_ray.compare.looks import FIRST_LOOK, Confidence, looks
-from beam_ray.compare.paired import compare
+from beam_ray.compare.sequential import FIRST_LOOK, Confidence, looks
 from beam_ray.compare.statistics import Quantity, paired_means
 from beam_ray.compare.verdict import settled
 from tests.compare.sides import scored

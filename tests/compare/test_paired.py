@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sides import scored, side, step, task
 
-from beam_ray.compare.paired import compare, size_advice
+from beam_ray.compare.comparison import compare, size_advice
 
 scores = st.one_of(st.none(), st.sampled_from([0.0, 50.0, 90.0, 100.0]), st.floats(0, 100))
 

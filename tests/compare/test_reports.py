@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sides import scored
 
+from beam_ray.compare.comparison import compare
+from beam_ray.compare.formatting import amount, plain
 from beam_ray.compare.gate import DEFAULT_GATE
 from beam_ray.compare.html import html
 from beam_ray.compare.markdown import MAX_CHARACTERS, markdown
-from beam_ray.compare.paired import compare
 from beam_ray.compare.report import COMPARISON, Result, best, document, junit, table
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
-from beam_ray.compare.words import amount, plain
 from beam_ray.store.tables import decode, encode
 
 HOSTILE = "<script>alert(1)</script>\"'>&{{ 7*7 }}|`$x_1$ [a](http://evil.example) @all\x1b[31m\x1b]0;title\x07\u202e\u0000\ufffe"

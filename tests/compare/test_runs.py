@@ -14,5 +14,5 @@ def test_the_command_imports_nothing_that_is_slow_to_import(tmp_path):
 
     imported = {line.rpartition("|")[2].strip() for line in subprocess.run(words, capture_output=True, text=True).stderr.splitlines()}
 
-    assert "beam_ray.compare.paired" in imported
+    assert "beam_ray.compare.comparison" in imported
     assert not [name for name in imported if name.startswith(SLOW)]

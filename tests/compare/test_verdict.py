@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sides import scored, side, step, task
 
-from beam_ray.compare.confirm import regressions
+from beam_ray.compare.comparison import compare
 from beam_ray.compare.gate import DEFAULT_GATE, Gate, Limit
 from beam_ray.compare.metrics import Metric
-from beam_ray.compare.paired import compare
+from beam_ray.compare.regressions import regressions
 from beam_ray.compare.statistics import Interval
 from beam_ray.compare.verdict import judge
 from beam_ray.errors import Unusable

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_ray.define.changes import changes
+from beam_ray.define.diff import changes
 from beam_ray.define.fingerprint import canonical, digest
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=10)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["beam_ray.define", "beam_ray.llm.answer", "beam_ray.store.tasks", "beam_ray.store.rows", "ruamel.yaml", "jinja2"]):
+with atheris.instrument_imports(include=["beam_ray.define", "beam_ray.llm.answer", "beam_ray.tasks.parse", "beam_ray.tasks.formats", "ruamel.yaml", "jinja2"]):
     from tests.fuzz.targets import holds, seeds
 
 

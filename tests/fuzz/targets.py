@@ -27,7 +27,7 @@ from beam_ray.llm.answer import parse_answer
 from beam_ray.llm.settings import load_models
 from beam_ray.store.objects import Disk
 from beam_ray.store.tables import STEPS, encode, to_json, to_table
-from beam_ray.store.tasks import read_tasks
+from beam_ray.tasks.parse import read_tasks
 
 _HELD = tempfile.TemporaryDirectory(prefix="beam-ray-fuzz-")  # taken away when the process ends
 FOLDER = Path(_HELD.name)

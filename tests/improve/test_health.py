@@ -7,7 +7,7 @@ import pytest
 from beam_ray.cli import main
 from beam_ray.errors import BadDefinition, Unusable
 from beam_ray.improve.health import Health, Sign, health
-from beam_ray.improve.rules import DEFAULT_RULES, load_rules
+from beam_ray.improve.health_rules import DEFAULT_RULES, load_rules
 from beam_ray.publish import publish, rollback
 from beam_ray.store.lookup import find_task
 from tests.conftest import Lab

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import pytest
 
 from beam_ray.errors import ModelUnavailable, Unusable
-from beam_ray.improve.failures import alike
+from beam_ray.improve.failure_groups import alike
 from beam_ray.improve.ledger import Ledger, ledger
-from beam_ray.improve.pages import figures, html, markdown, summary
+from beam_ray.improve.ledger_report import figures, html, markdown, summary
 from beam_ray.llm import Answer, ScriptedModel
 from beam_ray.llm.usage import Price
 from beam_ray.rerun import make_rerun

@@ -11,7 +11,7 @@ from beam_ray.define.workflow import Turn
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.improve.drafts import file_of, load_same, prompts_text, require_place, write_draft
 from beam_ray.improve.optimise import apply, failure_of, propose
-from beam_ray.improve.texts import texts_of, with_texts
+from beam_ray.improve.prompt_text import texts_of, with_texts
 from beam_ray.llm import Request
 from beam_ray.store.runs import Run, find_runs
 from tests.conftest import Lab

@@ -12,17 +12,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from beam_ray.compare.paired import compare
+from beam_ray.compare.comparison import compare
 from beam_ray.compare.verdict import judge
 from beam_ray.errors import Unusable
-from beam_ray.improve.evolve import evolve
-from beam_ray.improve.found import Candidate, Tried, best_of
+from beam_ray.improve.gepa_search import evolve
+from beam_ray.improve.holdout import drafts_before, split
 from beam_ray.improve.search import FEW, Search, as_text, as_turns, gate
-from beam_ray.improve.split import drafts_before, split
+from beam_ray.improve.search_result import Candidate, Tried, best_of
 from beam_ray.llm import Request
 from beam_ray.publish import publish
 from beam_ray.run.plan import load_workflow
-from beam_ray.store.library import library_at, write_library
+from beam_ray.store.libraries import library_at, write_library
 from beam_ray.store.runs import find_runs
 from tests.compare.sides import side, task
 from tests.conftest import Lab

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from beam_ray.cli import main
-from beam_ray.improve.found import read_search
+from beam_ray.improve.holdout import split
 from beam_ray.improve.search import Search
-from beam_ray.improve.split import split
-from beam_ray.improve.telling import tell_search
-from beam_ray.store.library import library_at
+from beam_ray.improve.search_result import read_search
+from beam_ray.improve.search_tracking import tell_search
+from beam_ray.store.libraries import library_at
 from beam_ray.store.runs import Run
 from beam_ray.tracking import TrackingUnavailable, default_uri
 from tests.conftest import Lab

@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from beam_ray.improve.ask import Asker
-from beam_ray.improve.play import Player
+from beam_ray.improve.execute_plan import Player
+from beam_ray.improve.model_query import Asker
 from beam_ray.llm import Request, ScriptedModel
 from tests.conftest import Lab, drive_here
 

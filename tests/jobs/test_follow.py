@@ -14,8 +14,8 @@ from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm import ScriptedModel
 from beam_ray.run import jobs
 from beam_ray.run.plan import make_plan
+from beam_ray.store.checksummed_json import seal
 from beam_ray.store.runs import Run, begin
-from beam_ray.store.sealed import seal
 from tests.conftest import Lab
 from tests.endpoint import endpoint
 

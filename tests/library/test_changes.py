@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from beam_ray.errors import Unusable
-from beam_ray.library.keep import add
-from beam_ray.store.library import library_at, library_versions, newest_library, read_library, used, uses, write_library
+from beam_ray.library.versions import add
+from beam_ray.store.libraries import library_at, library_versions, newest_library, read_library, used, uses, write_library
 from beam_ray.store.runs import Run
 from tests.conftest import Lab
 from tests.library.conftest import orders, past_run

@@ -5,9 +5,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beam_ray.errors import Unusable
-from beam_ray.library.files import export
-from beam_ray.store.library import read_library, write_library
-from beam_ray.store.tasks import read_tasks
+from beam_ray.library.export import export
+from beam_ray.store.libraries import read_library, write_library
+from beam_ray.tasks.parse import read_tasks
 from tests.conftest import Lab
 
 KINDS = ["jsonl", "csv", "parquet"]

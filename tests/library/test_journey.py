@@ -4,9 +4,9 @@ import json
 import subprocess
 import sys
 
-from beam_ray.store.library import library_versions, read_library
+from beam_ray.store.libraries import library_versions, read_library
 from beam_ray.store.runs import Run
-from beam_ray.store.sources import read_source
+from beam_ray.tasks.sources import read_source
 from tests.conftest import Lab
 from tests.library.conftest import ORDERS, orders, past_run
 

@@ -23,11 +23,11 @@ from beam_ray.repair import repair
 from beam_ray.rerun import make_rerun
 from beam_ray.run.plan import Plan, make_plan
 from beam_ray.store.gc import collect, remove
-from beam_ray.store.library import write_library
+from beam_ray.store.libraries import write_library
 from beam_ray.store.objects import Disk, open_objects
 from beam_ray.store.runs import Run, RunRecord, begin, close, find_runs, plan_shards, unfinished
-from beam_ray.store.sources import read_source
 from beam_ray.store.tables import STEPS
+from beam_ray.tasks.sources import read_source
 from tests.conftest import Lab
 from tests.machine.world import BELOW, ORDER, TASKS, Definition, Driver, Key, Mortal, answer, bury, lend, model, shm, workflow
 

@@ -13,7 +13,7 @@ from beam_ray.cli import main
 from beam_ray.errors import Damaged
 from beam_ray.publish import read_version
 from beam_ray.store.attachments import read_attachment
-from beam_ray.store.library import library_at
+from beam_ray.store.libraries import library_at
 from beam_ray.store.objects import Objects, open_objects
 from beam_ray.store.runs import Run, find_runs, unfinished
 from beam_ray.store.steps import StepRows

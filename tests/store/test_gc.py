@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from beam_ray.cli import beam_ray, main
 from beam_ray.errors import Stopped
 from beam_ray.rerun import make_rerun
+from beam_ray.store.checksummed_json import seal
 from beam_ray.store.gc import collect, remove
 from beam_ray.store.objects import Objects, open_objects
 from beam_ray.store.runs import Run, find_runs, unfinished
-from beam_ray.store.sealed import seal
-from beam_ray.store.tasks import read_tasks
+from beam_ray.tasks.parse import read_tasks
 from tests.store.dying import Dying
 from tests.stores.write import models
 

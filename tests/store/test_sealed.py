@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_ray.errors import Damaged
-from beam_ray.store.sealed import seal, unseal
+from beam_ray.store.checksummed_json import seal, unseal
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists)
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_ray.errors import BadDefinition, Unusable
-from beam_ray.store.tasks import read_tasks
+from beam_ray.tasks.parse import read_tasks
 from tests.conftest import Lab
 
 

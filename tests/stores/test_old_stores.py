@@ -7,16 +7,16 @@ from beam_ray.address import Address
 from beam_ray.backtest.conclude import conclude, read_verdict, report
 from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import resolve_spec
-from beam_ray.compare.runs import compare_runs
+from beam_ray.compare.compare_runs import compare_runs
 from beam_ray.define.load import load
 from beam_ray.llm import ScriptedModel
 from beam_ray.publish import read_version, versions
 from beam_ray.rerun import family
 from beam_ray.run.progress import spent_before
 from beam_ray.store.attachments import read_attachment
-from beam_ray.store.library import library_at, uses
+from beam_ray.store.libraries import library_at, uses
 from beam_ray.store.runs import Run, tasks_digest
-from beam_ray.store.sources import read_source
+from beam_ray.tasks.sources import read_source
 from tests.conftest import Lab, drive_here
 from tests.stores.conftest import run_of
 from tests.stores.write import SPEC, WORKFLOW, answer, models

@@ -311,7 +311,7 @@ def test_a_password_is_not_shown() -> None:
     """
     The message about a server that is away leaves out the password in its address.
     """
-    from beam_ray.tracking.place import shown
+    from beam_ray.tracking.location import shown
 
     assert shown("http://ada:secret@mlflow.example:5000/x") == "http://…@mlflow.example:5000/x"
 

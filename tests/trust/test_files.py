@@ -17,7 +17,7 @@ import pytest
 import beam_ray
 from beam_ray.errors import BadDefinition, StepFailed
 from beam_ray.store.attachments import keep_attachment, read_attachment
-from beam_ray.store.tasks import read_tasks
+from beam_ray.tasks.parse import read_tasks
 from tests.conftest import Lab
 from tests.corpus import made
 
@@ -39,7 +39,7 @@ def test_nothing_of_ours_reads_what_can_run():
 def test_what_is_handed_to_mlflow_is_data(tmp_path):
     """The folder between driver and MLflow's process holds JSON and Parquet."""
     from beam_ray.define.workflow import Workflow
-    from beam_ray.tracking import handover
+    from beam_ray.tracking import snapshot as handover
 
     workflow = Workflow.model_validate({"workflow": "w", "model": "m", "nodes": {"a": {"llm": {"prompt": "x"}}}})
     handover.write(tmp_path, "production_alias", "sqlite:///x", workflow)
@@ -58,7 +58,7 @@ import resource, sys
 from pathlib import Path
 from beam_ray.errors import BeamRayError
 from beam_ray.store.objects import Disk
-from beam_ray.store.tasks import read_tasks
+from beam_ray.tasks.parse import read_tasks
 objects = Disk(Path("store"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

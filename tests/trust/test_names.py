@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from beam_ray.errors import Unusable
-from beam_ray.store.library import write_library
+from beam_ray.store.libraries import write_library
 from beam_ray.store.objects import Disk, open_objects
 from tests.conftest import Lab
 from tests.corpus.command import give

@@ -155,7 +155,7 @@ from beam_ray.llm.settings import load_models
 from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.store.objects import open_objects
 from beam_ray.store.runs import Run, begin
-from beam_ray.store.tasks import read_tasks
+from beam_ray.tasks.parse import read_tasks
 from beam_ray.tracking import BacktestLog, SideLog, log_backtest
 from tests.conftest import drive_here
 

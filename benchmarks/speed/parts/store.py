@@ -22,7 +22,7 @@ from beam_ray.run.summary import summarise
 from beam_ray.store.lease import Lease
 from beam_ray.store.objects import Disk, Objects, open_objects
 from beam_ray.store.runs import Run, begin, close, plan_shards
-from beam_ray.store.tasks import read_tasks
+from beam_ray.tasks.parse import read_tasks
 from benchmarks.speed.ours import tasks_file, workflow
 from benchmarks.speed.told import Told
 from benchmarks.speed.work import STEPS

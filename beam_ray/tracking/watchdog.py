@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from beam_ray.errors import BeamRayError
-from beam_ray.tracking.place import shown
+from beam_ray.tracking.location import shown
 
 PATIENCE_S = 25.0
 """Seconds without an answer after which MLflow is given up; with the start of the child, less than 30."""
@@ -90,7 +90,7 @@ def _start(folder: Path, uri: str, errors: IO[bytes]) -> subprocess.Popen[bytes]
     inherited = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID")}
     # Parts of mlflow ask the environment where they are, whatever a client was given.
     here = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
-    command = [sys.executable, "-m", "beam_ray.tracking.child", str(folder)]
+    command = [sys.executable, "-m", "beam_ray.tracking.worker", str(folder)]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=inherited | QUIET | _PATIENT | here)
 
 

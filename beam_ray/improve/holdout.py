@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from beam_ray.define.fingerprint import digest
 from beam_ray.errors import Unusable
-from beam_ray.store.library import Library
+from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.libraries import Library
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import now
-from beam_ray.store.sealed import seal, unseal
-from beam_ray.store.sources import only
+from beam_ray.tasks.sources import only
 
 LEAST = 10
 """Tasks on each side at least: fewer held out show nothing, and fewer to search on mislead."""

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from beam_ray.backtest.sides import Backtest, ruled
 from beam_ray.backtest.spec import Side
+from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.gate import Gate
-from beam_ray.compare.paired import Comparison
 from beam_ray.compare.verdict import settled
 from beam_ray.store.runs import Run
 

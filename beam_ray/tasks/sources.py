@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 
 from beam_ray.address import Address
 from beam_ray.errors import Unusable
-from beam_ray.store.library import read_library
+from beam_ray.store.libraries import read_library
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, resolve, tasks_digest
 from beam_ray.store.tables import TASKS
-from beam_ray.store.tasks import read_tasks
+from beam_ray.tasks.parse import read_tasks
 
 
 def read_source(

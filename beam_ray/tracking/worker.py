@@ -1,5 +1,5 @@
 """
-The process that talks to MLflow: ``python -m beam_ray.tracking.child FOLDER``, see ``bounded``.
+The process that talks to MLflow: ``python -m beam_ray.tracking.worker FOLDER``, see ``bounded``.
 
 One JSON document a line on standard output: ``at`` for every answer of MLflow, at last
 ``result`` or ``failed``. What mlflow itself prints goes to standard error.
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from beam_ray.errors import BeamRayError
-from beam_ray.tracking.handover import read
-from beam_ray.tracking.place import is_server, prepare, shown
+from beam_ray.tracking.location import is_server, prepare, shown
+from beam_ray.tracking.snapshot import read
 
 _PROBE_S = 3.0
 _PROBES = 2

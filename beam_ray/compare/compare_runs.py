@@ -5,8 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_ray.compare.comparison import Comparison, compare
 from beam_ray.compare.gate import DEFAULT_GATE, Gate
-from beam_ray.compare.paired import Comparison, compare
 from beam_ray.compare.pairs import Side
 from beam_ray.errors import Unusable
 from beam_ray.store.runs import Run

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from beam_ray.compare.formatting import plain
 from beam_ray.compare.pairs import UNAVAILABLE
-from beam_ray.compare.words import plain
 from beam_ray.define.fingerprint import digest
 from beam_ray.errors import Unusable
 from beam_ray.store.lookup import status_of

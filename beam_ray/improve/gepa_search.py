@@ -13,7 +13,7 @@ from typing import Any
 import gepa
 from gepa.core.adapter import EvaluationBatch
 
-from beam_ray.improve.found import Tried
+from beam_ray.improve.search_result import Tried
 
 Prompts = Mapping[str, str]
 """Node to its prompt, as one text."""

@@ -20,8 +20,8 @@ from beam_ray.define.load import as_written, in_short
 from beam_ray.errors import BadDefinition, Problem, Unusable
 from beam_ray.store.attachments import keep_attachment
 from beam_ray.store.objects import Objects
-from beam_ray.store.rows import MAX_ROW, Row, read_rows
 from beam_ray.store.tables import TASKS, to_json, to_table
+from beam_ray.tasks.formats import MAX_ROW, Row, read_rows
 
 COLUMNS = ("id", "task_query", "query_is_json", "variables", "expected", "labels", "attachments", "origin", "tests", "notes")
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from beam_ray.library.change import Change, Row, adding, removing
-from beam_ray.store.library import library_at, newest_library, write_library
+from beam_ray.library.changes import Change, Row, adding, removing
+from beam_ray.store.libraries import library_at, newest_library, write_library
 from beam_ray.store.objects import Objects
 from beam_ray.store.tables import TASKS, to_table
 

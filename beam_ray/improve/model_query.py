@@ -18,9 +18,9 @@ from beam_ray.llm.answer import parse_answer
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Answer, Request, Usage
 from beam_ray.run.runner import identity
+from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import now
-from beam_ray.store.sealed import seal, unseal
 
 TRIES = 2
 """Answers asked for before there is none that can be used."""

@@ -14,8 +14,8 @@ from typing import Any
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.llm.usage import Usage
+from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import Objects
-from beam_ray.store.sealed import seal, unseal
 
 COUNTED = ("calls", "input_tokens", "output_tokens", "usd")
 """What is told of a cost."""

@@ -3,11 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from beam_ray.compare.formatting import amount, plain, plural
 from beam_ray.compare.html import page
 from beam_ray.compare.markdown import MAX_CHARACTERS, all_safe, safe
 from beam_ray.compare.markdown import table as markdown_table
-from beam_ray.compare.words import amount, plain, plural
-from beam_ray.improve.failures import State
+from beam_ray.improve.failure_groups import State
 from beam_ray.improve.ledger import Bought, Ledger, Redone, Rerun
 
 SHOWN = 500

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beam_ray.compare.looks import Confidence
+from beam_ray.compare.formatting import plural
+from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval, Quantity, paired_means
-from beam_ray.compare.words import plural
 from beam_ray.improve.executions import Executions, Task
 
 

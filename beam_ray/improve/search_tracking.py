@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_ray.backtest.conclude import metrics_of, read_verdict, tell_mlflow
-from beam_ray.compare.paired import compare
+from beam_ray.compare.comparison import compare
 from beam_ray.compare.pairs import Side
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run

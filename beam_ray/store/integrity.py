@@ -24,9 +24,9 @@ from typing import Any
 import pyarrow as pa
 
 from beam_ray.errors import Damaged
+from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import NotThere
 from beam_ray.store.runs import Run, RunRecord
-from beam_ray.store.sealed import seal, unseal
 from beam_ray.store.tables import OUTCOME, STEPS, TASKS, decode, salvage
 
 Key = tuple[str, int]

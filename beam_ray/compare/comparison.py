@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 
 from beam_ray.compare.breakdown import Slice, by_criterion, by_label, by_node, by_route, slices
-from beam_ray.compare.confirm import Regressions, regressions
 from beam_ray.compare.flips import (
     BOTH_FAILING,
     NEWLY_FAILING,
@@ -27,10 +26,11 @@ from beam_ray.compare.flips import (
     majority,
     route_flips,
 )
-from beam_ray.compare.looks import Confidence
 from beam_ray.compare.metrics import Metric, metrics, quantities, rounded
+from beam_ray.compare.pair_table import Change, changes, rows
 from beam_ray.compare.pairs import UNAVAILABLE, Pairs, Side, failed_with, numbers, pair
-from beam_ray.compare.rows import Change, changes, rows
+from beam_ray.compare.regressions import Regressions, regressions
+from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Quantity, detectable_mean, detectable_share, mcnemar, paired_means
 
 

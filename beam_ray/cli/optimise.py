@@ -20,8 +20,8 @@ from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
 
 if TYPE_CHECKING:
-    from beam_ray.improve.ask import Try
-    from beam_ray.improve.found import Candidate, Found
+    from beam_ray.improve.model_query import Try
+    from beam_ray.improve.search_result import Candidate, Found
     from beam_ray.llm.usage import Usage
 
 NO_PROPOSAL = 5
@@ -70,10 +70,10 @@ def refuse_options(context: click.Context, options: Mapping[str, str], wanted: s
 
 
 def _optimise_step(subject: str, node: str, models: Mapping[str, ModelSettings], how: Mapping[str, Any]) -> int:
-    from beam_ray.improve.ask import Asker
     from beam_ray.improve.drafts import file_of, load_same, require_place
+    from beam_ray.improve.execute_plan import Player
+    from beam_ray.improve.model_query import Asker
     from beam_ray.improve.optimise import apply, failure_of, propose
-    from beam_ray.improve.play import Player
     from beam_ray.rerun import require_start
 
     objects, store, as_json = existing(how["store"]), how["store"], how["as_json"]
@@ -175,7 +175,7 @@ def _show_proposal(address: Address, workflow: Workflow, node: str, proposer: st
 
 def show_diff(before: Workflow, after: Workflow) -> None:
     """What differs, line by line."""
-    from beam_ray.define.changes import changes
+    from beam_ray.define.diff import changes
 
     for change in changes(before, after):
         show(f"{change}:")
@@ -193,7 +193,7 @@ def _scores(found: Any) -> list[tuple[str, str, float | None]]:
 
 
 def _show_outcome(address: Address, found: Any, rerun: Run) -> None:
-    from beam_ray.compare.words import plural
+    from beam_ray.compare.formatting import plural
 
     assert rerun.manifest
     usage = rerun.manifest["usage"]
@@ -220,13 +220,13 @@ def _word(before: float | None, after: float | None) -> str:
 
 
 def _search(subject: str, name: str, models: Mapping[str, ModelSettings], how: Mapping[str, Any]) -> int:
-    from beam_ray.improve.ask import Asker
     from beam_ray.improve.drafts import require_place, write_draft
-    from beam_ray.improve.play import Player
+    from beam_ray.improve.execute_plan import Player
+    from beam_ray.improve.model_query import Asker
     from beam_ray.improve.search import Search
-    from beam_ray.improve.telling import tell_search
+    from beam_ray.improve.search_tracking import tell_search
     from beam_ray.run.plan import load_workflow
-    from beam_ray.store.library import library_at
+    from beam_ray.store.libraries import library_at
 
     objects, store, as_json = existing(how["store"]), how["store"], how["as_json"]
     file = workflow_file(objects, subject)
@@ -317,7 +317,7 @@ def _show_search(found: "Found", workflow: Workflow, draft: Path | None, store: 
         show("no prompt did better on the search tasks; there is no draft, and the held-out tasks were not touched")
         return
     show_diff(workflow, found.best.workflow)
-    from beam_ray.compare.words import amount
+    from beam_ray.compare.formatting import amount
 
     comparison = found.verdict["candidates"][0]["comparison"]
     metric = next(entry for entry in comparison["metrics"] if entry["name"] == "score")
@@ -342,7 +342,7 @@ def _how_far(found: "Found", one: "Candidate", score: float | None) -> str:
 
 
 def _cost(paid: "Usage | Try") -> str:
-    from beam_ray.compare.words import plural
+    from beam_ray.compare.formatting import plural
 
     return f"{plural(paid.calls, 'call')}, {paid.input_tokens + paid.output_tokens:,} tokens, {money(paid.usd)}"
 

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 from beam_ray.define.fingerprint import strict_json
 from beam_ray.errors import Damaged, Unusable
-from beam_ray.library.change import Row, differences
+from beam_ray.library.changes import Row, differences
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.tables import to_json
-from beam_ray.store.tasks import read_tasks
+from beam_ray.tasks.parse import read_tasks
 
 FILE = pa.schema(
     [

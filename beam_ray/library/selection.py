@@ -7,7 +7,7 @@ from typing import Any
 
 from beam_ray.address import Address
 from beam_ray.errors import Unusable
-from beam_ray.library.change import Row
+from beam_ray.library.changes import Row
 from beam_ray.store.lookup import find_task, select
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, resolve

@@ -83,7 +83,7 @@ def plan(
     from beam_ray.rerun import count
     from beam_ray.run.plan import Plan, make_plan
     from beam_ray.store.runs import resolve
-    from beam_ray.store.sources import read_source
+    from beam_ray.tasks.sources import read_source
 
     objects = open_objects(store)
     known = load_models(Path(models))
