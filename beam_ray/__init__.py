@@ -1,0 +1,54 @@
+"""
+Rerun and backtest LLM workflows on a Ray cluster.
+
+Everything public is imported from here, and loaded when it is first used, so that
+``import beam_ray`` is quick. Errors are in ``beam_ray.errors``.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beam_ray.api.store import Store, open
+    from beam_ray.define.workflow import Workflow
+    from beam_ray.llm.scripted import ScriptedModel
+    from beam_ray.llm.settings import ModelSettings
+    from beam_ray.llm.usage import Answer, Request
+
+__all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
+    # api.store
+    "Store",
+    "open",
+    # define
+    "Workflow",
+    # llm
+    "Answer",
+    "ModelSettings",
+    "Request",
+    "ScriptedModel",
+]
+
+_SOURCES = {
+    "beam_ray.api.store": ("Store", "open"),
+    "beam_ray.define.workflow": ("Workflow",),
+    "beam_ray.llm.scripted": ("ScriptedModel",),
+    "beam_ray.llm.settings": ("ModelSettings",),
+    "beam_ray.llm.usage": ("Answer", "Request"),
+}
+_MODULE_OF = {name: module for module, names in _SOURCES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("beam-ray")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'beam_ray' has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
