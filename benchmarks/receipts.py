@@ -72,7 +72,7 @@ def run_over(objects: Objects, workflow: Workflow, tasks: list[Task], models: Ma
     probe_models(models, workflow)
     record = begin(objects, plan.record, plan.tasks)
     meter = Meter(f"run {record.run_id}")
-    execute(objects, record, models, watch=meter)
+    execute(objects, record, models, progress=meter)
     meter.done()
     return Run(objects, record.run_id), time.monotonic() - started
 

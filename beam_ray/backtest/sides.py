@@ -150,7 +150,7 @@ class Backtest:
         """The run of a side, brought to its end."""
         if not run.finished:
             watch = partial(self.watch, name)
-            self.execute(self.objects, self._afforded(run), self.models, connection=self.connection, takeover=self.takeover, watch=watch)
+            self.execute(self.objects, self._afforded(run), self.models, connection=self.connection, takeover=self.takeover, progress=watch)
         return Run(self.objects, run.run_id)
 
     @contextlib.contextmanager
@@ -160,7 +160,7 @@ class Backtest:
             yield lambda tasks: None
             return
         record = run.record
-        with drive(self.objects, record, self.models, self.connection, takeover=self.takeover, watch=partial(self._watched, name)) as driver:
+        with drive(self.objects, record, self.models, self.connection, takeover=self.takeover, progress=partial(self._watched, name)) as driver:
             self._driven.append(driver)
             try:
                 yield lambda tasks: driver.to(tasks * record.trials, self._left(record.run_id))

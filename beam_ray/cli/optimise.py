@@ -150,7 +150,7 @@ def executing(how: Mapping[str, Any]) -> Iterator[Any]:
         def one(objects: Objects, record: Any, models: Mapping[str, Any], **more: Any) -> Any:
             meter = Meter(f"run {record.run_id}", quiet=how["as_json"])
             try:
-                return execute(objects, record, models, connection=connection, takeover=how["takeover"], watch=meter)
+                return execute(objects, record, models, connection=connection, takeover=how["takeover"], progress=meter)
             finally:
                 meter.done()
 

@@ -127,7 +127,7 @@ def drive(objects: Objects, record: RunRecord, models: Mapping[str, Any], *, add
     meter = Meter(f"run {record.run_id}", quiet=quiet)
     try:
         with contextlib.closing(Connection(address)) as connection:
-            return execute(objects, record, models, connection=connection, takeover=takeover, watch=meter).summary
+            return execute(objects, record, models, connection=connection, takeover=takeover, progress=meter).summary
     except Stopped as error:
         where = store_words(store)
         error.resume = f"beam-ray resume {record.run_id}{where}"

@@ -145,16 +145,20 @@ class Meter:
         self.shown = False
 
     def __call__(self, progress: Any) -> None:
+        if progress.message and not self.quiet:
+            self.done()
+            say(progress.message if self.title in progress.message else f"{self.title}: {progress.message}")
+            return
         moment = time.monotonic()
         if self.quiet or (moment - self.told < (0.2 if self.live else PLAIN_S)):
             return
         self.told = moment
         rate = progress.calls / progress.seconds if progress.seconds else 0.0
-        text = f"{self.title}  {progress.tasks_done}/{progress.tasks} tasks  {progress.rows}/{progress.of} steps  {rate:.1f} calls/s  {money(progress.usd)}"
-        if progress.failed:
-            text += f"  {progress.failed} failed"
-        if progress.left_s is not None and progress.rows < progress.of:
-            text += f"  {duration(progress.left_s)} left"
+        text = f"{self.title}  {progress.tasks_done}/{progress.tasks} tasks  {progress.steps_done}/{progress.steps} steps  {rate:.1f} calls/s  {money(progress.usd)}"
+        if progress.steps_failed:
+            text += f"  {progress.steps_failed} failed"
+        if progress.remaining_s is not None and progress.steps_done < progress.steps:
+            text += f"  {duration(progress.remaining_s)} left"
         if self.live:
             self.shown = True
             sys.stderr.write(f"\r\x1b[2K{clean(text)}")

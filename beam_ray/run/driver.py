@@ -13,13 +13,13 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from beam_ray.errors import BudgetReached, Stopped
 from beam_ray.run.cluster import Cluster, Handle, RunnerDied
 from beam_ray.run.plan import runner_count
-from beam_ray.run.progress import NOTHING, Progress, Watch, spent_before
+from beam_ray.run.progress import NOTHING, Progress, ProgressCallback, spent_before
 from beam_ray.run.runner import Assignment, limits_of
 from beam_ray.run.shard import OUTCOME_NODE, Report, ShardLost
 from beam_ray.run.signals import Signals
@@ -95,10 +95,10 @@ class Driver:
         models: Mapping[str, Any],
         lease: Lease,
         signals: Signals,
-        watch: Watch,
+        notify: ProgressCallback,
         connection: Connection,
     ):
-        self.run, self.record, self.lease, self.signals, self.watch = run, record, lease, signals, watch
+        self.run, self.record, self.lease, self.signals, self.notify = run, record, lease, signals, notify
         self.connection = connection
         self.cluster: Cluster | None = None
         self.workflow = self.record.plan
@@ -141,6 +141,8 @@ class Driver:
         with self.signals.at_once():
             self.cluster = cluster = self.connection.open()
         if not self.seats:
+            if self.past["rows"]:
+                self._say(f"resuming run {self.run.run_id}: {self.past['rows']:,} of {self.record.rows * len(self.workflow.order):,} steps are done")
             self._open(cluster)
         while self.left:
             self._fill(cluster)
@@ -257,6 +259,7 @@ class Driver:
             self.todo.appendleft(shard)
         self.seats.append(self._seat(cluster))
         self._poll(cluster, self.seats[-1:])
+        self._say("a worker process died; its unfinished tasks are repeated on a new one")
 
     def _again(self, cluster: Cluster, seat: _Seat, shard: int) -> None:
         """Another writer was first with a part: read what it kept, and go on from there."""
@@ -353,7 +356,7 @@ class Driver:
                 cluster.end(seat.handle)
                 self._replace(cluster, seat)
         progress = self.progress()
-        self.watch(progress)
+        self.notify(progress)
         self._hold_budget(progress)
 
     def _poll(self, cluster: Cluster, seats: list[_Seat]) -> None:
@@ -386,21 +389,25 @@ class Driver:
             self.cluster.require()
             self.looked = time.monotonic()
 
+    def _say(self, message: str) -> None:
+        self.notify(replace(self.progress(), message=message))
+
     def progress(self) -> Progress:
         """How far the run is, by what the runners last told."""
         told = [self.past, *(seat.told for seat in self.seats if seat.told)]
         usd = [each["usd"] for each in told]
         of = self.record.rows * len(self.workflow.order)
         return Progress(
-            rows=min(sum(each["rows"] for each in told), of),
-            of=of,
-            tasks_done=self.tasks_done,
+            title=f"run {self.run.run_id}",
+            steps=of,
+            steps_done=min(sum(each["rows"] for each in told), of),
+            steps_failed=sum(each["failed"] for each in told),
             tasks=self.record.tasks,
+            tasks_done=self.tasks_done,
             calls=sum(each["calls"] for each in told),
             tokens=sum(each["tokens"] for each in told),
             usd=None if None in usd else math.fsum(usd),
             seconds=time.monotonic() - self.started,
-            failed=sum(each["failed"] for each in told),
         )
 
     def _bank(self, seat: _Seat) -> None:

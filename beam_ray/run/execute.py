@@ -7,7 +7,7 @@ from typing import Any
 
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.run.driver import Connection, Driver, Result
-from beam_ray.run.progress import Watch, unwatched
+from beam_ray.run.progress import ProgressCallback, ignore_progress
 from beam_ray.run.signals import Signals
 from beam_ray.run.tools import Tools
 from beam_ray.store.lease import Lease
@@ -25,7 +25,7 @@ def execute(
     *,
     connection: Connection | None = None,
     takeover: bool = False,
-    watch: Watch = unwatched,
+    progress: ProgressCallback = ignore_progress,
 ) -> Result:
     """
     Do what *record* says that is not yet done; on a local Ray of its own where no *connection* is given.
@@ -41,7 +41,7 @@ def execute(
         return finished(run)
     with contextlib.ExitStack() as stack:
         connection = connection or stack.enter_context(contextlib.closing(Connection()))
-        with drive(objects, record, models, connection, takeover=takeover, watch=watch) as driver:
+        with drive(objects, record, models, connection, takeover=takeover, progress=progress) as driver:
             driver.to()
             result = driver.finish()
     # the last act: whoever dies before it is given this result by the same command, and not a new run
@@ -57,7 +57,7 @@ def drive(
     connection: Connection,
     *,
     takeover: bool = False,
-    watch: Watch = unwatched,
+    progress: ProgressCallback = ignore_progress,
 ) -> Iterator[Driver]:
     """
     Own an unfinished run, to go on with it in one or several pieces; its runners stay up between them.
@@ -77,7 +77,7 @@ def drive(
     driver = None
     try:
         with Signals() as signals:
-            driver = Driver(run, record, models, lease, signals, watch, connection)
+            driver = Driver(run, record, models, lease, signals, progress, connection)
             try:
                 yield driver
             except Stopped:

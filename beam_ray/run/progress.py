@@ -1,4 +1,4 @@
-"""How far a run is, and what it has cost so far."""
+"""Progress of a run: what is done, what is left, and what it has cost so far."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,30 +11,44 @@ from beam_ray.store.runs import Run
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is."""
+    """
+    How far a run is; what a progress callback receives.
 
-    rows: int
-    """Steps settled, of *of*."""
-    of: int
-    tasks_done: int
-    tasks: int
-    calls: int
-    tokens: int
-    usd: float | None
-    seconds: float
-    failed: int
+    A report with a *message* is a note for people; its counts are 0 where nothing runs yet.
+    """
+
+    title: str = ""
+    """What the report is about: a run, or a side of a backtest."""
+    message: str = ""
+    """A note for people, such as "resuming run 261127-4f21"; empty in plain counts."""
+    steps: int = 0
+    """Steps of the run, over all tasks and trials."""
+    steps_done: int = 0
+    """Steps that have an outcome, whatever it is."""
+    steps_failed: int = 0
+    tasks: int = 0
+    tasks_done: int = 0
+    calls: int = 0
+    """Model calls so far, judges included."""
+    tokens: int = 0
+    """Input and output tokens so far, judges included."""
+    usd: float | None = 0.0
+    """US dollars so far; None when a model has no price."""
+    seconds: float = 0.0
+    """Seconds since this driver started."""
 
     @property
-    def left_s(self) -> float | None:
-        """Seconds left at the rate so far; None while there is no rate."""
-        return (self.of - self.rows) * self.seconds / self.rows if self.rows else None
+    def remaining_s(self) -> float | None:
+        """Estimated seconds until the run is finished; None while there is no rate yet."""
+        return (self.steps - self.steps_done) * self.seconds / self.steps_done if self.steps_done else None
 
 
-Watch = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
+"""Receives the progress of a run a few times per second, and every message."""
 
 
-def unwatched(progress: Progress) -> None:
-    """Nobody looks."""
+def ignore_progress(progress: Progress) -> None:
+    """The callback that does nothing."""
 
 
 NOTHING = {"rows": 0, "calls": 0, "tokens": 0, "usd": 0.0, "failed": 0}

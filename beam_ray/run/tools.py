@@ -178,7 +178,7 @@ class _Child:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # without it our own folder would come first, and hide the user's modules
-            str(Path(__file__).with_name("child.py")),
+            str(Path(__file__).with_name("tool_worker.py")),
             *self.folders,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -102,13 +102,13 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         before, ready = list[int](), time.monotonic()
 
         def watch(progress: Progress) -> None:
-            before.append(progress.rows)
-            if progress.rows > before[0] and not news:
+            before.append(progress.steps_done)
+            if progress.steps_done > before[0] and not news:
                 news.append(time.monotonic() - ready)
-            if die_at and progress.rows >= die_at:
+            if die_at and progress.steps_done >= die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        execute(objects, record, models, connection=Connection(cluster=cluster), watch=watch)
+        execute(objects, record, models, connection=Connection(cluster=cluster), progress=watch)
         return {"run_id": record.run_id, "seconds": time.monotonic() - start, "news_s": news[0] if news else None, "rows_before": before[0] if before else 0}
 
     family = Family(os.getpid())
