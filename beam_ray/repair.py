@@ -27,7 +27,7 @@ from beam_ray.diagnosis import diagnose, tasks_again, to_redo
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.run.context import Row, TaskRow
 from beam_ray.run.execute import changed_tools
-from beam_ray.run.plan import make_plan, require_models
+from beam_ray.run.plan import Lineage, make_plan, require_models
 from beam_ray.run.runner import identity
 from beam_ray.run.shard import ends_of, outcome_row
 from beam_ray.run.summary import summary_of
@@ -139,13 +139,15 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
         source=f"damaged rows of run {run.run_id}",
         version_number=record.version,
         trials=record.trials,
-        origin=record.origin,
-        start_node=record.start_node,
-        borrow=record.borrow,
-        ruler_only=record.ruler_only,
-        mode="repair",
-        because=f"repair of run {run.run_id}",
-        allow_writes=record.allow_writes and allow_writes,
+        lineage=Lineage(
+            origin=record.origin,
+            start_node=record.start_node,
+            borrow=record.borrow,
+            rescore_only=record.ruler_only,
+            mode="repair",
+            because=f"repair of run {run.run_id}",
+            allow_writes=record.allow_writes and allow_writes,
+        ),
     )
     mark = f"{run.prefix}/repair/{plan.record.key}.json"
     try:

@@ -18,7 +18,7 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.llm.usage import Answer, Request, Usage
 from beam_ray.run.context import RAN, Desk, Row, TaskRow
-from beam_ray.run.plan import Plan, make_plan
+from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.run.runner import identity
 from beam_ray.run.step import output_of, run_step
 from beam_ray.run.tools import Tools
@@ -61,12 +61,12 @@ class Redone:
     why: tuple[str, ...]
 
 
-def count(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> Plan:
+def count_borrowed(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> Plan:
     """*plan* with what is borrowed, re-scored and run at each node, and because of what."""
     record = plan.record
     if not record.origin:
         return plan
-    redone = asyncio.run(_count(objects, plan, models))
+    redone = asyncio.run(_count_nodes(objects, plan, models))
     origin = Run(objects, record.origin).record.plan
     nodes = []
     for node in plan.nodes:
@@ -90,7 +90,7 @@ def count(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> Plan:
     return replace(plan, nodes=tuple(nodes))
 
 
-async def _count(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> dict[str, Redone]:
+async def _count_nodes(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> dict[str, Redone]:
     record, workflow = plan.record, plan.workflow
     assert record.origin
     reader = StepRows(Run(objects, record.origin))
@@ -183,6 +183,18 @@ def _word(change: Change) -> str:
     return "model setting" if change.field.startswith("llm.") else change.field
 
 
+@dataclass(frozen=True)
+class RerunOptions:
+    """How tasks are rerun."""
+
+    start_node: str | None = None
+    """The node to start from: steps that do not descend from it are borrowed. None reruns every step."""
+    because: str = ""
+    """Reason for the rerun, stored with it."""
+    allow_writes: bool = False
+    """Whether tools with write effects are called; otherwise their recorded outputs are replayed."""
+
+
 def make_rerun(
     objects: Objects,
     origin: Run,
@@ -191,20 +203,23 @@ def make_rerun(
     models: Mapping[str, Any],
     *,
     version: int | None = None,
-    start: str | None = None,
-    because: str = "",
-    allow_writes: bool = False,
     budget: Mapping[str, float] | None = None,
+    options: RerunOptions | None = None,
 ) -> Plan:
     """
-    The plan of a new run that redoes tasks of *origin*: whole, or from the node *start*.
+    Plan a new run that redoes tasks of *origin*.
 
     Query, attachments and variables are the origin's, byte for byte; the origin is only read.
 
+    Args:
+        version: Number of the published version that *workflow* is; None for a draft.
+
     Raises:
-        Unusable: the origin is not finished, has no such task, or nothing can be borrowed
-            before *start*.
+        Unusable: the origin is not finished, has no such task, or has no outputs to borrow
+            before the start node.
     """
+    options = options or RerunOptions()
+    start = options.start_node
     if not origin.finished:
         raise Unusable(f"run {origin.run_id} is still going on; only tasks that ended can be redone\n  beam-ray resume {origin.run_id}  goes on with it")
     tasks = origin.tasks()
@@ -221,14 +236,16 @@ def make_rerun(
         version_number=version,
         trials=origin.record.trials,
         budget=budget,
-        origin=origin.run_id,
-        start_node=start,
-        mode="rerun",
-        because=because,
-        changed=[str(change) for change in changes(origin.record.plan, workflow)],
-        allow_writes=allow_writes,
+        lineage=Lineage(
+            origin=origin.run_id,
+            start_node=start,
+            mode="rerun",
+            because=options.because,
+            changed=tuple(str(change) for change in changes(origin.record.plan, workflow)),
+            allow_writes=options.allow_writes,
+        ),
     )
-    return count(objects, plan, models)
+    return count_borrowed(objects, plan, models)
 
 
 def family(objects: Objects, address: Address) -> list[dict[str, Any]]:

@@ -14,11 +14,11 @@ from hypothesis import settings
 
 from beam_ray.define.workflow import Workflow
 from beam_ray.llm import Request, ScriptedModel
-from beam_ray.rerun import make_rerun
+from beam_ray.rerun import RerunOptions, make_rerun
 from beam_ray.run.cluster import Cluster
 from beam_ray.run.driver import Connection
 from beam_ray.run.execute import execute
-from beam_ray.run.plan import load_workflow, make_plan
+from beam_ray.run.plan import Lineage, load_workflow, make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import OUTCOME_NODE
 from beam_ray.run.summary import summarise
@@ -68,18 +68,19 @@ class Lab:
         path = self.write("tasks.jsonl", "".join(json.dumps(row) + "\n" for row in full))
         return read_tasks(path, self.objects)
 
-    def run(self, workflow: Workflow | str, rows: Any, answer: Callable[[Request], Any], **lineage: Any) -> Run:
+    def run(self, workflow: Workflow | str, rows: Any, answer: Callable[[Request], Any], **how: Any) -> Run:
         """A finished run; the model 'm' answers by *answer*."""
         found = self.workflow(workflow) if isinstance(workflow, str) else workflow
         models = {"m": ScriptedModel(answer)}
         tasks = self.tasks(rows) if isinstance(rows, list) else rows
-        plan = make_plan(found, tasks, models, source="tasks.jsonl", **lineage)
+        lineage = Lineage(**{name: how.pop(name) for name in list(how) if name in Lineage.model_fields})
+        plan = make_plan(found, tasks, models, source="tasks.jsonl", lineage=lineage, **how)
         return self._drive(begin(self.objects, plan.record, plan.tasks), models)
 
-    def rerun(self, origin: Run, task_ids: list[str], workflow: Workflow, answer: Callable[[Request], Any], **how: Any) -> Run:
+    def rerun(self, origin: Run, task_ids: list[str], workflow: Workflow, answer: Callable[[Request], Any], *, version: int | None = None, **how: Any) -> Run:
         """A finished rerun of tasks of *origin*."""
         models = {"m": ScriptedModel(answer)}
-        plan = make_rerun(self.objects, origin, task_ids, workflow, models, **how)
+        plan = make_rerun(self.objects, origin, task_ids, workflow, models, version=version, options=RerunOptions(**how))
         return self._drive(begin(self.objects, plan.record, plan.tasks), models)
 
     def _drive(self, record: RunRecord, models: Mapping[str, Any]) -> Run:

@@ -12,7 +12,7 @@ from beam_ray.diagnosis import diagnose
 from beam_ray.errors import Damaged, RunIsTaken, Stopped, Unusable
 from beam_ray.llm import ScriptedModel
 from beam_ray.repair import repair
-from beam_ray.run.plan import make_plan
+from beam_ray.run.plan import Lineage, make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.store import tables
 from beam_ray.store.lease import Lease
@@ -177,7 +177,7 @@ def test_readers_that_borrow_find_the_mended_rows(lab: Lab, run: Run):
     with pytest.raises(Damaged):
         StepRows(Run(lab.objects, run.run_id)).rows("one", [("t3", 1)])
     mend(lab, run)
-    again = lab.rerun(Run(lab.objects, run.run_id), ["t3", "t59"], run.record.plan, Asked(), start="two")
+    again = lab.rerun(Run(lab.objects, run.run_id), ["t3", "t59"], run.record.plan, Asked(), start_node="two")
 
     assert {row["borrowed_from"] for row in again.steps(["one"]).to_pylist()} == {f"{run.run_id}/t3/one", f"{run.run_id}/t59/one"}
 
@@ -326,7 +326,7 @@ def test_what_was_borrowed_is_borrowed_again(lab: Lab, run: Run, node: str, call
 @pytest.mark.parametrize(("name", "calls"), [("steps/one-000.parquet", 0), ("steps/two-000.parquet", 2), ("steps/side-000.parquet", 0), ("tasks.parquet", 0)])
 def test_a_rerun_is_mended_from_its_original(lab: Lab, run: Run, name: str, calls: int):
     """What stands before its start is taken from there again, and so are its tasks."""
-    again = lab.rerun(run, ["t3", "t59"], run.record.plan, Asked(end="!"), start="two")
+    again = lab.rerun(run, ["t3", "t59"], run.record.plan, Asked(end="!"), start_node="two")
     said = result(lab, again)
     tear(lab, again, name)
     asked = Asked(end="!")
@@ -341,7 +341,7 @@ def shortened(lab: Lab, *, in_random_order: bool = False) -> Run:
     write_library(lab.objects, "qs", lab.tasks([f"q{index}" for index in range(TASKS)]), 0)
     tasks, source = tables_of(lab)
     models = {"m": ScriptedModel(Asked())}
-    plan = make_plan(lab.workflow(TEXT), shuffled(tasks) if in_random_order else tasks, models, source=source, pauses=(20, 40))
+    plan = make_plan(lab.workflow(TEXT), shuffled(tasks) if in_random_order else tasks, models, source=source, lineage=Lineage(pauses=(20, 40)))
     run = Run(lab.objects, begin(lab.objects, plan.record, plan.tasks).run_id)
     run.cut(sum(start < 20 for start, _ in run.record.shards))
     asyncio.run(drive_here(lab.objects, run.record, models))

@@ -13,10 +13,10 @@ from beam_ray.compare.sequential import looks
 from beam_ray.define.check import find_tool
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
-from beam_ray.rerun import count
+from beam_ray.rerun import count_borrowed
 from beam_ray.run.driver import Connection, Driver
 from beam_ray.run.execute import drive, execute
-from beam_ray.run.plan import Plan, make_plan
+from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.run.progress import Progress, spent_before
 from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
@@ -113,7 +113,7 @@ class Backtest:
                 found.append((side, None, known))
             else:
                 plan = self._plan(side, "candidate", None if self.resolved.spec.aa else run_id)
-                found.append((side, count(self.objects, plan, self.models) if plan.record.origin and not plan.record.start_node else plan, ""))
+                found.append((side, count_borrowed(self.objects, plan, self.models) if plan.record.origin and not plan.record.start_node else plan, ""))
         return found
 
     def baseline(self) -> Run:
@@ -163,7 +163,7 @@ class Backtest:
         with drive(self.objects, record, self.models, self.connection, takeover=self.takeover, progress=partial(self._watched, name)) as driver:
             self._driven.append(driver)
             try:
-                yield lambda tasks: driver.to(tasks * record.trials, self._left(record.run_id))
+                yield lambda tasks: driver.advance(tasks * record.trials, self._left(record.run_id))
             finally:
                 self._driven.remove(driver)
 
@@ -186,11 +186,7 @@ class Backtest:
             self.models,
             source=f"{len(task_ids)} newly failing tasks of run {run.run_id}",
             trials=run.record.trials + spec.confirm,
-            origin=run.run_id,
-            borrow=True,
-            mode="repeats",
-            backtest=self.backtest_id,
-            allow_writes=self.allow_writes,
+            lineage=Lineage(origin=run.run_id, borrow=True, mode="repeats", backtest=self.backtest_id, allow_writes=self.allow_writes),
         )
         return self.finish(f"{name} repeats", self._begin(f"{name}-repeats", plan))
 
@@ -198,7 +194,7 @@ class Backtest:
 
     def _plan(self, side: Side, mode: str, origin: str | None, *, ruler_only: bool = False, sample: int = 0) -> Plan:
         # a record of the first sample says nothing of it, so that it is the run that any command would begin
-        lineage: dict[str, Any] = {"sample": sample} if sample else {}
+        samples: dict[str, Any] = {"sample": sample} if sample else {}
         spec = self.resolved.spec
         return make_plan(
             side.workflow,
@@ -208,14 +204,16 @@ class Backtest:
             version_number=side.version,
             trials=spec.trials,
             budget=spec.budget,
-            origin=origin,
-            borrow=origin is not None,
-            mode=mode,
-            ruler_only=ruler_only,
-            backtest=self.backtest_id,
-            allow_writes=self.allow_writes,
-            pauses=self.pauses,
-            **lineage,
+            lineage=Lineage(
+                origin=origin,
+                borrow=origin is not None,
+                mode=mode,
+                rescore_only=ruler_only,
+                backtest=self.backtest_id,
+                allow_writes=self.allow_writes,
+                pauses=self.pauses,
+                **samples,
+            ),
         )
 
     def _begin(self, name: str, plan: Plan) -> Run:

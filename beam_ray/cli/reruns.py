@@ -55,7 +55,7 @@ def rerun(
     as_json: bool,
 ) -> None:
     """Do TASKs again in a new run; the original is only read."""
-    from beam_ray.rerun import make_rerun
+    from beam_ray.rerun import RerunOptions, make_rerun
 
     objects = existing(store)
     known = load_models(Path(models))
@@ -65,7 +65,7 @@ def rerun(
     for run_id, task_ids in chosen.items():
         origin = Run(objects, run_id)
         workflow, version = _definition(objects, origin, using)
-        made = make_rerun(objects, origin, task_ids, workflow, known, version=version, start=start, because=because, allow_writes=allow_writes)
+        made = make_rerun(objects, origin, task_ids, workflow, known, version=version, options=RerunOptions(start, because, allow_writes))
         if only_plan:
             if as_json:
                 documents.append(plan_document(made))

@@ -80,8 +80,8 @@ def plan(
 ) -> None:
     """Say what running WORKFLOW, or the backtest spec of that name, would do and cost. Spends nothing."""
     from beam_ray.define.load import read_yaml
-    from beam_ray.rerun import count
-    from beam_ray.run.plan import Plan, make_plan
+    from beam_ray.rerun import count_borrowed
+    from beam_ray.run.plan import Lineage, Plan, make_plan
     from beam_ray.store.runs import resolve
     from beam_ray.tasks.sources import read_source
 
@@ -100,9 +100,9 @@ def plan(
         raise click.UsageError("--tasks SOURCE names the tasks")
     tasks, name = read_source(objects, source, mapping=pairs(mapping, "--map"), limit=limit)
     from_run = resolve(objects, origin) if origin else None
-    lineage: dict[str, Any] = {"origin": from_run, "borrow": True} if from_run else {}
-    made: Plan = make_plan(found, tasks, known, source=name, version_number=version, trials=trials, **lineage)
-    made = count(objects, made, known)
+    lineage = Lineage(origin=from_run, borrow=True) if from_run else None
+    made: Plan = make_plan(found, tasks, known, source=name, version_number=version, trials=trials, lineage=lineage)
+    made = count_borrowed(objects, made, known)
     if as_json:
         emit(document(made))
         return

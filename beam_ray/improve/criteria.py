@@ -22,7 +22,7 @@ from beam_ray.improve.execute_plan import Player
 from beam_ray.improve.model_query import Asker, Question, Try
 from beam_ray.improve.prompt_text import prompt_text
 from beam_ray.run.context import RAN
-from beam_ray.run.plan import Plan, make_plan
+from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.store.lookup import newest_first
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, resolve
@@ -206,19 +206,14 @@ def _judged(plan: Workflow, node: str, criteria: Sequence[Any], source: Workflow
 def _plan(player: Player, run: Run, workflow: Workflow, tasks: Sequence[str], sample: int) -> Plan:
     chosen = only(run.tasks(), list(tasks))
     # a record of the first sample says nothing of it
-    lineage: dict[str, Any] = {"sample": sample} if sample else {}
+    samples: dict[str, Any] = {"sample": sample} if sample else {}
     return make_plan(
         workflow,
         chosen,
         player.models,
         source=f"{chosen.num_rows} tasks of run {run.run_id}",
         trials=run.record.trials,
-        origin=run.run_id,
-        borrow=True,
-        ruler_only=True,
-        mode="criteria",
-        allow_writes=False,
-        **lineage,
+        lineage=Lineage(origin=run.run_id, borrow=True, rescore_only=True, mode="criteria", allow_writes=False, **samples),
     )
 
 

@@ -22,7 +22,7 @@ from beam_ray.improve.drafts import prompts_text, with_prompt, write_draft
 from beam_ray.improve.execute_plan import Player
 from beam_ray.improve.model_query import Asker, Question, Try
 from beam_ray.improve.prompt_text import prompt_text, texts_of, turns_of, with_texts, written
-from beam_ray.rerun import make_rerun
+from beam_ray.rerun import RerunOptions, make_rerun
 from beam_ray.run.context import TaskRow
 from beam_ray.run.step import output_of
 from beam_ray.store.attachments import read_attachment
@@ -257,7 +257,7 @@ def apply(objects: Objects, address: Address, proposal: Proposal, file: Path, pl
     draft = write_draft(place, prompts_text(file, {address.node: proposal.turns}, proposal.workflow))
     because = f"optimised the prompt of {address.node}"
     origin = Run(objects, address.run)
-    rerun = player(make_rerun(objects, origin, [address.task], proposal.workflow, player.models, start=address.node, because=because))
+    rerun = player(make_rerun(objects, origin, [address.task], proposal.workflow, player.models, options=RerunOptions(address.node, because)))
     again = Address(rerun.run_id, address.task, address.trial, address.node)
     return Outcome(draft, rerun.run_id, step_of(objects, address), step_of(objects, again), _score(origin, address), _score(rerun, address))
 

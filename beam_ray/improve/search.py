@@ -36,8 +36,8 @@ from beam_ray.improve.optimise import propose, read_failure
 from beam_ray.improve.prompt_text import turns_of, written
 from beam_ray.improve.search_result import Candidate, Found, Tried, best_of, keep, usage_of
 from beam_ray.llm.usage import Usage
-from beam_ray.rerun import count
-from beam_ray.run.plan import Plan, make_plan, price_of
+from beam_ray.rerun import count_borrowed
+from beam_ray.run.plan import Lineage, Plan, make_plan, price_of
 from beam_ray.run.runner import identity
 from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.libraries import Library, library_at
@@ -213,7 +213,7 @@ class Search:
 
     def plan(self, workflow: Workflow, tasks: Any, origin: str | None) -> Plan:
         """The plan of a run of *workflow* over some search tasks, borrowing from the run *origin*."""
-        return count(self.objects, self._plan(workflow, tasks, origin), self.models)
+        return count_borrowed(self.objects, self._plan(workflow, tasks, origin), self.models)
 
     def _origin(self, tasks: Any) -> str | None:
         """
@@ -230,9 +230,10 @@ class Search:
 
     def _plan(self, workflow: Workflow, tasks: Any, origin: str | None) -> Plan:
         left = {name: value for name, value in self.left(reserve=False).items() if name in self.budget}
-        lineage: dict[str, Any] = {"origin": origin, "borrow": True} if origin else {}
+        borrowed: dict[str, Any] = {"origin": origin, "borrow": True} if origin else {}
+        lineage = Lineage(mode="search", backtest=self.name, allow_writes=False, **borrowed)
         source = f"{tasks.num_rows} tasks of library {self.library}"
-        return make_plan(workflow, tasks, self.models, source=source, budget=left, mode="search", backtest=self.name, allow_writes=False, **lineage)
+        return make_plan(workflow, tasks, self.models, source=source, budget=left, lineage=lineage)
 
     def _reserve(self, base: Plan, held: Plan) -> None:
         self.aside = {name: 2 * amount for name, amount in _needs(held).items()}

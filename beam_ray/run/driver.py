@@ -125,7 +125,7 @@ class Driver:
         self.polls: dict[Any, _Seat] = {}
         self.generation = 0
 
-    def to(self, rows: int | None = None, budget: Mapping[str, float] | None = None) -> None:
+    def advance(self, rows: int | None = None, budget: Mapping[str, float] | None = None) -> None:
         """
         Do the shards of the first *rows* rows that are not done, or all; *budget* replaces the one before.
 

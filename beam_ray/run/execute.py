@@ -42,7 +42,7 @@ def execute(
     with contextlib.ExitStack() as stack:
         connection = connection or stack.enter_context(contextlib.closing(Connection()))
         with drive(objects, record, models, connection, takeover=takeover, progress=progress) as driver:
-            driver.to()
+            driver.advance()
             result = driver.finish()
     # the last act: whoever dies before it is given this result by the same command, and not a new run
     close(objects, record)

@@ -7,7 +7,7 @@ A plan is a run record that is not written down yet, with an estimate per node.
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
 
 from beam_ray.define.check import check, find_tool
 from beam_ray.define.fingerprint import digest, strict_json
@@ -30,6 +31,44 @@ from beam_ray.store.runs import RunRecord, new_run_id, now, plan_shards, tasks_d
 
 CHARACTERS_PER_TOKEN = 4
 MAX_PROBLEMS = 20
+
+
+class Lineage(BaseModel):
+    """
+    Where a run comes from: what it redoes, and what it is part of.
+
+    Fields that are set explicitly are part of the run's key, except *because* and *pauses*.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+
+    origin: str | None = None
+    """The run that is redone or borrowed from."""
+    start_node: str | None = None
+    """The node from which the origin is redone; None for all of it."""
+    borrow: bool = False
+    """Whether unchanged steps are taken from the origin."""
+    rescore_only: bool = Field(default=False, serialization_alias="ruler_only")
+    """Whether the origin's outputs are only scored again, by other criteria."""
+    sample: int = 0
+    """Independent sample number; enters every seed."""
+    mode: str = "run"
+    """run, rerun, repair, or the side of a backtest."""
+    because: str = ""
+    """Reason for the run, stored with it."""
+    changed: tuple[str, ...] = ()
+    """What differs from the origin's definition, by node and field."""
+    backtest: str = ""
+    """Id of the backtest or search that the run belongs to."""
+    allow_writes: bool = True
+    """Whether tools with write effects are called."""
+    pauses: tuple[int, ...] = Field(default=(), exclude=True)
+    """Numbers of tasks after which the run may pause or end early; shards end there."""
+
+    def record_fields(self) -> dict[str, Any]:
+        """The fields that were set, as the run record names them."""
+        fields = self.model_dump(exclude_unset=True, by_alias=True)
+        return {**fields, "changed": list(self.changed)} if "changed" in fields else fields
 
 
 @dataclass(frozen=True)
@@ -103,21 +142,22 @@ def make_plan(
     version_number: int | None = None,
     trials: int = 1,
     budget: Mapping[str, float] | None = None,
-    warnings: tuple[Problem, ...] = (),
-    pauses: Sequence[int] = (),
-    **lineage: Any,
+    lineage: Lineage | None = None,
 ) -> Plan:
     """
-    The plan of a run of *workflow* over *tasks*.
+    Plan a run of *workflow* over *tasks*; nothing is written and no model is called.
 
-    *pauses* are numbers of tasks after which the run may pause, or end early: shards end there.
-
-    *lineage* are the fields of the record that say what is redone: origin, start_node,
-    borrow, mode, because, backtest, allow_writes.
+    Args:
+        source: Where the tasks come from, in the user's words.
+        version_number: Number of the published version; None for a draft.
+        lineage: What the run redoes or belongs to; None for a new run.
 
     Raises:
-        Unusable: a model is unknown or has no price under max_usd, or a task does not fit the inputs.
+        Unusable: a model is unknown or has no price under max_usd.
+        BadDefinition: a task does not fit the inputs.
     """
+    lineage = lineage or Lineage()
+    fields, pauses = lineage.record_fields(), lineage.pauses
     needed = require_models(workflow, models)
     _require_prices(needed, budget or {})
     _require_inputs(workflow, tasks, source)
@@ -131,7 +171,7 @@ def make_plan(
         summary,
         trials,
         identities,
-        {name: value for name, value in lineage.items() if name != "because"},
+        {name: value for name, value in fields.items() if name != "because"},
         *([list(pauses)] if pauses else []),
     )
     record = RunRecord(
@@ -152,9 +192,9 @@ def make_plan(
         tasks_digest=summary,
         budget=dict(budget or {}),
         versions={"python": platform.python_version(), **{name: version(name) for name in ("beam-ray", "ray", "openai", "pyarrow")}},
-        **lineage,
+        **fields,
     )
-    return Plan(record, workflow, tasks, tuple(estimate(workflow, tasks, needed, trials)), warnings)
+    return Plan(record, workflow, tasks, tuple(estimate(workflow, tasks, needed, trials)))
 
 
 def _shards(start: int, stop: int, trials: int) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ from beam_ray.cli.submit import await_job
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm import ScriptedModel
 from beam_ray.run import jobs
-from beam_ray.run.plan import make_plan
+from beam_ray.run.plan import Lineage, make_plan
 from beam_ray.store.checksummed_json import seal
 from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab
@@ -43,7 +43,7 @@ class Told:
 def driven(lab: Lab, monkeypatch: pytest.MonkeyPatch, **lineage: str) -> Run:
     """A run that the job 'j' began to drive."""
     models = {"m": ScriptedModel(str)}
-    plan = make_plan(lab.workflow(FLOW), lab.tasks(["x"]), models, **lineage)
+    plan = make_plan(lab.workflow(FLOW), lab.tasks(["x"]), models, lineage=Lineage(**lineage))
     run = Run(lab.objects, begin(lab.objects, plan.record, plan.tasks).run_id)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "j"}}))
     jobs.began(lab.objects.uri, run.run_id)

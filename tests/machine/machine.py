@@ -20,8 +20,8 @@ from beam_ray.diagnosis import diagnose
 from beam_ray.errors import BeamRayError, Damaged, RunIsTaken, Stopped, Unusable
 from beam_ray.publish import publish, read_version, rollback, versions
 from beam_ray.repair import repair
-from beam_ray.rerun import make_rerun
-from beam_ray.run.plan import Plan, make_plan
+from beam_ray.rerun import RerunOptions, make_rerun
+from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.store.gc import collect, remove
 from beam_ray.store.libraries import write_library
 from beam_ray.store.objects import Disk, open_objects
@@ -231,7 +231,7 @@ class Machine(RuleBasedStateMachine):
         origin = self._some(draw, self.ended)
         chosen = draw.draw(st.sets(st.sampled_from(sorted(origin.expected)), min_size=1))
         tasks = [task for task in origin.expected if task in chosen]
-        plan = make_rerun(self.objects, Run(self.objects, origin.run_id), tasks, workflow(definition), {"m": model()}, start=start)
+        plan = make_rerun(self.objects, Run(self.objects, origin.run_id), tasks, workflow(definition), {"m": model()}, options=RerunOptions(start))
         rows = self._rows(definition, tasks, origin, start, False)
         told = {node.node: node.run for node in plan.nodes}
         self._begin(("rerun", definition, origin.run_id, start, *tasks), plan, rows, origin, left, late)
@@ -239,7 +239,7 @@ class Machine(RuleBasedStateMachine):
             assert told[node] == sum(made[node].outcome == "done" for made in rows.values())
 
     def _plan(self, definition: Definition, early: bool, **lineage: Any) -> Plan:
-        return make_plan(workflow(definition), self.tasks, {"m": model()}, source=self.source, pauses=PAUSES if early else (), **lineage)
+        return make_plan(workflow(definition), self.tasks, {"m": model()}, source=self.source, lineage=Lineage(pauses=PAUSES if early else (), **lineage))
 
     def _begin(self, command: tuple[Any, ...], plan: Plan, rows: Rows, origin: Known | None, left: int | None, late: bool) -> None:
         record = plan.record

@@ -9,8 +9,8 @@ import pytest
 from beam_ray.address import Address
 from beam_ray.errors import Unusable
 from beam_ray.llm import Answer, ScriptedModel
-from beam_ray.rerun import count, family
-from beam_ray.run.plan import make_plan
+from beam_ray.rerun import count_borrowed, family
+from beam_ray.run.plan import Lineage, make_plan
 from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab
 
@@ -42,7 +42,7 @@ def test_the_example_of_the_reference_page_steps_4_to_6_of_6(lab: Lab):
     """A rerun from the fourth step borrows the first three and executes the rest."""
     first = lab.run(CHAIN, ["x"], echo)
     before = contents(lab.folder / "store" / "runs" / first.run_id)
-    again = lab.rerun(first, ["t0"], lab.workflow(CHAIN.replace("4 {{", "four {{")), echo, start="s4")
+    again = lab.rerun(first, ["t0"], lab.workflow(CHAIN.replace("4 {{", "four {{")), echo, start_node="s4")
 
     assert calls(again) == {"s1": 0, "s2": 0, "s3": 0, "s4": 1, "s5": 1, "s6": 1}
     assert lab.steps(again, "s3")["t0"]["borrowed_from"] == f"{first.run_id}/t0/s3"
@@ -76,7 +76,7 @@ def test_a_changed_route_takes_the_other_path(lab: Lab):
       small: {after: size, when: "'small' in size.text", route: small, llm: {prompt: small}}
     """
     first = lab.run(text % "large", ["x"], echo)
-    again = lab.rerun(first, ["t0"], lab.workflow(text % "small"), echo, start="size")
+    again = lab.rerun(first, ["t0"], lab.workflow(text % "small"), echo, start_node="size")
 
     assert [run.outcome()["path"].to_pylist()[0] for run in (first, again)] == [["read", "size", "large"], ["read", "size", "small"]]
 
@@ -87,14 +87,14 @@ def test_a_start_that_cannot_borrow_is_refused_with_the_nearest_that_can(lab: La
     longer = lab.workflow(CHAIN.replace("  s3: {after: s2,", "  extra: {after: s2, llm: {prompt: e}}\n  s3: {after: extra,"))
 
     with pytest.raises(Unusable, match=r"before 's4': extra is new since\n  --from extra  can be the start"):
-        lab.rerun(first, ["t0"], longer, echo, start="s4")
+        lab.rerun(first, ["t0"], longer, echo, start_node="s4")
 
 
 def incremental(lab: Lab, origin: Run, text: str, answer=echo) -> tuple[dict[str, tuple[int, int, int]], Run]:
     """What the plan of an incremental run announces per node (run, borrow, re-score), and the run itself."""
     models = {"m": ScriptedModel(answer)}
     workflow = lab.workflow(text)
-    plan = count(lab.objects, make_plan(workflow, origin.tasks(), models, origin=origin.run_id, borrow=True), models)
+    plan = count_borrowed(lab.objects, make_plan(workflow, origin.tasks(), models, lineage=Lineage(origin=origin.run_id, borrow=True)), models)
     run = lab.run(workflow, origin.tasks(), answer, origin=origin.run_id, borrow=True)
     return {node.node: (node.run, node.borrow, node.rescore) for node in plan.nodes}, run
 
@@ -195,7 +195,7 @@ def test_a_run_that_goes_on_cannot_be_redone(lab: Lab):
 def test_a_failed_task_can_be_redone_and_is_solved(lab: Lab):
     """The family tells what was redone, why, and whether it helped."""
     first = lab.run(CHAIN, ["x"], lambda request: "" if request.node == "s3" else "fine")
-    again = lab.rerun(first, ["t0"], first.record.plan, echo, start="s3", because="the endpoint was ill")
+    again = lab.rerun(first, ["t0"], first.record.plan, echo, start_node="s3", because="the endpoint was ill")
     members = family(lab.objects, Address(again.run_id, "t0"))
 
     assert [(member["run_id"], member["status"], member["because"], member["solved"]) for member in members] == [

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from beam_ray.cli import beam_ray, main
 from beam_ray.errors import Stopped
-from beam_ray.rerun import make_rerun
+from beam_ray.rerun import RerunOptions, make_rerun
 from beam_ray.store.checksummed_json import seal
 from beam_ray.store.gc import collect, remove
 from beam_ray.store.objects import Objects, open_objects
@@ -101,7 +101,7 @@ def commands(store: Objects) -> list[Any]:
     ):
         said = CliRunner().invoke(beam_ray, [*words, "--store", store.uri])
         told.append((words, said.exit_code, said.stdout))
-    plan = make_rerun(store, Run(store, candidate), ["n3"], Run(store, baseline).record.plan, models(), start="say")
+    plan = make_rerun(store, Run(store, candidate), ["n3"], Run(store, baseline).record.plan, models(), options=RerunOptions("say"))
     return [*told, [(node.node, node.run, node.borrow, node.why) for node in plan.nodes], plan.tasks.to_pylist()]
 
 

@@ -72,7 +72,7 @@ def test_its_unfinished_run_goes_on_and_pays_for_nothing_twice(old: Lab):
 def test_its_runs_are_redone_and_borrowed_from(old: Lab):
     """A rerun from a node borrows what stands before it; the chain of reruns goes on."""
     origin = run_of(old, "baseline")
-    again = old.rerun(origin, ["n1"], origin.record.plan, answer, start="say")
+    again = old.rerun(origin, ["n1"], origin.record.plan, answer, start_node="say")
     rows = {row["node"]: row for row in again.steps().to_pylist()}
 
     assert (rows["read"]["outcome"], rows["read"]["borrowed_from"], rows["say"]["outcome"]) == ("borrowed", f"{origin.run_id}/n1/read", "done")

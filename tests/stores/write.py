@@ -84,7 +84,7 @@ def write(folder: Path) -> None:
     verdict = conclude(backtest)
     better = backtest.resolved.candidates[0].workflow
     publish(objects, better, evidence=verdict["backtest_id"])
-    lab.rerun(backtest.baseline(), ["n1", "n3"], better, answer, version=2, start="read", because="a better prompt")
+    lab.rerun(backtest.baseline(), ["n1", "n3"], better, answer, version=2, start_node="read", because="a better prompt")
 
     plan = make_plan(workflow, read_source(objects, "library:sums@1")[0], models(), source="library:sums@1", version_number=1, trials=2)
     record = begin(objects, plan.record, plan.tasks)
