@@ -1,0 +1,170 @@
+"""
+Traces as tasks of a library: what is kept of each, which are drawn, and which are nearly the same.
+
+Nothing is read or written here. A sample is drawn by strata, so that rare kinds of executions and
+failures stay in it, and depends on the traces and the seed alone.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from datasketch import MinHash, MinHashLSH
+
+from beam_ray.define.fingerprint import digest
+from beam_ray.store.tables import to_json
+from beam_ray.tasks.traces.trace import Json, Trace, is_messages, message, text_of
+
+NEAR = 0.9
+"""Jaccard similarity of two texts' word triples from which they are near duplicates."""
+_PERMUTATIONS = 128
+MAX_LABEL = 60
+"""Characters of a feedback's value up to which it becomes a label."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The traces drawn, and what was left out."""
+
+    traces: tuple[Trace, ...]
+    near_duplicates: Mapping[str, str]
+    """Trace to the earlier trace that asks nearly the same; both are kept."""
+    strata: Mapping[str, tuple[int, int]]
+    """Kind of execution to how many traces were drawn of how many."""
+
+
+def sample(traces: Sequence[Trace], size: int | None = None, *, stratify: str = "", seed: int = 0) -> Sampled:
+    """
+    *size* of the traces; all of them without a size.
+
+    Strata are the value of the tag *stratify*, or the route of the execution without one, and
+    whether it failed. Each stratum keeps at least one trace while there is room, the rarest first,
+    and the rest is drawn in proportion.
+    """
+    strata: dict[str, list[Trace]] = {}
+    for trace in traces:
+        strata.setdefault(stratum(trace, stratify), []).append(trace)
+    wanted = len(traces) if size is None else min(size, len(traces))
+    shares = _shares({name: len(members) for name, members in strata.items()}, wanted)
+    drawn = {trace.id for name, members in strata.items() for trace in sorted(members, key=lambda trace: digest("sample/1", seed, trace.id))[: shares[name]]}
+    chosen = tuple(trace for trace in traces if trace.id in drawn)
+    return Sampled(chosen, near_duplicates(chosen), {name: (shares[name], len(members)) for name, members in strata.items()})
+
+
+def stratum(trace: Trace, stratify: str = "") -> str:
+    """The kind of execution that a trace is of."""
+    kind = trace.tags.get(stratify, f"without {stratify}") if stratify else " > ".join(trace.route) or "no inner steps"
+    return f"{kind}, failed" if trace.failed else kind
+
+
+def _shares(counts: Mapping[str, int], wanted: int) -> dict[str, int]:
+    """How many to draw of each stratum: one each, the rarest first, then in proportion by largest remainders."""
+    shares = dict.fromkeys(counts, 0)
+    for name in sorted(counts, key=lambda name: (counts[name], name))[:wanted]:
+        shares[name] = 1
+    left = wanted - sum(shares.values())
+    open_counts = {name: counts[name] - shares[name] for name in counts}
+    total = sum(open_counts.values())
+    if not total:
+        return shares
+    exact = {name: left * count / total for name, count in open_counts.items()}
+    for name, value in exact.items():
+        shares[name] += math.floor(value)
+    for name in sorted(exact, key=lambda name: (math.floor(exact[name]) - exact[name], name))[: wanted - sum(shares.values())]:
+        shares[name] += 1
+    return shares
+
+
+def near_duplicates(traces: Sequence[Trace]) -> dict[str, str]:
+    """Trace to the first earlier trace whose input is nearly the same text (MinHash over word triples)."""
+    index = MinHashLSH(threshold=NEAR, num_perm=_PERMUTATIONS)
+    places = {trace.id: place for place, trace in enumerate(traces)}
+    found: dict[str, str] = {}
+    for trace in traces:
+        words = _query(trace.inputs)[0].lower().split()
+        shingles = {" ".join(words[start : start + 3]) for start in range(max(len(words) - 2, 1))}
+        signature = MinHash(num_perm=_PERMUTATIONS, seed=1)
+        signature.update_batch([shingle.encode("utf-8", "surrogatepass") for shingle in shingles])
+        near = index.query(signature)
+        if near:
+            found[trace.id] = min(near, key=places.__getitem__)
+        else:
+            index.insert(trace.id, signature)
+    return found
+
+
+def redacted(trace: Trace, function: Callable[[str], str]) -> Trace:
+    """The trace with *function* applied to every text that people or models wrote, and to the values of its tags."""
+
+    def change(value: Json) -> Json:
+        if isinstance(value, str):
+            return function(value)
+        if isinstance(value, Mapping):
+            return {name: change(inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [change(inner) for inner in value]
+        return value
+
+    return replace(
+        trace,
+        inputs=change(trace.inputs),
+        output=change(trace.output),
+        steps={name: change(output) for name, output in trace.steps.items()},
+        expected={name: change(value) for name, value in trace.expected.items()},
+        feedback=tuple(replace(entry, value=change(entry.value), comment=function(entry.comment) if entry.comment else "") for entry in trace.feedback),
+        tags={name: function(value) for name, value in trace.tags.items()},
+    )
+
+
+def task_of(trace: Trace, source: str) -> dict[str, Json]:
+    """
+    The task that a trace becomes, with the fields of a tasks file and ``recorded``.
+
+    A single text field or the last user message becomes the task query; earlier messages become the
+    variable ``messages``; tags become variables; feedback becomes labels and notes.
+    """
+    query, variables = _query(trace.inputs)
+    labels = ["failed in production"] if trace.failed else []
+    for entry in trace.feedback:
+        value = entry.value if isinstance(entry.value, str) else json.dumps(entry.value, ensure_ascii=False)
+        if len(value) <= MAX_LABEL:
+            labels.append(f"{entry.name}={value}")
+    notes = "; ".join(f"{entry.name}: {entry.comment}" for entry in trace.feedback if entry.comment)
+    recorded = {
+        "source": source,
+        "trace": trace.id,
+        "started_at": trace.started_at or None,
+        "failed": trace.failed,
+        "output": trace.output,
+        "steps": dict(trace.steps),
+    }
+    return {
+        "id": trace.id,
+        "task_query": query if query else dict(trace.inputs) if isinstance(trace.inputs, Mapping) else to_json(trace.inputs),
+        "variables": {**trace.tags, **variables},
+        "expected": dict(trace.expected) or None,
+        "labels": labels,
+        "notes": notes or None,
+        "recorded": recorded,
+    }
+
+
+def _query(inputs: Json) -> tuple[str, dict[str, Json]]:
+    """The text that was asked, empty where it is an object of several fields; and the variables that stand beside it."""
+    if isinstance(inputs, str):
+        return inputs, {}
+    if isinstance(inputs, Mapping):
+        turns = inputs.get("messages")
+        if is_messages(turns):
+            query, variables = _query(turns)
+            return query, {**variables, **{name: value for name, value in inputs.items() if name != "messages"}}
+        if len(inputs) == 1 and isinstance(next(iter(inputs.values())), str):
+            return str(next(iter(inputs.values()))), {}
+        return "", {}
+    if is_messages(inputs):
+        turns = [message(entry) for entry in inputs]
+        last = max((place for place, turn in enumerate(turns) if turn["role"] in ("user", "human")), default=len(turns) - 1)
+        before = turns[:last]
+        return turns[last]["content"], {"messages": before} if before else {}
+    return text_of(inputs), {}

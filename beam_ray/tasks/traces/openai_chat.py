@@ -1,0 +1,33 @@
+"""OpenAI's chat logs and fine-tuning files: one ``{"messages": […]}`` a line, the last assistant turn being the expected answer."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from beam_ray.tasks.traces.trace import BadTrace, Json, Trace, is_messages, message, parsed
+
+
+def traces(documents: Iterable[tuple[int, Json]]) -> Iterator[Trace | BadTrace]:
+    """One trace per line."""
+    for line, document in documents:
+        try:
+            yield _trace(document, line)
+        except BadTrace as error:
+            error.line = line
+            yield error
+
+
+def _trace(document: Json, line: int) -> Trace:
+    if not isinstance(document, Mapping) or not is_messages(document.get("messages")):
+        raise BadTrace('a line is {"messages": [{"role": "user", "content": "…"}, …]}')
+    turns = [message(entry) for entry in document["messages"]]
+    answered = turns[-1]["role"] == "assistant"
+    asked = turns[:-1] if answered else turns
+    if not any(turn["role"] == "user" for turn in asked):
+        raise BadTrace("the messages have no user turn, so nothing was asked")
+    answer = parsed(turns[-1]["content"]) if answered else None
+    expected: Mapping[str, Json] = {}
+    if answer is not None:
+        expected = answer if isinstance(answer, Mapping) else {"text": answer}
+    name = str(document.get("id") or document.get("custom_id") or f"line-{line:05d}")
+    metadata = document.get("metadata")
+    tags = {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, Mapping) else {}
+    return Trace(name, asked, answer, expected=expected, tags=tags, line=line)
