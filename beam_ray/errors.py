@@ -1,53 +1,58 @@
 """
-Everything that can go wrong, as one family.
+The errors of beam_ray, with the exit code of a command that they end.
 
     BeamRayError
-    ├── Unusable                 2   you can fix it; nothing was spent
-    │   └── BadDefinition            a file says something it must not; all problems at once
-    ├── Stopped                  3   stopped before the end; the same command goes on
+    ├── Unusable                 2   you can fix it; no model was called
+    │   └── BadDefinition            a definition has problems; all of them are reported at once
+    ├── Stopped                  3   stopped before the end; run the same command again to resume
     │   ├── Interrupted        130   Ctrl-C (143 for SIGTERM)
     │   ├── RunIsTaken               another driver owns the run
-    │   └── BudgetReached            a limit of the budget was met
-    ├── Damaged                  6   stored bytes are not what was written
-    └── StepFailed                   one row's own failure: recorded, never raised to the user
+    │   └── BudgetReached            a limit of the budget was reached
+    ├── Damaged                  6   stored data failed its checksum
+    └── StepFailed                   the failure of one row: recorded with it, never raised to the caller
         ├── ModelUnavailable         no answer within the deadline
-        ├── ModelRefused             the model declined; another attempt will not help
-        ├── BadAnswer                an answer that is not what the node returns
-        ├── ToolFailed               the tool raised, hung or died
+        ├── ModelRefused             the model declined to answer; another attempt will not help
+        ├── BadAnswer                the answer does not fit what the node returns
+        ├── ToolFailed               the tool raised an exception, timed out or its process died
         └── BadTemplate              a template could not be rendered with this row's values
 
-A message is the only positional argument and facts are keyword attributes, so that an
-error crosses process borders as itself. Exit code 1 stays Python's own: a crash.
+The message is the only positional argument and facts are keyword attributes, so that an error
+keeps its type when it is pickled between processes. Exit code 1 is Python's own, for a crash.
 """
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 
 class BeamRayError(Exception):
-    """Anything that beam_ray raises on purpose."""
+    """Base class of all errors that beam_ray raises on purpose."""
 
     exit_code = 1
 
 
 class Unusable(BeamRayError):
-    """Something that the user can fix; nothing was spent."""
+    """Something that the user can fix; no model was called."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing wrong in one place of a file. Lines and columns count from 1; 0 means unknown."""
+    """One problem at one place of a file. Lines and columns count from 1; 0 means unknown."""
 
     file: str
+    """The file, or the path of the value in a definition that was built in Python."""
     line: int
     column: int
     text: str
     notes: tuple[str, ...] = ()
+    """Further lines: what is allowed instead, and what to do."""
 
     def __str__(self) -> str:
         place = self.file
+        if not place:
+            return "\n".join([self.text, *(f"  {note}" for note in self.notes)])
         if self.line:
             place += f":{self.line}"
             if self.column:
@@ -56,7 +61,7 @@ class Problem:
 
 
 class BadDefinition(Unusable):
-    """A file says something that it must not; carries every problem found, in file order."""
+    """A definition has problems; ``problems`` holds all of them, in the order of the file."""
 
     def __init__(self, message: str = "", *, problems: Iterable[Problem] = ()):
         self.problems = tuple(sorted(set(problems)))
@@ -71,35 +76,35 @@ def _bad_definition(message: str, problems: tuple[Problem, ...]) -> BadDefinitio
 
 
 class Stopped(BeamRayError):
-    """Stopped before the end. What was paid for is kept; the same command goes on."""
+    """Stopped before the end. Every paid result is kept; run the same command again to resume."""
 
     exit_code = 3
     resume = ""
-    """The command that goes on, where one is known."""
+    """The command that resumes, where one is known."""
 
 
 class Interrupted(Stopped):
-    """A person or a scheduler asked us to stop."""
+    """A user (Ctrl-C) or a scheduler (SIGTERM) asked the command to stop."""
 
     exit_code = 130
 
 
 class RunIsTaken(Stopped):
-    """Another driver owns the run, or took it from this one."""
+    """Another driver owns the run, or took it over from this one."""
 
 
 class BudgetReached(Stopped):
-    """A limit of the budget was met."""
+    """A limit of the budget was reached."""
 
 
 class Damaged(BeamRayError):
-    """Stored bytes are not the bytes that were written."""
+    """Stored data failed its checksum: the bytes read are not the bytes written."""
 
     exit_code = 6
 
 
 class StepFailed(BeamRayError):
-    """One row's failure. It is recorded with the row and harms no other row."""
+    """The failure of one row. It is recorded with the row; other rows go on."""
 
 
 class ModelUnavailable(StepFailed):
@@ -112,9 +117,9 @@ class ModelRefused(StepFailed):
 
 class BadAnswer(StepFailed):
     """
-    The answer is not what the node says it returns; *raw* keeps what came.
+    The answer does not fit what the node returns; *raw* holds the answer as it came.
 
-    *again* tells whether another sample may be better: an answer that was cut off will be cut off again.
+    *again* says whether another sample may fit: an answer that was cut off would be cut off again.
     """
 
     def __init__(self, message: str, *, raw: str = "", again: bool = True):
@@ -123,8 +128,14 @@ class BadAnswer(StepFailed):
 
 
 class ToolFailed(StepFailed):
-    """The tool raised, ran out of time, or its process died."""
+    """The tool raised an exception, timed out, or its process died."""
 
 
 class BadTemplate(StepFailed):
     """A template could not be rendered with the values of this row."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> tuple[str, ...]:
+    """A note with the most similar of the *known* words, or nothing where none is similar."""
+    near = difflib.get_close_matches(str(word), [str(other) for other in known], n=1, cutoff=0.6)
+    return (f"did you mean {near[0]!r}?",) if near else ()

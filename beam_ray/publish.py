@@ -11,9 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from beam_ray.define.diff import changes
-from beam_ray.define.load import did_you_mean
 from beam_ray.define.workflow import Workflow
-from beam_ray.errors import Damaged, Unusable
+from beam_ray.errors import Damaged, Unusable, did_you_mean
 from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import now

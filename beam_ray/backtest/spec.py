@@ -27,10 +27,12 @@ from pydantic import Field, StrictFloat, field_validator
 
 from beam_ray.address import NAME
 from beam_ray.define.check import check
-from beam_ray.define.load import Source, did_you_mean, load, read_prompt, read_yaml, translated
+from beam_ray.define.load import load, read_prompt
 from beam_ray.define.returns import Faults
+from beam_ray.define.validation import validation_problems
 from beam_ray.define.workflow import Frozen, Workflow
-from beam_ray.errors import BadDefinition, Problem, Unusable
+from beam_ray.define.yaml_file import Source, read_yaml
+from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.publish import find_workflow, read_version
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.objects import Objects
@@ -121,7 +123,7 @@ def load_spec(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Spe
             )
         return spec, source
     except pydantic.ValidationError as error:
-        raise BadDefinition(problems=translated(error, source, Spec)) from None
+        raise BadDefinition(problems=validation_problems(error, source, Spec)) from None
 
 
 def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Any] | None = None) -> Resolved:
@@ -209,7 +211,9 @@ def _candidate(name: str, written: str | dict[str, Any], baseline: Workflow, fol
         workflow = Workflow.model_validate(document)
         return Side(name, workflow), check(workflow, _places(source, name, written), folders=tool_folders(workflow))
     except pydantic.ValidationError as error:
-        raise BadDefinition(problems=[source.problem(("candidates", name), problem.text, *problem.notes) for problem in translated(error, source)]) from None
+        raise BadDefinition(
+            problems=[source.problem(("candidates", name), problem.text, *problem.notes) for problem in validation_problems(error, source, Workflow)]
+        ) from None
 
 
 def _places(source: Source, name: str, written: Mapping[str, Any]) -> Source:

@@ -61,7 +61,7 @@ class _Commands(click.Group):
 
     def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            from beam_ray.define.load import did_you_mean
+            from beam_ray.errors import did_you_mean
 
             notes = did_you_mean(args[0], COMMANDS)
             raise click.UsageError("\n  ".join([f"there is no command {args[0]!r}", *notes]))

@@ -222,7 +222,7 @@ def report_(backtest_id: str, name: str, store: str) -> None:
     NAME is report.txt (the default), report.md, report.html, junit.xml or verdict.json.
     """
     from beam_ray.backtest.conclude import FILES, read_verdict, report
-    from beam_ray.define.load import did_you_mean
+    from beam_ray.errors import did_you_mean
 
     texts = [known for known in FILES if not known.endswith(".parquet")]
     if name not in texts:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from beam_ray.cli.screen import emit, existing, pairs, say, show, store_options, store_words, table
-from beam_ray.define.load import did_you_mean
-from beam_ray.errors import Unusable
+from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.library.changes import Remarks, Row, remarked
 from beam_ray.library.coverage import EDGE_LABELS, size_class
 from beam_ray.library.versions import Kept

@@ -126,7 +126,7 @@ def _optimise_step(subject: str, node: str, models: Mapping[str, ModelSettings],
 
 def proposer_of(models: Mapping[str, Any], name: str | None, workflow: Workflow, node: str) -> str:
     """The model that proposes: the one named, the judge's, or the step's own; it must answer before anything is spent."""
-    from beam_ray.define.load import did_you_mean
+    from beam_ray.errors import did_you_mean
     from beam_ray.llm.model import probe
 
     name = name or workflow.judge_of(node) or workflow.judge or workflow.model_of(node) or workflow.model

@@ -79,7 +79,7 @@ def plan(
     workflow: str, source: str | None, mapping: tuple[str, ...], trials: int, limit: int | None, origin: str | None, models: str, store: str, as_json: bool
 ) -> None:
     """Say what running WORKFLOW, or the backtest spec of that name, would do and cost. Spends nothing."""
-    from beam_ray.define.load import read_yaml
+    from beam_ray.define.yaml_file import read_yaml
     from beam_ray.rerun import count_borrowed
     from beam_ray.run.plan import Lineage, Plan, make_plan
     from beam_ray.store.runs import resolve

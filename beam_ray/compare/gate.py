@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from beam_ray.compare.metric_definitions import KINDS
-from beam_ray.define.load import Source, as_written, did_you_mean, read_yaml
+from beam_ray.define.validation import as_written
 from beam_ray.define.workflow import Frozen, Workflow
-from beam_ray.errors import BadDefinition, Problem
+from beam_ray.define.yaml_file import Source, read_yaml
+from beam_ray.errors import BadDefinition, Problem, did_you_mean
 
 Kind = Literal["at_least", "at_most", "up_by", "down_by", "up_by_at_most", "down_by_at_most"]
 LIMITS: tuple[Kind, ...] = ("at_least", "at_most", "up_by", "down_by", "up_by_at_most", "down_by_at_most")

@@ -35,8 +35,7 @@ from beam_ray.compare.metrics import Metric
 from beam_ray.compare.regressions import DEFAULT_REPEATS
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval
-from beam_ray.define.load import did_you_mean
-from beam_ray.errors import Unusable
+from beam_ray.errors import Unusable, did_you_mean
 
 Word = Literal["PASS", "WARN", "BLOCK", "INCONCLUSIVE"]
 EXIT_CODES: dict[Word, int] = {"PASS": 0, "WARN": 0, "BLOCK": 4, "INCONCLUSIVE": 5}

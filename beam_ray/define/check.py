@@ -15,11 +15,11 @@ from pathlib import Path
 
 from beam_ray.address import NODE_NAME
 from beam_ray.define.criterion import expand
-from beam_ray.define.load import Source, did_you_mean
 from beam_ray.define.returns import type_schema
 from beam_ray.define.template import TemplateFault, Use, uses
 from beam_ray.define.workflow import Node, Turn, Workflow
-from beam_ray.errors import BadDefinition, Problem, Unusable
+from beam_ray.define.yaml_file import Source
+from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 
 GIVEN = ("task_query", "variables", "attachments")
 """What every template may use beside the inputs and the nodes upstream."""

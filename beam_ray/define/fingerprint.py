@@ -12,32 +12,32 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-JSON = Any
+Json = Any
 """A value that JSON can hold."""
 
 
-def canonical(value: JSON) -> str:
+def canonical(value: Json) -> str:
     """*value* as JSON text: keys sorted, no white space, 1.0 written as 1."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest(tag: str, *parts: JSON) -> str:
+def digest(tag: str, *parts: Json) -> str:
     """32 hexadecimal characters that identify *parts* as a thing of kind *tag*."""
     text = canonical([tag, *parts])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def flatten(value: JSON, path: str = "") -> dict[str, JSON]:
+def flatten(value: Json, path: str = "") -> dict[str, Json]:
     """The leaves of a nested mapping by dotted path; lists are leaves."""
     if not isinstance(value, Mapping):
         return {path: value}
-    leaves: dict[str, JSON] = {}
+    leaves: dict[str, Json] = {}
     for key, inner in value.items():
         leaves |= flatten(inner, f"{path}.{key}" if path else str(key))
     return leaves
 
 
-def strict_json(text: str) -> JSON:
+def strict_json(text: str) -> Json:
     """
     The value of JSON *text*, without what Python's reader lets through: NaN, infinities, numbers beyond them and repeated keys.
 
@@ -47,7 +47,7 @@ def strict_json(text: str) -> JSON:
     return json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_repeats)
 
 
-def _no_constant(word: str) -> JSON:
+def _no_constant(word: str) -> Json:
     raise ValueError(f"{word} is not a JSON value")
 
 
@@ -58,7 +58,7 @@ def _finite(word: str) -> float:
     return number
 
 
-def _no_repeats(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+def _no_repeats(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     result = dict(pairs)
     if len(result) < len(pairs):
         names = [name for name, _ in pairs]
@@ -66,7 +66,7 @@ def _no_repeats(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     return result
 
 
-def _plain(value: JSON) -> JSON:
+def _plain(value: Json) -> Json:
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -18,8 +18,9 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 from ruamel.yaml.util import load_yaml_guess_indent
 
 from beam_ray.define.check import check
-from beam_ray.define.load import in_short, load, read_yaml, shape
+from beam_ray.define.load import load, parse_workflow
 from beam_ray.define.workflow import Workflow
+from beam_ray.define.yaml_file import display_path, read_yaml
 from beam_ray.errors import BadDefinition, Unusable
 from beam_ray.improve.prompt_text import turns_of, written
 from beam_ray.run.tools import tool_folders
@@ -107,11 +108,11 @@ def require_place(file: Path, to: str | None, ending: str) -> Path:
     if place.suffix not in (".yaml", ".yml"):
         raise Unusable(f"--to {to}: a draft is a workflow file and ends in .yaml")
     if place.parent.resolve() != file.parent.resolve():
-        raise Unusable(f"--to {to}: the draft must lie beside {in_short(file)}\n  its prompts and tools are looked for from there")
+        raise Unusable(f"--to {to}: the draft must lie beside {display_path(file)}\n  its prompts and tools are looked for from there")
     if place.resolve() == file.resolve():
         raise Unusable(f"--to {to}: that is the original; a draft is another file")
     if not os.access(place.parent, os.W_OK):
-        raise Unusable(f"{in_short(place)}: the draft cannot be written there")
+        raise Unusable(f"{display_path(place)}: the draft cannot be written there")
     return place
 
 
@@ -148,10 +149,10 @@ def file_of(workflow: Workflow, written: str | None) -> Path:
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
             if load(path)[0].digest == workflow.digest:
-                return Path(in_short(path))
+                return Path(display_path(path))
         except Unusable:
             continue
-    raise Unusable(f"no file in {in_short(folder)} says what was run\n  --using FILE  names the workflow file that the draft is made from")
+    raise Unusable(f"no file in {display_path(folder)} says what was run\n  --using FILE  names the workflow file that the draft is made from")
 
 
 def load_same(file: Path, workflow: Workflow, node: str) -> Workflow:
@@ -166,7 +167,7 @@ def load_same(file: Path, workflow: Workflow, node: str) -> Workflow:
     call = found.nodes[node].llm if node in found.nodes else None
     if call is None or written(call.prompt) != written(turns_of(workflow, node)):
         raise Unusable(
-            f"{in_short(file)}: its prompt of {node!r} is not the one that failed\n  beam-ray rerun TASK --using {in_short(file)}  tries the present one"
+            f"{display_path(file)}: its prompt of {node!r} is not the one that failed\n  beam-ray rerun TASK --using {display_path(file)}  tries the present one"
         )
     return found
 
@@ -184,9 +185,9 @@ def _changed(file: Path, change: Callable[[CommentedMap], None], wanted: Workflo
     change(data)
     sink = io.StringIO()
     yaml.dump(data, sink)
-    found = shape(read_yaml(file, sink.getvalue()), file.parent, Path.cwd())
+    found = parse_workflow(read_yaml(file, sink.getvalue()), file.parent, Path.cwd())
     if found.digest != wanted.digest:
-        raise Unusable(f"{in_short(file)} cannot be changed in place (YAML that is shared or merged); change it by hand")
+        raise Unusable(f"{display_path(file)} cannot be changed in place (YAML that is shared or merged); change it by hand")
     return sink.getvalue().replace("\n", "\r\n") if text != written else sink.getvalue()
 
 

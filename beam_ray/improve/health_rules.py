@@ -20,8 +20,9 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import BeforeValidator, Field, StrictFloat, StrictInt
 
-from beam_ray.define.load import read_yaml, translated
+from beam_ray.define.validation import validation_problems
 from beam_ray.define.workflow import Frozen
+from beam_ray.define.yaml_file import read_yaml
 from beam_ray.errors import BadDefinition
 
 
@@ -106,4 +107,4 @@ def load_rules(path: Path) -> Rules:
     try:
         return Rules.model_validate(source.data)
     except pydantic.ValidationError as error:
-        raise BadDefinition(problems=translated(error, source, Rules)) from None
+        raise BadDefinition(problems=validation_problems(error, source, Rules)) from None

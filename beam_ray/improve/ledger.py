@@ -14,9 +14,8 @@ from typing import Any
 
 from beam_ray.address import Address
 from beam_ray.define.diff import changes
-from beam_ray.define.load import did_you_mean
 from beam_ray.define.workflow import Workflow
-from beam_ray.errors import Unusable
+from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.improve.failure_groups import Failure, Kept, State
 from beam_ray.rerun import solved
 from beam_ray.store.objects import Objects

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beam_ray.define.load import did_you_mean
-from beam_ray.errors import Unusable
+from beam_ray.errors import Unusable, did_you_mean
 
 Row = dict[str, Any]
 """A task, as a row of the table TASKS."""

@@ -22,8 +22,9 @@ from typing import Any, Literal
 import pydantic
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, field_validator
 
-from beam_ray.define.load import read_yaml, translated
+from beam_ray.define.validation import validation_problems
 from beam_ray.define.workflow import Frozen
+from beam_ray.define.yaml_file import read_yaml
 from beam_ray.errors import BadDefinition, Problem, Unusable
 
 DEFAULT_FILE = "configs/models.yaml"
@@ -127,7 +128,7 @@ def load_models(path: Path) -> dict[str, ModelSettings]:
         try:
             models[str(name)] = ModelSettings.model_validate(written)
         except pydantic.ValidationError as error:
-            problems += translated(error, source, ModelSettings, (name,))
+            problems += validation_problems(error, source, ModelSettings, (name,))
     if problems:
         raise BadDefinition(problems=problems)
     return models

@@ -19,10 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from beam_ray.define.check import check, find_tool
 from beam_ray.define.fingerprint import digest, strict_json
-from beam_ray.define.load import did_you_mean, load
+from beam_ray.define.load import load
 from beam_ray.define.returns import object_schema
 from beam_ray.define.workflow import Workflow
-from beam_ray.errors import BadDefinition, Problem, Unusable
+from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.llm.answer import first_fault
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.runner import identity

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from beam_ray.address import NAME
-from beam_ray.define.load import did_you_mean
-from beam_ray.errors import Unusable
+from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import now

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beam_ray.define.fingerprint import strict_json
-from beam_ray.define.load import in_short
+from beam_ray.define.yaml_file import display_path
 from beam_ray.errors import BadDefinition, Problem, Unusable
 
 MAX_ROW = 8_000_000
@@ -179,12 +179,12 @@ def _use_header(path: Path, line: int, names: list[str], places: list[int]) -> N
     problems = []
     for index, (name, place) in enumerate(zip(names, places, strict=True)):
         if not name.strip():
-            problems.append(Problem(in_short(path), line, place, f"column {index + 1} has no name"))
+            problems.append(Problem(display_path(path), line, place, f"column {index + 1} has no name"))
         elif name in names[:index]:
-            problems.append(Problem(in_short(path), line, place, f"the column {name!r} stands twice"))
+            problems.append(Problem(display_path(path), line, place, f"the column {name!r} stands twice"))
     if len(names) == 1 and re.search("[;\t|]", names[0]):
         sign = "a tab" if "\t" in names[0] else repr(next(character for character in ";|" if character in names[0]))
-        problems.append(Problem(in_short(path), line, 1, f"the cells are parted by {sign}; save the file with commas"))
+        problems.append(Problem(display_path(path), line, 1, f"the cells are parted by {sign}; save the file with commas"))
     if problems:
         raise BadDefinition(problems=problems)
 

@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 
 from beam_ray.define.fingerprint import digest, strict_json
-from beam_ray.define.load import as_written, in_short
+from beam_ray.define.validation import as_written
+from beam_ray.define.yaml_file import display_path
 from beam_ray.errors import BadDefinition, Problem, Unusable
 from beam_ray.store.attachments import keep_attachment
 from beam_ray.store.objects import Objects
@@ -65,7 +66,7 @@ def read_tasks(path: Path, objects: Objects, *, mapping: Mapping[str, str] | Non
     if reader.problems:
         raise BadDefinition(problems=reader.problems)
     if reader.count == 0:
-        raise BadDefinition(problems=[Problem(in_short(path), 1, 1, "there is no task in it")])
+        raise BadDefinition(problems=[Problem(display_path(path), 1, 1, "there is no task in it")])
     return pa.concat_tables([*batches, to_table(TASKS, rows)])
 
 
@@ -79,7 +80,7 @@ class _Reader:
 
     def __init__(self, path: Path, objects: Objects, mapping: Mapping[str, str]):
         self.path, self.objects, self.mapping = path, objects, mapping
-        self.name = in_short(path)
+        self.name = display_path(path)
         self.problems: list[Problem] = []
         self.hopeless = False
         """Whether every further row would only repeat what is wrong."""

@@ -72,7 +72,7 @@ def test_every_string_that_a_model_writes_is_limited(lab):
         (("    route: large\n", "    rout: large\n"), "17:5: unknown key 'rout'"),
         (("amount: number,", "amount: numbr,"), "6:74: field 'amount': 'numbr' is not a type"),
         (("model: m\n", ""), "5:5: node 'extract' names no model, and neither does the workflow"),
-        (("workflow: orders", "workflow: orders\nworkflow: x"), '3:1: found duplicate key "workflow"; a key may stand only once'),
+        (("workflow: orders", "workflow: orders\nworkflow: x"), '3:1: duplicate key "workflow"; a key may appear only once'),
         (("    when: extract.amount > 10\n", ""), "16:5: node 'reply' has a route and no 'when' that decides it"),
     ],
 )

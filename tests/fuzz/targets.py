@@ -16,10 +16,11 @@ from beam_ray.backtest.spec import load_spec
 from beam_ray.compare.gate import load_gate
 from beam_ray.define.check import check
 from beam_ray.define.criterion import expand
-from beam_ray.define.load import read_yaml, shape
+from beam_ray.define.load import parse_workflow
 from beam_ray.define.returns import object_schema
 from beam_ray.define.template import TemplateFault, evaluate, fill, render, uses
 from beam_ray.define.workflow import Workflow
+from beam_ray.define.yaml_file import read_yaml
 from beam_ray.errors import BadAnswer, BeamRayError
 from beam_ray.evaluate.judge import judge_schema
 from beam_ray.evaluate.rules import judge_by_rule
@@ -49,7 +50,7 @@ CORPUS = Path(__file__).parent.parent / "corpus"
 def loader(text: str) -> None:
     """A workflow file: read, shaped, checked, and what is sound is the same when stored and read again."""
     source = read_yaml(FOLDER / "w.yaml", text)
-    workflow = shape(source, FOLDER, FOLDER)
+    workflow = parse_workflow(source, FOLDER, FOLDER)
     check(workflow, source, folders=[FOLDER])
     assert Workflow.model_validate(json.loads(json.dumps(workflow.document()))).digest == workflow.digest
 

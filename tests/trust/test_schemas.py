@@ -5,8 +5,8 @@ import json
 import pytest
 
 from beam_ray.define.criterion import expand
-from beam_ray.define.load import read_yaml
 from beam_ray.define.returns import limited
+from beam_ray.define.yaml_file import read_yaml
 from beam_ray.errors import BadAnswer, BadDefinition
 from beam_ray.evaluate.rules import judge_by_rule
 from beam_ray.llm.answer import first_fault, parse_answer
