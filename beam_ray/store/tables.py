@@ -271,14 +271,13 @@ def salvage(body: bytes, schema: pa.Schema, where: str) -> Iterator[tuple[int, p
     """
     pieces = _sound_pieces(body, where)
     file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
-    if not file.schema_arrow.equals(schema):
-        raise Damaged(f"{where} has other columns than this version of beam_ray writes")
+    _require_readable(file.schema_arrow, schema, where)
     for number in range(file.metadata.num_row_groups):
         group = file.metadata.row_group(number)
         column = group.column(0)
         place = min(offset for offset in (column.dictionary_page_offset, column.data_page_offset) if offset is not None)
         sound = next(whole for start, stop, whole in pieces if start <= place < stop)
-        yield group.num_rows, file.read_row_group(number, use_threads=False).select(schema.names) if sound else None
+        yield group.num_rows, _completed(file.read_row_group(number, use_threads=False), schema) if sound else None
 
 
 def to_table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -304,11 +303,46 @@ def decode(body: bytes, schema: pa.Schema, where: str, columns: list[str] | None
         # without threads: Arrow's pool now and then aborts a process that ends soon after
         # a read, and an abort would stand in the place of the exit code
         file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
-        if not file.schema_arrow.equals(schema):
-            raise Damaged(f"{where} has other columns than this version of beam_ray writes")
-        return file.read(columns=columns, use_threads=False).select(expected.names)
+        _require_readable(file.schema_arrow, schema, where)
+        written = [name for name in expected.names if name in file.schema_arrow.names]
+        return _completed(file.read(columns=written, use_threads=False), expected)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise Damaged(f"{where} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+
+
+def _require_readable(written: pa.Schema, schema: pa.Schema, where: str) -> None:
+    """
+    Check that a file has the schema, or had it before columns were added to it.
+
+    Raises:
+        Damaged: it lacks a column that is never null, or has one of another type.
+    """
+    if not _is_older(pa.struct(list(written)), pa.struct(list(schema))):
+        raise Damaged(f"{where} has other columns than this version of beam_ray writes")
+
+
+def _is_older(written: pa.DataType, kind: pa.DataType) -> bool:
+    """Whether *written* is *kind*, or was it before nullable fields were added."""
+    if pa.types.is_list(written) and pa.types.is_list(kind):
+        return _is_older(written.value_type, kind.value_type)
+    if not (pa.types.is_struct(written) and pa.types.is_struct(kind)):
+        return bool(written.equals(kind))
+    before = {field.name: field for field in written}
+    if list(before) != [field.name for field in kind if field.name in before]:
+        return False
+    return all(
+        _is_older(before[field.name].type, field.type) and before[field.name].nullable == field.nullable if field.name in before else field.nullable
+        for field in kind
+    )
+
+
+def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the schema's columns in order; those that an older version did not write are null, which means unknown."""
+    if table.schema.equals(schema):
+        return table
+    names = table.schema.names
+    columns = [table[field.name].cast(field.type) if field.name in names else pa.nulls(table.num_rows, field.type) for field in schema]
+    return pa.table(columns, schema=schema.with_metadata(table.schema.metadata))
 
 
 def text(value: str | None) -> str | None:

@@ -2,12 +2,13 @@
 
 import random
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_ray.errors import Damaged
-from beam_ray.store.tables import ROW_GROUP, STEPS, TASKS, decode, encode, encode_batches, salvage, to_table
+from beam_ray.store.tables import ATTEMPT, ROW_GROUP, STEPS, TASKS, decode, encode, encode_batches, salvage, to_table
 
 
 def body(rows: int = 200) -> bytes:
@@ -80,3 +81,26 @@ def test_any_text_can_be_kept(text):
 def test_a_first_part_of_nulls_decides_no_type():
     """The schema is explicit, so shards always fit together."""
     assert decode(encode(STEPS, [{"run_id": "r"}]), STEPS, "x").schema.types == STEPS.types
+
+
+def test_columns_added_later_read_as_null():
+    """A file written before columns and fields of a struct were added is read with nulls in them."""
+    attempt = pa.struct([field for field in ATTEMPT if field.name != "seed"])
+    older = pa.schema(
+        [field.with_type(pa.list_(attempt)) if field.name == "attempts" else field for field in STEPS if field.name not in ("waited", "error")],
+        metadata=STEPS.metadata,
+    )
+    written = encode(older, [{"run_id": "r", "task_id": "t", "node": "n", "attempts": [{"number": 1, "usd": 0.5, "criteria": []}]}])
+
+    row = decode(written, STEPS, "part").to_pylist()[0]
+
+    assert (row["waited"], row["error"]) == (None, None)
+    assert row["attempts"] == [{name: {"number": 1, "usd": 0.5, "criteria": []}.get(name) for name in ATTEMPT.names}]
+
+
+def test_another_type_of_a_column_is_refused():
+    """A file whose column has another type is not of this version."""
+    other = STEPS.set(STEPS.get_field_index("score"), pa.field("score", pa.string()))
+
+    with pytest.raises(Damaged, match="other columns"):
+        decode(encode(other, [{"run_id": "r"}]), STEPS, "part")
