@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from beam_ray.errors import Damaged
 from beam_ray.store.objects import NotThere
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import OUTCOME, require_whole
+from beam_ray.store.tables import OUTCOME, STEPS, completed, require_whole
 
 Key = tuple[str, int]
 """A task's id and a trial."""
@@ -54,7 +54,7 @@ class StepRows:
                 here = [(position - start, key) for position, key in positions if start <= position < stop]
                 if here:
                     try:
-                        table = file.read_row_group(group, use_threads=False)
+                        table = completed(file.read_row_group(group, use_threads=False), STEPS)
                     except (pa.ArrowException, OSError) as error:
                         raise Damaged(f"{self.run.prefix}: the steps of {node!r} are damaged: {error}") from None
                     taken = table.take(pa.array([offset for offset, _ in here])).to_pylist()

@@ -277,7 +277,7 @@ def salvage(body: bytes, schema: pa.Schema, where: str) -> Iterator[tuple[int, p
         column = group.column(0)
         place = min(offset for offset in (column.dictionary_page_offset, column.data_page_offset) if offset is not None)
         sound = next(whole for start, stop, whole in pieces if start <= place < stop)
-        yield group.num_rows, _completed(file.read_row_group(number, use_threads=False), schema) if sound else None
+        yield group.num_rows, completed(file.read_row_group(number, use_threads=False), schema) if sound else None
 
 
 def to_table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -305,7 +305,7 @@ def decode(body: bytes, schema: pa.Schema, where: str, columns: list[str] | None
         file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
         _require_readable(file.schema_arrow, schema, where)
         written = [name for name in expected.names if name in file.schema_arrow.names]
-        return _completed(file.read(columns=written, use_threads=False), expected)
+        return completed(file.read(columns=written, use_threads=False), expected)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise Damaged(f"{where} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
 
@@ -336,7 +336,7 @@ def _is_older(written: pa.DataType, kind: pa.DataType) -> bool:
     )
 
 
-def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with the schema's columns in order; those that an older version did not write are null, which means unknown."""
     if table.schema.equals(schema):
         return table
