@@ -1,7 +1,7 @@
 """
-WHAT is to be done: workflow, prompt, criterion; loaded, checked, identified.
+Workflow definitions: workflow, prompt and criterion are loaded, checked and identified here.
 
-Pure: no network, no clock, no Ray. The road not taken: workflows as Python code. YAML can
-be read by people who do not program, compared field by field, and refused with a line
-number before anything is spent.
+Everything in this package is pure: no network, no clock, no Ray. A workflow is data, whether it
+is read from YAML or built in Python, so that it can be read by people who do not program,
+compared field by field, and refused before any model is called.
 """

@@ -1,8 +1,8 @@
 """
-What the words of a workflow mean, checked before the first token is spent.
+Check a workflow before any model is called: names, graph, templates, criteria and tools.
 
-Small functions, one rule each; every rule runs and every problem is reported.
-Errors refuse the workflow; warnings are advice.
+One small function per rule. Every rule runs and every problem is reported; errors refuse the
+workflow, warnings are advice.
 """
 
 import ast
@@ -18,11 +18,11 @@ from beam_ray.define.criterion import expand
 from beam_ray.define.returns import type_schema
 from beam_ray.define.template import TemplateFault, Use, uses
 from beam_ray.define.workflow import Node, Turn, Workflow
-from beam_ray.define.yaml_file import Source
+from beam_ray.define.yaml_file import NoFile, Source
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 
 GIVEN = ("task_query", "variables", "attachments")
-"""What every template may use beside the inputs and the nodes upstream."""
+"""Names that every template may use, beside the inputs and the upstream nodes."""
 
 RESERVED = (*GIVEN, "expected", "output", "true", "false", "none", "not", "and", "or", "in", "is", "if", "else", "loop", "self", "range")
 
@@ -35,19 +35,24 @@ class Tool:
     version: str
     """The digest of the source file."""
     parameters: tuple[str, ...] | None
-    """None when the function takes any keyword."""
+    """None where the function accepts any keyword."""
     required: tuple[str, ...]
     is_async: bool
 
 
 def check(workflow: Workflow, source: Source | None = None, *, folders: Iterable[Path] = ()) -> list[Problem]:
     """
-    The warnings for *workflow*; *folders* are where its tools may be imported from.
+    The warnings for *workflow*.
+
+    Args:
+        source: The file that it was loaded from, so that problems name line and column. Without
+            it they name the path of the value, such as ``nodes.extract.when``.
+        folders: The folders that its tools may be imported from.
 
     Raises:
-        BadDefinition: with every error found, in file order.
+        BadDefinition: with every error found, in the order of the file.
     """
-    source = source or Source(workflow.name)
+    source = source or NoFile(workflow.name)
     problems = list(_names(workflow, source)) + list(_graph(workflow, source))
     if not problems:
         # the rules below follow the graph, so they need one
@@ -62,9 +67,9 @@ def _names(workflow: Workflow, source: Source) -> Iterator[Problem]:
     for name in workflow.nodes:
         at = ("nodes", name)
         if not NODE_NAME.fullmatch(name):
-            yield source.problem(at, f"the node name {name!r} must be a lower-case letter, then letters, digits or _ (64 at most)")
+            yield source.problem(at, f"the node name {name!r} must be a lower-case letter followed by lower-case letters, digits or _ (at most 64 characters)")
         elif name in RESERVED or name in workflow.inputs:
-            yield source.problem(at, f"the node name {name!r} already means something in templates; choose another")
+            yield source.problem(at, f"the node name {name!r} is reserved in templates; choose another")
     for name in workflow.inputs:
         if not str(name).isidentifier() or name in ("variables", "attachments", "expected"):
             yield source.problem(("inputs", name), f"the input name {name!r} cannot be used in templates; choose another")
@@ -76,30 +81,28 @@ def _graph(workflow: Workflow, source: Source) -> Iterator[Problem]:
         for parent in node.after:
             if parent == name:
                 broken = True
-                yield source.problem(("nodes", name, "after"), f"node {name!r} waits for itself")
+                yield source.problem(("nodes", name, "after"), f"node {name!r} depends on itself")
             elif parent not in workflow.nodes:
                 broken = True
                 yield source.problem(
                     ("nodes", name, "after"),
-                    f"node {name!r} comes after {parent!r}, which is not a node",
-                    f"nodes here: {', '.join(workflow.nodes)}",
+                    f"'after' of node {name!r} names {parent!r}, which is not a node",
+                    f"nodes: {', '.join(workflow.nodes)}",
                     *did_you_mean(parent, workflow.nodes),
                 )
         if len(set(node.after)) < len(node.after):
-            yield source.problem(("nodes", name, "after"), f"node {name!r} names a predecessor twice")
+            yield source.problem(("nodes", name, "after"), f"'after' of node {name!r} names a node twice")
     if not broken:
         loop = _cycle(workflow)
         if loop:
-            yield source.problem(
-                ("nodes", loop[0], "after"), f"the nodes wait for each other: {' -> '.join([*loop, loop[0]])}", "take one of these 'after' away"
-            )
+            yield source.problem(("nodes", loop[0], "after"), f"the graph has a cycle: {' -> '.join([*loop, loop[0]])}", "remove one of these 'after' entries")
 
 
 def _cycle(workflow: Workflow) -> list[str]:
     try:
         TopologicalSorter({name: node.after for name, node in workflow.nodes.items()}).prepare()
     except CycleError as error:
-        # the sorter tells the loop with its first node again at the end
+        # the sorter lists the cycle with its first node repeated at the end
         return list(error.args[1][:-1])
     return []
 
@@ -122,7 +125,7 @@ def _templates(workflow: Workflow, source: Source) -> Iterator[Problem]:
                 try:
                     found = uses(turn.content)
                 except TemplateFault as fault:
-                    yield _in_prompt(source, spot, turn, fault.line, "", f"the prompt is not a template: {fault}", _HINT if "end of" in str(fault) else "")
+                    yield _in_prompt(source, spot, turn, fault.line, "", f"invalid template: {fault}", _HINT if "end of" in str(fault) else "")
                     continue
                 for use in found:
                     for text, notes in _unknown(workflow, name, use, upstream, prompt=True):
@@ -133,7 +136,7 @@ def _templates(workflow: Workflow, source: Source) -> Iterator[Problem]:
             yield from _expression(workflow, source, name, (*at, "when"), node.when, upstream)
 
 
-_HINT = "every {{ needs its }}, and every {% if %} its {% endif %}"
+_HINT = "close every {{ with }} and every {% if %} with {% endif %}"
 
 
 def _in_prompt(source: Source, at: tuple[str | int, ...], turn: Turn, line: int, word: str, text: str, *notes: str) -> Problem:
@@ -141,11 +144,13 @@ def _in_prompt(source: Source, at: tuple[str | int, ...], turn: Turn, line: int,
     if turn.file:
         lines = turn.content.splitlines()
         written = lines[line - 1] if line <= len(lines) else ""
-        # of a file of turns only the turn is known, not where in the file it stands
+        # the position of a turn within a YAML file of turns is not known
         known = not turn.file.endswith((".yaml", ".yml"))
         found = re.search(rf"\b{re.escape(word)}\b", written) if word and known else None
         return Problem(turn.file, line if known else 1, found.start() + 1 if found else 1, text, said)
-    first, column = source.problem(at, "").line, source.problem(at, "").column
+    if isinstance(source, NoFile):
+        return source.problem(at[:-1], text, *said)
+    first, column = source.place(at)
     return Problem(source.file, first + line - 1 + (len(turn.content.splitlines()) > 1), column, text, said)
 
 
@@ -160,7 +165,7 @@ def _texts(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[s
             yield from _texts(inner, (*path, index))
 
 
-_SIGNS = {"{{": "an expression stands without {{ }}", "&&": "write 'and'", "||": "write 'or'", "===": "compare with ==", " = ": "compare with =="}
+_SIGNS = {"{{": "write an expression without {{ }}", "&&": "write 'and'", "||": "write 'or'", "===": "compare with ==", " = ": "compare with =="}
 
 
 def _expression(
@@ -171,7 +176,7 @@ def _expression(
     except TemplateFault as fault:
         shown = text if len(text) < 60 else f"{text[:57]}…"
         hint = next((hint for sign, hint in _SIGNS.items() if sign in text), "") if not template else ""
-        yield source.problem(at, f"{shown!r} is not {'a template' if template else 'an expression'}: {fault}", *([hint] if hint else []))
+        yield source.problem(at, f"invalid {'template' if template else 'expression'} {shown!r}: {fault}", *([hint] if hint else []))
         return
     for use in found:
         for problem, notes in _unknown(workflow, node, use, known, prompt=not expected):
@@ -183,9 +188,9 @@ def _unknown(workflow: Workflow, node: str, use: Use, known: Iterable[str], *, p
     if not prompt:
         available.append("expected")
     if use.root == "expected" and prompt:
-        yield f"node {node!r} asks for 'expected', the answer that only criteria may see", ()
+        yield f"node {node!r} uses 'expected', which only criteria may use", ()
     elif use.root not in available:
-        what = "which does not come before it; add it to 'after'" if use.root in workflow.nodes else "which nothing upstream produces"
+        what = "which is not upstream of it; add it to 'after'" if use.root in workflow.nodes else "which nothing upstream produces"
         yield f"node {node!r} asks for {use.root!r}, {what}", (f"available here: {', '.join(available)}", *did_you_mean(use.root, available))
     elif use.field and use.root in workflow.nodes:
         fields = workflow.nodes[use.root].fields
@@ -212,16 +217,18 @@ def _criteria(workflow: Workflow, source: Source) -> Iterator[Problem]:
             if root and node.fields is not None and root not in node.fields:
                 yield source.problem(
                     at,
-                    f"a criterion of {name!r} looks at {criterion.field!r}, which it does not return",
+                    f"a criterion of node {name!r} checks the field {criterion.field!r}, which the node does not return",
                     f"it returns: {', '.join(node.fields)}",
                     *did_you_mean(root, node.fields),
                 )
         if workflow.judge_of(name) is None and any(criterion.kind == "plain" for criterion in node.evaluate.criteria):
-            yield source.problem(place, f"node {name!r} has a plain-language criterion and no model to judge it", "name one with 'judge' here or at the top")
+            yield source.problem(
+                place, f"node {name!r} has a plain-language criterion but no judge model", "set 'judge' in its 'evaluate' or for the whole workflow"
+            )
 
 
 def _entries(node: Node, name: str, source: Source) -> list[tuple[int, ...]]:
-    """For each criterion the index of the entry it was written in; nothing where there is no file."""
+    """For each criterion the index of the list entry that it was written in; empty where there is no file."""
     assert node.evaluate
     try:
         written = source.data["nodes"][name]["evaluate"]["criteria"]
@@ -235,27 +242,27 @@ def _switches(workflow: Workflow, source: Source) -> Iterator[Problem]:
     for name, node in workflow.nodes.items():
         at = ("nodes", name)
         if node.route is not None and node.when is None:
-            yield source.problem((*at, "route"), f"node {name!r} has a route and no 'when' that decides it")
+            yield source.problem((*at, "route"), f"node {name!r} has a 'route' but no 'when'")
         if node.when is not None and not node.after:
-            yield source.problem((*at, "when"), f"node {name!r} has a condition and comes after nothing; add 'after'")
+            yield source.problem((*at, "when"), f"node {name!r} has 'when' but no 'after'; name the nodes that the condition depends on")
         if node.auto_rerun and node.evaluate is None:
-            yield source.problem((*at, "auto_rerun"), f"node {name!r} has auto_rerun and no criteria, so no score could trigger it")
+            yield source.problem((*at, "auto_rerun"), f"node {name!r} has auto_rerun but no criteria, so no score can trigger it")
         if node.effects != "none" and node.llm:
-            yield source.problem((*at, "effects"), f"node {name!r} asks a model, which has no effects; 'effects' is for tools")
+            yield source.problem((*at, "effects"), f"node {name!r} calls a model; 'effects' applies to tools only")
         if node.arguments and node.llm:
-            yield source.problem((*at, "with"), f"node {name!r} asks a model; 'with' is for tools, write the values into the prompt")
+            yield source.problem((*at, "with"), f"node {name!r} calls a model; 'with' applies to tools only, so put the values into the prompt")
         if node.llm and workflow.model_of(name) is None:
             yield source.problem(
-                (*at, "llm"), f"node {name!r} names no model, and neither does the workflow", "add 'model: NAME' with a name from the models file"
+                (*at, "llm"), f"node {name!r} has no model, and the workflow has no default model", "add 'model: NAME', a name from the models file"
             )
 
 
 def find_tool(workflow: Workflow, tool: str, folders: Iterable[Path]) -> Tool:
     """
-    The function that *tool* names, read from its source and not run.
+    The function that *tool* names, found by parsing its source file without importing it.
 
     Raises:
-        Unusable: no allowed folder has such a module, or the module no such function.
+        Unusable: no allowed folder has the module, or the module does not have the function.
     """
     module, function = tool.split(":")
     looked = list(folders)
@@ -265,7 +272,7 @@ def find_tool(workflow: Workflow, tool: str, folders: Iterable[Path]) -> Tool:
             if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
                 return _read_tool(file, function, tool)
     shown = ", ".join(str(folder) for folder in looked) or "no folder"
-    raise Unusable(f"the tool {tool!r} is not there\n  looked for {module.replace('.', '/')}.py in {shown}\n  BEAM_RAY_TOOLS names further folders")
+    raise Unusable(f"the tool {tool!r} was not found\n  searched for {module.replace('.', '/')}.py in {shown}\n  set BEAM_RAY_TOOLS to search further folders")
 
 
 def _read_tool(file: Path, function: str, tool: str) -> Tool:
@@ -308,13 +315,13 @@ def _tools(workflow: Workflow, source: Source, folders: tuple[Path, ...]) -> Ite
                     if argument not in tool.parameters:
                         yield source.problem(
                             ("nodes", name, "with", argument),
-                            f"the tool {reference!r} takes no {argument!r}",
-                            f"it takes: {', '.join(tool.parameters) or 'nothing'}",
+                            f"the tool {reference!r} has no parameter {argument!r}",
+                            f"its parameters: {', '.join(tool.parameters) or 'none'}",
                             *did_you_mean(argument, tool.parameters),
                         )
             missing = [parameter for parameter in tool.required if parameter not in node.arguments]
             if missing:
-                yield source.problem(("nodes", name, "tool"), f"the tool {reference!r} needs {', '.join(map(repr, missing))} in 'with'")
+                yield source.problem(("nodes", name, "tool"), f"the tool {reference!r} requires {', '.join(map(repr, missing))} in 'with'")
 
 
 def _advice(workflow: Workflow, source: Source) -> Iterator[Problem]:
@@ -328,10 +335,12 @@ def _advice(workflow: Workflow, source: Source) -> Iterator[Problem]:
         if name in last:
             yield source.problem(
                 at,
-                f"warning: node {name!r} gives the final output: a person's review may serve better than auto_rerun",
-                "on_exhausted: review flags it for one",
+                f"warning: node {name!r} produces the final output, where a person's review may serve better than auto_rerun",
+                "'on_exhausted: review' flags the step for a person",
             )
         if node.evaluate and not any(criterion.kind == "plain" for criterion in node.evaluate.criteria):
-            yield source.problem(at, f"warning: node {name!r} has no criterion that a model judges: check that its rules can change from attempt to attempt")
+            yield source.problem(
+                at, f"warning: node {name!r} has auto_rerun and only rules as criteria; make sure that their results can change from attempt to attempt"
+            )
         if node.evaluate and any(criterion.kind == "equals" and "expected" in str(criterion.want) for criterion in node.evaluate.criteria):
-            yield source.problem(at, f"warning: node {name!r} is rerun against the expected answer, which production does not have")
+            yield source.problem(at, f"warning: node {name!r} triggers auto_rerun by comparing with the expected outcome, which does not exist in production")

@@ -1,7 +1,7 @@
 """
 A criterion: one thing that must hold of a node's output.
 
-A bare text is put to a judge model. A mapping is a rule and asks no model:
+A sentence is decided by a judge model. A mapping is a rule and needs no model:
 
     - The vendor is a company name, not a person.
     - check: extract.amount > 0
@@ -14,17 +14,18 @@ A bare text is put to a judge model. A mapping is a rule and asks no model:
     - schema: {type: object}
     - python: tools.rules:plausible
 
-A rule over several fields becomes one criterion per field, which share its weight, so
-that errors can be counted by field.
+A rule over several fields becomes one criterion per field. They share the rule's weight, and
+errors can be counted by field.
 """
 
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from beam_ray.define.fingerprint import Json
 from beam_ray.define.returns import limited, pattern_fault
 
 Kind = Literal["plain", "check", "equals", "one_of", "matches", "range", "schema", "python"]
@@ -35,36 +36,37 @@ IGNORABLE = ("case", "space", "punctuation")
 
 
 class Criterion(BaseModel):
-    """One thing that must hold; what *want* means depends on *kind*."""
+    """One thing that must hold of a node's output."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     id: str
-    """Names it within its node, in every table and report."""
+    """Its name within the node, used in tables and reports."""
     kind: Kind
     text: str
-    """What people, and the judge, read."""
+    """What people and the judge read."""
     weight: float = 1.0
     field: str = ""
-    """The field of the output that the rule looks at."""
-    want: Any = None
-    """equals: an expression, or a literal in a list of one; one_of: the list; matches: a pattern; range: [low, high]."""
+    """The field of the output that the rule checks; empty for the whole output."""
+    want: Json = None
+    """The rule's argument. check: an expression; equals: an expression, or a literal in a list of one;
+    one_of: a list; matches: a pattern; range: [low, high]; schema: a JSON schema; python: module:function."""
     ignore: tuple[str, ...] = ()
 
 
-def expand(written: Any) -> list[Criterion]:
+def expand(written: Json) -> list[Criterion]:
     """
     The criteria that one entry of a ``criteria`` list stands for.
 
     Raises:
-        ValueError: the entry is not understood.
+        ValueError: the entry is not a criterion.
     """
     if isinstance(written, str):
         if not written.strip():
-            raise ValueError("an empty criterion; say what must hold, or take it out")
+            raise ValueError("the criterion is empty; say what must hold, or remove it")
         return [Criterion(id=slug(written), kind="plain", text=written.strip())]
     if not isinstance(written, Mapping):
-        raise ValueError("a criterion is a text or a rule such as 'check: extract.amount > 0'")
+        raise ValueError("a criterion must be a sentence or a rule such as 'check: extract.amount > 0'")
     if "kind" in written:
         return [_stored(written)]
     rest = dict(written)
@@ -73,20 +75,20 @@ def expand(written: Any) -> list[Criterion]:
         raise ValueError(f"the weight must be a number above 0, not {weight!r}")
     ignore = [ignore] if isinstance(ignore, str) else ignore
     if not isinstance(ignore, list) or not set(map(str, ignore)) <= set(IGNORABLE):
-        raise ValueError(f"'ignore' takes {', '.join(IGNORABLE)}, not {ignore!r}")
+        raise ValueError(f"'ignore' must be a list of {', '.join(IGNORABLE[:-1])} or {IGNORABLE[-1]}, not {ignore!r}")
     if name and not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,79}", name)):
         raise ValueError(f"the id {name!r} must be 1 to 80 letters, digits, spaces or . _ -")
     if not rest and text:
         return [Criterion(id=str(name or slug(text)), kind="plain", text=str(text).strip(), weight=weight)]
     if len(rest) != 1 or next(iter(rest)) not in RULES:
-        raise ValueError(f"a rule has exactly one of {', '.join(RULES)}; here: {', '.join(map(repr, rest)) or 'none'}")
+        raise ValueError(f"a rule must have exactly one of {', '.join(RULES)}; found: {', '.join(map(repr, rest)) or 'none'}")
     [(kind, spec)] = rest.items()
     if ignore and kind not in ("equals", "one_of"):
-        raise ValueError(f"'ignore' is for equals and one_of, and says nothing to {kind!r}")
+        raise ValueError(f"'ignore' applies to equals and one_of only, not to {kind!r}")
     if kind not in BY_FIELD:
         return [_whole(kind, spec, weight, str(name), str(text))]
     if not isinstance(spec, Mapping) or not spec:
-        raise ValueError(f"{kind!r} wants a mapping from field to what it must be, such as {_EXAMPLES[kind]}")
+        raise ValueError(f"{kind!r} must map each field to its condition, such as {_EXAMPLES[kind]}")
     return [
         Criterion(
             id=(f"{name} {field}" if len(spec) > 1 else str(name)) if name else str(field),
@@ -112,29 +114,31 @@ def numbered(criteria: list[Criterion]) -> list[Criterion]:
 
 
 def slug(text: str, length: int = 48) -> str:
-    """A short name made of the words of *text*."""
+    """A short identifier made of the words of *text*."""
     words = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
     return words[:length].rstrip("_") or "criterion"
 
 
-def _whole(kind: Kind, spec: Any, weight: float, name: str, text: str) -> Criterion:
+def _whole(kind: Kind, spec: Json, weight: float, name: str, text: str) -> Criterion:
     if kind == "schema":
         if not isinstance(spec, Mapping):
-            raise ValueError("'schema' wants a JSON schema")
+            raise ValueError("'schema' must be a JSON schema")
         return Criterion(id=name or "schema", kind=kind, text=text or "The output fits the schema.", weight=weight, want=limited(spec))
     if not isinstance(spec, str) or not spec.strip():
-        raise ValueError(f"{kind!r} wants {'an expression such as extract.amount > 0' if kind == 'check' else 'a function as module:function'}")
+        raise ValueError(f"{kind!r} must be {'an expression such as extract.amount > 0' if kind == 'check' else 'a function as module:function'}")
     if kind == "python" and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", spec.strip()):
-        raise ValueError(f"{spec!r} is not of the form module:function")
+        raise ValueError(f"{spec!r} must have the form module:function")
     return Criterion(id=name or slug(spec), kind=kind, text=text or spec.strip(), weight=weight, want=spec.strip())
 
 
-def _stored(written: Mapping[str, Any]) -> Criterion:
-    """A criterion as the store keeps it, which a file may hold as well."""
+def _stored(written: Mapping[str, Json]) -> Criterion:
+    """A criterion in its stored form, which a file may contain as well."""
     try:
         found = Criterion.model_validate(dict(written))
     except ValidationError as error:
-        raise ValueError(f"a criterion is a text or a rule such as 'check: extract.amount > 0'; {error.errors()[0]['loc'][-1]!r} is wrong here") from None
+        raise ValueError(
+            f"a criterion must be a sentence or a rule such as 'check: extract.amount > 0'; {error.errors()[0]['loc'][-1]!r} is invalid here"
+        ) from None
     if found.kind in BY_FIELD:
         _checked(found.kind, found.want)
     elif found.kind != "plain":
@@ -142,25 +146,25 @@ def _stored(written: Mapping[str, Any]) -> Criterion:
     return found
 
 
-def _checked(kind: Kind, want: Any) -> Any:
+def _checked(kind: Kind, want: Json) -> Json:
     if kind == "one_of" and not (isinstance(want, list) and want):
-        raise ValueError(f"'one_of' wants a list of values for each field, such as {_EXAMPLES[kind]}")
+        raise ValueError(f"'one_of' must give a list of values for each field, such as {_EXAMPLES[kind]}")
     if kind == "matches":
         if not isinstance(want, str):
-            raise ValueError(f"'matches' wants a pattern for each field, such as {_EXAMPLES[kind]}")
+            raise ValueError(f"'matches' must give a pattern for each field, such as {_EXAMPLES[kind]}")
         fault = pattern_fault(want)
         if fault:
             raise ValueError(fault)
     if kind == "range":
         numbers = isinstance(want, list) and len(want) == 2 and all((isinstance(end, (int, float)) and not math.isnan(end)) or end is None for end in want)
         if not numbers or (None not in want and want[0] > want[1]):
-            raise ValueError("'range' wants [low, high] for each field; null leaves an end open")
+            raise ValueError("'range' must give [low, high] for each field; null means no limit")
     if kind == "equals" and not isinstance(want, str):
         return want if isinstance(want, list) and len(want) == 1 else [want]
     return want
 
 
-def _phrase(kind: Kind, field: str, want: Any) -> str:
+def _phrase(kind: Kind, field: str, want: Json) -> str:
     if kind == "equals":
         return f"{field} equals {want}"
     if kind == "one_of":

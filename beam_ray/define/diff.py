@@ -1,10 +1,9 @@
-"""What differs between two definitions, by node and field."""
+"""The differences between two workflow definitions, by node and field."""
 
 import difflib
 from dataclasses import dataclass
-from typing import Any
 
-from beam_ray.define.fingerprint import flatten
+from beam_ray.define.fingerprint import Json, flatten
 from beam_ray.define.workflow import Workflow
 
 CRITERIA_FIELDS = ("evaluate", "judge")
@@ -12,13 +11,13 @@ CRITERIA_FIELDS = ("evaluate", "judge")
 
 @dataclass(frozen=True)
 class Change:
-    """One field that differs. *node* is empty for the workflow's own fields."""
+    """One field that differs; *node* is empty for fields of the workflow itself."""
 
     node: str
     field: str
-    """Dotted, within the node; empty when the whole node was added or removed."""
-    before: Any
-    after: Any
+    """Dotted path within the node; empty where the whole node was added or removed."""
+    before: Json
+    after: Json
 
     def __str__(self) -> str:
         if not self.field:
@@ -27,7 +26,7 @@ class Change:
 
     @property
     def text_diff(self) -> str:
-        """The change as a unified diff where a text has lines, or as before -> after."""
+        """The change as a unified diff for text of several lines, otherwise as ``before -> after``."""
         before, after = _lines(self.before), _lines(self.after)
         if len(before) + len(after) <= 2:
             return f"{_short(self.before)} -> {_short(self.after)}"
@@ -35,7 +34,7 @@ class Change:
 
 
 def changes(before: Workflow, after: Workflow) -> list[Change]:
-    """Every difference that can matter, in the order of the newer definition."""
+    """Every difference that can change results, in the order of *after*."""
     old, new = before.identity(), after.identity()
     old_nodes, new_nodes = old.pop("nodes"), new.pop("nodes")
     found = _fields("", old, new)
@@ -49,18 +48,18 @@ def changes(before: Workflow, after: Workflow) -> list[Change]:
     return found
 
 
-def _fields(node: str, old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+def _fields(node: str, old: dict[str, Json], new: dict[str, Json]) -> list[Change]:
     before, after = _leaves(old), _leaves(new)
     return [Change(node, path, before.get(path), after.get(path)) for path in dict.fromkeys([*after, *before]) if before.get(path) != after.get(path)]
 
 
-def _leaves(value: dict[str, Any]) -> dict[str, Any]:
+def _leaves(value: dict[str, Json]) -> dict[str, Json]:
     leaves = flatten(value)
-    # an absent part and one with only empty fields are the same thing
+    # a missing part equals one that has only empty fields
     return {path: leaf for path, leaf in leaves.items() if leaf not in (None, [], {}, "")}
 
 
-def _lines(value: Any) -> list[str]:
+def _lines(value: Json) -> list[str]:
     if isinstance(value, list) and value and isinstance(value[0], dict) and "content" in value[0]:
         return [line for turn in value for line in [f"{turn['role']}:", *str(turn["content"]).splitlines()]]
     if isinstance(value, list) and value and isinstance(value[0], dict) and "text" in value[0]:
@@ -70,6 +69,6 @@ def _lines(value: Any) -> list[str]:
     return [_short(value)]
 
 
-def _short(value: Any) -> str:
+def _short(value: Json) -> str:
     text = "nothing" if value is None else str(value)
     return text if len(text) <= 100 else f"{text[:97]}…"

@@ -1,9 +1,9 @@
 """
-Identity: when are two things the same thing?
+Digests that identify definitions, inputs and settings.
 
-A digest is taken over a tagged list, the kind first, so that two kinds of thing can
-never collide, and over canonical JSON, so that key order and layout do not matter.
-Tests pin literal digests: a careless edit here would silently empty every store.
+A digest is taken over a list that begins with a tag for the kind of thing, so that two kinds
+never collide, and over canonical JSON, so that key order and layout do not matter. Tests pin
+literal digests: a changed digest would make every stored result look outdated.
 """
 
 import hashlib
@@ -13,11 +13,17 @@ from collections.abc import Mapping
 from typing import Any
 
 Json = Any
-"""A value that JSON can hold."""
+"""A JSON value: None, bool, int, float, str, or lists and string-keyed mappings of them."""
+
+JsonObject = dict[str, Json]
+"""A JSON object."""
+
+JsonSchema = dict[str, Json]
+"""A JSON schema."""
 
 
 def canonical(value: Json) -> str:
-    """*value* as JSON text: keys sorted, no white space, 1.0 written as 1."""
+    """*value* as JSON text with sorted keys, no white space, and 1.0 written as 1."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -28,7 +34,7 @@ def digest(tag: str, *parts: Json) -> str:
 
 
 def flatten(value: Json, path: str = "") -> dict[str, Json]:
-    """The leaves of a nested mapping by dotted path; lists are leaves."""
+    """The leaves of a nested mapping by dotted path; a list is a leaf."""
     if not isinstance(value, Mapping):
         return {path: value}
     leaves: dict[str, Json] = {}
@@ -39,7 +45,7 @@ def flatten(value: Json, path: str = "") -> dict[str, Json]:
 
 def strict_json(text: str) -> Json:
     """
-    The value of JSON *text*, without what Python's reader lets through: NaN, infinities, numbers beyond them and repeated keys.
+    The value of JSON *text*. Unlike ``json.loads``, it refuses NaN, infinities, numbers too large for a float, and duplicate keys.
 
     Raises:
         ValueError: it is not JSON.
@@ -62,7 +68,7 @@ def _no_repeats(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     result = dict(pairs)
     if len(result) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
     return result
 
 

@@ -7,7 +7,6 @@ All problems are reported at once, in the order of the file.
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pydantic
 
@@ -83,7 +82,7 @@ def with_prompts(data: Mapping[str, Json], source: Source, folder: Path) -> tupl
     return result, problems
 
 
-def read_prompt(written: str, folder: Path) -> str | list[dict[str, Any]]:
+def read_prompt(written: str, folder: Path) -> str | list[dict[str, str]]:
     """
     The prompt that *written* stands for: the turns in the file of that name, or the text itself.
 

@@ -1,13 +1,12 @@
 """
-The sandbox that templates run in, and how much work one rendering may be.
+The sandbox that templates run in, with a limit on the work of one rendering.
 
-The question: whose fault is a prompt of a gigabyte? Authors write templates, but what is
-looped over, repeated and padded comes from tasks and models. The answer: every step of a
-loop, every call and every value made costs work, and a rendering has a budget of it. Work
-is counted and not timed, so that the same row fails, or does not, on every machine.
+Authors write templates, but the values that are looped over, repeated and padded come from
+tasks and models, so a template could be made to render gigabytes. Each loop iteration, each
+call and each value that is built counts as work, and a rendering has a budget of it. Work is
+counted rather than timed, so a row fails on every machine or on none.
 
-Filters and globals that give another result each time are left out: a prompt is identified
-by its text.
+Filters and globals with random results are removed, since a prompt is identified by its text.
 """
 
 import functools
@@ -23,17 +22,17 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 MAX_VALUE = 2_000_000
-"""Characters, those of all its parts together, of a value that a template makes."""
+"""Characters of a value that a template builds, including all its parts."""
 
 MAX_WORK = 20_000_000
-"""Units of one rendering: a character made is one, a step of a loop or a call is STEP."""
+"""Units of work of one rendering: a character built is one unit, a loop iteration or a call is STEP units."""
 
 STEP = 50
 PART = 8
-"""Characters that a part of a list or mapping counts as, since looking at it takes longer than at a character."""
+"""Units for an element of a list or mapping, which takes longer to process than a character."""
 
 MAX_BITS = 10_000
-"""Of a whole number."""
+"""Bits of an integer."""
 
 _PADS = ("center", "ljust", "rjust", "zfill", "expandtabs")
 _NOT_REPEATABLE = ("random",)
@@ -43,18 +42,18 @@ _left = threading.local()
 
 
 def begin() -> None:
-    """Give this thread's next rendering its budget."""
+    """Reset the work budget for the next rendering in this thread."""
     _left.work = MAX_WORK
 
 
 def _spend(units: int) -> None:
     _left.work = getattr(_left, "work", MAX_WORK) - units
     if _left.work < 0:
-        raise SecurityError(f"the template takes more than {MAX_WORK // STEP:,} steps, or makes more than {MAX_WORK:,} characters")
+        raise SecurityError(f"the template takes more than {MAX_WORK // STEP:,} steps, or builds more than {MAX_WORK:,} characters")
 
 
 def _weigh(value: Any, most: int) -> int:
-    """The characters of *value* with all its parts; counting ends when they are more than *most*."""
+    """The number of characters of *value* with all its parts; counting stops above *most*."""
     if isinstance(value, str):
         return len(value)
     if not isinstance(value, (list, tuple, Mapping)):
@@ -68,7 +67,7 @@ def _weigh(value: Any, most: int) -> int:
 
 
 def _made(value: Any) -> Any:
-    """*value*, paid for."""
+    """*value*, after charging its size to the budget."""
     weight = _weigh(value, MAX_VALUE)
     _refuse(weight)
     _spend(weight)
@@ -77,7 +76,7 @@ def _made(value: Any) -> Any:
 
 def _refuse(size: int) -> None:
     if size > MAX_VALUE:
-        raise SecurityError(f"the template makes a value of more than {MAX_VALUE:,} characters")
+        raise SecurityError(f"the template builds a value of more than {MAX_VALUE:,} characters")
 
 
 def _steps(values: Iterable[Any]) -> Iterator[Any]:
@@ -87,7 +86,7 @@ def _steps(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _expected_size(name: str, text: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-    """Refuse, before it is made, what a filter or method would make of *text* in one go."""
+    """Refuse a filter or method whose result for *text* would be too large, before it runs."""
     given = [*arguments, *named.values()]
     widths = [value for value in given if isinstance(value, int)]
     if name in _PADS and widths:
@@ -98,11 +97,11 @@ def _expected_size(name: str, text: str, arguments: tuple[Any, ...], named: Mapp
     elif name == "replace" and len(given) >= 2:
         _refuse(len(text) + (text.count(str(given[0])) if given[0] else len(text) + 1) * len(str(given[1])))
     elif name == "format" and (_WIDTH.search(text) or len(text) > 100_000):
-        raise SecurityError("a text may not be padded so wide")
+        raise SecurityError("a string may not be padded to this width")
 
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter *function*, refused before it makes too much, and paid for."""
+    """The filter *function* with its result limited and charged to the budget."""
     skip = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @functools.wraps(function)
@@ -117,14 +116,14 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             _refuse(_weigh(first, MAX_VALUE) + len(between) * len(first))
             arguments = (*arguments[:skip], first, *rest)
         if name in ("batch", "slice", "tojson") and any(isinstance(value, int) and value > 10_000 for value in (*rest, *named.values())):
-            raise SecurityError(f"{name!r} may not be asked for so many")
+            raise SecurityError(f"the argument of {name!r} is too large")
         return _made(function(*arguments, **named))
 
     return call
 
 
 class _Counted(NodeTransformer):
-    """Puts the counting into a template's tree: around what is looped over, and around every value that is put together."""
+    """Inserts the accounting into a template's syntax tree: around every iterable of a loop and every value that is built."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:
         self.generic_visit(node)
@@ -144,7 +143,7 @@ class _Counted(NodeTransformer):
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja2's immutable sandbox, strict, and with a budget."""
+    """Jinja2's immutable sandbox with strict undefined names and a work budget."""
 
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
@@ -154,7 +153,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             del self.filters[name]
         del self.globals["lipsum"]
         self.filters = {name: _bounded(name, function) for name, function in self.filters.items()}
-        # names that no template can write
+        # names that a template cannot spell
         self.filters |= {" steps": _steps, " made": _made}
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -164,12 +163,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 if isinstance(one, (str, list, tuple)) and isinstance(other, int):
                     _refuse(_weigh(one, MAX_VALUE) * max(other, 0))
             if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > MAX_BITS:
-                raise SecurityError("a number may not grow this large")
+                raise SecurityError("the number would be too large")
         elif operator == "**":
             if not isinstance(left, (int, float)) or not isinstance(right, (int, float)):
-                raise SecurityError("only numbers have powers")
+                raise SecurityError("the power operator applies to numbers only")
             if isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > MAX_BITS:
-                raise SecurityError("a power this large takes too long")
+                raise SecurityError("the power would be too large")
         elif operator == "%" and isinstance(left, str):
             _expected_size("format", left, (), {})
         elif operator == "+" and isinstance(left, (str, list, tuple)):
@@ -191,9 +190,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return _made(super().call(context, function, *arguments, **named))
 
     def wrap_str_format(self, value: Any) -> None:
-        """Refuse ``format``, whose little language reaches attributes and widths."""
+        """Refuse ``str.format``, whose syntax reaches attributes and widths."""
         if getattr(value, "__name__", "") in ("format", "format_map") and isinstance(getattr(value, "__self__", None), str):
-            raise SecurityError("a text's 'format' is not available; write {{ … }}")
+            raise SecurityError("the string method 'format' is not available; write {{ … }}")
 
     def _generate(self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False) -> str:
         begin()

@@ -1,28 +1,28 @@
 """
-Prompts, conditions and checks: one small language for all three.
+Templates and expressions: prompts, tool arguments, conditions and checks use the same language.
 
-Jinja2 in its immutable sandbox, strict: a name that is not there is an error, never an
-empty string. A value is rendered once and is never itself taken for a template.
+It is Jinja2 in its immutable sandbox, strict: an unknown name is an error and never an empty
+string. A value is rendered once and is never itself treated as a template.
 """
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
 
+from beam_ray.define.fingerprint import Json
 from beam_ray.define.sandbox import Sandbox, begin
 from beam_ray.errors import BadTemplate
 
 MAX_SOURCE = 200_000
-"""Characters of a template's text."""
+"""Characters of a template's source."""
 
 MAX_SAID = 500
-"""Characters of what is said about a fault."""
+"""Characters of an error message that are kept."""
 
 MAX_RENDERED = 2_000_000
 """Characters that a template may render to."""
@@ -41,7 +41,7 @@ _ALONE: Mapping[type[nodes.Node], str] = {
 
 @dataclass(frozen=True)
 class Use:
-    """A name that a template asks for: ``extract.po_number`` is root 'extract', field 'po_number'."""
+    """A name that a template uses: ``extract.po_number`` has the root 'extract' and the field 'po_number'."""
 
     root: str
     field: str
@@ -49,7 +49,7 @@ class Use:
 
 
 class TemplateFault(ValueError):
-    """A template's text is wrong at *line* (from 1)."""
+    """A template has an error at *line* (counted from 1)."""
 
     def __init__(self, message: str, *, line: int = 1):
         self.line = line
@@ -58,10 +58,10 @@ class TemplateFault(ValueError):
 
 def uses(source: str, *, expression: bool = False) -> list[Use]:
     """
-    The names that a template, or an expression, takes from outside.
+    The names that a template, or an expression, takes from its context.
 
     Raises:
-        TemplateFault: it cannot be parsed, is too long, or asks for what the sandbox does not give.
+        TemplateFault: it cannot be parsed, is too long, or uses a feature that the sandbox does not offer.
     """
     if len(source) > MAX_SOURCE:
         raise TemplateFault(f"the template has {len(source):,} characters; at most {MAX_SOURCE:,} are allowed")
@@ -70,15 +70,15 @@ def uses(source: str, *, expression: bool = False) -> list[Use]:
             _ENVIRONMENT.compile_expression(source)
             tree = _ENVIRONMENT.parse("{{ (" + source + ") }}")
         else:
-            # compiling finds unknown filters and tests, which parsing does not
+            # compiling finds unknown filters and tests; parsing does not
             _ENVIRONMENT.compile(source)
             tree = _ENVIRONMENT.parse(source)
         outside = meta.find_undeclared_variables(tree)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateFault(str(error.message).rstrip(".") + _near(str(error.message)), line=error.lineno or 1) from None
     except (RecursionError, MemoryError):
-        raise TemplateFault("it is nested too deep") from None
-    except Exception as error:  # Jinja2 and Python's compiler have further ways to refuse a text
+        raise TemplateFault("it is nested too deeply") from None
+    except Exception as error:  # Jinja2 and Python's compiler raise further kinds of errors
         raise TemplateFault(f"it cannot be compiled ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
     _refuse(tree)
     found: list[Use] = []
@@ -100,7 +100,7 @@ def uses(source: str, *, expression: bool = False) -> list[Use]:
 
 
 def _near(said: str) -> str:
-    """What may have been meant, where Jinja2 does not know a word."""
+    """A suggestion where Jinja2 does not know a filter, test or tag."""
     unknown = re.match(r"No (filter|test) named '(\w+)'", said)
     if unknown:
         known = _ENVIRONMENT.filters if unknown[1] == "filter" else _ENVIRONMENT.tests
@@ -110,7 +110,7 @@ def _near(said: str) -> str:
 
 
 def _refuse(tree: nodes.Template) -> None:
-    """Find before the start what would only be refused by a row: what is unknown, or never given."""
+    """Report at check time what would otherwise fail only when a row is rendered."""
     for node in tree.find_all((nodes.Filter, nodes.Test)):
         assert isinstance(node, (nodes.Filter, nodes.Test))
         known, kind = (_ENVIRONMENT.filters, "filter") if isinstance(node, nodes.Filter) else (_ENVIRONMENT.tests, "test")
@@ -118,7 +118,7 @@ def _refuse(tree: nodes.Template) -> None:
             said = f"No {kind} named {node.name!r}"
             raise TemplateFault(said + _near(said), line=node.lineno)
     for block in tree.find_all(tuple(_ALONE)):
-        raise TemplateFault(f"{_ALONE[type(block)]!r} is not available; a template here stands alone", line=block.lineno)
+        raise TemplateFault(f"{_ALONE[type(block)]!r} is not available in templates", line=block.lineno)
     for part in tree.find_all((nodes.Getattr, nodes.Getitem)):
         assert isinstance(part, (nodes.Getattr, nodes.Getitem))
         name = part.attr if isinstance(part, nodes.Getattr) else getattr(part.arg, "value", "")
@@ -132,16 +132,16 @@ def _template(source: str) -> jinja2.Template:
 
 
 @lru_cache(maxsize=4096)
-def _expression(source: str) -> Any:
+def _expression(source: str) -> Callable[[Mapping[str, Json]], Json]:
     return _ENVIRONMENT.compile_expression(source, undefined_to_none=False)
 
 
-def render(source: str, values: Mapping[str, Any]) -> str:
+def render(source: str, values: Mapping[str, Json]) -> str:
     """
     *source* with *values* filled in.
 
     Raises:
-        BadTemplate: a value is missing, or the result is too long.
+        BadTemplate: a value is missing, or the result exceeds a limit.
     """
     pieces, length = [], 0
     try:
@@ -150,21 +150,21 @@ def render(source: str, values: Mapping[str, Any]) -> str:
         for piece in template.generate(values):
             length += len(piece)
             if length > MAX_RENDERED:
-                raise BadTemplate(f"the prompt rendered to more than {MAX_RENDERED:,} characters")
+                raise BadTemplate(f"the rendered prompt has more than {MAX_RENDERED:,} characters")
             pieces.append(piece)
     except BadTemplate:
         raise
-    except Exception as error:  # whatever a template makes of a row's values is that row's failure
-        raise BadTemplate(f"the template could not be filled in: {str(error)[:MAX_SAID] or type(error).__name__}") from None
+    except Exception as error:  # whatever goes wrong while rendering is the failure of this row only
+        raise BadTemplate(f"the template could not be rendered: {str(error)[:MAX_SAID] or type(error).__name__}") from None
     return "".join(pieces)
 
 
-def evaluate(source: str, values: Mapping[str, Any]) -> Any:
+def evaluate(source: str, values: Mapping[str, Json]) -> Json:
     """
     The value of the expression *source*.
 
     Raises:
-        BadTemplate: a value is missing, or the expression cannot be computed.
+        BadTemplate: a value is missing, or the expression cannot be evaluated.
     """
     try:
         expression = _expression(source)
@@ -174,12 +174,12 @@ def evaluate(source: str, values: Mapping[str, Any]) -> Any:
             str(result)  # a strict undefined raises here, with the name that is missing
         return result
     except Exception as error:  # as above
-        raise BadTemplate(f"{source[:MAX_SAID]!r} could not be computed: {str(error)[:MAX_SAID] or type(error).__name__}") from None
+        raise BadTemplate(f"{source[:MAX_SAID]!r} could not be evaluated: {str(error)[:MAX_SAID] or type(error).__name__}") from None
 
 
-def fill(value: Any, values: Mapping[str, Any]) -> Any:
+def fill(value: Json, values: Mapping[str, Json]) -> Json:
     """
-    A tool's argument: ``"{{ extract.amount }}"`` alone keeps its type, text around it makes a text.
+    *value* with its templates rendered: ``"{{ extract.amount }}"`` alone keeps the value's type, with text around it the result is a string.
 
     Raises:
         BadTemplate: a value is missing.

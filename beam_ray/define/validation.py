@@ -3,9 +3,10 @@
 import json
 import math
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import get_args
 
 import pydantic
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from beam_ray.define.fingerprint import Json
@@ -78,7 +79,7 @@ def as_written(value: Json) -> str:
     return text if len(text) < 60 else f"{text[:57]}…"
 
 
-def _key(name: str, field: Any) -> str:
+def _key(name: str, field: FieldInfo) -> str:
     """The key of a field as a file writes it."""
     return str(field.serialization_alias or field.alias or name)
 
@@ -128,7 +129,7 @@ def _problem(found: ErrorDetails, place: KeyPath, source: Source, known: list[st
     return source.problem(place, f"{named} must be {wanted}, not {shown}" if wanted else f"{named}: {found['msg']}")
 
 
-def _model_in(annotation: Any) -> type[pydantic.BaseModel] | None:
+def _model_in(annotation: object) -> type[pydantic.BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)

@@ -1,19 +1,29 @@
 """
-The workflow: a graph of nodes, each with what it asks, what it returns and how it is judged.
+A workflow: a graph of nodes, each with its prompt or tool, its output type and its criteria.
 
-The same frozen value comes from a YAML file (see ``load``) and from a stored version;
-prompts are inside it as text, so that it is the whole definition.
+The same frozen value comes from a YAML file (see ``load``), from Python code and from a stored
+version. Prompts are contained as text, so that it is the whole definition:
+
+    Workflow(
+        name="tickets",
+        model="local/small",
+        nodes={"sort": Node(llm=LlmCall(prompt="Sort: {{ task_query }}", returns={"team": {"one of": ["sales", "support"]}}),
+                            evaluate=Evaluation(criteria=["The team fits the ticket."]))},
+    )
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
 
 from beam_ray.define.criterion import Criterion, expand, numbered
-from beam_ray.define.fingerprint import digest
+from beam_ray.define.fingerprint import Json, JsonSchema, digest
 from beam_ray.define.returns import Faults, object_schema
+from beam_ray.define.validation import validation_problems
+from beam_ray.define.yaml_file import NoFile
+from beam_ray.errors import BadDefinition
 
 DEFAULT_THRESHOLD = 90.0
 TEXT_SCHEMA = object_schema({"text": {"type": "string"}})
@@ -21,9 +31,26 @@ ROLES = ("system", "user", "assistant")
 
 
 class Frozen(BaseModel):
-    """A value that is never changed, and that refuses what it does not know."""
+    """An immutable value that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+
+    if not TYPE_CHECKING:  # type checkers derive the parameters from the fields
+
+        def __init__(self, **fields: Any) -> None:
+            """
+            Validate *fields*.
+
+            Raises:
+                BadDefinition: with every problem found, each with the path of its value.
+            """
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise BadDefinition(problems=validation_problems(error, NoFile(type(self).__name__), type(self))) from None
+
+        # pydantic then validates nested models as usual, instead of calling this for each of them
+        __init__.__pydantic_base_init__ = True
 
 
 class Turn(Frozen):
@@ -32,11 +59,11 @@ class Turn(Frozen):
     role: Literal["system", "user", "assistant"]
     content: str
     file: str = ""
-    """The file that the text came from, for messages; no part of the definition's identity."""
+    """The file that the text came from, for messages; not part of the definition's identity."""
 
 
-def turn_fault(turn: Any) -> str:
-    """What is wrong with one turn of a prompt as written, or nothing."""
+def turn_fault(turn: Turn | Json) -> str:
+    """Why *turn* is not a valid turn of a prompt, or an empty string."""
     if isinstance(turn, Turn):
         return ""
     if isinstance(turn, Mapping) and {"role", "content"} <= set(turn):
@@ -44,37 +71,51 @@ def turn_fault(turn: Any) -> str:
     elif isinstance(turn, Mapping) and len(turn) == 1:
         [(role, content)] = turn.items()
     else:
-        return "a turn is one role and its text, such as '- user: …'"
+        return "a turn must be one role with its text, such as '- user: …'"
     if role not in ROLES:
         return f"the role of a turn must be {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role!r}"
     if not isinstance(content, str):
-        return f"the text of a turn must be a text, not {'null' if content is None else repr(content)}; put it in quotes"
+        return f"the text of a turn must be a string, not {'null' if content is None else repr(content)}; put it in quotes"
     return "" if content.strip() else "the prompt is empty"
 
 
 class LlmCall(Frozen):
-    """How a model is asked. Temperature and the like are the model's own unless given here."""
+    """A call to a model. Sampling settings are those of the models file unless given here."""
 
     prompt: tuple[Turn, ...] = Field(min_length=1)
     """A Jinja2 template, or a list of turns, inline or in a file."""
-    returns: dict[str, Any] | None = None
-    """The JSON schema of the answer; without it the output is ``{text: …}``."""
+    returns: JsonSchema | None = None
+    """Field to type of the output, kept as a JSON schema; without it the output is ``{text: …}``."""
     model: str | None = None
-    """A name from the models file; the workflow's model unless given."""
+    """A name from the models file. Default: the workflow's model."""
     temperature: StrictFloat | None = Field(default=None, ge=0, le=2)
     top_p: StrictFloat | None = Field(default=None, gt=0, le=1)
     max_tokens: StrictInt = Field(default=1024, ge=1, le=1_000_000)
     seed: StrictInt = Field(default=0, ge=0, le=2**31)
-    """Trial and attempt numbers are added to it, so that each is a sample of its own."""
+    """The numbers of the trial and the attempt are added, so that each is a different sample."""
+
+    if TYPE_CHECKING:  # what the validators below accept
+
+        def __init__(
+            self,
+            *,
+            prompt: str | Sequence[Turn | Mapping[str, str]],
+            returns: Mapping[str, Json] | None = None,
+            model: str | None = None,
+            temperature: float | None = None,
+            top_p: float | None = None,
+            max_tokens: int = 1024,
+            seed: int = 0,
+        ) -> None: ...
 
     @field_validator("prompt", mode="before")
     @classmethod
-    def _turns(cls, written: Any) -> Any:
+    def _turns(cls, written: Json) -> Json:
         if isinstance(written, str):
             written = [{"user": written}]
         if not isinstance(written, (list, tuple)):
-            quotes = "\na text that begins with {{ needs quotes" if isinstance(written, Mapping) else ""
-            raise ValueError(f"a prompt is a text or a list of turns such as '- user: …'{quotes}")
+            quotes = "\nquote text that begins with {{" if isinstance(written, Mapping) else ""
+            raise ValueError(f"a prompt must be text or a list of turns such as '- user: …'{quotes}")
         turns = []
         for turn in written:
             if isinstance(turn, Mapping) and len(turn) == 1:
@@ -88,7 +129,7 @@ class LlmCall(Frozen):
 
     @field_validator("returns", mode="before")
     @classmethod
-    def _schema(cls, written: Any) -> Any:
+    def _schema(cls, written: Json) -> Json:
         if not isinstance(written, Mapping):
             return written
         if written.get("type") == "object" and isinstance(written.get("properties"), Mapping):
@@ -97,17 +138,23 @@ class LlmCall(Frozen):
 
 
 class Evaluation(Frozen):
-    """What must hold of the node's output, and how much of it."""
+    """How the node's output is scored: criteria, and the threshold from which a step passes."""
 
     threshold: StrictFloat = Field(default=DEFAULT_THRESHOLD, ge=0, le=100)
-    """The score from which a step passes."""
+    """The score, 0 to 100, from which a step passes."""
     criteria: tuple[Criterion, ...] = Field(min_length=1)
     judge: str | None = None
-    """The model that judges plain-language criteria; the workflow's judge, or its model, unless given."""
+    """The model that judges plain-language criteria. Default: the workflow's judge, else the node's model."""
+
+    if TYPE_CHECKING:  # what the validator below accepts
+
+        def __init__(
+            self, *, criteria: Sequence[str | Mapping[str, Json] | Criterion], threshold: float = DEFAULT_THRESHOLD, judge: str | None = None
+        ) -> None: ...
 
     @field_validator("criteria", mode="before")
     @classmethod
-    def _criteria(cls, written: Any) -> Any:
+    def _criteria(cls, written: Json) -> Json:
         if not isinstance(written, (list, tuple)):
             return written
         found: list[Criterion] = []
@@ -126,16 +173,17 @@ class AutoRerun(Frozen):
     """New attempts of the step while its score is below the threshold."""
 
     max: StrictInt = Field(ge=1, le=3)
-    """How many attempts beyond the first, 1 to 3."""
+    """Attempts after the first one, 1 to 3."""
     feedback: StrictBool = False
-    """Show the model which criteria failed, and why."""
+    """Show the model which criteria its answer failed, with the judge's reasons."""
     on_exhausted: Literal["best", "fail", "review"] = "best"
+    """When no attempt passes: use the best one, fail the step, or use the best one and flag it for a person."""
     temperature: StrictFloat = Field(default=0.7, gt=0, le=2)
-    """Used from the second attempt on where the node's own is 0: at 0 a fresh sample would be the same one."""
+    """Used from the second attempt on where the node's own temperature is 0, at which the answer would be the same again."""
 
 
 class Resources(Frozen):
-    """What a step needs of the cluster; such a node runs as a plain Ray task."""
+    """Cluster resources of a step; a node with resources runs as a Ray task of its own."""
 
     num_cpus: StrictFloat | None = Field(default=None, ge=0)
     num_gpus: StrictFloat | None = Field(default=None, ge=0)
@@ -144,15 +192,16 @@ class Resources(Frozen):
 
 
 class Node(Frozen):
-    """One vertex as written: a model call or a tool."""
+    """One node of the graph: a model call or a tool."""
 
     title: str = ""
     llm: LlmCall | None = None
     tool: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
-    """An importable function, ``module:function``, from an allowed root."""
-    arguments: dict[str, Any] = Field(default_factory=dict, alias="with")
+    """An importable function, ``module:function``, from an allowed folder."""
+    arguments: dict[str, Json] = Field(default_factory=dict, validation_alias=AliasChoices("with", "arguments"), serialization_alias="with")
+    """A tool's keyword arguments; strings in them are templates. The key ``with`` of a file."""
     version: str | None = None
-    """The tool's declared version; otherwise the digest of its source file."""
+    """The tool's declared version. Default: the digest of its source file."""
     after: tuple[str, ...] = ()
     when: str | None = None
     route: str | None = None
@@ -161,22 +210,22 @@ class Node(Frozen):
     effects: Literal["none", "read", "write"] = "none"
     resources: Resources | None = None
     timeout_s: StrictFloat = Field(default=120, gt=0, le=86_400)
-    """Seconds that one attempt may take, waiting for permits left out."""
+    """Seconds that one attempt may take, without the time spent waiting for a free slot of the model."""
 
     @field_validator("after", mode="before")
     @classmethod
-    def _after(cls, written: Any) -> Any:
+    def _after(cls, written: Json) -> Json:
         return [written] if isinstance(written, str) else written
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Node":
         if (self.llm is None) == (self.tool is None):
-            raise ValueError("a node is either an 'llm' or a 'tool'")
+            raise ValueError("a node must have either 'llm' or 'tool'")
         return self
 
     @property
     def fields(self) -> tuple[str, ...] | None:
-        """The names of the output's fields; none when only the tool knows."""
+        """The names of the output's fields; None for a tool, whose output is not declared."""
         if self.llm is None:
             return None
         return tuple((self.llm.returns or TEXT_SCHEMA)["properties"])
@@ -185,32 +234,32 @@ class Node(Frozen):
 class Workflow(Frozen):
     """A named graph of nodes."""
 
-    name: str = Field(alias="workflow", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    name: str = Field(validation_alias=AliasChoices("workflow", "name"), serialization_alias="workflow", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     description: str = ""
-    inputs: dict[str, Any] = Field(default_factory=lambda: {"task_query": "str"})
-    """Field to type of what a task gives; with one field, the task query is its value."""
+    inputs: dict[str, Json] = Field(default_factory=lambda: {"task_query": "str"})
+    """Field to type of a task's input; with one field, the task query is its value."""
     model: str | None = None
     judge: str | None = None
     nodes: dict[str, Node] = Field(min_length=1)
     tools_from: str = ""
-    """The folder that tools are imported from, relative to the project; set when the file is loaded."""
+    """The folder that tools are imported from, relative to the project; set when a file is loaded."""
 
     @cached_property
     def order(self) -> tuple[str, ...]:
-        """The nodes' names, each after everything it stands on, in the order written where there is a choice."""
+        """The nodes in topological order; where several orders are possible, in the order written."""
         placed: list[str] = []
         waiting = list(self.nodes)
         while waiting:
             ready = next((name for name in waiting if set(self.nodes[name].after) <= set(placed)), None)
             if ready is None:
-                raise ValueError(f"the nodes {', '.join(waiting)} wait for each other")
+                raise ValueError(f"the nodes {', '.join(waiting)} form a cycle")
             placed.append(ready)
             waiting.remove(ready)
         return tuple(placed)
 
     @cached_property
     def upstream(self) -> dict[str, frozenset[str]]:
-        """For each node, every node that it stands on, near or far."""
+        """For each node, all nodes upstream of it."""
         above: dict[str, frozenset[str]] = {}
         for name in self.order:
             after = self.nodes[name].after
@@ -218,16 +267,16 @@ class Workflow(Frozen):
         return above
 
     def downstream(self, name: str) -> frozenset[str]:
-        """Every node that stands on *name*, near or far."""
+        """All nodes downstream of *name*."""
         return frozenset(other for other, above in self.upstream.items() if name in above)
 
     def model_of(self, name: str) -> str | None:
-        """The name, in the models file, of the model that the node *name* asks."""
+        """The model that the node *name* calls, by its name in the models file; None for a tool."""
         call = self.nodes[name].llm
         return (call.model or self.model) if call else None
 
     def judge_of(self, name: str) -> str | None:
-        """The name of the model that judges the node's plain-language criteria; none when it has none."""
+        """The model that judges the node's plain-language criteria; None where it has no such criterion."""
         evaluate = self.nodes[name].evaluate
         if evaluate is None or not any(criterion.kind == "plain" for criterion in evaluate.criteria):
             return None
@@ -235,16 +284,16 @@ class Workflow(Frozen):
 
     @cached_property
     def models(self) -> tuple[str, ...]:
-        """The names of all models that a run may ask."""
+        """The names of all models that a run may call, judges included."""
         asked = [self.model_of(name) for name in self.order] + [self.judge_of(name) for name in self.order]
         return tuple(dict.fromkeys(name for name in asked if name))
 
-    def document(self) -> dict[str, Any]:
-        """The definition as plain JSON, from which the same value can be made again."""
+    def document(self) -> dict[str, Json]:
+        """The definition as plain JSON, from which ``Workflow.model_validate`` makes the same value."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
-    def identity(self) -> dict[str, Any]:
-        """The definition without what is only for the eye (title, description, where a prompt's text lies)."""
+    def identity(self) -> dict[str, Json]:
+        """The definition without what cannot change a result: titles, descriptions and the files of prompts."""
         document = self.model_dump(mode="json", by_alias=True)
         for key in ("description", "tools_from"):
             document.pop(key)
@@ -256,5 +305,5 @@ class Workflow(Frozen):
 
     @cached_property
     def digest(self) -> str:
-        """Identifies the definition: equal for files that differ in layout, comments or titles only."""
+        """Identifies the definition; equal for files that differ in layout, comments or titles only."""
         return digest("workflow/1", self.identity())

@@ -122,7 +122,7 @@ def _key(line: str) -> Callable[[str], int]:
 
 def _mentioned(line: str, said: str) -> int:
     """Where the word that an error names stands last."""
-    word = re.search(r"the key ('.*'|\".*\") stands twice|^(\S+) is ", said)
+    word = re.search(r"the key ('.*'|\".*\") appears twice|^(\S+) is ", said)
     if not word:
         return 1
     return max(line.rfind(word[2] or f'"{word[1][1:-1]}"'), 0) + 1

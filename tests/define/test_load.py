@@ -63,17 +63,17 @@ def test_every_string_that_a_model_writes_is_limited(lab):
     [
         (("max: 2", "max: 0"), "13:18: 'max' must be 1, 2 or 3, not 0"),
         (("max: 2", "max: 4"), "13:18: 'max' must be 1, 2 or 3, not 4"),
-        (("after: extract", "after: extrct"), "15:5: node 'reply' comes after 'extrct', which is not a node"),
+        (("after: extract", "after: extrct"), "15:5: 'after' of node 'reply' names 'extrct', which is not a node"),
         (("extract.vendor }}", "extract.vendr }}"), "18:11: node 'reply' asks for 'extract.vendr', which 'extract' does not return"),
         (("task_query }}", "ticket }}"), "6:11: node 'extract' asks for 'ticket', which nothing upstream produces"),
-        (("task_query }}", "expected.x }}"), "6:11: node 'extract' asks for 'expected', the answer that only criteria may see"),
+        (("task_query }}", "expected.x }}"), "6:11: node 'extract' uses 'expected', which only criteria may use"),
         (("weight: 2", "weight: -1"), "11:11: the weight must be a number above 0, not -1"),
-        (("check: extract.amount > 0", "check: extract.amount >"), "10:11: 'extract.amount >' is not an expression: unexpected 'end of template'"),
+        (("check: extract.amount > 0", "check: extract.amount >"), "10:11: invalid expression 'extract.amount >': unexpected 'end of template'"),
         (("    route: large\n", "    rout: large\n"), "17:5: unknown key 'rout'"),
         (("amount: number,", "amount: numbr,"), "6:74: field 'amount': 'numbr' is not a type"),
-        (("model: m\n", ""), "5:5: node 'extract' names no model, and neither does the workflow"),
+        (("model: m\n", ""), "5:5: node 'extract' has no model, and the workflow has no default model"),
         (("workflow: orders", "workflow: orders\nworkflow: x"), '3:1: duplicate key "workflow"; a key may appear only once'),
-        (("    when: extract.amount > 10\n", ""), "16:5: node 'reply' has a route and no 'when' that decides it"),
+        (("    when: extract.amount > 10\n", ""), "16:5: node 'reply' has a 'route' but no 'when'"),
     ],
 )
 def test_a_fault_is_named_with_its_place(lab, change, said):
@@ -98,7 +98,7 @@ def test_a_cycle_is_named(lab):
     """The loop is spelled out."""
     text = "workflow: w\nmodel: m\nnodes:\n  a: {after: b, llm: {prompt: x}}\n  b: {after: a, llm: {prompt: x}}\n"
 
-    assert "wait for each other: " in problems(lab, text)[0]
+    assert "the graph has a cycle: " in problems(lab, text)[0]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_tool_must_be_there_and_take_what_it_is_given(lab):
 
     found = problems(lab, text)
 
-    assert "3:36: the tool 'tools.t:find' takes no 'numbr'" in found
+    assert "3:36: the tool 'tools.t:find' has no parameter 'numbr'" in found
     assert "4:7: the tool 'tools.t:fnd': t.py has no function 'fnd'" in found
 
 
@@ -163,4 +163,4 @@ def test_auto_rerun_where_it_rarely_helps_is_advised_against(lab):
 
     _, warnings = load_workflow(path)
 
-    assert [word in " ".join(map(str, warnings)) for word in ("is a tool", "final output", "no criterion that a model judges")] == [True, True, True]
+    assert [word in " ".join(map(str, warnings)) for word in ("is a tool", "final output", "only rules as criteria")] == [True, True, True]

@@ -38,7 +38,7 @@ def test_three_kinds_of_file_say_the_same(lab: Lab):
         ('{"task_query": "x", "variables": [1]}', ":2:21: 'variables' must be an object, not [1]"),
         ('{"task_query": "x", "attachments": ["none.pdf"]}', ":2:21: the attachment 'none.pdf' cannot be read (No such file or directory)"),
         ('{"task_query": NaN}', ":2:16: not JSON: NaN is not a JSON value"),
-        ('{"task_query": "x", "task_query": "y"}', ":2:21: not JSON: the key 'task_query' stands twice"),
+        ('{"task_query": "x", "task_query": "y"}', ":2:21: not JSON: the key 'task_query' appears twice"),
         ('{"task_query": "x", "id": "a\\u0007"}', ":2:21: the id 'a\\x07' must be 1 to 200 printable characters"),
     ],
 )
