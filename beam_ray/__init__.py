@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from beam_ray.api.store import Store, open
-    from beam_ray.define.workflow import Workflow
+    from beam_ray.define.criterion import Criterion
+    from beam_ray.define.workflow import AutoRerun, Evaluation, LlmCall, Node, Resources, Workflow
     from beam_ray.llm.scripted import ScriptedModel
     from beam_ray.llm.settings import ModelSettings
     from beam_ray.llm.usage import Answer, Request
@@ -20,6 +21,12 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Store",
     "open",
     # define
+    "AutoRerun",
+    "Criterion",
+    "Evaluation",
+    "LlmCall",
+    "Node",
+    "Resources",
     "Workflow",
     # llm
     "Answer",
@@ -30,7 +37,8 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
 
 _SOURCES = {
     "beam_ray.api.store": ("Store", "open"),
-    "beam_ray.define.workflow": ("Workflow",),
+    "beam_ray.define.criterion": ("Criterion",),
+    "beam_ray.define.workflow": ("AutoRerun", "Evaluation", "LlmCall", "Node", "Resources", "Workflow"),
     "beam_ray.llm.scripted": ("ScriptedModel",),
     "beam_ray.llm.settings": ("ModelSettings",),
     "beam_ray.llm.usage": ("Answer", "Request"),
