@@ -9,7 +9,7 @@ from beam_ray.errors import Unusable, did_you_mean
 Row = dict[str, Any]
 """A task, as a row of the table TASKS."""
 
-CONTENT = ("task_query", "query_is_json", "variables", "expected", "labels", "attachments", "tests", "notes")
+CONTENT = ("task_query", "query_is_json", "variables", "expected", "labels", "attachments", "tests", "notes", "recorded")
 """What makes two tasks of the same id equal; where they were saved from does not."""
 
 
@@ -91,7 +91,7 @@ def removing(before: Sequence[Row], names: Iterable[str]) -> Change:
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
     """The fields of the content in which two tasks differ."""
-    return tuple(name for name in CONTENT if _comparable(name, one[name]) != _comparable(name, other[name]))
+    return tuple(name for name in CONTENT if _comparable(name, one.get(name)) != _comparable(name, other.get(name)))
 
 
 def _comparable(name: str, value: Any) -> Any:
@@ -100,7 +100,7 @@ def _comparable(name: str, value: Any) -> Any:
     if name == "attachments":
         return [(entry["name"], entry["sha256"]) for entry in value or ()]
     # a file cannot always tell an empty remark from none
-    return (value or None) if name in ("tests", "notes") else value
+    return (value or None) if name in ("tests", "notes", "recorded") else value
 
 
 def _once(new: Iterable[Row]) -> dict[str, Row]:

@@ -31,6 +31,7 @@ FILE = pa.schema(
         ("origin", pa.string()),
         ("tests", pa.string()),
         ("notes", pa.string()),
+        ("recorded", pa.string()),
     ]
 )
 """The columns of an exported Parquet file, and the header of a CSV file."""
@@ -103,7 +104,8 @@ def _jsonl(rows: Sequence[Row]) -> bytes:
     for row in rows:
         query = strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"]
         expected = None if row["expected"] is None else strict_json(row["expected"])
-        written = {**row, "task_query": query, "variables": strict_json(row["variables"]), "expected": expected}
+        recorded = strict_json(row["recorded"]) if row.get("recorded") else None
+        written = {**row, "task_query": query, "variables": strict_json(row["variables"]), "expected": expected, "recorded": recorded}
         absent = (
             {name for name, value in written.items() if value is None or value == []}
             | {"query_is_json"}

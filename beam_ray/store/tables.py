@@ -157,6 +157,7 @@ TASKS = pa.schema(
         _column("origin", pa.string(), "address of the task that this one redoes, or was saved from"),
         _column("tests", pa.string(), "the node or route that it is there to test"),
         _column("notes", pa.string(), "free text"),
+        _column("recorded", pa.string(), "JSON object: what production answered, of a task that was a trace; null for other tasks"),
     ],
     metadata={"beam_ray": "tasks/1"},
 )

@@ -24,7 +24,7 @@ from beam_ray.store.objects import Objects
 from beam_ray.store.tables import TASKS, to_json, to_table
 from beam_ray.tasks.formats import MAX_ROW, Row, read_rows
 
-COLUMNS = ("id", "task_query", "query_is_json", "variables", "expected", "labels", "attachments", "origin", "tests", "notes")
+COLUMNS = ("id", "task_query", "query_is_json", "variables", "expected", "labels", "attachments", "origin", "tests", "notes", "recorded")
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
 TABLES = (".csv", ".parquet")
 BATCH = 2_000
@@ -125,6 +125,7 @@ class _Reader:
         self.lines.setdefault(name, found.line)
         variables = self._object("variables", row["variables"]) or {}
         expected = self._object("expected", row["expected"])
+        recorded = self._object("recorded", row["recorded"])
         labels = self._words("labels", row["labels"])
         attachments = self._attachments(row["attachments"])
         if len(self.problems) > before:
@@ -133,10 +134,11 @@ class _Reader:
             text = query if isinstance(query, str) else to_json(query)
             variables_text = to_json(variables)
             expected_text = None if expected is None else to_json(expected)
+            recorded_text = None if recorded is None else to_json(recorded)
         except ValueError as error:
             self._problem("", f"the task holds a value that JSON cannot: {error}")
             return None
-        if len(text) + len(variables_text) + len(expected_text or "") > MAX_ROW:
+        if len(text) + len(variables_text) + len(expected_text or "") + len(recorded_text or "") > MAX_ROW:
             self._problem("", f"the task has more than {MAX_ROW:,} characters; no model reads that much")
             return None
         return {
@@ -149,6 +151,7 @@ class _Reader:
             "attachments": attachments,
             "inputs": inputs_digest(text, variables_text, attachments),
             **{name: None if row[name] in (None, "") else str(row[name]) for name in ("origin", "tests", "notes")},
+            "recorded": recorded_text,
         }
 
     def _known(self, written: Mapping[str, Any]) -> None:
