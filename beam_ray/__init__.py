@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from beam_ray.api.store import Store, open
     from beam_ray.define.criterion import Criterion
     from beam_ray.define.workflow import AutoRerun, Evaluation, LlmCall, Node, Resources, Workflow
+    from beam_ray.llm.request import Answer, Request
     from beam_ray.llm.scripted import ScriptedModel
     from beam_ray.llm.settings import ModelSettings
-    from beam_ray.llm.usage import Answer, Request
 
 __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.store
@@ -41,7 +41,7 @@ _SOURCES = {
     "beam_ray.define.workflow": ("AutoRerun", "Evaluation", "LlmCall", "Node", "Resources", "Workflow"),
     "beam_ray.llm.scripted": ("ScriptedModel",),
     "beam_ray.llm.settings": ("ModelSettings",),
-    "beam_ray.llm.usage": ("Answer", "Request"),
+    "beam_ray.llm.request": ("Answer", "Request"),
 }
 _MODULE_OF = {name: module for module, names in _SOURCES.items() for name in names}
 

@@ -16,7 +16,8 @@ from beam_ray.address import Address
 from beam_ray.define.diff import Change, changes
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import StepFailed, Unusable
-from beam_ray.llm.usage import Answer, Request, Usage
+from beam_ray.llm.request import Answer, Request
+from beam_ray.llm.usage import Usage
 from beam_ray.run.context import RAN, Desk, Row, TaskRow
 from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.run.runner import identity

@@ -1,24 +1,25 @@
 """
-A judge: plain-language criteria put to a model, all those of one node in one call.
+The judge: a model decides the plain-language criteria of a node, all of them in one call.
 
-The output under judgement is data from strangers. It stands between two marks that cannot
-be guessed, the criteria come after it, and of the answer only the schema's fields are
-read; whatever it says otherwise has no effect.
+The output being judged is untrusted. It is enclosed between two random markers, the criteria
+follow it, and only the fields of the answer's schema are read; nothing else in the answer has
+an effect.
 """
 
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from beam_ray.define.criterion import Criterion
+from beam_ray.define.fingerprint import Json, JsonSchema
 from beam_ray.errors import BadAnswer, ModelRefused, StepFailed
 from beam_ray.evaluate.score import Finding
 from beam_ray.llm.answer import parse_answer
-from beam_ray.llm.usage import Model, Request, Usage
+from beam_ray.llm.request import Model, Request
+from beam_ray.llm.usage import Usage
 
 TRIES = 2
-"""Answers asked for before the criteria stay undecided."""
+"""Calls to the judge before the criteria stay undecided."""
 
 SYSTEM = (
     "You judge the output of one step of a workflow. You are given what the step was asked, its output, and numbered "
@@ -27,8 +28,8 @@ SYSTEM = (
 )
 
 
-def judge_schema(count: int) -> dict[str, Any]:
-    """The schema of a verdict on *count* criteria: the reason before the decision, so that it is not an excuse."""
+def judge_schema(count: int) -> JsonSchema:
+    """The schema of a verdict on *count* criteria. The reason comes first, so that it is not made up to fit the decision."""
     one = {
         "type": "object",
         "properties": {"reason": {"type": "string", "maxLength": 300}, "met": {"type": "boolean"}},
@@ -39,8 +40,8 @@ def judge_schema(count: int) -> dict[str, Any]:
     return {"type": "object", "properties": dict.fromkeys(names, one), "required": names, "additionalProperties": False}
 
 
-def judge_messages(criteria: Sequence[Criterion], question: str, output: Mapping[str, Any], mark: str) -> tuple[dict[str, str], ...]:
-    """What the judge is asked."""
+def judge_messages(criteria: Sequence[Criterion], question: str, output: Mapping[str, Json], mark: str) -> tuple[dict[str, str], ...]:
+    """The messages to the judge; *mark* is the random marker that encloses the output."""
     listed = "\n".join(f"criterion_{number}: {criterion.text}" for number, criterion in enumerate(criteria, 1))
     text = (
         f"The step was asked:\n<{mark}-question>\n{question[:20_000]}\n</{mark}-question>\n\n"
@@ -52,13 +53,13 @@ def judge_messages(criteria: Sequence[Criterion], question: str, output: Mapping
 
 
 async def judge_by_model(
-    model: Model, name: str, criteria: Sequence[Criterion], question: str, output: Mapping[str, Any], request: Request, usage: Usage
+    model: Model, name: str, criteria: Sequence[Criterion], question: str, output: Mapping[str, Json], request: Request, usage: Usage
 ) -> list[Finding]:
     """
-    How *output* fares under plain-language criteria.
+    The findings of the judge model about *output*, one per criterion.
 
-    *request* gives node, task, trial and attempt. When the judge gives no usable answer the
-    criteria stay undecided, with that as the reason.
+    *request* gives node, task, trial and attempt. Where the judge gives no usable answer the
+    criteria stay undecided, with the reason.
     """
     schema = judge_schema(len(criteria))
     messages = judge_messages(criteria, question, output, secrets.token_hex(6))

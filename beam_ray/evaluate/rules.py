@@ -1,25 +1,25 @@
-"""Criteria that need no model: comparisons, patterns, ranges, schemas and functions."""
+"""Criteria decided without a model: expressions, comparisons, patterns, ranges, schemas and functions."""
 
 import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from beam_ray.define.criterion import Criterion
+from beam_ray.define.fingerprint import Json
 from beam_ray.define.template import evaluate
 from beam_ray.errors import BadTemplate, StepFailed
 from beam_ray.evaluate.score import Finding
 from beam_ray.llm.answer import MAX_TEXT, first_fault, pattern
 
-Function = Callable[[str], Callable[..., Any]]
+Function = Callable[[str], Callable[..., Json]]
 
 
-def judge_by_rule(criterion: Criterion, output: Mapping[str, Any], values: Mapping[str, Any], function: Function) -> Finding:
+def judge_by_rule(criterion: Criterion, output: Mapping[str, Json], values: Mapping[str, Json], function: Function) -> Finding:
     """
-    How *output* fares under a rule; *values* are what the rule's expressions may use.
+    The finding of a rule about *output*; *values* are what the rule's expressions may use.
 
-    A rule that cannot be computed is not met, and says why; a comparison with an expected
+    A rule that cannot be evaluated is not met, with the reason. A comparison with an expected
     value that the task does not have does not apply.
     """
     try:
@@ -32,14 +32,14 @@ def judge_by_rule(criterion: Criterion, output: Mapping[str, Any], values: Mappi
 _Verdict = tuple[bool | None, str, bool]
 
 
-def _check(criterion: Criterion, output: Mapping[str, Any], values: Mapping[str, Any], function: Function) -> _Verdict:
+def _check(criterion: Criterion, output: Mapping[str, Json], values: Mapping[str, Json], function: Function) -> _Verdict:
     if "expected" in criterion.want and not values.get("expected"):
         return None, "the task has no expected outcome", False
     met = bool(evaluate(criterion.want, values))
     return met, "holds" if met else "does not hold", True
 
 
-def _equals(criterion: Criterion, output: Mapping[str, Any], values: Mapping[str, Any], function: Function) -> _Verdict:
+def _equals(criterion: Criterion, output: Mapping[str, Json], values: Mapping[str, Json], function: Function) -> _Verdict:
     if isinstance(criterion.want, list):
         want = criterion.want[0]
     else:
@@ -57,19 +57,19 @@ def _equals(criterion: Criterion, output: Mapping[str, Any], values: Mapping[str
     return met, f"{_show(found)}" if met else f"{_show(found)} is not {_show(want)}", True
 
 
-def _one_of(criterion: Criterion, output: Mapping[str, Any], values: Mapping[str, Any], function: Function) -> _Verdict:
+def _one_of(criterion: Criterion, output: Mapping[str, Json], values: Mapping[str, Json], function: Function) -> _Verdict:
     found, there = look(output, criterion.field)
     met = there and any(same(found, option, criterion.ignore) for option in criterion.want)
     return met, _show(found) if met else f"{_show(found)} is none of {_show(criterion.want)}", True
 
 
-def _matches(criterion: Criterion, output: Mapping[str, Any], values: Mapping[str, Any], function: Function) -> _Verdict:
+def _matches(criterion: Criterion, output: Mapping[str, Json], values: Mapping[str, Json], function: Function) -> _Verdict:
     found, _ = look(output, criterion.field)
     met = isinstance(found, str) and pattern(criterion.want).search(found[:MAX_TEXT]) is not None
     return met, _show(found) if met else f"{_show(found)} does not match", True
 
 
-def _range(criterion: Criterion, output: Mapping[str, Any], values: Mapping[str, Any], function: Function) -> _Verdict:
+def _range(criterion: Criterion, output: Mapping[str, Json], values: Mapping[str, Json], function: Function) -> _Verdict:
     found, _ = look(output, criterion.field)
     number = _number(found)
     if number is None:
@@ -79,15 +79,15 @@ def _range(criterion: Criterion, output: Mapping[str, Any], values: Mapping[str,
     return met, _show(found) if met else f"{_show(found)} lies outside", True
 
 
-def _schema(criterion: Criterion, output: Mapping[str, Any], values: Mapping[str, Any], function: Function) -> _Verdict:
+def _schema(criterion: Criterion, output: Mapping[str, Json], values: Mapping[str, Json], function: Function) -> _Verdict:
     fault = first_fault(output, criterion.want)
     return fault is None, fault or "fits", True
 
 
-def _python(criterion: Criterion, output: Mapping[str, Any], values: Mapping[str, Any], function: Function) -> _Verdict:
+def _python(criterion: Criterion, output: Mapping[str, Json], values: Mapping[str, Json], function: Function) -> _Verdict:
     try:
         said = function(criterion.want)(output=output, expected=values.get("expected"), values=dict(values))
-    except Exception as error:  # the author's own code; whatever it raises is its reason
+    except Exception as error:  # the author's own code; the exception becomes the reason
         return None, f"{criterion.want} raised {type(error).__name__}: {error}", True
     met, reason = said if isinstance(said, tuple) and len(said) == 2 else (said, "")
     if met is not None and not isinstance(met, bool):
@@ -95,7 +95,7 @@ def _python(criterion: Criterion, output: Mapping[str, Any], values: Mapping[str
     return met, str(reason) or ("holds" if met else "does not hold"), True
 
 
-_RULES: dict[str, Callable[[Criterion, Mapping[str, Any], Mapping[str, Any], Function], _Verdict]] = {
+_RULES: dict[str, Callable[[Criterion, Mapping[str, Json], Mapping[str, Json], Function], _Verdict]] = {
     "check": _check,
     "equals": _equals,
     "one_of": _one_of,
@@ -106,8 +106,8 @@ _RULES: dict[str, Callable[[Criterion, Mapping[str, Any], Mapping[str, Any], Fun
 }
 
 
-def look(output: Any, field: str) -> tuple[Any, bool]:
-    """The value at the dotted *field* of *output*, and whether there is one."""
+def look(output: Json, field: str) -> tuple[Json, bool]:
+    """The value at the dotted path *field* of *output*, and whether it exists."""
     for name in field.split("."):
         if not isinstance(output, Mapping) or name not in output:
             return None, False
@@ -115,8 +115,8 @@ def look(output: Any, field: str) -> tuple[Any, bool]:
     return output, True
 
 
-def same(found: Any, want: Any, ignore: tuple[str, ...] = ()) -> bool:
-    """Equal as people mean it: 12 is 12.0 and "12.00"; texts ignore how they are encoded and the space around them."""
+def same(found: Json, want: Json, ignore: tuple[str, ...] = ()) -> bool:
+    """Whether two values are equal as people mean it: 12 equals 12.0 and "12.00"; strings are compared by Unicode normal form, ignoring extra space."""
     if isinstance(found, bool) or isinstance(want, bool) or found is None or want is None:
         return found is want
     if isinstance(found, (int, float)) or isinstance(want, (int, float)):
@@ -131,7 +131,7 @@ def same(found: Any, want: Any, ignore: tuple[str, ...] = ()) -> bool:
     return False
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Json) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, (int, float)):
@@ -150,6 +150,6 @@ def _folded(text: str, ignore: tuple[str, ...]) -> str:
     return "".join(text.split()) if "space" in ignore else " ".join(text.split())
 
 
-def _show(value: Any) -> str:
+def _show(value: Json) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"

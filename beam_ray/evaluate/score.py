@@ -1,4 +1,4 @@
-"""From criteria to a score: 0 to 100, or a word that says why there is none."""
+"""The score of an output, 0 to 100, or the reason why there is none."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How one criterion fared on one output."""
+    """The result of one criterion on one output."""
 
     id: str
     text: str
     met: bool | None
-    """None when it could not be decided, or does not apply."""
+    """None where it could not be decided or does not apply."""
     reason: str
     judge: str | None
-    """The model that judged; None for a rule."""
+    """The judge model; None for a rule."""
     weight: float
     applies: bool = True
-    """Whether it counts: a comparison with an expected value applies only where there is one."""
+    """Whether it counts: a comparison with an expected value applies only to tasks that have one."""
 
     def row(self) -> dict[str, object]:
         """The finding as a row of the steps table."""
@@ -26,14 +26,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The score of one output, or why there is none."""
+    """The score of one output, or the reason why there is none."""
 
     value: float | None
     unscored: str | None = None
 
     def passes(self, threshold: float) -> bool | None:
-        """Whether the score reaches *threshold*; None when there is no score."""
-        # a share such as 9 of 10 must reach a threshold of 90 whatever its last binary digit
+        """Whether the score reaches *threshold*; None where there is no score."""
+        # a share such as 9 of 10 must reach a threshold of 90 in spite of rounding
         return None if self.value is None else self.value >= threshold - 1e-9
 
 

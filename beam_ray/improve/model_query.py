@@ -15,8 +15,9 @@ from typing import Any
 from beam_ray.define.fingerprint import digest
 from beam_ray.errors import BadAnswer, ModelRefused, ModelUnavailable, Stopped
 from beam_ray.llm.answer import parse_answer
+from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.settings import ModelSettings
-from beam_ray.llm.usage import Answer, Request, Usage
+from beam_ray.llm.usage import Usage
 from beam_ray.run.runner import identity
 from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import NotThere, Objects

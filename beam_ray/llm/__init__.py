@@ -5,7 +5,8 @@ Both kinds of model answer the same ``Request`` with the same ``Answer``; nothin
 this folder knows which it talks to.
 """
 
+from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.scripted import ScriptedModel
-from beam_ray.llm.usage import Answer, Request, Usage
+from beam_ray.llm.usage import Usage
 
 __all__ = ["Answer", "Request", "ScriptedModel", "Usage"]

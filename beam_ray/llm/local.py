@@ -1,11 +1,11 @@
 """
-The embedded model: a small language model and its HTTP server, on this machine.
+The embedded model: a small language model and its HTTP server on this machine.
 
-It makes the demo and the tests real: an answer comes from weights, over the same protocol
-as that of a hosted model, without an account or a network.
+It lets the demo and the tests use a real model over the protocol of a hosted one, without an
+account or a network.
 
-The server has a process of its own. Inside ours it would share an interpreter with the
-caller, and a fault of the engine would end both.
+The server runs in its own process. In ours it would share the interpreter with the caller, and
+a crash of the engine would end both.
 """
 
 import argparse
@@ -42,20 +42,20 @@ def serve(port: int = 0, *, slots: int = 1, threads: int = 2, with_parent: bool 
     was asked before it or is asked at the same time.
 
     Args:
-        port: 0 takes a free one.
-        slots: Requests that are answered at the same time; others wait.
-        threads: Of the engine. More than there are cores make it slower.
-        with_parent: Also end when standard input ends, as it does when the parent that
-            holds its other end is gone, however it went.
+        port: 0 chooses a free port.
+        slots: Requests that are processed at the same time; others wait.
+        threads: Threads of the engine. More threads than cores make it slower.
+        with_parent: Also stop when standard input is closed, which happens when the parent
+            process ends for any reason.
         announce: Called with the base URL once the model answers.
 
     Raises:
-        Unusable: the packages are not installed, or the port is taken.
+        Unusable: the packages are not installed, or the port is in use.
     """
     weights = _weights()
     _refuse_taken(port)
 
-    # A handler that raises, rather than sets an event, cannot lose a signal that arrives
+    # A handler that raises, rather than sets an event, cannot miss a signal that arrives
     # while the weights are loading.
     signal.signal(signal.SIGTERM, _exit)
     try:
@@ -73,12 +73,12 @@ def serve(port: int = 0, *, slots: int = 1, threads: int = 2, with_parent: bool 
 @contextmanager
 def running(port: int = 0, *, slots: int = 1, threads: int = 2) -> Iterator[str]:
     """
-    The base URL of a server that answers; it ends with the context.
+    Run the server while the context is open; gives its base URL.
 
-    It never outlives this process, not even when that is killed.
+    The server never outlives this process, not even when this process is killed.
 
     Raises:
-        Unusable: the packages are not installed, the port is taken, or the server did not
+        Unusable: the packages are not installed, the port is in use, or the server did not
             start.
     """
     _weights()
@@ -89,7 +89,7 @@ def running(port: int = 0, *, slots: int = 1, threads: int = 2) -> Iterator[str]
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            # Ctrl-C is for us: we may still have to finish the calls to it.
+            # Ctrl-C goes to us only: calls to the server may still have to finish.
             start_new_session=True,
         )
         try:
@@ -99,7 +99,7 @@ def running(port: int = 0, *, slots: int = 1, threads: int = 2) -> Iterator[str]
 
 
 def _weights() -> Path:
-    """The weights, found without importing their package, whose own requirements are not installed."""
+    """The path of the weights, found without importing their package, whose own requirements are not installed."""
     package, name = _WEIGHTS
     spec = importlib.util.find_spec(package)
     if importlib.util.find_spec("xllamacpp") is None or spec is None or spec.origin is None:
@@ -109,21 +109,21 @@ def _weights() -> Path:
 
 def _refuse_taken(port: int) -> None:
     with socket.socket() as probe:
-        # without this, a port whose server ended a moment ago counts as taken
+        # without this, a port whose server has just ended counts as in use
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
         except OSError as error:
             raise Unusable(
-                f"port {port} cannot be served ({error.strerror})\n  if a model answers there already, use http://{_HOST}:{port}/v1; otherwise take another port"
+                f"port {port} is not available ({error.strerror})\n  if a model answers there already, use http://{_HOST}:{port}/v1; otherwise choose another port"
             ) from None
 
 
 def _started(weights: Path, port: int, slots: int, threads: int) -> Any:
-    # Threads that wait for each other must not spin for long: beside two busy processes
-    # the same ten answers took 74 s with endless spinning, 22 s with none and 26 s with
-    # this much, which on a quiet machine is as fast as endless spinning (11 s; with a
-    # tenth of it 19 s). Both variables are read once, at import; the second one decides.
+    # Worker threads must not busy-wait for long: next to two busy processes, ten answers took
+    # 74 s with unlimited spinning, 22 s with none and 26 s with this much, which on an idle
+    # machine is as fast as unlimited spinning (11 s; with a tenth of it 19 s). Both variables
+    # are read once, at import; the second one decides.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import xllamacpp
@@ -136,8 +136,8 @@ def _started(weights: Path, port: int, slots: int, threads: int) -> Any:
     params.n_parallel = slots
     params.n_ctx = slots * _TOKENS_PER_SLOT
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    # A prompt that partly comes from the cache is computed in other portions than a whole
-    # one; that moves last bits, and now and then an answer.
+    # A prompt that is partly cached is computed in other batches than a whole one; that changes
+    # the last bits of the result, and now and then an answer.
     params.cache_prompt = False
     params.cache_ram_mib = 0
     params.ui = False
@@ -146,7 +146,7 @@ def _started(weights: Path, port: int, slots: int, threads: int) -> Any:
 
 
 def _announced(child: subprocess.Popen[bytes], log: IO[bytes]) -> str:
-    """The base URL that the child writes once it answers."""
+    """The base URL that the server process prints once it answers."""
     assert child.stdout
     ready, _, _ = select.select([child.stdout], [], [], _START_TIMEOUT_S)
     line = child.stdout.readline().decode().strip() if ready else ""
@@ -179,12 +179,12 @@ def _write(line: str) -> None:
 
 
 def main() -> None:
-    """Serve from the command line, writing the base URL once the model answers."""
+    """Serve from the command line; prints the base URL once the model answers."""
     parser = argparse.ArgumentParser(prog="python -m beam_ray.llm.local", description="Serve the embedded model on loopback until SIGTERM or Ctrl-C.")
-    parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--slots", type=int, default=1, help="requests answered at the same time (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="of the engine (default: %(default)s)")
-    parser.add_argument("--with-parent", action="store_true", help="also end when standard input ends")
+    parser.add_argument("--port", type=int, default=PORT, help="0 chooses a free port (default: %(default)s)")
+    parser.add_argument("--slots", type=int, default=1, help="requests processed at the same time (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the engine (default: %(default)s)")
+    parser.add_argument("--with-parent", action="store_true", help="also stop when standard input is closed")
     chosen = parser.parse_args()
     try:
         serve(chosen.port, slots=chosen.slots, threads=chosen.threads, with_parent=chosen.with_parent, announce=_write)

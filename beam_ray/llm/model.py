@@ -17,8 +17,11 @@ import openai
 import stamina
 
 from beam_ray.errors import BadAnswer, ModelRefused, ModelUnavailable, Stopped, Unusable
+from beam_ray.llm.permits import Permits, Unlimited
+from beam_ray.llm.prices import Price
+from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.settings import ModelSettings
-from beam_ray.llm.usage import Answer, Free, Permits, Price, Request, Usage
+from beam_ray.llm.usage import Usage
 
 MAX_RETRY_AFTER_S = 120.0
 """An endpoint that asks for a longer pause is asked again after this one."""
@@ -37,7 +40,7 @@ class OpenAIModel:
 
     def __init__(self, settings: ModelSettings, permits: Permits | None = None, *, transport: httpx2.AsyncBaseTransport | None = None):
         self.settings = settings
-        self.permits = permits or Free()
+        self.permits = permits or Unlimited()
         prices = settings.usd_per_million
         self.price = Price(prices.input, prices.output) if prices else None
         # aiohttp takes half the CPU of httpx2's own connections; what is in flight is bounded by permits, not here

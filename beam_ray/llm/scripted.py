@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from beam_ray.errors import BeamRayError, ModelUnavailable
-from beam_ray.llm.usage import Answer, Free, Permits, Price, Request, Usage
+from beam_ray.llm.permits import Permits, Unlimited
+from beam_ray.llm.prices import Price
+from beam_ray.llm.request import Answer, Request
+from beam_ray.llm.usage import Usage
 
 FREE = Price()
 
@@ -36,7 +39,7 @@ class ScriptedModel:
     async def ask(self, request: Request, usage: Usage) -> Answer:
         """The function's answer."""
         tokens = sum(len(str(message.get("content", ""))) for message in request.messages) // 4 + 1
-        async with (self.permits or Free()).hold(tokens + request.max_tokens) as waited:
+        async with (self.permits or Unlimited()).hold(tokens + request.max_tokens) as waited:
             started = time.monotonic()
             if self.latency_s:
                 await asyncio.sleep(self.latency_s)

@@ -11,7 +11,7 @@ from beam_ray.define.criterion import Criterion
 from beam_ray.define.fingerprint import flatten, strict_json
 from beam_ray.define.template import uses
 from beam_ray.define.workflow import Node, Workflow
-from beam_ray.llm.usage import Model
+from beam_ray.llm.request import Model
 from beam_ray.run.tools import Tools
 
 Row = dict[str, Any]

@@ -19,8 +19,8 @@ import stamina.instrumentation
 
 from beam_ray.define.fingerprint import digest
 from beam_ray.errors import BudgetReached, Stopped
+from beam_ray.llm.request import Model
 from beam_ray.llm.settings import ModelSettings
-from beam_ray.llm.usage import Model
 from beam_ray.run.context import Desk, Row, TaskRow
 from beam_ray.run.limiter import Grant, Limiter, Limits
 from beam_ray.run.limiter import Report as Need

@@ -19,7 +19,8 @@ from beam_ray.evaluate.judge import judge_by_model
 from beam_ray.evaluate.rules import judge_by_rule
 from beam_ray.evaluate.score import Finding, Score, score
 from beam_ray.llm.answer import parse_answer
-from beam_ray.llm.usage import Request, Usage
+from beam_ray.llm.request import Request
+from beam_ray.llm.usage import Usage
 from beam_ray.run.context import RAN, Desk, Prepared, Row, TaskRow
 from beam_ray.store.tables import text, to_json
 

@@ -12,7 +12,7 @@ from beam_ray.improve.failure_groups import alike
 from beam_ray.improve.ledger import Ledger, ledger
 from beam_ray.improve.ledger_report import figures, html, markdown, summary
 from beam_ray.llm import Answer, ScriptedModel
-from beam_ray.llm.usage import Price
+from beam_ray.llm.prices import Price
 from beam_ray.rerun import make_rerun
 from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab, drive_here

@@ -10,8 +10,9 @@ import stamina
 
 from beam_ray.errors import ModelUnavailable
 from beam_ray.llm.model import OpenAIModel
+from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.settings import ModelSettings
-from beam_ray.llm.usage import Answer, Request, Usage
+from beam_ray.llm.usage import Usage
 from tests.endpoint import endpoint, reset
 
 BODY = json.dumps({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}).encode()

@@ -12,8 +12,10 @@ import stamina
 
 from beam_ray.errors import BadDefinition, ModelRefused, ModelUnavailable, Stopped, Unusable
 from beam_ray.llm.model import MAX_RETRY_AFTER_S, OpenAIModel
+from beam_ray.llm.permits import Unlimited
+from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.settings import ModelSettings, load_models
-from beam_ray.llm.usage import Answer, Free, Request, Usage
+from beam_ray.llm.usage import Usage
 
 ASKED = Request(({"role": "user", "content": "hello"},), schema={"type": "object", "properties": {"a": {"type": "string", "maxLength": 5}}}, seed=7, node="n")
 
@@ -24,7 +26,7 @@ def reply(text: str = "hi", **more) -> httpx2.Response:
     return httpx2.Response(200, json={"choices": [choice], "usage": {"prompt_tokens": 1000, "completion_tokens": 100}, **more})
 
 
-def ask(*replies: httpx2.Response | Exception, permits: Free | None = None, **settings) -> tuple[Answer | Exception, Usage, list[httpx2.Request]]:
+def ask(*replies: httpx2.Response | Exception, permits: Unlimited | None = None, **settings) -> tuple[Answer | Exception, Usage, list[httpx2.Request]]:
     """What comes of asking once, when the endpoint says these things in turn."""
     seen: list[httpx2.Request] = []
 
@@ -165,7 +167,7 @@ def test_the_pause_that_an_endpoint_asks_for_is_told_to_all_and_bounded(headers,
     """Seconds, milliseconds or a date; a negative one is none, and a day is two minutes."""
     told: list[float] = []
 
-    class Listening(Free):
+    class Listening(Unlimited):
         def throttled(self, seconds: float) -> None:
             told.append(seconds)
 
@@ -178,7 +180,7 @@ def test_the_pause_that_an_endpoint_asks_for_is_told_to_all_and_bounded(headers,
 def test_a_server_that_is_ill_is_not_taken_for_one_that_is_asked_too_fast(fault):
     """Fewer calls at once would not make it well: the limiter is told nothing."""
 
-    class Deaf(Free):
+    class Deaf(Unlimited):
         def throttled(self, seconds: float) -> None:
             raise AssertionError("it was no 429")
 

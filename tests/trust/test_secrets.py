@@ -11,8 +11,9 @@ import pytest
 
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm.model import OpenAIModel, probe
+from beam_ray.llm.request import Request
 from beam_ray.llm.settings import load_models
-from beam_ray.llm.usage import Request, Usage
+from beam_ray.llm.usage import Usage
 from beam_ray.run.plan import make_plan
 from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab, drive_here

@@ -1,0 +1,81 @@
+"""A request to a model, its answer, and what a model must be able to do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NotRequired, Protocol, TypedDict
+
+from beam_ray.define.fingerprint import Json
+from beam_ray.llm.usage import Usage
+
+
+class ImageUrl(TypedDict):
+    """Where an image is; a ``data:`` URL holds it."""
+
+    url: str
+
+
+class Part(TypedDict):
+    """A part of a message: text, or an image."""
+
+    type: str
+    """text or image_url"""
+    text: NotRequired[str]
+    image_url: NotRequired[ImageUrl]
+
+
+class Message(TypedDict):
+    """One turn of a chat."""
+
+    role: str
+    """system, user or assistant"""
+    content: str | Sequence[Part]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to a model."""
+
+    messages: tuple[Message | Mapping[str, Json], ...]
+    schema: Mapping[str, Json] | None = None
+    """The JSON schema of the answer; None for plain text."""
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int = 1024
+    """The most tokens that the model may write."""
+    seed: int = 0
+    timeout_s: float = 120
+    """Seconds for one call, without the time spent waiting for a permit."""
+    node: str = ""
+    task_id: str = ""
+    trial: int = 1
+    attempt: int = 1
+    """Counted from 1."""
+    judges: bool = False
+    """Whether a judge is asked about an output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer of a model."""
+
+    text: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    finish: str = "stop"
+    """Why the model stopped, in the endpoint's words: stop, length or content_filter."""
+    refusal: str = ""
+    """The model's words where it declined to answer."""
+
+
+class Model(Protocol):
+    """Anything that answers requests."""
+
+    async def ask(self, request: Request, usage: Usage) -> Answer:
+        """
+        The answer to *request*. Every call is counted in *usage*, failed ones included.
+
+        Raises:
+            ModelUnavailable: no answer within the deadline.
+            ModelRefused: the model declined to answer.
+            Stopped: no row could be answered, for example because the key is wrong or the quota is used up.
+        """
