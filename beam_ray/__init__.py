@@ -9,17 +9,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from beam_ray.api.plans import NodePlan, Plan
+    from beam_ray.api.runs import Run
     from beam_ray.api.store import Store, open
+    from beam_ray.api.tasks import Attempt, CriterionResult, Step, Task
+    from beam_ray.api.workflows import CheckResult, check, load
     from beam_ray.define.criterion import Criterion
     from beam_ray.define.workflow import AutoRerun, Evaluation, LlmCall, Node, Resources, Workflow
     from beam_ray.llm.request import Answer, Request
     from beam_ray.llm.scripted import ScriptedModel
     from beam_ray.llm.settings import ModelSettings
+    from beam_ray.run.progress import Progress
+    from beam_ray.tasks.sources import Tasks
 
 __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
+    # api.plans
+    "NodePlan",
+    "Plan",
+    # api.runs
+    "Run",
     # api.store
     "Store",
     "open",
+    # api.tasks
+    "Attempt",
+    "CriterionResult",
+    "Step",
+    "Task",
+    # api.workflows
+    "CheckResult",
+    "check",
+    "load",
     # define
     "AutoRerun",
     "Criterion",
@@ -33,15 +53,25 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "ModelSettings",
     "Request",
     "ScriptedModel",
+    # run
+    "Progress",
+    # tasks
+    "Tasks",
 ]
 
 _SOURCES = {
+    "beam_ray.api.plans": ("NodePlan", "Plan"),
+    "beam_ray.api.runs": ("Run",),
     "beam_ray.api.store": ("Store", "open"),
+    "beam_ray.api.tasks": ("Attempt", "CriterionResult", "Step", "Task"),
+    "beam_ray.api.workflows": ("CheckResult", "check", "load"),
     "beam_ray.define.criterion": ("Criterion",),
     "beam_ray.define.workflow": ("AutoRerun", "Evaluation", "LlmCall", "Node", "Resources", "Workflow"),
     "beam_ray.llm.scripted": ("ScriptedModel",),
     "beam_ray.llm.settings": ("ModelSettings",),
     "beam_ray.llm.request": ("Answer", "Request"),
+    "beam_ray.run.progress": ("Progress",),
+    "beam_ray.tasks.sources": ("Tasks",),
 }
 _MODULE_OF = {name: module for module, names in _SOURCES.items() for name in names}
 

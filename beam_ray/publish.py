@@ -163,7 +163,7 @@ def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Versio
     return word
 
 
-def find_workflow(objects: Objects, written: str, folder: Path | None = None) -> tuple[Path | None, Version | None]:
+def find_workflow(objects: Objects | None, written: str, folder: Path | None = None) -> tuple[Path | None, Version | None]:
     """
     What *written* names: a file, or a published ``NAME`` or ``NAME@VERSION``.
 
@@ -179,4 +179,6 @@ def find_workflow(objects: Objects, written: str, folder: Path | None = None) ->
     name, _, number = written.partition("@")
     if number and not number.isdecimal():
         raise Unusable(f"{written!r}: after @ comes a version number")
+    if objects is None:
+        raise Unusable(f"{written!r} is not a workflow file (.yaml); a published workflow needs a store")
     return None, read_version(objects, name, int(number) if number else None)

@@ -1,14 +1,23 @@
 """The store: where runs, backtests, versions and libraries are kept, and everything that can be done with them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from beam_ray.api.plans import Plan
+    from beam_ray.api.progress import ProgressOption
+    from beam_ray.api.runs import Budget, Run
+    from beam_ray.api.tasks import Task
+    from beam_ray.api.workflows import CheckResult, WorkflowOption
+    from beam_ray.run.driver import Connection
     from beam_ray.store.objects import Objects
+    from beam_ray.tasks.sources import Tasks
 
 DEFAULT_STORE = ".beam-ray"
 DEFAULT_MODELS = "configs/models.yaml"
@@ -40,8 +49,155 @@ class Store:
     address: str | None = field(default=None, compare=False)
     """The Ray cluster's address; None for a local Ray."""
 
+    connection: "Connection | None" = field(default=None, compare=False)
+    """A connection to a cluster that is shared and stays open; None for one per command."""
+
     def __repr__(self) -> str:
         return f"<Store {self.uri}>"
+
+    # -- workflows ------------------------------------------------------------------------
+
+    def check(self, workflow: "WorkflowOption") -> "CheckResult":
+        """
+        Check a workflow: shape, names, templates, criteria and tools. No model is called.
+
+        Args:
+            workflow: A ``Workflow``, the path of a YAML file, or a published ``NAME`` or ``NAME@VERSION``.
+
+        Raises:
+            BadDefinition: with every problem and its place.
+            Unusable: there is no such file or version.
+        """
+        from beam_ray.api.workflows import check
+
+        return check(workflow, self)
+
+    def plan(self, workflow: "WorkflowOption", tasks: "Tasks | Any", *, trials: int = 1, borrow_from: str | None = None) -> "Plan":
+        """
+        What a run would do and cost per node. No model is called and no run is created.
+
+        Args:
+            workflow: As for ``check``.
+            tasks: As for ``run``.
+            trials: Repetitions of each task.
+            borrow_from: A run whose unchanged steps would be borrowed.
+
+        Raises:
+            BadDefinition: the workflow, the models file or tasks have problems.
+            Unusable: a model, file, library or run is missing.
+        """
+        from beam_ray.api.plans import plan
+
+        return plan(self, workflow, tasks, trials=trials, borrow_from=borrow_from)
+
+    # -- runs -----------------------------------------------------------------------------
+
+    def run(
+        self,
+        workflow: "WorkflowOption",
+        tasks: "Tasks | Any",
+        *,
+        trials: int = 1,
+        budget: "Budget | None" = None,
+        takeover: bool = False,
+        progress: "ProgressOption" = None,
+    ) -> "Run":
+        """
+        Run a workflow over tasks and return the finished run.
+
+        The same call after a crash or a stop resumes the run: answers that were paid for are kept,
+        but for those of the last second before a crash.
+
+        Args:
+            workflow: A ``Workflow``, the path of a YAML file, or a published ``NAME`` or ``NAME@VERSION``.
+            tasks: A path (.jsonl, .csv, .parquet), ``library:NAME[@VERSION]``, ``run:RUN``, an Arrow table, a
+                pandas or polars data frame, a list of dicts, or a ``Tasks`` with options.
+            trials: Repetitions of each task.
+            budget: Limits by name: ``max_usd``, ``max_tokens``, ``max_calls``, ``max_minutes``.
+            takeover: Take over a run whose driver is known to be dead.
+            progress: True for a bar on standard error, or a function that receives ``Progress``.
+
+        Raises:
+            BadDefinition: the workflow, the models file or tasks have problems; nothing was spent.
+            Unusable: something is missing or does not fit; nothing was spent.
+            Stopped: before the end; ``error.resume`` is the command that resumes.
+        """
+        from beam_ray.api.runs import run
+
+        return run(self, workflow, tasks, trials=trials, budget=budget, takeover=takeover, progress=progress)
+
+    def resume(self, run: "str | Run", *, budget: "Budget | None" = None, takeover: bool = False, progress: "ProgressOption" = None) -> "Run":
+        """
+        Resume an unfinished run; only what is missing is executed. A finished run is returned as it is.
+
+        Args:
+            run: A run, its id, the beginning of one, or ``last``.
+            budget: A new budget for what is left.
+            takeover: As for ``run``.
+            progress: As for ``run``.
+
+        Raises:
+            Unusable: there is no such run.
+            Stopped: before the end.
+        """
+        from beam_ray.api.runs import resume
+
+        return resume(self, run if isinstance(run, str) else run.id, budget=budget, takeover=takeover, progress=progress)
+
+    def runs(self) -> "list[Run]":
+        """All runs, the newest first."""
+        from beam_ray.api.runs import runs
+
+        return runs(self)
+
+    def get_run(self, name: str) -> "Run":
+        """
+        One run.
+
+        Args:
+            name: Its id, the beginning of one, or ``last`` for the newest.
+
+        Raises:
+            Unusable: no run, or more than one, begins so.
+        """
+        from beam_ray.api.runs import get_run
+
+        return get_run(self, name)
+
+    # -- tasks ----------------------------------------------------------------------------
+
+    def tasks(self, *, run: str | None = None, status: str | None = None, labels: Iterable[str] = (), where: str | None = None) -> "pa.Table":
+        """
+        Tasks of all runs, the newest run first: one row per task and trial.
+
+        Args:
+            run: Only tasks of this run, named as for ``get_run``.
+            status: passed, below, failed, failing (below or failed), or review.
+            labels: Only tasks with all of these labels.
+            where: Only tasks for which this expression holds, such as ``score < 80 and 'scan' in labels``.
+
+        Raises:
+            Unusable: there is no such run, or *where* cannot be evaluated.
+        """
+        from beam_ray.api.tasks import tasks
+
+        return tasks(self, run=run, status=status, labels=labels, where=where)
+
+    def task(self, address: str) -> "Task":
+        """
+        One task with its steps.
+
+        Args:
+            address: ``RUN/TASK`` (``RUN/TASK#2`` for the second trial), or a task's id for its newest run.
+
+        Raises:
+            Unusable: there is no such task.
+        """
+        from beam_ray.api.tasks import task
+
+        return task(self, address)
+
+    # -- internal -------------------------------------------------------------------------
 
     @property
     def exists(self) -> bool:

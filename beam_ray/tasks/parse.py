@@ -8,7 +8,7 @@ read and checked in batches, so that memory does not grow with their number.
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,32 @@ def read_tasks(path: Path, objects: Objects, *, mapping: Mapping[str, str] | Non
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.glob("*")], 1) if path.parent.is_dir() else []
         raise Unusable(f"{path}: there is no such file" + (f"\n  did you mean {near[0]!r}?" if near else ""))
-    wanted = dict(mapping or {})
-    unknown = [name for name in wanted if name not in COLUMNS]
+    return _parsed(read_rows(path), objects, _Reader(path, objects, _known_mapping(mapping)), limit)
+
+
+def parse_values(rows: Iterable[Any], objects: Objects, *, mapping: Mapping[str, str] | None = None, limit: int | None = None) -> pa.Table:
+    """
+    The tasks in *rows*, which are mappings with a task's fields, as the table TASKS.
+
+    Attachments are paths relative to the working folder.
+
+    Raises:
+        BadDefinition: rows are wrong, or two have the same id; each with the number of its row, from 1.
+    """
+    numbered = (Row(number, row) for number, row in enumerate(rows, start=1))
+    return _parsed(numbered, objects, _Reader(Path("tasks"), objects, _known_mapping(mapping), in_memory=True), limit)
+
+
+def _known_mapping(mapping: Mapping[str, str] | None) -> dict[str, str]:
+    unknown = [name for name in mapping or {} if name not in COLUMNS]
     if unknown:
         raise Unusable(f"--map {unknown[0]}=…: a task has no {unknown[0]!r}\n  a task has {', '.join(COLUMNS)}")
-    reader = _Reader(path, objects, wanted)
+    return dict(mapping or {})
+
+
+def _parsed(found_rows: Iterable[Row], objects: Objects, reader: "_Reader", limit: int | None) -> pa.Table:
     batches, rows = [], []
-    for found in read_rows(path):
+    for found in found_rows:
         if limit is not None and reader.count >= limit:
             break
         row = reader.task(found)
@@ -66,7 +85,7 @@ def read_tasks(path: Path, objects: Objects, *, mapping: Mapping[str, str] | Non
     if reader.problems:
         raise BadDefinition(problems=reader.problems)
     if reader.count == 0:
-        raise BadDefinition(problems=[Problem(display_path(path), 1, 1, "there is no task in it")])
+        raise BadDefinition(problems=[reader.problem_at(1, 1, "there is no task in it")])
     return pa.concat_tables([*batches, to_table(TASKS, rows)])
 
 
@@ -78,9 +97,9 @@ def inputs_digest(query: str, variables: str, attachments: Sequence[Mapping[str,
 class _Reader:
     """Makes rows of the table from rows as written, and remembers what is wrong with them."""
 
-    def __init__(self, path: Path, objects: Objects, mapping: Mapping[str, str]):
-        self.path, self.objects, self.mapping = path, objects, mapping
-        self.name = display_path(path)
+    def __init__(self, path: Path, objects: Objects, mapping: Mapping[str, str], *, in_memory: bool = False):
+        self.path, self.objects, self.mapping, self.in_memory = path, objects, mapping, in_memory
+        self.name = "tasks" if in_memory else display_path(path)
         self.problems: list[Problem] = []
         self.hopeless = False
         """Whether every further row would only repeat what is wrong."""
@@ -92,7 +111,7 @@ class _Reader:
         before = len(self.problems)
         self.row = found
         if found.broken:
-            self.problems.append(Problem(self.name, found.line, found.at, found.broken, found.notes))
+            self.problems.append(self.problem_at(found.line, found.at, found.broken, found.notes))
             return None
         written = found.written
         if not isinstance(written, Mapping):
@@ -121,7 +140,7 @@ class _Reader:
         if not 0 < len(name) <= 200 or not name.isprintable():
             self._problem("id", f"the id {name[:40]!r} must be 1 to 200 printable characters")
         elif name in self.lines:
-            self._problem("id", f"the id {name!r} stands here and in line {self.lines[name]}; ids must differ")
+            self._problem("id", f"the id {name!r} stands here and in {'row' if self.in_memory else 'line'} {self.lines[name]}; ids must differ")
         self.lines.setdefault(name, found.line)
         variables = self._object("variables", row["variables"]) or {}
         expected = self._object("expected", row["expected"])
@@ -153,6 +172,10 @@ class _Reader:
             **{name: None if row[name] in (None, "") else str(row[name]) for name in ("origin", "tests", "notes")},
             "recorded": recorded_text,
         }
+
+    def problem_at(self, line: int, column: int, text: str, notes: tuple[str, ...] = ()) -> Problem:
+        """A problem with its place: line and column of a file, or the number of a row in memory."""
+        return Problem(f"{self.name}, row {line}", 0, 0, text, notes) if self.in_memory else Problem(self.name, line, column, text, notes)
 
     def _known(self, written: Mapping[str, Any]) -> None:
         """Refuse a slip in the name of a field, which would otherwise be left out in silence; other fields are the user's own."""
@@ -212,9 +235,9 @@ class _Reader:
 
     def _missing(self, text: str, *notes: str) -> None:
         self.hopeless = self.path.suffix in TABLES
-        self.problems.append(Problem(self.name, 1 if self.hopeless else self.row.line, 1, text, notes))
+        self.problems.append(self.problem_at(1 if self.hopeless else self.row.line, 1, text, notes))
 
     def _problem(self, name: str, text: str, *notes: str) -> None:
         """A problem at the field *name* of the current row."""
         place = self.row.place(self.mapping.get(name, name)) if name else 1
-        self.problems.append(Problem(self.name, self.row.line, place, text, notes))
+        self.problems.append(self.problem_at(self.row.line, place, text, notes))

@@ -1,0 +1,175 @@
+"""Plans: what a run would do and cost, before anything is spent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import pyarrow as pa
+
+from beam_ray.api.display import Display, Displayed
+from beam_ray.api.store import Store
+from beam_ray.api.workflows import WorkflowOption, check
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import Problem
+from beam_ray.rerun import count_borrowed
+from beam_ray.run.plan import Lineage, make_plan
+from beam_ray.run.plan import NodePlan as EngineNodePlan
+from beam_ray.run.plan import Plan as EnginePlan
+from beam_ray.store.runs import resolve
+from beam_ray.tasks.sources import read
+
+if TYPE_CHECKING:
+    from beam_ray.tasks.sources import Tasks
+
+
+class NodePlanDocument(TypedDict):
+    """One node of a plan as ``--json`` prints it."""
+
+    node: str
+    model: str | None
+    run: int
+    borrow: int
+    rescore: int
+    calls: int
+    judge_calls: int
+    conditional: bool
+    because_of: list[str]
+    input_tokens: int
+    max_output_tokens: int
+    max_usd: float | None
+
+
+class PlanDocument(TypedDict):
+    """A plan as ``--json`` prints it."""
+
+    workflow: str
+    tasks: int
+    trials: int
+    calls: int
+    max_auto_reruns: int
+    max_usd: float | None
+    nodes: list[NodePlanDocument]
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """What a run will do at one node. Counts are steps, and upper bounds where *conditional*."""
+
+    node: str
+    model: str | None
+    """The model that is asked; None for a tool."""
+    run: int
+    """Steps that are executed."""
+    borrow: int
+    """Steps whose output is taken from the original run; they cost nothing."""
+    rescore: int
+    """Steps whose output is taken from the original run and scored again."""
+    calls: int
+    """Model calls for outputs, without auto-reruns and retries."""
+    judge_calls: int
+    conditional: bool
+    """Whether a condition decides which tasks reach the node, so that counts are the most possible."""
+    why: tuple[str, ...]
+    """What changed since the original run: prompt, model, upstream output, ..."""
+    input_tokens: int
+    """Estimated, over all calls."""
+    max_output_tokens: int
+    max_usd: float | None
+    """US dollars at most, without auto-reruns; None when a model has no price."""
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(Displayed):
+    """What a run would do and cost. No model was called for it."""
+
+    workflow: Workflow
+    version: int | None
+    """Number of the published version; None for a draft."""
+    tasks: pa.Table = field(compare=False)
+    """The tasks, with the columns of ``tasks.parquet``."""
+    source: str
+    """Where the tasks come from."""
+    trials: int
+    nodes: tuple[NodePlan, ...]
+    """In execution order."""
+    calls: int
+    """Model calls at most, judges included, without auto-reruns and retries."""
+    max_auto_reruns: int
+    max_usd: float | None
+    """US dollars at most, without auto-reruns; None when a model has no price."""
+    origin: str | None = None
+    """The run that unchanged steps are borrowed from."""
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def conditional(self) -> bool:
+        """Whether a condition decides how many steps run, so that the counts are the most possible."""
+        return any(node.conditional for node in self.nodes)
+
+    def display(self) -> Display:
+        cost = "unpriced" if self.max_usd is None else f"${self.max_usd:,.4f} at most"
+        facts = (
+            ("tasks", self.tasks.num_rows),
+            ("source", self.source),
+            ("model calls", self.calls),
+            ("cost", cost),
+            ("auto-reruns at most", self.max_auto_reruns or None),
+        )
+        header = ("node", "model", "run", "borrow", "rescore", "model calls", "at most $", "because of")
+        rows = [
+            (node.node, node.model or "tool", node.run, node.borrow, node.rescore, node.calls + node.judge_calls, node.max_usd, ", ".join(node.why))
+            for node in self.nodes
+        ]
+        return Display(self.workflow.name, facts, header, rows)
+
+    def document(self) -> PlanDocument:
+        """The plan as a JSON document."""
+        return {
+            "workflow": self.workflow.name,
+            "tasks": self.tasks.num_rows,
+            "trials": self.trials,
+            "calls": self.calls,
+            "max_auto_reruns": self.max_auto_reruns,
+            "max_usd": self.max_usd,
+            "nodes": [
+                {
+                    "node": node.node,
+                    "model": node.model,
+                    "run": node.run,
+                    "borrow": node.borrow,
+                    "rescore": node.rescore,
+                    "calls": node.calls,
+                    "judge_calls": node.judge_calls,
+                    "conditional": node.conditional,
+                    "because_of": list(node.why),
+                    "input_tokens": node.input_tokens,
+                    "max_output_tokens": node.max_output_tokens,
+                    "max_usd": node.max_usd,
+                }
+                for node in self.nodes
+            ],
+        }
+
+
+def plan_of(made: EnginePlan, warnings: tuple[Problem, ...] = ()) -> Plan:
+    """The engine's plan as a public value."""
+    nodes = tuple(_node(node) for node in made.nodes)
+    record = made.record
+    return Plan(made.workflow, record.version, made.tasks, record.source, record.trials, nodes, made.calls, made.auto_reruns, made.usd, record.origin, warnings)
+
+
+def _node(node: EngineNodePlan) -> NodePlan:
+    why = node.why if node.run or node.rescore else ()
+    counts = (node.run, node.borrow, node.rescore, node.calls, node.judge_calls)
+    return NodePlan(node.node, node.model, *counts, node.conditional, why, node.input_tokens, node.output_tokens, node.usd)
+
+
+def plan(store: Store, workflow: WorkflowOption, tasks: "Tasks | Any", *, trials: int = 1, borrow_from: str | None = None) -> Plan:
+    """See ``Store.plan``."""
+    checked = check(workflow, store)
+    found, source = read(store.objects, tasks)
+    origin = resolve(store.objects, borrow_from) if borrow_from else None
+    lineage = Lineage(origin=origin, borrow=True) if origin else None
+    models: Mapping[str, Any] = store.known_models
+    made = make_plan(checked.workflow, found, models, source=source, version_number=checked.version, trials=trials, lineage=lineage)
+    return plan_of(count_borrowed(store.objects, made, models), checked.warnings)

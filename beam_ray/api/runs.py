@@ -1,0 +1,330 @@
+"""Runs: one execution of a workflow over tasks, finished or not."""
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import pyarrow as pa
+
+from beam_ray.address import Address
+from beam_ray.api.display import Display, Displayed
+from beam_ray.api.progress import ProgressOption, progress_callback
+from beam_ray.api.store import Store
+from beam_ray.api.workflows import WorkflowOption, check
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import Stopped, Unusable
+from beam_ray.llm.model import probe
+from beam_ray.llm.settings import ModelSettings
+from beam_ray.run.driver import Connection
+from beam_ray.run.execute import execute
+from beam_ray.run.plan import make_plan
+from beam_ray.run.progress import Progress, ProgressCallback
+from beam_ray.run.summary import summary_of
+from beam_ray.store.lookup import newest_first, select
+from beam_ray.store.runs import Run as StoredRun
+from beam_ray.store.runs import RunRecord, begin, resolve
+from beam_ray.tasks.sources import read
+
+if TYPE_CHECKING:
+    from beam_ray.api.tasks import Task
+    from beam_ray.tasks.sources import Tasks
+
+Budget = Mapping[str, float]
+"""Limits of a run by name: max_usd, max_tokens, max_calls, max_minutes."""
+LIMITS = ("max_usd", "max_tokens", "max_calls", "max_minutes")
+
+
+class RunDocument(TypedDict):
+    """A run as ``--json`` prints it."""
+
+    run_id: str
+    workflow: str
+    version: int | None
+    tasks: int
+    trials: int
+    passed: int
+    failed: int
+    below_threshold: int
+    score: float | None
+    calls: int
+    usd: float | None
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True, repr=False)
+class Run(Displayed):
+    """
+    One execution of a workflow over tasks, as the store has it.
+
+    Numbers are over tasks and trials. Of an unfinished run they cover what is done so far.
+    """
+
+    store: Store = field(compare=False)
+    id: str
+
+    @cached_property
+    def _stored(self) -> StoredRun:
+        return StoredRun(self.store.objects, self.id)
+
+    @property
+    def record(self) -> RunRecord:
+        """What was to be done: definition, models, origin, budget, versions of everything."""
+        return self._stored.record
+
+    @property
+    def workflow(self) -> Workflow:
+        """The definition that was run."""
+        return self.record.plan
+
+    @property
+    def version(self) -> int | None:
+        """Number of the published version that was run; None for a draft."""
+        return self.record.version
+
+    @property
+    def source(self) -> str:
+        """Where the tasks came from."""
+        return self.record.source
+
+    @property
+    def origin(self) -> "Run | None":
+        """The run that this one redoes or borrows from."""
+        return Run(self.store, self.record.origin) if self.record.origin else None
+
+    @property
+    def created_at(self) -> str:
+        """When it was begun: ISO 8601, UTC."""
+        return self.record.created_at
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step has an outcome and the run can no longer change."""
+        return self._stored.finished
+
+    @cached_property
+    def summary(self) -> Mapping[str, Any]:
+        """
+        The run in numbers.
+
+        Tasks: rows, passed, below, failed, review. Scores from 0 to 100: score, first_score (None when
+        unscored). Cost: calls, input_tokens, output_tokens, usd (None when a model has no price),
+        seconds. Auto-reruns: auto_reruns, auto_rerun_tokens, auto_rerun_usd. Steps: steps_done,
+        steps_borrowed, steps_failed, steps_skipped, steps_unscored.
+        """
+        manifest = self._stored.manifest
+        return dict(manifest["usage"]) if manifest else summary_of(self._stored.outcome())
+
+    @property
+    def passed(self) -> int:
+        """Tasks without a failed step in which every scored step reached its threshold."""
+        return int(self.summary["passed"])
+
+    @property
+    def below(self) -> int:
+        """Tasks without a failed step in which a score is below its threshold."""
+        return int(self.summary["below"])
+
+    @property
+    def failed(self) -> int:
+        """Tasks with a failed step."""
+        return int(self.summary["failed"])
+
+    @property
+    def score(self) -> float | None:
+        """Mean score of the scored tasks, 0 to 100; None when none is scored."""
+        value = self.summary["score"]
+        return None if value is None else float(value)
+
+    @property
+    def calls(self) -> int:
+        """Model calls made, judges and retries included."""
+        return int(self.summary["calls"])
+
+    @property
+    def usd(self) -> float | None:
+        """US dollars paid; None when a model has no price."""
+        value = self.summary["usd"]
+        return None if value is None else float(value)
+
+    def tasks(self, *, status: str | None = None, labels: Iterable[str] = (), where: str | None = None) -> pa.Table:
+        """
+        One row per task and trial: outcome, passed, score, routes, cost and error.
+
+        Args:
+            status: passed, below, failed, failing (below or failed), or review.
+            labels: Only tasks with all of these labels.
+            where: Only rows for which this expression over the columns holds, such as ``score < 80``.
+        """
+        return select(self._stored.outcome(), status=status, labels=tuple(labels), where=where)
+
+    def task(self, task_id: str, trial: int = 1) -> "Task":
+        """
+        One task with its steps.
+
+        Raises:
+            Unusable: the run has no such task.
+        """
+        from beam_ray.api.tasks import task
+
+        return task(self.store, str(Address(self.id, task_id, trial)))
+
+    def steps(self, nodes: Iterable[str] | None = None, columns: Iterable[str] | None = None) -> pa.Table:
+        """One row per step, with the columns of ``steps/*.parquet``; only those of *nodes*, and only *columns*, where given."""
+        return self._stored.steps(nodes, None if columns is None else list(columns))
+
+    def inputs(self) -> pa.Table:
+        """The tasks as they were given, with the columns of ``tasks.parquet``."""
+        return self._stored.tasks()
+
+    def display(self) -> Display:
+        record, numbers = self.record, self.summary
+        version = f" version {record.version}" if record.version else ""
+        facts = (
+            ("workflow", f"{record.workflow}{version}"),
+            ("tasks", record.tasks),
+            ("passed", numbers["passed"]),
+            ("below threshold", numbers["below"]),
+            ("failed", numbers["failed"]),
+            ("mean score", numbers["score"]),
+            ("model calls", numbers["calls"]),
+            ("cost", "unpriced" if numbers["usd"] is None else f"${numbers['usd']:,.4f}"),
+            ("", "" if self.finished else "unfinished"),
+        )
+        return Display(self.id, facts)
+
+    def document(self) -> RunDocument:
+        """The run as a JSON document."""
+        record, numbers = self.record, self.summary
+        return {
+            "run_id": record.run_id,
+            "workflow": record.workflow,
+            "version": record.version,
+            "tasks": record.tasks,
+            "trials": record.trials,
+            "passed": numbers["passed"],
+            "failed": numbers["failed"],
+            "below_threshold": numbers["below"],
+            "score": numbers["score"],
+            "calls": numbers["calls"],
+            "usd": numbers["usd"],
+            "summary": dict(numbers),
+        }
+
+
+def runs(store: Store) -> list[Run]:
+    """See ``Store.runs``."""
+    return [Run(store, each.run_id) for each in newest_first(store.existing())]
+
+
+def get_run(store: Store, name: str) -> Run:
+    """See ``Store.get_run``."""
+    found = Run(store, resolve(store.existing(), name))
+    _ = found.record  # a run that cannot be read is refused here
+    return found
+
+
+def run(
+    store: Store,
+    workflow: WorkflowOption,
+    tasks: "Tasks | Any",
+    *,
+    trials: int = 1,
+    budget: Budget | None = None,
+    takeover: bool = False,
+    progress: ProgressOption = None,
+) -> Run:
+    """See ``Store.run``."""
+    objects, models, limits = store.objects, store.known_models, checked_budget(budget)
+    checked = check(workflow, store)
+    with progress_callback(progress) as callback:
+        for warning in checked.warnings:
+            callback(Progress(message=str(warning)))
+        found, source = read(objects, tasks)
+        made = make_plan(checked.workflow, found, models, source=source, version_number=checked.version, trials=trials, budget=limits)
+        probe_models(models, checked.workflow)
+        record = begin(objects, made.record, made.tasks)
+        if record.run_id != made.record.run_id:
+            callback(Progress(message=f"resuming run {record.run_id}, started {record.created_at.replace('T', ' ')[:16]} UTC"))
+        return finish(store, record.model_copy(update={"budget": limits}), takeover=takeover, callback=callback)
+
+
+def resume(store: Store, name: str, *, budget: Budget | None = None, takeover: bool = False, progress: ProgressOption = None) -> Run:
+    """See ``Store.resume``."""
+    record = get_run(store, name).record
+    if budget is not None:
+        record = record.model_copy(update={"budget": checked_budget(budget)})
+    if not StoredRun(store.objects, record.run_id).finished:
+        probe_models(store.known_models, record.plan)
+    with progress_callback(progress) as callback:
+        return finish(store, record, takeover=takeover, callback=callback)
+
+
+def finish(store: Store, record: RunRecord, *, takeover: bool, callback: ProgressCallback) -> Run:
+    """
+    Execute what is left of a run.
+
+    Raises:
+        Stopped: before the end; ``error.resume`` is the command that resumes.
+    """
+    try:
+        with connection(store) as opened:
+            execute(store.objects, record, store.known_models, connection=opened, takeover=takeover, progress=callback)
+    except Stopped as error:
+        error.resume = f"beam-ray resume {record.run_id}{store.option}"
+        raise
+    run = Run(store, record.run_id)
+    numbers, steps = run.summary, record.rows * len(record.plan.order)
+    callback(
+        Progress(
+            title=f"run {record.run_id}",
+            steps=steps,
+            steps_done=steps,
+            steps_failed=numbers["steps_failed"],
+            tasks=record.rows,
+            tasks_done=record.rows,
+            calls=numbers["calls"],
+            tokens=numbers["input_tokens"] + numbers["output_tokens"],
+            usd=numbers["usd"],
+            seconds=numbers["seconds"],
+        )
+    )
+    return run
+
+
+@contextlib.contextmanager
+def connection(store: Store) -> Iterator[Connection]:
+    """The connection to the store's cluster; one that is kept open by somebody else stays open."""
+    if store.connection is not None:
+        yield store.connection
+        return
+    with contextlib.closing(Connection(store.address)) as opened:
+        yield opened
+
+
+def probe_models(models: Mapping[str, Any], *workflows: Workflow) -> None:
+    """Check that every endpoint answers, before anything is written."""
+    for name in dict.fromkeys(name for workflow in workflows for name in workflow.models):
+        written = models.get(name)
+        if isinstance(written, ModelSettings):
+            probe(written, name)
+
+
+def checked_budget(budget: Budget | None) -> dict[str, float]:
+    """
+    The budget as numbers.
+
+    Raises:
+        Unusable: an unknown name, or a value that is no limit.
+    """
+    found = {}
+    for name, value in (budget or {}).items():
+        if name not in LIMITS:
+            raise Unusable(f"budget: unknown limit {name!r}\n  limits are {', '.join(LIMITS)}")
+        # nothing exceeds NaN, so it would limit nothing
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise Unusable(f"budget: {name} must be a number of at least 0, not {value!r}")
+        found[name] = float(value)
+    return found

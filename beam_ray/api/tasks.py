@@ -1,0 +1,307 @@
+"""Tasks of runs: what became of each, step by step and attempt by attempt."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypedDict
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_ray.address import Address
+from beam_ray.api.display import Display, Displayed
+from beam_ray.api.runs import Run, get_run, runs
+from beam_ray.api.store import Store
+from beam_ray.define.workflow import Node
+from beam_ray.errors import Unusable
+from beam_ray.run.context import RAN
+from beam_ray.store.lookup import find_task, select, status_of
+from beam_ray.store.runs import Run as StoredRun
+from beam_ray.store.runs import find_runs
+from beam_ray.store.steps import StepRows
+from beam_ray.store.tables import OUTCOME
+
+LISTED = (
+    "run_id",
+    "task_id",
+    "trial",
+    "outcome",
+    "passed",
+    "score",
+    "first_score",
+    "labels",
+    "routes",
+    "auto_reruns",
+    "review",
+    "seconds",
+    "calls",
+    "usd",
+    "started_at",
+    "error",
+)
+"""Columns of a list of tasks."""
+
+
+class RunContext(TypedDict):
+    """What ``beam-ray show --json`` says of the task's run."""
+
+    run_id: str
+    workflow: str
+    version: int | None
+    origin: str | None
+    start_node: str | None
+    mode: str
+    because: str
+    finished: bool
+
+
+class TaskDocument(TypedDict):
+    """A task as ``--json`` prints it."""
+
+    task: str
+    run: RunContext
+    steps: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class CriterionResult:
+    """Whether one criterion holds for an output."""
+
+    id: str
+    text: str
+    met: bool | None
+    """None when that could not be decided."""
+    reason: str
+    judge: str | None
+    """The model that judged; None for a rule."""
+    weight: float
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a step."""
+
+    number: int
+    """1 is the first."""
+    output: Any
+    """The answer as JSON value; None when there was none."""
+    score: float | None
+    """0 to 100; None when unscored."""
+    error: str | None
+    seconds: float | None
+    """From request to answer, without waiting for rate limits."""
+    input_tokens: int | None
+    output_tokens: int | None
+    usd: float | None
+    """None when the model has no price."""
+    criteria: tuple[CriterionResult, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Step(Displayed):
+    """One node's work on one task."""
+
+    address: str
+    """``RUN/TASK/NODE``."""
+    node: str
+    definition: Node
+    """The node as it was defined."""
+    model: str | None
+    """The model that was asked; None for a tool."""
+    outcome: str
+    """done, failed, skipped or borrowed."""
+    output: Any
+    """The output as JSON value; None when there is none."""
+    score: float | None
+    """0 to 100; None when unscored."""
+    passed: bool | None
+    """Whether the score reaches the threshold; None when unscored or without output."""
+    threshold: float | None
+    first_score: float | None
+    """Score of the first attempt."""
+    route: str | None
+    reason: str | None
+    """Why the step was skipped, executed or borrowed."""
+    unscored: str | None
+    """Why there is no score."""
+    borrowed_from: str | None
+    """Address of the step whose output this is."""
+    error_type: str | None
+    error: str | None
+    criteria: tuple[CriterionResult, ...]
+    attempts: tuple[Attempt, ...]
+    seconds: float
+    """In model or tool, over all attempts, without waiting for rate limits."""
+    tokens: int
+    """Input and output tokens, judges included."""
+    usd: float | None
+    """US dollars, judges left out; None when the model has no price."""
+    record: Mapping[str, Any] = field(compare=False)
+    """The row as the store has it."""
+
+    @property
+    def ran(self) -> bool:
+        """Whether the step has an output: it was executed or borrowed."""
+        return self.outcome in RAN
+
+    def display(self) -> Display:
+        facts = (("outcome", self.outcome), ("score", self.score), ("threshold", self.threshold), ("reason", self.reason), ("error", self.error))
+        rows = [(item.text, {True: "met", False: "not met", None: "undecided"}[item.met], item.reason) for item in self.criteria]
+        return Display(self.address, facts, ("criterion", "", "reason"), rows)
+
+    def document(self) -> dict[str, Any]:
+        """The step's row with its output as a JSON value."""
+        return {**self.record, "output": self.output}
+
+
+@dataclass(frozen=True, repr=False)
+class Task(Displayed):
+    """What became of one task in one run."""
+
+    run: Run
+    id: str
+    trial: int = 1
+
+    @property
+    def address(self) -> str:
+        """``RUN/TASK``, with ``#TRIAL`` from the second trial on; names the task in every command."""
+        return str(Address(self.run.id, self.id, self.trial))
+
+    @cached_property
+    def given(self) -> Mapping[str, Any]:
+        """The task as it was given: task_query, variables, expected, labels, attachments, ..."""
+        found = self.run.inputs()
+        return dict(found.filter(pc.equal(found["task_id"], self.id)).to_pylist()[0])
+
+    @cached_property
+    def outcome(self) -> Mapping[str, Any] | None:
+        """The task's row of the run's outcome; None while the task is not done."""
+        found = self.run.tasks()
+        rows = found.filter(pc.and_(pc.equal(found["task_id"], self.id), pc.equal(found["trial"], self.trial))).to_pylist()
+        return dict(rows[0]) if rows else None
+
+    @property
+    def status(self) -> str:
+        """passed, below, failed, or running."""
+        return status_of(dict(self.outcome)) if self.outcome else "running"
+
+    @property
+    def score(self) -> float | None:
+        """Mean score of the scored steps, 0 to 100; None when none is scored."""
+        return self.outcome["score"] if self.outcome else None
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps in execution order; of an unfinished run those that are stored so far."""
+        stored = StoredRun(self.run.store.objects, self.run.id)
+        return tuple(_step(row, self.run) for row in _rows(stored, self.id, self.trial))
+
+    def step(self, node: str) -> Step:
+        """
+        The step of one node.
+
+        Raises:
+            Unusable: the workflow has no such node, or the step is not stored yet.
+        """
+        order = self.run.workflow.order
+        if node not in order:
+            raise Unusable(f"the workflow of run {self.run.id} has no node {node!r}; it has {', '.join(order)}")
+        found = next((step for step in self.steps if step.node == node), None)
+        if found is None:
+            raise Unusable(f"the step {self.address}/{node} is not stored yet\n  beam-ray resume {self.run.id}  resumes the run")
+        return found
+
+    @property
+    def lineage(self) -> tuple[Run, ...]:
+        """The runs that this one redoes or borrows from, the nearest first."""
+        found: list[Run] = []
+        known = set(find_runs(self.run.store.objects))
+        origin = self.run.record.origin
+        while origin and origin in known:
+            found.append(Run(self.run.store, origin))
+            origin = found[-1].record.origin
+        return tuple(found)
+
+    def display(self) -> Display:
+        rows = [(step.node, step.outcome, step.score, step.route or "", len(step.attempts)) for step in self.steps]
+        query = str(self.given["task_query"])
+        facts = (("status", self.status), ("score", self.score), ("query", query if len(query) <= 200 else f"{query[:199]}…"))
+        return Display(self.address, facts, ("step", "outcome", "score", "route", "attempts"), rows)
+
+    def document(self) -> TaskDocument:
+        """The task as a JSON document."""
+        record = self.run.record
+        context: RunContext = {
+            "run_id": record.run_id,
+            "workflow": record.workflow,
+            "version": record.version,
+            "origin": record.origin,
+            "start_node": record.start_node,
+            "mode": record.mode,
+            "because": record.because,
+            "finished": self.run.finished,
+        }
+        return {"task": self.address, "run": context, "steps": [step.document() for step in self.steps]}
+
+
+def task(store: Store, address: str) -> Task:
+    """See ``Store.task``."""
+    found = find_task(store.existing(), address)
+    return Task(Run(store, found.run), found.task, found.trial)
+
+
+def tasks(store: Store, *, run: str | None = None, status: str | None = None, labels: Iterable[str] = (), where: str | None = None) -> pa.Table:
+    """See ``Store.tasks``."""
+    chosen = [get_run(store, run)] if run else runs(store)
+    columns = None if where else list(LISTED)
+    objects = store.objects
+    found = [select(StoredRun(objects, each.id).outcome(columns), status=status, labels=tuple(labels), where=where).select(list(LISTED)) for each in chosen]
+    if found:
+        return pa.concat_tables(found)
+    return OUTCOME.empty_table().select(list(LISTED))
+
+
+def _rows(run: StoredRun, task_id: str, trial: int) -> list[Mapping[str, Any]]:
+    order = run.record.plan.order
+    if run.finished:
+        reader = StepRows(run)
+        found = [reader.rows(name, [(task_id, trial)]) for name in order]
+        return [rows[task_id, trial] for rows in found if rows]
+    steps = run.steps()
+    here = steps.filter(pc.and_(pc.equal(steps["task_id"], task_id), pc.equal(steps["trial"], trial))).to_pylist()
+    return sorted(here, key=lambda step: order.index(step["node"]))
+
+
+def _step(row: Mapping[str, Any], run: Run) -> Step:
+    node = str(row["node"])
+    return Step(
+        address=str(Address(row["run_id"], row["task_id"], row["trial"], node)),
+        node=node,
+        definition=run.workflow.nodes[node],
+        model=run.workflow.model_of(node),
+        outcome=row["outcome"],
+        output=_value(row["output"]),
+        criteria=_criteria(row["criteria"]),
+        attempts=tuple(_attempt(entry) for entry in row["attempts"] or ()),
+        seconds=row["seconds"] or 0.0,
+        tokens=sum(row[name] or 0 for name in ("input_tokens", "output_tokens", "judge_input_tokens", "judge_output_tokens")),
+        record=row,
+        **{
+            name: row[name]
+            for name in ("score", "passed", "threshold", "first_score", "route", "reason", "unscored", "borrowed_from", "error_type", "error", "usd")
+        },
+    )
+
+
+def _attempt(entry: Mapping[str, Any]) -> Attempt:
+    numbers = {name: entry[name] for name in ("number", "score", "error", "seconds", "input_tokens", "output_tokens", "usd")}
+    return Attempt(output=_value(entry["output"]), criteria=_criteria(entry["criteria"]), **numbers)
+
+
+def _criteria(entries: Iterable[Mapping[str, Any]] | None) -> tuple[CriterionResult, ...]:
+    return tuple(CriterionResult(**{name: entry[name] for name in ("id", "text", "met", "reason", "judge", "weight")}) for entry in entries or ())
+
+
+def _value(text: str | None) -> Any:
+    return None if text is None else json.loads(text)

@@ -1,0 +1,83 @@
+"""Workflows as users name them: a value, a YAML file, or a published version."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from beam_ray.api.display import Display, Displayed
+from beam_ray.api.store import Store
+from beam_ray.define.check import check as check_definition
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import Problem
+from beam_ray.publish import find_workflow
+from beam_ray.run.plan import load_workflow
+from beam_ray.run.tools import tool_folders
+
+WorkflowOption = Workflow | str | Path
+"""A workflow, the path of a YAML file, or a published ``NAME`` or ``NAME@VERSION``."""
+
+
+class CheckDocument(TypedDict):
+    """What ``beam-ray check --json`` prints."""
+
+    workflow: str
+    digest: str
+    nodes: list[str]
+    warnings: list[str]
+
+
+@dataclass(frozen=True, repr=False)
+class CheckResult(Displayed):
+    """A workflow without errors, and the advice that its check gave."""
+
+    workflow: Workflow
+    version: int | None = None
+    """Number of the published version; None for a draft."""
+    warnings: tuple[Problem, ...] = ()
+    """Advice, in file order; the workflow runs without it."""
+
+    def display(self) -> Display:
+        nodes = self.workflow.nodes
+        criteria = sum(len(node.evaluate.criteria) for node in nodes.values() if node.evaluate)
+        facts = (("nodes", len(nodes)), ("criteria", criteria), ("models", ", ".join(self.workflow.models)), ("warnings", len(self.warnings) or None))
+        rows = [(name, self.workflow.model_of(name) or nodes[name].tool, ", ".join(nodes[name].after), nodes[name].route or "") for name in self.workflow.order]
+        return Display(self.workflow.name, facts, ("node", "model or tool", "after", "route"), rows)
+
+    def document(self) -> CheckDocument:
+        """The result as a JSON document."""
+        found = self.workflow
+        return {"workflow": found.name, "digest": found.digest, "nodes": list(found.order), "warnings": [str(warning) for warning in self.warnings]}
+
+
+def load(path: str | Path) -> Workflow:
+    """
+    Read and check a workflow file.
+
+    Raises:
+        BadDefinition: with every problem and its place (file:line:column).
+        Unusable: there is no such file.
+    """
+    return check(path).workflow
+
+
+def check(workflow: WorkflowOption, store: Store | None = None) -> CheckResult:
+    """
+    Check a workflow: shape, names, templates, criteria and tools. No model is called.
+
+    Args:
+        workflow: A ``Workflow``, the path of a YAML file, or ``NAME[@VERSION]`` of a published one, which needs *store*.
+
+    Raises:
+        BadDefinition: with every problem and its place.
+        Unusable: there is no such file or version.
+    """
+    if isinstance(workflow, Workflow):
+        return CheckResult(workflow, None, tuple(check_definition(workflow, folders=tool_folders(workflow))))
+    written = str(workflow)
+    # a file needs no store, and none is created for it
+    file, version = find_workflow(store.objects if store and not written.endswith((".yaml", ".yml")) else None, written)
+    if file:
+        found, warnings = load_workflow(file)
+        return CheckResult(found, None, tuple(warnings))
+    assert version
+    return CheckResult(version.plan, version.version, tuple(check_definition(version.plan, folders=tool_folders(version.plan))))

@@ -1,0 +1,19 @@
+"""Uses the public API as its users do. Type-checked, never run: the signatures' own test."""
+
+import pyarrow as pa
+
+import beam_ray
+
+
+def runs(store: beam_ray.Store, workflow: beam_ray.Workflow) -> float | None:
+    plan: beam_ray.Plan = store.plan(workflow, [{"task_query": "x"}], trials=2)
+    run: beam_ray.Run = store.run("tickets.yaml", beam_ray.Tasks("tasks.csv", columns={"task_query": "body"}), budget={"max_usd": 2}, progress=True)
+    run = store.resume(run, progress=lambda progress: None)
+    table: pa.Table = run.tasks(status="below", labels=["scan"], where="score < 80")
+    task: beam_ray.Task = store.task(f"{run.id}/{table['task_id'][0].as_py()}")
+    attempt: beam_ray.Attempt = task.step("sort").attempts[0]
+    return plan.max_usd if attempt.score is None else attempt.score
+
+
+def checks() -> str:
+    return beam_ray.check(beam_ray.load("tickets.yaml")).workflow.name
