@@ -5,6 +5,7 @@ The errors of beam_ray, with the exit code of a command that they end.
     ├── Unusable                 2   you can fix it; no model was called
     │   └── BadDefinition            a definition has problems; all of them are reported at once
     ├── Stopped                  3   stopped before the end; run the same command again to resume
+    │   ├── WrongSetting             an endpoint refuses a setting that every row would be refused for
     │   ├── Interrupted        130   Ctrl-C (143 for SIGTERM)
     │   ├── RunIsTaken               another driver owns the run
     │   └── BudgetReached            a limit of the budget was reached
@@ -95,6 +96,10 @@ class RunIsTaken(Stopped):
 
 class BudgetReached(Stopped):
     """A limit of the budget was reached."""
+
+
+class WrongSetting(Stopped):
+    """An endpoint refuses a setting, so that it would refuse every row. The message has the line to write."""
 
 
 class Damaged(BeamRayError):

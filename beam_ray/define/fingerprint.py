@@ -53,6 +53,16 @@ def strict_json(text: str) -> Json:
     return json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_repeats)
 
 
+def strict_json_at(text: str, start: int) -> tuple[Json, int]:
+    """
+    The JSON value that begins at *start* of *text*, and where it ends; as strict as ``strict_json``.
+
+    Raises:
+        ValueError: no JSON value begins there.
+    """
+    return _DECODER.raw_decode(text, start)
+
+
 def _no_constant(word: str) -> Json:
     raise ValueError(f"{word} is not a JSON value")
 
@@ -70,6 +80,9 @@ def _no_repeats(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
     return result
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_repeats)
 
 
 def _plain(value: Json) -> Json:

@@ -14,7 +14,7 @@ from beam_ray.define.criterion import Criterion
 from beam_ray.define.fingerprint import Json, JsonSchema
 from beam_ray.errors import BadAnswer, ModelRefused, StepFailed
 from beam_ray.evaluate.score import Finding
-from beam_ray.llm.answer import parse_answer
+from beam_ray.llm.answer import read_answer
 from beam_ray.llm.request import Model, Request
 from beam_ray.llm.usage import Usage
 
@@ -80,9 +80,10 @@ async def judge_by_model(
         )
         try:
             answer = await model.ask(asked, usage)
-            if answer.refusal or answer.finish == "content_filter":
-                raise ModelRefused(f"the judge declined: {answer.refusal or 'content filter'}")
-            verdict = parse_answer(answer.text, schema)
+            verdict = read_answer(answer, schema, asked.max_tokens)
+        except ModelRefused as error:
+            reason = str(error).replace("the model", "the judge", 1)
+            break
         except BadAnswer as error:
             reason = f"the judge's answer cannot be read: {error}"
             continue

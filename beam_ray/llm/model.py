@@ -1,208 +1,340 @@
 """
-A model behind an OpenAI-compatible endpoint: the only importer of openai.
+A model behind an OpenAI-compatible endpoint; the only module that imports openai.
 
-Our tries are the only ones: the client's own are off, so that a limiter sees every 429 and
-every call that may be billed is counted.
+Retries are ours: those of the client library are off, so that the limiter sees every 429 and every
+call that may be billed is counted.
 """
 
 import asyncio
+import dataclasses
 import functools
+import json
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
 import openai
 import stamina
 
-from beam_ray.errors import BadAnswer, ModelRefused, ModelUnavailable, Stopped, Unusable
-from beam_ray.llm.permits import Permits, Unlimited
-from beam_ray.llm.prices import Price
+from beam_ray.define.fingerprint import Json, JsonObject
+from beam_ray.errors import BadAnswer, ModelRefused, ModelUnavailable, Stopped, Unusable, WrongSetting
+from beam_ray.llm import chat_api, responses_api
+from beam_ray.llm.permits import Permits, RateLimits, Unlimited
+from beam_ray.llm.prices import Tokens, price_of
+from beam_ray.llm.refusals import Kind, Refusal, kind_of, read_refusal, status_within
+from beam_ray.llm.remedies import remedy
 from beam_ray.llm.request import Answer, Request
-from beam_ray.llm.settings import ModelSettings
+from beam_ray.llm.settings import ModelSettings, resolve
 from beam_ray.llm.usage import Usage
 
 MAX_RETRY_AFTER_S = 120.0
-"""An endpoint that asks for a longer pause is asked again after this one."""
+"""The longest pause that an endpoint is granted before it is called again."""
 
 MAX_REPLY = 4_000_000
-"""Bytes of a reply that are read; one that goes on is a bad answer."""
+"""Bytes of a reply that are read; a longer one is a bad answer."""
 
 MAX_COMPLAINT = 64_000
-"""Bytes of a refusal to answer that are read."""
+"""Bytes of an error reply that are read."""
 
-_NOT_STRICT = ("maxLength", "minLength", "maxItems", "minItems", "default", "examples")
+MAX_REASONING = 64_000
+"""Characters of reasoning that are kept with an attempt."""
+
+PATHS = {"chat": chat_api.PATH, "responses": responses_api.PATH}
+
+_TRY_AGAIN = (Kind.RATE_LIMIT, Kind.BUSY)
+
+
+class Refused(Exception):
+    """The endpoint replied with an error."""
+
+    def __init__(self, refusal: Refusal, sent: JsonObject, headers: Mapping[str, str]):
+        self.refusal, self.sent, self.headers = refusal, sent, headers
+        self.kind, self.parameter = kind_of(refusal, sent)
+        super().__init__(refusal.message)
 
 
 class OpenAIModel:
-    """Answers through ``/chat/completions``."""
+    """Answers requests through an OpenAI-compatible API."""
 
-    def __init__(self, settings: ModelSettings, permits: Permits | None = None, *, transport: httpx2.AsyncBaseTransport | None = None):
+    def __init__(self, settings: ModelSettings, permits: Permits | None = None, *, name: str = "", transport: httpx2.AsyncBaseTransport | None = None):
         self.settings = settings
+        self.name = name or settings.model
+        """The model's name in the models file, for messages."""
         self.permits = permits or Unlimited()
-        prices = settings.usd_per_million
-        self.price = Price(prices.input, prices.output) if prices else None
-        # aiohttp takes half the CPU of httpx2's own connections; what is in flight is bounded by permits, not here
+        self.price = price_of(settings)
+        # aiohttp takes half the CPU of httpx2's own connections; permits limit what is in flight, not this pool
         self._http = openai.DefaultAioHttpClient(
             limits=httpx2.Limits(max_connections=1_000_000, keepalive_expiry=30),
             transport=transport,
             verify=_certificates(),
             timeout=None,
             follow_redirects=False,
-            # a few bytes may unpack to gigabytes, and a limit on what is read would not see it
+            # a few bytes may unpack to gigabytes, which the limit on the reply's size would not notice
             headers={"Accept-Encoding": "identity"},
             event_hooks={"response": [_bound]},
         )
-        self._client = openai.AsyncOpenAI(base_url=settings.url, api_key=settings.secret, max_retries=0, http_client=self._http)
+        self._client = openai.AsyncOpenAI(
+            base_url=settings.url,
+            api_key=settings.secret,
+            max_retries=0,
+            http_client=self._http,
+            default_headers=_headers(settings),
+            default_query={name: resolve(value) for name, value in settings.query.items()},
+        )
 
     async def ask(self, request: Request, usage: Usage) -> Answer:
         """The answer, after as many tries as the settings allow."""
-        arguments = self._arguments(request)
-        estimate = sum(len(str(message.get("content", ""))) for message in request.messages) // 4 + request.max_tokens
+        body = self.body_of(request)
+        estimate = _characters(request) // 4 + request.max_tokens
         try:
             async for attempt in stamina.retry_context(
                 on=self._pause, attempts=self.settings.tries, timeout=self.settings.deadline_s, wait_initial=0.5, wait_max=20.0
             ):
                 with attempt:
-                    return await self._once(arguments, estimate, request.timeout_s, usage)
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise Stopped(f"{self.settings.model} at {self.settings.base_url} cannot be asked: {_said(error, self.settings)}") from None
-        except openai.APIStatusError as error:
-            if _quota(error):
-                raise Stopped(f"{self.settings.model}: {_said(error, self.settings)}; when there is quota again, run the same command again") from None
-            if error.code in _REFUSALS:
-                raise ModelRefused(f"the endpoint declined: {_said(error, self.settings)}") from None
-            raise ModelUnavailable(f"{'rate limit: ' if error.status_code == 429 else ''}{_said(error, self.settings)}") from None
+                    return await self._once(body, estimate, request, usage)
+        except Refused as error:
+            raise self._failure(error, request) from None
         except TimeoutError:
             raise ModelUnavailable(f"no answer within {request.timeout_s:g} s") from None
         except openai.APIError as error:
             raise ModelUnavailable(_said(error, self.settings)) from None
         raise AssertionError("unreachable")
 
+    def body_of(self, request: Request) -> JsonObject:
+        """The body of the HTTP request for *request*."""
+        return responses_api.body_of(request, self.settings) if self.settings.call.api == "responses" else chat_api.body_of(request, self.settings)
+
+    async def post(self, body: JsonObject, timeout_s: float, *, api: str | None = None) -> tuple[Json, Mapping[str, str]]:
+        """
+        The endpoint's reply to *body*, and its headers; one call.
+
+        Raises:
+            Refused: the endpoint replied with an error, also where the status of that reply is 200.
+            openai.APIError, TimeoutError: there was no reply that can be read.
+        """
+        try:
+            # the client's own limit is on the silence between two pieces; an answer in drops would never end
+            async with asyncio.timeout(timeout_s):
+                # its typed method walks every message, at a fifth of a call's CPU
+                path = PATHS[api or self.settings.call.api]
+                reply = await self._client.post(path, cast_to=httpx2.Response, body=body, options={"timeout": None})
+        except openai.APIStatusError as error:
+            raise Refused(
+                self._hidden(read_refusal(error.status_code, _json(error.response) or error.body or error.message)), body, error.response.headers
+            ) from None
+        found = _json(reply)
+        if isinstance(found, Mapping) and not found.get("choices") and not found.get("output"):
+            status = status_within(found)
+            if status:
+                raise Refused(self._hidden(read_refusal(status, found)), body, reply.headers)
+        if found is None:
+            raise openai.APIConnectionError(message=f"the reply is not {self._expected}: {self.settings.hide(reply.text)[:80]!r}", request=reply.request)
+        return found, reply.headers
+
+    def read(self, reply: Json, body: JsonObject, request: Request) -> Answer:
+        """
+        The answer in a reply; a reply that is none counts as a fault of the connection, which is tried again.
+
+        Raises:
+            Refused: the reply says that the endpoint had an error while it wrote the answer.
+        """
+        reader = responses_api.read_reply if self.settings.call.api == "responses" else chat_api.read_reply
+        try:
+            answer = reader(reply, body)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+            shown = self.settings.hide(str(reply) if isinstance(reply, str) else _compact(reply))[:80]
+            message = f"the reply is not {self._expected}: {shown!r}"
+            raise openai.APIConnectionError(message=message, request=httpx2.Request("POST", "http://model")) from None
+        if answer.finish in ("insufficient_system_resource", "error"):
+            choice = reply["choices"][0] if isinstance(reply, Mapping) and reply.get("choices") else {}
+            status = status_within(choice) or 503
+            fault = read_refusal(status, choice) if choice.get("error") else Refusal(status, answer.finish, message=f"the endpoint stopped: {answer.finish}")
+            raise Refused(self._hidden(fault), body, {})
+        hidden = {name: self.settings.hide(getattr(answer, name)) for name in ("text", "refusal", "reasoning")}
+        hidden["reasoning"] = hidden["reasoning"][:MAX_REASONING]
+        if answer.reported:
+            return _replaced(answer, **hidden)
+        written = (len(answer.text) + len(answer.reasoning)) // 4 + 1
+        return _replaced(answer, **hidden, input_tokens=_characters(request) // 4 + 1, output_tokens=written)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _once(self, arguments: dict[str, Any], estimate: int, timeout_s: float, usage: Usage) -> Answer:
+    @property
+    def _expected(self) -> str:
+        return "a response" if self.settings.call.api == "responses" else "a chat completion"
+
+    async def _once(self, body: JsonObject, estimate: int, request: Request, usage: Usage) -> Answer:
         async with self.permits.hold(estimate) as waited:
             started = time.monotonic()
             spent = Usage(1, 0, 0, 0.0 if self.price else None, 0.0, waited)
             try:
-                # a limit of the client's would be on the silence between two pieces; an answer in drops would never end
-                async with asyncio.timeout(timeout_s):
-                    # its typed method walks every message to turn nothing into anything, at a fifth of a call's CPU
-                    reply = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=arguments, options={"timeout": None})
-                answer = _read(reply, self.settings)
+                reply, headers = await self.post(body, request.timeout_s)
+                limits = read_rate_limits(headers)
+                if limits:
+                    self.permits.observed(limits)
+                answer = self.read(reply, body, request)
             finally:
                 spent.seconds = time.monotonic() - started
                 usage.add(spent)
-        usage.input_tokens += answer.input_tokens
-        usage.output_tokens += answer.output_tokens
-        if self.price and usage.usd is not None:
-            usage.usd += self.price.of(answer.input_tokens, answer.output_tokens)
+        usage.add(self._cost(answer))
         self.permits.answered(estimate, answer.input_tokens + answer.output_tokens)
         return answer
 
-    def _arguments(self, request: Request) -> dict[str, Any]:
-        messages = [dict(message) for message in request.messages]
-        arguments: dict[str, Any] = {"model": self.settings.model, "messages": messages, "max_tokens": request.max_tokens}
-        temperature = request.temperature if request.temperature is not None else self.settings.temperature
-        if temperature is not None:
-            arguments["temperature"] = temperature
-        if request.top_p is not None:
-            arguments["top_p"] = request.top_p
-        if self.settings.seeds:
-            arguments["seed"] = request.seed
-        if request.schema is not None and self.settings.structured != "none":
-            strict = self.settings.structured == "strict"
-            schema = _strict(request.schema) if strict else request.schema
-            arguments["response_format"] = {"type": "json_schema", "json_schema": {"name": request.node or "answer", "schema": schema, "strict": strict}}
-        return {**arguments, **self.settings.extra}
+    def _cost(self, answer: Answer) -> Usage:
+        """What an answer cost, its call not counted again."""
+        tokens = Tokens(answer.input_tokens, answer.output_tokens, answer.cached_tokens or 0, answer.cache_write_tokens or 0)
+        return Usage(
+            input_tokens=answer.input_tokens,
+            output_tokens=answer.output_tokens,
+            usd=self.price.cost(tokens, answer.tier) if self.price else None,
+            cached_tokens=answer.cached_tokens,
+            reasoning_tokens=answer.reasoning_tokens,
+            estimated_calls=0 if answer.reported else 1,
+        )
+
+    def _failure(self, error: Refused, request: Request) -> Exception:
+        """The error of ours that a refusal becomes after the last try."""
+        said = _refusal_text(error.refusal)
+        where = f"{self.settings.model} at {self.settings.base_url}"
+        if error.kind is Kind.ACCESS:
+            return Stopped(f"{where} cannot be called: {said}")
+        if error.kind is Kind.QUOTA:
+            return Stopped(f"{self.settings.model}: {said}; once there is quota again, run the same command again")
+        if error.kind is Kind.SETTING:
+            return WrongSetting(
+                f"{where} refuses {error.parameter!r}: {said}\n{remedy(error.parameter, error.refusal, self.settings, self.name, request.node)}"
+            )
+        if error.kind is Kind.CONTENT:
+            return ModelRefused(f"the endpoint declined: {said}")
+        return ModelUnavailable(f"rate limit: {said}" if error.kind is Kind.RATE_LIMIT else said)
+
+    def _hidden(self, refusal: Refusal) -> Refusal:
+        return Refusal(refusal.status, refusal.code, refusal.param, self.settings.hide(refusal.message)[:1_000])
 
     def _pause(self, error: Exception) -> bool | float:
-        """Whether to ask again after *error*, and after how many seconds if the endpoint said."""
-        if isinstance(error, openai.APIStatusError) and _quota(error):
-            return False
-        if isinstance(error, openai.RateLimitError):
-            seconds = _retry_after(error.response.headers)
-            self.permits.throttled(seconds or 0.0)
+        """Whether to try again after *error*, and after how many seconds where the endpoint says so."""
+        if isinstance(error, Refused):
+            if error.kind not in _TRY_AGAIN:
+                return False
+            seconds = _retry_after(error.headers)
+            if error.kind is Kind.RATE_LIMIT:
+                self.permits.throttled(seconds)
             return seconds or True
-        if isinstance(error, openai.APIStatusError):
-            if error.status_code in (408, 409) or error.status_code >= 500:
-                return _retry_after(error.response.headers) or True
-            return False
         return isinstance(error, (openai.APIConnectionError, TimeoutError))
 
 
 def probe(settings: ModelSettings, name: str) -> None:
     """
-    Ask the endpoint for its models, which costs nothing.
+    List the endpoint's models, which costs nothing.
 
     Raises:
-        Unusable: nothing answers there, or it does not take the key.
+        Unusable: the endpoint does not answer, or refuses the key.
     """
-    client = openai.OpenAI(base_url=settings.url, api_key=settings.secret, max_retries=1, timeout=10)
+    client = openai.OpenAI(
+        base_url=settings.url,
+        api_key=settings.secret,
+        max_retries=1,
+        timeout=10,
+        default_headers=_headers(settings),
+        default_query={key: resolve(value) for key, value in settings.query.items()},
+    )
     try:
         client.models.list()
     except (openai.AuthenticationError, openai.PermissionDeniedError):
-        raise Unusable(f"the model {name!r}: {settings.base_url} does not take the key ({settings.api_key})") from None
+        raise Unusable(f"the model {name!r}: {settings.base_url} refuses the key ({settings.api_key})") from None
     except openai.APIConnectionError as error:
         hint = "\n  beam-ray serve  starts the embedded model" if "127.0.0.1" in settings.url or "localhost" in settings.url else ""
-        raise Unusable(f"the model {name!r}: nothing answers at {settings.base_url} ({settings.hide(str(error.__cause__ or error))}){hint}") from None
+        raise Unusable(f"the model {name!r}: no server answers at {settings.base_url} ({settings.hide(str(error.__cause__ or error))}){hint}") from None
     except openai.APIError:
-        pass  # an endpoint that does not list its models may well answer questions
+        pass  # an endpoint that does not list its models may well answer requests
     finally:
         client.close()
 
 
-def _read(response: httpx2.Response, settings: ModelSettings) -> Answer:
-    """The reply's answer; a body that is no chat completion counts as a fault of the connection, and is tried again."""
+def read_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
+    """What the headers of a reply say of the endpoint's limits, or None where they say nothing."""
+    requests, tokens = _whole(headers.get("x-ratelimit-remaining-requests")), _whole(headers.get("x-ratelimit-remaining-tokens"))
+    if requests is None and tokens is None:
+        return None
+    return RateLimits(
+        requests,
+        seconds_of(headers.get("x-ratelimit-reset-requests", "")),
+        tokens,
+        seconds_of(headers.get("x-ratelimit-reset-tokens", "")),
+    )
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a duration such as ``1m2.5s``, ``250ms`` or ``12``; at most ``MAX_RETRY_AFTER_S``, and 0 where it cannot be read."""
+    found = _DURATION.fullmatch(text.strip())
+    if not found or not text.strip():
+        return 0.0
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in found.groups())
+    return min(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000, MAX_RETRY_AFTER_S)
+
+
+_DURATION = re.compile(r"(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m(?!s))?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s?)?(?:([0-9.]{1,9})ms)?")
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None
+
+
+def _headers(settings: ModelSettings) -> dict[str, Any]:
+    headers: dict[str, Any] = {name: resolve(value) for name, value in settings.headers.items()}
+    if settings.api_key == "none" and "authorization" not in map(str.lower, headers) and headers:
+        headers["Authorization"] = openai.Omit()  # the key is one of the headers
+    return headers
+
+
+def _characters(request: Request) -> int:
+    return sum(len(str(message.get("content", ""))) for message in request.messages)
+
+
+def _json(response: httpx2.Response) -> Json:
     try:
-        said = response.json()
-        choice, used = said["choices"][0], said.get("usage")
-        message = choice.get("message") or {}
-        return Answer(
-            settings.hide(_text(message.get("content"))),
-            _count(used, "prompt_tokens"),
-            _count(used, "completion_tokens"),
-            finish=str(choice.get("finish_reason") or "stop"),
-            refusal=settings.hide(str(message.get("refusal") or "")),
-        )
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        pass
-    raise openai.APIConnectionError(message=f"the reply is not a chat completion: {settings.hide(response.text)[:80]!r}", request=response.request)
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
 
 
-def _text(content: Any) -> str:
-    """A message's content, which some endpoints give in parts."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part["text"] for part in content)
+def _compact(value: Json) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (ValueError, RecursionError, TypeError):
+        return "…"
 
 
-def _count(used: Any, name: str) -> int:
-    """A number of tokens; an endpoint that does not say, or says nonsense, has not said."""
-    found = used.get(name) if isinstance(used, Mapping) else None
-    return found if isinstance(found, int) and 0 < found < 2**31 else 0
+def _replaced(answer: Answer, **changes: str | int) -> Answer:
+    return dataclasses.replace(answer, **changes)  # type: ignore[arg-type]
+
+
+def _refusal_text(refusal: Refusal) -> str:
+    return f"Error code: {refusal.status} - {refusal.message[:300].strip()}" if refusal.message else f"Error code: {refusal.status}"
 
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
-    """Whom to trust, read once in a process: it takes as long as ten calls."""
+    """The trusted certificates, read once per process: that takes as long as ten calls."""
     return httpx2.create_ssl_context()
 
 
 async def _bound(response: httpx2.Response) -> None:
-    """Let no more of the reply be read than there is any use for, whatever it says of its length."""
+    """Limit how much of the reply is read, whatever length it declares."""
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise httpx2.DecodingError("the reply is packed, which was not asked for", request=response.request)
+        raise httpx2.DecodingError("the reply is compressed although this was not accepted", request=response.request)
     assert isinstance(response.stream, httpx2.AsyncByteStream)
     response.stream = _Bounded(response.stream, complains=response.is_error)
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """A body of which only so much is read."""
+    """A body of which only a limited number of bytes is read."""
 
     def __init__(self, body: httpx2.AsyncByteStream, *, complains: bool):
         self._body, self._complains = body, complains
@@ -214,7 +346,7 @@ class _Bounded(httpx2.AsyncByteStream):
             if self._complains and length > MAX_COMPLAINT:
                 return
             if length > MAX_REPLY:
-                raise BadAnswer(f"the reply has more than {MAX_REPLY:,} bytes; no more are read", raw=start.decode("utf-8", "replace"), again=False)
+                raise BadAnswer(f"the reply has more than {MAX_REPLY:,} bytes", raw=start.decode("utf-8", "replace"), again=False)
             start = start or piece[:10_000]
             yield piece
 
@@ -223,7 +355,7 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that the endpoint asks us to wait, 0 if it does not say; capped."""
+    """Seconds that the endpoint asks to wait, at most ``MAX_RETRY_AFTER_S``; 0 where it does not say."""
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name)
         if not value:
@@ -231,8 +363,6 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         try:
             seconds = float(value) * scale
         except ValueError:
-            from email.utils import parsedate_to_datetime
-
             try:
                 seconds = parsedate_to_datetime(value).timestamp() - time.time()
             except (ValueError, TypeError, OverflowError):
@@ -242,33 +372,9 @@ def _retry_after(headers: Mapping[str, str]) -> float:
     return 0.0
 
 
-def _quota(error: openai.APIStatusError) -> bool:
-    return error.status_code == 402 or error.code in ("insufficient_quota", "billing_hard_limit_reached")
-
-
-_REFUSALS = ("content_filter", "content_policy_violation")
-
-
 def _said(error: openai.APIError, settings: ModelSettings) -> str:
-    # a connection that was lost is told as one that timed out, which only our own clock says
+    # the client reports a lost connection as a timeout; only our own clock decides what a timeout is
     text = "Connection error." if isinstance(error, openai.APITimeoutError) else str(error).strip() or type(error).__name__
     cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) else ""
-    # hidden before it is cut: half a key is also one
+    # hidden before it is cut, since half a key is a secret too
     return f"{settings.hide(text)[:300]}{settings.hide(cause)[:120]}"
-
-
-def _strict(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """*schema* without the keywords that a strict endpoint refuses; the answer is still checked against all of it."""
-    result: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key in _NOT_STRICT:
-            continue
-        if isinstance(value, Mapping):
-            result[key] = (
-                {name: _strict(inner) if isinstance(inner, Mapping) else inner for name, inner in value.items()} if key == "properties" else _strict(value)
-            )
-        elif isinstance(value, list):
-            result[key] = [_strict(inner) if isinstance(inner, Mapping) else inner for inner in value]
-        else:
-            result[key] = value
-    return result

@@ -1,7 +1,21 @@
 """Permits to have calls in flight at an endpoint, as a model sees them."""
 
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """What an endpoint's reply says of its limits."""
+
+    requests: int | None
+    """Requests that may still begin before the limit resets; None where the endpoint does not say."""
+    requests_reset_s: float
+    """Seconds until the limit on requests resets."""
+    tokens: int | None
+    """The same for tokens."""
+    tokens_reset_s: float
 
 
 class Permits(Protocol):
@@ -16,6 +30,9 @@ class Permits(Protocol):
     def answered(self, estimated: int, actual: int) -> None:
         """A call that was estimated at *estimated* tokens used *actual*."""
 
+    def observed(self, limits: RateLimits) -> None:
+        """A reply reported what is left of the endpoint's limits."""
+
 
 class Unlimited:
     """Permits without a limit."""
@@ -29,6 +46,9 @@ class Unlimited:
 
     def answered(self, estimated: int, actual: int) -> None:
         """Nothing to count."""
+
+    def observed(self, limits: RateLimits) -> None:
+        """Nothing to limit."""
 
 
 class _Immediate(AbstractAsyncContextManager[float]):

@@ -65,6 +65,20 @@ class Answer:
     """Why the model stopped, in the endpoint's words: stop, length or content_filter."""
     refusal: str = ""
     """The model's words where it declined to answer."""
+    reasoning: str = ""
+    """What the model wrote while thinking, kept apart from the answer."""
+    reasoning_tokens: int | None = None
+    """Output tokens that were reasoning; None where the endpoint does not say."""
+    cached_tokens: int | None = None
+    """Input tokens that were read from the provider's cache; None where the endpoint does not say."""
+    cache_write_tokens: int | None = None
+    """Input tokens that were written to the provider's cache; None where the endpoint does not say."""
+    reported: bool = True
+    """Whether the endpoint reported the tokens; otherwise they are estimates."""
+    tier: str = ""
+    """The service tier that the endpoint used, where it says so."""
+    tool_calls: tuple[str, ...] = ()
+    """Functions that the model called although they were not offered."""
 
 
 class Model(Protocol):

@@ -1,41 +1,82 @@
 """
-The models file: which models there are, where they answer and what they cost.
+The models file: which models there are, where they answer, what they cost and what they accept.
 
-    local/small:
-      base_url: http://127.0.0.1:8377/v1
-      model: smollm2-135m-instruct
-      api_key: ${env:MY_KEY}
-      usd_per_million: {input: 0.15, output: 0.60}
-      concurrency: 8
-      requests_per_minute: 600
-      tokens_per_minute: 200000
+    hosted/large:
+      base_url: https://api.openai.com/v1
+      model: gpt-5-mini
+      api_key: ${env:OPENAI_API_KEY}
+      concurrency: 32
+      requests_per_minute: 500
 
-A key stands in the file only as ``${env:NAME}`` and is read in the worker that needs it.
+A key stands in the file only as ``${env:NAME}`` and is read by the process that needs it. What the
+endpoint accepts is ``auto`` unless the file says otherwise: see ``families``.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pydantic
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, field_validator
+from pydantic import Field, PrivateAttr, StrictBool, StrictFloat, StrictInt, field_validator
 
+from beam_ray.define.fingerprint import Json, digest
 from beam_ray.define.validation import validation_problems
 from beam_ray.define.workflow import Frozen
 from beam_ray.define.yaml_file import read_yaml
 from beam_ray.errors import BadDefinition, Problem, Unusable
+from beam_ray.llm.families import Api, Capabilities, MaxTokensAs, Structured, known_of
 
 DEFAULT_FILE = "configs/models.yaml"
 _SECRET = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+_SECRET_HEADERS = ("authorization", "api-key", "x-api-key", "proxy-authorization", "cookie")
 
 
-class UsdPerMillion(Frozen):
-    """US dollars per million tokens."""
+class TierPrice(Frozen):
+    """US dollars per million tokens in one service tier."""
 
     input: StrictFloat = Field(ge=0, le=1e6)
     output: StrictFloat = Field(ge=0, le=1e6)
+    cached_input: StrictFloat | None = Field(default=None, ge=0, le=1e6)
+    """Input tokens read from the provider's cache. Default: the price of input."""
+    cache_write: StrictFloat | None = Field(default=None, ge=0, le=1e6)
+    """Input tokens written to the provider's cache. Default: the price of input."""
+
+
+class UsdPerMillion(TierPrice):
+    """US dollars per million tokens, with the tiers that have a price of their own."""
+
+    flex: TierPrice | None = None
+    """Default: half the standard price."""
+    priority: TierPrice | None = None
+    """Default: unknown."""
+    batch: TierPrice | None = None
+    """Default: half the standard price."""
+
+
+@dataclass(frozen=True)
+class CallSettings:
+    """How a model is called: every ``auto`` replaced by a value."""
+
+    api: Api
+    """chat: ``/chat/completions``; responses: ``/responses``."""
+    max_tokens_as: MaxTokensAs
+    """The name of the output limit in chat completions."""
+    send_temperature: bool
+    """Whether ``temperature`` and ``top_p`` are sent."""
+    temperature: float | None
+    """Sent where a node has none; None leaves it to the endpoint."""
+    seeds: bool
+    """Whether ``seed`` is sent."""
+    structured: Structured
+    """How JSON is asked for."""
+    reasoning_effort: str | None
+    """Sent where it is not None."""
+    sources: Mapping[str, str]
+    """Setting to where its value comes from: the models file, ``models check``, a family or the default."""
 
 
 class ModelSettings(Frozen):
@@ -45,28 +86,59 @@ class ModelSettings(Frozen):
     model: str
     """The name by which the endpoint knows it."""
     api_key: str = "none"
+    """``${env:NAME}``, or none."""
     usd_per_million: UsdPerMillion | None = None
+    """Default: the price in the genai-prices package, if it lists the model at this address."""
     concurrency: StrictInt = Field(default=16, ge=1, le=10_000)
-    """Calls in flight, over the whole cluster."""
+    """Calls in flight over the whole cluster."""
     requests_per_minute: StrictFloat | None = Field(default=None, gt=0, le=1e9)
     tokens_per_minute: StrictFloat | None = Field(default=None, gt=0, le=1e12)
-    temperature: StrictFloat | None = Field(default=None, ge=0, le=2)
     tries: StrictInt = Field(default=6, ge=1, le=20)
-    """Calls for one answer, before the row fails."""
+    """Calls for one answer before the row fails."""
     deadline_s: StrictFloat = Field(default=300, gt=0, le=86_400)
-    """Seconds for one answer over all its tries."""
-    structured: Literal["full", "strict", "none"] = "full"
-    """full: the whole JSON schema is sent; strict: without the keywords that OpenAI's strict mode refuses; none: asked for in words."""
-    seeds: StrictBool = True
-    """Whether the endpoint takes a 'seed'."""
-    extra: dict[str, Any] = {}
-    """Sent with every request as it stands, such as {cache_prompt: false}."""
+    """Seconds for one answer, all its tries included."""
+    api: Literal["auto", "chat", "responses"] = "auto"
+    """Which API is called: ``/chat/completions`` or ``/responses``."""
+    max_tokens_as: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
+    """The endpoint's name for the limit on output tokens."""
+    temperature: StrictFloat | Literal["auto", "omit"] | None = Field(default="auto")
+    """A number from 0 to 2, auto, or omit, which never sends one."""
+    seeds: StrictBool | Literal["auto"] = "auto"
+    """true, false or auto.
+    Whether a seed is sent with each request."""
+    structured: Literal["auto", "strict", "full", "object", "tool", "none"] = "auto"
+    """How JSON is asked for: strict and full send the JSON schema, object asks for any JSON object, tool for a function call, none in words only."""
+    reasoning_effort: Literal["auto", "none", "minimal", "low", "medium", "high", "xhigh"] = "auto"
+    """Sent unless auto, which leaves it to the endpoint."""
+    headers: dict[str, str] = {}
+    """Sent with every request; a secret stands as ${env:NAME}."""
+    query: dict[str, str] = {}
+    """Parameters of the address, such as {api-version: 2026-01-01}."""
+    extra: dict[str, Json] = {}
+    """Sent in the body of every request as it stands, such as {service_tier: flex}."""
+
+    _found: Capabilities = PrivateAttr(default_factory=Capabilities)
 
     @field_validator("api_key")
     @classmethod
     def _no_secret(cls, value: str) -> str:
         if value != "none" and not _SECRET.fullmatch(value):
-            raise ValueError("a key may not stand in the file; write ${env:NAME} and set NAME in the environment")
+            raise ValueError("a key must not be written in the file; write ${env:NAME} and set NAME in the environment")
+        return value
+
+    @field_validator("temperature")
+    @classmethod
+    def _sampling(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, float | int) and not 0 <= value <= 2:
+            raise ValueError(f"'temperature' must be from 0 to 2, not {value:g}")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _no_secret_header(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if name.lower() in _SECRET_HEADERS and not _SECRET.search(text):
+                raise ValueError(f"the header {name!r} must not be written in the file; write ${{env:NAME}} and set NAME in the environment")
         return value
 
     @property
@@ -75,18 +147,82 @@ class ModelSettings(Frozen):
         The key itself.
 
         Raises:
-            Unusable: the environment has no such variable.
+            Unusable: the environment variable is not set.
         """
         return resolve(self.api_key)
 
     @property
     def url(self) -> str:
-        """The address itself."""
+        """The address with environment variables filled in."""
         return resolve(self.base_url)
 
+    @cached_property
+    def call(self) -> CallSettings:
+        """How the model is called: what the file says, else what ``models check`` found, else what its family is known to accept."""
+        sources: dict[str, str] = {}
+
+        def choose(name: str, written: object) -> Json:
+            if written not in ("auto", None):
+                sources[name] = "models file"
+                return written
+            if name in self._found:
+                sources[name] = "models check"
+                return self._found[name]  # type: ignore[literal-required]
+            sources[name] = known[name].family or "default"
+            return known[name].value
+
+        known = known_of(self.url_or_written, self.model)
+        wanted = self.temperature
+        accepted = choose("temperature", wanted if wanted != "omit" else False)
+        return CallSettings(
+            api=choose("api", self.api),
+            max_tokens_as=choose("max_tokens_as", self.max_tokens_as),
+            send_temperature=accepted is not False,
+            temperature=float(wanted) if isinstance(wanted, float | int) else None,
+            seeds=bool(choose("seeds", self.seeds)),
+            structured=choose("structured", self.structured),
+            reasoning_effort=None if self.reasoning_effort == "auto" else self.reasoning_effort,
+            sources=sources,
+        )
+
+    @property
+    def url_or_written(self) -> str:
+        """The address, with variables that are not set left as written."""
+        try:
+            return self.url
+        except Unusable:
+            return self.base_url
+
+    @property
+    def identity(self) -> str:
+        """Identifies what can change the answers: the model and how it is asked, not where it answers or what it costs."""
+        call = self.call
+        legacy = call.api == "chat" and call.send_temperature and call.structured in ("full", "strict") and call.reasoning_effort is None
+        if legacy:  # as version 0.1 wrote it, so that its steps can still be borrowed
+            return digest("model/1", self.model, call.temperature, call.structured, self.extra)
+        return digest("model/2", self.model, call.api, call.send_temperature, call.temperature, call.structured, call.reasoning_effort, self.extra)
+
+    @property
+    def endpoint(self) -> str:
+        """Identifies model and address as written; what ``models check`` finds is kept under it."""
+        return digest("endpoint/2", self.base_url, self.model, self.query)
+
+    @property
+    def found(self) -> Capabilities:
+        """What ``beam-ray models check`` found."""
+        return self._found
+
+    def with_found(self, found: Capabilities) -> "ModelSettings":
+        """The same settings, with *found* used where the file says ``auto``."""
+        copy = self.model_copy()
+        copy._found = found
+        copy.__dict__.pop("call", None)
+        return copy
+
     def hide(self, text: str) -> str:
-        """*text* without what came from the environment; an endpoint may say back whatever it was sent."""
-        for name in _SECRET.findall(f"{self.api_key} {self.base_url}"):
+        """*text* without the values of environment variables that were sent: an endpoint may repeat what it received."""
+        written = " ".join([self.api_key, self.base_url, *self.headers.values(), *self.query.values()])
+        for name in _SECRET.findall(written):
             value = os.environ.get(name)
             if value:
                 text = text.replace(value, f"${{env:{name}}}")
@@ -95,16 +231,16 @@ class ModelSettings(Frozen):
 
 def resolve(text: str) -> str:
     """
-    *text* with ``${env:NAME}`` read from the environment.
+    *text* with ``${env:NAME}`` replaced by the environment variable.
 
     Raises:
-        Unusable: the environment has no such variable.
+        Unusable: the environment variable is not set.
     """
 
     def value(match: re.Match[str]) -> str:
         found = os.environ.get(match[1])
         if not found:
-            raise Unusable(f"the environment has no {match[1]}; the models file asks for it")
+            raise Unusable(f"the environment variable {match[1]} is not set; the models file uses it")
         return found
 
     return _SECRET.sub(value, text)
@@ -115,13 +251,14 @@ def load_models(path: Path) -> dict[str, ModelSettings]:
     Name to settings.
 
     Raises:
+        Unusable: there is no such file.
         BadDefinition: with every problem found.
     """
     if not path.is_file():
-        raise Unusable(f"{path}: there is no such models file\n  --models FILE or BEAM_RAY_MODELS names one")
+        raise Unusable(f"{path}: models file not found\n  name another with --models FILE or BEAM_RAY_MODELS")
     source = read_yaml(path)
     if not isinstance(source.data, Mapping) or not source.data:
-        raise BadDefinition(problems=[source.problem((), "a models file maps names to settings")])
+        raise BadDefinition(problems=[source.problem((), "a models file must map names to settings")])
     models: dict[str, ModelSettings] = {}
     problems: list[Problem] = []
     for name, written in source.data.items():
@@ -132,3 +269,10 @@ def load_models(path: Path) -> dict[str, ModelSettings]:
     if problems:
         raise BadDefinition(problems=problems)
     return models
+
+
+def lines(name: str, values: Mapping[str, Json]) -> Iterator[str]:
+    """The lines of a models file that set *values* of the model *name*."""
+    yield f"{name}:"
+    for key, value in values.items():
+        yield f"  {key}: {str(value).lower() if isinstance(value, bool) else value}"

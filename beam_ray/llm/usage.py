@@ -9,13 +9,21 @@ class Usage:
 
     calls: int = 0
     input_tokens: int = 0
+    """All input tokens, cached ones included; estimated where the endpoint reports no usage."""
     output_tokens: int = 0
+    """All output tokens, reasoning included; estimated where the endpoint reports no usage."""
     usd: float | None = 0.0
     """US dollars; None once a model without a price was called."""
     seconds: float = 0.0
     """From request to answer, without the time spent waiting for permits."""
     waited: float = 0.0
     """Seconds spent waiting for permits."""
+    cached_tokens: int | None = None
+    """Input tokens that were read from the provider's cache; None where no call reported them."""
+    reasoning_tokens: int | None = None
+    """Output tokens that were reasoning; None where no call reported them."""
+    estimated_calls: int = 0
+    """Answered calls whose endpoint reported no usage, so that their tokens and price are estimates."""
 
     def add(self, other: "Usage") -> None:
         """Add the usage of *other*."""
@@ -25,3 +33,10 @@ class Usage:
         self.usd = None if self.usd is None or other.usd is None else self.usd + other.usd
         self.seconds += other.seconds
         self.waited += other.waited
+        self.cached_tokens = _plus(self.cached_tokens, other.cached_tokens)
+        self.reasoning_tokens = _plus(self.reasoning_tokens, other.reasoning_tokens)
+        self.estimated_calls += other.estimated_calls
+
+
+def _plus(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other if one is None else one + other

@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from beam_ray.errors import Stopped
+from beam_ray.llm.permits import RateLimits
 from beam_ray.run.limiter import FORGET_S, MOST_S, Grant, Limits, Report
 
 NOTHING = Grant(0, 0, 0, 0.0)
@@ -64,6 +65,9 @@ class Leased:
         """A call of about *estimated* tokens used *actual*."""
         self._answered += 1
         self._over += actual - estimated
+
+    def observed(self, limits: RateLimits) -> None:
+        """A reply reported what is left of the endpoint's limits."""
 
     async def close(self) -> None:
         """Stop renewing."""

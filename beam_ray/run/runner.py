@@ -284,7 +284,7 @@ class Runner:
             # imported here: a run of tools alone needs no client
             from beam_ray.llm.model import OpenAIModel
 
-            return OpenAIModel(written, permits)
+            return OpenAIModel(written, permits, name=name)
         scripted: Model = replace(written, permits=permits)
         return scripted
 
@@ -314,5 +314,5 @@ def limits_of(written: Any) -> Limits:
 def identity(written: Any) -> str:
     """What makes a model's answers what they are: which model, and its settings; not where it answers or what it costs."""
     if isinstance(written, ModelSettings):
-        return digest("model/1", written.model, written.temperature, written.structured, written.extra)
+        return written.identity
     return digest("model/1", written.identity)

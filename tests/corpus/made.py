@@ -279,11 +279,6 @@ def endless_list() -> str:
     return _answer(lines=["a"] * 201)
 
 
-def marked_answer() -> str:
-    """The mark with which some programs begin a file."""
-    return "\ufeff" + _answer()
-
-
 def no_text() -> bytes:
     """Bytes that are no UTF-8."""
     return b'{"choices": [{"message": {"content": "caf\xff\xfe'

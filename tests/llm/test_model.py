@@ -140,12 +140,12 @@ def test_a_prompt_that_the_endpoint_filters_is_declined_and_not_repeated():
     assert usage.calls == 1
 
 
-def test_an_answer_in_parts_is_put_together_and_odd_counts_of_tokens_are_no_counts():
-    """Some endpoints give a list of parts, and some count in words."""
+def test_an_answer_in_parts_is_put_together_and_odd_counts_of_tokens_are_not_believed():
+    """Some endpoints give a list of parts, and some count in words: the tokens are then estimated and marked."""
     odd = {"prompt_tokens": "many", "completion_tokens": -3}
     answer, usage, _ = ask(httpx2.Response(200, json={"choices": [{"message": {"content": [{"text": "a"}, {"text": "b"}]}}], "usage": odd}))
 
-    assert (answer.text, usage.input_tokens, usage.output_tokens) == ("ab", 0, 0)
+    assert (answer.text, usage.input_tokens, usage.output_tokens, usage.estimated_calls) == ("ab", 2, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_key_may_not_stand_in_the_models_file(tmp_path):
     path = tmp_path / "models.yaml"
     path.write_text("m:\n  base_url: http://x/v1\n  model: y\n  api_key: sk-123\n")
 
-    with pytest.raises(BadDefinition, match="models.yaml:4:3: a key may not stand in the file"):
+    with pytest.raises(BadDefinition, match="models.yaml:4:3: a key must not be written in the file"):
         load_models(path)
 
 
@@ -203,5 +203,5 @@ def test_a_key_that_the_environment_does_not_have_is_named(monkeypatch):
     """The remedy is to set it."""
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
 
-    with pytest.raises(Unusable, match="the environment has no NO_SUCH_KEY"):
+    with pytest.raises(Unusable, match="the environment variable NO_SUCH_KEY is not set"):
         OpenAIModel(ModelSettings(base_url="http://x/v1", model="y", api_key="${env:NO_SUCH_KEY}"))

@@ -1,0 +1,128 @@
+"""The Chat Completions API: requests as bodies of ``/chat/completions``, and its replies as answers."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from beam_ray.define.fingerprint import Json, JsonObject
+from beam_ray.llm.request import Answer, Request
+from beam_ray.llm.settings import ModelSettings
+from beam_ray.llm.structured import function_name, strict_schema, with_words
+
+PATH = "/chat/completions"
+
+_THINK = re.compile(r"\s*<(think|thinking|reasoning)>(.*?)(?:</\1>|\Z)", re.DOTALL)
+_THOUGHT = re.compile(r"\A(.*?)</(?:think|thinking)>", re.DOTALL)
+"""Some chat templates put the opening tag into the prompt, so that only the closing one is in the answer."""
+
+
+def body_of(request: Request, settings: ModelSettings) -> JsonObject:
+    """The body of the HTTP request."""
+    call = settings.call
+    messages: list[JsonObject] = [dict(message) for message in request.messages]
+    body: JsonObject = {"model": settings.model, "messages": messages, call.max_tokens_as: request.max_tokens}
+    if call.send_temperature:
+        temperature = request.temperature if request.temperature is not None else call.temperature
+        if temperature is not None:
+            body["temperature"] = temperature
+        if request.top_p is not None:
+            body["top_p"] = request.top_p
+    if call.seeds:
+        body["seed"] = request.seed
+    if call.reasoning_effort is not None:
+        body["reasoning_effort"] = call.reasoning_effort
+    schema, name = request.schema, function_name(request.node)
+    if schema is not None:
+        if call.structured == "strict":
+            body["response_format"] = {"type": "json_schema", "json_schema": {"name": name, "schema": strict_schema(schema), "strict": True}}
+        elif call.structured == "full":
+            body["response_format"] = {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": False}}
+        elif call.structured == "tool":
+            body["tools"] = [{"type": "function", "function": {"name": name, "description": "Give the answer.", "parameters": schema}}]
+            body["tool_choice"] = {"type": "function", "function": {"name": name}}
+        else:
+            body["messages"] = with_words(messages, schema)
+            if call.structured == "object":
+                body["response_format"] = {"type": "json_object"}
+    return {**body, **settings.extra}
+
+
+def read_reply(reply: Json, sent: Mapping[str, Json]) -> Answer:
+    """
+    The answer in a chat completion; *sent* is the body of its request.
+
+    Raises:
+        ValueError, KeyError, TypeError, IndexError, AttributeError: it is not a chat completion.
+    """
+    choice = reply["choices"][0]
+    message = choice.get("message") or {}
+    text, reasoning = _content(message.get("content"))
+    reasoning = reasoning or _reasoning(message)
+    text, thought = split_reasoning(text)
+    calls = [call["function"] for call in message.get("tool_calls") or () if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)]
+    offered = {tool["function"]["name"] for tool in sent.get("tools") or ()}
+    given = [call for call in calls if call.get("name") in offered]
+    if given and not text.strip():
+        text = str(given[0].get("arguments") or "")
+    used = reply.get("usage")
+    details = used if isinstance(used, Mapping) else {}
+    inputs, outputs = details.get("prompt_tokens_details"), details.get("completion_tokens_details")
+    return Answer(
+        text,
+        _count(used, "prompt_tokens") or 0,
+        _count(used, "completion_tokens") or 0,
+        finish=str(choice.get("finish_reason") or "stop"),
+        refusal=str(message.get("refusal") or ""),
+        reasoning="\n".join(part for part in (reasoning, thought) if part),
+        reasoning_tokens=_count(outputs, "reasoning_tokens"),
+        cached_tokens=_first(_count(inputs, "cached_tokens"), _count(used, "prompt_cache_hit_tokens"), _count(used, "cache_read_input_tokens")),
+        cache_write_tokens=_first(_count(inputs, "cache_write_tokens"), _count(inputs, "cache_creation_tokens"), _count(used, "cache_creation_input_tokens")),
+        reported=_count(used, "prompt_tokens") is not None and _count(used, "completion_tokens") is not None,
+        tier=str(reply.get("service_tier") or ""),
+        tool_calls=tuple(str(call.get("name")) for call in calls if call.get("name") not in offered),
+    )
+
+
+def split_reasoning(text: str) -> tuple[str, str]:
+    """*text* without the reasoning that a model wrote in ``<think>`` tags before its answer, and that reasoning."""
+    found = _THINK.match(text)
+    if found:
+        return text[found.end() :].lstrip(), found[2].strip()
+    closed = _THOUGHT.match(text)
+    if closed and "<think" not in closed[1]:
+        return text[closed.end() :].lstrip(), closed[1].strip()
+    return text, ""
+
+
+def _content(content: Json) -> tuple[str, str]:
+    """The text and the reasoning of a message's content, which some endpoints give in parts."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    text, reasoning = [], []
+    for part in content:
+        if part.get("type") in ("thinking", "reasoning"):
+            inner = part.get("thinking") or part.get("text") or ""
+            reasoning.append(inner if isinstance(inner, str) else "".join(str(piece.get("text") or "") for piece in inner))
+        else:
+            text.append(part["text"])
+    return "".join(text), "\n".join(reasoning)
+
+
+def _reasoning(message: Mapping[str, Json]) -> str:
+    for name in ("reasoning_content", "reasoning"):
+        if isinstance(message.get(name), str) and message[name]:
+            return str(message[name])
+    details = message.get("reasoning_details")
+    if not isinstance(details, Sequence) or isinstance(details, str):
+        return ""
+    parts = [part.get("text") or part.get("summary") or "" for part in details if isinstance(part, Mapping)]
+    return "\n".join(str(part) for part in parts if part)
+
+
+def _count(used: Json, name: str) -> int | None:
+    """A number of tokens; None where the endpoint does not report a sensible one."""
+    found = used.get(name) if isinstance(used, Mapping) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 2**31 else None
+
+
+def _first(*counts: int | None) -> int | None:
+    return next((count for count in counts if count is not None), None)

@@ -1,0 +1,97 @@
+"""The Responses API: requests as bodies of ``/responses``, and its replies as answers."""
+
+from collections.abc import Mapping
+
+from beam_ray.define.fingerprint import Json, JsonObject
+from beam_ray.llm.chat_api import split_reasoning
+from beam_ray.llm.request import Answer, Request
+from beam_ray.llm.settings import ModelSettings
+from beam_ray.llm.structured import function_name, strict_schema, with_words
+
+PATH = "/responses"
+
+_FINISH = {"max_output_tokens": "length", "content_filter": "content_filter"}
+
+
+def body_of(request: Request, settings: ModelSettings) -> JsonObject:
+    """The body of the HTTP request. The provider is told not to store the response."""
+    call = settings.call
+    messages: list[JsonObject] = [dict(message) for message in request.messages]
+    schema, name = request.schema, function_name(request.node)
+    body: JsonObject = {"model": settings.model, "max_output_tokens": request.max_tokens, "store": False}
+    if call.send_temperature:
+        temperature = request.temperature if request.temperature is not None else call.temperature
+        if temperature is not None:
+            body["temperature"] = temperature
+        if request.top_p is not None:
+            body["top_p"] = request.top_p
+    if call.reasoning_effort is not None:
+        body["reasoning"] = {"effort": call.reasoning_effort}
+    if schema is not None:
+        if call.structured in ("strict", "full"):
+            strict = call.structured == "strict"
+            body["text"] = {"format": {"type": "json_schema", "name": name, "schema": strict_schema(schema) if strict else schema, "strict": strict}}
+        elif call.structured == "tool":
+            body["tools"] = [{"type": "function", "name": name, "description": "Give the answer.", "parameters": schema, "strict": False}]
+            body["tool_choice"] = {"type": "function", "name": name}
+        else:
+            messages = with_words(messages, schema)
+            if call.structured == "object":
+                body["text"] = {"format": {"type": "json_object"}}
+    body["input"] = [{"role": message["role"], "content": _content(message["content"], message["role"])} for message in messages]
+    return {**body, **settings.extra}
+
+
+def read_reply(reply: Json, sent: Mapping[str, Json]) -> Answer:
+    """
+    The answer in a response; *sent* is the body of its request.
+
+    Raises:
+        ValueError, KeyError, TypeError, IndexError, AttributeError: it is not a response.
+    """
+    text, refusal, reasoning, arguments, calls = [], [], [], "", []
+    offered = {tool["name"] for tool in sent.get("tools") or ()}
+    for item in reply["output"]:
+        if item["type"] == "reasoning":
+            reasoning += [part.get("text") or "" for part in [*(item.get("content") or ()), *(item.get("summary") or ())]]
+        elif item["type"] == "function_call":
+            if item["name"] in offered:
+                arguments = str(item.get("arguments") or "")
+            else:
+                calls.append(str(item["name"]))
+        elif item["type"] == "message":
+            text += [part.get("text") or "" for part in item["content"] if part.get("type") == "output_text"]
+            refusal += [part.get("refusal") or "" for part in item["content"] if part.get("type") == "refusal"]
+    answer, thought = split_reasoning("".join(text) or arguments)
+    used = reply.get("usage")
+    details = used if isinstance(used, Mapping) else {}
+    incomplete = reply.get("incomplete_details") or {}
+    return Answer(
+        answer,
+        _count(used, "input_tokens") or 0,
+        _count(used, "output_tokens") or 0,
+        finish=_FINISH.get(str(incomplete.get("reason")), "stop") if reply.get("status") == "incomplete" else "stop",
+        refusal="".join(refusal),
+        reasoning="\n".join(part for part in (*reasoning, thought) if part),
+        reasoning_tokens=_count(details.get("output_tokens_details"), "reasoning_tokens"),
+        cached_tokens=_count(details.get("input_tokens_details"), "cached_tokens"),
+        cache_write_tokens=_count(details.get("input_tokens_details"), "cache_write_tokens"),
+        reported=_count(used, "input_tokens") is not None and _count(used, "output_tokens") is not None,
+        tier=str(reply.get("service_tier") or ""),
+        tool_calls=tuple(calls),
+    )
+
+
+def _content(content: Json, role: str) -> Json:
+    """A message's content in the words of this API."""
+    if isinstance(content, str):
+        return content
+    kind = "output_text" if role == "assistant" else "input_text"
+    return [
+        {"type": kind, "text": part["text"]} if part["type"] == "text" else {"type": "input_image", "image_url": part["image_url"]["url"]} for part in content
+    ]
+
+
+def _count(used: Json, name: str) -> int | None:
+    found = used.get(name) if isinstance(used, Mapping) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 2**31 else None
