@@ -25,11 +25,11 @@ import pyarrow.compute as pc
 
 from beam_ray.diagnosis import diagnose, tasks_again, to_redo
 from beam_ray.errors import Damaged, Unusable
-from beam_ray.run.context import Row, TaskRow
+from beam_ray.run.context import Row, TaskTrial
 from beam_ray.run.execute import changed_tools
+from beam_ray.run.outcome import outcome_row, output_nodes
 from beam_ray.run.plan import Lineage, make_plan, require_models
 from beam_ray.run.runner import identity
-from beam_ray.run.shard import ends_of, outcome_row
 from beam_ray.run.summary import summary_of
 from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.integrity import Found, Key, commit, keys_of, look, pending, put_in_place, take_away
@@ -221,7 +221,7 @@ def _outcomes(found: Found, rows: Mapping[str, Mapping[Key, Row]], wanted: set[K
             key = task["task_id"], trial
             if key in wanted:
                 made[key] = outcome_row(
-                    found.record.run_id, TaskRow.of(task, trial, shard_of[key]), [steps[node][key] for node in workflow.order], ends_of(workflow)
+                    found.record.run_id, TaskTrial.of(task, trial, shard_of[key]), [steps[node][key] for node in workflow.order], output_nodes(workflow)
                 )
     return made
 

@@ -18,10 +18,12 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.usage import Usage
-from beam_ray.run.context import RAN, Desk, Row, TaskRow
+from beam_ray.run.borrowing import CRITERIA_CHANGED
+from beam_ray.run.context import RAN, Row, StepContext, TaskTrial
 from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.run.runner import identity
-from beam_ray.run.step import output_of, run_step
+from beam_ray.run.step import run_step
+from beam_ray.run.step_row import output_of
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.lookup import status_of
@@ -95,11 +97,11 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Mapping[str, Any]) 
     record, workflow = plan.record, plan.workflow
     assert record.origin
     reader = StepRows(Run(objects, record.origin))
-    tasks = [TaskRow.of(row, trial, 0) for row in plan.tasks.slice(0, COUNTED).to_pylist() for trial in range(1, record.trials + 1)]
+    tasks = [TaskTrial.of(row, trial, 0) for row in plan.tasks.slice(0, COUNTED).to_pylist() for trial in range(1, record.trials + 1)]
     keys = [(task.task_id, task.trial) for task in tasks]
     rows = {name: reader.rows(name, keys) for name in workflow.order}
     execute = frozenset({record.start_node}) | workflow.downstream(record.start_node) if record.start_node else None
-    desk = Desk(
+    context = StepContext(
         run_id=record.run_id,
         workflow=workflow,
         models={name: _Silent() for name in workflow.models},
@@ -108,9 +110,9 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Mapping[str, Any]) 
         allow_writes=record.allow_writes,
         execute=execute,
         borrow=record.borrow,
-        attachments=lambda task: [read_attachment(entry, objects) for entry in task.attachments],
-        ruler_only=record.ruler_only,
-        origin=lambda node, task: rows[node].get((task.task_id, task.trial)),
+        read_attachments=lambda task: [read_attachment(entry, objects) for entry in task.attachments],
+        rescore_only=record.ruler_only,
+        origin_row=lambda node, task: rows[node].get((task.task_id, task.trial)),
     )
     counts = {name: {"run": 0, "borrow": 0, "rescore": 0} for name in workflow.order}
     why: dict[str, dict[str, int]] = {name: {} for name in workflow.order}
@@ -121,19 +123,17 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Mapping[str, Any]) 
             above = workflow.nodes[name].after
             if unknown & set(above) and not (execute and name not in execute):
                 unknown.add(name)
-                if name in _may_run(workflow, name, rows[name].get((task.task_id, task.trial)), desk):
+                if name in _may_run(workflow, name, rows[name].get((task.task_id, task.trial)), context):
                     counts[name]["run"] += 1
                     why[name]["upstream output"] = why[name].get("upstream output", 0) + 1
                 continue
-            row = await run_step(desk, name, task, values, settled)
+            row = await run_step(context, name, task, values, settled)
             settled[name] = row
             if row["outcome"] == "failed" and row["error_type"] == "_WouldAsk":
                 counts[name]["run"] += 1
                 unknown.add(name)
             elif row["outcome"] == "borrowed":
-                judged = (
-                    row["judge_calls"] or str(row["unscored"] or "").find("the judge gave no answer") >= 0 or row["reason"] == "only its criteria have changed"
-                )
+                judged = row["judge_calls"] or str(row["unscored"] or "").find("the judge gave no answer") >= 0 or row["reason"] == CRITERIA_CHANGED
                 counts[name]["rescore" if judged else "borrow"] += 1
             values[name] = output_of(row)
     scale = record.rows / max(len(tasks), 1)
@@ -143,9 +143,9 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Mapping[str, Any]) 
     }
 
 
-def _may_run(workflow: Workflow, name: str, origin: Row | None, desk: Desk) -> set[str]:
+def _may_run(workflow: Workflow, name: str, origin: Row | None, context: StepContext) -> set[str]:
     """A node behind one that will run: it may run too, unless it is a write that is not repeated."""
-    if workflow.nodes[name].effects == "write" and not desk.allow_writes:
+    if workflow.nodes[name].effects == "write" and not context.allow_writes:
         return set()
     # a route that the origin did not take is expected not to be taken again
     return {name} if origin is None or origin["outcome"] in (*RAN, "failed") else set()

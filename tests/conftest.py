@@ -16,7 +16,7 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.llm import Request, ScriptedModel
 from beam_ray.rerun import RerunOptions, make_rerun
 from beam_ray.run.cluster import Cluster
-from beam_ray.run.driver import Connection
+from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import Lineage, load_workflow, make_plan
 from beam_ray.run.runner import Assignment, Runner

@@ -18,7 +18,7 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm.model import probe
 from beam_ray.llm.settings import ModelSettings
-from beam_ray.run.driver import Connection
+from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import make_plan
 from beam_ray.run.progress import Progress, ProgressCallback

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from beam_ray.api.runs import Budget, Run
     from beam_ray.api.tasks import Task
     from beam_ray.api.workflows import CheckResult, WorkflowOption
-    from beam_ray.run.driver import Connection
+    from beam_ray.run.connection import Connection
     from beam_ray.store.objects import Objects
     from beam_ray.tasks.sources import Tasks
 

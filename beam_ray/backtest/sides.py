@@ -14,10 +14,11 @@ from beam_ray.define.check import find_tool
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.rerun import count_borrowed
-from beam_ray.run.driver import Connection, Driver
+from beam_ray.run.connection import Connection
+from beam_ray.run.driver import Driver
 from beam_ray.run.execute import drive, execute
 from beam_ray.run.plan import Lineage, Plan, make_plan
-from beam_ray.run.progress import Progress, spent_before
+from beam_ray.run.progress import Progress, committed_counts
 from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.checksummed_json import seal, unseal
@@ -286,8 +287,8 @@ def _spent(run: Run) -> dict[str, float]:
         usage = run.manifest["usage"]
         tokens, minutes = usage["input_tokens"] + usage["output_tokens"], usage["seconds"] / 60
     else:
-        usage = spent_before(run)
-        tokens, minutes = usage["tokens"], 0.0
+        counts = committed_counts(run)
+        return {"max_calls": counts.calls, "max_tokens": counts.tokens, "max_usd": counts.usd or 0.0, "max_minutes": 0.0}
     return {"max_calls": usage["calls"], "max_tokens": tokens, "max_usd": usage["usd"] or 0.0, "max_minutes": minutes}
 
 

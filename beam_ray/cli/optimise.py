@@ -142,7 +142,7 @@ def proposer_of(models: Mapping[str, Any], name: str | None, workflow: Workflow,
 @contextlib.contextmanager
 def executing(how: Mapping[str, Any]) -> Iterator[Any]:
     """What brings runs to their end, all on one Ray, which is started when the first of them needs it."""
-    from beam_ray.run.driver import Connection
+    from beam_ray.run.connection import Connection
     from beam_ray.run.execute import execute
 
     with contextlib.closing(Connection(how["address"])) as connection:

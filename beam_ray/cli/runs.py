@@ -121,7 +121,7 @@ def probe_models(models: Mapping[str, Any], *workflows: Workflow) -> None:
 
 def drive(objects: Objects, record: RunRecord, models: Mapping[str, Any], *, address: str | None, takeover: bool, quiet: bool, store: str) -> Mapping[str, Any]:
     """Execute the run with progress; whatever stops it says how to go on."""
-    from beam_ray.run.driver import Connection
+    from beam_ray.run.connection import Connection
     from beam_ray.run.execute import execute
 
     meter = Meter(f"run {record.run_id}", quiet=quiet)

@@ -1,7 +1,7 @@
 """
 submit, and the same commands as Ray jobs.
 
-How submit learns the exit code: see ``beam_ray.run.jobs``. Ray's own state is a hint, shown
+How submit learns the exit code: see ``beam_ray.run.job_record``. Ray's own state is a hint, shown
 where it disagrees with the store.
 """
 
@@ -17,7 +17,8 @@ from click.core import ParameterSource
 
 from beam_ray.cli.screen import clean, emit, say, show
 from beam_ray.errors import BeamRayError, Interrupted, Stopped
-from beam_ray.run import jobs
+from beam_ray.run.job_client import JobClient, RayJobClient, follow_job
+from beam_ray.run.job_record import job_result, record_exit, require_shared_store, submission_id
 from beam_ray.store.objects import Objects, open_objects
 from beam_ray.store.runs import new_run_id
 
@@ -57,10 +58,10 @@ def submit(context: click.Context, address: str, folder: str, i_know: bool, as_j
     if inner.get_parameter_source("address") is ParameterSource.COMMANDLINE:
         raise click.UsageError(f"the cluster's address stands before {kind}: beam-ray submit --address URL {kind} …")
     store = inner.params["store"]
-    jobs.require_lasting(store)
+    require_shared_store(store)
     metadata = _metadata(kind, inner, Path(folder))
     objects = open_objects(store)
-    cluster = jobs.RayJobs(address, open_too=i_know)
+    cluster = RayJobClient(address, allow_open=i_know)
     submitted = f"{kind}-{new_run_id()}"
     command = ["python", "-m", "beam_ray.cli.submit", kind, *arguments, *_spelled_out(inner)]
     cluster.submit(submitted, shlex.join(command), folder=folder, metadata=metadata, environment={"BEAM_RAY_OPEN_CLUSTER": "1"} if i_know else {})
@@ -71,7 +72,7 @@ def submit(context: click.Context, address: str, folder: str, i_know: bool, as_j
     context.exit(code)
 
 
-def await_job(cluster: jobs.Jobs, objects: Objects, submitted: str, kind: str, *, resume: str, as_json: bool = False, **patience: float) -> int:
+def await_job(cluster: JobClient, objects: Objects, submitted: str, kind: str, *, resume: str, as_json: bool = False, **patience: float) -> int:
     """
     Follow the job to its end; its exit code by the store, shown with what Ray says where that differs.
 
@@ -79,10 +80,10 @@ def await_job(cluster: jobs.Jobs, objects: Objects, submitted: str, kind: str, *
         Stopped: it left no result.
     """
     try:
-        state = jobs.follow(cluster, objects, submitted, lambda text: click.echo(clean(text), nl=False, err=True), **patience)
+        state = follow_job(cluster, objects, submitted, lambda text: click.echo(clean(text), nl=False, err=True), **patience)
     except KeyboardInterrupt:
         raise Interrupted(f"the job goes on without us; ray job stop {submitted}  ends it, ray job logs --follow {submitted}  shows it") from None
-    found = jobs.ending(objects, submitted, kind)
+    found = job_result(objects, submitted, kind)
     if found is None:
         missing = Stopped(f"the job {submitted} left no result in {objects.uri}; Ray says {state or 'nothing'}")
         missing.resume = resume  # type: ignore[attr-defined]
@@ -117,12 +118,12 @@ def as_job(kind: str, arguments: tuple[str, ...]) -> NoReturn:
     """Do what ``beam-ray KIND ARGUMENTS`` does and leave with its exit code; inside a Ray job, tell the store too."""
     from beam_ray.cli import main
 
-    submitted = jobs.submission()
+    submitted = submission_id()
     store, code = "", 1
     if submitted:
         try:
             store = parse(kind, arguments).params["store"]
-            jobs.require_lasting(store)
+            require_shared_store(store)
         except (click.ClickException, click.exceptions.Exit):
             store = ""  # the command itself says what is wrong
         except BeamRayError as error:
@@ -137,7 +138,7 @@ def as_job(kind: str, arguments: tuple[str, ...]) -> NoReturn:
         sys.stdout.flush()
         if submitted and store:
             try:
-                jobs.ended(open_objects(store, proven=True), submitted, kind, code)
+                record_exit(open_objects(store, proven=True), submitted, kind, code)
             except BeamRayError as error:
                 say(f"the job's end could not be kept: {error}")
     raise AssertionError("unreachable: a command always leaves")

@@ -23,8 +23,8 @@ from beam_ray.improve.execute_plan import Player
 from beam_ray.improve.model_query import Asker, Question, Try
 from beam_ray.improve.prompt_text import prompt_text, texts_of, turns_of, with_texts, written
 from beam_ray.rerun import RerunOptions, make_rerun
-from beam_ray.run.context import TaskRow
-from beam_ray.run.step import output_of
+from beam_ray.run.context import TaskTrial
+from beam_ray.run.step_row import output_of
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
@@ -122,7 +122,7 @@ def rendered(objects: Objects, address: Address) -> str:
     run = Run(objects, address.run)
     workflow = run.record.plan
     tasks = run.tasks()
-    task = TaskRow.of(tasks.slice(tasks["task_id"].to_pylist().index(address.task), 1).to_pylist()[0], address.trial, 0)
+    task = TaskTrial.of(tasks.slice(tasks["task_id"].to_pylist().index(address.task), 1).to_pylist()[0], address.trial, 0)
     values = task.values(workflow)
     reader = StepRows(run)
     for name in workflow.order:

@@ -1,6 +1,4 @@
-"""
-What steps work with: the task as templates see it, and what is the same for all rows of a node.
-"""
+"""What steps work with: the task as templates see it, and what is the same for all rows of a node."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,11 +14,12 @@ from beam_ray.run.tools import Tools
 
 Row = dict[str, Any]
 RAN = ("done", "borrowed")
+"""Outcomes of steps that have an output."""
 
 
 @dataclass(frozen=True)
-class TaskRow:
-    """One task and trial as the steps see it."""
+class TaskTrial:
+    """One trial of a task, as the steps see it."""
 
     task_id: str
     trial: int
@@ -29,13 +28,13 @@ class TaskRow:
     variables: Mapping[str, Any]
     expected: Mapping[str, Any] | None
     attachments: tuple[Mapping[str, Any], ...] = ()
-    """As the task names them; ``Desk.attachments`` opens them."""
+    """As the task names them; ``StepContext.read_attachments`` reads them."""
     inputs: str = ""
     labels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, row: Mapping[str, Any], trial: int, shard: int) -> "TaskRow":
-        """The row of the table TASKS in its *trial*."""
+    def of(cls, row: Mapping[str, Any], trial: int, shard: int) -> "TaskTrial":
+        """The *trial* of a task, given as a row of the table TASKS."""
         return cls(
             task_id=row["task_id"],
             trial=trial,
@@ -59,106 +58,109 @@ class TaskRow:
         return {**given, **{name: self.query.get(name) for name in names}} if isinstance(self.query, Mapping) else given
 
 
-Origin = Callable[[str, TaskRow], Row | None]
-"""The row that the origin has for a node and a task, or None."""
+RowLookup = Callable[[str, TaskTrial], Row | None]
+"""The row of a node for a task and trial, or None."""
 
 
-def _no_origin(node: str, task: TaskRow) -> Row | None:
+def _no_row(node: str, task: TaskTrial) -> Row | None:
     return None
 
 
-def _no_attachments(task: TaskRow) -> list[dict[str, Any]]:
+def _no_attachments(task: TaskTrial) -> list[dict[str, Any]]:
     return []
 
 
-def _unlimited() -> None:
+def _no_budget() -> None:
     return None
 
 
-def _drop(row: Row) -> None:
+def _ignore_row(row: Row) -> None:
     return None
 
 
 @dataclass
-class Desk:
-    """What every step of a run works with."""
+class StepContext:
+    """What the steps of a run share."""
 
     run_id: str
     workflow: Workflow
     models: Mapping[str, Model]
     identities: Mapping[str, str]
-    """Model name to what makes its answers what they are."""
+    """Model name to the digest of what determines its answers."""
     tools: Tools
     allow_writes: bool = True
     sample: int = 0
-    """Which sample of the same definition the run is."""
+    """Independent sample number of the run."""
     execute: frozenset[str] | None = None
-    """In a rerun from a node: the nodes to execute; all others are taken from the origin as they are."""
+    """In a rerun from a node: the nodes to execute; all others are borrowed from the origin as they are."""
     borrow: bool = False
-    """Whether a step with the origin's fingerprint is taken from it."""
-    attachments: Callable[[TaskRow], list[dict[str, Any]]] = _no_attachments
-    """Opens a task's attachments, for the nodes whose templates ask for them."""
-    ruler_only: bool = False
-    """Whether the run only scores the origin's outputs by other criteria."""
-    origin: Origin = _no_origin
-    kept: Origin = _no_origin
-    """Rows that an earlier driver of this run paid for and could not commit."""
-    afford: Callable[[], None] = _unlimited
-    """Asked before anything is spent; raises when the budget is reached."""
-    keep: Callable[[Row], None] = _drop
-    """Told of every answer that more work hangs on, such as one that is yet to be judged."""
+    """Whether a step with the origin's fingerprint is borrowed."""
+    rescore_only: bool = False
+    """Whether the run only scores the origin's outputs again, by other criteria."""
+    read_attachments: Callable[[TaskTrial], list[dict[str, Any]]] = _no_attachments
+    """Reads a task's attachments, for nodes whose templates use them."""
+    origin_row: RowLookup = _no_row
+    """Rows of the run that this one redoes or borrows from."""
+    spooled_row: RowLookup = _no_row
+    """Rows that an earlier driver of this run paid for and did not commit."""
+    require_budget: Callable[[], None] = _no_budget
+    """Called before anything is spent; raises when the budget is reached."""
+    on_row: Callable[[Row], None] = _ignore_row
+    """Receives every row that cost something, finished or with an attempt that is still to be judged."""
 
     @cached_property
-    def nodes(self) -> dict[str, "Prepared"]:
-        """What each node needs and what is the same for all rows."""
-        return {name: Prepared.of(self, name) for name in self.workflow.order}
+    def nodes(self) -> dict[str, "PreparedNode"]:
+        """Every node, with what is the same for all rows."""
+        return {name: PreparedNode.of(self, name) for name in self.workflow.order}
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A node with everything about it that is the same for all rows."""
+class PreparedNode:
+    """A node, with everything about it that is the same for all rows."""
 
     name: str
     node: Node
     model: str | None
     judge: str | None
     settings: tuple[Any, ...]
-    """The part of the fingerprint that no row changes."""
-    ruler: tuple[Any, ...]
-    """The same for the criteria."""
-    ruler_uses: tuple[str, ...]
-    """The names, beside the output, that the criteria look at."""
-    attaches: bool
-    """Whether its prompt or arguments ask for the attachments; then images go with the last user turn."""
+    """The part of the step's fingerprint that is the same for all rows."""
+    criteria: tuple[Any, ...]
+    """The part of the criteria's fingerprint that is the same for all rows."""
+    criteria_inputs: tuple[str, ...]
+    """Names of the values, other than the output, that the criteria use."""
+    uses_attachments: bool
+    """Whether its prompt or arguments use the attachments; then images are sent with the last user turn."""
     plain: tuple[Criterion, ...]
+    """Criteria in plain language, which a judge model decides."""
     rules: tuple[Criterion, ...]
+    """Criteria that need no model."""
 
     @classmethod
-    def of(cls, desk: Desk, name: str) -> "Prepared":
-        node = desk.workflow.nodes[name]
-        model, judge = desk.workflow.model_of(name), desk.workflow.judge_of(name)
+    def of(cls, context: StepContext, name: str) -> "PreparedNode":
+        node = context.workflow.nodes[name]
+        model, judge = context.workflow.model_of(name), context.workflow.judge_of(name)
         settings: tuple[Any, ...]
         if node.llm:
             call = node.llm
-            settings = ("llm/1", desk.identities[str(model)], call.returns, call.temperature, call.top_p, call.max_tokens, call.seed)
+            settings = ("llm/1", context.identities[str(model)], call.returns, call.temperature, call.top_p, call.max_tokens, call.seed)
         else:
-            settings = ("tool/1", node.tool, node.version or desk.tools.version(str(node.tool)))
+            settings = ("tool/1", node.tool, node.version or context.tools.version(str(node.tool)))
         criteria = node.evaluate.criteria if node.evaluate else ()
-        ruler = (
+        fingerprinted = (
             [[item.kind, item.text if item.kind == "plain" else "", item.weight, item.field, item.want, item.ignore] for item in criteria],
-            desk.identities[judge] if judge else None,
+            context.identities[judge] if judge else None,
             node.evaluate.threshold if node.evaluate else None,
             node.auto_rerun.model_dump() if node.auto_rerun else None,
         )
-        asked = {use.root for item in criteria for expression in _expressions(item) for use in uses(expression, expression=True)}
+        used = {use.root for item in criteria for expression in _expressions(item) for use in uses(expression, expression=True)}
         return cls(
             name,
             node,
             model,
             judge,
             settings,
-            ruler,
-            tuple(sorted(asked - {name, "output"})),
+            fingerprinted,
+            tuple(sorted(used - {name, "output"})),
             any(use.root == "attachments" for text in _templates(node) for use in uses(text)),
             tuple(item for item in criteria if item.kind == "plain"),
             tuple(item for item in criteria if item.kind != "plain"),

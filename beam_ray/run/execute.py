@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from beam_ray.errors import Stopped, Unusable
-from beam_ray.run.driver import Connection, Driver, Result
+from beam_ray.run.connection import Connection
+from beam_ray.run.driver import Driver, Result
 from beam_ray.run.progress import ProgressCallback, ignore_progress
 from beam_ray.run.signals import Signals
 from beam_ray.run.tools import Tools
@@ -82,7 +83,7 @@ def drive(
                 yield driver
             except Stopped:
                 # what fails once we were asked to stop is part of being stopped: Ray is told as well
-                signals.heed()
+                signals.raise_if_interrupted()
                 raise
     finally:
         if driver is not None:

@@ -1,40 +1,39 @@
 """
-Limits that hold over the whole cluster: calls in flight, requests and tokens per minute.
+Rate limits that hold over the whole cluster: concurrency, requests and tokens per minute.
 
 One ``Limiter`` per endpoint leases its limits to runners in blocks; ``permits`` is the runners'
-side. What the limits are stands in every report: where reports differ, the tightest holds.
-Pure logic: what time it is is told from outside.
+side. Every request carries the limits that its runner knows: where they differ, the tightest
+holds. Pure logic: the time is an argument.
 
-A 429 shrinks the concurrency by a fifth, at most once a second, and pauses for as long as
+A 429 reduces the concurrency by a fifth, at most once a second, and pauses for as long as
 the endpoint asks; answers let it grow again. A 5xx changes nothing.
 """
 
 import functools
 from dataclasses import dataclass
 
-RENEW_S = 0.1
-"""Seconds between two renewals while something is to be told, where runners are few."""
-RENEWAL_S = 0.002
-"""Seconds that a renewal may take the limiter: with more runners each comes more seldom."""
-MOST_S = 1.5
-"""No runner comes more seldom."""
+MIN_RENEWAL_S = 0.1
+"""Seconds between two renewals of a runner that has something to report, where runners are few."""
+RENEWAL_COST_S = 0.002
+"""Seconds of the limiter's time per renewal: with more runners, each renews less often."""
+MAX_RENEWAL_S = 1.5
+"""Longest interval between two renewals."""
 SHARE = 0.98
-"""The part of a rate that is lent out."""
-
-FORGET_S = 10.0
-"""Seconds without a word after which a runner's permits go back."""
+"""The part of a rate that is leased."""
+EXPIRY_S = 10.0
+"""Seconds without a renewal after which a runner's permits are released."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an endpoint allows."""
+    """Rate limits of an endpoint."""
 
     concurrency: int
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
 
     def tightest(self, other: "Limits") -> "Limits":
-        """What both allow."""
+        """The limits that satisfy both."""
         return Limits(
             min(self.concurrency, other.concurrency),
             _least(self.requests_per_minute, other.requests_per_minute),
@@ -50,11 +49,11 @@ def _least(one: float | None, other: float | None) -> float | None:
 
 
 @dataclass(frozen=True)
-class Report:
+class PermitRequest:
     """
-    What a runner tells: the limits it knows of, calls in flight and wanted, and what it used since it last told.
+    What a runner asks for: the limits it knows, its calls in flight and waiting, and what it used since its last request.
 
-    Calls that it may begin before it hears are among those in flight.
+    Calls that it may start before it is answered count as in flight.
     """
 
     limits: Limits
@@ -63,34 +62,34 @@ class Report:
     waiting_tokens: int = 0
     answered: int = 0
     tokens_over: int = 0
-    """Tokens used beyond what was asked for; negative when fewer."""
+    """Tokens used beyond the estimates; negative when fewer."""
     throttled: bool = False
     pause_s: float = 0.0
     requests_unused: int = 0
     tokens_unused: int = 0
-    """Negative when calls began that needed more than there was."""
+    """Negative when calls were started that needed more than was left."""
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What a runner may do until it hears again."""
+    """What a runner may use until its next renewal."""
 
     permits: int
     requests: int | None
-    """How many calls it may begin; None without a limit."""
+    """Calls that it may start; None without a limit."""
     tokens: int | None
     pause_s: float
-    again_s: float = RENEW_S
-    """When to come again, while something is to be told."""
+    renew_in_s: float = MIN_RENEWAL_S
+    """Seconds until it should renew, while it has something to report."""
 
 
 @dataclass
 class _Bucket:
     """
-    A rate: fills evenly, and holds a second's worth.
+    A token bucket that fills evenly and holds a second's worth.
 
-    It begins empty and fills a little slower than is allowed: an endpoint that counts its seconds
-    elsewhere would refuse what is sent at their edges, and a refusal stops everybody.
+    It starts empty and fills a little slower than allowed: an endpoint whose seconds start at
+    other moments would refuse calls at their edges, and a refusal pauses everybody.
     """
 
     at: float
@@ -103,17 +102,17 @@ class _Bucket:
 
 @dataclass
 class _Lease:
-    """What is known of a runner."""
+    """The state of one runner."""
 
     limits: Limits
-    heard: float = 0.0
+    renewed_at: float = 0.0
     held: int = 0
     wanted: int = 0
     waiting: int = 0
 
-    def silent(self, now: float) -> bool:
-        """Whether it was last heard of so long ago that it is taken for gone."""
-        return now - self.heard > FORGET_S
+    def expired(self, now: float) -> bool:
+        """Whether it has not renewed for so long that it is taken for dead."""
+        return now - self.renewed_at > EXPIRY_S
 
 
 class Limiter:
@@ -123,94 +122,94 @@ class Limiter:
         self._leases: dict[str, _Lease] = {}
         self._limits = UNLIMITED
         self._capacity = float("inf")
-        """Calls in flight that the endpoint is thought to bear; never more than the limit."""
+        """Estimated concurrency that the endpoint can take; never more than the limit."""
         self._paused_until = self._shrunk_at = float("-inf")
         self._requests: _Bucket | None = None
         self._tokens: _Bucket | None = None
 
-    def renew(self, runner: str, report: Report, now: float) -> Grant:
-        """What *runner* may do from *now* (seconds on any steady clock)."""
-        lease = self._lease(runner, report, now)
-        self._adapt(report, now)
+    def renew(self, runner: str, request: PermitRequest, now: float) -> Grant:
+        """What *runner* may use from *now* (seconds on any monotonic clock)."""
+        lease = self._lease(runner, request, now)
+        self._adapt(request, now)
         pause = max(self._paused_until - now, 0.0)
         free = int(self._capacity) - sum(each.held for each in self._leases.values() if each is not lease)
         permits = min(self._share(runner, now), max(free, 0)) if not pause else 0
-        # calls in flight are counted, also those above the share: it is given back as they end
-        lease.held = max(report.in_flight, permits)
-        again_s = min(max(RENEW_S, len(self._leases) * RENEWAL_S), MOST_S)
-        return Grant(permits, *self._rates(report, lease.held - report.in_flight, now), pause, again_s)
+        # calls in flight count even above the share: they return it as they end
+        lease.held = max(request.in_flight, permits)
+        renew_in_s = min(max(MIN_RENEWAL_S, len(self._leases) * RENEWAL_COST_S), MAX_RENEWAL_S)
+        return Grant(permits, *self._rates(request, lease.held - request.in_flight, now), pause, renew_in_s)
 
-    def serves(self, now: float) -> bool:
-        """Whether there is a runner that has told of itself lately."""
-        return not all(lease.silent(now) for lease in self._leases.values())
+    def in_use(self, now: float) -> bool:
+        """Whether any runner has renewed recently."""
+        return not all(lease.expired(now) for lease in self._leases.values())
 
     def release(self, runner: str) -> None:
-        """*runner* is gone; its permits go back."""
+        """Release the permits of *runner*, which is gone."""
         if self._leases.pop(runner, None):
             self._limits = self._tightest()
 
-    def _lease(self, runner: str, report: Report, now: float) -> _Lease:
-        silent = [name for name, lease in self._leases.items() if lease.silent(now)]
-        for name in silent:
+    def _lease(self, runner: str, request: PermitRequest, now: float) -> _Lease:
+        expired = [name for name, lease in self._leases.items() if lease.expired(now)]
+        for name in expired:
             del self._leases[name]
         known = self._leases.get(runner)
-        lease = self._leases[runner] = known or _Lease(report.limits)
-        if silent or known is None or known.limits != report.limits:
-            lease.limits = report.limits
+        lease = self._leases[runner] = known or _Lease(request.limits)
+        if expired or known is None or known.limits != request.limits:
+            lease.limits = request.limits
             self._limits = self._tightest()
-        lease.heard, lease.waiting, lease.wanted = now, report.waiting, report.in_flight + report.waiting
+        lease.renewed_at, lease.waiting, lease.wanted = now, request.waiting, request.in_flight + request.waiting
         return lease
 
     def _tightest(self) -> Limits:
         return functools.reduce(Limits.tightest, (lease.limits for lease in self._leases.values()), UNLIMITED)
 
-    def _adapt(self, report: Report, now: float) -> None:
-        if report.throttled:
+    def _adapt(self, request: PermitRequest, now: float) -> None:
+        if request.throttled:
             if now - self._shrunk_at >= 1.0:
                 self._capacity = max(1.0, min(self._capacity, self._limits.concurrency) * 0.8)
                 self._shrunk_at = now
-            self._paused_until = max(self._paused_until, now + report.pause_s)
-        elif report.answered:
-            self._capacity += report.answered / self._capacity
+            self._paused_until = max(self._paused_until, now + request.pause_s)
+        elif request.answered:
+            self._capacity += request.answered / self._capacity
         self._capacity = min(self._capacity, self._limits.concurrency)
 
     def _share(self, runner: str, now: float) -> int:
         """
-        What the runner wants, or an equal part where not everyone can have what they want.
+        What the runner wants, or an equal share where there is not enough for everyone.
 
-        Permits that nobody wants are lent to those who have work, so that a row that comes does not wait for a renewal.
+        Permits that nobody wants are leased to runners that have work, so that a new row does not wait for a renewal.
         """
-        hungry = sorted((lease.wanted, name) for name, lease in self._leases.items() if lease.wanted)
-        left, large = int(self._capacity), hungry[:0]
-        for index, (wanted, _) in enumerate(hungry):
-            if wanted > left // (len(hungry) - index):
-                large = hungry[index:]
+        wanting = sorted((lease.wanted, name) for name, lease in self._leases.items() if lease.wanted)
+        left, large = int(self._capacity), wanting[:0]
+        for index, (wanted, _) in enumerate(wanting):
+            if wanted > left // (len(wanting) - index):
+                large = wanting[index:]
                 break
             left -= wanted
-        sharing, wanted = sorted(name for _, name in large or hungry), self._leases[runner].wanted
+        sharing, wanted = sorted(name for _, name in large or wanting), self._leases[runner].wanted
         if runner not in sharing:
             return wanted
         each, odd = divmod(left, len(sharing))
-        # what cannot be shared goes round
+        # the remainder rotates
         part = each + ((sharing.index(runner) + int(now)) % len(sharing) < odd)
         return part if large else wanted + part
 
-    def _rates(self, report: Report, begin: int, now: float) -> tuple[int | None, int | None]:
-        """How many calls and tokens may begin with *begin* free permits."""
+    def _rates(self, request: PermitRequest, free: int, now: float) -> tuple[int | None, int | None]:
+        """How many calls and tokens may start with *free* free permits."""
         self._requests = _filled(self._requests, self._limits.requests_per_minute, now)
         self._tokens = _filled(self._tokens, self._limits.tokens_per_minute, now)
-        hungry = max(sum(lease.waiting > 0 for lease in self._leases.values()), 1)
+        wanting = max(sum(lease.waiting > 0 for lease in self._leases.values()), 1)
         requests = tokens = None
         if self._requests:
-            self._requests.level += report.requests_unused
+            self._requests.level += request.requests_unused
             whole = max(int(self._requests.level), 0)
-            requests = min(max(whole // hungry, min(whole, 1)), begin, report.waiting)
+            requests = min(max(whole // wanting, min(whole, 1)), free, request.waiting)
             self._requests.level -= requests
         if self._tokens:
-            self._tokens.level += report.tokens_unused - report.tokens_over
-            asked = report.waiting_tokens * min(begin / report.waiting, 1) if report.waiting else 0
-            # a call may need more than there ever is at once: with one token it begins, and is paid off
-            tokens = max(int(min(asked, self._tokens.level / hungry)), 1) if asked and self._tokens.level > 0 else 0
+            self._tokens.level += request.tokens_unused - request.tokens_over
+            asked = request.waiting_tokens * min(free / request.waiting, 1) if request.waiting else 0
+            # a call may need more tokens than the bucket ever holds: it starts with one, and the debt is worked off
+            tokens = max(int(min(asked, self._tokens.level / wanting)), 1) if asked and self._tokens.level > 0 else 0
             self._tokens.level -= tokens
         return requests, tokens
 

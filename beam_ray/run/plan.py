@@ -25,6 +25,7 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.llm.answer import first_fault
 from beam_ray.llm.settings import ModelSettings
+from beam_ray.run.budget import require_known_limits
 from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.runs import RunRecord, new_run_id, now, plan_shards, tasks_digest
@@ -234,9 +235,7 @@ def require_models(workflow: Workflow, models: Mapping[str, Any]) -> dict[str, A
 
 
 def _require_prices(models: Mapping[str, Any], budget: Mapping[str, float]) -> None:
-    unknown = [name for name in budget if name not in ("max_usd", "max_tokens", "max_calls", "max_minutes")]
-    if unknown:
-        raise Unusable(f"the budget has no {unknown[0]!r}\n  it has max_usd, max_tokens, max_calls and max_minutes")
+    require_known_limits(budget)
     if "max_usd" in budget:
         for name, written in models.items():
             if price_of(written) is None:

@@ -1,8 +1,8 @@
 """Progress of a run: what is done, what is left, and what it has cost so far."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow.compute as pc
 
@@ -51,23 +51,45 @@ def ignore_progress(progress: Progress) -> None:
     """The callback that does nothing."""
 
 
-NOTHING = {"rows": 0, "calls": 0, "tokens": 0, "usd": 0.0, "failed": 0}
+@dataclass(frozen=True)
+class Counts:
+    """Steps that have an outcome, and what they cost."""
+
+    steps: int = 0
+    failed: int = 0
+    calls: int = 0
+    tokens: int = 0
+    usd: float | None = 0.0
+    """None when a model has no price."""
 
 
-def spent_before(run: Run) -> dict[str, Any]:
-    """What the committed parts of an unfinished run cost: it counts against the budget of whoever goes on."""
+def total(counts: Iterable[Counts]) -> Counts:
+    """The sum of all counts."""
+    every = list(counts)
+    money = [each.usd for each in every if each.usd is not None]
+    return Counts(
+        sum(each.steps for each in every),
+        sum(each.failed for each in every),
+        sum(each.calls for each in every),
+        sum(each.tokens for each in every),
+        math.fsum(money) if len(money) == len(every) else None,
+    )
+
+
+def committed_counts(run: Run) -> Counts:
+    """Counts of the committed parts of an unfinished run; they count against the budget of whoever resumes it."""
     table = run.steps(
         columns=["outcome", "calls", "judge_calls", "input_tokens", "output_tokens", "judge_input_tokens", "judge_output_tokens", "usd", "judge_usd"]
     )
 
-    def total(*columns: str) -> Any:
+    def summed(*columns: str) -> float:
         return sum(pc.sum(table[column]).as_py() or 0 for column in columns)
 
     unpriced = table["usd"].null_count or table["judge_usd"].null_count
-    return {
-        "rows": table.num_rows,
-        "calls": total("calls", "judge_calls"),
-        "tokens": total("input_tokens", "output_tokens", "judge_input_tokens", "judge_output_tokens"),
-        "usd": None if unpriced else total("usd", "judge_usd"),
-        "failed": table.filter(pc.equal(table["outcome"], "failed")).num_rows,
-    }
+    return Counts(
+        steps=table.num_rows,
+        failed=table.filter(pc.equal(table["outcome"], "failed")).num_rows,
+        calls=int(summed("calls", "judge_calls")),
+        tokens=int(summed("input_tokens", "output_tokens", "judge_input_tokens", "judge_output_tokens")),
+        usd=None if unpriced else summed("usd", "judge_usd"),
+    )

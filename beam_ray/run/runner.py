@@ -1,9 +1,9 @@
 """
-A runner: the shards of one run in one process, on one event loop.
+A runner: executes shards of one run in one process, on one event loop.
 
-Nothing of Ray in here; ``cluster`` makes an actor of it. Finished rows are spooled at most
-once a second until their shard's parts are committed, so that a paid answer is never more
-than a second away from the store.
+It knows nothing of Ray; ``cluster`` makes an actor of it. Finished rows are spooled about
+once a second until their shard's parts are committed, so that a paid answer is in the store
+within a second.
 """
 
 import asyncio
@@ -18,14 +18,15 @@ from typing import Any
 import stamina.instrumentation
 
 from beam_ray.define.fingerprint import digest
-from beam_ray.errors import BudgetReached, Stopped
+from beam_ray.errors import Stopped
 from beam_ray.llm.request import Model
 from beam_ray.llm.settings import ModelSettings
-from beam_ray.run.context import Desk, Row, TaskRow
-from beam_ray.run.limiter import Grant, Limiter, Limits
-from beam_ray.run.limiter import Report as Need
-from beam_ray.run.permits import Leased
-from beam_ray.run.shard import External, Report, Shard
+from beam_ray.run.budget import require_within
+from beam_ray.run.context import Row, StepContext, TaskTrial
+from beam_ray.run.limiter import Grant, Limiter, Limits, PermitRequest
+from beam_ray.run.permits import PermitLease
+from beam_ray.run.progress import Counts
+from beam_ray.run.shard import RunElsewhere, Shard
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.objects import open_objects
@@ -35,13 +36,13 @@ from beam_ray.store.steps import Key, StepRows
 SPOOL_S = 0.8
 """Seconds between the beginnings of two spool files; with the time that writing takes, an answer is in the store within a second."""
 
-RenewFor = Callable[[str, Need], Awaitable[Grant]]
-"""Renews the lease of an endpoint's permits: which endpoint, and what is needed."""
+RenewPermits = Callable[[str, PermitRequest], Awaitable[Grant]]
+"""Renews the lease of an endpoint's permits."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a runner is told when it starts."""
+    """What a runner needs to know when it starts."""
 
     store: str
     run_id: str
@@ -49,20 +50,21 @@ class Assignment:
     """Name to ModelSettings or ScriptedModel."""
     runner: str
     window: int
-    """Rows in flight."""
+    """Rows in flight at most."""
     folder: str = ""
-    """Where the driver works: a cluster's workers may have been started elsewhere on its machine."""
+    """Working folder of the driver: workers of a cluster may have been started in another one."""
     unfinished: frozenset[int] = frozenset()
-    """Shards of which an earlier driver may have spooled rows."""
+    """Shards of which an earlier driver or runner may have spooled rows."""
     budget: Mapping[str, float] = field(default_factory=dict)
     """What is left of max_usd, max_tokens and max_calls when the runner starts; the driver adds up what all runners spend."""
-    poisoned: Mapping[Key, str] = field(default_factory=dict)
+    crashed_rows: Mapping[Key, str] = field(default_factory=dict)
+    """Rows that crash their worker process and are not tried again, with the error that they get."""
 
 
 class Runner:
-    """Does steps of shards."""
+    """Executes steps of shards."""
 
-    def __init__(self, assignment: Assignment, renew: RenewFor | None = None, external: External | None = None):
+    def __init__(self, assignment: Assignment, renew: RenewPermits | None = None, run_elsewhere: RunElsewhere | None = None):
         stamina.instrumentation.set_on_retry_hooks([])
         self.assignment = assignment
         self.objects = open_objects(assignment.store, proven=True)
@@ -70,49 +72,49 @@ class Runner:
         self.record = self.run.record
         self.workflow = self.record.plan
         self.window = asyncio.Semaphore(assignment.window)
-        self.external = external
+        self.run_elsewhere = run_elsewhere
         self.shards: dict[int, asyncio.Task[Shard]] = {}
-        self.progress_: dict[str, Any] = {"rows": 0, "done": 0, "borrowed": 0, "failed": 0, "skipped": 0, "calls": 0, "tokens": 0, "usd": 0.0}
-        self._fresh: list[Row] = []
-        self._spooled = 0
-        self._spools: dict[int, set[int]] = {}
-        """Our spool files, and the shards that they have rows of."""
+        self._finished = self._failed = self._calls = self._tokens = 0
+        self._usd: float | None = 0.0
+        self._unspooled: list[Row] = []
+        self._next_spool = 0
+        self._spool_shards: dict[int, set[int]] = {}
+        """Spool file to the shards that it has rows of."""
         self._committed: set[int] = set()
         self._spooling: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
         self._merging = asyncio.Lock()
         self._loading = threading.Lock()
-        self._kept: dict[tuple[str, str, int], Row] | None = None
+        self._spooled_rows: dict[tuple[str, str, int], Row] = {}
         self._tasks: Any = None
         self._origin = StepRows(Run(self.objects, self.record.origin)) if self.record.origin else None
         self._origin_rows: dict[tuple[str, str, int], Row] = {}
-        self._leased: dict[str, Leased] = {}
+        self._permit_leases: dict[str, PermitLease] = {}
         self.models = {name: self._model(name, written, renew) for name, written in assignment.models.items()}
-        self.desk = self._desk()
+        self.context = self._context()
 
-    async def step(self, shard: int, node: str) -> Report:
-        """Do *node* for all rows of *shard*; its rows are committed when this returns."""
+    async def step(self, shard: int, node: str) -> None:
+        """Run *node* for all rows of *shard*; its rows are committed when this returns."""
         if shard not in self.shards:
             self.shards[shard] = asyncio.create_task(self._open(shard))
         opened = await self.shards[shard]
-        report = await opened.step(node)
+        await opened.step(node)
         self._require_spool()
         if all(event.is_set() for event in opened.committed.values()):
             self._forget(shard)
-        return report
 
-    async def settle(self, shard: int, start: int, stop: int) -> None:
-        """Do all nodes for the rows [start, stop) of *shard* and spool them: for rows that are suspected of killing."""
+    async def run_rows(self, shard: int, start: int, stop: int) -> None:
+        """Run all nodes for the rows [start, stop) of *shard* and spool them, committing nothing: to find rows that crash."""
         self._begin_spooling()
         tasks = await asyncio.to_thread(self._load, shard, start, stop)
-        await Shard(self.desk, self.run, shard, tasks, self.window, poisoned=self.assignment.poisoned).settle()
+        await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows).run_rows()
         await self._flush()
 
-    async def only(self, shard: int, node: str) -> None:
-        """Do one node of a shard whose nodes before it are committed."""
+    async def run_node(self, shard: int, node: str) -> None:
+        """Run one node of a shard whose predecessors are committed."""
         self._begin_spooling()
         tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
-        await Shard(self.desk, self.run, shard, tasks, self.window, poisoned=self.assignment.poisoned, only=node).step(node)
+        await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows, only=node).step(node)
         await self._flush()
 
     async def merge(self, node: str) -> list[dict[str, Any]]:
@@ -121,50 +123,50 @@ class Runner:
         async with self._merging:
             return await asyncio.to_thread(self.run.merge, node, len(self.record.shards))
 
-    async def progress(self) -> dict[str, Any]:
-        """Counts of rows and of what they cost, since the runner started."""
-        return dict(self.progress_)
+    async def progress(self) -> Counts:
+        """Steps finished since the runner started, and what they cost."""
+        return self._counts
 
     async def drop(self, shard: int) -> None:
-        """Forget what is known of a shard, so that it is read anew."""
+        """Forget a shard, so that it is read from the store again."""
         opened = self.shards.pop(shard, None)
         if opened:
             with contextlib.suppress(Exception):
                 await (await opened).stop()
 
     async def stop(self) -> None:
-        """Spool what is finished, and end."""
+        """Spool finished rows, and release everything."""
         for shard in list(self.shards):
             await self.drop(shard)
         if self._spooling:
             self._spooling.cancel()
         await self._flush()
-        for leased in self._leased.values():
-            await leased.close()
+        for lease in self._permit_leases.values():
+            await lease.close()
         for model in self.models.values():
             await model.close()  # type: ignore[attr-defined]
-        await self.desk.tools.close()
+        await self.context.tools.close()
 
     # -- opening a shard ----------------------------------------------------------------------
 
     async def _open(self, shard: int) -> Shard:
         self._begin_spooling()
         tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
-        return Shard(self.desk, self.run, shard, tasks, self.window, external=self.external, poisoned=self.assignment.poisoned)
+        return Shard(self.context, self.run, shard, tasks, self.window, run_elsewhere=self.run_elsewhere, crashed_rows=self.assignment.crashed_rows)
 
-    def _load(self, shard: int, start: int, stop: int) -> list[TaskRow]:
-        """The tasks of the rows [start, stop); their origin's rows are read with them."""
-        # shards are opened at the same time, each in a thread of its own
+    def _load(self, shard: int, start: int, stop: int) -> list[TaskTrial]:
+        """The rows [start, stop); the origin's rows of the same tasks are read with them."""
+        # shards are opened concurrently, each in a thread of its own
         with self._loading:
-            return self._load_alone(shard, start, stop)
+            return self._load_locked(shard, start, stop)
 
-    def _load_alone(self, shard: int, start: int, stop: int) -> list[TaskRow]:
+    def _load_locked(self, shard: int, start: int, stop: int) -> list[TaskTrial]:
         if self._tasks is None:
             self._tasks = self.run.tasks()
-            self._kept = self._read_spool()
+            self._spooled_rows = self._read_spool()
         trials = self.record.trials
         table = self._tasks.slice(start // trials, -(-stop // trials) - start // trials)
-        rows = [TaskRow.of(row, trial, shard) for row in table.to_pylist() for trial in range(1, trials + 1)]
+        rows = [TaskTrial.of(row, trial, shard) for row in table.to_pylist() for trial in range(1, trials + 1)]
         rows = rows[start % trials :][: stop - start]
         if self._origin:
             keys = [(row.task_id, row.trial) for row in rows]
@@ -174,55 +176,60 @@ class Runner:
         return rows
 
     def _read_spool(self) -> dict[tuple[str, str, int], Row]:
-        kept: dict[tuple[str, str, int], Row] = {}
+        rows: dict[tuple[str, str, int], Row] = {}
         if not self.assignment.unfinished:
-            return kept
+            return rows
         for table in self.run.spooled():
             for row in table.to_pylist():
                 key = row["node"], row["task_id"], row["trial"]
-                if row["shard"] in self.assignment.unfinished and (key not in kept or kept[key]["outcome"] == "open"):
-                    kept[key] = row
-        return kept
+                if row["shard"] in self.assignment.unfinished and (key not in rows or rows[key]["outcome"] == "open"):
+                    rows[key] = row
+        return rows
 
     def _forget(self, shard: int) -> None:
         self._committed.add(shard)
         if self.shards.pop(shard, None):
-            self._fresh = [row for row in self._fresh if row["shard"] != shard]
+            self._unspooled = [row for row in self._unspooled if row["shard"] != shard]
             gone = {row["task_id"] for row in self._tasks_of(shard)}
-            for table in (self._origin_rows, self._kept or {}):
+            for table in (self._origin_rows, self._spooled_rows):
                 for key in [key for key in table if key[1] in gone]:
                     del table[key]
 
     def _tasks_of(self, shard: int) -> list[dict[str, Any]]:
         start, stop = self.record.shards[shard]
         trials = self.record.trials
-        return list(self._tasks.slice(start // trials, (stop - start) // trials).select(["task_id"]).to_pylist()) if self._origin_rows or self._kept else []
+        return (
+            list(self._tasks.slice(start // trials, (stop - start) // trials).select(["task_id"]).to_pylist())
+            if self._origin_rows or self._spooled_rows
+            else []
+        )
 
     def _require_spool(self) -> None:
         if self._spooling and self._spooling.done() and not self._spooling.cancelled() and (fault := self._spooling.exception()):
             raise fault
 
-    def _afford(self) -> None:
-        # what cannot be kept is not bought
+    def _require_budget(self) -> None:
+        # an answer that could not be stored is not paid for
         self._require_spool()
-        spent = {"max_usd": self.progress_["usd"], "max_tokens": self.progress_["tokens"], "max_calls": self.progress_["calls"]}
-        for name, limit in self.assignment.budget.items():
-            if spent.get(name) is not None and spent[name] >= limit:
-                raise BudgetReached(f"the budget is reached: {name}; raise it and run the same command again, what was paid for is kept")
+        if self.assignment.budget:
+            require_within(self.assignment.budget, self._counts)
 
     # -- spooling ------------------------------------------------------------------------------
 
-    def _keep(self, row: Row) -> None:
+    @property
+    def _counts(self) -> Counts:
+        return Counts(self._finished, self._failed, self._calls, self._tokens, self._usd)
+
+    def _on_row(self, row: Row) -> None:
         if row["outcome"] != "open":
-            told = self.progress_
-            told["rows"] += 1
-            told[row["outcome"]] += 1
-            told["calls"] += row["calls"] + row["judge_calls"]
-            told["tokens"] += row["input_tokens"] + row["output_tokens"] + row["judge_input_tokens"] + row["judge_output_tokens"]
-            told["usd"] = None if None in (told["usd"], row["usd"], row["judge_usd"]) else told["usd"] + row["usd"] + row["judge_usd"]
+            self._finished += 1
+            self._failed += row["outcome"] == "failed"
+            self._calls += row["calls"] + row["judge_calls"]
+            self._tokens += row["input_tokens"] + row["output_tokens"] + row["judge_input_tokens"] + row["judge_output_tokens"]
+            self._usd = None if self._usd is None or row["usd"] is None or row["judge_usd"] is None else self._usd + row["usd"] + row["judge_usd"]
         if row["outcome"] == "open" or row["calls"] or row["judge_calls"] or row["seconds"] > 0:
-            # a row that cost nothing is as quickly made again as read
-            self._fresh.append(row)
+            # a row that cost nothing is made again as quickly as it is read
+            self._unspooled.append(row)
 
     def _begin_spooling(self) -> None:
         if self._spooling is None:
@@ -237,30 +244,30 @@ class Runner:
 
     async def _flush(self) -> None:
         async with self._flushing:
-            rows, self._fresh = self._fresh, []
+            rows, self._unspooled = self._unspooled, []
             if rows:
-                number = self._spooled
-                self._spooled += 1
+                number = self._next_spool
+                self._next_spool += 1
                 try:
                     await asyncio.to_thread(self.run.spool, self.assignment.runner, number, rows)
                 except BaseException:
-                    self._fresh = [*rows, *self._fresh]
+                    self._unspooled = [*rows, *self._unspooled]
                     raise
-                self._spools[number] = {row["shard"] for row in rows}
-            # a long run would leave so many that going on, and tidying up, took as long as the run
-            for number in [number for number, shards in self._spools.items() if shards <= self._committed]:
-                del self._spools[number]
+                self._spool_shards[number] = {row["shard"] for row in rows}
+            # a long run would leave so many files that resuming it, and deleting them, would take as long as the run
+            for number in [number for number, shards in self._spool_shards.items() if shards <= self._committed]:
+                del self._spool_shards[number]
                 with contextlib.suppress(Stopped):
                     await asyncio.to_thread(self.run.unspool, self.assignment.runner, number)
 
-    # -- what steps work with -------------------------------------------------------------------
+    # -- the context of steps -------------------------------------------------------------------
 
-    def _desk(self) -> Desk:
+    def _context(self) -> StepContext:
         record = self.record
         execute = None
         if record.start_node:
             execute = frozenset({record.start_node}) | self.workflow.downstream(record.start_node)
-        return Desk(
+        return StepContext(
             run_id=record.run_id,
             workflow=self.workflow,
             models=self.models,
@@ -270,39 +277,39 @@ class Runner:
             sample=record.sample,
             execute=execute,
             borrow=record.borrow,
-            attachments=lambda task: [read_attachment(entry, self.objects) for entry in task.attachments],
-            ruler_only=record.ruler_only,
-            origin=lambda node, task: self._origin_rows.get((node, task.task_id, task.trial)),
-            kept=lambda node, task: (self._kept or {}).get((node, task.task_id, task.trial)),
-            afford=self._afford,
-            keep=self._keep,
+            read_attachments=lambda task: [read_attachment(entry, self.objects) for entry in task.attachments],
+            rescore_only=record.ruler_only,
+            origin_row=lambda node, task: self._origin_rows.get((node, task.task_id, task.trial)),
+            spooled_row=lambda node, task: self._spooled_rows.get((node, task.task_id, task.trial)),
+            require_budget=self._require_budget,
+            on_row=self._on_row,
         )
 
-    def _model(self, name: str, written: Any, renew: RenewFor | None) -> Model:
+    def _model(self, name: str, written: Any, renew: RenewPermits | None) -> Model:
         permits = self._permits(endpoint_of(name, written), renew)
         if isinstance(written, ModelSettings):
-            # imported here: a run of tools alone needs no client
+            # imported here because a run of tools alone needs no client
             from beam_ray.llm.model import OpenAIModel
 
             return OpenAIModel(written, permits, name=name)
         scripted: Model = replace(written, permits=permits)
         return scripted
 
-    def _permits(self, endpoint: str, renew: RenewFor | None) -> Leased:
-        """The permits of an endpoint, shared by all names that its model has here."""
-        if endpoint not in self._leased:
+    def _permits(self, endpoint: str, renew: RenewPermits | None) -> PermitLease:
+        """The permits of an endpoint, shared by all model names that use it."""
+        if endpoint not in self._permit_leases:
             limiter = Limiter()
 
-            async def ask(need: Need) -> Grant:
-                return await renew(endpoint, need) if renew else limiter.renew("", need, asyncio.get_running_loop().time())
+            async def ask(request: PermitRequest) -> Grant:
+                return await renew(endpoint, request) if renew else limiter.renew("", request, asyncio.get_running_loop().time())
 
             limits = [limits_of(written) for name, written in self.assignment.models.items() if endpoint_of(name, written) == endpoint]
-            self._leased[endpoint] = Leased(ask, functools.reduce(Limits.tightest, limits))
-        return self._leased[endpoint]
+            self._permit_leases[endpoint] = PermitLease(ask, functools.reduce(Limits.tightest, limits))
+        return self._permit_leases[endpoint]
 
 
 def endpoint_of(name: str, written: Any) -> str:
-    """What shares its limits: one model at one address by one key, however many names it has here."""
+    """What shares its rate limits: one model at one address with one key, under however many names."""
     return digest("endpoint/1", written.url, written.model, written.secret) if isinstance(written, ModelSettings) else f"scripted {name}"
 
 
@@ -312,7 +319,7 @@ def limits_of(written: Any) -> Limits:
 
 
 def identity(written: Any) -> str:
-    """What makes a model's answers what they are: which model, and its settings; not where it answers or what it costs."""
+    """Digest of what determines a model's answers: which model, and its settings; not its address or price."""
     if isinstance(written, ModelSettings):
         return written.identity
     return digest("model/1", written.identity)

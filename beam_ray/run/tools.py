@@ -79,8 +79,8 @@ class Tools:
             return value
 
     @property
-    def strange(self) -> bool:
-        """Whether the author's code runs in the runner itself, which then keeps its modules for as long as it lives."""
+    def run_in_process(self) -> bool:
+        """Whether code of the workflow's author runs in the runner itself, which then keeps the imported modules for as long as it lives."""
         criteria = (item for node in self.workflow.nodes.values() if node.evaluate for item in node.evaluate.criteria)
         return any(tool.is_async for tool in self.found.values()) or any(item.kind == "python" for item in criteria)
 

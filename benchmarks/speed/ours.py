@@ -20,7 +20,7 @@ from typing import Any
 from beam_ray.llm import ScriptedModel
 from beam_ray.llm.settings import load_models
 from beam_ray.run.cluster import Cluster
-from beam_ray.run.driver import Connection
+from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.run.progress import Progress

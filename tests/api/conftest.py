@@ -7,7 +7,7 @@ import pytest
 
 import beam_ray
 from beam_ray.run.cluster import Cluster
-from beam_ray.run.driver import Connection
+from beam_ray.run.connection import Connection
 
 WORKFLOW = """
 workflow: sums

@@ -85,10 +85,10 @@ class Apart:
     def __init__(self, address: str | None = None):
         self.cpus = 2
 
-    def require(self) -> None:
+    def require_alive(self) -> None:
         """It is there as long as its process is."""
 
-    def runner(self, assignment: Assignment, *, alone: bool) -> Forked:
+    def start_runner(self, assignment: Assignment, *, alone: bool) -> Forked:
         made = Forked(assignment)
         with Path(os.environ["RUNNERS"]).open("a") as told:
             told.write(f"{made.pid}\n")
@@ -103,13 +103,13 @@ class Apart:
     def result(self, reference: "Future[Any]", timeout_s: float | None = None) -> Any:
         return reference.result(timeout_s)
 
-    def forget(self, runner: Forked) -> None:
+    def discard(self, runner: Forked) -> None:
         """No permits to give back."""
 
-    def rest(self, runner: Forked) -> None:
+    def keep_idle(self, runner: Forked) -> None:
         """Each run has runners of its own."""
 
-    def end(self, runner: Forked) -> None:
+    def kill(self, runner: Forked) -> None:
         if not runner.dead:
             os.kill(runner.pid, signal.SIGKILL)
 

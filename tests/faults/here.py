@@ -17,10 +17,10 @@ class Here:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
-    def require(self) -> None:
+    def require_alive(self) -> None:
         """It is there as long as its process is."""
 
-    def runner(self, assignment: Assignment, *, alone: bool) -> Runner:
+    def start_runner(self, assignment: Assignment, *, alone: bool) -> Runner:
         return Runner(assignment)
 
     def call(self, runner: Runner, title: str, method: str, *arguments: Any) -> "Future[Any]":
@@ -33,13 +33,13 @@ class Here:
     def result(self, reference: "Future[Any]", timeout_s: float | None = None) -> Any:
         return reference.result(timeout_s)
 
-    def forget(self, runner: Runner) -> None:
+    def discard(self, runner: Runner) -> None:
         """No permits to give back."""
 
-    def rest(self, runner: Runner) -> None:
+    def keep_idle(self, runner: Runner) -> None:
         """Each run has runners of its own."""
 
-    def end(self, runner: Runner) -> None:
+    def kill(self, runner: Runner) -> None:
         asyncio.run_coroutine_threadsafe(runner.stop(), self._loop)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from tests.endpoint import endpoint
 from tests.faults.conftest import Bench, Forge, answer, make_bench
 
 DRIVER = "beam_ray.run.driver"
+POOL = "beam_ray.run.runner_pool"
 
 HELD = """
 workflow: held
@@ -80,7 +81,7 @@ def test_a_runner_that_gives_no_sign_of_life_is_ended_and_its_work_is_done_by_ot
             time.sleep(0.01)
 
     wait = {"fail": "steps.open:1:delay=3"} if when == "as it merges" else {}
-    ended = bench.run_beside(stop, calls=24, environment={"RUNNERS": str(runners)}, settings={f"{DRIVER}:HUNG_S": 1.0}, **wait)
+    ended = bench.run_beside(stop, calls=24, environment={"RUNNERS": str(runners)}, settings={f"{POOL}:HUNG_S": 1.0}, **wait)
     first, *rest = runners.read_text().split()
 
     assert ended.code == 0, ended.err
@@ -97,7 +98,7 @@ def test_a_row_that_holds_its_runners_loop_fails_alone(tmp_path: Path, forge: Fo
         (bench.folder / "work.yaml").write_text(HELD)
         (bench.folder / "tools").mkdir()
         (bench.folder / "tools" / "hold.py").write_text(HOLD)
-        ended = bench.run(environment={"RUNNERS": str(runners)}, settings={f"{DRIVER}:HUNG_S": 0.8, f"{DRIVER}:CRASHES_BEFORE_SPLIT": 1})
+        ended = bench.run(environment={"RUNNERS": str(runners)}, settings={f"{POOL}:HUNG_S": 0.8, f"{DRIVER}:CRASHES_BEFORE_SPLIT": 1})
 
     assert ended.code == 0, ended.err
     rows = {row["task_id"]: (row["outcome"], row["error"]) for row in bench.runs[0].steps().to_pylist()}

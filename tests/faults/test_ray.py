@@ -16,7 +16,7 @@ from beam_ray.errors import Stopped
 from beam_ray.llm.settings import load_models
 from beam_ray.run import driver as driver_module
 from beam_ray.run.cluster import Cluster
-from beam_ray.run.driver import Connection
+from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import make_plan
 from beam_ray.store.objects import NotThere, open_objects
@@ -66,7 +66,7 @@ def test_workers_that_are_killed_again_and_again(ray_lab: Lab, forge: Forge, tmp
         def killer() -> None:
             nonlocal killed
             while killed < KILLS and not done.wait(dice.uniform(0.1, 0.3)):
-                runners = descendants(os.getpid(), "ray::_RunnerActor")
+                runners = descendants(os.getpid(), "ray::RunnerActor")
                 asked = len(model.journal) - (bench.kills[-1][1] if bench.kills else 0)
                 try:
                     kept = bench.answered()
@@ -116,8 +116,8 @@ def essence_without_fingerprints(run: Run) -> list:
 
 
 DRIVER = """
-import beam_ray.run.cluster, sys
-beam_ray.run.cluster.LOST_S = 2.0
+import beam_ray.run.cluster.connection, sys
+beam_ray.run.cluster.connection.HEAD_LOST_S = 2.0
 from beam_ray.cli import main
 main(sys.argv[1:])
 """

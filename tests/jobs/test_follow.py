@@ -12,7 +12,9 @@ from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceServicer, 
 from beam_ray.cli.submit import await_job
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm import ScriptedModel
-from beam_ray.run import jobs
+from beam_ray.run.cluster_auth import ensure_token, require_cluster_token
+from beam_ray.run.job_client import RayJobClient
+from beam_ray.run.job_record import record_exit, record_run
 from beam_ray.run.plan import Lineage, make_plan
 from beam_ray.store.checksummed_json import seal
 from beam_ray.store.runs import Run, begin
@@ -20,7 +22,7 @@ from tests.conftest import Lab
 from tests.endpoint import endpoint
 
 FLOW = "workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: '{{ task_query }}'}}\n"
-QUICK = {"poll_s": 0.001, "settle_s": 0.05, "patience_s": 0.2}
+QUICK = {"poll_s": 0.001, "settle_s": 0.05, "unreachable_s": 0.2}
 
 
 class Told:
@@ -46,7 +48,7 @@ def driven(lab: Lab, monkeypatch: pytest.MonkeyPatch, **lineage: str) -> Run:
     plan = make_plan(lab.workflow(FLOW), lab.tasks(["x"]), models, lineage=Lineage(**lineage))
     run = Run(lab.objects, begin(lab.objects, plan.record, plan.tasks).run_id)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "j"}}))
-    jobs.began(lab.objects.uri, run.run_id)
+    record_run(lab.objects.uri, run.run_id)
     return run
 
 
@@ -78,7 +80,7 @@ def test_a_search_ends_by_the_verdict_on_its_held_out_tasks(lab: Lab, monkeypatc
 def test_a_search_without_a_verdict_ends_by_its_last_word(lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Nothing looked better, so nothing was held against the held-out tasks: 5 comes from the job itself, and no backtest is named."""
     driven(lab, monkeypatch, backtest="optimise-w", mode="search")
-    jobs.ended(lab.objects, "j", "optimise", 5)
+    record_exit(lab.objects, "j", "optimise", 5)
 
     assert code(lab, Told("FAILED"), "optimise") == 5
     assert "backtest" not in capsys.readouterr().out
@@ -109,7 +111,7 @@ def test_lost_looks_cost_nothing(lab: Lab, capsys: pytest.CaptureFixture[str]):
         if look in (2, 3):
             raise lost
         if look == 6:
-            jobs.ended(lab.objects, "j", "backtest", 5)
+            record_exit(lab.objects, "j", "backtest", 5)
         return "".join(f"line {number}\n" for number in range(min(look, 8)))
 
     told = Told("PENDING", lost, "RUNNING", lost, lost, "RUNNING", "RUNNING", "FAILED", log=log)
@@ -120,7 +122,7 @@ def test_lost_looks_cost_nothing(lab: Lab, capsys: pytest.CaptureFixture[str]):
 
 def test_a_job_that_ray_believes_to_run_for_ever_ends_with_its_last_word(lab: Lab, capsys: pytest.CaptureFixture[str]):
     """Stuck in RUNNING: the store knows better."""
-    jobs.ended(lab.objects, "j", "rerun", 0)
+    record_exit(lab.objects, "j", "rerun", 0)
 
     assert code(lab, Told("RUNNING"), "rerun") == 0
     assert "note: Ray says RUNNING" in capsys.readouterr().err
@@ -145,15 +147,15 @@ def test_open_clusters_are_refused_unless_one_insists(monkeypatch: pytest.Monkey
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        with pytest.raises(Unusable, match="asks for no token") as refused:
-            jobs.require_closed(f"127.0.0.1:{port}")
+        with pytest.raises(Unusable, match="requires no token") as refused:
+            require_cluster_token(f"127.0.0.1:{port}")
         monkeypatch.setenv("BEAM_RAY_OPEN_CLUSTER", "1")
-        jobs.require_closed(f"127.0.0.1:{port}")
+        require_cluster_token(f"127.0.0.1:{port}")
     finally:
         server.stop(None).wait()
     monkeypatch.delenv("BEAM_RAY_OPEN_CLUSTER")
-    with endpoint(lambda body: "") as dashboard, pytest.raises(Unusable, match="asks for no token"):
-        jobs.RayJobs(dashboard.url.removesuffix("/v1"))
+    with endpoint(lambda body: "") as dashboard, pytest.raises(Unusable, match="requires no token"):
+        RayJobClient(dashboard.url.removesuffix("/v1"))
 
     assert refused.value.exit_code == 2
     assert "\n" not in str(refused.value)
@@ -164,10 +166,10 @@ def test_the_token_that_we_make_is_for_its_owner_alone(tmp_path, monkeypatch: py
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    jobs.keep_token()
+    ensure_token()
     path = tmp_path / ".ray" / "auth_token"
     first = path.read_text()
-    jobs.keep_token()
+    ensure_token()
 
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert path.read_text() == first

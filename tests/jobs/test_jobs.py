@@ -1,4 +1,4 @@
-"""Jobs on a real Ray head that asks for a token."""
+"""Jobs on a real Ray head that requires a token."""
 
 import json
 import os
@@ -8,17 +8,17 @@ import sys
 import pytest
 
 from beam_ray.errors import Unusable
-from beam_ray.run.jobs import require_closed
+from beam_ray.run.cluster_auth import require_cluster_token
 from tests.jobs.conftest import Project
 
 pytestmark = pytest.mark.timeout(300)
 
 LOOK = """
 import json, os
-import beam_ray, beam_ray.run.cluster as cluster
+import beam_ray, beam_ray.run.cluster as cluster, ray
 c = cluster.Cluster()
 shipped = sorted(os.path.join(folder, name)[2:] for folder, _, names in os.walk(".") for name in names if "beam_ray/" not in folder)
-print("LOOK", json.dumps({"cwd": os.getcwd(), "driver": beam_ray.__file__, "actor": cluster.ray.get(cluster.ray.remote(lambda: __import__("beam_ray").__file__).remote()), "shipped": shipped}))
+print("LOOK", json.dumps({"cwd": os.getcwd(), "driver": beam_ray.__file__, "actor": ray.get(ray.remote(lambda: __import__("beam_ray").__file__).remote()), "shipped": shipped}))
 """
 
 
@@ -118,7 +118,7 @@ def test_jobs_import_what_was_shipped_and_ship_no_more_than_they_need(blocked: s
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["run", "good.yaml", "--tasks", "tasks.jsonl"], "the store '.beam-ray' would be lost with the Ray job's temporary folder"),
+        (["run", "good.yaml", "--tasks", "tasks.jsonl"], "the store '.beam-ray' would be deleted with the Ray job's temporary folder"),
         (["backtest", "none.yaml", "--store", "/tmp/never"], "none.yaml"),
         (["backtest", "better.yaml", "--nonsense"], "No such option"),
         (["backtest", "better.yaml", "--address", "x"], "the cluster's address stands before backtest"),
@@ -143,7 +143,7 @@ def test_a_relative_store_is_refused_inside_a_job_too(project: Project):
 
 
 def test_without_the_token_nothing_is_submitted(project: Project, tmp_path, monkeypatch: pytest.MonkeyPatch):
-    """The cluster asks for a token: who has none, or a wrong one, is told so at once."""
+    """The cluster requires a token: without one, or with a wrong one, the command is refused at once."""
     done = project.beam_ray(
         "submit", "--address", project.head.url, "backtest", "better.yaml", *options(project), RAY_AUTH_TOKEN_PATH=None, RAY_AUTH_MODE=None, HOME=str(tmp_path)
     )
@@ -151,9 +151,9 @@ def test_without_the_token_nothing_is_submitted(project: Project, tmp_path, monk
     monkeypatch.setenv("HOME", str(tmp_path))
 
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "asks for a token" in done.stderr
-    with pytest.raises(Unusable, match="asks for a token"):
-        require_closed(project.head.address)
+    assert "requires a token" in done.stderr
+    with pytest.raises(Unusable, match="requires a token"):
+        require_cluster_token(project.head.address)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "f" * 64)
-    with pytest.raises(Unusable, match="does not know our token"):
-        require_closed(project.head.address)
+    with pytest.raises(Unusable, match="rejected our token"):
+        require_cluster_token(project.head.address)

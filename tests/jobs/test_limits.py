@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import pytest
 
-from beam_ray.run.cluster import LIMITER, NAMESPACE
+from beam_ray.run.cluster.limiter_actor import LIMITER_NAME, NAMESPACE
 from beam_ray.store.runs import Run
 from tests.endpoint import Call
 from tests.jobs.conftest import Project, numbered, until
@@ -21,7 +21,7 @@ LOOK = f"""
 import ray
 ray.init(logging_level="ERROR")
 try:
-    limiter = ray.get_actor({LIMITER!r}, {NAMESPACE!r})
+    limiter = ray.get_actor({LIMITER_NAME!r}, {NAMESPACE!r})
     print("THERE")
     KILL and ray.kill(limiter)
 except ValueError:

@@ -158,7 +158,7 @@ def test_a_write_is_replayed_and_not_repeated(lab: Lab):
 
     assert (lab.folder / "tools/log").read_text() == "x"
     assert (step["outcome"], json.loads(step["output"])) == ("borrowed", {"id": "x"})
-    assert step["reason"] == "write not repeated: the origin's output is replayed"
+    assert step["reason"] == "write not repeated: the recorded output of the original run is replayed"
 
 
 def test_a_changed_tool_is_called_again(lab: Lab):

@@ -12,7 +12,7 @@ import pytest
 
 from beam_ray.errors import Interrupted, RunIsTaken, Stopped
 from beam_ray.llm import ScriptedModel
-from beam_ray.run.driver import Connection
+from beam_ray.run.connection import Connection
 from beam_ray.run.execute import drive
 from beam_ray.run.plan import make_plan
 from beam_ray.store.lease import Lease

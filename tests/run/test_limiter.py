@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from beam_ray.errors import Stopped
-from beam_ray.run.limiter import FORGET_S, Grant, Limiter, Limits, Report
-from beam_ray.run.permits import Leased
+from beam_ray.run.limiter import EXPIRY_S, Grant, Limiter, Limits, PermitRequest
+from beam_ray.run.permits import PermitLease
 
 CALL_S = 0.2
 
@@ -42,13 +42,13 @@ class Cluster:
 
     def __init__(self, runners: int, *limits: Limits, way_s: float = 0.001):
         self.limiter, self.way_s = Limiter(), way_s
-        self.leased = [Leased(self._renew(f"r{number}"), limits[number % len(limits)]) for number in range(runners)]
+        self.leased = [PermitLease(self._renew(f"r{number}"), limits[number % len(limits)]) for number in range(runners)]
         self.begun: list[float] = []
         self.in_flight = self.most = 0
         self.messages = 0
 
     def _renew(self, name: str):
-        async def renew(report: Report) -> Grant:
+        async def renew(report: PermitRequest) -> Grant:
             await asyncio.sleep(self.way_s)
             self.messages += 1
             grant = self.limiter.renew(name, report, asyncio.get_running_loop().time())
@@ -181,35 +181,35 @@ def test_after_a_429_nobody_begins_for_as_long_as_the_endpoint_asks():
 def test_a_429_shrinks_by_a_fifth_once_a_second_and_answers_let_it_grow_again():
     """64, 51, 51 in the same second, 40; and 64 after enough answers."""
     limiter, limits = Limiter(), Limits(64)
-    assert limiter.renew("r", Report(limits, 0, 100), 0.0).permits == 64
-    assert limiter.renew("r", Report(limits, 0, 100, throttled=True), 1.0).permits == 51
-    assert limiter.renew("r", Report(limits, 0, 100, throttled=True), 1.5).permits == 51
-    assert limiter.renew("r", Report(limits, 0, 100, throttled=True), 2.1).permits == 40
-    assert [limiter.renew("r", Report(limits, 0, 100, answered=40), 3.0 + number).permits for number in (0, 1)] == [41, 42]
+    assert limiter.renew("r", PermitRequest(limits, 0, 100), 0.0).permits == 64
+    assert limiter.renew("r", PermitRequest(limits, 0, 100, throttled=True), 1.0).permits == 51
+    assert limiter.renew("r", PermitRequest(limits, 0, 100, throttled=True), 1.5).permits == 51
+    assert limiter.renew("r", PermitRequest(limits, 0, 100, throttled=True), 2.1).permits == 40
+    assert [limiter.renew("r", PermitRequest(limits, 0, 100, answered=40), 3.0 + number).permits for number in (0, 1)] == [41, 42]
     for number in range(30):
-        grant = limiter.renew("r", Report(limits, 0, 100, answered=60), 5.0 + number)
+        grant = limiter.renew("r", PermitRequest(limits, 0, 100, answered=60), 5.0 + number)
     assert grant.permits == 64
 
 
 def test_of_two_limits_for_one_endpoint_the_tighter_holds_while_its_run_lives():
     """A run that was told 8 is not drowned by one that was told 64, which has its 64 back when the other is gone."""
     limiter = Limiter()
-    limiter.renew("careful", Report(Limits(8), 0, 4), 0.0)
+    limiter.renew("careful", PermitRequest(Limits(8), 0, 4), 0.0)
     turns = [("bold", Limits(64), 100), ("careful", Limits(8), 4), ("bold", Limits(64), 100)]
-    assert [limiter.renew(name, Report(limits, 0, wanted), 0.1).permits for name, limits, wanted in turns] == [0, 4, 4]
+    assert [limiter.renew(name, PermitRequest(limits, 0, wanted), 0.1).permits for name, limits, wanted in turns] == [0, 4, 4]
     limiter.release("careful")
     for second in range(1, 100):
-        grant = limiter.renew("bold", Report(Limits(64), 8, 100, answered=100), float(second))
+        grant = limiter.renew("bold", PermitRequest(Limits(64), 8, 100, answered=100), float(second))
     assert grant.permits == 64
 
 
 def test_a_runner_that_is_silent_gives_its_permits_back():
     """Half of the permits after 29 seconds, all after 31."""
     limiter, limits = Limiter(), Limits(10)
-    limiter.renew("alive", Report(limits, 5, 5), 0.0)
-    limiter.renew("dead", Report(limits, 5, 5), 0.0)
-    assert limiter.renew("alive", Report(limits, 5, 5), FORGET_S - 1).permits == 5
-    assert limiter.renew("alive", Report(limits, 5, 5), FORGET_S + 1).permits == 10
+    limiter.renew("alive", PermitRequest(limits, 5, 5), 0.0)
+    limiter.renew("dead", PermitRequest(limits, 5, 5), 0.0)
+    assert limiter.renew("alive", PermitRequest(limits, 5, 5), EXPIRY_S - 1).permits == 5
+    assert limiter.renew("alive", PermitRequest(limits, 5, 5), EXPIRY_S + 1).permits == 10
 
 
 def test_a_limiter_that_is_lost_is_replaced_by_one_that_knows_nothing():
@@ -305,7 +305,7 @@ def test_who_was_silent_for_long_asks_before_it_begins():
     async def work() -> None:
         cluster = Cluster(2, Limits(4))
         await cluster.call(0)
-        await asyncio.sleep(4 * FORGET_S)
+        await asyncio.sleep(4 * EXPIRY_S)
         before = cluster.messages
         await cluster.call(0)
         assert cluster.messages > before
@@ -365,11 +365,11 @@ def test_a_call_that_is_given_up_while_it_waits_takes_no_permit():
 def test_whoever_waits_for_a_permit_is_told_when_nobody_gives_them_any_more():
     """The run stops and can go on, where it would have waited for ever."""
 
-    async def gone(report: Report) -> Grant:
+    async def gone(report: PermitRequest) -> Grant:
         raise ConnectionError("the actor died")
 
     async def ask() -> None:
-        async with Leased(gone, Limits(4)).hold(10):
+        async with PermitLease(gone, Limits(4)).hold(10):
             raise AssertionError("there was no permit")
 
     with pytest.raises(Stopped, match="run the same command again"):

@@ -108,7 +108,7 @@ def test_answers_to_rows_under_suspicion_are_kept_at_once_as_all_others(lab: Lab
 
     async def settle() -> None:
         runner = Runner(Assignment(lab.objects.uri, record.run_id, {"m": kept}, "suspect", 8))
-        await runner.settle(0, 0, 2)
+        await runner.run_rows(0, 0, 2)
         await runner.stop()
 
     asyncio.run(settle())
@@ -126,4 +126,4 @@ def test_a_fault_that_is_no_row_s_own_stops_the_search_for_the_row_that_kills(la
     plan = make_plan(lab.workflow("workflow: w\nnodes: {only: {llm: {model: m, prompt: '{{ task_query }}'}}}\n"), lab.tasks(["x", "y"]), models)
     record = begin(lab.objects, plan.record, plan.tasks)
     with pytest.raises(Stopped, match="no quota"):
-        asyncio.run(Runner(Assignment(lab.objects.uri, record.run_id, models, "suspect", 8)).settle(0, 0, 2))
+        asyncio.run(Runner(Assignment(lab.objects.uri, record.run_id, models, "suspect", 8)).run_rows(0, 0, 2))

@@ -15,7 +15,7 @@ import pytest
 
 from beam_ray.errors import RunIsTaken, Stopped, Unusable
 from beam_ray.llm import ScriptedModel
-from beam_ray.run.driver import Connection
+from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import make_plan
 from beam_ray.store.lease import Lease
@@ -105,7 +105,7 @@ def test_a_driver_that_sleeps_through_a_takeover_harms_nothing_when_it_wakes(lab
     run = begun(lab, texts)
     script = f"""
 from beam_ray.llm import ScriptedModel
-from beam_ray.run.driver import Connection
+from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
 from beam_ray.store.objects import open_objects
 from beam_ray.store.runs import Run

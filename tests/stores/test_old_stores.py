@@ -12,7 +12,7 @@ from beam_ray.define.load import load
 from beam_ray.llm import ScriptedModel
 from beam_ray.publish import read_version, versions
 from beam_ray.rerun import family
-from beam_ray.run.progress import spent_before
+from beam_ray.run.progress import committed_counts
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.libraries import library_at, uses
 from beam_ray.store.runs import Run, tasks_digest
@@ -58,7 +58,7 @@ def test_its_unfinished_run_goes_on_and_pays_for_nothing_twice(old: Lab):
 
     parts = {(row["node"], row["task_id"], row["trial"]) for row in run.steps().to_pylist()}
     spooled = [row for table in run.spooled() for row in table.to_pylist() if (row["node"], row["task_id"], row["trial"]) not in parts]
-    paid = spent_before(run)["calls"] + sum(row["calls"] for row in spooled)
+    paid = committed_counts(run).calls + sum(row["calls"] for row in spooled)
     asyncio.run(drive_here(old.objects, run.record, {"m": ScriptedModel(noted)}))
     fresh = old.run(run.record.plan, run.tasks(), answer, trials=2)
     again = Run(old.objects, run.run_id)

@@ -20,8 +20,8 @@ from beam_ray.llm import Request
 from beam_ray.llm.model import OpenAIModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
-from beam_ray.run.limiter import Grant, Limiter, Report
-from beam_ray.run.permits import Leased
+from beam_ray.run.limiter import Grant, Limiter, PermitRequest
+from beam_ray.run.permits import PermitLease
 from beam_ray.run.runner import limits_of
 from beam_ray.store.objects import open_objects
 from beam_ray.store.runs import Run
@@ -84,11 +84,11 @@ async def together(model: Endpoint, workers: int, *, told_limit: bool = True) ->
     tasks = iter(range(TASKS))
 
     async def work(name: str) -> None:
-        async def renew(report: Report) -> Grant:
+        async def renew(report: PermitRequest) -> Grant:
             await asyncio.sleep(HOP_S)
             return limiter.renew(name, report, time.monotonic())
 
-        leased = Leased(renew, limits_of(settings))
+        leased = PermitLease(renew, limits_of(settings))
         client = OpenAIModel(settings, leased)
         # a runner's window holds twice its share of the permits
         await asyncio.gather(*(rows(client, tasks) for _ in range(max(8, 2 * CONCURRENCY // workers))))

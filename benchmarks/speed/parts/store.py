@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_ray.llm import ScriptedModel
-from beam_ray.run.limiter import Limiter, Limits, Report
+from beam_ray.run.limiter import Limiter, Limits, PermitRequest
 from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import OUTCOME_NODE
@@ -110,7 +110,7 @@ async def _drive(objects: Any, record: Any, tasks: Any, models: dict[str, Any]) 
 
 def _renewal_us(runners: int) -> float:
     limits, limiter, times = Limits(64, 9_000.0, 1_000_000.0), Limiter(), 2_000
-    report = Report(limits, 1, 5, 500, 1, 10)
+    report = PermitRequest(limits, 1, 5, 500, 1, 10)
     began = time.perf_counter()
     for turn in range(times):
         limiter.renew(f"runner-{turn % runners}", report, turn / 1_000)

@@ -1,0 +1,59 @@
+"""One try at a step: its output, its score, and what it cost."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from beam_ray.errors import BadAnswer, StepFailed
+from beam_ray.evaluate.score import Finding, Score
+from beam_ray.llm.usage import Usage
+from beam_ray.run.context import Row
+from beam_ray.run.step_row import output_value
+from beam_ray.store.tables import to_json
+
+
+@dataclass
+class Attempt:
+    """One try at a step. Attempt 1 is the first."""
+
+    number: int
+    output: Any = None
+    findings: list[Finding] = field(default_factory=list)
+    score: Score | None = None
+    error: StepFailed | None = None
+    usage: Usage = field(default_factory=Usage)
+    temperature: float | None = None
+    seed: int | None = None
+
+    def row(self) -> Row:
+        """The attempt as the steps table stores it."""
+        return {
+            "number": self.number,
+            "output": None if self.output is None else to_json(self.output),
+            "score": self.score.value if self.score else None,
+            "error": str(self.error) if self.error else None,
+            "seconds": self.usage.seconds,
+            "input_tokens": self.usage.input_tokens,
+            "output_tokens": self.usage.output_tokens,
+            "usd": self.usage.usd,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "criteria": [finding.row() for finding in self.findings],
+        }
+
+    @classmethod
+    def from_row(cls, row: Row) -> "Attempt":
+        """An attempt that was made before, without its score; it costs no call now."""
+        return cls(
+            row["number"],
+            output=output_value(row["output"]),
+            findings=[Finding(item["id"], item["text"], item["met"], item["reason"], item["judge"], item["weight"]) for item in row["criteria"] or ()],
+            error=BadAnswer(row["error"]) if row["error"] else None,
+            usage=Usage(0, row["input_tokens"] or 0, row["output_tokens"] or 0, row["usd"], row["seconds"] or 0.0),
+            temperature=row["temperature"],
+            seed=row["seed"],
+        )
+
+    @property
+    def score_value(self) -> float | None:
+        """The score; None when unscored."""
+        return self.score.value if self.score else None

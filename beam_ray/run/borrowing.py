@@ -1,0 +1,72 @@
+"""
+Whether a step is executed, or takes its output from the origin: decided from fingerprints alone.
+"""
+
+from dataclasses import dataclass
+
+from beam_ray.run.context import RAN, PreparedNode, Row, StepContext, TaskTrial
+
+CRITERIA_CHANGED = "only the criteria changed"
+"""Reason of a borrowed step whose output is scored again."""
+
+
+@dataclass(frozen=True)
+class Execute:
+    """Execute the step."""
+
+    attempts: tuple[Row, ...] = ()
+    """Attempts of the origin that still hold: their outputs are not paid for again."""
+
+
+@dataclass(frozen=True)
+class Borrow:
+    """Take the origin's output."""
+
+    origin: Row
+    reason: str
+    rescore: bool
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Take the origin's row, which has no output, as it is."""
+
+    origin: Row
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Do not run the step."""
+
+    reason: str
+
+
+def decide(context: StepContext, node: PreparedNode, task: TaskTrial, fingerprint: str, criteria_fingerprint: str) -> Execute | Borrow | Copy | Skip:
+    """What to do with a step whose route is taken and whose inputs are known."""
+    withheld = node.node.effects == "write" and not context.allow_writes
+    fixed = context.execute is not None and node.name not in context.execute
+    origin = context.origin_row(node.name, task) if (withheld or fixed or context.borrow) else None
+    has_output = origin is not None and origin["outcome"] in RAN
+    if context.rescore_only and origin is not None:
+        if not has_output:
+            return Copy(origin)
+        changed = origin["criteria_fingerprint"] != criteria_fingerprint
+        reason = CRITERIA_CHANGED if changed else "scored again" if context.sample else "nothing that it depends on has changed"
+        return Borrow(origin, reason, rescore=changed or context.sample > 0)
+    if withheld and not fixed:
+        if origin is None or not has_output:
+            return Skip("not called in reruns and backtests, and the original run has no recorded output to replay")
+        return Borrow(origin, "write not repeated: the recorded output of the original run is replayed", rescore=True)
+    if origin is None or not has_output:
+        return Execute()
+    if fixed:
+        return Borrow(origin, "does not depend on the node that the rerun starts from", rescore=False)
+    if context.borrow and context.execute is None and origin["fingerprint"] == fingerprint:
+        if origin["criteria_fingerprint"] == criteria_fingerprint:
+            return Borrow(origin, "nothing that it depends on has changed", rescore=False)
+        attempts = origin["attempts"] or ()
+        if not node.node.auto_rerun and len(attempts) <= 1:
+            return Borrow(origin, CRITERIA_CHANGED, rescore=True)
+        # the answer of the first attempt does not depend on the criteria; later ones may
+        return Execute(tuple({**attempt, "criteria": []} for attempt in attempts[:1]))
+    return Execute()

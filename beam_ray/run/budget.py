@@ -1,0 +1,44 @@
+"""Budgets: limits on what a run may spend, and the check that it stays within them."""
+
+from collections.abc import Mapping
+
+from beam_ray.errors import BudgetReached, Unusable
+from beam_ray.run.progress import Counts
+
+LIMITS = ("max_usd", "max_tokens", "max_calls", "max_minutes")
+
+
+def require_known_limits(budget: Mapping[str, float]) -> None:
+    """
+    Check the names of the limits.
+
+    Raises:
+        Unusable: one is not among LIMITS.
+    """
+    unknown = [name for name in budget if name not in LIMITS]
+    if unknown:
+        raise Unusable(f"unknown budget limit {unknown[0]!r}\n  the limits are max_usd, max_tokens, max_calls and max_minutes")
+
+
+def remaining(budget: Mapping[str, float], counts: Counts) -> dict[str, float]:
+    """What is left of the money, tokens and calls; minutes are for the driver to count."""
+    used = _used(counts)
+    return {name: limit - (used[name] or 0) for name, limit in budget.items() if name in used}
+
+
+def require_within(budget: Mapping[str, float], counts: Counts, seconds: float = 0.0) -> None:
+    """
+    Check that nothing of the budget is used up.
+
+    Raises:
+        BudgetReached: a limit is reached.
+    """
+    used = {**_used(counts), "max_minutes": seconds / 60}
+    for name, limit in budget.items():
+        value = used[name]
+        if value is not None and value >= limit:
+            raise BudgetReached(f"the budget is reached: {name}; raise it and run the same command again to resume, all finished results are kept")
+
+
+def _used(counts: Counts) -> dict[str, float | None]:
+    return {"max_usd": counts.usd, "max_tokens": counts.tokens, "max_calls": counts.calls}

@@ -1,0 +1,210 @@
+"""The driver's connection to a Ray cluster: start runners, call them, and notice when the cluster is gone."""
+
+import atexit
+import contextlib
+import logging
+import os
+import random
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from beam_ray.errors import BeamRayError, Stopped, Unusable
+from beam_ray.run.cluster.limiter_actor import NAMESPACE, exit_limiter_if_unused, limiter_actor
+from beam_ray.run.cluster.local import exit_now, kill_local_processes, minimal_ray
+from beam_ray.run.cluster.runner_actor import RunnerActor
+from beam_ray.run.cluster_auth import ensure_token, require_cluster_token
+from beam_ray.run.job_record import record_run
+from beam_ray.run.runner import Assignment
+
+HEAD_LOST_S = 40.0
+"""Seconds without an answer from the head after which the cluster is given up; at 60 Ray would end our process itself, without a message."""
+
+_IDLE_RUNNERS: dict[str, list["RunnerHandle"]] = {}
+"""Stopped runners whose processes can be used again, by Ray job: one for each time that a process connects."""
+
+
+class RunnerDied(BeamRayError):
+    """The process of a runner is gone."""
+
+
+@dataclass(eq=False)
+class RunnerHandle:
+    """A runner as the driver sees it."""
+
+    name: str
+    actor: ActorHandle
+    node: str
+    """Id of the Ray node that it was placed on; another one if that node was lost meanwhile."""
+
+
+class Cluster:
+    """A connection to a Ray cluster, or to a local one that ends with it."""
+
+    def __init__(self, address: str | None = None):
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        self.local = address == "local"
+        already = ray.is_initialized()
+        self._ours = not already
+        if not already:
+            self._connect(address)
+        context = ray.get_runtime_context()
+        self._head, self._node = context.gcs_address, context.get_node_id()
+        self._head_seen_at, self._lost = time.monotonic(), False
+        self.cpus = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        self._limiter: ActorHandle | None = None
+        self._recorded_runs: set[str] = set()
+        # a process that connects again to a Ray that stayed up finds the runners of the last time
+        self._idle = _IDLE_RUNNERS.setdefault(context.get_job_id(), []) if already else []
+        self._placed = Counter(handle.node for handle in self._idle)
+        """Runners per node. A runner that died counts twice: its death may be the first sign of a lost node."""
+
+    def _connect(self, address: str) -> None:
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        has_port = ":" in address and "//" not in address
+        if self.local:
+            ensure_token()
+        elif has_port:
+            require_cluster_token(address)
+        options: dict[str, Any] = {"include_dashboard": False} if self.local else {}
+        try:
+            with minimal_ray() if self.local else contextlib.nullcontext():
+                ray.init(address=address, namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True, **options)
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise Unusable(
+                f"cannot connect to a Ray cluster at {address}: {first}\n"
+                "  start one with  ray start --head , or leave out --address to use a local Ray that ends with the command"
+            ) from None
+        except BaseException:
+            # a signal came while it was starting
+            ray.shutdown()
+            raise
+        if not (self.local or has_port):
+            try:
+                require_cluster_token(ray.get_runtime_context().gcs_address)
+            except Unusable:
+                ray.shutdown()
+                raise
+
+    def require_alive(self) -> None:
+        """
+        Check that the cluster is still there: calls to one that is gone would wait forever.
+
+        Raises:
+            Stopped: our node is gone, or the head has not answered for HEAD_LOST_S.
+        """
+        host, _, port = self._head.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), 2.0).close()
+            self._head_seen_at = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - self._head_seen_at < HEAD_LOST_S:
+                return  # a head that restarts keeps its cluster
+            self._stop(f"the Ray head at {self._head} is gone ({error.strerror or error})")
+        if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self._node):
+            self._stop("the Ray node of this process is gone")
+
+    def _stop(self, reason: str) -> NoReturn:
+        self._lost = True
+        atexit.register(exit_now)
+        raise Stopped(f"{reason}; run the same command again on a running cluster to resume")
+
+    def start_runner(self, assignment: Assignment, *, alone: bool) -> RunnerHandle:
+        """Start a runner; one that is *alone* on a local Ray enforces the limits itself and needs no limiter."""
+        if assignment.run_id not in self._recorded_runs:
+            record_run(assignment.store, assignment.run_id)
+            self._recorded_runs.add(assignment.run_id)
+        actor, node = self._process()
+        limited = bool(assignment.models) and not (alone and self.local)
+        if limited and self._limiter is None:
+            self._limiter = limiter_actor()
+        actor.assign.remote(assignment, limited)
+        return RunnerHandle(assignment.runner, actor, node)
+
+    def _process(self) -> tuple[ActorHandle, str]:
+        """A process for a runner, and its node: an idle one, or a new one where most CPUs have none."""
+        if self._idle:
+            idle = self._idle.pop()
+            return idle.actor, idle.node
+        cpus = {node["NodeID"]: node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
+        # at random among equals, because drivers do not know of each other
+        node = min(cpus or {self._node: 1}, key=lambda node: (self._placed[node] + random.random()) / cpus.get(node, 1))
+        self._placed[node] += 1
+        # runners hold no CPU; an actor that asks for no resource at all, Ray puts on any node and ignores the strategy
+        # as many calls as there are nodes times shards in flight wait in a runner at once
+        options = {"num_cpus": 0, "memory": 1, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000}
+        strategy = NodeAffinitySchedulingStrategy(node, soft=True)
+        return ray.remote(RunnerActor).options(**options, scheduling_strategy=strategy).remote(), node
+
+    def keep_idle(self, runner: RunnerHandle) -> None:
+        """Keep the process of a stopped runner for the next run, which then need not wait for one to start."""
+        if len(self._idle) < self.cpus:
+            self._idle.append(runner)
+
+    def call(self, runner: RunnerHandle, title: str, method: str, *arguments: Any) -> Any:
+        """Begin a call, shown as *title* on the dashboard; a reference to its result."""
+        return getattr(runner.actor, method).options(name=title).remote(*arguments)
+
+    def wait(self, references: list[Any], timeout_s: float) -> list[Any]:
+        """Those of the references whose result is there, after at most *timeout_s* seconds."""
+        done, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        if not done:
+            done, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
+        return list(done)
+
+    def result(self, reference: Any, timeout_s: float | None = None) -> Any:
+        """
+        What a call returned.
+
+        Raises:
+            RunnerDied: the runner's process is gone.
+            BeamRayError: whatever the call raised, as itself.
+        """
+        try:
+            return ray.get(reference, timeout=timeout_s)
+        except RayTaskError as error:
+            cause = error.cause
+            while isinstance(cause, RayTaskError):
+                cause = cause.cause
+            if isinstance(cause, BeamRayError):
+                raise cause from None
+            raise
+        except RayActorError as error:
+            raise RunnerDied(str(error).strip().splitlines()[0]) from None
+        except GetTimeoutError:
+            raise TimeoutError from None
+        except RayError as error:
+            raise Stopped(f"Ray: {str(error).strip().splitlines()[0]}; run the same command again to resume") from None
+
+    def discard(self, runner: RunnerHandle) -> None:
+        """Release the permits of a runner that died."""
+        self._placed[runner.node] += 1
+        self._release(runner)
+
+    def kill(self, runner: RunnerHandle) -> None:
+        """Kill the runner's process and release its permits."""
+        ray.kill(runner.actor, no_restart=True)
+        self._placed[runner.node] -= 1
+        self._release(runner)
+
+    def _release(self, runner: RunnerHandle) -> None:
+        if self._limiter is not None:
+            self._limiter.release.remote(runner.name)
+
+    def close(self) -> None:
+        """Disconnect from the cluster; a local one ends."""
+        if self._limiter is not None and not self._lost:
+            exit_limiter_if_unused()
+        if self._lost:
+            if self._ours:
+                kill_local_processes()
+        elif self._ours and ray.is_initialized():
+            ray.shutdown()

@@ -1,0 +1,85 @@
+"""A runner as a Ray actor, and nodes with resources of their own as Ray tasks."""
+
+import asyncio
+import gc
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+from beam_ray.run.cluster.limiter_actor import LimiterClient
+from beam_ray.run.progress import Counts
+from beam_ray.run.runner import Assignment, Runner
+
+
+class RunnerActor:
+    """A runner as a Ray actor; every method is a coroutine on its one event loop."""
+
+    def __init__(self) -> None:
+        self._assignment: Assignment | None = None
+        self._limiter: LimiterClient | None = None
+        self._runner: Runner | None = None
+        self._assigned = asyncio.Event()
+
+    async def assign(self, assignment: Assignment, limited: bool) -> None:
+        """Begin a run. Calls may arrive out of order: until the assignment is here, all others wait."""
+        self._assignment, self._runner = assignment, None
+        self._limiter = LimiterClient(assignment.runner) if limited else None
+        self._assigned.set()
+
+    async def _get(self) -> Runner:
+        await self._assigned.wait()
+        assert self._assignment is not None
+        if self._runner is None:
+            self._runner = Runner(self._assignment, self._limiter.renew if self._limiter else None, self._run_elsewhere)
+            if not gc.get_freeze_count():
+                # a full collection would visit everything ever imported: a tenth of a second in which no row moves
+                gc.freeze()
+        return self._runner
+
+    async def step(self, shard: int, node: str) -> None:
+        await (await self._get()).step(shard, node)
+
+    async def run_rows(self, shard: int, start: int, stop: int) -> None:
+        await (await self._get()).run_rows(shard, start, stop)
+
+    async def merge(self, node: str) -> list[dict[str, Any]]:
+        return await (await self._get()).merge(node)
+
+    async def progress(self) -> Counts:
+        return await (await self._get()).progress()
+
+    async def drop(self, shard: int) -> None:
+        await (await self._get()).drop(shard)
+
+    async def stop(self) -> None:
+        await (await self._get()).stop()
+        if self._limiter:
+            await self._limiter.release()
+        self._assigned.clear()
+        self._runner = None
+
+    async def _run_elsewhere(self, node: str, shard: int) -> None:
+        runner = await self._get()
+        needs = runner.workflow.nodes[node].resources
+        assert needs is not None
+        options: dict[str, Any] = {name: value for name, value in needs.model_dump().items() if value is not None}
+        task = ray.remote(_run_node).options(name=f"{runner.workflow.name}/{node}", max_retries=0, **options)
+        await task.remote(self._assignment, self._limiter is not None, shard, node)
+
+
+def _run_node(assignment: Assignment, limited: bool, shard: int, node: str) -> None:
+    """Run one node of one shard, on a machine that has its resources."""
+
+    async def work() -> None:
+        name = f"{assignment.runner}-{node}-{shard}"
+        limiter = LimiterClient(name) if limited else None
+        runner = Runner(replace(assignment, runner=name), limiter.renew if limiter else None)
+        try:
+            await runner.run_node(shard, node)
+        finally:
+            await runner.stop()
+            if limiter:
+                await limiter.release()
+
+    asyncio.run(work())

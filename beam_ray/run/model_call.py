@@ -1,0 +1,94 @@
+"""The model call of one attempt: its messages, its seed and its temperature."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from beam_ray.errors import BadAnswer, ModelRefused
+from beam_ray.evaluate.score import Finding
+from beam_ray.llm.answer import parse_answer
+from beam_ray.llm.request import Request
+from beam_ray.run.attempt import Attempt
+from beam_ray.run.context import PreparedNode, StepContext, TaskTrial
+from beam_ray.store.tables import to_json
+
+Message = Mapping[str, Any]
+
+FRESH_TEMPERATURE = 0.7
+"""Temperature of another try at an answer that could not be parsed, where the node's own is 0."""
+
+SEED_STEP = 1_000
+"""Added to a node's seed per trial, so that trials and attempts are independent samples."""
+
+SAMPLE_STEP = 1_000_000
+"""Added per sample of the same definition."""
+
+
+async def call_model(context: StepContext, node: PreparedNode, task: TaskTrial, attempt: Attempt, messages: tuple[Message, ...]) -> None:
+    """
+    Ask the node's model, and keep its answer and what it cost in *attempt*.
+
+    Raises:
+        ModelRefused: it declined to answer.
+        BadAnswer: the answer is not what the node returns.
+        ModelUnavailable: there was no answer in time.
+    """
+    call = node.node.llm
+    assert call is not None
+    attempt.seed = call.seed + context.sample * SAMPLE_STEP + (task.trial - 1) * SEED_STEP + attempt.number - 1
+    attempt.temperature = call.temperature
+    if attempt.number > 1 and not call.temperature:
+        # at temperature 0 another sample would be the same one
+        attempt.temperature = node.node.auto_rerun.temperature if node.node.auto_rerun else FRESH_TEMPERATURE
+    request = Request(
+        messages=messages,
+        schema=call.returns,
+        temperature=attempt.temperature,
+        top_p=call.top_p,
+        max_tokens=call.max_tokens,
+        seed=attempt.seed,
+        timeout_s=node.node.timeout_s,
+        node=node.name,
+        task_id=task.task_id,
+        trial=task.trial,
+        attempt=attempt.number,
+    )
+    answer = await context.models[str(node.model)].ask(request, attempt.usage)
+    if answer.refusal or answer.finish == "content_filter":
+        raise ModelRefused(f"the model refused to answer: {answer.refusal or 'content filter'}")
+    try:
+        attempt.output = parse_answer(answer.text, call.returns)
+    except BadAnswer as error:
+        if answer.finish == "length":
+            raise BadAnswer(f"the answer was cut off at max_tokens ({call.max_tokens}): {error}", raw=error.raw, again=False) from None
+        raise
+
+
+def judge_request(context: StepContext, node: PreparedNode, task: TaskTrial, attempt: Attempt) -> Request:
+    """The request in which a judge model is asked about the attempt's output; the judge adds its messages."""
+    return Request(
+        (),
+        seed=context.sample * SAMPLE_STEP + attempt.number - 1,
+        timeout_s=node.node.timeout_s,
+        node=node.name,
+        task_id=task.task_id,
+        trial=task.trial,
+        attempt=attempt.number,
+    )
+
+
+def with_images(messages: tuple[Message, ...], images: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+    """The messages, with the images as parts of the last user turn."""
+    if not images:
+        return messages
+    last = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=len(messages) - 1)
+    parts = [{"type": "text", "text": messages[last]["content"]}, *({"type": "image_url", "image_url": {"url": image["image"]}} for image in images)]
+    return (*messages[:last], {**messages[last], "content": parts}, *messages[last + 1 :])
+
+
+def feedback_turns(answer: Any, failed: Sequence[Finding]) -> tuple[Message, ...]:
+    """Turns that show the model its last *answer* and the criteria that it *failed*."""
+    wrong = "\n".join(f"- {finding.text}" + (f" ({finding.reason})" if finding.judge else "") for finding in failed)
+    return (
+        {"role": "assistant", "content": to_json(answer)},
+        {"role": "user", "content": f"This answer does not meet:\n{wrong}\nAnswer the same question again so that it does."},
+    )
