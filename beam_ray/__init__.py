@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from beam_ray.api.models import ModelCheckResult, ModelInfo
     from beam_ray.api.plans import NodePlan, Plan
     from beam_ray.api.runs import Run
     from beam_ray.api.store import Store, open
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from beam_ray.tasks.sources import Tasks
 
 __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
+    # api.models
+    "ModelCheckResult",
+    "ModelInfo",
     # api.plans
     "NodePlan",
     "Plan",
@@ -60,6 +64,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
 ]
 
 _SOURCES = {
+    "beam_ray.api.models": ("ModelCheckResult", "ModelInfo"),
     "beam_ray.api.plans": ("NodePlan", "Plan"),
     "beam_ray.api.runs": ("Run",),
     "beam_ray.api.store": ("Store", "open"),

@@ -112,6 +112,73 @@ def endpoint(answer: Callable[[dict[str, Any]], Any], *, latency_s: float = 0.0)
         server.server_close()
 
 
+@dataclass
+class Picky:
+    """
+    The answers of an endpoint that takes some parameters, refuses others by name, and ignores the rest.
+
+    It knows chat completions and responses, tells usage or not, thinks first or not, and follows a
+    schema where it is asked for in a way that binds it.
+    """
+
+    api: str = "chat"
+    limit: str = "max_tokens"
+    """The one name of the output limit that it takes."""
+    refuses: tuple[str, ...] = ()
+    """Parameters that it refuses."""
+    binds: tuple[str, ...] = ("json_schema",)
+    """Of json_schema, json_object and tools, those that make it follow the schema."""
+    refuses_formats: tuple[str, ...] = ()
+    """Of json_schema, json_object and tools, those that it refuses."""
+    seeds: str = "works"
+    """works, or random: every answer is another one, or fixed: every answer is the same."""
+    usage: bool = True
+    thinks: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    count: int = 0
+
+    def __call__(self, body: dict[str, Any]) -> Any:
+        """The reply to *body*."""
+        self.count += 1
+        if ("input" if self.api == "responses" else "messages") not in body:
+            return 404, {}, {"error": {"message": "Not found", "code": None, "param": None}}
+        limits = {"max_tokens", "max_completion_tokens"} & set(body) if self.api == "chat" else set()
+        for name in [*self.refuses, *(limits - {self.limit})]:
+            if name in body:
+                return refused(name)
+        asked = self._format(body)
+        if asked in self.refuses_formats:
+            return refused("tools" if asked == "tools" else "response_format", "This response_format type is unavailable now")
+        text = self._text(body, asked)
+        if self.api == "responses":
+            items = [{"type": "message", "content": [{"type": "output_text", "text": text}]}]
+            return 200, self.headers, {"status": "completed", "output": items, **({"usage": {"input_tokens": 10, "output_tokens": 5}} if self.usage else {})}
+        message: dict[str, Any] = {"content": text}
+        if asked == "tools":
+            message = {"content": None, "tool_calls": [{"type": "function", "function": {"name": body["tools"][0]["function"]["name"], "arguments": text}}]}
+        usage = {"prompt_tokens": 10, "completion_tokens": 5, **({"completion_tokens_details": {"reasoning_tokens": 3}} if self.thinks else {})}
+        if self.thinks:
+            message["reasoning_content"] = "hm"
+        return 200, self.headers, {"choices": [choice_of(**message)], **({"usage": usage} if self.usage else {})}
+
+    def _format(self, body: dict[str, Any]) -> str:
+        written = body.get("response_format") or (body.get("text") or {}).get("format")
+        return "tools" if "tools" in body else written["type"] if written else ""
+
+    def _text(self, body: dict[str, Any], asked: str) -> str:
+        if asked in self.binds:
+            return '{"city": "Rome", "count": 1}'
+        if "random number" in json.dumps(body):
+            return {"random": str(self.count), "fixed": "42"}.get(self.seeds, str(body.get("seed", self.count)))
+        return "hello"
+
+
+def refused(name: str, message: str = "") -> Any:
+    """The reply of an endpoint that does not take a parameter."""
+    said = message or f"Unsupported parameter: '{name}' is not supported with this model."
+    return 400, {}, {"error": {"message": said, "type": "invalid_request_error", "code": "unsupported_parameter", "param": name}}
+
+
 def choice_of(finish: str = "stop", **message: Any) -> dict[str, Any]:
     """One choice of a chat completion."""
     return {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}

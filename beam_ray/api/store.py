@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from beam_ray.api.models import ModelCheckResult, ModelInfo
     from beam_ray.api.plans import Plan
     from beam_ray.api.progress import ProgressOption
     from beam_ray.api.runs import Budget, Run
@@ -197,6 +198,35 @@ class Store:
 
         return task(self, address)
 
+    # -- models ---------------------------------------------------------------------------
+
+    def list_models(self) -> "list[ModelInfo]":
+        """
+        The models of the models file with price, limits and how they are called. No model is called.
+
+        Raises:
+            BadDefinition: the models file has problems.
+        """
+        from beam_ray.api.models import list_models
+
+        return list_models(self)
+
+    def check_model(self, name: str) -> "ModelCheckResult":
+        """
+        Ask a model's endpoint what it accepts: a few short calls, at most ``ModelInfo.check_calls`` for ``check_usd``.
+
+        What was found is kept in the store and used by all runs where the models file says ``auto``.
+
+        Args:
+            name: Its name in the models file.
+
+        Raises:
+            Unusable: there is no such model, or its key is not set.
+        """
+        from beam_ray.api.models import check_models
+
+        return check_models(self, name)
+
     # -- internal -------------------------------------------------------------------------
 
     @property
@@ -232,9 +262,9 @@ class Store:
         Raises:
             BadDefinition: the models file has problems.
         """
-        from beam_ray.llm.settings import load_models
+        from beam_ray.api.models import known_models
 
-        return self.models if isinstance(self.models, Mapping) else load_models(Path(self.models))
+        return known_models(self)
 
     @property
     def option(self) -> str:

@@ -1,6 +1,6 @@
 """Workflows as users name them: a value, a YAML file, or a published version."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -8,7 +8,8 @@ from beam_ray.api.display import Display, Displayed
 from beam_ray.api.store import Store
 from beam_ray.define.check import check as check_definition
 from beam_ray.define.workflow import Workflow
-from beam_ray.errors import Problem
+from beam_ray.errors import Problem, Unusable
+from beam_ray.llm.advice import model_warnings
 from beam_ray.publish import find_workflow
 from beam_ray.run.plan import load_workflow
 from beam_ray.run.tools import tool_folders
@@ -71,6 +72,17 @@ def check(workflow: WorkflowOption, store: Store | None = None) -> CheckResult:
         BadDefinition: with every problem and its place.
         Unusable: there is no such file or version.
     """
+    found = _checked(workflow, store)
+    if store is None or not found.workflow.models:
+        return found
+    try:
+        models = store.known_models
+    except Unusable:  # reported by plan and run, which need the models
+        return found
+    return replace(found, warnings=(*found.warnings, *model_warnings(found.workflow, models)))
+
+
+def _checked(workflow: WorkflowOption, store: Store | None) -> CheckResult:
     if isinstance(workflow, Workflow):
         return CheckResult(workflow, None, tuple(check_definition(workflow, folders=tool_folders(workflow))))
     written = str(workflow)

@@ -36,6 +36,7 @@ COMMANDS = {
     "health": ("beam_ray.cli.health", "Say what a workflow's runs warn of, and what to do about it."),
     "optimise": ("beam_ray.cli.optimise", "Propose a better prompt for a failed step, or search for one over a library."),
     "criteria": ("beam_ray.cli.criteria", "Propose criteria for a node, or check how far those it has can be relied on."),
+    "models": ("beam_ray.cli.models", "List models with price and limits, and find out what their endpoints accept."),
     "library": ("beam_ray.cli.libraries", "Keep named, versioned sets of tasks."),
     "repair": ("beam_ray.cli.maintenance", "Check a run's files, and redo what is damaged and only that."),
     "gc": ("beam_ray.cli.maintenance", "List what is of no use in the store; with --delete, take it away."),

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 from pydantic import Field, PrivateAttr, StrictBool, StrictFloat, StrictInt, field_validator
@@ -216,7 +216,12 @@ class ModelSettings(Frozen):
         """The same settings, with *found* used where the file says ``auto``."""
         copy = self.model_copy()
         copy._found = found
-        copy.__dict__.pop("call", None)
+        return copy
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> "ModelSettings":
+        """A copy with some settings changed, not validated."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("call", None)  # computed from the settings before the change
         return copy
 
     def hide(self, text: str) -> str:

@@ -95,7 +95,7 @@ def test_an_endpoint_that_does_not_answer_is_found_before_the_run_begins(desk: D
     result = desk("run", "sums.yaml", "--tasks", "tasks.jsonl")
 
     assert result.code == 2
-    assert "the model 'm': nothing answers at http://127.0.0.1:9/v1" in result.err
+    assert "the model 'm': no server answers at http://127.0.0.1:9/v1" in result.err
     assert desk.lab.objects.folders("runs") == []
 
 

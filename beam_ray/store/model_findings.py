@@ -1,0 +1,25 @@
+"""What ``models check`` found about endpoints: one document per address and model."""
+
+from collections.abc import Mapping
+
+from beam_ray.define.fingerprint import Json, JsonObject
+from beam_ray.errors import Damaged
+from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.objects import NotThere, Objects
+
+
+def write_findings(objects: Objects, endpoint: str, document: Mapping[str, Json]) -> None:
+    """Keep *document* for *endpoint*, instead of an earlier one."""
+    objects.put(_key(endpoint), seal(document))
+
+
+def read_findings(objects: Objects, endpoint: str) -> JsonObject | None:
+    """The document for *endpoint*; None where it was never checked, or its document is damaged and must be made anew."""
+    try:
+        return unseal(objects.read(_key(endpoint)), _key(endpoint))
+    except (NotThere, Damaged):
+        return None
+
+
+def _key(endpoint: str) -> str:
+    return f"models/{endpoint}.json"
