@@ -1,7 +1,7 @@
 """
-What is wrong with a run, and what mending it takes; nothing is changed here.
+Diagnose a damaged run: what is damaged, and what repairing it takes. Nothing is changed.
 
-What of a run can be made again, and from what, stands in ``repair``.
+What of a run can be restored, and from what, is described in ``repair``.
 """
 
 from collections.abc import Mapping
@@ -23,47 +23,51 @@ class NodeRepair:
 
     node: str
     redo: int
-    """Rows that cannot be read, and are executed again."""
+    """Rows that cannot be read and are executed again."""
     follow: int
-    """Sound rows after them: executed again where what they are given has changed, and kept where not."""
+    """Intact rows after them: executed again if their inputs change, else kept."""
     calls: int
-    """Model calls for the rows to redo, judges included."""
+    """Model calls for the rows in *redo*, judges included."""
     follow_calls: int
+    """Model calls for the rows in *follow*, if all of them change."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong with a run, and what mending it takes."""
+    """What is damaged in a run, and what repairing it takes."""
 
     run_id: str
     finished: bool
     damaged: tuple[Damage, ...]
     nodes: tuple[NodeRepair, ...] = ()
     tasks: int = 0
-    """Tasks that have a row to redo."""
+    """Tasks that have a row to execute again."""
     usd: float | None = 0.0
-    """At most; None where a model has no price, or the models are not known."""
+    """US dollars at most; None when a model has no price, or the models are not known."""
     hopeless: str = ""
-    """Why it cannot be mended."""
+    """Why it cannot be repaired; empty when it can."""
 
     @property
     def calls(self) -> int:
-        """Model calls that the rows to redo take."""
+        """Model calls for the rows to execute again."""
         return sum(node.calls for node in self.nodes)
 
     @property
     def most_calls(self) -> int:
-        """The same when all that follows changes too."""
+        """Model calls if all rows after them change too."""
         return self.calls + sum(node.follow_calls for node in self.nodes)
 
 
 def diagnose(run: Run, models: Mapping[str, Any] | None = None) -> Diagnosis:
     """
-    Check every file of *run*, and say what mending it would take; nothing is changed.
+    Check every file of *run* and estimate its repair; nothing is changed.
+
+    Args:
+        models: Known models, for the estimate of costs.
 
     Raises:
         Unusable: there is no such run.
-        Damaged: nothing is left that says what the run was to do.
+        Damaged: the run's record is lost, so nothing can be repaired.
     """
     if not run.merged:
         run.tasks()
@@ -71,10 +75,10 @@ def diagnose(run: Run, models: Mapping[str, Any] | None = None) -> Diagnosis:
     found = look(run)
     damaged = list(found.damaged)
     if pending(run) is not None:
-        damaged.append(Damage("repair/manifest.json", 0, f"{run.prefix}: a repair was cut off after it had all that it needs"))
+        damaged.append(Damage("repair/manifest.json", 0, f"{run.prefix}: a repair was interrupted; running it again completes it without model calls"))
     hopeless = ""
-    if found.tasks is None and tasks_again(run, found) is None:
-        hopeless = f"{run.prefix}/tasks.parquet cannot be made again: the tasks came from {found.record.source or 'a file'}"
+    if found.tasks is None and restored_tasks(run, found) is None:
+        hopeless = f"{run.prefix}/tasks.parquet cannot be restored: the tasks came from {found.record.source or 'a file'}"
     nodes, affected = to_redo(found)
     usd = None
     if models is not None and found.tasks is not None:
@@ -84,7 +88,7 @@ def diagnose(run: Run, models: Mapping[str, Any] | None = None) -> Diagnosis:
 
 
 def to_redo(found: Found) -> tuple[tuple[NodeRepair, ...], list[Key]]:
-    """What is done at each node that has something to do, and the tasks and trials with a row to redo."""
+    """What a repair does at each node, and the tasks and trials with a row to execute again."""
     workflow, lost = found.record.plan, found.lost
     follow = {node: set[Key]().union(*(lost[above] for above in workflow.upstream[node])) - lost[node] for node in workflow.order}
     nodes = []
@@ -104,8 +108,8 @@ def _cost(found: Found, nodes: tuple[NodeRepair, ...], affected: list[Key], mode
     return None if any(usd is None for usd, _ in costs) else sum((usd or 0.0) * share for usd, share in costs)
 
 
-def tasks_again(run: Run, found: Found) -> pa.Table | None:
-    """The run's tasks, in full also where it ended early, from where they came from; None where that is gone, or has others now."""
+def restored_tasks(run: Run, found: Found) -> pa.Table | None:
+    """All tasks that the run was planned with, from their source; None if the source is gone or has changed."""
     record = found.record
     if not record.source.startswith(("library:", "run:")):
         return None
@@ -117,5 +121,5 @@ def tasks_again(run: Run, found: Found) -> pa.Table | None:
         tasks = only(tasks, list(dict.fromkeys(task for task, _ in found.keys)))
     if record.mode == "rerun" and record.origin:
         tasks = with_origins(tasks, record.origin)
-    # a backtest that may end early takes them in a random order
+    # a backtest that may stop early shuffles its tasks
     return next((each for each in (tasks, shuffled(tasks)) if tasks_digest(each) == record.tasks_digest), None)

@@ -1,19 +1,20 @@
 """
-Mending a damaged run: what is intact is kept, what can be computed again is, and only the rest is asked again.
+Repair a damaged run: intact data is kept, derived data is computed again, and only the rest is executed again.
 
-    a step's rows        those in sound pieces of the file are read; the others are executed again, by a run of
-                         its own ("repair"), which is given all sound rows of their tasks as if it had spooled them.
-                         So a row after a redone one is paid for again only if what it was given has changed
-    outcome.parquet      from the steps, without a call
-    manifest.json        from the steps and the outcome, without a call
-    run.json             from its copy in the manifest
-    tasks.parquet        from the library or the run that the tasks came from; from nowhere else
-    parts of a run that  are taken away, and what hangs on them goes to the spool: resume does the rest
-    is not finished
+    a step's rows        rows in intact pieces of the file are read; the others are executed again by a separate
+                         run (mode "repair"), which gets all intact rows of their tasks as if it had spooled them.
+                         So a row after a repeated one is paid for again only if its inputs have changed
+    outcome.parquet      computed from the steps, without model calls
+    manifest.json        computed from the steps and the outcome, without model calls
+    run.json             restored from its copy in the manifest
+    tasks.parquet        restored from the library or the run that the tasks came from; otherwise it is lost
+    parts of an          deleted, and the rows that depend on them are moved to the spool: resume does the rest
+    unfinished run
 
-Rows that are redone are new answers, under the old run's id: the manifest says which, when and
-what they cost. How the files take their places, and why a crash or a second repairer does no
-harm, stands in ``store.damage``. The repair run stays in the store: it is what was paid.
+Rows that are repeated are new answers under the old run's id: the manifest records which, when,
+and what they cost. How the new files replace the damaged ones, and why a crash or a second
+repair at the same time does no harm, is described in ``store.integrity``. The repair run stays
+in the store as a record of what was paid.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_ray.diagnosis import diagnose, tasks_again, to_redo
+from beam_ray.diagnosis import diagnose, restored_tasks, to_redo
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.run.context import Row, TaskTrial
 from beam_ray.run.execute import changed_tools
@@ -39,17 +40,17 @@ from beam_ray.store.runs import FILE_BYTES, Run, RunRecord, begin, now
 from beam_ray.store.tables import OUTCOME, STEPS, TASKS, encode, encode_batches, to_table
 from beam_ray.tasks.sources import only
 
-Drive = Callable[[RunRecord], Any]
-"""Does a run that was begun."""
+ExecuteRun = Callable[[RunRecord], Any]
+"""Executes a run that was stored, to its end."""
 
 
 @dataclass(frozen=True)
-class Mended:
+class RepairResult:
     """What a repair did."""
 
     run_id: str
     files: tuple[str, ...]
-    """Files that were put in the place of damaged ones, or of what hung on them."""
+    """Files that were replaced: damaged ones, and those derived from them."""
     repair_run: str | None = None
     rows: int = 0
     """Rows that were executed again."""
@@ -57,24 +58,27 @@ class Mended:
     usd: float | None = 0.0
 
 
-def repair(objects: Objects, run_id: str, models: Mapping[str, Any], drive: Drive, *, allow_writes: bool = False, takeover: bool = False) -> Mended:
+def repair(
+    objects: Objects, run_id: str, models: Mapping[str, Any], execute: ExecuteRun, *, allow_writes: bool = False, takeover: bool = False
+) -> RepairResult:
     """
-    Mend the run; a run without damage is left alone.
+    Repair the run; a run without damage is not changed.
 
-    The same call goes on where it was cut off. Tools with write effects are not called again
-    unless *allow_writes*: their lost rows are then skipped, with that reason.
+    The same call resumes an interrupted repair. Unless *allow_writes*, tools with write effects
+    are not called again: their lost rows are skipped, with that reason.
 
     Raises:
-        Unusable: the models or tools are others than the run was made with.
-        Damaged: it cannot be mended; nothing was changed.
-        Stopped: before the end; the same call goes on.
+        Unusable: the run was made with other models or tools.
+        Damaged: it cannot be repaired; nothing was changed.
+        RunIsTaken: a driver of the run is alive.
+        Stopped: it stopped before the end; the same call resumes it.
     """
     run = Run(objects, run_id)
     lease = Lease(run, takeover=takeover)
     try:
         if not run.merged:
-            return Mended(run_id, tuple(take_away(run)))
-        # a commit that cannot be read is no commit, and what stands in the others' places fits it or is mended now
+            return RepairResult(run_id, tuple(take_away(run)))
+        # a commit that cannot be read is no commit; the files that it replaced match it, or are repaired now
         waiting = pending(run)
         put_in_place(run)
         run = Run(objects, run_id)
@@ -82,26 +86,26 @@ def repair(objects: Objects, run_id: str, models: Mapping[str, Any], drive: Driv
         if diagnosis.hopeless:
             raise Damaged(diagnosis.hopeless)
         if not diagnosis.damaged:
-            return _told(run_id, waiting["repairs"][-1]) if waiting else Mended(run_id, ())
-        return _mend(objects, run, models, drive, lease, allow_writes)
+            return _recorded_result(run_id, waiting["repairs"][-1]) if waiting else RepairResult(run_id, ())
+        return _repair_finished(objects, run, models, execute, lease, allow_writes)
     finally:
         lease.release()
 
 
-def _mend(objects: Objects, run: Run, models: Mapping[str, Any], drive: Drive, lease: Lease, allow_writes: bool) -> Mended:
+def _repair_finished(objects: Objects, run: Run, models: Mapping[str, Any], execute: ExecuteRun, lease: Lease, allow_writes: bool) -> RepairResult:
     found = look(run)
     workflow = found.record.plan
     bodies: dict[str, bytes] = {}
     if found.tasks is None:
-        tasks = tasks_again(run, found)
+        tasks = restored_tasks(run, found)
         assert tasks is not None
         bodies["tasks.parquet"] = encode(TASKS, tasks, row_group=1_000)
         found.tasks = tasks.slice(0, found.record.tasks)
     _, affected = to_redo(found)
-    redone = _redo(objects, run, found, affected, models, drive, allow_writes) if affected else None
+    redone = _redo(objects, run, found, affected, models, execute, allow_writes) if affected else None
     lease.beat()
     rows = {node: _new_rows(found, node, affected, redone) for node in workflow.order}
-    _keep_what_was_paid(found, rows)
+    _keep_rows_after_withheld_writes(found, rows)
     files, changed = list[dict[str, Any]](), set[Key]()
     for node in workflow.order:
         before = {key: row for key, row in zip(keys_of(found.steps[node]), found.steps[node].to_pylist(), strict=True) if key in rows[node]}
@@ -120,15 +124,15 @@ def _mend(objects: Objects, run: Run, models: Mapping[str, Any], drive: Drive, l
         files += [entry for entry in _entries(run, found) if entry["name"].startswith("outcome")]
     tasks_body = bodies.get("tasks.parquet") or objects.read(f"{run.prefix}/tasks.parquet")
     files.append(Run.entry("tasks.parquet", tasks_body, found.tasks.num_rows))
-    mended = _mended(run, found, bodies, redone)
-    commit(run, _manifest(run, found, files, mended), list(bodies.values()))
+    result = _result(run, found, bodies, redone)
+    commit(run, _manifest(run, found, files, result), list(bodies.values()))
     lease.beat()
     put_in_place(run)
-    return mended
+    return result
 
 
-def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models: Mapping[str, Any], drive: Drive, allow_writes: bool) -> Run:
-    """A finished run of the tasks with rows that are lost; all their sound rows are kept in it as they are."""
+def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models: Mapping[str, Any], execute: ExecuteRun, allow_writes: bool) -> Run:
+    """A finished run of the tasks that lost rows, in which all their intact rows are kept as they are."""
     record = found.record
     _require_same(record, models)
     assert found.tasks is not None
@@ -153,7 +157,7 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
     try:
         redo = Run(objects, str(unseal(objects.read(mark), mark)["run_id"]))
     except (NotThere, Damaged):
-        # put, since a mark that is damaged says nothing; of two repairers both have the same run
+        # put, not create: a damaged mark must be replaced, and two repairs at once have the same run
         redo = Run(objects, begin(objects, plan.record, plan.tasks).run_id)
         objects.put(mark, seal({"run_id": redo.run_id}))
     if not redo.finished:
@@ -162,9 +166,9 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
         for number, table in enumerate(found.steps.values()):
             sound = table.filter(pc.is_in(table["task_id"], value_set=ids.combine_chunks())).to_pylist()
             redo.spool("0000-sound", number, [{**row, "shard": shard_of[row["task_id"], row["trial"]]} for row in sound])
-        # whoever drives it next is not the first, and so reads the spool
+        # the next driver is not the first one of this run, and so reads the spool
         Lease(redo).release()
-        drive(redo.record)
+        execute(redo.record)
         redo = Run(objects, redo.run_id)
     return redo
 
@@ -173,15 +177,15 @@ def _require_same(record: RunRecord, models: Mapping[str, Any]) -> None:
     other = [name for name, written in require_models(record.plan, models).items() if record.models.get(name, {}).get("identity") != identity(written)]
     if other:
         raise Unusable(
-            f"run {record.run_id} was made with another model under the name {other[0]!r}\n  its rows can only be redone with the same model and settings"
+            f"run {record.run_id} was made with another model under the name {other[0]!r}\n  repair it with the model and settings that it was made with"
         )
     tools = changed_tools(record)
     if tools:
-        raise Unusable(f"run {record.run_id} was made with other code: {', '.join(tools)} changed since\n  put the old code back to repair it")
+        raise Unusable(f"run {record.run_id} was made with other code: {', '.join(tools)} changed since\n  restore the old code to repair it")
 
 
 def _new_rows(found: Found, node: str, affected: list[Key], redone: Run | None) -> dict[Key, Row]:
-    """The rows of the affected tasks and trials as the mended run has them."""
+    """The rows of the affected tasks and trials, as the repaired run will have them."""
     if redone is None:
         return {}
     shard_of = _shards(found.keys, found.record)
@@ -193,8 +197,8 @@ def _new_rows(found: Found, node: str, affected: list[Key], redone: Run | None) 
     return rows
 
 
-def _keep_what_was_paid(found: Found, rows: dict[str, dict[Key, Row]]) -> None:
-    """Where a write was not called again, a sound row after it stays as it is: it was given what the write said when it was called."""
+def _keep_rows_after_withheld_writes(found: Found, rows: dict[str, dict[Key, Row]]) -> None:
+    """Where a write was not called again, keep the intact rows after it: their inputs were what the write returned when it was called."""
     workflow, lost = found.record.plan, found.lost
     for name, node in workflow.nodes.items():
         withheld = {key for key in lost[name] & set(rows[name]) if node.effects == "write" and rows[name][key]["outcome"] == "skipped"}
@@ -208,7 +212,7 @@ def _shards(keys: list[Key], record: RunRecord) -> dict[Key, int]:
 
 
 def _outcomes(found: Found, rows: Mapping[str, Mapping[Key, Row]], wanted: set[Key]) -> dict[Key, Row]:
-    """The outcome of the tasks and trials, from their steps."""
+    """The outcome rows of the tasks and trials, from their steps."""
     assert found.tasks is not None
     workflow, shard_of = found.record.plan, _shards(found.keys, found.record)
     steps = {
@@ -227,7 +231,7 @@ def _outcomes(found: Found, rows: Mapping[str, Mapping[Key, Row]], wanted: set[K
 
 
 def _together(found: Found, schema: pa.Schema, sound: pa.Table, rows: Mapping[Key, Row]) -> pa.Table:
-    """The sound rows and the new ones, in the run's order."""
+    """The intact rows and the new ones, in the run's order."""
     kept = sound.filter(pa.array([key not in rows for key in keys_of(sound)], pa.bool_()))
     table = pa.concat_tables([kept, to_table(schema, rows.values())])
     place = {key: number for number, key in enumerate(keys_of(table))}
@@ -246,7 +250,7 @@ def _encoded(found: Found, schema: pa.Schema, sound: pa.Table, rows: Mapping[Key
 
 
 def _entries(run: Run, found: Found) -> list[dict[str, Any]]:
-    """What the manifest says of the files; where it is lost, what they are."""
+    """The manifest's entries of the files; where it is lost, entries of the files that exist."""
     if found.manifest:
         return list(found.manifest["files"])
     entries = []
@@ -259,29 +263,29 @@ def _entries(run: Run, found: Found) -> list[dict[str, Any]]:
     return entries
 
 
-def _mended(run: Run, found: Found, bodies: Mapping[str, bytes], redone: Run | None) -> Mended:
+def _result(run: Run, found: Found, bodies: Mapping[str, bytes], redone: Run | None) -> RepairResult:
     names = tuple(sorted({*bodies, *(damage.name for damage in found.damaged if damage.name.endswith(".json"))}))
     if redone is None:
-        return Mended(run.run_id, names)
+        return RepairResult(run.run_id, names)
     calls, usd = _paid(found, redone)
-    return Mended(run.run_id, names, redone.run_id, sum(len(lost) for lost in found.lost.values()), calls, usd)
+    return RepairResult(run.run_id, names, redone.run_id, sum(len(lost) for lost in found.lost.values()), calls, usd)
 
 
 def _paid(found: Found, redone: Run) -> tuple[int, float | None]:
-    """Calls and US dollars of the rows of the repair run that it did not take over."""
+    """Calls and US dollars of the rows that the repair run executed."""
     made = list[Row]()
     for node in found.record.plan.order:
-        # a row that was taken over began when it began
+        # an intact row kept its start time
         sound = set(zip(keys_of(found.steps[node]), found.steps[node]["started_at"].to_pylist(), strict=True))
         made += [row for row in redone.steps([node]).to_pylist() if ((row["task_id"], row["trial"]), row["started_at"]) not in sound]
     money = [row[column] for row in made for column in ("usd", "judge_usd")]
     return sum(row["calls"] + row["judge_calls"] for row in made), None if None in money else sum(money)
 
 
-def _manifest(run: Run, found: Found, files: list[dict[str, Any]], mended: Mended) -> dict[str, Any]:
+def _manifest(run: Run, found: Found, files: list[dict[str, Any]], result: RepairResult) -> dict[str, Any]:
     old = found.manifest or {}
     usage = summary_of(found.outcome)
-    story = {"at": now(), "files": list(mended.files), "rows": mended.rows, "repair_run": mended.repair_run, "calls": mended.calls, "usd": mended.usd}
+    entry = {"at": now(), "files": list(result.files), "rows": result.rows, "repair_run": result.repair_run, "calls": result.calls, "usd": result.usd}
     record = old.get("record") or run.written
     return {
         "format": 1,
@@ -290,9 +294,9 @@ def _manifest(run: Run, found: Found, files: list[dict[str, Any]], mended: Mende
         "files": files,
         "usage": usage,
         "record": record,
-        "repairs": [*old.get("repairs", ()), story],
+        "repairs": [*old.get("repairs", ()), entry],
     }
 
 
-def _told(run_id: str, story: Mapping[str, Any]) -> Mended:
-    return Mended(run_id, tuple(story["files"]), story["repair_run"], story["rows"], story["calls"], story["usd"])
+def _recorded_result(run_id: str, entry: Mapping[str, Any]) -> RepairResult:
+    return RepairResult(run_id, tuple(entry["files"]), entry["repair_run"], entry["rows"], entry["calls"], entry["usd"])

@@ -1,14 +1,14 @@
 """
-Doing again: which rows to redo, which to borrow, and why.
+Rerun tasks: which steps to execute, which to borrow, and why.
 
-The count before anything is spent is made by the steps themselves, with models that do not
-answer: what a step would ask is what it will ask.
+The plan's counts come from the steps themselves, run with models that do not answer: a step
+that would call a model in the plan calls it in the run.
 """
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow.compute as pc
 
@@ -32,31 +32,53 @@ from beam_ray.store.runs import Run, find_runs
 from beam_ray.store.steps import StepRows
 from beam_ray.tasks.sources import only, with_origins
 
-COUNTED = 5_000
-"""Tasks that are counted one by one; beyond them the shares are carried over."""
+COUNTED_TASKS = 5_000
+"""Tasks that are counted one by one; the counts are scaled up to the others."""
 
 
-class _WouldAsk(StepFailed):
-    """Here a model would be asked."""
+class _WouldCall(StepFailed):
+    """A model or tool would be called here."""
 
 
-class _Silent:
+class _PlanningModel:
     """A model that does not answer."""
 
     async def ask(self, request: Request, usage: Usage) -> Answer:
-        raise _WouldAsk("judge" if request.judges else "model")
+        raise _WouldCall("judge" if request.judges else "model")
 
 
-class _Unused(Tools):
+class _PlanningTools(Tools):
     """Tools that are not called."""
 
     async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float, memory: int | None = None) -> Any:
-        raise _WouldAsk("tool")
+        raise _WouldCall("tool")
+
+
+RerunEntry = TypedDict(
+    "RerunEntry",
+    {
+        "task": str,
+        "run_id": str,
+        "mode": str,
+        "started": str,
+        "version": int | None,
+        "origin": str | None,
+        "from": str | None,
+        "because": str,
+        "changed": list[str],
+        "score": float | None,
+        "status": str,
+        "calls": int | None,
+        "usd": float | None,
+        "solved": str,
+    },
+)
+"""One execution of a task in its history of reruns; *from* is the start node, *solved* is empty where it is no rerun."""
 
 
 @dataclass(frozen=True)
-class Redone:
-    """What a rerun or an incremental run does at one node, and because of what."""
+class NodeCounts:
+    """How many rows a rerun or an incremental run executes, borrows and rescores at one node, and why."""
 
     run: int
     borrow: int
@@ -65,15 +87,15 @@ class Redone:
 
 
 def count_borrowed(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> Plan:
-    """*plan* with what is borrowed, re-scored and run at each node, and because of what."""
+    """*plan* with the rows that each node executes, borrows and rescores, and why; for a plan without an origin, *plan* itself."""
     record = plan.record
     if not record.origin:
         return plan
-    redone = asyncio.run(_count_nodes(objects, plan, models))
+    counts = asyncio.run(_count_nodes(objects, plan, models))
     origin = Run(objects, record.origin).record.plan
     nodes = []
     for node in plan.nodes:
-        found = redone[node.node]
+        found = counts[node.node]
         share = found.run / max(record.rows, 1)
         judged = (found.run + found.rescore) / max(record.rows, 1)
         nodes.append(
@@ -93,20 +115,20 @@ def count_borrowed(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> P
     return replace(plan, nodes=tuple(nodes))
 
 
-async def _count_nodes(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> dict[str, Redone]:
+async def _count_nodes(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> dict[str, NodeCounts]:
     record, workflow = plan.record, plan.workflow
     assert record.origin
     reader = StepRows(Run(objects, record.origin))
-    tasks = [TaskTrial.of(row, trial, 0) for row in plan.tasks.slice(0, COUNTED).to_pylist() for trial in range(1, record.trials + 1)]
+    tasks = [TaskTrial.of(row, trial, 0) for row in plan.tasks.slice(0, COUNTED_TASKS).to_pylist() for trial in range(1, record.trials + 1)]
     keys = [(task.task_id, task.trial) for task in tasks]
     rows = {name: reader.rows(name, keys) for name in workflow.order}
     execute = frozenset({record.start_node}) | workflow.downstream(record.start_node) if record.start_node else None
     context = StepContext(
         run_id=record.run_id,
         workflow=workflow,
-        models={name: _Silent() for name in workflow.models},
+        models={name: _PlanningModel() for name in workflow.models},
         identities={name: identity(models[name]) for name in workflow.models},
-        tools=_Unused(workflow),
+        tools=_PlanningTools(workflow),
         allow_writes=record.allow_writes,
         execute=execute,
         borrow=record.borrow,
@@ -129,7 +151,7 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Mapping[str, Any]) 
                 continue
             row = await run_step(context, name, task, values, settled)
             settled[name] = row
-            if row["outcome"] == "failed" and row["error_type"] == "_WouldAsk":
+            if row["outcome"] == "failed" and row["error_type"] == "_WouldCall":
                 counts[name]["run"] += 1
                 unknown.add(name)
             elif row["outcome"] == "borrowed":
@@ -138,16 +160,16 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Mapping[str, Any]) 
             values[name] = output_of(row)
     scale = record.rows / max(len(tasks), 1)
     return {
-        name: Redone(round(found["run"] * scale), round(found["borrow"] * scale), round(found["rescore"] * scale), tuple(why[name]))
+        name: NodeCounts(round(found["run"] * scale), round(found["borrow"] * scale), round(found["rescore"] * scale), tuple(why[name]))
         for name, found in counts.items()
     }
 
 
 def _may_run(workflow: Workflow, name: str, origin: Row | None, context: StepContext) -> set[str]:
-    """A node behind one that will run: it may run too, unless it is a write that is not repeated."""
+    """The node, if it may run when one before it runs: not a write that is not repeated."""
     if workflow.nodes[name].effects == "write" and not context.allow_writes:
         return set()
-    # a route that the origin did not take is expected not to be taken again
+    # a route that the origin did not take is not expected to be taken now
     return {name} if origin is None or origin["outcome"] in (*RAN, "failed") else set()
 
 
@@ -165,7 +187,7 @@ _WORDS = {
 
 
 def reasons(before: Workflow, after: Workflow, node: str) -> tuple[str, ...]:
-    """What changed at *node*, in words."""
+    """What changed at *node*: prompt, model, criteria, …"""
     found: list[str] = []
     for change in changes(before, after):
         if change.node == node:
@@ -222,7 +244,7 @@ def make_rerun(
     options = options or RerunOptions()
     start = options.start_node
     if not origin.finished:
-        raise Unusable(f"run {origin.run_id} is still going on; only tasks that ended can be redone\n  beam-ray resume {origin.run_id}  goes on with it")
+        raise Unusable(f"run {origin.run_id} is not finished; only tasks of finished runs can be rerun\n  finish it first: beam-ray resume {origin.run_id}")
     tasks = origin.tasks()
     missing = set(task_ids) - set(tasks["task_id"].to_pylist())
     if missing:
@@ -249,29 +271,29 @@ def make_rerun(
     return count_borrowed(objects, plan, models)
 
 
-def family(objects: Objects, address: Address) -> list[dict[str, Any]]:
-    """The task with all that it redoes and all that redoes it, the oldest first; each with what came of it."""
+def family(objects: Objects, address: Address) -> list[RerunEntry]:
+    """The task, the tasks that it is a rerun of and all its reruns, oldest first."""
     runs = {run_id: Run(objects, run_id) for run_id in find_runs(objects)}
     root = address.run
     while (origin := runs[root].record.origin) and origin in runs:
         root = origin
-    members, ids = [], {root}
+    entries, ids = list[RerunEntry](), {root}
     for run in sorted(runs.values(), key=lambda each: each.record.created_at):
         if run.run_id != root and run.record.origin not in ids:
             continue
         ids.add(run.run_id)
-        member = _member(run, address)
-        if member:
-            members.append(member)
-    by_run = {member["run_id"]: member for member in members}
-    for member in members:
-        before = by_run.get(member["origin"] or "")
-        member["solved"] = solved(before, member) if before else ""
-    return members
+        entry = _entry(run, address)
+        if entry:
+            entries.append(entry)
+    by_run = {entry["run_id"]: entry for entry in entries}
+    for entry in entries:
+        before = by_run.get(entry["origin"] or "")
+        entry["solved"] = solved(before, entry) if before else ""
+    return entries
 
 
 def solved(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """Whether redoing the task solved its problem, in a word."""
+    """Whether the rerun solved the task's problem: solved, not solved, still passes, newly failing; empty while it runs."""
     if after["status"] == "running":
         return ""
     if before["status"] == "passed":
@@ -279,7 +301,7 @@ def solved(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     return "solved" if after["status"] == "passed" else "not solved"
 
 
-def _member(run: Run, address: Address) -> dict[str, Any] | None:
+def _entry(run: Run, address: Address) -> RerunEntry | None:
     outcome = run.outcome()
     here = outcome.filter(pc.and_(pc.equal(outcome["task_id"], address.task), pc.equal(outcome["trial"], address.trial))).to_pylist()
     if not here and (run.finished or address.task not in run.tasks()["task_id"].to_pylist()):
@@ -299,21 +321,22 @@ def _member(run: Run, address: Address) -> dict[str, Any] | None:
         "status": status_of(row) if row else "running",
         "calls": row["calls"] if row else None,
         "usd": row["usd"] if row else None,
+        "solved": "",
     }
 
 
 def require_start(origin: Run, workflow: Workflow, node: str, task_ids: list[str]) -> None:
     """
-    See that the steps before *node* can be borrowed for all of the tasks.
+    Check that the steps that do not depend on *node* can be borrowed for all of the tasks.
 
     Raises:
-        Unusable: the node is new or gone, or something upstream is missing in the origin;
-            with the nearest node that can be the start.
+        Unusable: the node is new or was removed, or the origin lacks an output before it;
+            names the nearest node that a rerun can start from.
     """
     old = origin.record.plan
     if node not in workflow.nodes:
-        gone = " any more; it was renamed or removed" if node in old.nodes else ""
-        raise Unusable(f"the workflow {workflow.name!r} has no node {node!r}{gone}\n  it has: {', '.join(workflow.order)}")
+        gone = " any more: it was renamed or removed" if node in old.nodes else ""
+        raise Unusable(f"the workflow {workflow.name!r} has no node {node!r}{gone}\n  its nodes: {', '.join(workflow.order)}")
     fixed = [name for name in workflow.order if name != node and name not in workflow.downstream(node)]
     new = [name for name in fixed if name not in old.nodes]
     reader = StepRows(origin)
@@ -326,14 +349,16 @@ def require_start(origin: Run, workflow: Workflow, node: str, task_ids: list[str
     if node not in old.nodes:
         new.append(node)
     if new or bad:
-        trouble = [name for name in workflow.order if name in new or name in bad]
-        why = " and ".join(filter(None, [f"{', '.join(new)} is new since" if new else "", f"{', '.join(bad)} failed there" if bad else ""]))
-        raise Unusable(f"run {origin.run_id} has no output to borrow before {node!r}: {why}\n  --from {_nearest(workflow, trouble, node)}  can be the start")
+        missing_nodes = [name for name in workflow.order if name in new or name in bad]
+        why = " and ".join(filter(None, [f"{', '.join(new)} was added since" if new else "", f"{', '.join(bad)} failed in that run" if bad else ""]))
+        raise Unusable(
+            f"run {origin.run_id} has no output to borrow before {node!r}: {why}\n  rerun from an earlier node: --from {_nearest(workflow, missing_nodes, node)}"
+        )
 
 
-def _nearest(workflow: Workflow, trouble: list[str], node: str) -> str:
-    """The last node that has all of the trouble among itself and its descendants."""
+def _nearest(workflow: Workflow, missing_nodes: list[str], node: str) -> str:
+    """The last node from which all of the missing outputs and *node* descend."""
     for name in reversed(workflow.order):
-        if set(trouble) | {node} <= workflow.downstream(name) | {name}:
+        if set(missing_nodes) | {node} <= workflow.downstream(name) | {name}:
             return name
     return workflow.order[0]

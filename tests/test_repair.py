@@ -248,7 +248,7 @@ def test_what_cannot_be_made_again_is_said_and_nothing_is_changed(lab: Lab):
     run = lab.run(TEXT, ["q0", "q1"], Asked())
     spoil(lab, run, "tasks.parquet")
     before = contents(lab, run)
-    with pytest.raises(Damaged, match=r"tasks.parquet cannot be made again: the tasks came from tasks.jsonl"):
+    with pytest.raises(Damaged, match=r"tasks.parquet cannot be restored: the tasks came from tasks.jsonl"):
         mend(lab, run)
 
     assert contents(lab, run) == before

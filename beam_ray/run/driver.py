@@ -27,7 +27,7 @@ from beam_ray.run.runner import Assignment, limits_of
 from beam_ray.run.runner_pool import RunnerPool, RunnerState
 from beam_ray.run.shard import OUTCOME_NODE, ShardLost
 from beam_ray.run.signals import Signals
-from beam_ray.run.summary import summarise
+from beam_ray.run.summary import RunSummary, summarise
 from beam_ray.run.tools import Tools
 from beam_ray.store.lease import BEAT_S, Lease
 from beam_ray.store.runs import Run, RunRecord
@@ -47,7 +47,7 @@ class Result:
     """A finished run."""
 
     run_id: str
-    summary: Mapping[str, Any]
+    summary: RunSummary
 
 
 class Driver:

@@ -1,4 +1,4 @@
-"""Bringing a run to its end: whoever executes it owns it, and is its only driver."""
+"""Execute a run: its driver owns it, and is its only driver."""
 
 import contextlib
 import threading
@@ -16,7 +16,7 @@ from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, RunRecord, close
 
 RELEASE_S = 1.0
-"""Seconds that a driver which leaves has to say so; who does not hear it sees by itself that the driver is gone."""
+"""Seconds for which releasing the lease may block; another driver can also see by itself that this one is gone."""
 
 
 def execute(
@@ -29,23 +29,29 @@ def execute(
     progress: ProgressCallback = ignore_progress,
 ) -> Result:
     """
-    Do what *record* says that is not yet done; on a local Ray of its own where no *connection* is given.
+    Execute what is left of a run; calling it again after a stop resumes the run.
+
+    Args:
+        connection: The cluster; None starts a local Ray that ends with the call.
+        takeover: Take over a run whose driver is known to be dead.
 
     Raises:
-        Stopped: before the end; the same call goes on.
+        Unusable: the code of its tools changed since the run was planned.
+        RunIsTaken: another driver is running.
+        Stopped: it stopped before the end; the same call resumes it.
     """
     run = Run(objects, record.run_id)
     if run.finished:
-        # a driver that died after the manifest left the parts, and the mark that the command goes on
+        # a driver that died after writing the manifest left the parts, and the mark that the run is open
         run.tidy()
         close(objects, record)
-        return finished(run)
+        return finished_result(run)
     with contextlib.ExitStack() as stack:
         connection = connection or stack.enter_context(contextlib.closing(Connection()))
         with drive(objects, record, models, connection, takeover=takeover, progress=progress) as driver:
             driver.advance()
             result = driver.finish()
-    # the last act: whoever dies before it is given this result by the same command, and not a new run
+    # last: if the driver dies before this, the same command finds this result and starts no new run
     close(objects, record)
     return result
 
@@ -61,17 +67,17 @@ def drive(
     progress: ProgressCallback = ignore_progress,
 ) -> Iterator[Driver]:
     """
-    Own an unfinished run, to go on with it in one or several pieces; its runners stay up between them.
+    Own an unfinished run and execute it in one or several pieces; its runners stay up between them.
 
     Raises:
-        Unusable: it was begun with other code.
-        RunIsTaken: another driver is alive.
+        Unusable: the code of its tools changed since the run was planned.
+        RunIsTaken: another driver is running.
     """
     changed = changed_tools(record)
     if changed:
         raise Unusable(
-            f"run {record.run_id} was begun with other code: {', '.join(changed)} changed since\n"
-            "  put the old code back to go on; the command that began it begins a new run with the new code"
+            f"run {record.run_id} was started with other code: {', '.join(changed)} changed since\n"
+            "  restore the old code to resume the run, or run the command that started it to start a new run with the new code"
         )
     run = Run(objects, record.run_id)
     lease = Lease(run, takeover=takeover)
@@ -82,7 +88,7 @@ def drive(
             try:
                 yield driver
             except Stopped:
-                # what fails once we were asked to stop is part of being stopped: Ray is told as well
+                # a signal reaches Ray too, so what fails after one is part of being interrupted
                 signals.raise_if_interrupted()
                 raise
     finally:
@@ -92,26 +98,26 @@ def drive(
 
 
 def _release(lease: Lease) -> None:
-    """Let the next driver begin at once; a store that stopped this one by its silence is not waited for again."""
+    """Let the next driver start at once, without waiting for a store that no longer answers."""
 
-    def tell() -> None:
+    def release() -> None:
         with contextlib.suppress(Stopped):
             lease.release()
 
-    telling = threading.Thread(target=tell, daemon=True)
-    telling.start()
-    telling.join(RELEASE_S)
+    releasing = threading.Thread(target=release, daemon=True)
+    releasing.start()
+    releasing.join(RELEASE_S)
 
 
-def finished(run: Run) -> Result:
-    """The result of a run that is finished."""
+def finished_result(run: Run) -> Result:
+    """The result of a finished run."""
     manifest = run.manifest
     assert manifest is not None
     return Result(run.run_id, manifest["usage"])
 
 
 def changed_tools(record: RunRecord) -> list[str]:
-    """The tools whose source is no longer what it was when the run was planned."""
+    """Tools whose source changed since the run was planned."""
     if not record.tools:
         return []
     tools = Tools(record.plan)

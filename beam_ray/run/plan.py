@@ -1,7 +1,7 @@
 """
-What will be run, and what it will cost, before anything is spent.
+Plan a run: what it will do and what it will cost, before any model is called.
 
-A plan is a run record that is not written down yet, with an estimate per node.
+A plan is a run record that is not stored yet, with an estimate per node.
 """
 
 import math
@@ -74,7 +74,7 @@ class Lineage(BaseModel):
 
 @dataclass(frozen=True)
 class NodePlan:
-    """What a run will do at one node; counts are rows, and upper bounds where a condition decides."""
+    """What a run will do at one node, in rows; an upper bound where a condition decides."""
 
     node: str
     kind: str
@@ -92,13 +92,13 @@ class NodePlan:
 
     @property
     def calls(self) -> int:
-        """Model calls for outputs, auto-reruns and retries left out."""
+        """Model calls for outputs, without auto-reruns and retries."""
         return self.run if self.kind == "llm" else 0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run as it will be done."""
+    """A run as it will be executed."""
 
     record: RunRecord
     workflow: Workflow
@@ -108,27 +108,27 @@ class Plan:
 
     @property
     def calls(self) -> int:
-        """Model calls, judges included."""
+        """Estimated model calls, judges included."""
         return sum(node.calls + node.judge_calls for node in self.nodes)
 
     @property
     def auto_reruns(self) -> int:
-        """Auto-reruns at most; left out of the calls and the money."""
+        """Auto-reruns at most; not part of *calls* and *usd*."""
         return sum(node.run * again.max for node in self.nodes if (again := self.workflow.nodes[node.node].auto_rerun))
 
     @property
     def usd(self) -> float | None:
-        """US dollars at most, auto-reruns left out; None when a model has no price."""
+        """US dollars at most, without auto-reruns; None when a model has no price."""
         money = [node.usd for node in self.nodes]
         return None if None in money else math.fsum(value for value in money if value is not None)
 
 
 def load_workflow(path: Path) -> tuple[Workflow, list[Problem]]:
     """
-    The workflow in the file, fully checked, and advice about it.
+    The workflow in the file, fully checked, and warnings about it.
 
     Raises:
-        BadDefinition: with every problem found.
+        BadDefinition: with every problem that was found.
     """
     workflow, source = load(path)
     return workflow, check(workflow, source, folders=tool_folders(workflow))
@@ -203,21 +203,21 @@ def _shards(start: int, stop: int, trials: int) -> list[tuple[int, int]]:
 
 
 def shard_size(rows: int) -> int:
-    """Rows of a shard: small for small runs, so that little waits for a whole one; up to 500 for large ones."""
+    """Rows per shard: few for small runs, to spread them over the runners; up to 500 for large ones."""
     return min(max(math.ceil(rows / 8), 25), 250 if rows <= 20_000 else 500)
 
 
 def runner_count(rows: int, cpus: int) -> int:
-    """One runner per CPU, but no more processes than the rows are worth."""
+    """Runners to start: one per CPU, but at most one per 100 rows."""
     return max(1, min(cpus, math.ceil(rows / 100), int(os.environ.get("BEAM_RAY_MAX_RUNNERS", "64"))))
 
 
 def require_models(workflow: Workflow, models: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Those of *models* that the workflow asks.
+    Those of *models* that the workflow uses.
 
     Raises:
-        Unusable: it asks one that is not there.
+        Unusable: it uses a model that is not among them.
     """
     for name in workflow.models:
         if name not in models:
@@ -225,8 +225,8 @@ def require_models(workflow: Workflow, models: Mapping[str, Any]) -> dict[str, A
             raise Unusable(
                 "\n  ".join(
                     [
-                        f"the workflow {workflow.name!r} asks the model {name!r}, which the models file does not have",
-                        f"it has: {known}",
+                        f"the workflow {workflow.name!r} uses the model {name!r}, which is not in the models file",
+                        f"models in the file: {known}",
                         *did_you_mean(name, models),
                     ]
                 )
@@ -239,14 +239,16 @@ def _require_prices(models: Mapping[str, Any], budget: Mapping[str, float]) -> N
     if "max_usd" in budget:
         for name, written in models.items():
             if price_of(written) is None:
-                raise Unusable(f"the model {name!r} has no price, so max_usd could not hold\n  add usd_per_million: {{input: …, output: …}} to the models file")
+                raise Unusable(
+                    f"the model {name!r} has no price, so max_usd cannot be enforced\n  add usd_per_million: {{input: …, output: …}} to the models file"
+                )
 
 
 def _require_inputs(workflow: Workflow, tasks: pa.Table, source: str) -> None:
     names = list(workflow.inputs)
     schema = object_schema(workflow.inputs)
     for written in schema["properties"].values():
-        written.pop("maxLength", None)  # the limit is for what models write
+        written.pop("maxLength", None)  # the length limit is for what models write
     problems = []
     columns = ["task_id", "task_query", "query_is_json"]
     for batch in tasks.select(columns).to_batches(max_chunksize=5_000):
@@ -257,9 +259,9 @@ def _require_inputs(workflow: Workflow, tasks: pa.Table, source: str) -> None:
                 first_fault(given, {**schema, "additionalProperties": True}) if names != ["task_query"] or workflow.inputs != {"task_query": "str"} else None
             )
             if fault is None and names == ["task_query"] and workflow.inputs["task_query"] == "str" and row["query_is_json"]:
-                fault = "the workflow takes a text; name its fields under 'inputs'"
+                fault = "the task query is JSON, but the workflow takes text; declare its fields under 'inputs'"
             if fault:
-                problems.append(Problem(source or "tasks", 0, 0, f"task {row['task_id']!r} does not fit the inputs of {workflow.name!r}: {fault}"))
+                problems.append(Problem(source or "tasks", 0, 0, f"task {row['task_id']!r} does not match the inputs of {workflow.name!r}: {fault}"))
                 if len(problems) >= MAX_PROBLEMS:
                     raise BadDefinition(problems=problems)
     if problems:
@@ -279,7 +281,7 @@ def _described(written: Any) -> dict[str, Any]:
 
 
 def estimate(workflow: Workflow, tasks: pa.Table, models: Mapping[str, Any], trials: int) -> list[NodePlan]:
-    """What each node will do when nothing is borrowed."""
+    """What each node will do if nothing is borrowed."""
     rows = tasks.num_rows * trials
     lengths = [len(query) for query in tasks["task_query"].slice(0, 500).to_pylist()]
     typical = sum(lengths) / max(len(lengths), 1)

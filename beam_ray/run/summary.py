@@ -1,6 +1,6 @@
-"""A finished run in numbers."""
+"""The summary of a finished run: counts, scores, costs and times."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,17 +30,47 @@ COLUMNS = [
     "started_at",
     "ended_at",
 ]
-"""Of the outcome: what the summary is made of."""
+"""Columns of the outcome table that the summary is computed from."""
 
 
-def summarise(run: Run, files: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run in numbers, from its merged outcome."""
+class RunSummary(TypedDict):
+    """A run in numbers; a row is one task and trial."""
+
+    rows: int
+    passed: int
+    failed: int
+    below: int
+    """Rows without a failed step of which some score is below its threshold."""
+    score: float | None
+    first_score: float | None
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    usd: float | None
+    model_seconds: float
+    auto_reruns: int
+    auto_rerun_tokens: int
+    auto_rerun_usd: float | None
+    review: int
+    steps_done: int
+    steps_borrowed: int
+    steps_failed: int
+    steps_skipped: int
+    steps_unscored: int
+    started_at: str | None
+    ended_at: str | None
+    seconds: float
+    """From the start of the first step to the end of the last one."""
+
+
+def summarise(run: Run, files: list[dict[str, Any]]) -> RunSummary:
+    """The summary of a run, from its merged outcome table."""
     named = [entry for entry in files if entry["name"].startswith("outcome")]
     return summary_of(pa.concat_tables([run.read(entry["name"], OUTCOME, COLUMNS, entry) for entry in named]))
 
 
-def summary_of(table: pa.Table) -> dict[str, Any]:
-    """The outcome *table* in numbers."""
+def summary_of(table: pa.Table) -> RunSummary:
+    """The summary of an outcome *table*."""
 
     def total(column: str) -> Any:
         return pc.sum(table[column]).as_py() or 0
@@ -69,7 +99,11 @@ def summary_of(table: pa.Table) -> dict[str, Any]:
         "auto_rerun_tokens": total("auto_rerun_tokens"),
         "auto_rerun_usd": None if table["auto_rerun_usd"].null_count else round(total("auto_rerun_usd"), 6),
         "review": pc.sum(pc.cast(table["review"], "int64")).as_py() or 0,
-        **{name: total(name) for name in ("steps_done", "steps_borrowed", "steps_failed", "steps_skipped", "steps_unscored")},
+        "steps_done": total("steps_done"),
+        "steps_borrowed": total("steps_borrowed"),
+        "steps_failed": total("steps_failed"),
+        "steps_skipped": total("steps_skipped"),
+        "steps_unscored": total("steps_unscored"),
         "started_at": started.isoformat(timespec="milliseconds") if started else None,
         "ended_at": ended.isoformat(timespec="milliseconds") if ended else None,
         "seconds": round((ended - started).total_seconds(), 3) if started and ended else 0.0,

@@ -1,9 +1,9 @@
 """
 Tools: importable functions from allowed folders.
 
-An async tool runs on the loop of its runner. Any other runs in a child process, which is
-killed with all that it started when its time is up, sees only the environment that it is
-given, and is replaced after a number of calls, so that what it leaks does not last.
+An async tool runs on the event loop of its runner. Any other tool runs in a child process
+that is killed, with everything it started, when its time is up; that sees only a few
+environment variables; and that is replaced after a number of calls, so that leaks do not add up.
 """
 
 import asyncio
@@ -21,18 +21,22 @@ from beam_ray.define.check import Tool, find_tool
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import ToolFailed
 
-CALLS_PER_CHILD = 200
+CALLS_PER_PROCESS = 200
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
-"""What a child sees of the environment, beside variables named BEAM_RAY_TOOL_…"""
+"""Environment variables that a child process sees, besides those named BEAM_RAY_TOOL_…"""
 MAX_GROWTH = 500_000_000
-"""Bytes by which a child may grow after its first call before it is replaced."""
+"""Bytes by which a child process may grow after its first call before it is replaced."""
 MAX_RESULT = 8_000_000
-"""Bytes of a tool's result."""
+"""Maximum size of a tool's result, in bytes."""
 
 
 def tool_folders(workflow: Workflow, folder: Path | None = None) -> list[Path]:
-    """Where the workflow's tools may be imported from: its own folder, seen from *folder* or from here, the one above, and BEAM_RAY_TOOLS."""
+    """
+    Folders that the workflow's tools may be imported from: its own folder, the one above, and those in BEAM_RAY_TOOLS.
+
+    The workflow's folder is relative to *folder*, or to the working folder.
+    """
     here = folder if folder and folder.is_dir() else Path.cwd()
     own = here / workflow.tools_from
     further = [Path(entry) for entry in os.environ.get("BEAM_RAY_TOOLS", "").split(os.pathsep) if entry]
@@ -40,14 +44,14 @@ def tool_folders(workflow: Workflow, folder: Path | None = None) -> list[Path]:
 
 
 class Tools:
-    """Calls tools; at most *children* of them in processes at a time."""
+    """Calls a workflow's tools, at most *children* of them in child processes at a time."""
 
     def __init__(self, workflow: Workflow, children: int = 2, folder: Path | None = None):
         self.workflow = workflow
         self.folders = tool_folders(workflow, folder)
         self.found: dict[str, Tool] = {node.tool: find_tool(workflow, node.tool, self.folders) for node in workflow.nodes.values() if node.tool}
         self._slots = asyncio.Semaphore(children)
-        self._idle: list[_Child] = []
+        self._idle: list[_ChildProcess] = []
 
     def version(self, tool: str) -> str:
         """The digest of the tool's source file."""
@@ -55,15 +59,15 @@ class Tools:
 
     async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float, memory: int | None = None) -> Any:
         """
-        What the tool returns; its process may have *memory* bytes of its own, where they are given.
+        The tool's result; its process is limited to *memory* bytes, if given.
 
         Raises:
-            ToolFailed: it raised, ran out of time, died, or returned what JSON cannot hold.
+            ToolFailed: it raised, ran out of time, died, or returned a value that is not JSON.
         """
         if self.found[tool].is_async:
             return await self._call_here(tool, arguments, timeout_s)
         async with self._slots:
-            child = self._idle.pop() if self._idle else _Child(self.folders)
+            child = self._idle.pop() if self._idle else _ChildProcess(self.folders)
             try:
                 value = await child.call(tool, arguments, timeout_s, memory)
             except BaseException:
@@ -72,7 +76,7 @@ class Tools:
                 else:
                     await child.end()
                 raise
-            if child.calls < CALLS_PER_CHILD and child.grown() < MAX_GROWTH:
+            if child.calls < CALLS_PER_PROCESS and child.grown() < MAX_GROWTH:
                 self._idle.append(child)
             else:
                 await child.end()
@@ -85,11 +89,11 @@ class Tools:
         return any(tool.is_async for tool in self.found.values()) or any(item.kind == "python" for item in criteria)
 
     def function(self, reference: str) -> Callable[..., Any]:
-        """The function behind a ``python`` criterion, which runs in the runner itself."""
+        """The function of a ``python`` criterion, which runs in the runner itself."""
         return load_function(reference, self.folders)
 
     async def close(self) -> None:
-        """End all children."""
+        """Kill all child processes."""
         while self._idle:
             await self._idle.pop().end()
 
@@ -101,14 +105,14 @@ class Tools:
             return value
         except TimeoutError:
             raise ToolFailed(f"{tool} took longer than {timeout_s:g} s") from None
-        except Exception as error:  # the tool's fault is the row's failure
+        except Exception as error:  # an error of the tool fails the row
             raise ToolFailed(f"{tool}: {type(error).__name__}: {error}") from None
 
 
 def load_function(reference: str, folders: list[Path]) -> Callable[..., Any]:
     """The function that ``module:function`` names, imported from *folders*."""
     module, function = reference.split(":")
-    # bytecode is told from its source by second and size, and an edit may change neither
+    # bytecode is matched to its source by second and size, and an edit may change neither
     sys.dont_write_bytecode = True
     for folder in reversed(folders):
         if str(folder) not in sys.path:
@@ -117,8 +121,8 @@ def load_function(reference: str, folders: list[Path]) -> Callable[..., Any]:
     return found
 
 
-class _Child:
-    """One child process, one call at a time."""
+class _ChildProcess:
+    """A child process that runs one call at a time."""
 
     def __init__(self, folders: list[Path]):
         self.folders = [str(folder) for folder in folders]
@@ -132,7 +136,7 @@ class _Child:
         try:
             line = json.dumps({"module": module, "function": function, "arguments": dict(arguments), "memory": memory}, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise ToolFailed(f"{tool} was given a value that JSON cannot hold: {error}") from None
+            raise ToolFailed(f"{tool}: an argument is not JSON: {error}") from None
         self.usable = False
         process = self.process = self.process or await self._start()
         self.calls += 1
@@ -142,22 +146,22 @@ class _Child:
                 process.stdin.write(line.encode() + b"\n")
                 await process.stdin.drain()
                 reply = await process.stdout.readline()
-                # a process may close its end and live on
+                # a process may close its output and keep running
                 code = 0 if reply.endswith(b"\n") else await process.wait()
         except TimeoutError:
             raise ToolFailed(f"{tool} took longer than {timeout_s:g} s and was killed") from None
         except (ConnectionError, ValueError) as error:
-            raise ToolFailed(f"{tool}: {error or 'its process went away'}") from None
+            raise ToolFailed(f"{tool}: {error or 'its process ended'}") from None
         if not reply.endswith(b"\n"):
             raise ToolFailed(f"{tool}: its process died ({signal.Signals(-code).name if code < 0 else f'exit {code}'})")
         self.usable = True
-        said = json.loads(reply)
-        if "error" in said:
-            raise ToolFailed(f"{tool}: {said['error']}")
-        return said["value"]
+        result = json.loads(reply)
+        if "error" in result:
+            raise ToolFailed(f"{tool}: {result['error']}")
+        return result["value"]
 
     def grown(self) -> int:
-        """Bytes of memory that it has gained since its first call; 0 where the system does not say."""
+        """Bytes of memory gained since its first call; 0 where the system does not report it."""
         try:
             size = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE if self.process else 0
         except (OSError, ValueError, IndexError):
@@ -177,7 +181,7 @@ class _Child:
         environment = {name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith("BEAM_RAY_TOOL_")}
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            "-P",  # without it our own folder would come first, and hide the user's modules
+            "-P",  # otherwise our own folder would come first, and hide the user's modules
             str(Path(__file__).with_name("tool_worker.py")),
             *self.folders,
             stdin=asyncio.subprocess.PIPE,

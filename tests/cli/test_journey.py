@@ -104,7 +104,7 @@ def test_a_model_without_a_price_is_refused_under_a_budget_in_dollars(desk: Desk
     desk.lab.write("models.yaml", f"m: {{base_url: '{desk.model.url}', model: x}}\n")
     result = desk("run", "sums.yaml", "--tasks", "tasks.jsonl", "--budget", "max_usd=1")
 
-    assert (result.code, "has no price, so max_usd could not hold" in result.err) == (2, True)
+    assert (result.code, "has no price, so max_usd cannot be enforced" in result.err) == (2, True)
 
 
 def test_a_budget_stops_the_run_and_raising_it_pays_nothing_twice(desk: Desk):

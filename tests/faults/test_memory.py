@@ -38,7 +38,7 @@ def test_a_tool_without_end_fails_at_the_memory_that_its_node_declares(lab: Lab)
     rows = {(row["node"], row["task_id"]): row for row in run.steps().to_pylist()}
 
     assert {place: row["error"] for place, row in rows.items() if row["outcome"] != "done"} == {
-        ("bounded", "t1"): "tools.greedy:eat: MemoryError: more than 300,000,000 bytes, the node's resources.memory",
+        ("bounded", "t1"): "tools.greedy:eat: MemoryError: it needed more than 300,000,000 bytes, the node's resources.memory",
         ("killed", "t1"): "tools.greedy:die: its process died (SIGKILL)",
     }
     assert '"held": 60' in rows["free", "t1"]["output"]

@@ -86,7 +86,7 @@ def test_a_start_that_cannot_borrow_is_refused_with_the_nearest_that_can(lab: La
     first = lab.run(CHAIN, ["x"], echo)
     longer = lab.workflow(CHAIN.replace("  s3: {after: s2,", "  extra: {after: s2, llm: {prompt: e}}\n  s3: {after: extra,"))
 
-    with pytest.raises(Unusable, match=r"before 's4': extra is new since\n  --from extra  can be the start"):
+    with pytest.raises(Unusable, match=r"before 's4': extra was added since\n  rerun from an earlier node: --from extra"):
         lab.rerun(first, ["t0"], longer, echo, start_node="s4")
 
 
@@ -188,7 +188,7 @@ def test_a_run_that_goes_on_cannot_be_redone(lab: Lab):
     plan = make_plan(lab.workflow(CHAIN), lab.tasks(["x"]), models)
     record = begin(lab.objects, plan.record, plan.tasks)
 
-    with pytest.raises(Unusable, match="is still going on"):
+    with pytest.raises(Unusable, match="is not finished"):
         lab.rerun(Run(lab.objects, record.run_id), ["t0"], plan.workflow, echo)
 
 

@@ -204,7 +204,7 @@ def test_a_task_that_does_not_fit_the_inputs_is_refused_before_anything_is_spent
     """Bad input costs nothing."""
     text = "workflow: w\nmodel: m\ninputs: {customer: str, age: int}\nnodes:\n  say: {llm: {prompt: '{{ customer }}'}}\n"
 
-    with pytest.raises(Unusable, match="task 't0' does not fit the inputs of 'w': /: 'age' is a required property"):
+    with pytest.raises(Unusable, match="task 't0' does not match the inputs of 'w': /: 'age' is a required property"):
         lab.run(text, [{"id": "t0", "task_query": {"customer": "x"}}], number)
 
 

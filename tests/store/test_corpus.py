@@ -41,7 +41,7 @@ def test_a_broken_tasks_file_is_refused(case: Case, beside, model, monkeypatch, 
 
     assert (said.code, said.out) == (2, ""), said
     # inputs are checked task by task when the table is made, whatever it was made from
-    assert PLACE.match(said.err) or ": task 't1' does not fit" in said.err, said.err
+    assert PLACE.match(said.err) or ": task 't1' does not match" in said.err, said.err
     assert not model.journal
     assert not Path("store/runs").exists()
     case.expect(said.err)

@@ -173,7 +173,7 @@ def test_a_run_does_not_go_on_with_other_code(lab: Lab):
     plan = make_plan(workflow, lab.tasks(["a"]), {})
     run = Run(lab.objects, begin(lab.objects, plan.record, plan.tasks).run_id)
     lab.write("tools/v.py", "def f(x): return {'y': x + '!'}\n")
-    with pytest.raises(Unusable, match=r"was begun with other code: tools.v:f changed since\n  put the old code back to go on"):
+    with pytest.raises(Unusable, match=r"was started with other code: tools.v:f changed since\n  restore the old code to resume the run"):
         execute(lab.objects, run.record, {}, connection=Connection(cluster=Here()))
 
     assert run.parts() == set()
