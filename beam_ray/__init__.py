@@ -9,11 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from beam_ray.address import Address
+    from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, Candidate, SidePlan, Verdict, is_backtest_spec
+    from beam_ray.api.comparisons import Comparison, GateLine, Metric
+    from beam_ray.api.history import Ledger, TaskHistory
+    from beam_ray.api.local_models import embedded_model, serve_mlflow, serve_model
+    from beam_ray.api.mlflow import MlflowLog
     from beam_ray.api.models import ModelCheckResult, ModelInfo
     from beam_ray.api.plans import NodePlan, Plan
+    from beam_ray.api.reruns import Rerun, Selection
     from beam_ray.api.runs import Run
     from beam_ray.api.store import Store, open
     from beam_ray.api.tasks import Attempt, CriterionResult, Step, Task
+    from beam_ray.api.versions import Version
     from beam_ray.api.workflows import CheckResult, check, load
     from beam_ray.define.criterion import Criterion
     from beam_ray.define.workflow import AutoRerun, Evaluation, LlmCall, Node, Resources, Workflow
@@ -27,9 +35,35 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.models
     "ModelCheckResult",
     "ModelInfo",
+    # address
+    "Address",
+    # api.backtests
+    "Backtest",
+    "BacktestOptions",
+    "BacktestPlan",
+    "Candidate",
+    "SidePlan",
+    "Verdict",
+    "is_backtest_spec",
+    # api.comparisons
+    "Comparison",
+    "GateLine",
+    "Metric",
+    # api.history
+    "Ledger",
+    "TaskHistory",
+    # api.local_models
+    "embedded_model",
+    "serve_mlflow",
+    "serve_model",
+    # api.mlflow
+    "MlflowLog",
     # api.plans
     "NodePlan",
     "Plan",
+    # api.reruns
+    "Rerun",
+    "Selection",
     # api.runs
     "Run",
     # api.store
@@ -40,6 +74,8 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "CriterionResult",
     "Step",
     "Task",
+    # api.versions
+    "Version",
     # api.workflows
     "CheckResult",
     "check",
@@ -65,6 +101,14 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
 
 _SOURCES = {
     "beam_ray.api.models": ("ModelCheckResult", "ModelInfo"),
+    "beam_ray.address": ("Address",),
+    "beam_ray.api.backtests": ("Backtest", "BacktestOptions", "BacktestPlan", "Candidate", "SidePlan", "Verdict", "is_backtest_spec"),
+    "beam_ray.api.comparisons": ("Comparison", "GateLine", "Metric"),
+    "beam_ray.api.history": ("Ledger", "TaskHistory"),
+    "beam_ray.api.local_models": ("embedded_model", "serve_mlflow", "serve_model"),
+    "beam_ray.api.mlflow": ("MlflowLog",),
+    "beam_ray.api.reruns": ("Rerun", "Selection"),
+    "beam_ray.api.versions": ("Version",),
     "beam_ray.api.plans": ("NodePlan", "Plan"),
     "beam_ray.api.runs": ("Run",),
     "beam_ray.api.store": ("Store", "open"),

@@ -9,6 +9,7 @@ The errors of beam_ray, with the exit code of a command that they end.
     │   ├── Interrupted        130   Ctrl-C (143 for SIGTERM)
     │   ├── RunIsTaken               another driver owns the run
     │   └── BudgetReached            a limit of the budget was reached
+    ├── TrackingUnavailable          MLflow could not be reached; a warning, never the result's
     ├── Damaged                  6   stored data failed its checksum
     └── StepFailed                   the failure of one row: recorded with it, never raised to the caller
         ├── ModelUnavailable         no answer within the deadline
@@ -106,6 +107,10 @@ class Damaged(BeamRayError):
     """Stored data failed its checksum: the bytes read are not the bytes written."""
 
     exit_code = 6
+
+
+class TrackingUnavailable(BeamRayError):
+    """MLflow could not be reached. Nothing is lost: the results are in the store and can be logged later."""
 
 
 class StepFailed(BeamRayError):

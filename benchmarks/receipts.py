@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import click
 from workflows.tools.receipts import amount, iso_date
 
-from beam_ray.cli.runs import probe_models
+from beam_ray.api.runs import probe_models
 from beam_ray.cli.screen import Meter, duration, emit, say, show, table
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BeamRayError, Unusable

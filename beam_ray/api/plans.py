@@ -97,6 +97,8 @@ class Plan(Displayed):
     max_auto_reruns: int
     max_usd: float | None
     """US dollars at most, without auto-reruns; None when a model has no price."""
+    key: str = ""
+    """Identifies what is done: a run with this key does the same."""
     origin: str | None = None
     """The run that unchanged steps are borrowed from."""
     warnings: tuple[Problem, ...] = ()
@@ -155,7 +157,20 @@ def plan_of(made: EnginePlan, warnings: tuple[Problem, ...] = ()) -> Plan:
     """The engine's plan as a public value."""
     nodes = tuple(_node(node) for node in made.nodes)
     record = made.record
-    return Plan(made.workflow, record.version, made.tasks, record.source, record.trials, nodes, made.calls, made.auto_reruns, made.usd, record.origin, warnings)
+    return Plan(
+        made.workflow,
+        record.version,
+        made.tasks,
+        record.source,
+        record.trials,
+        nodes,
+        made.calls,
+        made.auto_reruns,
+        made.usd,
+        record.key,
+        record.origin,
+        warnings,
+    )
 
 
 def _node(node: EngineNodePlan) -> NodePlan:

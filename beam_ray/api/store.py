@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, Candidate, Verdict
+    from beam_ray.api.comparisons import Comparison
+    from beam_ray.api.history import Ledger, TaskHistory
+    from beam_ray.api.mlflow import MlflowLog
     from beam_ray.api.models import ModelCheckResult, ModelInfo
     from beam_ray.api.plans import Plan
     from beam_ray.api.progress import ProgressOption
+    from beam_ray.api.reruns import Rerun, Selection
     from beam_ray.api.runs import Budget, Run
     from beam_ray.api.tasks import Task
+    from beam_ray.api.versions import Version
     from beam_ray.api.workflows import CheckResult, WorkflowOption
+    from beam_ray.define.diff import Change
+    from beam_ray.define.workflow import Workflow
     from beam_ray.run.connection import Connection
     from beam_ray.store.objects import Objects
     from beam_ray.tasks.sources import Tasks
@@ -226,6 +234,214 @@ class Store:
         from beam_ray.api.models import check_models
 
         return check_models(self, name)
+
+    # -- reruns ---------------------------------------------------------------------------
+
+    def rerun(
+        self,
+        tasks: "Task | str | Iterable[Task | str] | Selection",
+        *,
+        from_node: str | None = None,
+        using: "WorkflowOption" = "published",
+        because: str = "",
+        allow_writes: bool = False,
+        budget: "Budget | None" = None,
+        takeover: bool = False,
+        progress: "ProgressOption" = None,
+    ) -> "list[Rerun]":
+        """
+        Execute tasks of earlier runs again, in one new run per original run; the originals stay unchanged.
+
+        Args:
+            tasks: A task, its address or id (of its newest run), several of these, or a ``Selection``.
+            from_node: Start at this node: steps that do not descend from it are borrowed. None reruns every step.
+            using: ``published``, ``original`` (the definition of the original run), or a workflow.
+            because: Reason for the rerun, stored with it.
+            allow_writes: Call tools with write effects again; otherwise their recorded outputs are replayed.
+            budget: As for ``run``.
+            takeover: As for ``run``.
+            progress: As for ``run``.
+
+        Raises:
+            Unusable: there is no such task or definition, or the original is unfinished; nothing was spent.
+            Stopped: before the end.
+        """
+        from beam_ray.api.reruns import Rerunning, rerun
+
+        return rerun(self, tasks, how=Rerunning(from_node, using, because, allow_writes), budget=budget, takeover=takeover, progress=progress)
+
+    def plan_rerun(
+        self,
+        tasks: "Task | str | Iterable[Task | str] | Selection",
+        *,
+        from_node: str | None = None,
+        using: "WorkflowOption" = "published",
+        allow_writes: bool = False,
+    ) -> "list[Plan]":
+        """What ``rerun`` would do and cost, one plan per original run. No model is called."""
+        from beam_ray.api.reruns import Rerunning, plan_rerun
+
+        return plan_rerun(self, tasks, how=Rerunning(from_node, using, allow_writes=allow_writes))
+
+    # -- backtests ------------------------------------------------------------------------
+
+    def backtest(self, spec: "str | Path | Backtest", *, options: "BacktestOptions | None" = None, progress: "ProgressOption" = None) -> "Verdict":
+        """
+        Compare candidates with a baseline over the same tasks, and return the verdict.
+
+        The same call after a stop resumes the backtest; one that has a verdict is not run again.
+
+        Args:
+            spec: The path of a spec file, or a ``Backtest``.
+            options: Changes to the spec, and how it is run.
+            progress: As for ``run``; the title of each report is the side.
+
+        Raises:
+            BadDefinition: the spec, a definition, the gate or tasks have problems; nothing was spent.
+            Stopped: before the end; ``error.resume`` is the command that resumes.
+        """
+        from beam_ray.api.backtests import backtest
+
+        return backtest(self, spec, options=options, progress=progress)
+
+    def plan_backtest(self, spec: "str | Path | Backtest", *, options: "BacktestOptions | None" = None) -> "BacktestPlan":
+        """What each side of a backtest would do and cost. No model is called."""
+        from beam_ray.api.backtests import plan_backtest
+
+        return plan_backtest(self, spec, options=options)
+
+    def backtests(self) -> "list[Verdict]":
+        """All finished backtests, the newest first."""
+        from beam_ray.api.backtests import backtests
+
+        return backtests(self)
+
+    def verdict(self, backtest: str) -> "Verdict":
+        """
+        A finished backtest.
+
+        Args:
+            backtest: Its id, or the beginning of one.
+
+        Raises:
+            Unusable: there is no such backtest, or it is unfinished.
+        """
+        from beam_ray.api.backtests import verdict
+
+        return verdict(self, backtest)
+
+    def report(self, backtest: str, name: str = "report.txt") -> str:
+        """
+        A report of a finished backtest, as it was stored.
+
+        Args:
+            backtest: The backtest's id, or the beginning of one.
+            name: report.txt, report.md, report.html, junit.xml or verdict.json.
+        """
+        return self.verdict(backtest).report(name)
+
+    def compare(self, before: str, after: str, *, gate: "str | Path | None" = None) -> "Comparison":
+        """
+        Compare two finished runs pair by pair.
+
+        Args:
+            before: A run, named as for ``get_run``.
+            after: Another one, over the same tasks.
+            gate: A gate file; None for the default gate.
+
+        Raises:
+            Unusable: a run is missing or unfinished.
+            BadDefinition: the gate has problems.
+        """
+        from beam_ray.api.comparisons import compare
+
+        return compare(self, before, after, gate=gate)
+
+    def log_to_mlflow(self, name: str, uri: str | None = None) -> "MlflowLog":
+        """
+        Log a finished backtest or search to MLflow; repeating it changes nothing.
+
+        Args:
+            name: The id of a backtest, or of a search by ``optimise``.
+            uri: The tracking server. Default: ``MLFLOW_TRACKING_URI``, else a database in the store.
+
+        Raises:
+            TrackingUnavailable: MLflow does not answer; nothing is lost.
+        """
+        from beam_ray.api.mlflow import log_to_mlflow
+
+        return log_to_mlflow(self, name, uri)
+
+    # -- versions -------------------------------------------------------------------------
+
+    def publish(self, workflow: "Workflow | str | Path | Candidate", *, evidence: "Verdict | str | None" = None, without_evidence: str = "") -> "Version":
+        """
+        Make a definition the current version of its workflow.
+
+        Args:
+            workflow: A ``Workflow``, the path of a YAML file, or a candidate of a backtest.
+            evidence: A finished backtest of exactly this definition against the current version, with verdict PASS or WARN.
+            without_evidence: Reason for publishing without evidence.
+
+        Raises:
+            Unusable: nothing supports it, the evidence does not fit, or somebody else published first.
+        """
+        from beam_ray.api.versions import publish
+
+        return publish(self, workflow, evidence=evidence, without_evidence=without_evidence)
+
+    def versions(self, workflow: str) -> "list[Version]":
+        """
+        The published versions of a workflow, the newest first.
+
+        Raises:
+            Unusable: nothing is published under this name.
+        """
+        from beam_ray.api.versions import versions
+
+        return versions(self, workflow)
+
+    def rollback(self, workflow: str, number: int, *, because: str = "") -> "Version":
+        """
+        Publish the definition of an old version as a new version.
+
+        Raises:
+            Unusable: there is no such version, or it is the current one.
+        """
+        from beam_ray.api.versions import rollback
+
+        return rollback(self, workflow, number, because=because)
+
+    def diff(self, before: "WorkflowOption", after: "WorkflowOption") -> "tuple[Change, ...]":
+        """What differs between two definitions, by node and field; layout, comments and titles do not count."""
+        from beam_ray.api.versions import diff
+
+        return diff(self, before, after)
+
+    def mark_production(self, version: "Version", uri: str | None = None) -> bool:
+        """
+        Move the alias ``production`` of the version's prompts in MLflow's registry; whether there is a registry.
+
+        Raises:
+            TrackingUnavailable: MLflow does not answer.
+        """
+        from beam_ray.api.mlflow import mark_production
+
+        return mark_production(self, version, uri)
+
+    # -- history --------------------------------------------------------------------------
+
+    def history(self, subject: str) -> "TaskHistory | Ledger":
+        """A task with all its reruns, or where *subject* names a workflow, the ledger of its reruns."""
+        from beam_ray.api.history import history
+
+        return history(self, subject)
+
+    def ledger(self, workflow: str) -> "Ledger":
+        """All reruns of a workflow's tasks: why, what had changed, whether it solved the problem, and what it cost."""
+        from beam_ray.api.history import ledger
+
+        return ledger(self, workflow)
 
     # -- internal -------------------------------------------------------------------------
 

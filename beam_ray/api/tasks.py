@@ -162,6 +162,8 @@ class Task(Displayed):
     run: Run
     id: str
     trial: int = 1
+    node: str | None = field(default=None, compare=False)
+    """The node that the address named; None where it named the task."""
 
     @property
     def address(self) -> str:
@@ -248,7 +250,7 @@ class Task(Displayed):
 def task(store: Store, address: str) -> Task:
     """See ``Store.task``."""
     found = find_task(store.existing(), address)
-    return Task(Run(store, found.run), found.task, found.trial)
+    return Task(Run(store, found.run), found.task, found.trial, found.node or None)
 
 
 def tasks(store: Store, *, run: str | None = None, status: str | None = None, labels: Iterable[str] = (), where: str | None = None) -> pa.Table:

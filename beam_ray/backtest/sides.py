@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,16 +18,13 @@ from beam_ray.run.connection import Connection
 from beam_ray.run.driver import Driver
 from beam_ray.run.execute import drive, execute
 from beam_ray.run.plan import Lineage, Plan, make_plan
-from beam_ray.run.progress import Progress, committed_counts
+from beam_ray.run.progress import Progress, ProgressCallback, committed_counts, ignore_progress
 from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import Run, RunRecord, begin, find_runs, tasks_digest
 from beam_ray.tasks.sources import only, shuffled
-
-Watch = Callable[[str, Progress], None]
-"""Told how far a side's run is."""
 
 
 @dataclass
@@ -43,8 +40,8 @@ class Backtest:
     takeover: bool = False
     again: bool = False
     allow_writes: bool = False
-    watch: Watch = lambda side, progress: None
-    say: Callable[[str], None] = lambda line: None
+    progress: ProgressCallback = ignore_progress
+    """Receives the progress of each side's run under the side's name, and messages."""
     execute: Callable[..., Any] = execute
     """Brings a side's run to its end."""
     _driven: list[Driver] = field(default_factory=list)
@@ -150,8 +147,8 @@ class Backtest:
     def finish(self, name: str, run: Run) -> Run:
         """The run of a side, brought to its end."""
         if not run.finished:
-            watch = partial(self.watch, name)
-            self.execute(self.objects, self._afforded(run), self.models, connection=self.connection, takeover=self.takeover, progress=watch)
+            report = partial(self._report, name)
+            self.execute(self.objects, self._afforded(run), self.models, connection=self.connection, takeover=self.takeover, progress=report)
         return Run(self.objects, run.run_id)
 
     @contextlib.contextmanager
@@ -172,7 +169,14 @@ class Backtest:
         # while one side is run, the other sides' drivers wait, and are alive
         for driver in self._driven:
             driver.beat()
-        self.watch(name, progress)
+        self._report(name, progress)
+
+    def _report(self, name: str, progress: Progress) -> None:
+        self.progress(replace(progress, title=name))
+
+    def say(self, message: str) -> None:
+        """Pass a note for people to the progress callback."""
+        self.progress(Progress(message=message))
 
     def repeats(self, name: str, run: Run, task_ids: list[str]) -> Run:
         """The side's run of some tasks, repeated as often as the spec's ``confirm`` says; what was run before is borrowed."""

@@ -191,6 +191,16 @@ def _candidate(name: str, written: str | dict[str, Any], baseline: Workflow, fol
             raise BadDefinition(problems=[source.problem(("candidates", name), f"the candidate's file {written!r} is not there")])
         workflow, found = load(path)
         return Side(name, workflow), check(workflow, found, folders=tool_folders(workflow))
+    return override(name, written, baseline, folder, source)
+
+
+def override(name: str, written: Mapping[str, Any], baseline: Workflow, folder: Path, source: Source) -> tuple[Side, list[Problem]]:
+    """
+    The candidate that *written* makes of the baseline: dotted path to new value.
+
+    Raises:
+        BadDefinition: a path or a value does not fit.
+    """
     if not written:
         raise BadDefinition(
             problems=[source.problem(("candidates", name), f"the candidate {name!r} changes nothing", "--aa  compares the baseline with itself")]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from beam_ray.cli.engine import probe_models, workflow_of
 from beam_ray.cli.optimise import NO_PROPOSAL, executing, proposer_of, refuse_options, show_tries, workflow_file
-from beam_ray.cli.runs import probe_models, workflow_of
 from beam_ray.cli.screen import emit, existing, model_options, number, run_options, say, show, store_options, table
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable

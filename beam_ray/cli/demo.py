@@ -1,16 +1,14 @@
 """demo: the main job from nothing to a verdict, with the embedded model."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from beam_ray.cli.backtests import run_backtest, track
-from beam_ray.cli.runs import drive
-from beam_ray.cli.screen import duration, money, number, say, show, store_options, store_words
+import beam_ray
+from beam_ray.cli.backtests import log_to_mlflow
+from beam_ray.cli.options import Place, reads_store
+from beam_ray.cli.screen import duration, emit, money, number, plural, progress, say, show
 from beam_ray.errors import Unusable
-from beam_ray.llm.settings import ModelSettings, load_models
 
 WORKFLOW = Path("configs/workflows/orders.yaml")
 TASKS = Path("configs/libraries/documents.jsonl")
@@ -19,70 +17,52 @@ MODELS = Path("configs/models.yaml")
 
 
 @click.command()
-@click.option("--limit", type=int, help="Only the first so many documents.")
-@store_options
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many documents.")
+@reads_store
 @click.pass_context
-def demo(context: click.Context, limit: int | None, store: str, as_json: bool) -> None:
+def demo(context: click.Context, limit: int | None, place: Place) -> None:
     """Run the demo workflow with prompt version 1, backtest version 2, and print the verdict."""
-    from beam_ray.backtest.conclude import report
-    from beam_ray.publish import current, publish
-    from beam_ray.run.plan import load_workflow, make_plan
-    from beam_ray.store.objects import open_objects
-    from beam_ray.store.runs import Run, begin, find_runs
-    from beam_ray.tasks.sources import read_source
-
     for path in (WORKFLOW, TASKS, SPEC, MODELS):
         if not path.is_file():
-            raise Unusable(f"{path} is not here; run the demo from the project's folder")
-    objects = open_objects(store)
-    models = load_models(MODELS)
-    workflow, _ = load_workflow(WORKFLOW)
-    say("1  publish the workflow with its first prompt")
-    version = current(objects, workflow.name)
-    if version is None:
-        version = publish(objects, workflow, source=WORKFLOW.read_text(encoding="utf-8"), reason="the demo's first version")
-    say(f"   {workflow.name} version {version.version}")
-    tasks, name = read_source(objects, str(TASKS), limit=limit)
-    with served(models):
-        say(f"2  run it over {tasks.num_rows} documents of {name}")
-        plan = make_plan(version.plan, tasks, models, source=name, version_number=version.version)
-        done = [run for run in map(lambda run_id: Run(objects, run_id), find_runs(objects)) if run.finished and run.record.key == plan.record.key]
+            raise Unusable(f"{path} is not here; run the demo in the project's folder")
+    store = beam_ray.open(place.store, models=MODELS)
+    say("1  start the embedded model")
+    with beam_ray.embedded_model(store), progress(quiet=place.as_json) as callback:
+        say("2  publish the workflow with its first prompt")
+        version = _published(store)
+        say(f"   {version.workflow} version {version.number}")
+        plan = store.plan(version.workflow, beam_ray.Tasks(TASKS, limit=limit))
+        say(f"3  run it over {plural(plan.tasks.num_rows, 'document')} from {TASKS}")
+        done = next((run for run in store.runs() if run.finished and run.record.key == plan.key), None)
         if done:
-            say(f"   run {done[0].run_id} has done that already")
+            say(f"   run {done.id} has done that already")
         else:
-            record = begin(objects, plan.record, plan.tasks)
-            summary = drive(objects, record, models, address=None, takeover=False, quiet=as_json, store=store)
+            done = store.run(version.workflow, beam_ray.Tasks(TASKS, limit=limit), progress=callback)
+            passed = f"{done.passed} of {done.summary['rows']} passed"
             say(
-                f"   run {record.run_id}: mean score {number(summary['score'])}, {summary['passed']} of {summary['rows']} passed, {summary['calls']} model calls, {money(summary['usd'])}, {duration(summary['seconds'])}"
+                f"   run {done.id}: mean score {number(done.score)}, {passed}, {plural(done.calls, 'model call')}, {money(done.usd)}, {duration(done.summary['seconds'])}"
             )
-        say("3  backtest the second prompt, a draft, over the same documents")
-        verdict = run_backtest(objects, SPEC, models, {"limit": limit} if limit else {}, quiet=as_json, store=store)
-    show()
-    show(report(objects, verdict["backtest_id"]))
-    track(objects, verdict, None, store)
-    where = store_words(store)
-    show(f"open the page:    {store}/backtests/{verdict['backtest_id']}/report.html")
-    show("open MLflow:      make ui" if not where else f"open MLflow:      beam-ray ui{where}")
-    show(f"the Parquet:      {store}/runs/*/steps/*.parquet")
-    show(f"one document:     beam-ray show {verdict['candidates'][0]['run_id']}/{tasks['task_id'][0].as_py()}{where}")
-    context.exit(int(verdict["exit_code"]))
+        say("4  backtest the second prompt, a draft, over the same documents")
+        changes = {"limit": limit} if limit else {}
+        verdict = store.backtest(SPEC, options=beam_ray.BacktestOptions(changes=changes), progress=callback)
+    if place.as_json:
+        emit(verdict.document())
+    else:
+        show()
+        show(verdict.report())
+    log_to_mlflow(verdict.id, None, place)
+    if not place.as_json:
+        show(f"report page:      {place.store}/backtests/{verdict.id}/report.html")
+        show("open MLflow:      make ui" if not place.option else f"open MLflow:      beam-ray ui{place.option}")
+        show(f"Parquet files:    {place.store}/runs/*/steps/*.parquet")
+        show(f"one document:     beam-ray show {verdict.best.run.id}/{plan.tasks['task_id'][0].as_py()}{place.option}")
+    context.exit(verdict.exit_code)
 
 
-@contextlib.contextmanager
-def served(models: dict[str, ModelSettings]) -> Iterator[None]:
-    """The embedded model, started unless it answers already."""
-    import socket
-    from urllib.parse import urlsplit
-
-    from beam_ray.llm.local import running
-
-    address = urlsplit(models["local/small"].url)
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        answers = probe.connect_ex((str(address.hostname), int(address.port or 80))) == 0
-    if answers:
-        yield
-        return
-    say("0  start the embedded model")
-    with running(int(address.port or 80)):
-        yield
+def _published(store: beam_ray.Store) -> beam_ray.Version:
+    """The current version of the demo's workflow; its first one where there is none."""
+    name = beam_ray.load(WORKFLOW).name
+    try:
+        return store.versions(name)[0]
+    except Unusable:
+        return store.publish(WORKFLOW, without_evidence="the demo's first version")

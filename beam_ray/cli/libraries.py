@@ -229,7 +229,7 @@ def check(name: str, workflow: str, edge_labels: tuple[str, ...], store: str, as
     What a task covers is told by its newest run in the store. For each gap past tasks that
     would fill it are named, with the command that adds them.
     """
-    from beam_ray.cli.runs import workflow_of
+    from beam_ray.cli.engine import workflow_of
     from beam_ray.library.check import check_library
     from beam_ray.library.report import document
 

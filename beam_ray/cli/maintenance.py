@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from beam_ray.cli.runs import drive, probe_models
+from beam_ray.cli.engine import drive, probe_models
 from beam_ray.cli.screen import at_most, emit, existing, model_options, money, run_options, say, show, store_options, store_words, table
 from beam_ray.errors import Damaged, Stopped
 from beam_ray.llm.settings import load_models

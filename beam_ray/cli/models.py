@@ -3,25 +3,19 @@
 import click
 
 import beam_ray
-from beam_ray.cli.options import Place, grouped
-from beam_ray.cli.screen import at_most, emit, model_options, money, number, say, show, store_options, table
-
-_PLACE = (
-    click.option("--store", envvar="BEAM_RAY_STORE", default=".beam-ray", show_default=True, metavar="URI", help="A folder or s3://bucket/prefix."),
-    click.option("--models", envvar="BEAM_RAY_MODELS", default="configs/models.yaml", show_default=True, metavar="FILE", help="The models file."),
-)
+from beam_ray.cli.options import Place, uses_models
+from beam_ray.cli.screen import at_most, emit, money, number, say, show, table
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
-@model_options
-@store_options
-def models(context: click.Context, models: str, store: str, as_json: bool) -> None:
+@uses_models
+def models(context: click.Context, place: Place) -> None:
     """List the models with address, price, limits and what is known of their endpoints; ``models check`` asks them."""
     if context.invoked_subcommand:
         return
-    found = beam_ray.open(store, models=models).list_models()
-    if as_json:
+    found = place.opened.list_models()
+    if place.as_json:
         emit([each.document() for each in found])
         return
     rows = [
@@ -40,11 +34,10 @@ def models(context: click.Context, models: str, store: str, as_json: bool) -> No
 
 @models.command("check")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-@grouped(Place, "place", *_PLACE, click.option("--address", hidden=True, default=None))
-def check(names: tuple[str, ...], as_json: bool, place: Place) -> None:
+@uses_models
+def check(names: tuple[str, ...], place: Place) -> None:
     """Ask endpoints a few short questions: what they accept, refuse and ignore. All models unless NAME is given."""
-    store = place.open()
+    store = place.opened
     listed = {each.name: each for each in store.list_models()}
     results = []
     for name in names or listed:
@@ -53,9 +46,9 @@ def check(names: tuple[str, ...], as_json: bool, place: Place) -> None:
             say(f"{name}: at most {known.check_calls} short calls, {at_most(known.check_usd)}")
         result = store.check_model(name)
         results.append(result)
-        if not as_json:
+        if not place.as_json:
             _show(result)
-    if as_json:
+    if place.as_json:
         emit([result.document() for result in results])
 
 

@@ -9,11 +9,10 @@ import click
 from click.core import ParameterSource
 
 from beam_ray.address import Address
-from beam_ray.cli.backtests import telling
-from beam_ray.cli.runs import limits_of, probe_models
+from beam_ray.cli.engine import limits_of, probe_models
 from beam_ray.cli.screen import Meter, clean, emit, existing, model_options, money, number, run_options, say, show, store_options, store_words, table
 from beam_ray.define.workflow import Workflow
-from beam_ray.errors import Stopped, Unusable
+from beam_ray.errors import Stopped, TrackingUnavailable, Unusable
 from beam_ray.llm.settings import ModelSettings, load_models
 from beam_ray.store.lookup import find_task
 from beam_ray.store.objects import Objects
@@ -227,6 +226,7 @@ def _search(subject: str, name: str, models: Mapping[str, ModelSettings], how: M
     from beam_ray.improve.search_tracking import tell_search
     from beam_ray.run.plan import load_workflow
     from beam_ray.store.libraries import library_at
+    from beam_ray.tracking import default_uri
 
     objects, store, as_json = existing(how["store"]), how["store"], how["as_json"]
     file = workflow_file(objects, subject)
@@ -267,7 +267,12 @@ def _search(subject: str, name: str, models: Mapping[str, ModelSettings], how: M
         emit({**found.document(), "draft": str(draft) if draft else None})
     else:
         _show_search(found, workflow, draft, store)
-    telling(lambda uri: tell_search(objects, found.document(), uri), how["mlflow_uri"], store)
+    if how["mlflow_uri"] != "none":
+        try:
+            logged = tell_search(objects, found.document(), how["mlflow_uri"] or default_uri(store))
+            say(f"MLflow:           {logged.url}" + ("" if how["mlflow_uri"] else f"   (beam-ray ui{store_words(store)}  opens it)"))
+        except TrackingUnavailable as error:
+            say(f"warning: {error}")
     return 0 if found.accepted else NO_PROPOSAL
 
 

@@ -2,39 +2,155 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any, TypeVar
 
+import click
+
 import beam_ray
+from beam_ray.errors import Unusable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
+
+DEFAULT_STORE = ".beam-ray"
+DEFAULT_MODELS = "configs/models.yaml"
+STATUSES = ("passed", "below", "failed", "failing", "review")
+SOURCES = "A .jsonl, .csv or .parquet file, library:NAME[@VERSION] or run:RUN."
 
 
-def grouped(group: type[Any], name: str, *options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+def grouped(group: type[Any], name: str, *options: Callable[[Any], Any]) -> Decorator[Any]:
     """A decorator that adds *options* to a command and passes them to it as one value, the dataclass *group*, under *name*."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Any) -> Any:
         @wraps(command)
         def called(*args: Any, **kwargs: Any) -> Any:
-            kwargs[name] = group(**{field.name: kwargs.pop(field.name) for field in fields(group)})
+            kwargs[name] = group(**{field.name: kwargs.pop(field.name) for field in fields(group) if field.name in kwargs})
             return command(*args, **kwargs)
 
         decorated: Any = called
         for option in reversed(options):
             decorated = option(decorated)
-        return decorated  # type: ignore[no-any-return]
+        return decorated
 
     return decorate
 
 
 @dataclass(frozen=True)
 class Place:
-    """--store, --models, --address: where a command reads and writes, and what it may use."""
+    """Where a command reads and writes, what it may use, and how it prints."""
 
     store: str
-    models: str = ""
+    as_json: bool = False
+    models: str = DEFAULT_MODELS
     address: str | None = None
 
-    def open(self) -> "beam_ray.Store":
+    @cached_property
+    def opened(self) -> beam_ray.Store:
         """The store."""
-        return beam_ray.open(self.store, models=self.models or None, address=self.address)
+        return beam_ray.open(self.store, models=self.models, address=self.address)
+
+    @property
+    def option(self) -> str:
+        """What a printed command needs to find the store again; nothing for the default one."""
+        return self.opened.option
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """Which tasks, and how they are read."""
+
+    source: str | None
+    mapping: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    limit: int | None = None
+
+    @property
+    def tasks(self) -> beam_ray.Tasks:
+        """The tasks as the API takes them."""
+        if not self.source:
+            raise click.UsageError("--tasks SOURCE is required")
+        return beam_ray.Tasks(self.source, pairs(self.mapping, "--map"), self.labels, self.limit)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Tasks of past runs by what became of them."""
+
+    status: str | None = None
+    labels: tuple[str, ...] = ()
+    where: str | None = None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How runs are executed."""
+
+    budget: tuple[str, ...] = ()
+    takeover: bool = False
+
+    @property
+    def limits(self) -> dict[str, float] | None:
+        """The limits that --budget names; None without any."""
+        return budget_of(self.budget) if self.budget else None
+
+
+_STORE = click.option(
+    "--store", envvar="BEAM_RAY_STORE", default=DEFAULT_STORE, show_default=True, metavar="URI", help="Store: a folder or s3://bucket/prefix."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+_MODELS = click.option("--models", envvar="BEAM_RAY_MODELS", default=DEFAULT_MODELS, show_default=True, metavar="FILE", help="Models file.")
+_ADDRESS = click.option("--address", envvar="RAY_ADDRESS", default=None, metavar="ADDRESS", help="Ray cluster. Default: a local one is started.")
+_TAKEOVER = click.option("--takeover", is_flag=True, help="Take over a run whose driver is known to be dead.")
+_BUDGET = click.option("--budget", multiple=True, metavar="LIMIT=VALUE", help="Limit: max_usd, max_tokens, max_calls or max_minutes.")
+_MAP = click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="Read a field of the task from a column of another name.")
+_LABEL = click.option("--label", "labels", multiple=True, metavar="LABEL", help="Only tasks with this label.")
+_STATUS = click.option("--status", type=click.Choice(STATUSES), help="Only tasks with this status; failing means below or failed.")
+_WHERE = click.option("--where", metavar="EXPR", help="Filter expression, e.g. \"score < 80 and 'scan' in labels\".")
+
+reads_store = grouped(Place, "place", _STORE, _JSON)
+"""--store, --json"""
+uses_models = grouped(Place, "place", _MODELS, _STORE, _JSON)
+"""--models, --store, --json"""
+runs_on_ray = grouped(Place, "place", _ADDRESS, _MODELS, _STORE, _JSON)
+"""--address, --models, --store, --json"""
+executes = grouped(Execution, "execution", _BUDGET, _TAKEOVER)
+"""--budget, --takeover"""
+selects = grouped(Selection, "selection", _STATUS, _LABEL, _WHERE)
+"""--status, --label, --where"""
+takes_tasks = grouped(
+    TaskSource,
+    "source",
+    click.option("--tasks", "source", help=SOURCES),
+    _MAP,
+    _LABEL,
+    click.option("--limit", type=click.IntRange(min=1), help="Only the first so many tasks."),
+)
+"""--tasks, --map, --label, --limit"""
+
+
+def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
+    """
+    ``NAME=VALUE`` words as a mapping.
+
+    Raises:
+        Unusable: a word has another form.
+    """
+    found = {}
+    for word in values:
+        name, equals, value = word.partition("=")
+        if not equals or not name or not value:
+            raise Unusable(f"{option} {word}: write it as NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def budget_of(words: tuple[str, ...]) -> dict[str, float]:
+    """The limits that --budget names, as numbers."""
+    found = {}
+    for name, value in pairs(words, "--budget").items():
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise click.UsageError(f"--budget {name}={value}: {value!r} is not a number") from None
+    return found

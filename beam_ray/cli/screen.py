@@ -1,16 +1,18 @@
 """What people see: tables, progress and amounts; and what machines read."""
 
+import contextlib
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+import beam_ray
 from beam_ray.errors import Unusable
 from beam_ray.store.objects import Objects, open_objects
 
@@ -171,6 +173,38 @@ class Meter:
         if self.shown:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def progress(*, quiet: bool = False) -> Iterator[Callable[[beam_ray.Progress], None]]:
+    """A progress callback that shows a line per run or side, and messages, on standard error; *quiet* shows messages alone."""
+    meters: dict[str, Meter] = {}
+
+    def callback(state: beam_ray.Progress) -> None:
+        if state.message:
+            for meter in meters.values():
+                meter.done()
+            say(f"{state.title}: {state.message}" if state.title else state.message)
+        else:
+            meters.setdefault(state.title, Meter(state.title, quiet=quiet))(state)
+
+    try:
+        yield callback
+    finally:
+        for meter in meters.values():
+            meter.done()
+
+
+def status_of(row: Mapping[str, Any]) -> str:
+    """passed, below or failed, of a row of a list of tasks."""
+    if row["passed"]:
+        return "passed"
+    return "failed" if row["outcome"] == "failed" else "below"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """A count with its noun: ``1 task``, ``2 tasks``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def pairs(values: Iterable[str], option: str) -> Mapping[str, str]:

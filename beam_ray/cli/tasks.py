@@ -5,56 +5,27 @@ from typing import Any
 
 import click
 
-from beam_ray.address import Address
-from beam_ray.cli.screen import MARKS, duration, emit, existing, money, number, show, store_options, table
-from beam_ray.store.lookup import STATUSES, find_task, newest_first, select, status_of
-from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, find_runs, resolve
-
-COLUMNS = [
-    "run_id",
-    "task_id",
-    "trial",
-    "outcome",
-    "passed",
-    "score",
-    "first_score",
-    "labels",
-    "routes",
-    "auto_reruns",
-    "review",
-    "seconds",
-    "calls",
-    "usd",
-    "started_at",
-    "error",
-]
+import beam_ray
+from beam_ray.cli.options import Place, Selection, reads_store, selects
+from beam_ray.cli.screen import MARKS, duration, emit, money, number, show, status_of, table
 
 
 @click.command()
-@click.option("--run", "run_id", metavar="RUN", help="Only of this run; 'last' is the newest.")
-@click.option("--status", type=click.Choice(STATUSES), help="Only with this status; failing: below or failed.")
-@click.option("--label", "labels", multiple=True, help="Only with this label.")
-@click.option("--where", metavar="EXPR", help="Only where this holds, as in: score < 80 and 'scan' in labels")
-@click.option("--limit", default=50, show_default=True, help="How many at most; 0 for all.")
-@store_options
-def tasks(run_id: str | None, status: str | None, labels: tuple[str, ...], where: str | None, limit: int, store: str, as_json: bool) -> None:
+@click.option("--run", "run_id", metavar="RUN", help="Only tasks of this run; 'last' is the newest.")
+@selects
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=0), help="Show at most so many; 0 shows all.")
+@reads_store
+def tasks(run_id: str | None, selection: Selection, limit: int, place: Place) -> None:
     """List tasks and what became of them, the newest run first."""
-    objects = existing(store)
-    runs = [Run(objects, resolve(objects, run_id))] if run_id else newest_first(objects)
-    found: list[dict[str, Any]] = []
-    total = 0
-    for run in runs:
-        chosen = select(run.outcome(None if where else COLUMNS), status=status, labels=labels, where=where)
-        total += chosen.num_rows
-        room = chosen.num_rows if not limit else max(limit - len(found), 0)
-        found += chosen.select(COLUMNS).slice(0, room).to_pylist()
-    if as_json:
-        emit([{"task": str(Address(row["run_id"], row["task_id"], row["trial"])), "status": status_of(row), **row} for row in found])
+    store = place.opened
+    found = store.tasks(run=run_id, status=selection.status, labels=selection.labels, where=selection.where)
+    rows = (found.slice(0, limit) if limit else found).to_pylist()
+    if place.as_json:
+        emit([{"task": _address(row), "status": status_of(row), **row} for row in rows])
         return
-    rows = [
+    cells = [
         [
-            str(Address(row["run_id"], row["task_id"], row["trial"])),
+            _address(row),
             MARKS[status_of(row)],
             number(row["score"]),
             " > ".join(row["routes"] or ()),
@@ -63,172 +34,135 @@ def tasks(run_id: str | None, status: str | None, labels: tuple[str, ...], where
             duration(row["seconds"]),
             row["error"] or "",
         ]
-        for row in found
+        for row in rows
     ]
-    show(table(["task", "status", "score", "route", "labels", "auto-reruns", "time", "error"], rows, right=[2, 5, 6], width=48))
-    unfinished = [run.run_id for run in runs if not run.finished]
-    if total > len(found):
-        show(f"{len(found)} of {total} tasks; --limit 0 shows all")
-    for name in unfinished:
-        show(f"run {name} is not finished; its tasks so far are above. beam-ray resume {name}  goes on")
-    if found:
-        show(f"one of them:  beam-ray show {Address(found[0]['run_id'], found[0]['task_id'], found[0]['trial'])}")
+    show(table(["task", "status", "score", "route", "labels", "auto-reruns", "time", "error"], cells, right=[2, 5, 6], width=48))
+    if found.num_rows > len(rows):
+        show(f"{len(rows)} of {found.num_rows:,} tasks; --limit 0 shows all")
+    for run in [store.get_run(run_id)] if run_id else store.runs():
+        if not run.finished:
+            show(f"run {run.id} is unfinished; the tasks above are those done so far. Resume it with:  beam-ray resume {run.id}{place.option}")
+    if rows:
+        show(f"show one:  beam-ray show {_address(rows[0])}{place.option}")
+
+
+def _address(row: dict[str, Any]) -> str:
+    return str(beam_ray.Address(row["run_id"], row["task_id"], row["trial"]))
 
 
 @click.command(name="show")
 @click.argument("task")
-@click.option("--step", "node", metavar="NODE", help="One step with all its attempts.")
-@store_options
-def show_(task: str, node: str | None, store: str, as_json: bool) -> None:
+@click.option("--step", "node", metavar="NODE", help="Show one step with its prompt, criteria and attempts.")
+@reads_store
+def show_(task: str, node: str | None, place: Place) -> None:
     """Show the timeline of TASK: RUN/TASK, or a task's id for its newest run; RUN/TASK/NODE for one step."""
-    objects = existing(store)
-    address = find_task(objects, task)
-    run = Run(objects, address.run)
-    node = node or address.node or None
-    if node and node not in run.record.plan.nodes:
-        raise click.UsageError(f"the workflow of run {run.run_id} has no node {node!r}; it has {', '.join(run.record.plan.order)}")
-    steps = _steps(run, address)
-    if as_json:
-        emit({"task": str(address), "run": _about(run), "steps": [_plain(step) for step in steps if not node or step["node"] == node]})
-        return
-    if node:
-        _show_step(next(step for step in steps if step["node"] == node), run)
+    found = place.opened.task(task)
+    node = node or found.node
+    if node and node not in found.run.workflow.nodes:
+        raise click.UsageError(f"the workflow of run {found.run.id} has no node {node!r}; it has {', '.join(found.run.workflow.order)}")
+    if place.as_json:
+        document = found.document()
+        emit({**document, "steps": [step for step in document["steps"] if not node or step["node"] == node]})
+    elif node:
+        _show_step(found.step(node))
     else:
-        _show_timeline(objects, run, address, steps)
+        _show_timeline(found, place)
 
 
-def _steps(run: Run, address: Address) -> list[dict[str, Any]]:
-    from beam_ray.store.steps import StepRows
-
-    order = run.record.plan.order
-    if run.finished:
-        reader = StepRows(run)
-        found = [reader.rows(name, [(address.task, address.trial)]) for name in order]
-        return [rows[address.task, address.trial] for rows in found if rows]
-    import pyarrow.compute as pc
-
-    steps = run.steps()
-    here = steps.filter(pc.and_(pc.equal(steps["task_id"], address.task), pc.equal(steps["trial"], address.trial))).to_pylist()
-    return sorted(here, key=lambda step: order.index(step["node"]))
-
-
-def _show_timeline(objects: Objects, run: Run, address: Address, steps: list[dict[str, Any]]) -> None:
-    record = run.record
-    task = next(row for row in run.tasks().to_pylist() if row["task_id"] == address.task)
-    show(f"{address} · {record.workflow}{f' version {record.version}' if record.version else ' (draft)'} · {record.created_at[:16].replace('T', ' ')}")
-    for line in _lineage(objects, run):
-        show(f"  {line}")
-    show(f"  task query: {_short(task['task_query'], 200)}")
-    if task["expected"]:
-        show(f"  expected:   {_short(task['expected'], 200)}")
+def _show_timeline(task: beam_ray.Task, place: Place) -> None:
+    run, given = task.run, task.given
+    version = f" version {run.version}" if run.version else " (draft)"
+    show(f"{task.address} · {run.workflow.name}{version} · {run.created_at[:16].replace('T', ' ')} UTC")
+    for depth, line in enumerate(_lineage(task)):
+        show(f"  {'  ' * depth}{line}")
+    show(f"  task query: {_short(given['task_query'], 200)}")
+    if given["expected"]:
+        show(f"  expected:   {_short(given['expected'], 200)}")
     show()
-    workflow = record.plan
     rows = []
-    for step in steps:
-        node = workflow.nodes[step["node"]]
-        mark = {True: "pass", False: "BELOW", None: "unscored" if step["threshold"] is not None and step["outcome"] in ("done", "borrowed") else ""}[
-            step["passed"]
-        ]
-        score = number(step["score"]) if step["score"] is not None else ""
-        tokens = step["input_tokens"] + step["output_tokens"] + step["judge_input_tokens"] + step["judge_output_tokens"]
-        tries = len(step["attempts"] or ())
+    for step in task.steps:
         rows.append(
             [
-                step["node"],
-                workflow.model_of(step["node"]) or node.tool,
-                step["outcome"],
-                score,
-                mark,
-                step["route"] or "",
-                tries if tries > 1 else "",
-                duration(step["seconds"]) if step["outcome"] == "done" else "",
-                tokens or "",
-                _said(step),
+                step.node,
+                step.model or step.definition.tool,
+                step.outcome,
+                number(step.score) if step.score is not None else "",
+                _mark(step),
+                step.route or "",
+                len(step.attempts) if len(step.attempts) > 1 else "",
+                duration(step.seconds) if step.outcome == "done" else "",
+                step.tokens or "",
+                _result(step),
             ]
         )
-    show(table(["step", "asks", "outcome", "score", "", "route", "tries", "time", "tokens", "output"], rows, right=[3, 6, 7, 8], width=72))
-    for step in steps:
-        failing = [item for item in step["criteria"] or () if item["met"] is False]
-        for item in failing:
-            show(f"  {step['node']}: not met: {item['text']} ({item['reason']})")
-        if step["unscored"] and step["threshold"] is not None and step["outcome"] in ("done", "borrowed"):
-            show(f"  {step['node']}: unscored: {step['unscored']}")
+    header = ["step", "model or tool", "outcome", "score", "", "route", "attempts", "time", "tokens", "output"]
+    show(table(header, rows, right=[3, 6, 7, 8], width=72))
+    for step in task.steps:
+        for item in step.criteria:
+            if item.met is False:
+                show(f"  {step.node}: not met: {item.text} ({item.reason})")
+        if step.unscored and step.threshold is not None and step.ran:
+            show(f"  {step.node}: unscored: {step.unscored}")
     show()
-    show(f"one step:  beam-ray show {address} --step {steps[0]['node'] if steps else 'NODE'}")
-    show(f"again:     beam-ray rerun {address}")
+    show(f"show one step:  beam-ray show {task.address} --step {task.steps[0].node if task.steps else 'NODE'}{place.option}")
+    show(f"run it again:   beam-ray rerun {task.address}{place.option}")
 
 
-def _show_step(step: dict[str, Any], run: Run) -> None:
-    node = run.record.plan.nodes[step["node"]]
-    address = Address(step["run_id"], step["task_id"], step["trial"], step["node"])
-    show(f"{address} · {step['outcome']}" + (f" · {step['reason']}" if step["reason"] else ""))
-    if step["borrowed_from"]:
-        show(f"  borrowed from {step['borrowed_from']}")
-    if step["error"]:
-        show(f"  {step['error_type']}: {step['error']}")
-    if step["score"] is not None:
-        show(
-            f"  score {number(step['score'])} of {number(step['threshold'])} wanted"
-            + (f", first attempt {number(step['first_score'])}" if len(step["attempts"]) > 1 else "")
-        )
-    for item in step["criteria"] or ():
-        mark = {True: "met    ", False: "NOT MET", None: "open   "}[item["met"]]
-        show(f"  {mark}  {item['text']}  ({item['reason']})" + (f"  judged by {item['judge']}" if item["judge"] else ""))
-    for attempt in step["attempts"] or ():
-        show(f"  attempt {attempt['number']}: {number(attempt['score'])}  {duration(attempt['seconds'])}  {money(attempt['usd'])}  {attempt['error'] or ''}")
-        show(f"    {_short(attempt['output'] or '', 1000)}")
-    if not step["attempts"] and step["output"]:
-        show(f"  output: {_short(step['output'], 1000)}")
-    if node.llm:
+def _mark(step: beam_ray.Step) -> str:
+    if step.passed is None:
+        return "unscored" if step.threshold is not None and step.ran else ""
+    return "pass" if step.passed else "BELOW"
+
+
+def _show_step(step: beam_ray.Step) -> None:
+    show(f"{step.address} · {step.outcome}" + (f" · {step.reason}" if step.reason else ""))
+    if step.borrowed_from:
+        show(f"  borrowed from {step.borrowed_from}")
+    if step.error:
+        show(f"  {step.error_type}: {step.error}")
+    if step.score is not None:
+        first = f", first attempt {number(step.first_score)}" if len(step.attempts) > 1 else ""
+        show(f"  score {number(step.score)}, threshold {number(step.threshold)}{first}")
+    for item in step.criteria:
+        mark = {True: "met      ", False: "NOT MET  ", None: "undecided"}[item.met]
+        show(f"  {mark}  {item.text}  ({item.reason})" + (f"  judged by {item.judge}" if item.judge else ""))
+    for attempt in step.attempts:
+        show(f"  attempt {attempt.number}: score {number(attempt.score)}  {duration(attempt.seconds)}  {money(attempt.usd)}  {attempt.error or ''}")
+        show(f"    {_short(_text(attempt.output), 1000)}")
+    if not step.attempts and step.output is not None:
+        show(f"  output: {_short(_text(step.output), 1000)}")
+    if step.definition.llm:
         show("  prompt:")
-        for turn in node.llm.prompt:
+        for turn in step.definition.llm.prompt:
             for line in f"[{turn.role}] {turn.content}".splitlines():
                 show(f"    {line}")
 
 
-def _lineage(objects: Objects, run: Run) -> list[str]:
-    """What the run redoes or borrows from, and what that one did, back to the first."""
-    lines: list[str] = []
-    while run.record.origin:
+def _lineage(task: beam_ray.Task) -> list[str]:
+    """What the run redoes or borrows from, back to the first."""
+    lines = []
+    for run in (task.run, *task.lineage):
         record = run.record
+        if not record.origin:
+            break
         start = f" from {record.start_node}" if record.start_node else ""
         what = (
-            f"redoes run {record.origin}{start}"
+            f"reruns run {record.origin}{start}"
             if record.mode == "rerun"
             else f"{record.mode} of {record.backtest or 'a plan'}, borrows from run {record.origin}"
         )
-        why = f", because: {record.because}" if record.because else ""
-        lines.append(f"{'  ' * len(lines)}{run.run_id} {what}{why}")
-        run = Run(objects, str(record.origin))
-        if run.run_id not in find_runs(objects):
-            break
+        lines.append(f"{run.id} {what}" + (f", because: {record.because}" if record.because else ""))
     return lines
 
 
-def _about(run: Run) -> dict[str, Any]:
-    record = run.record
-    return {
-        "run_id": record.run_id,
-        "workflow": record.workflow,
-        "version": record.version,
-        "origin": record.origin,
-        "start_node": record.start_node,
-        "mode": record.mode,
-        "because": record.because,
-        "finished": run.finished,
-    }
+def _result(step: beam_ray.Step) -> str:
+    if step.outcome == "failed":
+        return f"{step.error_type}: {step.error}"
+    return str(step.reason) if step.outcome == "skipped" else _text(step.output)
 
 
-def _plain(step: dict[str, Any]) -> dict[str, Any]:
-    return {**step, "output": json.loads(step["output"]) if step["output"] is not None else None}
-
-
-def _said(step: dict[str, Any]) -> str:
-    if step["outcome"] == "failed":
-        return f"{step['error_type']}: {step['error']}"
-    if step["outcome"] == "skipped":
-        return str(step["reason"])
-    return str(step["output"])
+def _text(value: Any) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _short(text: str, length: int) -> str:

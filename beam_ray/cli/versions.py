@@ -1,94 +1,86 @@
 """publish, versions, diff and rollback."""
 
-from pathlib import Path
+from dataclasses import dataclass
 
 import click
 
-from beam_ray.cli.screen import Command, emit, existing, say, show, store_options, table
-from beam_ray.define.diff import changes
-from beam_ray.define.workflow import Workflow
-from beam_ray.publish import Version, find_workflow, read_version
-from beam_ray.publish import publish as publish_version
-from beam_ray.publish import rollback as roll_back
-from beam_ray.publish import versions as version_numbers
-from beam_ray.store.objects import Objects, open_objects
+import beam_ray
+from beam_ray.cli.options import Place, grouped, reads_store
+from beam_ray.cli.screen import emit, say, show, table
+from beam_ray.errors import TrackingUnavailable
+
+_MLFLOW = click.option(
+    "--mlflow",
+    "mlflow_uri",
+    envvar="MLFLOW_TRACKING_URI",
+    metavar="URI",
+    help="MLflow server whose prompts get the alias 'production'; 'none' for none. Default: the store's database, once there is one.",
+)
 
 
-def mlflow_option(command: Command) -> Command:
-    """--mlflow."""
-    words = "Where its prompts get the alias 'production'; 'none' for nowhere. Default: the database in the store, once there is one."
-    return click.option("--mlflow", "mlflow_uri", envvar="MLFLOW_TRACKING_URI", metavar="URI", help=words)(command)
+@dataclass(frozen=True)
+class Evidence:
+    """Why a version is published."""
+
+    evidence: str
+    candidate: str
+    reason: str
 
 
 @click.command()
 @click.argument("file")
-@click.option("--evidence", default="", metavar="BACKTEST", help="A finished backtest of exactly this definition that passed.")
-@click.option("--candidate", default="", metavar="NAME", help="Publish this candidate of the backtest instead of a file's definition.")
-@click.option("--without-evidence", "reason", default="", metavar="TEXT", help="Why it is published without one.")
-@mlflow_option
-@store_options
-def publish(file: str, evidence: str, candidate: str, reason: str, mlflow_uri: str | None, store: str, as_json: bool) -> None:
-    """Make FILE the current version of its workflow."""
-    from beam_ray.run.plan import load_workflow
-
-    path, _ = find_workflow(open_objects(store), file)
-    if path is None:
-        raise click.UsageError(f"{file!r} is no file; a version is published from a file")
-    objects = open_objects(store)
-    workflow, _ = load_workflow(path)
-    if candidate:
-        workflow = _of_backtest(objects, evidence, candidate)
-    version = publish_version(objects, workflow, source=path.read_text(encoding="utf-8"), evidence=evidence, reason=reason)
-    _alias(version, mlflow_uri, store)
-    if as_json:
-        emit(version.model_dump(mode="json", exclude={"definition", "source"}))
+@grouped(
+    Evidence,
+    "why",
+    click.option("--evidence", default="", metavar="BACKTEST", help="Backtest of exactly this definition, with verdict PASS or WARN."),
+    click.option("--candidate", default="", metavar="NAME", help="Publish this candidate of the backtest instead of the definition in FILE."),
+    click.option("--without-evidence", "reason", default="", metavar="TEXT", help="Reason for publishing without evidence."),
+)
+@_MLFLOW
+@reads_store
+def publish(file: str, why: Evidence, mlflow_uri: str | None, place: Place) -> None:
+    """Publish FILE as the current version of its workflow."""
+    store = place.opened
+    definition: str | beam_ray.Candidate = file
+    if why.candidate:
+        verdict = store.verdict(why.evidence)
+        found = {each.name: each for each in verdict.candidates}
+        if why.candidate not in found:
+            raise click.UsageError(f"the backtest {why.evidence} has no candidate {why.candidate!r}; it has {', '.join(found)}")
+        definition = found[why.candidate]
+    version = store.publish(definition, evidence=why.evidence or None, without_evidence=why.reason)
+    _mark_production(version, mlflow_uri, place)
+    if place.as_json:
+        emit(version.document())
         return
-    show(f"{version.workflow} version {version.version} is published ({version.digest[:8]}) {_why(version)}")
-
-
-def _of_backtest(objects: Objects, backtest: str, candidate: str) -> Workflow:
-    from beam_ray.backtest.conclude import read_verdict
-
-    document = read_verdict(objects, backtest)
-    for entry in document["candidates"]:
-        if entry["name"] == candidate:
-            return Workflow.model_validate(entry["definition"])
-    raise click.UsageError(f"the backtest {backtest} has no candidate {candidate!r}; it has {', '.join(entry['name'] for entry in document['candidates'])}")
+    show(f"published {version.workflow} version {version.number} ({version.digest[:8]}) {_why(version)}")
 
 
 @click.command()
 @click.argument("workflow")
-@store_options
-def versions(workflow: str, store: str, as_json: bool) -> None:
+@reads_store
+def versions(workflow: str, place: Place) -> None:
     """List the versions of WORKFLOW, newest first."""
-    objects = existing(store)
-    read_version(objects, workflow)
-    found = [read_version(objects, workflow, number) for number in reversed(version_numbers(objects, workflow))]
-    if as_json:
-        emit([version.model_dump(mode="json", exclude={"definition", "source"}) for version in found])
+    found = place.opened.versions(workflow)
+    if place.as_json:
+        emit([version.document() for version in found])
         return
-    show(
-        table(
-            ["version", "digest", "published", "by", "why"],
-            [[version.version, version.digest[:8], version.published_at[:16].replace("T", " "), version.published_by, _why(version)] for version in found],
-            right=[0],
-        )
-    )
+    rows = [[each.number, each.digest[:8], each.published_at[:16].replace("T", " "), each.published_by, _why(each)] for each in found]
+    show(table(["version", "digest", "published", "by", "evidence"], rows, right=[0]))
 
 
 @click.command()
 @click.argument("before")
 @click.argument("after")
-@store_options
-def diff(before: str, after: str, store: str, as_json: bool) -> None:
+@reads_store
+def diff(before: str, after: str, place: Place) -> None:
     """Show what differs between BEFORE and AFTER, each a file or NAME[@VERSION], by node and field."""
-    objects = open_objects(store)
-    found = changes(_definition(objects, before), _definition(objects, after))
-    if as_json:
+    found = place.opened.diff(before, after)
+    if place.as_json:
         emit([{"node": change.node, "field": change.field, "before": change.before, "after": change.after} for change in found])
         return
     if not found:
-        show("no difference that matters")
+        show("no differences; layout, comments and titles do not count")
     for change in found:
         show(str(change))
         for line in change.text_diff.splitlines():
@@ -98,43 +90,28 @@ def diff(before: str, after: str, store: str, as_json: bool) -> None:
 @click.command()
 @click.argument("workflow")
 @click.argument("version", type=int)
-@click.option("--because", default="", metavar="TEXT", help="Why.")
-@mlflow_option
-@store_options
-def rollback(workflow: str, version: int, because: str, mlflow_uri: str | None, store: str, as_json: bool) -> None:
+@click.option("--because", default="", metavar="TEXT", help="Reason for the rollback.")
+@_MLFLOW
+@reads_store
+def rollback(workflow: str, version: int, because: str, mlflow_uri: str | None, place: Place) -> None:
     """Publish the definition of VERSION of WORKFLOW as a new version."""
-    made = roll_back(existing(store), workflow, version, reason=because)
-    _alias(made, mlflow_uri, store)
-    if as_json:
-        emit(made.model_dump(mode="json", exclude={"definition", "source"}))
+    made = place.opened.rollback(workflow, version, because=because)
+    _mark_production(made, mlflow_uri, place)
+    if place.as_json:
+        emit(made.document())
         return
-    show(f"{made.workflow} version {made.version} is published: the definition of version {version}")
+    show(f"published {made.workflow} version {made.number}, with the definition of version {version}")
 
 
-def _alias(version: Version, mlflow_uri: str | None, store: str) -> None:
-    """Let MLflow's prompt registry show what is published; its trouble is a warning and never the version's."""
-    from beam_ray.tracking import TrackingUnavailable, default_uri, exists, production_alias
-
-    uri = mlflow_uri or default_uri(store)
-    if uri == "none" or not uri or (not mlflow_uri and not exists(uri)):
-        return
+def _mark_production(version: beam_ray.Version, mlflow_uri: str | None, place: Place) -> None:
+    """Show in MLflow's prompt registry what is published; a failure is a warning and never the version's."""
     try:
-        production_alias(uri, version.plan)
+        place.opened.mark_production(version, mlflow_uri)
     except TrackingUnavailable as error:
         say(f"warning: {error}")
 
 
-def _definition(objects: Objects, written: str) -> Workflow:
-    from beam_ray.run.plan import load_workflow
-
-    file, version = find_workflow(objects, written)
-    if version:
-        return version.plan
-    assert file is not None
-    return load_workflow(Path(file))[0]
-
-
-def _why(version: Version) -> str:
+def _why(version: beam_ray.Version) -> str:
     if version.evidence:
         return f"on the evidence of backtest {version.evidence} ({version.verdict})"
     return f"without evidence: {version.reason}" if version.rollback_of is None else version.reason

@@ -182,7 +182,7 @@ class Search:
             held,
             f"library:{self.library}",
             self.models,
-            say=self.say,
+            progress=lambda report: self.say(report.message) if report.message else None,
             execute=self.player.execute,
         )
         tests = drafts_before(self.objects, self.library, backtest.backtest_id)

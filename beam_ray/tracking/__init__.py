@@ -14,6 +14,6 @@ Nothing here imports mlflow but the modules that the child runs (``backtests``, 
 from beam_ray.tracking.location import default_uri, exists
 from beam_ray.tracking.log import BacktestLog, Logged, SideLog, log_backtest, production_alias
 from beam_ray.tracking.server import serve
-from beam_ray.tracking.watchdog import PATIENCE_S, TrackingUnavailable
+from beam_ray.tracking.watchdog import PATIENCE_S
 
-__all__ = ["PATIENCE_S", "BacktestLog", "Logged", "SideLog", "TrackingUnavailable", "default_uri", "exists", "log_backtest", "production_alias", "serve"]
+__all__ = ["PATIENCE_S", "BacktestLog", "Logged", "SideLog", "default_uri", "exists", "log_backtest", "production_alias", "serve"]

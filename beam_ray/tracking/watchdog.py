@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from beam_ray.errors import BeamRayError
+from beam_ray.errors import TrackingUnavailable
 from beam_ray.tracking.location import shown
 
 PATIENCE_S = 25.0
@@ -44,10 +44,6 @@ QUIET = {
 _PATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 _log = logging.getLogger("beam_ray")
-
-
-class TrackingUnavailable(BeamRayError):
-    """MLflow could not be told. Nothing is lost: it can be told later from the store."""
 
 
 def in_child(hand_over: Callable[[Path], None], *, uri: str, sync: str, patience_s: float) -> Any:

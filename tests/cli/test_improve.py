@@ -121,7 +121,7 @@ def test_criteria_are_checked_without_a_step(desk: Desk, ran: str):
         (("optimise", "n0", "--step", "read"), "nothing is known to be wrong"),
         (("optimise", "n4", "--step", "raed"), "it has: read, say"),
         (("optimise", "sums.yaml", "--library", "nothing", "--budget", "max_calls=9"), "there is no task library"),
-        (("run", "sums.yaml", "--tasks", "tasks.jsonl", "--budget", "max_calls=nan"), "a limit is a number from 0 on"),
+        (("run", "sums.yaml", "--tasks", "tasks.jsonl", "--budget", "max_calls=nan"), "must be a number of at least 0"),
         (("optimise", "n4", "--step", "read", "--budget", "max_usd=1"), "--budget goes with --library"),
         (("optimise", "sums.yaml", "--library", "numbers", "--apply"), "--apply goes with --step"),
         (("criteria", "sums.yaml", "--node", "read", "--generate", "--repeats", "5"), "--repeats goes with --check"),

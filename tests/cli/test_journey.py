@@ -26,7 +26,7 @@ def test_the_whole_journey(desk: Desk):
 
     again = desk("backtest", "spec.yaml")
     assert (again.code, len(desk.model.journal) - before) == (0, 60)
-    assert "has its verdict; nothing is run" in again.err
+    assert "has a verdict already; nothing is run" in again.err
 
     desk.lab.write("sums.yaml", (desk.lab.folder / "sums.yaml").read_text().replace("read {{", "better {{"))
     published = desk("publish", "sums.yaml", "--evidence", verdict.json["backtest_id"], "--json").json
@@ -68,7 +68,7 @@ def test_the_verdict_is_the_exit_code(desk: Desk):
         (["run", "sums.yaml", "--tasks", "task.jsonl"], "task.jsonl: there is no such file\n  did you mean 'tasks.jsonl'?"),
         (["run", "nothing", "--tasks", "tasks.jsonl"], "no version of 'nothing' is published in store"),
         (["run", "sums.yaml", "--tasks", "tasks.jsonl", "--models", "none.yaml"], "none.yaml: models file not found"),
-        (["run", "sums.yaml", "--tasks", "tasks.jsonl", "--budget", "max_dollars=1"], "unknown budget limit 'max_dollars'"),
+        (["run", "sums.yaml", "--tasks", "tasks.jsonl", "--budget", "max_dollars=1"], "budget: unknown limit 'max_dollars'"),
         (["run", "sums.yaml", "--tasks", "library:none"], "there is no task library 'none'"),
         (["publish", "sums.yaml"], "a version is published on evidence"),
         (["publish", "sums.yaml", "--evidence", "none"], "there is no finished backtest 'none'"),

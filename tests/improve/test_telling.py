@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from beam_ray.cli import main
+from beam_ray.errors import TrackingUnavailable
 from beam_ray.improve.holdout import split
 from beam_ray.improve.search import Search
 from beam_ray.improve.search_result import read_search
 from beam_ray.improve.search_tracking import tell_search
 from beam_ray.store.libraries import library_at
 from beam_ray.store.runs import Run
-from beam_ray.tracking import TrackingUnavailable, default_uri
+from beam_ray.tracking import default_uri
 from tests.conftest import Lab
 from tests.improve.test_search import NEEDED, Asked, Hints, library, search  # noqa: F401
 

@@ -73,7 +73,7 @@ def test_submit_gives_the_verdict_again(project: Project):
     done = project.beam_ray("submit", "--address", project.head.url, "backtest", "better.yaml", *options(project))
 
     assert done.returncode == 0, done.stderr
-    assert "has its verdict; nothing is run" in done.stderr
+    assert "has a verdict already; nothing is run" in done.stderr
     assert len(project.model.journal) == asked
 
 

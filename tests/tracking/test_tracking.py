@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from beam_ray.errors import Unusable
-from beam_ray.tracking import BacktestLog, TrackingUnavailable, default_uri, log_backtest, production_alias, serve
+from beam_ray.errors import TrackingUnavailable, Unusable
+from beam_ray.tracking import BacktestLog, default_uri, log_backtest, production_alias, serve
 
 CLIENTS = 'import beam_ray.tracking, sys; print([name for name in ("mlflow", "ray", "openai", "pandas") if name in sys.modules])'
 

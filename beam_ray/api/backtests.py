@@ -1,0 +1,390 @@
+"""Backtests: a baseline and its candidates over the same tasks, compared pair by pair, with a verdict."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pyarrow as pa
+
+from beam_ray.api.comparisons import GateLine
+from beam_ray.api.display import Display, Displayed
+from beam_ray.api.plans import Plan, PlanDocument, plan_of
+from beam_ray.api.progress import ProgressOption, progress_callback
+from beam_ray.api.runs import Run, checked_budget, probe_models
+from beam_ray.api.store import Store
+from beam_ray.api.workflows import WorkflowOption, check
+from beam_ray.backtest.conclude import FILES, conclude, read_verdict, the_gate
+from beam_ray.backtest.conclude import report as read_report
+from beam_ray.backtest.sides import Backtest as Engine
+from beam_ray.backtest.spec import Resolved, Side, Spec, override, resolve_spec
+from beam_ray.define.workflow import Workflow
+from beam_ray.define.yaml_file import Source, read_yaml
+from beam_ray.errors import Stopped, Unusable, did_you_mean
+from beam_ray.run.plan import require_models
+from beam_ray.run.progress import Progress
+from beam_ray.tasks.sources import IN_MEMORY, Tasks, read
+
+REPORTS = tuple(name for name in FILES if not name.endswith(".parquet"))
+"""Files of a finished backtest that are text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backtest:
+    """A backtest described in Python; a spec file says the same in YAML."""
+
+    name: str
+    """Identifies it: 1 to 64 lower-case letters, digits, ``_`` or ``-``."""
+    workflow: WorkflowOption
+    """The workflow whose published version is the baseline, unless *baseline* says otherwise."""
+    tasks: Any
+    """As for ``Store.run``."""
+    candidates: Mapping[str, WorkflowOption | Mapping[str, Any]]
+    """Name to a workflow, or to overrides of the baseline such as ``{"nodes.sort.llm.prompt": "..."}``."""
+    baseline: WorkflowOption | None = None
+    """None for the published version of *workflow*; a workflow, a file, ``NAME@VERSION``, or ``run:RUN``."""
+    trials: int = 1
+    """Repetitions of each task."""
+    confirm: int = 0
+    """How often each newly failing task is repeated on both sides before it counts as a regression."""
+    gate: str | Path | None = None
+    """A gate file; None for the default gate."""
+    stop: str | None = None
+    """``early`` ends the backtest at the first interim analysis that settles its verdict."""
+    budget: Mapping[str, float] = field(default_factory=dict)
+    """Limits of the whole backtest: max_usd, max_tokens, max_calls, max_minutes."""
+    fresh: bool = False
+    """Borrow nothing: every step of every side is executed."""
+
+
+@dataclass(frozen=True)
+class BacktestOptions:
+    """How a backtest is run."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Changes to a spec file: key to value, such as ``{"trials": 3, "models.large": "local/small"}``."""
+    labels: tuple[str, ...] = ()
+    """Only tasks that have all of these labels."""
+    again: bool = False
+    """Run it again although it has a verdict."""
+    allow_writes: bool = False
+    """Call tools with write effects."""
+    takeover: bool = False
+    """Take over runs whose driver is known to be dead."""
+
+
+class SideDocument(PlanDocument):
+    """One side of a backtest's plan as ``--json`` prints it."""
+
+    side: str
+
+
+class BacktestPlanDocument(TypedDict):
+    """A backtest's plan as ``--json`` prints it."""
+
+    backtest_id: str
+    tasks: int
+    looks: list[int]
+    sides: list[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class SidePlan:
+    """What one side of a backtest would do."""
+
+    name: str
+    plan: Plan | None
+    """None where a finished run is the side."""
+    run_id: str | None
+    """The finished run that is the side."""
+    is_upper_bound: bool
+    """Whether more may be borrowed than is known now: the baseline has no run yet."""
+
+
+@dataclass(frozen=True, repr=False)
+class BacktestPlan(Displayed):
+    """What a backtest would do and cost. No model was called for it."""
+
+    id: str
+    tasks: int
+    """How many tasks."""
+    interim_analyses: tuple[int, ...]
+    """Numbers of tasks after which the verdict may be settled early."""
+    sides: tuple[SidePlan, ...]
+    """The baseline first."""
+
+    def display(self) -> Display:
+        rows = [
+            (
+                side.name,
+                side.run_id or "",
+                side.plan.calls if side.plan else 0,
+                side.plan.max_usd if side.plan else 0.0,
+                "at most" if side.is_upper_bound else "",
+            )
+            for side in self.sides
+        ]
+        return Display(self.id, (("tasks", self.tasks),), ("side", "finished run", "model calls", "at most $", ""), rows)
+
+    def document(self) -> BacktestPlanDocument:
+        """The plan as a JSON document."""
+        sides: list[Mapping[str, Any]] = [
+            {"side": side.name, **side.plan.document()} if side.plan else {"side": side.name, "run_id": side.run_id, "calls": 0} for side in self.sides
+        ]
+        return {"backtest_id": self.id, "tasks": self.tasks, "looks": list(self.interim_analyses), "sides": sides}
+
+
+@dataclass(frozen=True, repr=False)
+class Candidate(Displayed):
+    """One candidate of a finished backtest, compared with the baseline."""
+
+    name: str
+    word: str
+    """PASS, WARN, BLOCK or INCONCLUSIVE."""
+    gate: tuple[GateLine, ...]
+    """One line per limit of the gate."""
+    run: Run
+    baseline_run: Run
+    newly_failing: tuple[str, ...]
+    """Ids of tasks that passed on the baseline and fail on the candidate."""
+    newly_passing: tuple[str, ...]
+    workflow: Workflow = field(compare=False)
+    """The candidate's definition."""
+    document: Mapping[str, Any] = field(compare=False)
+    """The candidate's part of verdict.json, with every metric, slice and flip."""
+
+    def display(self) -> Display:
+        facts = (("verdict", self.word), ("newly passing", len(self.newly_passing)), ("newly failing", len(self.newly_failing)))
+        return Display(self.name, facts, ("gate", "limit", "observed", ""), [(line.rule, line.limit, line.observed, line.word) for line in self.gate])
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict(Displayed):
+    """A finished backtest: its verdict, the gate's lines, and everything they follow from."""
+
+    store: Store = field(compare=False)
+    id: str
+    _document: Mapping[str, Any] = field(compare=False)
+
+    @property
+    def word(self) -> str:
+        """PASS, WARN, BLOCK or INCONCLUSIVE: the word of the best candidate."""
+        return str(self._document["word"])
+
+    @property
+    def exit_code(self) -> int:
+        """0 for PASS and WARN, 4 for BLOCK, 5 for INCONCLUSIVE."""
+        return int(self._document["exit_code"])
+
+    @property
+    def workflow(self) -> str:
+        """The workflow's name."""
+        return str(self._document["workflow"])
+
+    @cached_property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The candidates, in the order of the spec."""
+        return tuple(_candidate(self.store, entry) for entry in self._document["candidates"])
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate with the best word, and among equals the highest mean score."""
+        return next(each for each in self.candidates if each.name == self._document["best"])
+
+    @property
+    def gate(self) -> tuple[GateLine, ...]:
+        """The gate's lines for the best candidate."""
+        return self.best.gate
+
+    @property
+    def baseline_run(self) -> Run:
+        """The baseline's run."""
+        return Run(self.store, str(self._document["baseline"]["run_id"]))
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs of the baseline and of each candidate."""
+        return (self.baseline_run, *(each.run for each in self.candidates))
+
+    @cached_property
+    def flips(self) -> pa.Table:
+        """
+        Tasks that changed sides, one row per candidate, task and trial.
+
+        The columns are those of comparison.parquet: flip, scores, routes and outputs on both sides, and
+        the first node whose output differs.
+        """
+        import pyarrow.compute as pc
+
+        pairs = self.pairs
+        return pairs.filter(pc.is_in(pairs["flip"], value_set=pa.array(["newly passing", "newly failing"])))
+
+    @cached_property
+    def pairs(self) -> pa.Table:
+        """Every pair, one row per candidate, task and trial: the content of comparison.parquet."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(pa.BufferReader(self.store.objects.read(f"backtests/{self.id}/comparison.parquet")), use_threads=False)
+
+    def report(self, name: str = "report.txt") -> str:
+        """
+        A report as it was stored.
+
+        Args:
+            name: report.txt, report.md, report.html, junit.xml or verdict.json.
+
+        Raises:
+            Unusable: there is no report of that name.
+            Damaged: the stored file is not what was written.
+        """
+        if name not in REPORTS:
+            raise Unusable("\n  ".join([f"a backtest has no {name!r}", f"it has: {', '.join(REPORTS)}", *did_you_mean(name, REPORTS)]))
+        return read_report(self.store.objects, self.id, name)
+
+    def display(self) -> Display:
+        facts = (
+            ("verdict", self.word),
+            ("workflow", self.workflow),
+            ("tasks", self._document["tasks_source"]),
+            ("candidates", ", ".join(each.name for each in self.candidates)),
+        )
+        return Display(self.id, facts, ("gate", "limit", "observed", ""), [(line.rule, line.limit, line.observed, line.word) for line in self.gate])
+
+    def document(self) -> dict[str, Any]:
+        """The content of verdict.json."""
+        return dict(self._document)
+
+
+def _candidate(store: Store, entry: Mapping[str, Any]) -> Candidate:
+    comparison = entry["comparison"]
+    return Candidate(
+        entry["name"],
+        entry["verdict"]["word"],
+        tuple(GateLine.of(line) for line in entry["verdict"]["lines"]),
+        Run(store, entry["run_id"]),
+        Run(store, entry["baseline_run"]),
+        tuple(comparison["newly_failing"]),
+        tuple(comparison["newly_passing"]),
+        Workflow.model_validate(entry["definition"]),
+        entry,
+    )
+
+
+def is_backtest_spec(path: str | Path) -> bool:
+    """Whether the file is a backtest spec: a YAML file with the key ``backtest``."""
+    file = Path(path)
+    if not file.is_file():
+        return False
+    data = read_yaml(file).data
+    return isinstance(data, Mapping) and "backtest" in data
+
+
+def backtest(store: Store, spec: str | Path | Backtest, *, options: BacktestOptions | None = None, progress: ProgressOption = None) -> Verdict:
+    """See ``Store.backtest``."""
+    options = options or BacktestOptions()
+    with progress_callback(progress) as callback:
+        engine = _prepared(store, spec, options)
+        engine.progress = callback
+        if store.connection is not None:
+            engine.connection = store.connection
+        for warning in engine.resolved.warnings:
+            callback(Progress(message=str(warning)))
+        if engine.verdict is None:
+            probe_models(store.known_models, engine.resolved.baseline.workflow, *(side.workflow for side in engine.resolved.candidates))
+            callback(Progress(message=f"backtest {engine.backtest_id}: {engine.tasks.num_rows:,} tasks from {engine.source}"))
+        else:
+            callback(Progress(message=f"backtest {engine.backtest_id} has a verdict already; nothing is run (--again runs it again)"))
+        try:
+            document = conclude(engine)
+        except Stopped as error:
+            error.resume = f"beam-ray backtest {spec}{store.option}" if not isinstance(spec, Backtest) else ""
+            raise
+    return Verdict(store, str(document["backtest_id"]), document)
+
+
+def plan_backtest(store: Store, spec: str | Path | Backtest, *, options: BacktestOptions | None = None) -> BacktestPlan:
+    """See ``Store.plan_backtest``."""
+    engine = _prepared(store, spec, options or BacktestOptions())
+    sides = []
+    for side, made, run_id in engine.plans():
+        bound = made is not None and side.name != "baseline" and made.record.origin is None
+        sides.append(SidePlan(side.name, plan_of(made) if made else None, run_id or None, bound))
+    return BacktestPlan(engine.backtest_id, engine.tasks.num_rows, tuple(engine.pauses), tuple(sides))
+
+
+def verdict(store: Store, backtest_id: str) -> Verdict:
+    """See ``Store.verdict``."""
+    document = read_verdict(store.existing(), backtest_id)
+    return Verdict(store, str(document["backtest_id"]), document)
+
+
+def backtests(store: Store) -> list[Verdict]:
+    """See ``Store.backtests``."""
+    found = []
+    for name in store.existing().folders("backtests"):
+        try:
+            found.append(verdict(store, name))
+        except Unusable:
+            continue  # it has no verdict yet
+    return sorted(found, key=lambda each: str(each._document["finished_at"]), reverse=True)
+
+
+def _prepared(store: Store, spec: str | Path | Backtest, options: BacktestOptions) -> Engine:
+    """The backtest with everything looked up, and nothing run."""
+    objects, models = store.objects, store.known_models
+    if isinstance(spec, Backtest):
+        resolved, tasks = _resolved(store, spec), spec.tasks
+    else:
+        resolved = resolve_spec(objects, Path(spec), options.changes)
+        tasks = Tasks(resolved.spec.tasks, limit=resolved.spec.limit, folder=resolved.folder)
+    wanted = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
+    the_gate(resolved)
+    for side in (resolved.baseline, *resolved.candidates):
+        require_models(side.workflow, models)
+    found, name = read(objects, dataclasses.replace(wanted, labels=(*wanted.labels, *options.labels)))
+    return Engine(objects, resolved, found, name, models, store.address, options.takeover, options.again, options.allow_writes)
+
+
+def _resolved(store: Store, backtest: Backtest) -> Resolved:
+    """The definitions of a backtest that is described in Python."""
+    folder = Path.cwd()
+    if isinstance(backtest.baseline, str) and backtest.baseline.startswith("run:"):
+        run = Run(store, store.get_run(backtest.baseline.removeprefix("run:")).id)
+        if not run.finished:
+            raise Unusable(f"the baseline run {run.id} is unfinished\n  beam-ray resume {run.id}  resumes it")
+        baseline = Side("baseline", run.workflow, run.version, run.id)
+    else:
+        named = backtest.baseline
+        if named is None:
+            named = backtest.workflow.name if isinstance(backtest.workflow, Workflow) else backtest.workflow
+            if isinstance(named, Path) or str(named).endswith((".yaml", ".yml")):
+                named = check(named, store).workflow.name
+        found = check(named, store)
+        baseline = Side("baseline", found.workflow, found.version)
+    source = Source("backtest", {}, {})
+    candidates, warnings = [], []
+    for name, written in backtest.candidates.items():
+        if isinstance(written, Mapping):
+            side, advice = override(name, dict(written), baseline.workflow, folder, source)
+            candidates.append(side)
+            warnings += advice
+        else:
+            made = check(written, store)
+            candidates.append(Side(name, made.workflow, made.version))
+            warnings += made.warnings
+    spec = Spec.model_validate(
+        {
+            "backtest": backtest.name,
+            "workflow": baseline.workflow.name,
+            "tasks": backtest.tasks if isinstance(backtest.tasks, str) else IN_MEMORY,
+            "trials": backtest.trials,
+            "confirm": backtest.confirm,
+            "gate": str(backtest.gate) if backtest.gate else None,
+            "stop": backtest.stop,
+            "budget": checked_budget(backtest.budget),
+            "fresh": backtest.fresh,
+        }
+    )
+    return Resolved(spec, folder, baseline, tuple(candidates), tuple(dict.fromkeys(warnings)))

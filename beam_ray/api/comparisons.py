@@ -1,0 +1,121 @@
+"""Comparisons of two runs, pair by pair, and the lines of a gate."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from beam_ray.api.display import Display, Displayed
+from beam_ray.api.runs import Run
+from beam_ray.api.store import Store
+from beam_ray.compare.compare_runs import compare_runs
+from beam_ray.compare.gate import DEFAULT_GATE, load_gate
+from beam_ray.compare.html import html
+from beam_ray.compare.markdown import markdown
+from beam_ray.compare.report import Result, document, junit
+from beam_ray.compare.terminal import terminal
+from beam_ray.compare.verdict import judge
+from beam_ray.errors import Unusable
+from beam_ray.store.runs import Run as StoredRun
+
+
+@dataclass(frozen=True)
+class GateLine:
+    """One limit of a gate, and what was observed."""
+
+    rule: str
+    limit: str
+    observed: str
+    word: str
+    """PASS, WARN, BLOCK or INCONCLUSIVE."""
+    reason: str
+    level: str
+    """block, or warn where the line can only warn."""
+    tasks_needed: int | None
+    """How many tasks would decide; None when the line is decided, or when no number would."""
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> "GateLine":
+        """The line of a verdict document."""
+        return cls(line["rule"], line["allowed"], line["found"], line["word"], line["reason"], line["level"], line["tasks_needed"])
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of both sides, over the pairs that have it on both."""
+
+    name: str
+    unit: str
+    before: float | None
+    after: float | None
+    change: float | None
+    """In the metric's unit; for a percentage, points."""
+    low: float | None
+    """Lower end of the change's confidence interval; None without one."""
+    high: float | None
+    pairs: int
+    note: str
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Displayed):
+    """Two runs over the same tasks, compared pair by pair, and what a gate says of it."""
+
+    before: Run
+    after: Run
+    word: str
+    """PASS, WARN, BLOCK or INCONCLUSIVE, by the gate."""
+    exit_code: int
+    gate: tuple[GateLine, ...]
+    metrics: Mapping[str, Metric]
+    newly_failing: tuple[str, ...]
+    """Ids of tasks that passed before and fail after."""
+    newly_passing: tuple[str, ...]
+    pairs: pa.Table = field(compare=False)
+    """One row per task and trial, with the columns of comparison.parquet."""
+    _result: Result = field(compare=False)
+
+    def report(self, kind: str = "text") -> str:
+        """
+        The comparison as a report.
+
+        Args:
+            kind: text, markdown, html or junit.
+        """
+        faces = {"text": terminal, "markdown": markdown, "html": html, "junit": junit}
+        if kind not in faces:
+            raise Unusable(f"a comparison has no report of kind {kind!r}\n  kinds are {', '.join(faces)}")
+        return faces[kind]([self._result], f"{self.before.id} -> {self.after.id}")
+
+    def display(self) -> Display:
+        facts = (("verdict", self.word), ("newly passing", len(self.newly_passing)), ("newly failing", len(self.newly_failing)))
+        rows = [(each.name, each.before, each.after, each.change, each.low, each.high) for each in self.metrics.values() if each.change is not None]
+        return Display(f"{self.before.id} -> {self.after.id}", facts, ("metric", "before", "after", "change", "low", "high"), rows)
+
+    def document(self) -> dict[str, Any]:
+        """The comparison as a JSON document, in the form of verdict.json."""
+        return document([self._result], {"baseline_run": self.before.id, "candidate_run": self.after.id})
+
+
+def compare(store: Store, before: str, after: str, *, gate: str | Path | None = None) -> Comparison:
+    """See ``Store.compare``."""
+    runs = [store.get_run(name) for name in (before, after)]
+    stored = [StoredRun(store.objects, run.id) for run in runs]
+    chosen = load_gate(str(gate)) if gate else DEFAULT_GATE
+    found = compare_runs(stored[0], stored[1], chosen)
+    result = Result(found, judge(found, chosen))
+    written = document([result], {})["candidates"][0]
+    return Comparison(
+        runs[0],
+        runs[1],
+        result.verdict.word,
+        result.verdict.exit_code,
+        tuple(GateLine.of(line) for line in written["verdict"]["lines"]),
+        {entry["name"]: Metric(**{name: entry[name] for name in Metric.__dataclass_fields__}) for entry in written["comparison"]["metrics"]},
+        tuple(written["comparison"]["newly_failing"]),
+        tuple(written["comparison"]["newly_passing"]),
+        found.table,
+        result,
+    )

@@ -1,0 +1,51 @@
+"""The embedded model: a small language model served on this machine."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from beam_ray.api.store import Store
+from beam_ray.errors import Unusable
+from beam_ray.llm.settings import ModelSettings
+
+
+@contextlib.contextmanager
+def embedded_model(store: Store, name: str = "local/small") -> Iterator[bool]:
+    """
+    Serve the embedded model while the block runs, at the address that the store's models file has for *name*.
+
+    Yields whether it was started; a server that answers there already is used and left running.
+
+    Raises:
+        Unusable: the models file has no such model, or the extra ``local`` is not installed.
+    """
+    from beam_ray.llm.local import running
+
+    written = store.known_models.get(name)
+    if not isinstance(written, ModelSettings):
+        raise Unusable(f"the models file has no {name!r}\n  it has: {', '.join(store.known_models)}")
+    address = urlsplit(written.url)
+    host, port = str(address.hostname), int(address.port or 80)
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        answers = probe.connect_ex((host, port)) == 0
+    if answers:
+        yield False
+        return
+    with running(port):
+        yield True
+
+
+def serve_model(port: int = 8377) -> None:
+    """Serve the embedded model on loopback until interrupted."""
+    from beam_ray.llm.local import serve
+
+    serve(port)
+
+
+def serve_mlflow(store: Store, host: str = "127.0.0.1", port: int = 5000) -> None:
+    """Serve MLflow's pages over the store's MLflow database until interrupted."""
+    from beam_ray.tracking import default_uri, serve
+
+    serve(default_uri(store.uri), host=host, port=port)

@@ -1,0 +1,246 @@
+"""Reruns: tasks of earlier runs executed again in new runs, whole or from one node on."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict
+
+from beam_ray.address import Address
+from beam_ray.api.display import Display, Displayed
+from beam_ray.api.plans import Plan, plan_of
+from beam_ray.api.progress import ProgressOption, progress_callback
+from beam_ray.api.runs import Budget, Run, checked_budget, finish, probe_models
+from beam_ray.api.store import Store
+from beam_ray.api.workflows import WorkflowOption, check
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import Problem, Unusable
+from beam_ray.rerun import RerunOptions, make_rerun, solved
+from beam_ray.run.plan import Plan as EnginePlan
+from beam_ray.run.progress import Progress
+from beam_ray.store.libraries import read_library
+from beam_ray.store.lookup import find_task, newest_first, select, status_of
+from beam_ray.store.objects import Objects
+from beam_ray.store.runs import Run as StoredRun
+from beam_ray.store.runs import begin, resolve
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Tasks of a run or of a library, chosen by what became of them."""
+
+    run: str | None = None
+    """Tasks of this run."""
+    library: str | None = None
+    """Tasks of this library (``NAME`` or ``NAME@VERSION``), each from its newest finished run."""
+    tasks: tuple[str, ...] = ()
+    """Of a run: only tasks with these ids."""
+    status: str | None = None
+    """passed, below, failed, failing (below or failed), or review."""
+    labels: tuple[str, ...] = ()
+    where: str | None = None
+    """Filter expression over the columns of a run's tasks."""
+
+
+@dataclass(frozen=True)
+class Rerunning:
+    """How tasks are rerun."""
+
+    from_node: str | None = None
+    """Start at this node: steps that do not descend from it are borrowed. None reruns every step."""
+    using: WorkflowOption = "published"
+    """``published``, ``original`` (the definition of the original run), or a workflow."""
+    because: str = ""
+    """Reason for the rerun, stored with it."""
+    allow_writes: bool = False
+    """Call tools with write effects again; otherwise their recorded outputs are replayed."""
+
+
+class TaskChangeSide(TypedDict):
+    """One side of a rerun task."""
+
+    status: str
+    score: float | None
+    routes: list[str]
+
+
+class TaskChange(TypedDict):
+    """A rerun task: what it was and what it is now."""
+
+    task: str
+    before: TaskChangeSide
+    after: TaskChangeSide
+    word: str
+    """solved, not solved, still passes, or newly failing."""
+    calls: int
+    usd: float | None
+
+
+RerunDocument = TypedDict("RerunDocument", {"origin": str, "from": str | None, "changed": list[str], "tasks_redone": list[TaskChange]})
+"""What ``--json`` prints of a rerun beside the fields of its run."""
+
+
+@dataclass(frozen=True, repr=False)
+class Rerun(Displayed):
+    """A new run that repeats tasks of an earlier one, which it leaves unchanged."""
+
+    run: Run
+    origin: Run
+    from_node: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of the new run."""
+        return self.run.id
+
+    @cached_property
+    def changes(self) -> tuple[TaskChange, ...]:
+        """Each rerun task, before and after."""
+        before = {(row["task_id"], row["trial"]): row for row in self.origin.tasks().to_pylist()}
+        return tuple(_change(self.run.id, before[row["task_id"], row["trial"]], row) for row in self.run.tasks().to_pylist())
+
+    @property
+    def solved(self) -> int:
+        """Tasks that did not pass before and pass now."""
+        return sum(each["word"] == "solved" for each in self.changes)
+
+    @property
+    def newly_failing(self) -> int:
+        """Tasks that passed before and do not pass now."""
+        return sum(each["word"] == "newly failing" for each in self.changes)
+
+    def display(self) -> Display:
+        facts = (("reruns", self.origin.id), ("from", self.from_node), ("solved", self.solved), ("newly failing", self.newly_failing))
+        rows = [(each["task"], each["before"]["score"], each["after"]["score"], each["word"]) for each in self.changes]
+        return Display(self.run.id, facts, ("task", "before", "after", ""), rows)
+
+    def document(self) -> dict[str, Any]:
+        """The rerun as a JSON document: the fields of its run and of ``RerunDocument``."""
+        mine: RerunDocument = {
+            "origin": self.origin.id,
+            "from": self.from_node,
+            "changed": list(self.run.record.changed),
+            "tasks_redone": list(self.changes),
+        }
+        return {**self.run.document(), **mine}
+
+
+@dataclass(frozen=True)
+class _Planned:
+    origin: StoredRun
+    plan: EnginePlan
+    warnings: tuple[Problem, ...] = field(default=())
+
+
+def plan_rerun(store: Store, tasks: Any, *, how: Rerunning | None = None) -> list[Plan]:
+    """See ``Store.plan_rerun``."""
+    return [plan_of(each.plan, each.warnings) for each in _planned(store, tasks, how or Rerunning(), None)]
+
+
+def rerun(
+    store: Store, tasks: Any, *, how: Rerunning | None = None, budget: Budget | None = None, takeover: bool = False, progress: ProgressOption = None
+) -> list[Rerun]:
+    """See ``Store.rerun``."""
+    how = how or Rerunning()
+    done = []
+    with progress_callback(progress) as callback:
+        for each in _planned(store, tasks, how, checked_budget(budget) if budget else None):
+            for warning in each.warnings:
+                callback(Progress(message=str(warning)))
+            probe_models(store.known_models, each.plan.workflow)
+            record = begin(store.objects, each.plan.record, each.plan.tasks)
+            run = finish(store, record, takeover=takeover, callback=callback)
+            done.append(Rerun(run, Run(store, each.origin.run_id), how.from_node))
+    return done
+
+
+def _planned(store: Store, tasks: Any, how: Rerunning, budget: Mapping[str, float] | None) -> Iterable[_Planned]:
+    objects = store.existing()
+    options = RerunOptions(how.from_node, how.because, how.allow_writes)
+    for run_id, task_ids in _chosen(objects, tasks).items():
+        origin = StoredRun(objects, run_id)
+        workflow, version, warnings = _definition(store, origin, how.using)
+        plan = make_rerun(objects, origin, task_ids, workflow, store.known_models, version=version, budget=budget, options=options)
+        yield _Planned(origin, plan, warnings)
+
+
+def _chosen(objects: Objects, tasks: Any) -> dict[str, list[str]]:
+    """Run to the ids of its tasks that are meant."""
+    if isinstance(tasks, Selection):
+        if tasks.library:
+            return _of_library(objects, tasks)
+        if not tasks.run:
+            raise Unusable("a selection is of a run or of a library; name one of them")
+        return _of_run(objects, tasks)
+    found: dict[str, list[str]] = {}
+    for task in [tasks] if isinstance(tasks, str) or hasattr(tasks, "address") else tasks:
+        address = find_task(objects, task if isinstance(task, str) else task.address)
+        found.setdefault(address.run, []).append(address.task)
+    if not found:
+        raise Unusable("there are no tasks to rerun")
+    return found
+
+
+def _of_run(objects: Objects, wanted: Selection) -> dict[str, list[str]]:
+    run = StoredRun(objects, resolve(objects, str(wanted.run)))
+    if not run.finished:
+        raise Unusable(f"run {run.run_id} is unfinished; only finished tasks can be rerun\n  beam-ray resume {run.run_id}  resumes it")
+    found = select(run.outcome(), status=wanted.status, labels=wanted.labels, where=wanted.where)
+    ids = dict.fromkeys(name for name in found["task_id"].to_pylist() if not wanted.tasks or name in wanted.tasks)
+    if not ids:
+        raise Unusable(f"no task of run {run.run_id} matches; there is nothing to rerun")
+    return {run.run_id: list(ids)}
+
+
+def _of_library(objects: Objects, wanted: Selection) -> dict[str, list[str]]:
+    """A task's newest finished run with the same inputs counts."""
+    library = str(wanted.library)
+    saved, number = read_library(objects, library)
+    left = dict(zip(saved["task_id"].to_pylist(), saved["inputs"].to_pylist(), strict=True))
+    found: dict[str, list[str]] = {}
+    for run in newest_first(objects):
+        if not left or not run.finished:
+            continue
+        outcome = run.outcome()
+        there = dict(zip(outcome["task_id"].to_pylist(), outcome["inputs"].to_pylist(), strict=True))
+        mine = [name for name, inputs in left.items() if there.get(name) == inputs]
+        matching = set(select(outcome, status=wanted.status, labels=wanted.labels, where=wanted.where)["task_id"].to_pylist())
+        found[run.run_id] = [name for name in mine if name in matching]
+        left = {name: inputs for name, inputs in left.items() if name not in mine}
+    if left:
+        raise Unusable(
+            f"no finished run has the task {next(iter(left))!r} of library {library.partition('@')[0]}@{number}\n"
+            f"  beam-ray run WORKFLOW --tasks library:{library}  runs them all"
+        )
+    found = {run_id: names for run_id, names in found.items() if names}
+    if not found:
+        raise Unusable(f"no task of library {library} matches; there is nothing to rerun")
+    return found
+
+
+def _definition(store: Store, origin: StoredRun, using: WorkflowOption) -> tuple[Workflow, int | None, tuple[Problem, ...]]:
+    if using == "original":
+        return origin.record.plan, origin.record.version, ()
+    if using == "published":
+        try:
+            found = check(origin.record.workflow, store)
+        except Unusable as error:
+            raise Unusable(f"{str(error).splitlines()[0]}\n  --using original  uses the definition of run {origin.run_id}; --using FILE uses a file") from None
+        return found.workflow, found.version, ()
+    found = check(using, store)
+    if found.workflow.name != origin.record.workflow:
+        named = using if isinstance(using, str | Path) else "it"
+        raise Unusable(f"{named} is the workflow {found.workflow.name!r}, but run {origin.run_id} was of {origin.record.workflow!r}")
+    return found.workflow, found.version, found.warnings
+
+
+def _change(run_id: str, old: Mapping[str, Any], row: Mapping[str, Any]) -> TaskChange:
+    before, after = status_of(dict(old)), status_of(dict(row))
+    return {
+        "task": str(Address(run_id, row["task_id"], row["trial"])),
+        "before": {"status": before, "score": old["score"], "routes": old["routes"]},
+        "after": {"status": after, "score": row["score"], "routes": row["routes"]},
+        "word": solved({"status": before}, {"status": after}),
+        "calls": row["calls"],
+        "usd": row["usd"],
+    }

@@ -1,0 +1,110 @@
+"""Versions: published definitions of a workflow, numbered and immutable."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from beam_ray.api.display import Display, Displayed
+from beam_ray.api.store import Store
+from beam_ray.api.workflows import WorkflowOption, check
+from beam_ray.define.diff import Change, changes
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import Unusable
+from beam_ray.publish import Version as StoredVersion
+from beam_ray.publish import publish as publish_definition
+from beam_ray.publish import read_version
+from beam_ray.publish import rollback as publish_old
+from beam_ray.publish import versions as version_numbers
+
+if TYPE_CHECKING:
+    from beam_ray.api.backtests import Candidate, Verdict
+
+
+@dataclass(frozen=True, repr=False)
+class Version(Displayed):
+    """A published version of a workflow."""
+
+    workflow: str
+    number: int
+    definition: Workflow = field(compare=False)
+    digest: str
+    """Identifies the definition."""
+    evidence: str
+    """Id of the backtest that it was published on; empty without one."""
+    verdict: str
+    """That backtest's verdict; empty without one."""
+    reason: str
+    """Reason for publishing without evidence, or for the rollback."""
+    rollback_of: int | None
+    """Number of the version whose definition was published again."""
+    published_by: str
+    published_at: str
+    """ISO 8601, UTC."""
+    _document: dict[str, Any] = field(compare=False)
+
+    def display(self) -> Display:
+        why = f"backtest {self.evidence} ({self.verdict})" if self.evidence else self.reason
+        return Display(
+            f"{self.workflow}@{self.number}", (("evidence", why), ("by", self.published_by), ("at", self.published_at[:16].replace("T", " ") + " UTC"))
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The version as a JSON document, without its definition."""
+        return dict(self._document)
+
+
+def version_of(stored: StoredVersion) -> Version:
+    """The stored version as a public value."""
+    return Version(
+        stored.workflow,
+        stored.version,
+        stored.plan,
+        stored.digest,
+        stored.evidence,
+        stored.verdict,
+        stored.reason,
+        stored.rollback_of,
+        stored.published_by,
+        stored.published_at,
+        stored.model_dump(mode="json", exclude={"definition", "source"}),
+    )
+
+
+def publish(
+    store: Store,
+    workflow: "Workflow | str | Path | Candidate",
+    *,
+    evidence: "Verdict | str | None" = None,
+    without_evidence: str = "",
+    mlflow: str | None = None,
+) -> Version:
+    """See ``Store.publish``."""
+    from beam_ray.api.backtests import Candidate
+
+    source = ""
+    if isinstance(workflow, Candidate):
+        definition = workflow.workflow
+    else:
+        if not isinstance(workflow, Workflow) and not str(workflow).endswith((".yaml", ".yml")):
+            raise Unusable(f"{str(workflow)!r} is not a file; a version is published from a workflow file")
+        definition = check(workflow).workflow
+        source = "" if isinstance(workflow, Workflow) else Path(workflow).read_text(encoding="utf-8")
+    backtest = "" if evidence is None else evidence if isinstance(evidence, str) else evidence.id
+    return version_of(publish_definition(store.objects, definition, source=source, evidence=backtest, reason=without_evidence))
+
+
+def versions(store: Store, workflow: str) -> list[Version]:
+    """See ``Store.versions``."""
+    objects = store.existing()
+    read_version(objects, workflow)  # an unknown name is refused with those that exist
+    return [version_of(read_version(objects, workflow, number)) for number in reversed(version_numbers(objects, workflow))]
+
+
+def rollback(store: Store, workflow: str, number: int, *, because: str = "") -> Version:
+    """See ``Store.rollback``."""
+    return version_of(publish_old(store.existing(), workflow, number, reason=because))
+
+
+def diff(store: Store, before: WorkflowOption, after: WorkflowOption) -> tuple[Change, ...]:
+    """See ``Store.diff``."""
+    return tuple(changes(check(before, store).workflow, check(after, store).workflow))
