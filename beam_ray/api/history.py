@@ -9,7 +9,7 @@ from beam_ray.errors import Unusable
 from beam_ray.improve.ledger import Ledger as Engine
 from beam_ray.improve.ledger import ledger as make_ledger
 from beam_ray.improve.ledger_report import CAUTION, Table, html, markdown, summary, tables
-from beam_ray.rerun import family
+from beam_ray.rerun import RerunEntry, family
 from beam_ray.store.lookup import find_task
 from beam_ray.store.runs import Run as StoredRun
 from beam_ray.store.runs import find_runs
@@ -20,7 +20,7 @@ class TaskHistory(Displayed):
     """A task with everything that it reruns and everything that reruns it, the oldest first."""
 
     task: str
-    members: tuple[dict[str, Any], ...]
+    members: tuple[RerunEntry, ...]
     """
     One mapping per run: task (its address), run_id, mode, started, version, origin, from, because,
     changed, score, status, calls, usd, and solved ("solved", "not solved", "still passes", "newly failing").
@@ -30,7 +30,7 @@ class TaskHistory(Displayed):
         rows = [(each["task"], each["mode"], each["started"], each["score"], each["status"], each["solved"], each["because"]) for each in self.members]
         return Display(self.task, (), ("task", "as", "when", "score", "status", "solved", "because"), rows)
 
-    def document(self) -> list[dict[str, Any]]:
+    def document(self) -> list[RerunEntry]:
         """The history as a JSON document."""
         return list(self.members)
 

@@ -37,8 +37,8 @@ def test_the_whole_journey(desk: Desk):
     assert "a better prompt" in desk("history", "n4").out
     third = desk("rerun", redone["run_id"] + "/n4", "--using", "original", "--json").json
     chain = desk("show", third["run_id"] + "/n4").out
-    assert f"{third['run_id']} redoes run {redone['run_id']}" in chain
-    assert f"{redone['run_id']} redoes run {run['run_id']} from read, because: a better prompt" in chain
+    assert f"{third['run_id']} reruns run {redone['run_id']}" in chain
+    assert f"{redone['run_id']} reruns run {run['run_id']} from read, because: a better prompt" in chain
 
     assert desk("library", "add", "hard", "--from-run", run["run_id"], "--where", "task_id in ['n1', 'n2']").code == 0
     library = desk("rerun", "--library", "hard", "--using", "original", "--json").json
