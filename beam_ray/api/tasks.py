@@ -96,6 +96,14 @@ class Attempt:
     usd: float | None
     """None when the model has no price."""
     criteria: tuple[CriterionResult, ...]
+    reasoning: str | None = None
+    """What the model wrote while thinking, at most 64,000 characters; None where none was returned."""
+    cached_tokens: int | None = None
+    """Input tokens read from the provider's cache; None where the endpoint does not report them."""
+    reasoning_tokens: int | None = None
+    """Output tokens that were reasoning; None where the endpoint does not report them."""
+    estimated: bool | None = None
+    """Whether the endpoint reported no usage, so that tokens and price are estimates; None in runs of version 0.1."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -298,6 +306,7 @@ def _step(row: Mapping[str, Any], run: Run) -> Step:
 
 def _attempt(entry: Mapping[str, Any]) -> Attempt:
     numbers = {name: entry[name] for name in ("number", "score", "error", "seconds", "input_tokens", "output_tokens", "usd")}
+    numbers |= {name: entry.get(name) for name in ("reasoning", "cached_tokens", "reasoning_tokens", "estimated")}
     return Attempt(output=_value(entry["output"]), criteria=_criteria(entry["criteria"]), **numbers)
 
 

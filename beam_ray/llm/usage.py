@@ -33,10 +33,11 @@ class Usage:
         self.usd = None if self.usd is None or other.usd is None else self.usd + other.usd
         self.seconds += other.seconds
         self.waited += other.waited
-        self.cached_tokens = _plus(self.cached_tokens, other.cached_tokens)
-        self.reasoning_tokens = _plus(self.reasoning_tokens, other.reasoning_tokens)
+        self.cached_tokens = plus(self.cached_tokens, other.cached_tokens)
+        self.reasoning_tokens = plus(self.reasoning_tokens, other.reasoning_tokens)
         self.estimated_calls += other.estimated_calls
 
 
-def _plus(one: int | None, other: int | None) -> int | None:
+def plus(one: int | None, other: int | None) -> int | None:
+    """The sum of two counts, of which an unknown one counts as nothing; None where both are unknown."""
     return one if other is None else other if one is None else one + other

@@ -23,6 +23,8 @@ class Attempt:
     usage: Usage = field(default_factory=Usage)
     temperature: float | None = None
     seed: int | None = None
+    reasoning: str = ""
+    """What the model wrote while thinking; never judged."""
 
     def row(self) -> Row:
         """The attempt as the steps table stores it."""
@@ -38,6 +40,10 @@ class Attempt:
             "temperature": self.temperature,
             "seed": self.seed,
             "criteria": [finding.row() for finding in self.findings],
+            "cached_tokens": self.usage.cached_tokens,
+            "reasoning_tokens": self.usage.reasoning_tokens,
+            "estimated": self.usage.estimated_calls > 0,
+            "reasoning": self.reasoning or None,
         }
 
     @classmethod
@@ -48,9 +54,19 @@ class Attempt:
             output=output_value(row["output"]),
             findings=[Finding(item["id"], item["text"], item["met"], item["reason"], item["judge"], item["weight"]) for item in row["criteria"] or ()],
             error=BadAnswer(row["error"]) if row["error"] else None,
-            usage=Usage(0, row["input_tokens"] or 0, row["output_tokens"] or 0, row["usd"], row["seconds"] or 0.0),
+            usage=Usage(
+                0,
+                row["input_tokens"] or 0,
+                row["output_tokens"] or 0,
+                row["usd"],
+                row["seconds"] or 0.0,
+                cached_tokens=row.get("cached_tokens"),
+                reasoning_tokens=row.get("reasoning_tokens"),
+                estimated_calls=int(row.get("estimated") or False),
+            ),
             temperature=row["temperature"],
             seed=row["seed"],
+            reasoning=row.get("reasoning") or "",
         )
 
     @property

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from beam_ray.errors import BadAnswer, ModelRefused
 from beam_ray.evaluate.score import Finding
-from beam_ray.llm.answer import parse_answer
+from beam_ray.llm.answer import read_answer
 from beam_ray.llm.request import Request
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.context import PreparedNode, StepContext, TaskTrial
@@ -53,14 +52,8 @@ async def call_model(context: StepContext, node: PreparedNode, task: TaskTrial, 
         attempt=attempt.number,
     )
     answer = await context.models[str(node.model)].ask(request, attempt.usage)
-    if answer.refusal or answer.finish == "content_filter":
-        raise ModelRefused(f"the model refused to answer: {answer.refusal or 'content filter'}")
-    try:
-        attempt.output = parse_answer(answer.text, call.returns)
-    except BadAnswer as error:
-        if answer.finish == "length":
-            raise BadAnswer(f"the answer was cut off at max_tokens ({call.max_tokens}): {error}", raw=error.raw, again=False) from None
-        raise
+    attempt.reasoning = answer.reasoning
+    attempt.output = read_answer(answer, call.returns, call.max_tokens)
 
 
 def judge_request(context: StepContext, node: PreparedNode, task: TaskTrial, attempt: Attempt) -> Request:

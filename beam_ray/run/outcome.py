@@ -1,7 +1,7 @@
 """The row of the outcome table that a task's steps add up to."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from beam_ray.define.workflow import Workflow
 from beam_ray.run.context import RAN, Row, TaskTrial
@@ -54,6 +54,9 @@ def outcome_row(run_id: str, task: TaskTrial, steps: Sequence[Row], ends: set[st
         "input_tokens": sum(row["input_tokens"] + row["judge_input_tokens"] for row in steps),
         "output_tokens": sum(row["output_tokens"] + row["judge_output_tokens"] for row in steps),
         "usd": None if None in money else sum(money),
+        "cached_tokens": _known_sum(row.get("cached_tokens") for row in steps),
+        "reasoning_tokens": _known_sum(row.get("reasoning_tokens") for row in steps),
+        "estimated_calls": sum(row.get("estimated_calls") or 0 for row in steps),
         "work_seconds": sum(row["work_seconds"] for row in steps),
         "work_calls": sum(row["work_calls"] for row in steps),
         "work_tokens": sum(row["work_tokens"] for row in steps),
@@ -62,3 +65,9 @@ def outcome_row(run_id: str, task: TaskTrial, steps: Sequence[Row], ends: set[st
         "ended_at": max(row["ended_at"] for row in steps),
         "error": failed[0]["error"] if failed else None,
     }
+
+
+def _known_sum(counts: Iterable[int | None]) -> int | None:
+    """The sum of the counts that are known; None where none is."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -25,6 +25,21 @@ from beam_ray.run.model_call import call_model, feedback_turns, judge_request, w
 from beam_ray.run.step_row import StepFrame, cost_columns, output_value, usage_of_row, without_costs, work_columns
 from beam_ray.store.tables import to_json
 
+KEPT_OF_ATTEMPT = (
+    "number",
+    "seconds",
+    "input_tokens",
+    "output_tokens",
+    "usd",
+    "temperature",
+    "seed",
+    "cached_tokens",
+    "reasoning_tokens",
+    "estimated",
+    "reasoning",
+)
+"""What an attempt that is scored again keeps of the origin's."""
+
 ANSWER_TRIES = 2
 """Answers that cannot be parsed before the step fails."""
 
@@ -135,7 +150,7 @@ class _StepExecution:
         await self._evaluate(attempt)
         # the last attempt's output was scored again; everything else of it is the origin's
         *before, last = origin["attempts"] or [{}]
-        kept = {name: last[name] for name in ("number", "seconds", "input_tokens", "output_tokens", "usd", "temperature", "seed") if name in last}
+        kept = {name: last[name] for name in KEPT_OF_ATTEMPT if name in last}
         attempts = [*before, {**attempt.row(), **kept}]
         work = Usage()
         for made in attempts:

@@ -7,7 +7,7 @@ from typing import Any
 
 from beam_ray.define.fingerprint import strict_json
 from beam_ray.errors import StepFailed
-from beam_ray.llm.usage import Usage
+from beam_ray.llm.usage import Usage, plus
 from beam_ray.run.context import RAN, Row, TaskTrial
 from beam_ray.store.tables import text
 
@@ -73,6 +73,9 @@ def cost_columns(usage: Usage, judging: Usage) -> Row:
         "judge_input_tokens": judging.input_tokens,
         "judge_output_tokens": judging.output_tokens,
         "judge_usd": judging.usd,
+        "cached_tokens": plus(usage.cached_tokens, judging.cached_tokens),
+        "reasoning_tokens": plus(usage.reasoning_tokens, judging.reasoning_tokens),
+        "estimated_calls": usage.estimated_calls + judging.estimated_calls,
         **work_columns(usage, judging),
     }
 
@@ -95,6 +98,9 @@ def without_costs(origin: Mapping[str, Any]) -> Row:
 def usage_of_row(row: Row) -> tuple[Usage, Usage]:
     """What the calls behind a row cost: for its output, and for its judge."""
     usage = Usage(row["calls"], row["input_tokens"], row["output_tokens"], row["usd"], row["seconds"], row["waited"])
+    # stored together for output and judge; null in rows of older versions
+    usage.cached_tokens, usage.reasoning_tokens = row.get("cached_tokens"), row.get("reasoning_tokens")
+    usage.estimated_calls = row.get("estimated_calls") or 0
     return usage, Usage(row["judge_calls"], row["judge_input_tokens"], row["judge_output_tokens"], row["judge_usd"])
 
 

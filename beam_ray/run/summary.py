@@ -17,6 +17,9 @@ COLUMNS = [
     "input_tokens",
     "output_tokens",
     "usd",
+    "cached_tokens",
+    "reasoning_tokens",
+    "estimated_calls",
     "seconds",
     "auto_reruns",
     "auto_rerun_tokens",
@@ -47,6 +50,12 @@ class RunSummary(TypedDict):
     input_tokens: int
     output_tokens: int
     usd: float | None
+    cached_tokens: int | None
+    """Input tokens read from the provider's cache; None where no call reported them."""
+    reasoning_tokens: int | None
+    """Output tokens that were reasoning; None where no call reported them."""
+    estimated_calls: int
+    """Calls without reported usage, whose tokens and price are estimates."""
     model_seconds: float
     auto_reruns: int
     auto_rerun_tokens: int
@@ -94,6 +103,10 @@ def summary_of(table: pa.Table) -> RunSummary:
         "input_tokens": total("input_tokens"),
         "output_tokens": total("output_tokens"),
         "usd": None if table["usd"].null_count else round(total("usd"), 6),
+        # null where no call reported them, as in runs of older versions
+        "cached_tokens": pc.sum(table["cached_tokens"]).as_py(),
+        "reasoning_tokens": pc.sum(table["reasoning_tokens"]).as_py(),
+        "estimated_calls": pc.sum(table["estimated_calls"]).as_py() or 0,
         "model_seconds": round(total("seconds"), 3),
         "auto_reruns": total("auto_reruns"),
         "auto_rerun_tokens": total("auto_rerun_tokens"),

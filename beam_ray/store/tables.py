@@ -53,6 +53,10 @@ ATTEMPT = pa.struct(
         _column("temperature", pa.float64(), "as sent; null for the model's own"),
         _column("seed", pa.int64(), "as sent"),
         _column("criteria", pa.list_(CRITERION), "how this attempt was judged"),
+        _column("cached_tokens", pa.int64(), "input tokens read from the provider's cache; null when not reported"),
+        _column("reasoning_tokens", pa.int64(), "output tokens that were reasoning; null when not reported"),
+        _column("estimated", pa.bool_(), "the endpoint reported no usage: tokens and usd are estimates"),
+        _column("reasoning", pa.string(), "what the model wrote while thinking, kept apart from the output; null when none was returned"),
     ]
 )
 
@@ -91,6 +95,9 @@ STEPS = pa.schema(
         _column("judge_input_tokens", pa.int64(), "of those calls"),
         _column("judge_output_tokens", pa.int64(), "of those calls"),
         _column("judge_usd", pa.float64(), "of those calls; null when the judge has no price"),
+        _column("cached_tokens", pa.int64(), "input tokens read from the provider's cache, judges included; null when not reported"),
+        _column("reasoning_tokens", pa.int64(), "output tokens that were reasoning, judges included; null when not reported"),
+        _column("estimated_calls", pa.int32(), "calls without reported usage, judges included, whose tokens and usd are estimates"),
         _column("work_seconds", pa.float64(), "what the output takes in model or tool, whoever paid for it"),
         _column("work_calls", pa.int32(), "model calls that the output and its score take, whoever paid"),
         _column("work_tokens", pa.int64(), "tokens of those calls"),
@@ -129,6 +136,9 @@ OUTCOME = pa.schema(
         _column("input_tokens", pa.int64(), "of those calls"),
         _column("output_tokens", pa.int64(), "of those calls"),
         _column("usd", pa.float64(), "of those calls; null when a model has no price"),
+        _column("cached_tokens", pa.int64(), "input tokens read from the provider's cache; null when not reported"),
+        _column("reasoning_tokens", pa.int64(), "output tokens that were reasoning; null when not reported"),
+        _column("estimated_calls", pa.int32(), "calls without reported usage, whose tokens and usd are estimates"),
         _column("work_seconds", pa.float64(), "what the task takes in model or tool, whoever paid for it"),
         _column("work_calls", pa.int32(), "model calls that the task takes, whoever paid"),
         _column("work_tokens", pa.int64(), "tokens of those calls"),
