@@ -5,7 +5,8 @@ The errors of beam_ray, with the exit code of a command that they end.
     ├── Unusable                 2   you can fix it; no model was called
     │   └── BadDefinition            a definition has problems; all of them are reported at once
     ├── Stopped                  3   stopped before the end; run the same command again to resume
-    │   ├── WrongSetting             an endpoint refuses a setting that every row would be refused for
+    │   ├── WrongSetting             an endpoint refuses a setting, the key or the model, as it would for every row
+    │   ├── OutOfQuota               the account at an endpoint has no money or quota left
     │   ├── Interrupted        130   Ctrl-C (143 for SIGTERM)
     │   ├── RunIsTaken               another driver owns the run
     │   └── BudgetReached            a limit of the budget was reached
@@ -100,7 +101,11 @@ class BudgetReached(Stopped):
 
 
 class WrongSetting(Stopped):
-    """An endpoint refuses a setting, so that it would refuse every row. The message has the line to write."""
+    """An endpoint refuses a setting, the key or the model, as it would for every row. The message says what to change."""
+
+
+class OutOfQuota(Stopped):
+    """The account at an endpoint has no money or quota left."""
 
 
 class Damaged(BeamRayError):

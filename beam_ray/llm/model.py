@@ -21,7 +21,7 @@ import openai
 import stamina
 
 from beam_ray.define.fingerprint import Json, JsonObject
-from beam_ray.errors import BadAnswer, ModelRefused, ModelUnavailable, Stopped, Unusable, WrongSetting
+from beam_ray.errors import BadAnswer, BeamRayError, ModelRefused, ModelUnavailable, OutOfQuota, Unusable, WrongSetting
 from beam_ray.llm import chat_api, responses_api
 from beam_ray.llm.permits import Permits, RateLimits, Unlimited
 from beam_ray.llm.prices import Tokens, price_of
@@ -45,6 +45,7 @@ MAX_REASONING = 64_000
 
 PATHS = {"chat": chat_api.PATH, "responses": responses_api.PATH}
 
+_FOR_EVERY_ROW = (Kind.SETTING, Kind.ACCESS, Kind.QUOTA)
 _TRY_AGAIN = (Kind.RATE_LIMIT, Kind.BUSY)
 
 
@@ -179,6 +180,11 @@ class OpenAIModel:
                 if limits:
                     self.permits.observed(limits)
                 answer = self.read(reply, body, request)
+            except Refused as error:
+                if error.kind in _FOR_EVERY_ROW:
+                    # before the permit is given back: the next row's call would be refused too
+                    self.permits.refuse(self._failure(error, request))
+                raise
             finally:
                 spent.seconds = time.monotonic() - started
                 usage.add(spent)
@@ -198,14 +204,14 @@ class OpenAIModel:
             estimated_calls=0 if answer.reported else 1,
         )
 
-    def _failure(self, error: Refused, request: Request) -> Exception:
+    def _failure(self, error: Refused, request: Request) -> BeamRayError:
         """The error of ours that a refusal becomes after the last try."""
         said = _refusal_text(error.refusal)
         where = f"{self.settings.model} at {self.settings.base_url}"
         if error.kind is Kind.ACCESS:
-            return Stopped(f"{where} cannot be called: {said}")
+            return WrongSetting(f"{where} cannot be called: {said}")
         if error.kind is Kind.QUOTA:
-            return Stopped(f"{self.settings.model}: {said}; once there is quota again, run the same command again")
+            return OutOfQuota(f"{self.settings.model}: {said}; once there is quota again, run the same command again")
         if error.kind is Kind.SETTING:
             return WrongSetting(
                 f"{where} refuses {error.parameter!r}: {said}\n{remedy(error.parameter, error.refusal, self.settings, self.name, request.node)}"

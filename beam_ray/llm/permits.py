@@ -4,6 +4,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from beam_ray.errors import BeamRayError
+
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
@@ -33,6 +35,9 @@ class Permits(Protocol):
     def observed(self, limits: RateLimits) -> None:
         """A reply reported what is left of the endpoint's limits."""
 
+    def refuse(self, error: BeamRayError) -> None:
+        """The endpoint would refuse every call: whoever waits for a permit, or asks for one, gets *error*."""
+
 
 class Unlimited:
     """Permits without a limit."""
@@ -49,6 +54,9 @@ class Unlimited:
 
     def observed(self, limits: RateLimits) -> None:
         """Nothing to limit."""
+
+    def refuse(self, error: BeamRayError) -> None:
+        """Nobody waits."""
 
 
 class _Immediate(AbstractAsyncContextManager[float]):

@@ -9,6 +9,7 @@ from beam_ray.define.criterion import Criterion
 from beam_ray.define.fingerprint import flatten, strict_json
 from beam_ray.define.template import uses
 from beam_ray.define.workflow import Node, Workflow
+from beam_ray.errors import Stopped
 from beam_ray.llm.request import Model
 from beam_ray.run.tools import Tools
 
@@ -74,6 +75,10 @@ def _no_budget() -> None:
     return None
 
 
+def _ignore_stop(error: Stopped) -> None:
+    return None
+
+
 def _ignore_row(row: Row) -> None:
     return None
 
@@ -105,6 +110,8 @@ class StepContext:
     """Rows that an earlier driver of this run paid for and did not commit."""
     require_budget: Callable[[], None] = _no_budget
     """Called before anything is spent; raises when the budget is reached."""
+    start_no_more: Callable[[Stopped], None] = _ignore_stop
+    """Called when a call shows that no row could be answered: calls in flight end, and no other starts."""
     on_row: Callable[[Row], None] = _ignore_row
     """Receives every row that cost something, finished or with an attempt that is still to be judged."""
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from beam_ray.errors import Stopped
+from beam_ray.errors import BudgetReached, OutOfQuota, Stopped, WrongSetting
 from beam_ray.run.budget import remaining, require_within
 from beam_ray.run.cluster import Cluster, RunnerDied
 from beam_ray.run.connection import Connection
@@ -181,6 +181,10 @@ class Driver:
                 self._replace(pool, runner)
             except ShardLost:
                 self._reread(pool, runner, shard)
+            except (WrongSetting, OutOfQuota, BudgetReached) as error:
+                # what is in flight is paid for: let it end, and keep it
+                pool.drain(str(error))
+                raise
 
     def _step_done(self, runner: RunnerState, shard: int) -> None:
         runner.open_calls[shard] -= 1

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from beam_ray.errors import Stopped, Unusable
+from beam_ray.errors import Stopped, Unusable, WrongSetting
 from beam_ray.run.connection import Connection
 from beam_ray.run.driver import Driver, Result
 from beam_ray.run.progress import ProgressCallback, ignore_progress
@@ -13,7 +13,7 @@ from beam_ray.run.signals import Signals
 from beam_ray.run.tools import Tools
 from beam_ray.store.lease import Lease
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, RunRecord, close
+from beam_ray.store.runs import Run, RunRecord, close, mark_refused
 
 RELEASE_S = 1.0
 """Seconds for which releasing the lease may block; another driver can also see by itself that this one is gone."""
@@ -87,7 +87,9 @@ def drive(
             driver = Driver(run, record, models, lease, signals, progress, connection)
             try:
                 yield driver
-            except Stopped:
+            except Stopped as error:
+                if isinstance(error, WrongSetting):
+                    mark_refused(objects, record)
                 # a signal reaches Ray too, so what fails after one is part of being interrupted
                 signals.raise_if_interrupted()
                 raise

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from beam_ray.errors import Stopped
+from beam_ray.errors import BeamRayError, Stopped
 from beam_ray.llm.permits import RateLimits
 from beam_ray.run.limiter import EXPIRY_S, MAX_RENEWAL_S, Grant, Limits, PermitRequest
 
@@ -34,11 +34,14 @@ class PermitLease:
         self._queue: collections.deque[tuple[asyncio.Future[None], int]] = collections.deque()
         self._changed = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
+        self._refused: BeamRayError | None = None
 
     @contextlib.asynccontextmanager
     async def hold(self, tokens: int) -> AsyncIterator[float]:
         """Wait for a permit and hold it for one call; gives the seconds waited."""
         started = _now()
+        if self._refused:
+            raise self._refused
         if self._queue or not self._may_start():
             permit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._queue.append((permit, tokens))
@@ -68,6 +71,14 @@ class PermitLease:
 
     def observed(self, limits: RateLimits) -> None:
         """A reply reported what is left of the endpoint's limits."""
+
+    def refuse(self, error: BeamRayError) -> None:
+        """Start no more calls: whoever waits for a permit, or asks for one, gets *error*."""
+        self._refused = error
+        while self._queue:
+            permit, _ = self._queue.popleft()
+            if not permit.done():
+                permit.set_exception(error)
 
     async def close(self) -> None:
         """Stop renewing."""

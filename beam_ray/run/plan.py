@@ -165,19 +165,13 @@ def make_plan(
     tools = {node.tool: find_tool(workflow, node.tool, tool_folders(workflow)).version for node in workflow.nodes.values() if node.tool}
     summary = tasks_digest(tasks)
     identities = {name: identity(written) for name, written in needed.items()}
-    key = digest(
-        "run/2",
-        workflow.digest,
-        tools,
-        summary,
-        trials,
-        identities,
-        {name: value for name, value in fields.items() if name != "because"},
-        *([list(pauses)] if pauses else []),
-    )
+    parts = (workflow.digest, tools, summary, trials)
+    rest = ({name: value for name, value in fields.items() if name != "because"}, *([list(pauses)] if pauses else []))
+    key = digest("run/2", *parts, identities, *rest)
     record = RunRecord(
         run_id=new_run_id(),
         key=key,
+        refused_key=digest("refused/1", *parts, sorted(identities), *rest),
         created_at=now(),
         workflow=workflow.name,
         version=version_number,

@@ -90,6 +90,7 @@ class Runner:
         self._origin = StepRows(Run(self.objects, self.record.origin)) if self.record.origin else None
         self._origin_rows: dict[tuple[str, str, int], Row] = {}
         self._permit_leases: dict[str, PermitLease] = {}
+        self._stopped: Stopped | None = None
         self.models = {name: self._model(name, written, renew) for name, written in assignment.models.items()}
         self.context = self._context()
 
@@ -133,6 +134,14 @@ class Runner:
         if opened:
             with contextlib.suppress(Exception):
                 await (await opened).stop()
+
+    async def drain(self, reason: str) -> None:
+        """Start no more calls, and wait for those in flight; their rows are spooled."""
+        self._start_no_more(Stopped(reason))
+        for opening in list(self.shards.values()):
+            with contextlib.suppress(Exception):
+                await (await opening).settled()
+        await self._flush()
 
     async def stop(self) -> None:
         """Spool finished rows, and release everything."""
@@ -211,8 +220,16 @@ class Runner:
     def _require_budget(self) -> None:
         # an answer that could not be stored is not paid for
         self._require_spool()
+        if self._stopped:
+            raise self._stopped
         if self.assignment.budget:
             require_within(self.assignment.budget, self._counts)
+
+    def _start_no_more(self, error: Stopped) -> None:
+        if self._stopped is None:
+            self._stopped = error
+            for lease in self._permit_leases.values():
+                lease.refuse(error)
 
     # -- spooling ------------------------------------------------------------------------------
 
@@ -282,6 +299,7 @@ class Runner:
             origin_row=lambda node, task: self._origin_rows.get((node, task.task_id, task.trial)),
             spooled_row=lambda node, task: self._spooled_rows.get((node, task.task_id, task.trial)),
             require_budget=self._require_budget,
+            start_no_more=self._start_no_more,
             on_row=self._on_row,
         )
 

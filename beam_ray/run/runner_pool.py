@@ -109,6 +109,13 @@ class RunnerPool:
             self.cluster.kill(runner.handle)
         self.start(len(idle) or 1)
 
+    def drain(self, reason: str) -> None:
+        """Let all runners end the calls that they have in flight, and start no other."""
+        calls = [(runner, self.cluster.call(runner.handle, "drain", "drain", reason)) for runner in self.runners]
+        for runner, call in calls:
+            with contextlib.suppress(RunnerDied):
+                self.result(call, runner)
+
     def stop(self) -> None:
         """Tell all runners to stop; nothing more is asked of them."""
         while self.runners:

@@ -7,7 +7,7 @@ the parts of the nodes before it: so a part never depends on rows that lost a ra
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from beam_ray.address import Address
@@ -58,6 +58,7 @@ class Shard:
         self._streams: asyncio.Task[None] | None = None
         self._started = asyncio.Lock()
         self._last_committed = ""
+        self._stopped: Stopped | None = None
 
     async def step(self, node: str) -> None:
         """Run one node for all rows of the shard, and commit its part; the last node commits the outcome too."""
@@ -79,6 +80,11 @@ class Shard:
             await self._stream()
         except BaseExceptionGroup as group:
             raise _first(group) from None
+
+    async def settled(self) -> None:
+        """Wait until no row is in flight any more."""
+        if self._streams:
+            await asyncio.wait({self._streams})
 
     async def stop(self) -> None:
         """Stop: rows in flight are dropped."""
@@ -119,12 +125,27 @@ class Shard:
         )
         async with asyncio.TaskGroup() as group:
             for task in self.tasks:
-                group.create_task(self._row_in_line(task) if line else self._row_of_graph(task))
+                group.create_task(self._until_stopped(self._row_in_line(task) if line else self._row_of_graph(task)))
+        if self._stopped:
+            raise self._stopped
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work*; when it must stop, the other rows still end the calls that they have in flight."""
+        if self._stopped:
+            work.close()
+            return
+        try:
+            await work
+        except Stopped as error:
+            self._stopped = self._stopped or error
+            self.context.start_no_more(error)
 
     async def _row_in_line(self, task: TaskTrial) -> None:
         values = task.values(self.workflow)
         async with self.window:
             for name in self.workflow.order:
+                if self._stopped:
+                    return
                 await self._one(name, task, values)
 
     async def _row_of_graph(self, task: TaskTrial) -> None:
@@ -136,13 +157,16 @@ class Shard:
         async def node(name: str) -> None:
             for parent in self.workflow.nodes[name].after:
                 await done[parent].wait()
+            if self._stopped:
+                done[name].set()
+                return
             if name in self.elsewhere and name not in self.replayed:
                 # the node runs elsewhere for all rows at once, so this row must give up its place in the window
                 if held[0] and [event for event in done.values() if not event.is_set()] and self._only_external_left(done):
                     held[0] = False
                     self.window.release()
                 await self.ready[name].wait()
-            await self._one(name, task, values)
+            await self._until_stopped(self._one(name, task, values))
             done[name].set()
 
         try:

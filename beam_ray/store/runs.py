@@ -46,6 +46,8 @@ class RunRecord(BaseModel):
     run_id: str
     key: str
     """Identifies what is done; the same command has the same key."""
+    refused_key: str = ""
+    """As *key*, without how models are asked; the same command with mended settings has the same one. Empty in runs of version 0.1."""
     created_at: str
     workflow: str
     version: int | None = None
@@ -116,7 +118,7 @@ def begin(objects: Objects, record: RunRecord, tasks: pa.Table) -> RunRecord:
 
     Of several that begin the same at once one wins, and the others are given the winner's.
     """
-    existing = unfinished(objects, record.key)
+    existing = unfinished(objects, record.key) or (unfinished(objects, record.refused_key) if record.refused_key else None)
     if existing:
         return existing
     prefix = f"runs/{record.run_id}"
@@ -141,7 +143,14 @@ def unfinished(objects: Objects, key: str) -> RunRecord | None:
 
 def close(objects: Objects, record: RunRecord) -> None:
     """The command has its result: beginning the same again is a new run."""
-    objects.delete(f"open/{record.key}.json")
+    for key in filter(None, (record.key, record.refused_key)):
+        objects.delete(f"open/{key}.json")
+
+
+def mark_refused(objects: Objects, record: RunRecord) -> None:
+    """An endpoint refused a setting: the same command resumes this run also when that setting was changed."""
+    if record.refused_key:
+        objects.create(f"open/{record.refused_key}.json", seal({"run_id": record.run_id}))
 
 
 def find_runs(objects: Objects) -> list[str]:

@@ -52,6 +52,9 @@ class RunnerActor:
     async def drop(self, shard: int) -> None:
         await (await self._get()).drop(shard)
 
+    async def drain(self, reason: str) -> None:
+        await (await self._get()).drain(reason)
+
     async def stop(self) -> None:
         await (await self._get()).stop()
         if self._limiter:
