@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from beam_ray.address import Address
     from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, Candidate, SidePlan, Verdict, is_backtest_spec
     from beam_ray.api.comparisons import Comparison, GateLine, Metric
+    from beam_ray.api.health import Health, Sign
     from beam_ray.api.history import Ledger, TaskHistory
+    from beam_ray.api.libraries import Library, LibraryChange, LibraryCheck, SavedTasks
     from beam_ray.api.local_models import embedded_model, serve_mlflow, serve_model
+    from beam_ray.api.maintenance import DamagedFile, Diagnosis, Garbage, GarbageReport, NodeRepair, Repair
     from beam_ray.api.mlflow import MlflowLog
     from beam_ray.api.models import ModelCheckResult, ModelInfo
     from beam_ray.api.plans import NodePlan, Plan
@@ -49,13 +52,28 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Comparison",
     "GateLine",
     "Metric",
+    # api.health
+    "Health",
+    "Sign",
     # api.history
     "Ledger",
     "TaskHistory",
+    # api.libraries
+    "Library",
+    "LibraryChange",
+    "LibraryCheck",
+    "SavedTasks",
     # api.local_models
     "embedded_model",
     "serve_mlflow",
     "serve_model",
+    # api.maintenance
+    "DamagedFile",
+    "Diagnosis",
+    "Garbage",
+    "GarbageReport",
+    "NodeRepair",
+    "Repair",
     # api.mlflow
     "MlflowLog",
     # api.plans
@@ -104,8 +122,11 @@ _SOURCES = {
     "beam_ray.address": ("Address",),
     "beam_ray.api.backtests": ("Backtest", "BacktestOptions", "BacktestPlan", "Candidate", "SidePlan", "Verdict", "is_backtest_spec"),
     "beam_ray.api.comparisons": ("Comparison", "GateLine", "Metric"),
+    "beam_ray.api.health": ("Health", "Sign"),
     "beam_ray.api.history": ("Ledger", "TaskHistory"),
+    "beam_ray.api.libraries": ("Library", "LibraryChange", "LibraryCheck", "SavedTasks"),
     "beam_ray.api.local_models": ("embedded_model", "serve_mlflow", "serve_model"),
+    "beam_ray.api.maintenance": ("DamagedFile", "Diagnosis", "Garbage", "GarbageReport", "NodeRepair", "Repair"),
     "beam_ray.api.mlflow": ("MlflowLog",),
     "beam_ray.api.reruns": ("Rerun", "Selection"),
     "beam_ray.api.versions": ("Version",),

@@ -1,7 +1,7 @@
 """The store: where runs, backtests, versions and libraries are kept, and everything that can be done with them."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, Candidate, Verdict
     from beam_ray.api.comparisons import Comparison
+    from beam_ray.api.health import Health
     from beam_ray.api.history import Ledger, TaskHistory
+    from beam_ray.api.libraries import Library, LibraryChange, SavedTasks
+    from beam_ray.api.maintenance import Diagnosis, GarbageReport, Repair
     from beam_ray.api.mlflow import MlflowLog
     from beam_ray.api.models import ModelCheckResult, ModelInfo
     from beam_ray.api.plans import Plan
@@ -442,6 +445,118 @@ class Store:
         from beam_ray.api.history import ledger
 
         return ledger(self, workflow)
+
+    # -- libraries ------------------------------------------------------------------------
+
+    def libraries(self) -> "list[Library]":
+        """The newest version of every library."""
+        from beam_ray.api.libraries import libraries
+
+        return libraries(self)
+
+    def library(self, name: str) -> "Library":
+        """
+        One version of a library.
+
+        Args:
+            name: ``NAME`` for the newest version, or ``NAME@VERSION``.
+
+        Raises:
+            Unusable: there is no such library or version.
+        """
+        from beam_ray.api.libraries import library
+
+        return library(self, name)
+
+    def add_to_library(
+        self, name: str, tasks: "Task | Sequence[Task | str] | Selection | Tasks | Any", *, saved: "SavedTasks | None" = None
+    ) -> "LibraryChange":
+        """
+        Save tasks as the next version of a library, which is created where there is none.
+
+        Args:
+            name: The library.
+            tasks: A task, a list of tasks or their addresses, a ``Selection`` of a run, or tasks as for ``run``.
+            saved: Labels, notes and expected outcomes to save with them.
+
+        Raises:
+            Unusable: a task is there with other content, or somebody else changed the library in this moment.
+        """
+        from beam_ray.api.libraries import add_to_library
+
+        return add_to_library(self, name, tasks, saved=saved)
+
+    def remove_from_library(self, name: str, tasks: "Sequence[str]") -> "LibraryChange":
+        """
+        Remove tasks, named by id, from the next version of a library; earlier versions keep them.
+
+        Raises:
+            Unusable: there is no such library or task.
+        """
+        from beam_ray.api.libraries import remove_from_library
+
+        return remove_from_library(self, name, tasks)
+
+    # -- health and maintenance -----------------------------------------------------------
+
+    def health(self, workflow: "WorkflowOption", *, rules: "str | Path | None" = None, since: str = "", last: int | None = None) -> "Health":
+        """
+        Warnings from the finished runs of a definition: frequent auto-reruns, no gain from them, slower execution.
+
+        Args:
+            workflow: As for ``check``.
+            rules: A file of warning rules; None for the defaults.
+            since: Only runs from this day on, ``2026-11-23``, UTC.
+            last: Only the so many newest runs.
+
+        Raises:
+            Unusable: no finished run is of this definition.
+        """
+        from beam_ray.api.health import health
+
+        return health(self, workflow, rules=rules, since=since, last=last)
+
+    def diagnose(self, run: str) -> "Diagnosis":
+        """
+        What is damaged in a run, and what repairing it takes. Nothing is changed.
+
+        Args:
+            run: A run, named as for ``get_run``.
+        """
+        from beam_ray.api.maintenance import diagnosis
+
+        return diagnosis(self, run)
+
+    def repair(self, run: str, *, allow_writes: bool = False, takeover: bool = False, progress: "ProgressOption" = None) -> "Repair":
+        """
+        Repair a damaged run: intact rows are kept, damaged ones are executed again. The same call resumes.
+
+        Args:
+            run: A run, named as for ``get_run``.
+            allow_writes: Call tools with write effects again where their rows are lost.
+            takeover: As for ``run``.
+            progress: As for ``run``.
+
+        Raises:
+            Damaged: the run cannot be repaired.
+            Stopped: before the end.
+        """
+        from beam_ray.api.maintenance import repair
+
+        return repair(self, run, allow_writes=allow_writes, takeover=takeover, progress=progress)
+
+    def gc(self, *, delete: bool = False, abandoned: bool = False, older_than_days: float = 7.0) -> "GarbageReport":
+        """
+        List what nothing in the store needs, with its size, or delete it.
+
+        Args:
+            delete: Delete what is listed.
+            abandoned: Include unfinished runs whose driver is gone, with everything they paid for.
+            older_than_days: Days since an abandoned run was last active.
+        """
+        from beam_ray.api.maintenance import gc
+
+        return gc(self, delete=delete, abandoned=abandoned, older_than_days=older_than_days)
 
     # -- internal -------------------------------------------------------------------------
 

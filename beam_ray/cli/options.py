@@ -101,9 +101,9 @@ _STORE = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 _MODELS = click.option("--models", envvar="BEAM_RAY_MODELS", default=DEFAULT_MODELS, show_default=True, metavar="FILE", help="Models file.")
 _ADDRESS = click.option("--address", envvar="RAY_ADDRESS", default=None, metavar="ADDRESS", help="Ray cluster. Default: a local one is started.")
-_TAKEOVER = click.option("--takeover", is_flag=True, help="Take over a run whose driver is known to be dead.")
+TAKEOVER = click.option("--takeover", is_flag=True, help="Take over a run whose driver is known to be dead.")
 _BUDGET = click.option("--budget", multiple=True, metavar="LIMIT=VALUE", help="Limit: max_usd, max_tokens, max_calls or max_minutes.")
-_MAP = click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="Read a field of the task from a column of another name.")
+MAP = click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="Read a field of the task from a column of another name.")
 _LABEL = click.option("--label", "labels", multiple=True, metavar="LABEL", help="Only tasks with this label.")
 _STATUS = click.option("--status", type=click.Choice(STATUSES), help="Only tasks with this status; failing means below or failed.")
 _WHERE = click.option("--where", metavar="EXPR", help="Filter expression, e.g. \"score < 80 and 'scan' in labels\".")
@@ -114,7 +114,7 @@ uses_models = grouped(Place, "place", _MODELS, _STORE, _JSON)
 """--models, --store, --json"""
 runs_on_ray = grouped(Place, "place", _ADDRESS, _MODELS, _STORE, _JSON)
 """--address, --models, --store, --json"""
-executes = grouped(Execution, "execution", _BUDGET, _TAKEOVER)
+executes = grouped(Execution, "execution", _BUDGET, TAKEOVER)
 """--budget, --takeover"""
 selects = grouped(Selection, "selection", _STATUS, _LABEL, _WHERE)
 """--status, --label, --where"""
@@ -122,7 +122,7 @@ takes_tasks = grouped(
     TaskSource,
     "source",
     click.option("--tasks", "source", help=SOURCES),
-    _MAP,
+    MAP,
     _LABEL,
     click.option("--limit", type=click.IntRange(min=1), help="Only the first so many tasks."),
 )

@@ -104,13 +104,13 @@ def test_what_to_expect_is_typed_in_or_taken_from_a_good_execution(lab: Lab, cli
             ["good", "--expect-from-output", "--of", "escalat"],
             "--of escalat: the workflow of run 261001-aaaaaa has no such node; it has extract, confirm, escalate",
         ),
-        (["good", "--expect", "[1]"], "--expect [1]: what is expected is an object of fields"),
+        (["good", "--expect", "[1]"], "--expect [1]: the expected outcome is an object of fields"),
         (["good", "--expect", "{"], "--expect {: not JSON: "),
-        (["good", "--from-run", "last"], "name tasks, or --from-run RUN, or --tasks FILE: one of the three"),
-        ([], "name tasks, or --from-run RUN, or --tasks FILE: one of the three"),
+        (["good", "--from-run", "last"], "give tasks, or --from-run RUN, or --tasks FILE: one of the three"),
+        ([], "give tasks, or --from-run RUN, or --tasks FILE: one of the three"),
         (["good", "--failed"], "add --from-run RUN"),
         (["good", "--of", "extract"], "add --expect-from-output"),
-        (["good", "--expect", "{}", "--expect-from-output"], "--expect-from-output takes what came out of a run"),
+        (["good", "--expect", "{}", "--expect-from-output"], "--expect-from-output uses outputs of a run"),
         (["--from-run", "last", "--label", "none"], "no task of run 261001-aaaaaa fits; there is nothing to save"),
         (["nowhere"], "there is no task 'nowhere'"),
     ],
@@ -252,4 +252,4 @@ def test_a_backtest_is_remembered_once_beside_the_versions(lab: Lab, cli):
     assert [(each.backtest_id, each.version) for each in uses(lab.objects, "orders")] == [("bt-1", 1)]
     assert library_versions(lab.objects, "orders") == [1]
     assert cli("library", "list", "--json").json[0]["last_used"]["backtest_id"] == "bt-1"
-    assert "last used for backtesting: bt-1 with version 1, " in cli("library", "show", "orders").out
+    assert "last backtest: bt-1 with version 1, " in cli("library", "show", "orders").out

@@ -37,7 +37,7 @@ def test_a_good_set_has_no_gap(lab: Lab, cli):
     assert told["decided"] == {"extract/positive": {"met": 9, "not_met": 1}, "extract/vendor": {"met": 8, "not_met": 0}}
     assert (told["failures"], told["edge_cases"]["tasks"], len(told["successes"]["tasks"])) == ({"tasks": ["bad"], "share": 0.1}, ["large"], 9)
     assert (told["newest_task_days"], told["refreshed_days"], told["last_used"]) == (3, 0, None)
-    assert "no gap: a good set" in cli("library", "check", "orders", "--workflow", "workflow.yaml").out
+    assert "no gaps: a good set" in cli("library", "check", "orders", "--workflow", "workflow.yaml").out
 
 
 def test_each_gap_names_past_tasks_that_fill_it_and_the_commands_close_them_all(lab: Lab, cli):
@@ -92,7 +92,7 @@ orders@1 for orders (workflow.yaml) · 1 task, 1 of them run before
       beam-ray library add orders 261001-aaaaaa/bad --store store
   no task has the label edge or hard
       beam-ray library add orders 261001-aaaaaa/large --store store
-all that past tasks can fill, at once:
+add past tasks for all gaps at once:
   beam-ray library add orders 261001-aaaaaa/large 261001-aaaaaa/bad 261001-aaaaaa/o01 261001-aaaaaa/o02 261001-aaaaaa/o03 261001-aaaaaa/o04 261001-aaaaaa/o05 261001-aaaaaa/o06 261001-aaaaaa/o07 --store store
 """
     )

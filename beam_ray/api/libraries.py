@@ -1,0 +1,314 @@
+"""Libraries: named, versioned sets of saved tasks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pyarrow as pa
+
+from beam_ray.address import parse
+from beam_ray.api.display import Display, Displayed
+from beam_ray.api.reruns import Selection
+from beam_ray.api.store import Store
+from beam_ray.api.workflows import WorkflowOption, check
+from beam_ray.define.fingerprint import strict_json
+from beam_ray.errors import Unusable, did_you_mean
+from beam_ray.library.changes import Remarks, remarked
+from beam_ray.library.check import Check as Engine
+from beam_ray.library.check import check_library
+from beam_ray.library.coverage import EDGE_LABELS, routes_of, size_class
+from beam_ray.library.export import export
+from beam_ray.library.report import advice, at_once, document, measures
+from beam_ray.library.selection import Ended, expected_of, of_addresses, of_run
+from beam_ray.library.versions import Kept
+from beam_ray.library.versions import add as add_tasks
+from beam_ray.library.versions import remove as remove_tasks
+from beam_ray.store.libraries import Library as StoredLibrary
+from beam_ray.store.libraries import Use, library_at, library_names, library_versions, uses
+from beam_ray.store.runs import Run as StoredRun
+from beam_ray.store.tables import to_json
+from beam_ray.tasks.sources import read, with_origins
+
+
+@dataclass(frozen=True)
+class SavedTasks:
+    """What is said of tasks when they are saved in a library."""
+
+    labels: tuple[str, ...] = ()
+    """Labels added to the tasks' own, such as a scenario, or ``edge``."""
+    tests: str = ""
+    """The node or route that they are there to test."""
+    note: str = ""
+    """Free text for readers."""
+    expected: Mapping[str, Any] | None = None
+    """The expected outcome, by field."""
+    expect_output: bool = False
+    """Take what came out as the expected outcome; only of tasks that passed."""
+    expect_output_of: str = ""
+    """With *expect_output*: this node's output; otherwise the fields of the last nodes."""
+    replace: bool = False
+    """Replace a task that is there already with other content."""
+
+
+class LastUse(TypedDict):
+    """The newest backtest over a library."""
+
+    backtest_id: str
+    version: int
+    at: str
+
+
+@dataclass(frozen=True, repr=False)
+class Library(Displayed):
+    """One version of a library."""
+
+    store: Store = field(compare=False)
+    name: str
+    version: int
+    tasks: pa.Table = field(compare=False)
+    """The tasks, with the columns of ``tasks.parquet``."""
+    saved_at: str
+    """ISO 8601, UTC; empty when unknown."""
+    saved_by: str
+    change: str
+    """What this version changed."""
+    since: Mapping[str, str] = field(compare=False)
+    """Task id to when its inputs came into the library."""
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def size(self) -> int:
+        """How many tasks."""
+        return int(self.tasks.num_rows)
+
+    @property
+    def size_class(self) -> str:
+        """What so many tasks are enough for."""
+        return size_class(self.size)
+
+    @property
+    def versions(self) -> list[int]:
+        """The numbers of all versions."""
+        return library_versions(self.store.objects, self.name)
+
+    @cached_property
+    def last_used(self) -> Use | None:
+        """The newest backtest over this library: its ``backtest_id``, the library's ``version``, and when (``at``)."""
+        return max(uses(self.store.objects, self.name), default=None)
+
+    def export(self, path: str | Path) -> int:
+        """
+        Write the tasks to a .jsonl, .csv or .parquet file, and their attachments into a folder beside it; how many attachments.
+
+        Raises:
+            Unusable: the file exists, or cannot hold the tasks.
+        """
+        rows = self.tasks.to_pylist()
+        export(self.store.objects, rows, Path(path))
+        return sum(len(row["attachments"] or ()) for row in rows)
+
+    def check(self, workflow: WorkflowOption, *, edge_labels: Iterable[str] = EDGE_LABELS) -> "LibraryCheck":
+        """
+        Measure how good the library is for backtesting a workflow, and find past tasks that fill its gaps.
+
+        Args:
+            workflow: As for ``Store.check``.
+            edge_labels: Labels that mark edge cases.
+        """
+        found = check(workflow, self.store)
+        made = check_library(self.store.objects, str(self), found.workflow, edge_labels=tuple(dict.fromkeys(edge_labels)))
+        return LibraryCheck(self, found.workflow.name, found.version, workflow if isinstance(workflow, str) else found.workflow.name, made)
+
+    def display(self) -> Display:
+        rows = [(row["task_id"], row["task_query"][:80], ", ".join(row["labels"] or ())) for row in self.tasks.slice(0, 20).to_pylist()]
+        return Display(str(self), (("tasks", self.size), ("size", self.size_class), ("saved", self.saved_at[:10])), ("task", "query", "labels"), rows)
+
+    def summary(self) -> dict[str, Any]:
+        """The library as a JSON document, without its tasks."""
+        used = self.last_used
+        last: LastUse | None = {"backtest_id": used.backtest_id, "version": used.version, "at": used.at} if used else None
+        return {
+            "library": self.name,
+            "version": self.version,
+            "tasks": self.size,
+            "size_class": self.size_class,
+            "saved_at": self.saved_at or None,
+            "saved_by": self.saved_by or None,
+            "change": self.change,
+            "last_used": last,
+        }
+
+    def document(self) -> dict[str, Any]:
+        """The library as a JSON document, with its tasks."""
+        return {**self.summary(), "versions": self.versions, "tasks": [_task(row, self.since) for row in self.tasks.to_pylist()]}
+
+
+@dataclass(frozen=True, repr=False)
+class LibraryCheck(Displayed):
+    """How good a library is for backtesting a workflow."""
+
+    library: Library
+    workflow: str
+    version: int | None
+    """Number of the workflow's published version; None for a draft."""
+    _written: str
+    _engine: Engine = field(compare=False)
+
+    @property
+    def good(self) -> bool:
+        """Whether there are no gaps."""
+        return not self._engine.gaps
+
+    @property
+    def measures(self) -> list[tuple[str, str, str]]:
+        """Name, value and meaning of each measure."""
+        return measures(self.document())
+
+    @property
+    def gaps(self) -> list[tuple[str, str]]:
+        """Each gap, and the command or advice that fills it."""
+        return advice(self._engine, written=self._written, where=self.library.store.option)
+
+    @property
+    def fill_all(self) -> str:
+        """The command that adds past tasks for all gaps at once; empty where there are none."""
+        return at_once(self._engine, self.library.store.option) if self._engine.together else ""
+
+    @property
+    def misplaced(self) -> Mapping[str, str]:
+        """Task to why it does not test what it is there to test."""
+        return dict(self.document()["misplaced"])
+
+    def display(self) -> Display:
+        return Display(f"{self.library} for {self.workflow}", (("gaps", len(self._engine.gaps)),), ("measure", "value", ""), self.measures)
+
+    def document(self) -> dict[str, Any]:
+        """The check as a JSON document."""
+        return document(self._engine, version=self.version, written=self._written, where=self.library.store.option)
+
+
+@dataclass(frozen=True, repr=False)
+class LibraryChange(Displayed):
+    """A library after tasks were added or removed; where nothing changed, the version is the old one."""
+
+    library: Library
+    added: tuple[str, ...]
+    replaced: tuple[str, ...]
+    removed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    summary: str
+    """The change in words."""
+    notes: tuple[str, ...] = ()
+    """What the caller should know, such as a name that no node or route has."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing changed."""
+        return not (self.added or self.replaced or self.removed)
+
+    @property
+    def workflow(self) -> str:
+        """The published workflow that the newest of these tasks ran with; empty where none is known."""
+        origin = next((row["origin"] for row in reversed(self.library.tasks.select(["origin"]).to_pylist()) if row["origin"]), None)
+        try:
+            record = StoredRun(self.library.store.objects, parse(origin).run).record if origin else None
+        except Unusable:
+            record = None
+        return record.workflow if record and record.version else ""
+
+    def display(self) -> Display:
+        return Display(str(self.library), (("change", self.summary), ("tasks", self.library.size)))
+
+    def document(self) -> dict[str, Any]:
+        """The change as a JSON document."""
+        change = {"added": list(self.added), "replaced": list(self.replaced), "removed": list(self.removed), "unchanged": list(self.unchanged)}
+        return {"library": self.library.name, "version": self.library.version, "tasks": self.library.size, "size_class": self.library.size_class, **change}
+
+
+def libraries(store: Store) -> list[Library]:
+    """See ``Store.libraries``."""
+    objects = store.existing()
+    return [_library(store, library_at(objects, name)) for name in library_names(objects) if library_versions(objects, name)]
+
+
+def library(store: Store, name: str) -> Library:
+    """See ``Store.library``."""
+    return _library(store, library_at(store.existing(), name))
+
+
+def add_to_library(store: Store, name: str, tasks: Any, *, saved: SavedTasks | None = None) -> LibraryChange:
+    """See ``Store.add_to_library``."""
+    saved = saved or SavedTasks()
+    remarks = Remarks(saved.labels, saved.tests, saved.note, to_json(saved.expected) if saved.expected is not None else "")
+    outcomes: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+    chosen = _ended(store, tasks)
+    if chosen is None:
+        if saved.expect_output:
+            raise Unusable("expected outcomes are taken from the outputs of runs; a file has its own column 'expected'")
+        found, named = read(store.objects, tasks)
+        rows = (with_origins(found, named.removeprefix("run:")) if named.startswith("run:") else found).to_pylist()
+    else:
+        notes = _advice(store, chosen, saved.tests)
+        outcomes = expected_of(store.objects, chosen, saved.expect_output_of) if saved.expect_output else {}
+        rows = [each.saved for each in chosen]
+    rows = [remarked({**row, "expected": outcomes.get(str(row["origin"]), row["expected"])}, remarks) for row in rows]
+    return _change(store, add_tasks(store.objects, name, rows, replace=saved.replace), notes)
+
+
+def remove_from_library(store: Store, name: str, tasks: Sequence[str]) -> LibraryChange:
+    """See ``Store.remove_from_library``."""
+    return _change(store, remove_tasks(store.existing(), name, tasks), ())
+
+
+def _ended(store: Store, tasks: Any) -> list[Ended] | None:
+    """Tasks of past runs, where *tasks* names such; None where it is a source of tasks."""
+    if isinstance(tasks, Selection):
+        if not tasks.run:
+            raise Unusable("tasks of a library are in a library already; select from a run")
+        return of_run(store.existing(), tasks.run, status=tasks.status, labels=tasks.labels, where=tasks.where)
+    if hasattr(tasks, "address"):
+        return of_addresses(store.existing(), [tasks.address])
+    if isinstance(tasks, list | tuple) and tasks and all(isinstance(each, str) or hasattr(each, "address") for each in tasks):
+        return of_addresses(store.existing(), [each if isinstance(each, str) else each.address for each in tasks])
+    return None
+
+
+def _advice(store: Store, chosen: Sequence[Ended], tests: str) -> tuple[str, ...]:
+    if not tests:
+        return ()
+    plan = StoredRun(store.objects, chosen[0].address.run).record.plan
+    known = [*plan.order, *routes_of(plan)]
+    if tests in known:
+        return ()
+    return ("\n  ".join([f"note: the workflow of run {chosen[0].address.run} has no node or route {tests!r}", *did_you_mean(tests, known)]),)
+
+
+def _library(store: Store, found: StoredLibrary) -> Library:
+    return Library(store, found.name, found.version, found.tasks, found.saved_at, found.saved_by, found.change, found.since)
+
+
+def _change(store: Store, kept: Kept, notes: tuple[str, ...]) -> LibraryChange:
+    change = kept.change
+    found = library(store, f"{kept.name}@{kept.version}")
+    return LibraryChange(found, change.added, change.replaced, change.removed, change.unchanged, str(change), notes)
+
+
+def _task(row: Mapping[str, Any], since: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "id": row["task_id"],
+        "task_query": strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"],
+        "variables": strict_json(row["variables"]),
+        "expected": strict_json(row["expected"]) if row["expected"] is not None else None,
+        "labels": row["labels"],
+        "attachments": row["attachments"],
+        "tests": row["tests"],
+        "notes": row["notes"],
+        "origin": row["origin"],
+        "inputs": row["inputs"],
+        "since": since.get(row["task_id"]),
+    }
