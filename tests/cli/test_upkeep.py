@@ -21,7 +21,7 @@ def test_repair_says_what_it_will_do_and_does_only_that(desk: Desk):
 
     mended = desk("repair", run["run_id"])
     assert mended.code == 0 and "36 model calls, 72 if everything that follows changes too" in mended.out
-    assert "mended: outcome.parquet, steps/read-000.parquet" in mended.out
+    assert "repaired: outcome.parquet, steps/read-000.parquet" in mended.out
     assert len(desk.model.journal) == asked + 36
     assert [(row["task"], row["score"]) for row in desk("tasks", "--run", run["run_id"], "--json").json] == [(row["task"], row["score"]) for row in before]
     assert desk("show", f"{run['run_id']}/n4").code == 0

@@ -280,5 +280,5 @@ def test_the_command_only_lists_unless_told_to_delete(tmp_path: Path, capsys: py
     assert code == 0 and "6 bytes; nothing was deleted" in out and f"beam-ray gc --delete --store {store.uri}" in out
     document = json.loads(give("--json")[1])
     assert ([garbage["keys"] for garbage in document["garbage"]], document["bytes"], document["deleted"]) == ([[f"attachments/{SHA}"]], 6, [])
-    assert "1 of 1 taken away" in give("--delete")[1]
+    assert "deleted 1 of 1" in give("--delete")[1]
     assert give()[1] == "there is nothing of no use\n"
