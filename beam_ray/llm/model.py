@@ -23,7 +23,7 @@ import stamina
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.errors import BadAnswer, BeamRayError, ModelRefused, ModelUnavailable, OutOfQuota, Unusable, WrongSetting
 from beam_ray.llm import chat_api, responses_api
-from beam_ray.llm.permits import Permits, RateLimits, Unlimited
+from beam_ray.llm.permits import Left, Permits, RateLimits, Unlimited
 from beam_ray.llm.prices import Tokens, price_of
 from beam_ray.llm.refusals import Kind, Refusal, kind_of, read_refusal, status_within
 from beam_ray.llm.remedies import remedy
@@ -265,24 +265,24 @@ def probe(settings: ModelSettings, name: str) -> None:
 
 def read_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     """What the headers of a reply say of the endpoint's limits, or None where they say nothing."""
-    requests, tokens = _whole(headers.get("x-ratelimit-remaining-requests")), _whole(headers.get("x-ratelimit-remaining-tokens"))
-    if requests is None and tokens is None:
+    requests, tokens = _left(headers, "requests"), _left(headers, "tokens")
+    return RateLimits(requests, tokens) if requests or tokens else None
+
+
+def _left(headers: Mapping[str, str], what: str) -> Left | None:
+    remaining = _whole(headers.get(f"x-ratelimit-remaining-{what}"))
+    if remaining is None:
         return None
-    return RateLimits(
-        requests,
-        seconds_of(headers.get("x-ratelimit-reset-requests", "")),
-        tokens,
-        seconds_of(headers.get("x-ratelimit-reset-tokens", "")),
-    )
+    return Left(remaining, _whole(headers.get(f"x-ratelimit-limit-{what}")), seconds_of(headers.get(f"x-ratelimit-reset-{what}", "")))
 
 
 def seconds_of(text: str) -> float:
-    """Seconds of a duration such as ``1m2.5s``, ``250ms`` or ``12``; at most ``MAX_RETRY_AFTER_S``, and 0 where it cannot be read."""
+    """Seconds of a duration such as ``1m2.5s``, ``250ms`` or ``12``; at most a day, and 0 where it cannot be read."""
     found = _DURATION.fullmatch(text.strip())
     if not found or not text.strip():
         return 0.0
     hours, minutes, seconds, milliseconds = (float(part or 0) for part in found.groups())
-    return min(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000, MAX_RETRY_AFTER_S)
+    return min(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000, 86_400.0)
 
 
 _DURATION = re.compile(r"(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m(?!s))?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s?)?(?:([0-9.]{1,9})ms)?")

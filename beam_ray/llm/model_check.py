@@ -265,7 +265,7 @@ class _Check:
     def _limits(self, headers: Mapping[str, str]) -> None:
         limits = read_rate_limits(headers)
         if limits and not any(finding.setting == "rate limit headers" for finding in self.findings):
-            parts = [f"{limits.requests:,} requests" if limits.requests is not None else "", f"{limits.tokens:,} tokens" if limits.tokens is not None else ""]
+            parts = [f"{limits.requests.remaining:,} requests" if limits.requests else "", f"{limits.tokens.remaining:,} tokens" if limits.tokens else ""]
             self._note("rate limit headers", "works", f"{' and '.join(filter(None, parts))} left in this period")
 
     def _set(self, **values: Json) -> None:

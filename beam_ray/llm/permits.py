@@ -11,13 +11,27 @@ from beam_ray.errors import BeamRayError
 class RateLimits:
     """What an endpoint's reply says of its limits."""
 
-    requests: int | None
-    """Requests that may still begin before the limit resets; None where the endpoint does not say."""
-    requests_reset_s: float
-    """Seconds until the limit on requests resets."""
-    tokens: int | None
-    """The same for tokens."""
-    tokens_reset_s: float
+    requests: "Left | None"
+    """None where the endpoint does not say."""
+    tokens: "Left | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of one limit."""
+
+    remaining: int
+    limit: int | None
+    """None where the endpoint does not say."""
+    reset_s: float
+    """Seconds until the whole limit is available again; 0 where the endpoint does not say."""
+
+    @property
+    def per_second(self) -> float:
+        """How fast it refills, as far as can be told."""
+        if self.reset_s <= 0:
+            return 0.0
+        return max((self.limit or self.remaining + 1) - self.remaining, 1) / self.reset_s
 
 
 class Permits(Protocol):

@@ -12,6 +12,8 @@ the endpoint asks; answers let it grow again. A 5xx changes nothing.
 import functools
 from dataclasses import dataclass
 
+from beam_ray.llm.permits import Left, RateLimits
+
 MIN_RENEWAL_S = 0.1
 """Seconds between two renewals of a runner that has something to report, where runners are few."""
 RENEWAL_COST_S = 0.002
@@ -68,6 +70,8 @@ class PermitRequest:
     requests_unused: int = 0
     tokens_unused: int = 0
     """Negative when calls were started that needed more than was left."""
+    observed: RateLimits | None = None
+    """What the newest reply said of the endpoint's limits, where it said anything."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,25 @@ class _Bucket:
 
 
 @dataclass
+class _Remaining:
+    """What an endpoint's newest reply said is left of a limit; it refills until then."""
+
+    level: float
+    per_second: float
+    at: float
+    until: float
+
+    @classmethod
+    def of(cls, left: Left, now: float) -> "_Remaining":
+        """From a reply that came at about *now*; without a time of reset it counts for a second."""
+        return cls(left.remaining, left.per_second, now, now + max(left.reset_s, 1.0))
+
+    def left(self, now: float) -> float | None:
+        """What is left at *now*; None where that is no longer known."""
+        return max(self.level + (now - self.at) * self.per_second, 0.0) if now < self.until else None
+
+
+@dataclass
 class _Lease:
     """The state of one runner."""
 
@@ -126,6 +149,8 @@ class Limiter:
         self._paused_until = self._shrunk_at = float("-inf")
         self._requests: _Bucket | None = None
         self._tokens: _Bucket | None = None
+        self._requests_left: _Remaining | None = None
+        self._tokens_left: _Remaining | None = None
 
     def renew(self, runner: str, request: PermitRequest, now: float) -> Grant:
         """What *runner* may use from *now* (seconds on any monotonic clock)."""
@@ -211,6 +236,39 @@ class Limiter:
             # a call may need more tokens than the bucket ever holds: it starts with one, and the debt is worked off
             tokens = max(int(min(asked, self._tokens.level / wanting)), 1) if asked and self._tokens.level > 0 else 0
             self._tokens.level -= tokens
+        return self._within_remaining(request, free, requests, tokens, wanting, now)
+
+    def _within_remaining(
+        self, request: PermitRequest, free: int, requests: int | None, tokens: int | None, wanting: int, now: float
+    ) -> tuple[int | None, int | None]:
+        """The same, but no more than the endpoint's replies say is left: so that it never has to answer 429."""
+        if request.observed and request.observed.requests:
+            self._requests_left = _Remaining.of(request.observed.requests, now)
+        if request.observed and request.observed.tokens:
+            self._tokens_left = _Remaining.of(request.observed.tokens, now)
+        if self._requests_left:
+            if self._requests is None:
+                self._requests_left.level += request.requests_unused
+            left = self._requests_left.left(now)
+            if left is None:
+                self._requests_left = None
+            else:
+                start = min(free, request.waiting) if requests is None else requests
+                if left < start or requests is not None or left < 2 * self._capacity:
+                    start = requests = min(start, max(int(left) // wanting, min(int(left), 1)))
+                self._requests_left.level -= start
+        if self._tokens_left:
+            if self._tokens is None:
+                self._tokens_left.level += request.tokens_unused - request.tokens_over
+            left = self._tokens_left.left(now)
+            if left is None:
+                self._tokens_left = None
+            else:
+                asked = int(request.waiting_tokens * min(free / request.waiting, 1)) if request.waiting else 0
+                start = asked if tokens is None else tokens
+                if left < start or tokens is not None:
+                    start = tokens = max(min(start, int(left / wanting)), 1 if left >= 1 and asked else 0)
+                self._tokens_left.level -= start
         return requests, tokens
 
 

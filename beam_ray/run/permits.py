@@ -35,6 +35,7 @@ class PermitLease:
         self._changed = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
         self._refused: BeamRayError | None = None
+        self._observed: RateLimits | None = None
 
     @contextlib.asynccontextmanager
     async def hold(self, tokens: int) -> AsyncIterator[float]:
@@ -70,7 +71,10 @@ class PermitLease:
         self._extra_tokens += actual - estimated
 
     def observed(self, limits: RateLimits) -> None:
-        """A reply reported what is left of the endpoint's limits."""
+        """A reply reported what is left of the endpoint's limits; the limiter learns of it with the next renewal."""
+        self._observed = limits
+        if any(left and left.remaining == 0 for left in (limits.requests, limits.tokens)):
+            self._request_renewal()
 
     def refuse(self, error: BeamRayError) -> None:
         """Start no more calls: whoever waits for a permit, or asks for one, gets *error*."""
@@ -145,10 +149,12 @@ class PermitLease:
                 self._pause_s,
                 self._requests,
                 self._tokens,
+                self._observed,
             )
             self._answered = self._extra_tokens = 0
             self._throttled, self._pause_s, self._started_any = False, 0.0, False
             self._requests = self._tokens = 0
+            self._observed = None
             self._changed.clear()
             try:
                 self._grant = await self._renew(request)

@@ -9,7 +9,8 @@ import stamina
 from beam_ray.errors import BadAnswer, BeamRayError
 from beam_ray.llm.answer import parse_answer, read_answer
 from beam_ray.llm.chat_api import read_reply, split_reasoning
-from beam_ray.llm.model import OpenAIModel
+from beam_ray.llm.model import OpenAIModel, read_rate_limits, seconds_of
+from beam_ray.llm.permits import Left
 from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.responses_api import read_reply as read_response
 from beam_ray.llm.settings import ModelSettings
@@ -250,3 +251,33 @@ def test_an_error_while_the_answer_was_written_is_tried_again():
 
     assert isinstance(answer, Answer)
     assert usage.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("12", 12),
+        ("1s", 1),
+        ("6m0s", 360),
+        ("1m2.5s", 62.5),
+        ("250ms", 0.25),
+        ("2h3m", 7380),
+        ("7.66s", 7.66),
+        ("", 0),
+        ("soon", 0),
+        ("-5", 0),
+        ("99999h", 86_400),
+    ],
+)
+def test_a_reset_is_read_in_the_forms_that_endpoints_write(text, seconds):
+    """OpenAI and Groq write durations, others seconds; what cannot be read is unknown."""
+    assert seconds_of(text) == pytest.approx(seconds)
+
+
+def test_what_is_left_of_the_limits_is_read_from_any_reply():
+    """Headers that are missing say nothing."""
+    found = read_rate_limits({"x-ratelimit-remaining-requests": "99", "x-ratelimit-limit-requests": "100", "x-ratelimit-reset-requests": "120ms"})
+
+    assert found.requests == Left(99, 100, 0.12)
+    assert found.requests.per_second == pytest.approx(8.33, abs=0.01)
+    assert (found.tokens, read_rate_limits({})) == (None, None)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from beam_ray.errors import Stopped
+from beam_ray.llm.permits import Left, RateLimits
 from beam_ray.run.limiter import EXPIRY_S, Grant, Limiter, Limits, PermitRequest
 from beam_ray.run.permits import PermitLease
 
@@ -374,3 +375,52 @@ def test_whoever_waits_for_a_permit_is_told_when_nobody_gives_them_any_more():
 
     with pytest.raises(Stopped, match="run the same command again"):
         asyncio.run(asyncio.wait_for(ask(), 10))
+
+
+def test_headers_teach_the_limiter_before_the_first_429():
+    """An endpoint that allows 10 calls at once and one more every half second never has to refuse one, whoever asks."""
+
+    async def work() -> None:
+        cluster = Cluster(2, Limits(64))
+        left, refilled_at, refused = 10.0, 0.0, 0
+
+        async def call(runner: int) -> None:
+            nonlocal left, refilled_at, refused
+            lease = cluster.leased[runner]
+            async with lease.hold(1):
+                now = asyncio.get_running_loop().time()
+                left, refilled_at = min(left + (now - refilled_at) * 2, 10.0), now
+                refused += left < 1
+                left -= 1
+                lease.observed(RateLimits(Left(max(int(left), 0), 10, (10 - left) / 2), None))
+                await asyncio.sleep(CALL_S)
+            lease.answered(1, 1)
+
+        await call(0)
+        await asyncio.gather(*(call(number % 2) for number in range(100)))
+
+        assert refused <= 3
+        assert 40 < asyncio.get_running_loop().time() < 60
+
+    dream(work())
+
+
+def test_plenty_left_limits_nothing():
+    """Headers that report thousands of calls change nothing for runners with a few."""
+    limiter = Limiter()
+    plenty = RateLimits(Left(5_000, 10_000, 30.0), Left(1_000_000, 2_000_000, 30.0))
+
+    grant = limiter.renew("r", PermitRequest(Limits(8), 0, 20, 2_000, observed=plenty), 0.0)
+
+    assert (grant.permits, grant.requests, grant.tokens) == (8, None, None)
+
+
+def test_nothing_left_starts_nothing_until_it_refills():
+    """The pause is as long as the endpoint needs for one call, not until its whole limit is back."""
+    limiter = Limiter()
+    empty = RateLimits(Left(0, 60, 60.0), None)
+
+    first = limiter.renew("r", PermitRequest(Limits(8), 0, 20, observed=empty), 0.0)
+    later = limiter.renew("r", PermitRequest(Limits(8), 0, 20), 1.5)
+
+    assert (first.requests, later.requests) == (0, 1)
