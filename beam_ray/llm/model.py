@@ -285,7 +285,7 @@ def seconds_of(text: str) -> float:
     return min(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000, 86_400.0)
 
 
-_DURATION = re.compile(r"(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m(?!s))?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s?)?(?:([0-9.]{1,9})ms)?")
+_DURATION = re.compile(r"(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m(?!s))?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:s|\Z))?(?:([0-9.]{1,9})ms)?")
 
 
 def _whole(text: str | None) -> int | None:
