@@ -4,14 +4,13 @@ Diagnose a damaged run: what is damaged, and what repairing it takes. Nothing is
 What of a run can be restored, and from what, is described in ``repair``.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.run.plan import estimate
+from beam_ray.run.runner import Models
 from beam_ray.store.integrity import Damage, Found, Key, damaged_parts, look, pending
 from beam_ray.store.runs import Run, tasks_digest
 from beam_ray.tasks.sources import only, read_source, shuffled, with_origins
@@ -58,7 +57,7 @@ class Diagnosis:
         return self.calls + sum(node.follow_calls for node in self.nodes)
 
 
-def diagnose(run: Run, models: Mapping[str, Any] | None = None) -> Diagnosis:
+def diagnose(run: Run, models: Models | None = None) -> Diagnosis:
     """
     Check every file of *run* and estimate its repair; nothing is changed.
 
@@ -100,7 +99,7 @@ def to_redo(found: Found) -> tuple[tuple[NodeRepair, ...], list[Key]]:
     return tuple(nodes), [key for key in found.keys if key in affected]
 
 
-def _cost(found: Found, nodes: tuple[NodeRepair, ...], affected: list[Key], models: Mapping[str, Any]) -> float | None:
+def _cost(found: Found, nodes: tuple[NodeRepair, ...], affected: list[Key], models: Models) -> float | None:
     assert found.tasks is not None
     tasks = only(found.tasks, list({task for task, _ in affected}))
     per_node = {plan.node: plan for plan in estimate(found.record.plan, tasks, models, found.record.trials)}

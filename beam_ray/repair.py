@@ -26,18 +26,18 @@ import pyarrow.compute as pc
 
 from beam_ray.diagnosis import diagnose, restored_tasks, to_redo
 from beam_ray.errors import Damaged, Unusable
-from beam_ray.run.context import Row, TaskTrial
+from beam_ray.run.context import TaskTrial
 from beam_ray.run.execute import changed_tools
-from beam_ray.run.outcome import outcome_row, output_nodes
+from beam_ray.run.outcome import outcome_row, output_nodes, sum_of_prices
 from beam_ray.run.plan import Lineage, make_plan, require_models
-from beam_ray.run.runner import identity
+from beam_ray.run.runner import Models, identity
 from beam_ray.run.summary import summary_of
 from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.integrity import Found, Key, commit, keys_of, look, pending, put_in_place, take_away
 from beam_ray.store.lease import Lease
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import FILE_BYTES, Run, RunRecord, begin, now
-from beam_ray.store.tables import OUTCOME, STEPS, TASKS, encode, encode_batches, to_table
+from beam_ray.store.tables import OUTCOME, STEPS, TASKS, FileEntry, OutcomeRow, StepRow, encode, encode_batches, to_table
 from beam_ray.tasks.sources import only
 
 ExecuteRun = Callable[[RunRecord], Any]
@@ -58,9 +58,7 @@ class RepairResult:
     usd: float | None = 0.0
 
 
-def repair(
-    objects: Objects, run_id: str, models: Mapping[str, Any], execute: ExecuteRun, *, allow_writes: bool = False, takeover: bool = False
-) -> RepairResult:
+def repair(objects: Objects, run_id: str, models: Models, execute: ExecuteRun, *, allow_writes: bool = False, takeover: bool = False) -> RepairResult:
     """
     Repair the run; a run without damage is not changed.
 
@@ -92,7 +90,7 @@ def repair(
         lease.release()
 
 
-def _repair_finished(objects: Objects, run: Run, models: Mapping[str, Any], execute: ExecuteRun, lease: Lease, allow_writes: bool) -> RepairResult:
+def _repair_finished(objects: Objects, run: Run, models: Models, execute: ExecuteRun, lease: Lease, allow_writes: bool) -> RepairResult:
     found = look(run)
     workflow = found.record.plan
     bodies: dict[str, bytes] = {}
@@ -106,7 +104,7 @@ def _repair_finished(objects: Objects, run: Run, models: Mapping[str, Any], exec
     lease.beat()
     rows = {node: _new_rows(found, node, affected, redone) for node in workflow.order}
     _keep_rows_after_withheld_writes(found, rows)
-    files, changed = list[dict[str, Any]](), set[Key]()
+    files, changed = list[FileEntry](), set[Key]()
     for node in workflow.order:
         before = {key: row for key, row in zip(keys_of(found.steps[node]), found.steps[node].to_pylist(), strict=True) if key in rows[node]}
         changed |= {key for key, row in rows[node].items() if before.get(key) != row}
@@ -131,7 +129,7 @@ def _repair_finished(objects: Objects, run: Run, models: Mapping[str, Any], exec
     return result
 
 
-def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models: Mapping[str, Any], execute: ExecuteRun, allow_writes: bool) -> Run:
+def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models: Models, execute: ExecuteRun, allow_writes: bool) -> Run:
     """A finished run of the tasks that lost rows, in which all their intact rows are kept as they are."""
     record = found.record
     _require_same(record, models)
@@ -164,7 +162,7 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
         ids = redo.tasks()["task_id"]
         shard_of = _shards([(task, trial) for task in ids.to_pylist() for trial in range(1, record.trials + 1)], redo.record)
         for number, table in enumerate(found.steps.values()):
-            sound = table.filter(pc.is_in(table["task_id"], value_set=ids.combine_chunks())).to_pylist()
+            sound: list[StepRow] = table.filter(pc.is_in(table["task_id"], value_set=ids.combine_chunks())).to_pylist()
             redo.spool("0000-sound", number, [{**row, "shard": shard_of[row["task_id"], row["trial"]]} for row in sound])
         # the next driver is not the first one of this run, and so reads the spool
         Lease(redo).release()
@@ -173,7 +171,7 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
     return redo
 
 
-def _require_same(record: RunRecord, models: Mapping[str, Any]) -> None:
+def _require_same(record: RunRecord, models: Models) -> None:
     other = [name for name, written in require_models(record.plan, models).items() if record.models.get(name, {}).get("identity") != identity(written)]
     if other:
         raise Unusable(
@@ -184,20 +182,21 @@ def _require_same(record: RunRecord, models: Mapping[str, Any]) -> None:
         raise Unusable(f"run {record.run_id} was made with other code: {', '.join(tools)} changed since\n  restore the old code to repair it")
 
 
-def _new_rows(found: Found, node: str, affected: list[Key], redone: Run | None) -> dict[Key, Row]:
+def _new_rows(found: Found, node: str, affected: list[Key], redone: Run | None) -> dict[Key, StepRow]:
     """The rows of the affected tasks and trials, as the repaired run will have them."""
     if redone is None:
         return {}
     shard_of = _shards(found.keys, found.record)
-    wanted, rows = set(affected), {}
-    for row in redone.steps([node]).to_pylist():
+    wanted, rows = set(affected), dict[Key, StepRow]()
+    executed: list[StepRow] = redone.steps([node]).to_pylist()
+    for row in executed:
         key = row["task_id"], row["trial"]
         if key in wanted:
             rows[key] = {**row, "run_id": found.record.run_id, "shard": shard_of[key]}
     return rows
 
 
-def _keep_rows_after_withheld_writes(found: Found, rows: dict[str, dict[Key, Row]]) -> None:
+def _keep_rows_after_withheld_writes(found: Found, rows: dict[str, dict[Key, StepRow]]) -> None:
     """Where a write was not called again, keep the intact rows after it: their inputs were what the write returned when it was called."""
     workflow, lost = found.record.plan, found.lost
     for name, node in workflow.nodes.items():
@@ -211,7 +210,7 @@ def _shards(keys: list[Key], record: RunRecord) -> dict[Key, int]:
     return {key: number for number, (start, stop) in enumerate(record.shards) for key in keys[start:stop]}
 
 
-def _outcomes(found: Found, rows: Mapping[str, Mapping[Key, Row]], wanted: set[Key]) -> dict[Key, Row]:
+def _outcomes(found: Found, rows: Mapping[str, Mapping[Key, StepRow]], wanted: set[Key]) -> dict[Key, OutcomeRow]:
     """The outcome rows of the tasks and trials, from their steps."""
     assert found.tasks is not None
     workflow, shard_of = found.record.plan, _shards(found.keys, found.record)
@@ -230,7 +229,7 @@ def _outcomes(found: Found, rows: Mapping[str, Mapping[Key, Row]], wanted: set[K
     return made
 
 
-def _together(found: Found, schema: pa.Schema, sound: pa.Table, rows: Mapping[Key, Row]) -> pa.Table:
+def _together(found: Found, schema: pa.Schema, sound: pa.Table, rows: Mapping[Key, StepRow | OutcomeRow]) -> pa.Table:
     """The intact rows and the new ones, in the run's order."""
     kept = sound.filter(pa.array([key not in rows for key in keys_of(sound)], pa.bool_()))
     table = pa.concat_tables([kept, to_table(schema, rows.values())])
@@ -238,7 +237,9 @@ def _together(found: Found, schema: pa.Schema, sound: pa.Table, rows: Mapping[Ke
     return table.take(pa.array([place[key] for key in found.keys], pa.int64()))
 
 
-def _encoded(found: Found, schema: pa.Schema, sound: pa.Table, rows: Mapping[Key, Row], name: str, bodies: dict[str, bytes]) -> list[dict[str, Any]]:
+def _encoded(
+    found: Found, schema: pa.Schema, sound: pa.Table, rows: Mapping[Key, StepRow | OutcomeRow], name: str, bodies: dict[str, bytes]
+) -> list[FileEntry]:
     """The files of a node as a merge of its shards would make them."""
     table = _together(found, schema, sound, rows)
     entries = []
@@ -249,7 +250,7 @@ def _encoded(found: Found, schema: pa.Schema, sound: pa.Table, rows: Mapping[Key
     return entries
 
 
-def _entries(run: Run, found: Found) -> list[dict[str, Any]]:
+def _entries(run: Run, found: Found) -> list[FileEntry]:
     """The manifest's entries of the files; where it is lost, entries of the files that exist."""
     if found.manifest:
         return list(found.manifest["files"])
@@ -273,16 +274,16 @@ def _result(run: Run, found: Found, bodies: Mapping[str, bytes], redone: Run | N
 
 def _paid(found: Found, redone: Run) -> tuple[int, float | None]:
     """Calls and US dollars of the rows that the repair run executed."""
-    made = list[Row]()
+    made = list[StepRow]()
     for node in found.record.plan.order:
         # an intact row kept its start time
         sound = set(zip(keys_of(found.steps[node]), found.steps[node]["started_at"].to_pylist(), strict=True))
         made += [row for row in redone.steps([node]).to_pylist() if ((row["task_id"], row["trial"]), row["started_at"]) not in sound]
-    money = [row[column] for row in made for column in ("usd", "judge_usd")]
-    return sum(row["calls"] + row["judge_calls"] for row in made), None if None in money else sum(money)
+    calls = sum(row["calls"] + row["judge_calls"] for row in made)
+    return calls, sum_of_prices(price for row in made for price in (row["usd"], row["judge_usd"]))
 
 
-def _manifest(run: Run, found: Found, files: list[dict[str, Any]], result: RepairResult) -> dict[str, Any]:
+def _manifest(run: Run, found: Found, files: list[FileEntry], result: RepairResult) -> dict[str, Any]:
     old = found.manifest or {}
     usage = summary_of(found.outcome)
     entry = {"at": now(), "files": list(result.files), "rows": result.rows, "repair_run": result.repair_run, "calls": result.calls, "usd": result.usd}

@@ -19,9 +19,9 @@ from beam_ray.errors import StepFailed, Unusable
 from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.usage import Usage
 from beam_ray.run.borrowing import CRITERIA_CHANGED
-from beam_ray.run.context import RAN, Row, StepContext, TaskTrial
+from beam_ray.run.context import RAN, StepContext, TaskTrial
 from beam_ray.run.plan import Lineage, Plan, make_plan
-from beam_ray.run.runner import identity
+from beam_ray.run.runner import Models, identity
 from beam_ray.run.step import run_step
 from beam_ray.run.step_row import output_of
 from beam_ray.run.tools import Tools
@@ -30,6 +30,7 @@ from beam_ray.store.lookup import status_of
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, find_runs
 from beam_ray.store.steps import StepRows
+from beam_ray.store.tables import StepRow
 from beam_ray.tasks.sources import only, with_origins
 
 COUNTED_TASKS = 5_000
@@ -86,7 +87,7 @@ class NodeCounts:
     why: tuple[str, ...]
 
 
-def count_borrowed(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> Plan:
+def count_borrowed(objects: Objects, plan: Plan, models: Models) -> Plan:
     """*plan* with the rows that each node executes, borrows and rescores, and why; for a plan without an origin, *plan* itself."""
     record = plan.record
     if not record.origin:
@@ -115,7 +116,7 @@ def count_borrowed(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> P
     return replace(plan, nodes=tuple(nodes))
 
 
-async def _count_nodes(objects: Objects, plan: Plan, models: Mapping[str, Any]) -> dict[str, NodeCounts]:
+async def _count_nodes(objects: Objects, plan: Plan, models: Models) -> dict[str, NodeCounts]:
     record, workflow = plan.record, plan.workflow
     assert record.origin
     reader = StepRows(Run(objects, record.origin))
@@ -139,7 +140,7 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Mapping[str, Any]) 
     counts = {name: {"run": 0, "borrow": 0, "rescore": 0} for name in workflow.order}
     why: dict[str, dict[str, int]] = {name: {} for name in workflow.order}
     for task in tasks:
-        values, settled = task.values(workflow), dict[str, Row]()
+        values, settled = task.values(workflow), dict[str, StepRow]()
         unknown: set[str] = set()
         for name in workflow.order:
             above = workflow.nodes[name].after
@@ -165,7 +166,7 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Mapping[str, Any]) 
     }
 
 
-def _may_run(workflow: Workflow, name: str, origin: Row | None, context: StepContext) -> set[str]:
+def _may_run(workflow: Workflow, name: str, origin: StepRow | None, context: StepContext) -> set[str]:
     """The node, if it may run when one before it runs: not a write that is not repeated."""
     if workflow.nodes[name].effects == "write" and not context.allow_writes:
         return set()
@@ -223,7 +224,7 @@ def make_rerun(
     origin: Run,
     task_ids: list[str],
     workflow: Workflow,
-    models: Mapping[str, Any],
+    models: Models,
     *,
     version: int | None = None,
     budget: Mapping[str, float] | None = None,

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from beam_ray.store.tables import CriterionRow
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -19,7 +21,7 @@ class Finding:
     applies: bool = True
     """Whether it counts: a comparison with an expected value applies only to tasks that have one."""
 
-    def row(self) -> dict[str, object]:
+    def row(self) -> CriterionRow:
         """The finding as a row of the steps table."""
         return {"id": self.id, "text": self.text, "met": self.met, "reason": self.reason, "judge": self.judge, "weight": self.weight}
 

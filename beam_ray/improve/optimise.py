@@ -29,6 +29,7 @@ from beam_ray.store.attachments import read_attachment
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
 from beam_ray.store.steps import StepRows
+from beam_ray.store.tables import StepRow
 
 MOST_FAILURES = 5
 """Failed executions that one question shows."""
@@ -72,7 +73,7 @@ class Proposal:
     tries: tuple[Try, ...]
 
 
-def step_of(objects: Objects, address: Address) -> dict[str, Any]:
+def step_of(objects: Objects, address: Address) -> StepRow:
     """
     The row of the step at *address*.
 

@@ -125,7 +125,7 @@ def _outputs(objects: Objects, ended: Sequence[Ended], node: str) -> dict[Addres
         idle = [each for each in here if rows[each.address.task, each.address.trial]["outcome"] not in RAN]
         if idle:
             raise Unusable(f"{node!r} did not run for {len(idle)} of the tasks ({_some(idle)})\n  without --of  the last nodes' fields are expected")
-        found |= {each.address: _fields(json.loads(rows[each.address.task, each.address.trial]["output"]), node, each.address) for each in here}
+        found |= {each.address: _fields(json.loads(rows[each.address.task, each.address.trial]["output"] or "null"), node, each.address) for each in here}
     return found
 
 

@@ -6,9 +6,8 @@ from typing import Any
 from beam_ray.errors import BadAnswer, StepFailed
 from beam_ray.evaluate.score import Finding, Score
 from beam_ray.llm.usage import Usage
-from beam_ray.run.context import Row
 from beam_ray.run.step_row import output_value
-from beam_ray.store.tables import to_json
+from beam_ray.store.tables import AttemptRow, to_json
 
 
 @dataclass
@@ -26,7 +25,7 @@ class Attempt:
     reasoning: str = ""
     """What the model wrote while thinking; never judged."""
 
-    def row(self) -> Row:
+    def row(self) -> AttemptRow:
         """The attempt as the steps table stores it."""
         return {
             "number": self.number,
@@ -47,7 +46,7 @@ class Attempt:
         }
 
     @classmethod
-    def from_row(cls, row: Row) -> "Attempt":
+    def from_row(cls, row: AttemptRow) -> "Attempt":
         """An attempt that was made before, without its score; it costs no call now."""
         return cls(
             row["number"],
@@ -60,13 +59,13 @@ class Attempt:
                 row["output_tokens"] or 0,
                 row["usd"],
                 row["seconds"] or 0.0,
-                cached_tokens=row.get("cached_tokens"),
-                reasoning_tokens=row.get("reasoning_tokens"),
-                estimated_calls=int(row.get("estimated") or False),
+                cached_tokens=row["cached_tokens"],
+                reasoning_tokens=row["reasoning_tokens"],
+                estimated_calls=int(row["estimated"] or False),
             ),
             temperature=row["temperature"],
             seed=row["seed"],
-            reasoning=row.get("reasoning") or "",
+            reasoning=row["reasoning"] or "",
         )
 
     @property

@@ -4,7 +4,8 @@ Whether a step is executed, or takes its output from the origin: decided from fi
 
 from dataclasses import dataclass
 
-from beam_ray.run.context import RAN, PreparedNode, Row, StepContext, TaskTrial
+from beam_ray.run.context import RAN, PreparedNode, StepContext, TaskTrial
+from beam_ray.store.tables import AttemptRow, StepRow
 
 CRITERIA_CHANGED = "only the criteria changed"
 """Reason of a borrowed step whose output is scored again."""
@@ -14,7 +15,7 @@ CRITERIA_CHANGED = "only the criteria changed"
 class Execute:
     """Execute the step."""
 
-    attempts: tuple[Row, ...] = ()
+    attempts: tuple[AttemptRow, ...] = ()
     """Attempts of the origin that still hold: their outputs are not paid for again."""
 
 
@@ -22,7 +23,7 @@ class Execute:
 class Borrow:
     """Take the origin's output."""
 
-    origin: Row
+    origin: StepRow
     reason: str
     rescore: bool
 
@@ -31,7 +32,7 @@ class Borrow:
 class Copy:
     """Take the origin's row, which has no output, as it is."""
 
-    origin: Row
+    origin: StepRow
 
 
 @dataclass(frozen=True)

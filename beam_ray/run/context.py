@@ -12,8 +12,8 @@ from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import Stopped
 from beam_ray.llm.request import Model
 from beam_ray.run.tools import Tools
+from beam_ray.store.tables import AttachmentRow, StepRow, TaskRow
 
-Row = dict[str, Any]
 RAN = ("done", "borrowed")
 """Outcomes of steps that have an output."""
 
@@ -28,13 +28,13 @@ class TaskTrial:
     query: Any
     variables: Mapping[str, Any]
     expected: Mapping[str, Any] | None
-    attachments: tuple[Mapping[str, Any], ...] = ()
+    attachments: tuple[AttachmentRow, ...] = ()
     """As the task names them; ``StepContext.read_attachments`` reads them."""
     inputs: str = ""
     labels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, row: Mapping[str, Any], trial: int, shard: int) -> "TaskTrial":
+    def of(cls, row: TaskRow, trial: int, shard: int) -> "TaskTrial":
         """The *trial* of a task, given as a row of the table TASKS."""
         return cls(
             task_id=row["task_id"],
@@ -59,11 +59,11 @@ class TaskTrial:
         return {**given, **{name: self.query.get(name) for name in names}} if isinstance(self.query, Mapping) else given
 
 
-RowLookup = Callable[[str, TaskTrial], Row | None]
+RowLookup = Callable[[str, TaskTrial], StepRow | None]
 """The row of a node for a task and trial, or None."""
 
 
-def _no_row(node: str, task: TaskTrial) -> Row | None:
+def _no_row(node: str, task: TaskTrial) -> StepRow | None:
     return None
 
 
@@ -79,7 +79,7 @@ def _ignore_stop(error: Stopped) -> None:
     return None
 
 
-def _ignore_row(row: Row) -> None:
+def _ignore_row(row: StepRow) -> None:
     return None
 
 
@@ -112,7 +112,7 @@ class StepContext:
     """Called before anything is spent; raises when the budget is reached."""
     start_no_more: Callable[[Stopped], None] = _ignore_stop
     """Called when a call shows that no row could be answered: calls in flight end, and no other starts."""
-    on_row: Callable[[Row], None] = _ignore_row
+    on_row: Callable[[StepRow], None] = _ignore_row
     """Receives every row that cost something, finished or with an attempt that is still to be judged."""
 
     @cached_property

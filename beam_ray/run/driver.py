@@ -23,7 +23,7 @@ from beam_ray.run.connection import Connection
 from beam_ray.run.crash_isolation import crashing_rows
 from beam_ray.run.plan import runner_count
 from beam_ray.run.progress import Counts, Progress, ProgressCallback, committed_counts, total
-from beam_ray.run.runner import Assignment, limits_of
+from beam_ray.run.runner import Assignment, Models, limits_of
 from beam_ray.run.runner_pool import RunnerPool, RunnerState
 from beam_ray.run.shard import OUTCOME_NODE, ShardLost
 from beam_ray.run.signals import Signals
@@ -32,6 +32,7 @@ from beam_ray.run.tools import Tools
 from beam_ray.store.lease import BEAT_S, Lease
 from beam_ray.store.runs import Run, RunRecord
 from beam_ray.store.steps import Key
+from beam_ray.store.tables import FileEntry
 
 CLUSTER_CHECK_S = 2.0
 """Seconds between two checks that the cluster is still there."""
@@ -57,7 +58,7 @@ class Driver:
         self,
         run: Run,
         record: RunRecord,
-        models: Mapping[str, Any],
+        models: Models,
         lease: Lease,
         signals: Signals,
         notify: ProgressCallback,
@@ -292,7 +293,7 @@ class Driver:
 
     def finish(self) -> Result:
         """Merge the parts of all shards and write the manifest."""
-        files: list[dict[str, Any]] = []
+        files: list[FileEntry] = []
         nodes = [*self.workflow.order, OUTCOME_NODE]
         pool = self.pool
         if pool is not None and pool.runners:

@@ -2,13 +2,13 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from beam_ray.errors import Stopped, Unusable, WrongSetting
 from beam_ray.run.connection import Connection
 from beam_ray.run.driver import Driver, Result
 from beam_ray.run.progress import ProgressCallback, ignore_progress
+from beam_ray.run.runner import Models
 from beam_ray.run.signals import Signals
 from beam_ray.run.tools import Tools
 from beam_ray.store.lease import Lease
@@ -22,7 +22,7 @@ RELEASE_S = 1.0
 def execute(
     objects: Objects,
     record: RunRecord,
-    models: Mapping[str, Any],
+    models: Models,
     *,
     connection: Connection | None = None,
     takeover: bool = False,
@@ -60,7 +60,7 @@ def execute(
 def drive(
     objects: Objects,
     record: RunRecord,
-    models: Mapping[str, Any],
+    models: Models,
     connection: Connection,
     *,
     takeover: bool = False,

@@ -5,12 +5,10 @@ from typing import Any
 
 from beam_ray.evaluate.score import Finding
 from beam_ray.llm.answer import read_answer
-from beam_ray.llm.request import Request
+from beam_ray.llm.request import Message, Part, Request
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.context import PreparedNode, StepContext, TaskTrial
 from beam_ray.store.tables import to_json
-
-Message = Mapping[str, Any]
 
 FRESH_TEMPERATURE = 0.7
 """Temperature of another try at an answer that could not be parsed, where the node's own is 0."""
@@ -74,8 +72,9 @@ def with_images(messages: tuple[Message, ...], images: Sequence[Mapping[str, Any
     if not images:
         return messages
     last = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=len(messages) - 1)
-    parts = [{"type": "text", "text": messages[last]["content"]}, *({"type": "image_url", "image_url": {"url": image["image"]}} for image in images)]
-    return (*messages[:last], {**messages[last], "content": parts}, *messages[last + 1 :])
+    images_of_turn: list[Part] = [{"type": "image_url", "image_url": {"url": image["image"]}} for image in images]
+    turn: Message = {"role": messages[last]["role"], "content": [{"type": "text", "text": str(messages[last]["content"])}, *images_of_turn]}
+    return (*messages[:last], turn, *messages[last + 1 :])
 
 
 def feedback_turns(answer: Any, failed: Sequence[Finding]) -> tuple[Message, ...]:

@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable, Sequence
 
 from beam_ray.define.workflow import Workflow
-from beam_ray.run.context import RAN, Row, TaskTrial
+from beam_ray.run.context import RAN, TaskTrial
 from beam_ray.run.step_row import output_of
+from beam_ray.store.tables import OutcomeRow, StepRow
 
 
 def output_nodes(workflow: Workflow) -> set[str]:
@@ -15,7 +16,7 @@ def output_nodes(workflow: Workflow) -> set[str]:
     return last or {name for name in workflow.order if not workflow.downstream(name)}
 
 
-def outcome_row(run_id: str, task: TaskTrial, steps: Sequence[Row], ends: set[str]) -> Row:
+def outcome_row(run_id: str, task: TaskTrial, steps: Sequence[StepRow], ends: set[str]) -> OutcomeRow:
     """
     The outcome of a task and trial.
 
@@ -24,50 +25,62 @@ def outcome_row(run_id: str, task: TaskTrial, steps: Sequence[Row], ends: set[st
         ends: The nodes whose outputs are the task's, see `output_nodes`.
     """
     ran = [row for row in steps if row["outcome"] in RAN]
-    scored = [row for row in ran if row.get("score") is not None]
-    firsts = [row["first_score"] for row in ran if row.get("first_score") is not None]
+    firsts = [row["first_score"] for row in ran if row["first_score"] is not None]
     failed = [row for row in steps if row["outcome"] == "failed"]
     again = [attempt for row in steps for attempt in [tried for tried in row["attempts"] if not tried["error"]][1:]]
-    money = [row[column] for row in steps for column in ("usd", "judge_usd")]
-    counts = {word: sum(row["outcome"] == word for row in steps) for word in ("done", "borrowed", "failed", "skipped")}
+    scores = [row["score"] for row in ran if row["score"] is not None]
+    outcomes = [row["outcome"] for row in steps]
     return {
         "run_id": run_id,
         "task_id": task.task_id,
         "trial": task.trial,
         "outcome": "failed" if failed else "done",
-        "passed": not failed and all(row["passed"] for row in scored),
-        "score": sum(row["score"] for row in scored) / len(scored) if scored else None,
+        "passed": not failed and all(row["passed"] for row in ran if row["score"] is not None),
+        "score": sum(scores) / len(scores) if scores else None,
         "first_score": sum(firsts) / len(firsts) if firsts else None,
         "inputs": task.inputs,
         "labels": list(task.labels),
-        "routes": [row["route"] for row in ran if row.get("route")],
+        "routes": [row["route"] for row in ran if row["route"]],
         "path": [row["node"] for row in ran],
         "output": json.dumps({row["node"]: output_of(row) for row in ran if row["node"] in ends}, ensure_ascii=False),
-        **{f"steps_{word}": count for word, count in counts.items()},
-        "steps_unscored": sum(row.get("score") is None and row.get("threshold") is not None for row in ran),
+        "steps_done": outcomes.count("done"),
+        "steps_borrowed": outcomes.count("borrowed"),
+        "steps_failed": outcomes.count("failed"),
+        "steps_skipped": outcomes.count("skipped"),
+        "steps_unscored": sum(row["score"] is None and row["threshold"] is not None for row in ran),
         "auto_reruns": len(again),
         "auto_rerun_tokens": sum(attempt["input_tokens"] + attempt["output_tokens"] for attempt in again),
-        "auto_rerun_usd": None if any(attempt["usd"] is None for attempt in again) else sum(attempt["usd"] for attempt in again),
+        "auto_rerun_usd": sum_of_prices(attempt["usd"] for attempt in again),
         "review": any(row["review"] for row in steps),
         "seconds": sum(row["seconds"] for row in steps),
         "calls": sum(row["calls"] + row["judge_calls"] for row in steps),
         "input_tokens": sum(row["input_tokens"] + row["judge_input_tokens"] for row in steps),
         "output_tokens": sum(row["output_tokens"] + row["judge_output_tokens"] for row in steps),
-        "usd": None if None in money else sum(money),
-        "cached_tokens": _known_sum(row.get("cached_tokens") for row in steps),
-        "reasoning_tokens": _known_sum(row.get("reasoning_tokens") for row in steps),
-        "estimated_calls": sum(row.get("estimated_calls") or 0 for row in steps),
+        "usd": sum_of_prices(money for row in steps for money in (row["usd"], row["judge_usd"])),
+        "cached_tokens": _known_sum(row["cached_tokens"] for row in steps),
+        "reasoning_tokens": _known_sum(row["reasoning_tokens"] for row in steps),
+        "estimated_calls": sum(row["estimated_calls"] or 0 for row in steps),
         "work_seconds": sum(row["work_seconds"] for row in steps),
         "work_calls": sum(row["work_calls"] for row in steps),
         "work_tokens": sum(row["work_tokens"] for row in steps),
-        "work_usd": None if any(row["work_usd"] is None for row in steps) else sum(row["work_usd"] for row in steps),
+        "work_usd": sum_of_prices(row["work_usd"] for row in steps),
         "started_at": min(row["started_at"] for row in steps),
         "ended_at": max(row["ended_at"] for row in steps),
         "error": failed[0]["error"] if failed else None,
     }
 
 
+def sum_of_prices(prices: Iterable[float | None]) -> float | None:
+    """The sum; None when a price is unknown."""
+    total = 0.0
+    for price in prices:
+        if price is None:
+            return None
+        total += price
+    return total
+
+
 def _known_sum(counts: Iterable[int | None]) -> int | None:
-    """The sum of the counts that are known; None where none is."""
+    """The sum of the counts that are known; None when none is."""
     known = [count for count in counts if count is not None]
     return sum(known) if known else None

@@ -24,9 +24,10 @@ from beam_ray.define.returns import object_schema
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.llm.answer import first_fault
+from beam_ray.llm.scripted import ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.budget import require_known_limits
-from beam_ray.run.runner import identity
+from beam_ray.run.runner import Models, identity
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.runs import RunRecord, new_run_id, now, plan_shards, tasks_digest
 
@@ -137,7 +138,7 @@ def load_workflow(path: Path) -> tuple[Workflow, list[Problem]]:
 def make_plan(
     workflow: Workflow,
     tasks: pa.Table,
-    models: Mapping[str, Any],
+    models: Models,
     *,
     source: str = "",
     version_number: int | None = None,
@@ -206,7 +207,7 @@ def runner_count(rows: int, cpus: int) -> int:
     return max(1, min(cpus, math.ceil(rows / 100), int(os.environ.get("BEAM_RAY_MAX_RUNNERS", "64"))))
 
 
-def require_models(workflow: Workflow, models: Mapping[str, Any]) -> dict[str, Any]:
+def require_models(workflow: Workflow, models: Models) -> dict[str, ModelSettings | ScriptedModel]:
     """
     Those of *models* that the workflow uses.
 
@@ -228,7 +229,7 @@ def require_models(workflow: Workflow, models: Mapping[str, Any]) -> dict[str, A
     return {name: models[name] for name in workflow.models}
 
 
-def _require_prices(models: Mapping[str, Any], budget: Mapping[str, float]) -> None:
+def _require_prices(models: Models, budget: Mapping[str, float]) -> None:
     require_known_limits(budget)
     if "max_usd" in budget:
         for name, written in models.items():
@@ -262,19 +263,19 @@ def _require_inputs(workflow: Workflow, tasks: pa.Table, source: str) -> None:
         raise BadDefinition(problems=problems)
 
 
-def price_of(written: Any) -> tuple[float, float] | None:
+def price_of(written: ModelSettings | ScriptedModel) -> tuple[float, float] | None:
     """US dollars per million input and output tokens, or None."""
     price = written.usd_per_million if isinstance(written, ModelSettings) else written.price
     return (price.input, price.output) if price else None
 
 
-def _described(written: Any) -> dict[str, Any]:
+def _described(written: ModelSettings | ScriptedModel) -> dict[str, Any]:
     if isinstance(written, ModelSettings):
         return {**written.model_dump(mode="json", exclude={"api_key"}), "identity": identity(written)}
     return {"model": written.identity, "scripted": True, "identity": identity(written)}
 
 
-def estimate(workflow: Workflow, tasks: pa.Table, models: Mapping[str, Any], trials: int) -> list[NodePlan]:
+def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -> list[NodePlan]:
     """What each node will do if nothing is borrowed."""
     rows = tasks.num_rows * trials
     lengths = [len(query) for query in tasks["task_query"].slice(0, 500).to_pylist()]
@@ -309,6 +310,6 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Mapping[str, Any], tri
     return plans
 
 
-def _usd(written: Any, input_tokens: float, output_tokens: float) -> float | None:
+def _usd(written: ModelSettings | ScriptedModel, input_tokens: float, output_tokens: float) -> float | None:
     price = price_of(written)
     return None if price is None else (input_tokens * price[0] + output_tokens * price[1]) / 1e6

@@ -20,9 +20,10 @@ import stamina.instrumentation
 from beam_ray.define.fingerprint import digest
 from beam_ray.errors import Stopped
 from beam_ray.llm.request import Model
+from beam_ray.llm.scripted import ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.budget import require_within
-from beam_ray.run.context import Row, StepContext, TaskTrial
+from beam_ray.run.context import StepContext, TaskTrial
 from beam_ray.run.limiter import Grant, Limiter, Limits, PermitRequest
 from beam_ray.run.permits import PermitLease
 from beam_ray.run.progress import Counts
@@ -32,9 +33,13 @@ from beam_ray.store.attachments import read_attachment
 from beam_ray.store.objects import open_objects
 from beam_ray.store.runs import Run
 from beam_ray.store.steps import Key, StepRows
+from beam_ray.store.tables import FileEntry, StepRow
 
 SPOOL_S = 0.8
 """Seconds between the beginnings of two spool files; with the time that writing takes, an answer is in the store within a second."""
+
+Models = Mapping[str, ModelSettings | ScriptedModel]
+"""Models by their name in the models file."""
 
 RenewPermits = Callable[[str, PermitRequest], Awaitable[Grant]]
 """Renews the lease of an endpoint's permits."""
@@ -46,8 +51,7 @@ class Assignment:
 
     store: str
     run_id: str
-    models: Mapping[str, Any]
-    """Name to ModelSettings or ScriptedModel."""
+    models: Models
     runner: str
     window: int
     """Rows in flight at most."""
@@ -76,7 +80,7 @@ class Runner:
         self.shards: dict[int, asyncio.Task[Shard]] = {}
         self._finished = self._failed = self._calls = self._tokens = 0
         self._usd: float | None = 0.0
-        self._unspooled: list[Row] = []
+        self._unspooled: list[StepRow] = []
         self._next_spool = 0
         self._spool_shards: dict[int, set[int]] = {}
         """Spool file to the shards that it has rows of."""
@@ -85,10 +89,10 @@ class Runner:
         self._flushing = asyncio.Lock()
         self._merging = asyncio.Lock()
         self._loading = threading.Lock()
-        self._spooled_rows: dict[tuple[str, str, int], Row] = {}
+        self._spooled_rows: dict[tuple[str, str, int], StepRow] = {}
         self._tasks: Any = None
         self._origin = StepRows(Run(self.objects, self.record.origin)) if self.record.origin else None
-        self._origin_rows: dict[tuple[str, str, int], Row] = {}
+        self._origin_rows: dict[tuple[str, str, int], StepRow] = {}
         self._permit_leases: dict[str, PermitLease] = {}
         self._stopped: Stopped | None = None
         self.models = {name: self._model(name, written, renew) for name, written in assignment.models.items()}
@@ -118,7 +122,7 @@ class Runner:
         await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows, only=node).step(node)
         await self._flush()
 
-    async def merge(self, node: str) -> list[dict[str, Any]]:
+    async def merge(self, node: str) -> list[FileEntry]:
         """Merge the committed parts of *node* into its finished files."""
         # one after the other: each holds all rows of its node
         async with self._merging:
@@ -184,8 +188,8 @@ class Runner:
                     self._origin_rows[node, task_id, trial] = found
         return rows
 
-    def _read_spool(self) -> dict[tuple[str, str, int], Row]:
-        rows: dict[tuple[str, str, int], Row] = {}
+    def _read_spool(self) -> dict[tuple[str, str, int], StepRow]:
+        rows: dict[tuple[str, str, int], StepRow] = {}
         if not self.assignment.unfinished:
             return rows
         for table in self.run.spooled():
@@ -237,7 +241,7 @@ class Runner:
     def _counts(self) -> Counts:
         return Counts(self._finished, self._failed, self._calls, self._tokens, self._usd)
 
-    def _on_row(self, row: Row) -> None:
+    def _on_row(self, row: StepRow) -> None:
         if row["outcome"] != "open":
             self._finished += 1
             self._failed += row["outcome"] == "failed"
@@ -303,7 +307,7 @@ class Runner:
             on_row=self._on_row,
         )
 
-    def _model(self, name: str, written: Any, renew: RenewPermits | None) -> Model:
+    def _model(self, name: str, written: ModelSettings | ScriptedModel, renew: RenewPermits | None) -> Model:
         permits = self._permits(endpoint_of(name, written), renew)
         if isinstance(written, ModelSettings):
             # imported here because a run of tools alone needs no client
@@ -326,17 +330,17 @@ class Runner:
         return self._permit_leases[endpoint]
 
 
-def endpoint_of(name: str, written: Any) -> str:
+def endpoint_of(name: str, written: ModelSettings | ScriptedModel) -> str:
     """What shares its rate limits: one model at one address with one key, under however many names."""
     return digest("endpoint/1", written.url, written.model, written.secret) if isinstance(written, ModelSettings) else f"scripted {name}"
 
 
-def limits_of(written: Any) -> Limits:
+def limits_of(written: ModelSettings | ScriptedModel) -> Limits:
     """The limits of a model, real or scripted."""
     return Limits(written.concurrency, written.requests_per_minute, written.tokens_per_minute)
 
 
-def identity(written: Any) -> str:
+def identity(written: ModelSettings | ScriptedModel) -> str:
     """Digest of what determines a model's answers: which model, and its settings; not its address or price."""
     if isinstance(written, ModelSettings):
         return written.identity

@@ -12,11 +12,12 @@ from typing import Any
 
 from beam_ray.address import Address
 from beam_ray.errors import BeamRayError, StepFailed, Stopped
-from beam_ray.run.context import RAN, Row, StepContext, TaskTrial
+from beam_ray.run.context import RAN, StepContext, TaskTrial
 from beam_ray.run.outcome import outcome_row, output_nodes
 from beam_ray.run.step import failed_row, run_step
 from beam_ray.run.step_row import output_of
 from beam_ray.store.runs import Run
+from beam_ray.store.tables import StepRow
 
 OUTCOME_NODE = "_outcome"
 
@@ -50,7 +51,7 @@ class Shard:
         self._run_elsewhere = run_elsewhere
         self.crashed_rows = crashed_rows or {}
         self.only = only
-        self.rows: dict[str, dict[tuple[str, int], Row]] = {name: {} for name in self.workflow.order}
+        self.rows: dict[str, dict[tuple[str, int], StepRow]] = {name: {} for name in self.workflow.order}
         self.finished = {name: asyncio.Event() for name in self.workflow.order}
         self.committed = {name: asyncio.Event() for name in self.workflow.order}
         self.ready = {name: asyncio.Event() for name in self.elsewhere}
@@ -104,7 +105,7 @@ class Shard:
                 self._take_part(name, part.to_pylist())
                 self.replayed.add(name)
 
-    def _take_part(self, name: str, rows: list[Row]) -> None:
+    def _take_part(self, name: str, rows: list[StepRow]) -> None:
         self.rows[name] = {(row["task_id"], row["trial"]): row for row in rows}
         self.finished[name].set()
         self.committed[name].set()
@@ -246,7 +247,7 @@ class Shard:
         rows = [outcome_row(self.run.run_id, task, self._steps(task), ends) for task in self.tasks]
         await asyncio.to_thread(self.run.commit_outcome, self.number, rows)
 
-    def _steps(self, task: TaskTrial) -> list[Row]:
+    def _steps(self, task: TaskTrial) -> list[StepRow]:
         return [self.rows[name][task.task_id, task.trial] for name in self.workflow.order]
 
 
@@ -257,5 +258,5 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _identity(row: Row) -> tuple[Any, ...]:
+def _identity(row: StepRow) -> tuple[Any, ...]:
     return row["task_id"], row["trial"], row["outcome"], row.get("output"), row.get("score")

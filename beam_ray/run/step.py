@@ -17,34 +17,20 @@ from beam_ray.errors import BadAnswer, StepFailed
 from beam_ray.evaluate.judge import judge_by_model
 from beam_ray.evaluate.rules import judge_by_rule
 from beam_ray.evaluate.score import Finding, score
+from beam_ray.llm.request import Message
 from beam_ray.llm.usage import Usage
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.borrowing import Borrow, Copy, Skip, decide
-from beam_ray.run.context import RAN, PreparedNode, Row, StepContext, TaskTrial
+from beam_ray.run.context import RAN, PreparedNode, StepContext, TaskTrial
 from beam_ray.run.model_call import call_model, feedback_turns, judge_request, with_images
-from beam_ray.run.step_row import StepFrame, cost_columns, output_value, usage_of_row, without_costs, work_columns
-from beam_ray.store.tables import to_json
-
-KEPT_OF_ATTEMPT = (
-    "number",
-    "seconds",
-    "input_tokens",
-    "output_tokens",
-    "usd",
-    "temperature",
-    "seed",
-    "cached_tokens",
-    "reasoning_tokens",
-    "estimated",
-    "reasoning",
-)
-"""What an attempt that is scored again keeps of the origin's."""
+from beam_ray.run.step_row import StepFrame, output_value, usage_of_row, with_costs
+from beam_ray.store.tables import AttemptRow, StepRow, text, to_json
 
 ANSWER_TRIES = 2
 """Answers that cannot be parsed before the step fails."""
 
 
-async def run_step(context: StepContext, name: str, task: TaskTrial, values: Mapping[str, Any], above: Mapping[str, Row]) -> Row:
+async def run_step(context: StepContext, name: str, task: TaskTrial, values: Mapping[str, Any], above: Mapping[str, StepRow]) -> StepRow:
     """
     The row of node *name* for *task*.
 
@@ -54,7 +40,7 @@ async def run_step(context: StepContext, name: str, task: TaskTrial, values: Map
     return await _StepExecution(context, context.nodes[name], task, values).run(above)
 
 
-def failed_row(context: StepContext, name: str, task: TaskTrial, error: StepFailed) -> Row:
+def failed_row(context: StepContext, name: str, task: TaskTrial, error: StepFailed) -> StepRow:
     """The row of a step that could not even be tried."""
     return _StepExecution(context, context.nodes[name], task, {}).row_without_output("failed", error=error)
 
@@ -67,12 +53,12 @@ class _StepExecution:
         self.frame = StepFrame(context.run_id, task, prepared.name, self.threshold if self.node.evaluate else None, started_at)
         self.attempts: list[Attempt] = []
         self.usage, self.judging = Usage(), Usage()
-        self.messages: tuple[Mapping[str, Any], ...] = ()
+        self.messages: tuple[Message, ...] = ()
         self.arguments: Mapping[str, Any] = {}
-        self.earlier: dict[int, Row] = {}
+        self.earlier: dict[int, AttemptRow] = {}
         """Attempts that were paid for before, by an earlier driver or in the origin."""
 
-    async def run(self, above: Mapping[str, Row]) -> Row:
+    async def run(self, above: Mapping[str, StepRow]) -> StepRow:
         try:
             reason = self._reason_to_skip(above)
             if reason:
@@ -91,7 +77,7 @@ class _StepExecution:
                 case Skip(reason):
                     return self.row_without_output("skipped", reason=reason)
                 case Copy(origin):
-                    return {**origin, **self.frame.row(origin["outcome"]), **without_costs(origin)}
+                    return self.frame.on(origin, origin["outcome"])
                 case Borrow() as borrow:
                     return await self._borrow(borrow)
                 case executed:
@@ -103,7 +89,7 @@ class _StepExecution:
 
     # -- deciding ---------------------------------------------------------------------------
 
-    def _reason_to_skip(self, above: Mapping[str, Row]) -> str:
+    def _reason_to_skip(self, above: Mapping[str, StepRow]) -> str:
         """Why the step does not run; empty when it does."""
         for parent in self.node.after:
             row = above[parent]
@@ -122,7 +108,7 @@ class _StepExecution:
         node, prepared = self.node, self.prepared
         given: Any
         if node.llm:
-            self.messages = tuple({"role": turn.role, "content": render(turn.content, self.values)} for turn in node.llm.prompt)
+            self.messages = tuple(Message(role=turn.role, content=render(turn.content, self.values)) for turn in node.llm.prompt)
             given = [*self.messages, *(image["sha256"] for image in self._images())]
         else:
             self.arguments = {key: fill(value, self.values) for key, value in node.arguments.items()}
@@ -134,35 +120,28 @@ class _StepExecution:
 
     # -- borrowing --------------------------------------------------------------------------
 
-    async def _borrow(self, borrow: Borrow) -> Row:
+    async def _borrow(self, borrow: Borrow) -> StepRow:
         origin = borrow.origin
-        row = {
-            **origin,
-            **self.frame.row("borrowed"),
+        row: StepRow = {
+            **self.frame.on(origin, "borrowed"),
             "reason": borrow.reason,
             "borrowed_from": origin["borrowed_from"] or str(Address(origin["run_id"], self.task.task_id, self.task.trial, self.prepared.name)),
             "route": self.node.route,
-            **without_costs(origin),
         }
         if not borrow.rescore:
             return row
         attempt = Attempt(1, output=output_value(origin["output"]))
         await self._evaluate(attempt)
-        # the last attempt's output was scored again; everything else of it is the origin's
-        *before, last = origin["attempts"] or [{}]
-        kept = {name: last[name] for name in KEPT_OF_ATTEMPT if name in last}
-        attempts = [*before, {**attempt.row(), **kept}]
-        work = Usage()
+        attempts, work = [*(origin["attempts"] or [])[:-1], self._rescored(attempt, (origin["attempts"] or [])[-1:])], Usage()
         for made in attempts:
             work.add(Usage(1 if self.node.llm else 0, made["input_tokens"], made["output_tokens"], made["usd"], made["seconds"]))
-        return {
-            **row,
-            **self._judgement(attempt),
-            **cost_columns(Usage(), self.judging),
-            **work_columns(work, self.judging),
-            "attempts": attempts,
-            "first_score": attempt.score_value,
-        }
+        judged = with_costs(self._judged(row, attempt), Usage(), self.judging, work)
+        return {**judged, "attempts": attempts, "first_score": attempt.score_value}
+
+    def _rescored(self, attempt: Attempt, last: list[AttemptRow]) -> AttemptRow:
+        """The origin's *last* attempt, with the score that its output has now."""
+        row = attempt.row()
+        return {**last[0], "output": row["output"], "score": row["score"], "error": row["error"], "criteria": row["criteria"]} if last else row
 
     def _keep_attempts(self, attempts: Any) -> None:
         """Continue from attempts that were paid for before."""
@@ -170,7 +149,7 @@ class _StepExecution:
 
     # -- executing --------------------------------------------------------------------------
 
-    async def _execute(self) -> Row:
+    async def _execute(self) -> StepRow:
         again = self.node.auto_rerun
         allowed = 1 + (again.max if again else 0)
         feedback: list[Finding] = []
@@ -257,31 +236,37 @@ class _StepExecution:
     def _spool_attempts(self, unjudged: Attempt | None = None) -> None:
         """Keep what is paid for although the step is not finished."""
         attempts = [*self.attempts, unjudged] if unjudged and unjudged not in self.attempts else self.attempts
-        row = {"attempts": [attempt.row() for attempt in attempts], "criteria": [], **cost_columns(self.usage, self.judging)}
-        self.context.on_row({**self.frame.row("open"), **row})
+        row: StepRow = {**self.frame.row("open"), "attempts": [attempt.row() for attempt in attempts]}
+        self.context.on_row(with_costs(row, self.usage, self.judging))
 
-    def _judgement(self, attempt: Attempt) -> Row:
+    def _judged(self, row: StepRow, attempt: Attempt) -> StepRow:
         found = attempt.score
         return {
+            **row,
             "score": attempt.score_value,
             "passed": self._passes(attempt),
             "unscored": found.unscored if found else "no criteria",
             "criteria": [finding.row() for finding in attempt.findings],
         }
 
-    def _done_row(self, attempt: Attempt) -> Row:
+    def _done_row(self, attempt: Attempt) -> StepRow:
         first = next((tried for tried in self.attempts if tried.error is None), attempt)
-        return {
+        row: StepRow = {
             **self.frame.row("done"),
             "output": to_json(attempt.output),
             "route": self.node.route,
             "attempts": [tried.row() for tried in self.attempts],
             "first_score": first.score_value,
-            **self._judgement(attempt),
-            **cost_columns(self.usage, self.judging),
         }
+        return with_costs(self._judged(row, attempt), self.usage, self.judging)
 
-    def row_without_output(self, outcome: str, *, reason: str | None = None, error: StepFailed | None = None) -> Row:
+    def row_without_output(self, outcome: str, *, reason: str | None = None, error: StepFailed | None = None) -> StepRow:
         """The row of the step, skipped or failed."""
-        row = self.frame.without_output(outcome, reason=reason, error=error)
-        return {**row, "attempts": [tried.row() for tried in self.attempts], **cost_columns(self.usage, self.judging)}
+        row: StepRow = {
+            **self.frame.row(outcome),
+            "reason": reason,
+            "attempts": [tried.row() for tried in self.attempts],
+            "error_type": type(error).__name__ if error else None,
+            "error": text(str(error)) if error else None,
+        }
+        return with_costs(row, self.usage, self.judging)

@@ -1,18 +1,13 @@
 """Rows of the steps table, as steps write them."""
 
 import datetime
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from beam_ray.define.fingerprint import strict_json
-from beam_ray.errors import StepFailed
 from beam_ray.llm.usage import Usage, plus
-from beam_ray.run.context import RAN, Row, TaskTrial
-from beam_ray.store.tables import text
-
-WORK_COLUMNS = ("work_seconds", "work_calls", "work_tokens", "work_usd")
-"""What an output takes, whoever paid for it; borrowed with the output."""
+from beam_ray.run.context import RAN, TaskTrial
+from beam_ray.store.tables import StepRow
 
 
 @dataclass
@@ -30,9 +25,14 @@ class StepFrame:
     inputs: str = ""
     """Digest of the messages or arguments; these three are empty until the step is identified."""
 
-    def row(self, outcome: str) -> Row:
-        """The columns of the frame, with the *outcome*."""
+    def row(self, outcome: str) -> StepRow:
+        """A row with this outcome; everything that is not of the frame is empty."""
+        return self.on(_EMPTY, outcome)
+
+    def on(self, origin: StepRow, outcome: str) -> StepRow:
+        """The *origin*'s row as one of this step, with this outcome; this run pays nothing for it."""
         return {
+            **origin,
             "run_id": self.run_id,
             "task_id": self.task.task_id,
             "node": self.node,
@@ -46,23 +46,78 @@ class StepFrame:
             "threshold": self.threshold,
             "started_at": self.started_at,
             "ended_at": datetime.datetime.now(datetime.UTC),
+            "seconds": 0.0,
+            "waited": 0.0,
+            "calls": 0,
+            "input_tokens": 0,
+            "output_tokens": 0,
+            "usd": 0.0,
+            "judge_calls": 0,
+            "judge_input_tokens": 0,
+            "judge_output_tokens": 0,
+            "judge_usd": 0.0,
+            "cached_tokens": None,
+            "reasoning_tokens": None,
+            "estimated_calls": 0,
         }
 
-    def without_output(self, outcome: str, *, reason: str | None = None, error: StepFailed | None = None) -> Row:
-        """The row of a step that was skipped or has failed; costs and attempts are still to be added."""
-        return {
-            **self.row(outcome),
-            "reason": reason,
-            "criteria": [],
-            "attempts": [],
-            "error_type": type(error).__name__ if error else None,
-            "error": text(str(error)) if error else None,
-        }
+
+_EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
+_EMPTY: StepRow = {
+    "run_id": "",
+    "task_id": "",
+    "node": "",
+    "trial": 1,
+    "outcome": "",
+    "score": None,
+    "passed": None,
+    "shard": 0,
+    "fingerprint": None,
+    "criteria_fingerprint": None,
+    "borrowed_from": None,
+    "inputs": None,
+    "output": None,
+    "route": None,
+    "reason": None,
+    "unscored": None,
+    "review": False,
+    "threshold": None,
+    "criteria": [],
+    "attempts": [],
+    "first_score": None,
+    "started_at": _EPOCH,
+    "ended_at": _EPOCH,
+    "seconds": 0.0,
+    "waited": 0.0,
+    "calls": 0,
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "usd": 0.0,
+    "judge_calls": 0,
+    "judge_input_tokens": 0,
+    "judge_output_tokens": 0,
+    "judge_usd": 0.0,
+    "cached_tokens": None,
+    "reasoning_tokens": None,
+    "estimated_calls": 0,
+    "work_seconds": 0.0,
+    "work_calls": 0,
+    "work_tokens": 0,
+    "work_usd": 0.0,
+    "error_type": None,
+    "error": None,
+}
 
 
-def cost_columns(usage: Usage, judging: Usage) -> Row:
-    """What the calls for the output, and those of its judge, cost."""
+def with_costs(row: StepRow, usage: Usage, judging: Usage, work: Usage | None = None) -> StepRow:
+    """
+    The row, with what the calls for its output and those of its judge cost.
+
+    *work* is what the output takes, where another run paid for it.
+    """
+    work = work or usage
     return {
+        **row,
         "seconds": usage.seconds,
         "waited": usage.waited + judging.waited,
         "calls": usage.calls,
@@ -76,31 +131,19 @@ def cost_columns(usage: Usage, judging: Usage) -> Row:
         "cached_tokens": plus(usage.cached_tokens, judging.cached_tokens),
         "reasoning_tokens": plus(usage.reasoning_tokens, judging.reasoning_tokens),
         "estimated_calls": usage.estimated_calls + judging.estimated_calls,
-        **work_columns(usage, judging),
+        "work_seconds": work.seconds,
+        "work_calls": work.calls + judging.calls,
+        "work_tokens": work.input_tokens + work.output_tokens + judging.input_tokens + judging.output_tokens,
+        "work_usd": None if work.usd is None or judging.usd is None else work.usd + judging.usd,
     }
 
 
-def work_columns(usage: Usage, judging: Usage) -> Row:
-    """What the output and its score take, whoever paid for them."""
-    return {
-        "work_seconds": usage.seconds,
-        "work_calls": usage.calls + judging.calls,
-        "work_tokens": usage.input_tokens + usage.output_tokens + judging.input_tokens + judging.output_tokens,
-        "work_usd": None if usage.usd is None or judging.usd is None else usage.usd + judging.usd,
-    }
-
-
-def without_costs(origin: Mapping[str, Any]) -> Row:
-    """The cost columns of a row that is borrowed: this run pays nothing, and the work is the origin's."""
-    return {**cost_columns(Usage(), Usage()), **{name: origin[name] for name in WORK_COLUMNS}}
-
-
-def usage_of_row(row: Row) -> tuple[Usage, Usage]:
+def usage_of_row(row: StepRow) -> tuple[Usage, Usage]:
     """What the calls behind a row cost: for its output, and for its judge."""
     usage = Usage(row["calls"], row["input_tokens"], row["output_tokens"], row["usd"], row["seconds"], row["waited"])
     # stored together for output and judge; null in rows of older versions
-    usage.cached_tokens, usage.reasoning_tokens = row.get("cached_tokens"), row.get("reasoning_tokens")
-    usage.estimated_calls = row.get("estimated_calls") or 0
+    usage.cached_tokens, usage.reasoning_tokens = row["cached_tokens"], row["reasoning_tokens"]
+    usage.estimated_calls = row["estimated_calls"] or 0
     return usage, Usage(row["judge_calls"], row["judge_input_tokens"], row["judge_output_tokens"], row["judge_usd"])
 
 
@@ -109,6 +152,6 @@ def output_value(output: str | None) -> Any:
     return None if output is None else strict_json(output)
 
 
-def output_of(row: Row) -> Any:
+def output_of(row: StepRow) -> Any:
     """What templates see of a step: its output, or None when it did not run."""
     return output_value(row["output"]) if row["outcome"] in RAN else None

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import OUTCOME
+from beam_ray.store.tables import OUTCOME, FileEntry
 
 COLUMNS = [
     "outcome",
@@ -72,7 +72,7 @@ class RunSummary(TypedDict):
     """From the start of the first step to the end of the last one."""
 
 
-def summarise(run: Run, files: list[dict[str, Any]]) -> RunSummary:
+def summarise(run: Run, files: list[FileEntry]) -> RunSummary:
     """The summary of a run, from its merged outcome table."""
     named = [entry for entry in files if entry["name"].startswith("outcome")]
     return summary_of(pa.concat_tables([run.read(entry["name"], OUTCOME, COLUMNS, entry) for entry in named]))

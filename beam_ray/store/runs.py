@@ -18,7 +18,7 @@ import datetime
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -31,7 +31,7 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Damaged, RunIsTaken, Unusable
 from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.tables import OUTCOME, STEPS, TASKS, decode, encode, encode_batches
+from beam_ray.store.tables import OUTCOME, STEPS, TASKS, FileEntry, OutcomeRow, StepRow, decode, encode, encode_batches
 
 FILE_BYTES = 128_000_000
 """Size from which a merged file is closed and the next begun."""
@@ -261,7 +261,7 @@ class Run:
         except NotThere:
             return None
 
-    def commit_part(self, node: str, shard: int, rows: list[dict[str, Any]]) -> bool:
+    def commit_part(self, node: str, shard: int, rows: Sequence[StepRow]) -> bool:
         """Keep the rows of one step of one shard; whether ours are the ones that were kept."""
         return self.objects.create(f"{self.prefix}/parts/{node}/{shard:06d}.parquet", encode(STEPS, rows))
 
@@ -272,7 +272,7 @@ class Run:
         except NotThere:
             return None
 
-    def commit_outcome(self, shard: int, rows: list[dict[str, Any]]) -> bool:
+    def commit_outcome(self, shard: int, rows: Sequence[OutcomeRow]) -> bool:
         """Keep the outcome of one shard."""
         return self.objects.create(f"{self.prefix}/parts/_outcome/{shard:06d}.parquet", encode(OUTCOME, rows))
 
@@ -296,7 +296,7 @@ class Run:
         record = self.record
         return {(node, shard) for node in (*record.plan.order, "_outcome") for shard in range(len(record.shards))} <= found
 
-    def spool(self, runner: str, number: int, rows: list[dict[str, Any]]) -> None:
+    def spool(self, runner: str, number: int, rows: Sequence[StepRow]) -> None:
         """Keep finished rows whose shard is not finished."""
         self.objects.create(f"{self.prefix}/spool/{runner}-{number:06d}.parquet", encode(STEPS, rows))
 
@@ -342,7 +342,7 @@ class Run:
         except NotThere:
             return None
 
-    def merge(self, node: str, shards: int) -> list[dict[str, Any]]:
+    def merge(self, node: str, shards: int) -> list[FileEntry]:
         """
         Merge a node's parts into files of about 128 MB; the files' names, rows, bytes and sha256.
 
@@ -372,11 +372,11 @@ class Run:
         return files
 
     @staticmethod
-    def entry(name: str, body: bytes, rows: int) -> dict[str, Any]:
+    def entry(name: str, body: bytes, rows: int) -> FileEntry:
         """What the manifest says of a file."""
         return {"name": name, "rows": rows, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
 
-    def finish(self, files: list[dict[str, Any]], usage: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(self, files: list[FileEntry], usage: Mapping[str, Any]) -> dict[str, Any]:
         """Write the manifest, the last act but tidying up; the manifest that counts."""
         files = [*files, self.entry("tasks.parquet", self.objects.read(f"{self.prefix}/tasks.parquet"), self.tasks().num_rows)]
         manifest = {"format": 1, "run_id": self.run_id, "finished_at": now(), "files": files, "usage": dict(usage), "record": self.written}

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 from beam_ray.errors import Damaged
 from beam_ray.store.objects import NotThere
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import OUTCOME, STEPS, completed, require_whole
+from beam_ray.store.tables import OUTCOME, STEPS, StepRow, completed, require_whole
 
 Key = tuple[str, int]
 """A task's id and a trial."""
@@ -38,7 +37,7 @@ class StepRows:
         keys = zip(outcome["task_id"].to_pylist(), outcome["trial"].to_pylist(), strict=True)
         return {key: position for position, key in enumerate(keys)}
 
-    def rows(self, node: str, wanted: Iterable[Key]) -> dict[Key, dict[str, Any]]:
+    def rows(self, node: str, wanted: Iterable[Key]) -> dict[Key, StepRow]:
         """The node's rows for those of the *wanted* tasks that the run has."""
         wanted = list(wanted)
         if not self.run.manifest and not all(key in self._index for key in wanted):
@@ -47,7 +46,7 @@ class StepRows:
             for known in ("_index", "_done"):
                 self.__dict__.pop(known, None)
         positions = sorted((self._index[key], key) for key in wanted if key in self._index)
-        found: dict[Key, dict[str, Any]] = {}
+        found: dict[Key, StepRow] = {}
         for start, file in self._node(node):
             for group in range(file.metadata.num_row_groups):
                 stop = start + file.metadata.row_group(group).num_rows

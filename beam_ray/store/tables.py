@@ -7,12 +7,13 @@ the footer, and they are verified on every read: of flipped bits nearly half wou
 unnoticed. Of a file whose footer is whole, the sound pieces can still be read.
 """
 
+import datetime
 import hashlib
 import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -171,6 +172,160 @@ TASKS = pa.schema(
     ],
     metadata={"beam_ray": "tasks/1"},
 )
+
+
+class CriterionRow(TypedDict):
+    """A CRITERION struct as a dict."""
+
+    id: str
+    text: str
+    met: bool | None
+    reason: str
+    judge: str | None
+    weight: float
+
+
+class AttemptRow(TypedDict):
+    """An ATTEMPT struct as a dict."""
+
+    number: int
+    output: str | None
+    score: float | None
+    error: str | None
+    seconds: float
+    input_tokens: int
+    output_tokens: int
+    usd: float | None
+    temperature: float | None
+    seed: int | None
+    criteria: list[CriterionRow]
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    estimated: bool | None
+    reasoning: str | None
+
+
+class StepRow(TypedDict):
+    """A row of STEPS as a dict; the schema explains the columns."""
+
+    run_id: str
+    task_id: str
+    node: str
+    trial: int
+    outcome: str
+    score: float | None
+    passed: bool | None
+    shard: int
+    fingerprint: str | None
+    criteria_fingerprint: str | None
+    borrowed_from: str | None
+    inputs: str | None
+    output: str | None
+    route: str | None
+    reason: str | None
+    unscored: str | None
+    review: bool
+    threshold: float | None
+    criteria: list[CriterionRow]
+    attempts: list[AttemptRow]
+    first_score: float | None
+    started_at: datetime.datetime
+    ended_at: datetime.datetime
+    seconds: float
+    waited: float
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    usd: float | None
+    judge_calls: int
+    judge_input_tokens: int
+    judge_output_tokens: int
+    judge_usd: float | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    estimated_calls: int | None
+    work_seconds: float
+    work_calls: int
+    work_tokens: int
+    work_usd: float | None
+    error_type: str | None
+    error: str | None
+
+
+class OutcomeRow(TypedDict):
+    """A row of OUTCOME as a dict; the schema explains the columns."""
+
+    run_id: str
+    task_id: str
+    trial: int
+    outcome: str
+    passed: bool
+    score: float | None
+    first_score: float | None
+    inputs: str
+    labels: list[str]
+    routes: list[str]
+    path: list[str]
+    output: str
+    steps_done: int
+    steps_borrowed: int
+    steps_failed: int
+    steps_skipped: int
+    steps_unscored: int
+    auto_reruns: int
+    auto_rerun_tokens: int
+    auto_rerun_usd: float | None
+    review: bool
+    seconds: float
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    usd: float | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    estimated_calls: int | None
+    work_seconds: float
+    work_calls: int
+    work_tokens: int
+    work_usd: float | None
+    started_at: datetime.datetime
+    ended_at: datetime.datetime
+    error: str | None
+
+
+class AttachmentRow(TypedDict):
+    """An attachment of a task; its content is stored under its digest."""
+
+    name: str
+    sha256: str
+    media_type: str
+    bytes: int
+
+
+class TaskRow(TypedDict):
+    """A row of TASKS as a dict; the schema explains the columns."""
+
+    task_id: str
+    task_query: str
+    query_is_json: bool
+    variables: str
+    expected: str | None
+    labels: list[str]
+    attachments: list[AttachmentRow]
+    inputs: str
+    origin: str | None
+    tests: str | None
+    notes: str | None
+    recorded: str | None
+
+
+class FileEntry(TypedDict):
+    """What a run's manifest says of one of its files."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
 
 
 def encode(schema: pa.Schema, rows: Iterable[Mapping[str, Any]] | pa.Table, *, row_group: int = 50_000) -> bytes:

@@ -1,6 +1,8 @@
 """Tables: explicit schemas, and bytes that tell when they were changed."""
 
 import random
+from datetime import datetime
+from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pytest
@@ -8,7 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_ray.errors import Damaged
-from beam_ray.store.tables import ATTEMPT, ROW_GROUP, STEPS, TASKS, decode, encode, encode_batches, salvage, to_table
+from beam_ray.store.tables import (
+    ATTEMPT,
+    CRITERION,
+    OUTCOME,
+    ROW_GROUP,
+    STEPS,
+    TASKS,
+    AttachmentRow,
+    AttemptRow,
+    CriterionRow,
+    OutcomeRow,
+    StepRow,
+    TaskRow,
+    decode,
+    encode,
+    encode_batches,
+    salvage,
+    to_table,
+)
 
 
 def body(rows: int = 200) -> bytes:
@@ -20,6 +40,33 @@ def body(rows: int = 200) -> bytes:
             for index in range(rows)
         ],
     )
+
+
+def python_type(kind: pa.DataType) -> Any:
+    """What rows of this column hold in Python, where they are not null."""
+    if pa.types.is_list(kind):
+        return list[python_type(kind.value_type)]
+    if pa.types.is_struct(kind):
+        return next((row for struct, row in ((ATTEMPT, AttemptRow), (CRITERION, CriterionRow)) if kind.equals(struct)), AttachmentRow)
+    types = [
+        (pa.types.is_string, str),
+        (pa.types.is_boolean, bool),
+        (pa.types.is_integer, int),
+        (pa.types.is_floating, float),
+        (pa.types.is_timestamp, datetime),
+    ]
+    return next(found for is_kind, found in types if is_kind(kind))
+
+
+@pytest.mark.parametrize(("schema", "row"), [(CRITERION, CriterionRow), (ATTEMPT, AttemptRow), (STEPS, StepRow), (OUTCOME, OutcomeRow), (TASKS, TaskRow)])
+def test_the_typed_rows_have_the_columns_of_their_schema(schema: Any, row: type):
+    """Names, order and types: a column that is added to one must be added to the other."""
+    hints = get_type_hints(row)
+    written = {
+        name: next((each for each in get_args(hint) if each is not type(None)), hint) if type(None) in get_args(hint) else hint for name, hint in hints.items()
+    }
+
+    assert list(written.items()) == [(field.name, python_type(field.type)) for field in schema]
 
 
 def test_every_column_says_what_it_means():

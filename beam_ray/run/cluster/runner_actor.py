@@ -10,6 +10,7 @@ import ray
 from beam_ray.run.cluster.limiter_actor import LimiterClient
 from beam_ray.run.progress import Counts
 from beam_ray.run.runner import Assignment, Runner
+from beam_ray.store.tables import FileEntry
 
 
 class RunnerActor:
@@ -43,7 +44,7 @@ class RunnerActor:
     async def run_rows(self, shard: int, start: int, stop: int) -> None:
         await (await self._get()).run_rows(shard, start, stop)
 
-    async def merge(self, node: str) -> list[dict[str, Any]]:
+    async def merge(self, node: str) -> list[FileEntry]:
         return await (await self._get()).merge(node)
 
     async def progress(self) -> Counts:
