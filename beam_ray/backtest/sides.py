@@ -18,8 +18,9 @@ from beam_ray.run.connection import Connection
 from beam_ray.run.driver import Driver
 from beam_ray.run.execute import drive, execute
 from beam_ray.run.plan import Lineage, Plan, make_plan
-from beam_ray.run.progress import Progress, ProgressCallback, committed_counts, ignore_progress
+from beam_ray.run.progress import Progress, ProgressCallback, ignore_progress
 from beam_ray.run.runner import identity
+from beam_ray.run.summary import committed_counts
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import NotThere, Objects

@@ -4,10 +4,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
-
-from beam_ray.store.runs import Run
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -73,23 +69,4 @@ def total(counts: Iterable[Counts]) -> Counts:
         sum(each.calls for each in every),
         sum(each.tokens for each in every),
         math.fsum(money) if len(money) == len(every) else None,
-    )
-
-
-def committed_counts(run: Run) -> Counts:
-    """Counts of the committed parts of an unfinished run; they count against the budget of whoever resumes it."""
-    table = run.steps(
-        columns=["outcome", "calls", "judge_calls", "input_tokens", "output_tokens", "judge_input_tokens", "judge_output_tokens", "usd", "judge_usd"]
-    )
-
-    def summed(*columns: str) -> float:
-        return sum(pc.sum(table[column]).as_py() or 0 for column in columns)
-
-    unpriced = table["usd"].null_count or table["judge_usd"].null_count
-    return Counts(
-        steps=table.num_rows,
-        failed=table.filter(pc.equal(table["outcome"], "failed")).num_rows,
-        calls=int(summed("calls", "judge_calls")),
-        tokens=int(summed("input_tokens", "output_tokens", "judge_input_tokens", "judge_output_tokens")),
-        usd=None if unpriced else summed("usd", "judge_usd"),
     )

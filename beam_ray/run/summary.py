@@ -1,10 +1,11 @@
-"""The summary of a finished run: counts, scores, costs and times."""
+"""Runs in numbers: the summary of a finished run, and the counts of an unfinished one."""
 
 from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_ray.run.progress import Counts
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import OUTCOME, FileEntry
 
@@ -121,3 +122,22 @@ def summary_of(table: pa.Table) -> RunSummary:
         "ended_at": ended.isoformat(timespec="milliseconds") if ended else None,
         "seconds": round((ended - started).total_seconds(), 3) if started and ended else 0.0,
     }
+
+
+def committed_counts(run: Run) -> Counts:
+    """Counts of the committed parts of an unfinished run; they count against the budget of whoever resumes it."""
+    table = run.steps(
+        columns=["outcome", "calls", "judge_calls", "input_tokens", "output_tokens", "judge_input_tokens", "judge_output_tokens", "usd", "judge_usd"]
+    )
+
+    def summed(*columns: str) -> float:
+        return sum(pc.sum(table[column]).as_py() or 0 for column in columns)
+
+    unpriced = table["usd"].null_count or table["judge_usd"].null_count
+    return Counts(
+        steps=table.num_rows,
+        failed=table.filter(pc.equal(table["outcome"], "failed")).num_rows,
+        calls=int(summed("calls", "judge_calls")),
+        tokens=int(summed("input_tokens", "output_tokens", "judge_input_tokens", "judge_output_tokens")),
+        usd=None if unpriced else summed("usd", "judge_usd"),
+    )

@@ -12,7 +12,7 @@ from beam_ray.define.load import load
 from beam_ray.llm import ScriptedModel
 from beam_ray.publish import read_version, versions
 from beam_ray.rerun import family
-from beam_ray.run.progress import committed_counts
+from beam_ray.run.summary import committed_counts
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.libraries import library_at, uses
 from beam_ray.store.runs import Run, tasks_digest
