@@ -78,6 +78,7 @@ class OpenAIModel:
             headers={"Accept-Encoding": "identity"},
             event_hooks={"response": [_bound]},
         )
+        self._options: Any = {"timeout": None, "headers": _key_elsewhere(settings)}
         self._client = openai.AsyncOpenAI(
             base_url=settings.url,
             api_key=settings.secret,
@@ -122,7 +123,7 @@ class OpenAIModel:
             async with asyncio.timeout(timeout_s):
                 # its typed method walks every message, at a fifth of a call's CPU
                 path = PATHS[api or self.settings.call.api]
-                reply = await self._client.post(path, cast_to=httpx2.Response, body=body, options={"timeout": None})
+                reply = await self._client.post(path, cast_to=httpx2.Response, body=body, options=self._options)
         except openai.APIStatusError as error:
             raise Refused(
                 self._hidden(read_refusal(error.status_code, _json(error.response) or error.body or error.message)), body, error.response.headers
@@ -251,7 +252,7 @@ def probe(settings: ModelSettings, name: str) -> None:
         default_query={key: resolve(value) for key, value in settings.query.items()},
     )
     try:
-        client.models.list()
+        client.models.list(extra_headers=_key_elsewhere(settings))
     except (openai.AuthenticationError, openai.PermissionDeniedError):
         raise Unusable(f"the model {name!r}: {settings.base_url} refuses the key ({settings.api_key})") from None
     except openai.APIConnectionError as error:
@@ -285,18 +286,22 @@ def seconds_of(text: str) -> float:
     return min(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000, 86_400.0)
 
 
-_DURATION = re.compile(r"(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m(?!s))?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:s|\Z))?(?:([0-9.]{1,9})ms)?")
+_NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
+_DURATION = re.compile(rf"(?:({_NUMBER})h)?(?:({_NUMBER})m(?!s))?(?:({_NUMBER})(?:s|\Z))?(?:({_NUMBER})ms)?")
 
 
 def _whole(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
-def _headers(settings: ModelSettings) -> dict[str, Any]:
-    headers: dict[str, Any] = {name: resolve(value) for name, value in settings.headers.items()}
-    if settings.api_key == "none" and "authorization" not in map(str.lower, headers) and headers:
-        headers["Authorization"] = openai.Omit()  # the key is one of the headers
-    return headers
+def _headers(settings: ModelSettings) -> dict[str, str]:
+    return {name: resolve(value) for name, value in settings.headers.items()}
+
+
+def _key_elsewhere(settings: ModelSettings) -> dict[str, Any]:
+    """What keeps the client from sending ``Authorization`` where the key is another header."""
+    elsewhere = settings.api_key == "none" and settings.headers and "authorization" not in map(str.lower, settings.headers)
+    return {"Authorization": openai.Omit()} if elsewhere else {}
 
 
 def _characters(request: Request) -> int:
