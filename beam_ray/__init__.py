@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from beam_ray.address import Address
     from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, Candidate, SidePlan, Verdict, is_backtest_spec
     from beam_ray.api.comparisons import Comparison, GateLine, Metric
+    from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, CriterionCheck, Outputs
     from beam_ray.api.health import Health, Sign
     from beam_ray.api.history import Ledger, TaskHistory
+    from beam_ray.api.jobs import CurrentJob, Job, JobResult, current_job, spec_name
     from beam_ray.api.libraries import Library, LibraryChange, LibraryCheck, SavedTasks
     from beam_ray.api.local_models import embedded_model, serve_mlflow, serve_model
     from beam_ray.api.maintenance import DamagedFile, Diagnosis, Garbage, GarbageReport, NodeRepair, Repair
     from beam_ray.api.mlflow import MlflowLog
     from beam_ray.api.models import ModelCheckResult, ModelInfo
+    from beam_ray.api.optimise import AppliedProposal, DraftFile, ModelTry, PromptProposal, PromptSearch, SearchOptions
     from beam_ray.api.plans import NodePlan, Plan
     from beam_ray.api.reruns import Rerun, Selection
     from beam_ray.api.runs import Run
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from beam_ray.api.versions import Version
     from beam_ray.api.workflows import CheckResult, check, load
     from beam_ray.define.criterion import Criterion
+    from beam_ray.define.diff import Change
     from beam_ray.define.workflow import AutoRerun, Evaluation, LlmCall, Node, Resources, Workflow
     from beam_ray.llm.request import Answer, Request
     from beam_ray.llm.scripted import ScriptedModel
@@ -52,12 +56,24 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Comparison",
     "GateLine",
     "Metric",
+    # api.criteria
+    "CriteriaCheck",
+    "CriteriaDraft",
+    "CriteriaProposal",
+    "CriterionCheck",
+    "Outputs",
     # api.health
     "Health",
     "Sign",
     # api.history
     "Ledger",
     "TaskHistory",
+    # api.jobs
+    "CurrentJob",
+    "Job",
+    "JobResult",
+    "current_job",
+    "spec_name",
     # api.libraries
     "Library",
     "LibraryChange",
@@ -76,6 +92,13 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Repair",
     # api.mlflow
     "MlflowLog",
+    # api.optimise
+    "AppliedProposal",
+    "DraftFile",
+    "ModelTry",
+    "PromptProposal",
+    "PromptSearch",
+    "SearchOptions",
     # api.plans
     "NodePlan",
     "Plan",
@@ -99,6 +122,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "check",
     "load",
     # define
+    "Change",
     "AutoRerun",
     "Criterion",
     "Evaluation",
@@ -122,20 +146,24 @@ _SOURCES = {
     "beam_ray.address": ("Address",),
     "beam_ray.api.backtests": ("Backtest", "BacktestOptions", "BacktestPlan", "Candidate", "SidePlan", "Verdict", "is_backtest_spec"),
     "beam_ray.api.comparisons": ("Comparison", "GateLine", "Metric"),
+    "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaProposal", "CriterionCheck", "Outputs"),
     "beam_ray.api.health": ("Health", "Sign"),
     "beam_ray.api.history": ("Ledger", "TaskHistory"),
+    "beam_ray.api.jobs": ("CurrentJob", "Job", "JobResult", "current_job", "spec_name"),
     "beam_ray.api.libraries": ("Library", "LibraryChange", "LibraryCheck", "SavedTasks"),
     "beam_ray.api.local_models": ("embedded_model", "serve_mlflow", "serve_model"),
     "beam_ray.api.maintenance": ("DamagedFile", "Diagnosis", "Garbage", "GarbageReport", "NodeRepair", "Repair"),
     "beam_ray.api.mlflow": ("MlflowLog",),
     "beam_ray.api.reruns": ("Rerun", "Selection"),
     "beam_ray.api.versions": ("Version",),
+    "beam_ray.api.optimise": ("AppliedProposal", "DraftFile", "ModelTry", "PromptProposal", "PromptSearch", "SearchOptions"),
     "beam_ray.api.plans": ("NodePlan", "Plan"),
     "beam_ray.api.runs": ("Run",),
     "beam_ray.api.store": ("Store", "open"),
     "beam_ray.api.tasks": ("Attempt", "CriterionResult", "Step", "Task"),
     "beam_ray.api.workflows": ("CheckResult", "check", "load"),
     "beam_ray.define.criterion": ("Criterion",),
+    "beam_ray.define.diff": ("Change",),
     "beam_ray.define.workflow": ("AutoRerun", "Evaluation", "LlmCall", "Node", "Resources", "Workflow"),
     "beam_ray.llm.scripted": ("ScriptedModel",),
     "beam_ray.llm.settings": ("ModelSettings",),

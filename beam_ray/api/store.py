@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 
     from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, Candidate, Verdict
     from beam_ray.api.comparisons import Comparison
+    from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, Outputs
     from beam_ray.api.health import Health
     from beam_ray.api.history import Ledger, TaskHistory
+    from beam_ray.api.jobs import Job
     from beam_ray.api.libraries import Library, LibraryChange, SavedTasks
     from beam_ray.api.maintenance import Diagnosis, GarbageReport, Repair
     from beam_ray.api.mlflow import MlflowLog
     from beam_ray.api.models import ModelCheckResult, ModelInfo
+    from beam_ray.api.optimise import DraftFile, PromptProposal, PromptSearch, SearchOptions
     from beam_ray.api.plans import Plan
     from beam_ray.api.progress import ProgressOption
     from beam_ray.api.reruns import Rerun, Selection
@@ -496,6 +499,128 @@ class Store:
         from beam_ray.api.libraries import remove_from_library
 
         return remove_from_library(self, name, tasks)
+
+    # -- improving ------------------------------------------------------------------------
+
+    def optimise(self, task: str, node: str, *, model: str | None = None, again: bool = False, draft: "DraftFile | None" = None) -> "PromptProposal":
+        """
+        Propose a better prompt for a failed step: its weaknesses, and changes with a reason each. Nothing is published.
+
+        Args:
+            task: Address or id of the task.
+            node: The failed step.
+            model: The proposing model. None for the judge, or the step's own model.
+            again: Ask for another proposal than the stored one.
+            draft: Where a draft may be written; needed for ``PromptProposal.apply``.
+
+        Raises:
+            Unusable: there is no such step, or nothing is wrong with it.
+            Stopped: the model does not answer.
+        """
+        from beam_ray.api.optimise import optimise
+
+        return optimise(self, task, node, model=model, again=again, draft=draft)
+
+    def search_prompts(
+        self,
+        workflow: str,
+        library: str,
+        *,
+        options: "SearchOptions | None" = None,
+        budget: "Budget | None" = None,
+        takeover: bool = False,
+        progress: "ProgressOption" = None,
+    ) -> "PromptSearch":
+        """
+        Search for better prompts over a library, and test the best draft once on tasks that the search did not see.
+
+        Args:
+            workflow: The path of a YAML file, or a published name whose file is here.
+            library: ``NAME`` or ``NAME@VERSION``.
+            options: Nodes, proposing model, rounds, seed and the draft's path.
+            budget: ``max_usd``, ``max_tokens`` or ``max_calls``, for search and holdout set together.
+            takeover: As for ``run``.
+            progress: As for ``run``.
+
+        Raises:
+            Unusable: the budget or the library is too small; nothing was spent.
+            Stopped: before the end; the same call resumes.
+        """
+        from beam_ray.api.optimise import search_prompts
+
+        return search_prompts(self, workflow, library, options=options, budget=budget, takeover=takeover, progress=progress)
+
+    def criteria(
+        self,
+        workflow: "WorkflowOption",
+        node: str | None = None,
+        *,
+        outputs: "Outputs | None" = None,
+        repeats: int = 3,
+        takeover: bool = False,
+        progress: "ProgressOption" = None,
+    ) -> "list[CriteriaCheck]":
+        """
+        Judge stored outputs again: how often each criterion is met, and how reliable its judge is. No step is executed.
+
+        Args:
+            workflow: As for ``check``.
+            node: Only this node; None for all that have criteria.
+            outputs: Which stored outputs.
+            repeats: How often each output is judged.
+            takeover: As for ``run``.
+            progress: As for ``run``.
+        """
+        from beam_ray.api.criteria import check_criteria
+
+        return check_criteria(self, workflow, node, outputs=outputs, repeats=repeats, takeover=takeover, progress=progress)
+
+    def propose_criteria(
+        self,
+        workflow: str,
+        node: str,
+        *,
+        draft: "CriteriaDraft | None" = None,
+        outputs: "Outputs | None" = None,
+        takeover: bool = False,
+        progress: "ProgressOption" = None,
+    ) -> "CriteriaProposal":
+        """
+        Let a model propose criteria for a node, try them on stored outputs, and write those that are useful to a draft.
+
+        Args:
+            workflow: The path of a YAML file, or a published name whose file is here.
+            node: The node.
+            draft: Proposing model, whether to keep the present criteria, and the draft's path.
+            outputs: Which stored outputs.
+            takeover: As for ``run``.
+            progress: As for ``run``.
+        """
+        from beam_ray.api.criteria import propose
+
+        return propose(self, workflow, node, draft=draft, outputs=outputs, takeover=takeover, progress=progress)
+
+    # -- jobs -----------------------------------------------------------------------------
+
+    def submit(
+        self, command: "Sequence[str]", *, address: str, folder: "str | Path" = ".", allow_open: bool = False, metadata: Mapping[str, str] | None = None
+    ) -> "Job":
+        """
+        Run a command as a Ray job; ``Job.wait`` follows it and returns its exit code from the store.
+
+        Args:
+            command: run, backtest, rerun or optimise with its arguments, as on the command line.
+            address: The cluster's dashboard, such as ``http://127.0.0.1:8265``.
+            folder: The folder to upload, without what .gitignore and .rayignore name.
+            allow_open: Submit although the cluster requires no token.
+            metadata: Shown on Ray's dashboard.
+
+        Raises:
+            Unusable: the cluster cannot be reached, refuses the job, or cannot share the store.
+        """
+        from beam_ray.api.jobs import submit
+
+        return submit(self, command, address=address, folder=folder, allow_open=allow_open, metadata=metadata)
 
     # -- health and maintenance -----------------------------------------------------------
 

@@ -7,20 +7,14 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 import beam_ray
-from beam_ray.errors import Unusable
-from beam_ray.store.objects import Objects, open_objects
 
-DEFAULT_STORE = ".beam-ray"
 PLAIN_S = 5.0
 """Seconds between two progress lines where there is no terminal."""
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _NOT_ESCAPED = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -32,43 +26,8 @@ def clean(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
-def store_options(command: Command) -> Command:
-    """--store and --json."""
-    command = click.option(
-        "--store", "store", envvar="BEAM_RAY_STORE", default=DEFAULT_STORE, show_default=True, metavar="URI", help="A folder or s3://bucket/prefix."
-    )(command)
-    return click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(command)
-
-
-def model_options(command: Command) -> Command:
-    """--models."""
-    return click.option(
-        "--models", "models", envvar="BEAM_RAY_MODELS", default="configs/models.yaml", show_default=True, metavar="FILE", help="Which models there are."
-    )(command)
-
-
-def run_options(command: Command) -> Command:
-    """--address and --takeover."""
-    command = click.option("--address", envvar="RAY_ADDRESS", default=None, metavar="ADDRESS", help="The Ray cluster; a local one is started unless given.")(
-        command
-    )
-    return click.option("--takeover", is_flag=True, help="Take the run from a driver that you know is gone.")(command)
-
-
-def existing(store: str) -> Objects:
-    """The store, which must be there already."""
-    if not store.startswith("s3://") and not (Path(store) / "store.json").is_file():
-        raise Unusable(f"there is no store at {store}\n  beam-ray run  makes one; --store or BEAM_RAY_STORE names another")
-    return open_objects(store)
-
-
 MARKS = {"passed": "pass", "below": "BELOW", "failed": "FAILED"}
 """A task's status as tables show it."""
-
-
-def store_words(store: str) -> str:
-    """What a printed command needs to find the store again; nothing for the default one."""
-    return f" --store {store}" if store != DEFAULT_STORE else ""
 
 
 def emit(document: Any) -> None:
@@ -147,10 +106,6 @@ class Meter:
         self.shown = False
 
     def __call__(self, progress: Any) -> None:
-        if progress.message and not self.quiet:
-            self.done()
-            say(progress.message if self.title in progress.message else f"{self.title}: {progress.message}")
-            return
         moment = time.monotonic()
         if self.quiet or (moment - self.told < (0.2 if self.live else PLAIN_S)):
             return
@@ -205,14 +160,3 @@ def status_of(row: Mapping[str, Any]) -> str:
 def plural(count: int, one: str, many: str = "") -> str:
     """A count with its noun: ``1 task``, ``2 tasks``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def pairs(values: Iterable[str], option: str) -> Mapping[str, str]:
-    """``name=value`` words as a mapping."""
-    found = {}
-    for word in values:
-        name, equals, value = word.partition("=")
-        if not equals or not name or not value:
-            raise Unusable(f"{option} {word}: write it as NAME=VALUE")
-        found[name] = value
-    return found

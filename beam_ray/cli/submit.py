@@ -15,12 +15,9 @@ from typing import NoReturn
 import click
 from click.core import ParameterSource
 
+import beam_ray
 from beam_ray.cli.screen import clean, emit, say, show
-from beam_ray.errors import BeamRayError, Interrupted, Stopped
-from beam_ray.run.job_client import JobClient, RayJobClient, follow_job
-from beam_ray.run.job_record import job_result, record_exit, require_shared_store, submission_id
-from beam_ray.store.objects import Objects, open_objects
-from beam_ray.store.runs import new_run_id
+from beam_ray.errors import BeamRayError
 
 KINDS = ("run", "backtest", "rerun", "optimise")
 
@@ -32,7 +29,7 @@ KINDS = ("run", "backtest", "rerun", "optimise")
     default="http://127.0.0.1:8265",
     show_default=True,
     metavar="URL",
-    help="The cluster's dashboard.",
+    help="Dashboard of the cluster.",
 )
 @click.option(
     "--working-dir",
@@ -40,90 +37,67 @@ KINDS = ("run", "backtest", "rerun", "optimise")
     default=".",
     show_default=True,
     type=click.Path(exists=True, file_okay=False),
-    help="Uploaded, but for what .gitignore and .rayignore name.",
+    help="Folder to upload, without what .gitignore and .rayignore name.",
 )
-@click.option("--i-know", is_flag=True, help="Submit although the cluster asks for no token.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@click.option("--i-know", is_flag=True, help="Submit although the cluster requires no token.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def submit(context: click.Context, address: str, folder: str, i_know: bool, as_json: bool, kind: str, arguments: tuple[str, ...]) -> None:
     """
-    Do run, backtest, rerun or optimise as a Ray job, and wait for it.
+    Run a command (run, backtest, rerun or optimise) as a Ray job, and wait for its verdict.
 
-    ARGUMENTS are the command's own; its paths are seen from the working folder. The exit code is that of the
-    command, read from the store. API keys are not sent along: the cluster's nodes have them in their environment.
+    ARGUMENTS are the command's own, with paths relative to the working folder. The exit code is that of the
+    command, read from the store. API keys are not sent with the job: the cluster's nodes have them in their environment.
     """
     inner = parse(kind, arguments)
     if inner.get_parameter_source("address") is ParameterSource.COMMANDLINE:
-        raise click.UsageError(f"the cluster's address stands before {kind}: beam-ray submit --address URL {kind} …")
-    store = inner.params["store"]
-    require_shared_store(store)
+        raise click.UsageError(f"the cluster's address goes before {kind}: beam-ray submit --address URL {kind} …")
+    store = beam_ray.open(inner.params["store"])
     metadata = _metadata(kind, inner, Path(folder))
-    objects = open_objects(store)
-    cluster = RayJobClient(address, allow_open=i_know)
-    submitted = f"{kind}-{new_run_id()}"
-    command = ["python", "-m", "beam_ray.cli.submit", kind, *arguments, *_spelled_out(inner)]
-    cluster.submit(submitted, shlex.join(command), folder=folder, metadata=metadata, environment={"BEAM_RAY_OPEN_CLUSTER": "1"} if i_know else {})
-    say(f"job {submitted} on {address}")
-    code = await_job(cluster, objects, submitted, kind, resume=again(context, kind, arguments), as_json=as_json)
-    if kind == "optimise" and code == 0:
-        say(f"a draft lies where the job ran; this writes it here, without a call:  {shlex.join(['beam-ray', kind, *arguments])}")
-    context.exit(code)
+    job = store.submit([kind, *arguments, *_from_environment(inner)], address=address, folder=folder, allow_open=i_know, metadata=metadata)
+    say(f"job {job.id} on {address}")
+    result = wait_for(job, resume=again(context, kind, arguments), as_json=as_json)
+    if kind == "optimise" and result.exit_code == 0:
+        say(f"the draft was written where the job ran; this writes it here, without a model call:  {shlex.join(['beam-ray', kind, *arguments])}")
+    context.exit(result.exit_code)
 
 
-def await_job(cluster: JobClient, objects: Objects, submitted: str, kind: str, *, resume: str, as_json: bool = False, **patience: float) -> int:
-    """
-    Follow the job to its end; its exit code by the store, shown with what Ray says where that differs.
-
-    Raises:
-        Stopped: it left no result.
-    """
-    try:
-        state = follow_job(cluster, objects, submitted, lambda text: click.echo(clean(text), nl=False, err=True), **patience)
-    except KeyboardInterrupt:
-        raise Interrupted(f"the job goes on without us; ray job stop {submitted}  ends it, ray job logs --follow {submitted}  shows it") from None
-    found = job_result(objects, submitted, kind)
-    if found is None:
-        missing = Stopped(f"the job {submitted} left no result in {objects.uri}; Ray says {state or 'nothing'}")
-        missing.resume = resume  # type: ignore[attr-defined]
-        raise missing
-    code = found.exit_code
-    if (code == 0) != (state == "SUCCEEDED"):
-        say(f"note: Ray says {state or 'nothing'} of the job; the store says exit {code}, and that counts")
+def wait_for(job: beam_ray.Job, *, resume: str, as_json: bool = False, **timing: float) -> beam_ray.JobResult:
+    """Follow the job to its end and show how it ended, with what Ray says where that differs."""
+    result = job.wait(lambda text: click.echo(clean(text), nl=False, err=True), resume=resume, **timing)
+    if result.disagrees:
+        say(f"note: Ray says {result.ray_state or 'nothing'} about the job; the store says exit code {result.exit_code}, which counts")
     if as_json:
-        backtest, ray_state = found.backtest or None, state or None
-        emit({"submission": submitted, "command": kind, "exit_code": code, "runs": found.runs, "backtest_id": backtest, "ray_state": ray_state})
+        emit(result.document())
     else:
-        show(
-            "\n  ".join(
-                [f"job {submitted}: exit {code}", *([f"backtest {found.backtest}"] if found.backtest else []), *(f"run {run_id}" for run_id in found.runs)]
-            )
-        )
-    if code in (3, 130, 143):
-        say(f"go on with:  {resume}")
-    return code
+        lines = [f"job {result.id}: exit code {result.exit_code}", *([f"backtest {result.backtest}"] if result.backtest else [])]
+        show("\n  ".join([*lines, *(f"run {run_id}" for run_id in result.runs)]))
+    if result.exit_code in (3, 130, 143):
+        say(f"resume with:  {resume}")
+    return result
 
 
 def parse(kind: str, arguments: tuple[str, ...]) -> click.Context:
     """The arguments of a command as it will read them; raises what the command would raise."""
-    from beam_ray.cli import beam_ray
+    from beam_ray.cli import beam_ray as commands
 
-    command = beam_ray.get_command(click.Context(beam_ray), kind)
+    command = commands.get_command(click.Context(commands), kind)
     assert command
     return command.make_context(f"beam-ray {kind}", list(arguments))
 
 
 def as_job(kind: str, arguments: tuple[str, ...]) -> NoReturn:
-    """Do what ``beam-ray KIND ARGUMENTS`` does and leave with its exit code; inside a Ray job, tell the store too."""
+    """Run ``beam-ray KIND ARGUMENTS`` and exit with its code; inside a Ray job, record the code in the store too."""
     from beam_ray.cli import main
 
-    submitted = submission_id()
+    job = beam_ray.current_job()
     store, code = "", 1
-    if submitted:
+    if job:
         try:
             store = parse(kind, arguments).params["store"]
-            require_shared_store(store)
+            job.require_shared_store(store)
         except (click.ClickException, click.exceptions.Exit):
             store = ""  # the command itself says what is wrong
         except BeamRayError as error:
@@ -136,12 +110,12 @@ def as_job(kind: str, arguments: tuple[str, ...]) -> NoReturn:
         raise
     finally:
         sys.stdout.flush()
-        if submitted and store:
+        if job and store:
             try:
-                record_exit(open_objects(store, proven=True), submitted, kind, code)
+                job.record_exit(store, kind, code)
             except BeamRayError as error:
-                say(f"the job's end could not be kept: {error}")
-    raise AssertionError("unreachable: a command always leaves")
+                say(f"the job's exit code could not be stored: {error}")
+    raise AssertionError("unreachable: a command always exits")
 
 
 def again(context: click.Context, kind: str, arguments: tuple[str, ...]) -> str:
@@ -154,7 +128,7 @@ def again(context: click.Context, kind: str, arguments: tuple[str, ...]) -> str:
     return shlex.join(["beam-ray", "submit", *options, kind, *arguments])
 
 
-def _spelled_out(inner: click.Context) -> list[str]:
+def _from_environment(inner: click.Context) -> list[str]:
     """What the command took from our environment, which the job does not have."""
     words = []
     for name in ("store", "models"):
@@ -167,10 +141,8 @@ def _metadata(kind: str, inner: click.Context, folder: Path) -> dict[str, str]:
     """What Ray's dashboard shows of the job."""
     found = {"job_name": kind, "beam_ray": version("beam-ray"), "commit": _commit(folder)}
     if kind == "backtest":
-        from beam_ray.backtest.spec import load_spec
-
-        spec, _ = load_spec(folder / inner.params["spec"])
-        found |= {"job_name": f"backtest {spec.name}", "backtest": spec.name}
+        name = beam_ray.spec_name(folder / inner.params["spec"])
+        found |= {"job_name": f"backtest {name}", "backtest": name}
     return {name: text for name, text in found.items() if text}
 
 

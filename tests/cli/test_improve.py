@@ -39,7 +39,7 @@ def test_a_failed_step_gets_a_better_prompt_a_draft_and_two_scores(desk: Desk, r
     assert "  - ask better\n    because: it was not said" in shown.out
     assert "+better {{ task_query }}" in shown.out
     assert "$0.0000" in shown.out and "(paid now)" in shown.out
-    assert "kept from before, not paid again" in applied.out
+    assert "from the store, not paid again" in applied.out
     rows = [line.split() for line in applied.out.splitlines()]
     assert ["step", "read", "0.0", "100.0", "better"] in rows
     assert ["n", "NOT", "MET", "met"] in rows
@@ -60,8 +60,8 @@ def test_a_search_ends_in_a_draft_with_its_evidence(desk: Desk):
     found = desk("optimise", "sums.yaml", "--library", "numbers", "--budget", "max_calls=500", "--rounds", "4")
 
     assert found.code == 0, found.out + found.err
-    assert "14 tasks searched on, 22 held out" in found.out
-    assert "accepted: the whole interval is above 0. The draft: sums-draft.yaml" in found.out
+    assert "search set 14 tasks, holdout set 22 tasks" in found.out
+    assert "accepted: the whole interval is above 0. Draft: sums-draft.yaml" in found.out
     evidence = next(line for line in found.out.splitlines() if line.startswith("publish it:")).partition("beam-ray ")[2].split()
     calls = len(desk.model.journal)
     again = desk("optimise", "sums.yaml", "--library", "numbers", "--budget", "max_calls=500", "--rounds", "4", "--json")
@@ -79,7 +79,7 @@ def test_a_search_against_what_is_not_published_is_refused(desk: Desk):
     refused = desk("optimise", "sums.yaml", "--library", "numbers", "--budget", "max_calls=500")
 
     assert refused.code == 2
-    assert "is not version 1 of 'sums'" in refused.err
+    assert "is not the published version 1 of 'sums'" in refused.err
     assert not desk.model.journal
 
 

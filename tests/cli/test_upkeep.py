@@ -25,4 +25,4 @@ def test_repair_says_what_it_will_do_and_does_only_that(desk: Desk):
     assert len(desk.model.journal) == asked + 36
     assert [(row["task"], row["score"]) for row in desk("tasks", "--run", run["run_id"], "--json").json] == [(row["task"], row["score"]) for row in before]
     assert desk("show", f"{run['run_id']}/n4").code == 0
-    assert desk("repair", run["run_id"]).out == f"run {run['run_id']}: every file is what was written\n"
+    assert desk("repair", run["run_id"]).out == f"run {run['run_id']}: every file is intact\n"

@@ -9,7 +9,9 @@ import pytest
 from ray.core.generated.gcs_service_pb2 import CheckAliveReply
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceServicer, add_NodeInfoGcsServiceServicer_to_server
 
-from beam_ray.cli.submit import await_job
+import beam_ray
+from beam_ray.api.jobs import Job
+from beam_ray.cli.submit import wait_for
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm import ScriptedModel
 from beam_ray.run.cluster_auth import ensure_token, require_cluster_token
@@ -54,7 +56,7 @@ def driven(lab: Lab, monkeypatch: pytest.MonkeyPatch, **lineage: str) -> Run:
 
 def code(lab: Lab, cluster: Told, kind: str = "backtest") -> int:
     """The exit code of submit."""
-    return await_job(cluster, lab.objects, "j", kind, resume="the same command", **QUICK)
+    return wait_for(Job(beam_ray.open(lab.objects.uri), "j", kind, cluster), resume="the same command", **QUICK).exit_code
 
 
 @pytest.mark.parametrize(("verdict", "ray"), [(0, "FAILED"), (4, "SUCCEEDED"), (4, "FAILED"), (5, "STOPPED"), (0, "GONE")])

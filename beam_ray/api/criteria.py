@@ -1,0 +1,244 @@
+"""Criteria: proposed by a model and tried on stored outputs, or checked for how reliable they are."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from beam_ray.api.display import Display, Displayed
+from beam_ray.api.optimise import ModelTry, executing, proposer_of, tries_of, workflow_file
+from beam_ray.api.progress import ProgressOption
+from beam_ray.api.runs import probe_models
+from beam_ray.api.store import Store
+from beam_ray.api.workflows import WorkflowOption, check
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import Unusable
+from beam_ray.improve.criteria import Fared, Proposed, propose_criteria, stored_outputs, try_out, written_present
+from beam_ray.improve.drafts import criteria_text, require_place, with_criteria, write_draft
+from beam_ray.improve.model_query import Asker, Try
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which stored outputs are judged."""
+
+    run: str | None = None
+    """A run, named as for ``Store.get_run``; None for the newest run with enough of them."""
+    limit: int = 20
+    """How many at most, as many good ones as bad ones where there are."""
+
+
+@dataclass(frozen=True)
+class CriterionCheck:
+    """How a criterion did on stored outputs."""
+
+    text: str
+    kind: str
+    """plain for a judge, or the kind of rule."""
+    met: int
+    not_met: int
+    undecided: int
+    """Not judged, or not applicable."""
+    met_percent: float | None
+    """Share of decided outputs that meet it, in percent; None where nothing was decided."""
+    good: tuple[int, int]
+    """Of the outputs that passed: how many meet it, and how many were decided."""
+    bad: tuple[int, int]
+    """Of the outputs that did not pass: the same."""
+    agreement: float | None
+    """The judge's agreement with itself over repeats, Fleiss' kappa; None where unknown."""
+    agreement_note: str
+    """Why it is unknown."""
+    same: int
+    """Outputs decided the same way at every repeat, of *repeated*."""
+    repeated: int
+    expected: float | None
+    """Agreement with the tasks' expected outcomes, Cohen's kappa; None where unknown."""
+    expected_note: str
+    labelled: int
+    """Outputs whose task has an expected outcome."""
+    useless: str
+    """Why it does not distinguish outputs; empty when it does."""
+    reason: str = ""
+    """Why a model proposes it."""
+
+
+@dataclass(frozen=True, repr=False)
+class CriteriaCheck(Displayed):
+    """The criteria of one node, judged again on stored outputs."""
+
+    node: str
+    run_id: str
+    """The run whose outputs were judged."""
+    outputs: int
+    repeats: int
+    criteria: tuple[CriterionCheck, ...]
+    _fared: tuple[Fared, ...] = field(compare=False)
+
+    def display(self) -> Display:
+        rows = [(each.text, each.met_percent, each.agreement, each.expected, each.useless) for each in self.criteria]
+        return Display(self.node, (("outputs", self.outputs), ("run", self.run_id)), ("criterion", "met %", "kappa", "expected", ""), rows)
+
+    def document(self) -> dict[str, Any]:
+        """The check as a JSON document."""
+        return {"node": self.node, "run_id": self.run_id, "outputs": self.outputs, "criteria": [{**vars(one), "share": one.share} for one in self._fared]}
+
+
+@dataclass(frozen=True)
+class CriteriaDraft:
+    """How criteria are proposed, and where the draft goes."""
+
+    add: bool = False
+    """Keep the present criteria and add to them."""
+    model: str | None = None
+    """The proposing model; None for the judge, or the step's own model."""
+    to: str | None = None
+    """The draft's path; None for a file beside the original, with -criteria in its name."""
+    again: bool = False
+    """Ask for other proposals than the stored ones."""
+
+
+@dataclass(frozen=True, repr=False)
+class CriteriaProposal(Displayed):
+    """Criteria that a model proposes for a node, tried on stored outputs."""
+
+    workflow: str
+    node: str
+    model: str
+    """The proposing model."""
+    run_id: str
+    outputs: int
+    criteria: tuple[CriterionCheck, ...]
+    written: tuple[Any, ...] = field(compare=False)
+    """The proposed criteria as a workflow file has them."""
+    dropped: tuple[str, ...]
+    """Why proposals could not be used."""
+    tries: tuple[ModelTry, ...]
+    draft: Path | None
+    """The draft that was written; None when every criterion is useless."""
+    _fared: tuple[Fared, ...] = field(compare=False)
+    _proposed: tuple[Proposed, ...] = field(compare=False)
+    _tries: tuple[Try, ...] = field(compare=False)
+
+    def display(self) -> Display:
+        rows = [(each.text, each.met_percent, each.useless, each.reason) for each in self.criteria]
+        return Display(f"{self.workflow}/{self.node}", (("draft", self.draft),), ("criterion", "met %", "", "reason"), rows)
+
+    def document(self) -> dict[str, Any]:
+        """The proposal as a JSON document."""
+        criteria = [
+            {**vars(seen), "share": seen.share, "useless": seen.useless, "reason": one.reason} for one, seen in zip(self._proposed, self._fared, strict=True)
+        ]
+        return {
+            "node": self.node,
+            "run_id": self.run_id,
+            "outputs": self.outputs,
+            "criteria": criteria,
+            "dropped": list(self.dropped),
+            "tries": [vars(one) for one in self._tries],
+            "draft": str(self.draft) if self.draft else None,
+        }
+
+
+def check_criteria(
+    store: Store,
+    workflow: WorkflowOption,
+    node: str | None = None,
+    *,
+    outputs: Outputs | None = None,
+    repeats: int = 3,
+    takeover: bool = False,
+    progress: ProgressOption = None,
+) -> list[CriteriaCheck]:
+    """See ``Store.criteria``."""
+    outputs = outputs or Outputs()
+    objects = store.existing()
+    definition = _with_node(check(workflow, store).workflow, node)
+    nodes = [node] if node else [name for name in definition.order if definition.nodes[name].evaluate]
+    if not nodes or (node and not definition.nodes[node].evaluate):
+        raise Unusable(f"{node or definition.name!r} has no criteria\n  --generate --node NODE  proposes some")
+    chosen = {name: stored_outputs(objects, definition, name, outputs.limit, outputs.run) for name in nodes}
+    probe_models(store.known_models, definition)
+    checks = []
+    with executing(store, takeover, progress) as run_plan:
+        for name, (run, tasks) in chosen.items():
+            fared = try_out(run_plan, run, name, written_present(definition, name), tasks, source=definition, repeats=repeats)
+            again = repeats if repeats > 1 and any(one.kind == "plain" for one in fared) else 1
+            checks.append(CriteriaCheck(name, run.run_id, len(tasks), again, tuple(_check(one) for one in fared), tuple(fared)))
+    return checks
+
+
+def propose(
+    store: Store,
+    workflow: str,
+    node: str,
+    *,
+    draft: CriteriaDraft | None = None,
+    outputs: Outputs | None = None,
+    takeover: bool = False,
+    progress: ProgressOption = None,
+) -> CriteriaProposal:
+    """See ``Store.propose_criteria``."""
+    draft, outputs = draft or CriteriaDraft(), outputs or Outputs()
+    objects = store.existing()
+    file = workflow_file(objects, workflow)
+    definition = _with_node(check(str(file), store).workflow, node)
+    place = require_place(file, draft.to, "criteria")
+    run, tasks = stored_outputs(objects, definition, node, outputs.limit, outputs.run)
+    proposer = proposer_of(store, draft.model, definition, node)
+    ask = Asker(objects, proposer, store.known_models[proposer], again=draft.again)
+    proposed, tries, dropped = propose_criteria(ask, definition, node, run, tasks, keep=draft.add)
+    fared: list[Fared] = []
+    if proposed:
+        probe_models(store.known_models, with_criteria(definition, node, [one.written for one in proposed]))
+        with executing(store, takeover, progress) as run_plan:
+            fared = try_out(run_plan, run, node, [one.written for one in proposed], tasks, source=definition)
+    good = [one for one, seen in zip(proposed, fared, strict=True) if not seen.useless]
+    path = None
+    if good:
+        notes = [f"left out, {seen.useless} ({seen.met} of {seen.met + seen.unmet}): {seen.text}" for seen in fared if seen.useless]
+        added = [one.written for one in good]
+        wanted = with_criteria(definition, node, [*(written_present(definition, node) if draft.add else ()), *added])
+        path = write_draft(place, criteria_text(file, node, added, notes, wanted, keep=draft.add))
+    return CriteriaProposal(
+        definition.name,
+        node,
+        proposer,
+        run.run_id,
+        len(tasks),
+        tuple(_check(seen, one.reason) for one, seen in zip(proposed, fared, strict=True)),
+        tuple(one.written for one in proposed),
+        tuple(dict.fromkeys(dropped)),
+        tries_of(tries),
+        path,
+        tuple(fared),
+        tuple(proposed),
+        tries,
+    )
+
+
+def _with_node(workflow: Workflow, node: str | None) -> Workflow:
+    if node and node not in workflow.nodes:
+        raise Unusable(f"the workflow {workflow.name!r} has no node {node!r}\n  it has: {', '.join(workflow.order)}")
+    return workflow
+
+
+def _check(one: Fared, reason: str = "") -> CriterionCheck:
+    return CriterionCheck(
+        one.text,
+        one.kind,
+        one.met,
+        one.unmet,
+        one.undecided,
+        one.share,
+        one.good,
+        one.bad,
+        one.itself,
+        one.itself_word,
+        one.alike,
+        one.repeated,
+        one.expected,
+        one.expected_word,
+        one.labelled,
+        one.useless,
+        reason,
+    )
