@@ -48,6 +48,7 @@ class PlanDocument(TypedDict):
     calls: int
     max_auto_reruns: int
     max_usd: float | None
+    prices: dict[str, str]
     nodes: list[NodePlanDocument]
 
 
@@ -102,6 +103,8 @@ class Plan(Displayed):
     origin: str | None = None
     """The run that unchanged steps are borrowed from."""
     warnings: tuple[Problem, ...] = ()
+    prices: Mapping[str, str] = field(default_factory=dict)
+    """Model to where its price comes from: the models file, genai-prices with its version, or unpriced."""
 
     @property
     def conditional(self) -> bool:
@@ -133,6 +136,7 @@ class Plan(Displayed):
             "calls": self.calls,
             "max_auto_reruns": self.max_auto_reruns,
             "max_usd": self.max_usd,
+            "prices": dict(self.prices),
             "nodes": [
                 {
                     "node": node.node,
@@ -170,6 +174,7 @@ def plan_of(made: EnginePlan, warnings: tuple[Problem, ...] = ()) -> Plan:
         record.key,
         record.origin,
         warnings,
+        {name: str(written.get("price_source", "the model object")) for name, written in record.models.items()},
     )
 
 

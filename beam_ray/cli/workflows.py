@@ -68,6 +68,8 @@ def plan(workflow: str, source: TaskSource, trials: int, origin: str | None, pla
     show(plan_table(made))
     show()
     show(totals(made))
+    if made.prices:
+        show(f"prices: {', '.join(f'{name} from {source}' if source != 'unpriced' else f'{name} unpriced' for name, source in made.prices.items())}")
     show(f"run it:  beam-ray run {workflow} --tasks {source.source}{place.option}")
 
 

@@ -24,6 +24,8 @@ from beam_ray.define.returns import object_schema
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.llm.answer import first_fault
+from beam_ray.llm.prices import Pricing, Tokens
+from beam_ray.llm.prices import price_of as listed_price
 from beam_ray.llm.scripted import ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.budget import require_known_limits
@@ -235,7 +237,7 @@ def _require_prices(models: Models, budget: Mapping[str, float]) -> None:
         for name, written in models.items():
             if price_of(written) is None:
                 raise Unusable(
-                    f"the model {name!r} has no price, so max_usd cannot be enforced\n  add usd_per_million: {{input: …, output: …}} to the models file"
+                    f"the model {name!r} has no price, so max_usd cannot be enforced\n  add usd_per_million: {{input: …, output: …}} to the models file; genai-prices lists no price at its address"
                 )
 
 
@@ -263,15 +265,16 @@ def _require_inputs(workflow: Workflow, tasks: pa.Table, source: str) -> None:
         raise BadDefinition(problems=problems)
 
 
-def price_of(written: ModelSettings | ScriptedModel) -> tuple[float, float] | None:
-    """US dollars per million input and output tokens, or None."""
-    price = written.usd_per_million if isinstance(written, ModelSettings) else written.price
-    return (price.input, price.output) if price else None
+def price_of(written: ModelSettings | ScriptedModel) -> Pricing | None:
+    """What calls of the model cost, or None where that is unknown."""
+    return listed_price(written) if isinstance(written, ModelSettings) else written.price
 
 
 def _described(written: ModelSettings | ScriptedModel) -> dict[str, Any]:
     if isinstance(written, ModelSettings):
-        return {**written.model_dump(mode="json", exclude={"api_key"}), "identity": identity(written)}
+        price = price_of(written)
+        source = price.source if price else "unpriced"
+        return {**written.model_dump(mode="json", exclude={"api_key", "headers"}), "identity": identity(written), "price_source": source}
     return {"model": written.identity, "scripted": True, "identity": identity(written)}
 
 
@@ -290,9 +293,9 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
             given = sum(len(turn.content) + (typical if "task_query" in turn.content else 0) for turn in node.llm.prompt) / CHARACTERS_PER_TOKEN
             said = node.llm.max_tokens
         plain = len([item for item in node.evaluate.criteria if item.kind == "plain"]) if node.evaluate else 0
-        usd = _usd(models[model], given * rows, said * rows) if model else 0.0
+        usd = _usd(models[model], given, said, rows) if model else 0.0
         if judge:
-            judged = _usd(models[judge], (given + said + 200 + 40 * plain) * rows, (200 * plain + 100) * rows)
+            judged = _usd(models[judge], given + said + 200 + 40 * plain, 200 * plain + 100, rows)
             usd = None if usd is None or judged is None else usd + judged
         plans.append(
             NodePlan(
@@ -310,6 +313,9 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
     return plans
 
 
-def _usd(written: ModelSettings | ScriptedModel, input_tokens: float, output_tokens: float) -> float | None:
+def _usd(written: ModelSettings | ScriptedModel, input_tokens: float, output_tokens: float, calls: int) -> float | None:
+    """US dollars of *calls* with about so many tokens each."""
     price = price_of(written)
-    return None if price is None else (input_tokens * price[0] + output_tokens * price[1]) / 1e6
+    # per call, because the price of a token may depend on the length of the request
+    usd = price.cost(Tokens(math.ceil(input_tokens), math.ceil(output_tokens))) if price else None
+    return None if usd is None else usd * calls
