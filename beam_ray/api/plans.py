@@ -11,6 +11,7 @@ from beam_ray.api.store import Store
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem
+from beam_ray.llm.advice import ignored_settings
 from beam_ray.rerun import count_borrowed
 from beam_ray.run.plan import Lineage, make_plan
 from beam_ray.run.plan import NodePlan as EngineNodePlan
@@ -192,4 +193,5 @@ def plan(store: Store, workflow: WorkflowOption, tasks: "Tasks | Any", *, trials
     lineage = Lineage(origin=origin, borrow=True) if origin else None
     models: Mapping[str, Any] = store.known_models
     made = make_plan(checked.workflow, found, models, source=source, version_number=checked.version, trials=trials, lineage=lineage)
-    return plan_of(count_borrowed(store.objects, made, models), checked.warnings)
+    warnings = (*checked.warnings, *ignored_settings(checked.workflow, models))
+    return plan_of(count_borrowed(store.objects, made, models), warnings)

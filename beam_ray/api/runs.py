@@ -16,6 +16,7 @@ from beam_ray.api.store import Store
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Stopped, Unusable
+from beam_ray.llm.advice import ignored_settings
 from beam_ray.llm.model import probe
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.connection import Connection
@@ -240,7 +241,7 @@ def run(
     objects, models, limits = store.objects, store.known_models, checked_budget(budget)
     checked = check(workflow, store)
     with progress_callback(progress) as callback:
-        for warning in checked.warnings:
+        for warning in (*checked.warnings, *ignored_settings(checked.workflow, models)):
             callback(Progress(message=str(warning)))
         found, source = read(objects, tasks)
         made = make_plan(checked.workflow, found, models, source=source, version_number=checked.version, trials=trials, budget=limits)

@@ -74,7 +74,7 @@ class Store:
 
     def check(self, workflow: "WorkflowOption") -> "CheckResult":
         """
-        Check a workflow: shape, names, templates, criteria and tools. No model is called.
+        Check a workflow: shape, names, templates, criteria, tools and the models that it names. No model is called.
 
         Args:
             workflow: A ``Workflow``, the path of a YAML file, or a published ``NAME`` or ``NAME@VERSION``.
@@ -83,9 +83,9 @@ class Store:
             BadDefinition: with every problem and its place.
             Unusable: there is no such file or version.
         """
-        from beam_ray.api.workflows import check
+        from beam_ray.api.workflows import check_with_models
 
-        return check(workflow, self)
+        return check_with_models(workflow, self)
 
     def plan(self, workflow: "WorkflowOption", tasks: "Tasks | Any", *, trials: int = 1, borrow_from: str | None = None) -> "Plan":
         """

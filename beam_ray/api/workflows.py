@@ -9,7 +9,7 @@ from beam_ray.api.store import Store
 from beam_ray.define.check import check as check_definition
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem, Unusable
-from beam_ray.llm.advice import model_warnings
+from beam_ray.llm.advice import ignored_settings, missing_models
 from beam_ray.publish import find_workflow
 from beam_ray.run.plan import load_workflow
 from beam_ray.run.tools import tool_folders
@@ -72,17 +72,6 @@ def check(workflow: WorkflowOption, store: Store | None = None) -> CheckResult:
         BadDefinition: with every problem and its place.
         Unusable: there is no such file or version.
     """
-    found = _checked(workflow, store)
-    if store is None or not found.workflow.models:
-        return found
-    try:
-        models = store.known_models
-    except Unusable:  # reported by plan and run, which need the models
-        return found
-    return replace(found, warnings=(*found.warnings, *model_warnings(found.workflow, models)))
-
-
-def _checked(workflow: WorkflowOption, store: Store | None) -> CheckResult:
     if isinstance(workflow, Workflow):
         return CheckResult(workflow, None, tuple(check_definition(workflow, folders=tool_folders(workflow))))
     written = str(workflow)
@@ -93,3 +82,13 @@ def _checked(workflow: WorkflowOption, store: Store | None) -> CheckResult:
         return CheckResult(found, None, tuple(warnings))
     assert version
     return CheckResult(version.plan, version.version, tuple(check_definition(version.plan, folders=tool_folders(version.plan))))
+
+
+def check_with_models(workflow: WorkflowOption, store: Store) -> CheckResult:
+    """See ``Store.check``."""
+    found = check(workflow, store)
+    try:
+        models = store.known_models if found.workflow.models else {}
+    except Unusable:  # plan and run, which need the models, report it
+        return found
+    return replace(found, warnings=(*found.warnings, *missing_models(found.workflow, models), *ignored_settings(found.workflow, models)))

@@ -127,7 +127,14 @@ def _show_step(step: beam_ray.Step) -> None:
         mark = {True: "met      ", False: "NOT MET  ", None: "undecided"}[item.met]
         show(f"  {mark}  {item.text}  ({item.reason})" + (f"  judged by {item.judge}" if item.judge else ""))
     for attempt in step.attempts:
-        show(f"  attempt {attempt.number}: score {number(attempt.score)}  {duration(attempt.seconds)}  {money(attempt.usd)}  {attempt.error or ''}")
+        estimated = " (estimated)" if attempt.estimated else ""
+        show(f"  attempt {attempt.number}: score {number(attempt.score)}  {duration(attempt.seconds)}  {money(attempt.usd)}{estimated}  {attempt.error or ''}")
+        tokens = ((attempt.cached_tokens, "input tokens cached"), (attempt.reasoning_tokens, "reasoning tokens"))
+        counts = ", ".join(f"{count:,} {what}" for count, what in tokens if count)
+        if counts:
+            show(f"    {counts}")
+        if attempt.reasoning:
+            show(f"    reasoning: {_short(attempt.reasoning, 1000)}")
         show(f"    {_short(_text(attempt.output), 1000)}")
     if not step.attempts and step.output is not None:
         show(f"  output: {_short(_text(step.output), 1000)}")

@@ -4,17 +4,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from beam_ray.define.workflow import Workflow
-from beam_ray.define.yaml_file import NoFile, Source
+from beam_ray.define.yaml_file import NoFile
 from beam_ray.errors import Problem, did_you_mean
 from beam_ray.llm.settings import ModelSettings
 
 
-def model_warnings(workflow: Workflow, models: Mapping[str, Any], source: Source | None = None) -> Iterator[Problem]:
-    """What running *workflow* with *models* would run into: a model that is missing, or a setting that is left out."""
-    place = source or NoFile(workflow.name)
+def missing_models(workflow: Workflow, models: Mapping[str, Any]) -> Iterator[Problem]:
+    """Models that *workflow* calls and that *models* does not have; a run refuses them."""
+    place = NoFile(workflow.name)
     for name in workflow.models:
         if name not in models:
             yield place.problem((), f"warning: the models file has no model {name!r}", f"it has: {', '.join(models) or 'none'}", *did_you_mean(name, models))
+
+
+def ignored_settings(workflow: Workflow, models: Mapping[str, Any]) -> Iterator[Problem]:
+    """Settings of nodes that are not sent, because the node's model does not accept them."""
+    place = NoFile(workflow.name)
     for node, written in workflow.nodes.items():
         settings = models.get(workflow.model_of(node) or "")
         if written.llm is None or not isinstance(settings, ModelSettings) or settings.call.send_temperature:

@@ -1,5 +1,7 @@
 """Workflows built in Python: the same value as from a file, and problems that name the path of a value."""
 
+from pathlib import Path
+
 import pytest
 
 from beam_ray.define.check import check
@@ -95,3 +97,13 @@ def test_a_problem_of_meaning_names_the_path_of_the_value():
         "  it returns: text\n"
         "  did you mean 'text'?"
     )
+
+
+def test_the_example_of_the_documentation_runs():
+    """docs/workflow.md builds a workflow in Python and checks it."""
+    text = (Path(__file__).parents[2] / "docs" / "workflow.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+
+    assert isinstance(names["workflow"], Workflow)
