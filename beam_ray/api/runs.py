@@ -112,7 +112,8 @@ class Run(Displayed):
 
         Tasks: rows, passed, below, failed, review. Scores from 0 to 100: score, first_score (None when
         unscored). Cost: calls, input_tokens, output_tokens, usd (None when a model has no price),
-        seconds. Auto-reruns: auto_reruns, auto_rerun_tokens, auto_rerun_usd. Steps: steps_done,
+        seconds, cached_tokens and reasoning_tokens (None where no call reported them), estimated_calls
+        (calls without reported usage, whose tokens and price are estimates; absent in runs of version 0.1). Auto-reruns: auto_reruns, auto_rerun_tokens, auto_rerun_usd. Steps: steps_done,
         steps_borrowed, steps_failed, steps_skipped, steps_unscored.
         """
         manifest = self._stored.manifest

@@ -49,6 +49,11 @@ def show_run(done: beam_ray.Run, place: Place) -> None:
         show(f"  {plural(numbers['steps_unscored'], 'step')} unscored, not averaged")
     tokens = numbers["input_tokens"] + numbers["output_tokens"]
     show(f"  {plural(done.calls, 'model call')}, {tokens:,} tokens, {money(done.usd)}, {duration(numbers['seconds'])}")
+    if numbers.get("cached_tokens") or numbers.get("reasoning_tokens"):
+        cached = f"{numbers['cached_tokens'] or 0:,} input tokens ({(numbers['cached_tokens'] or 0) / max(numbers['input_tokens'], 1):.0%}) from the cache"
+        show(f"  {cached}, {numbers['reasoning_tokens'] or 0:,} reasoning tokens")
+    if numbers.get("estimated_calls"):
+        show(f"  {plural(numbers['estimated_calls'], 'call')} without reported usage: their tokens and price are estimates")
     show()
     show(f"list tasks:      beam-ray tasks --run {done.id}{place.option}")
     show(f"Parquet files:   {place.store}/runs/{done.id}/steps/*.parquet")

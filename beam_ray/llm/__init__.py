@@ -1,8 +1,8 @@
 """
-HOW a model is asked: a real endpoint, a scripted one, and what a call costs.
+Models: OpenAI-compatible endpoints, scripted models, and what calls cost.
 
-Both kinds of model answer the same ``Request`` with the same ``Answer``; nothing above
-this folder knows which it talks to.
+Every kind of model answers a ``Request`` with an ``Answer``; nothing above this package knows
+which kind it calls.
 """
 
 from beam_ray.llm.request import Answer, Request

@@ -49,6 +49,10 @@ _FOR_EVERY_ROW = (Kind.SETTING, Kind.ACCESS, Kind.QUOTA)
 _TRY_AGAIN = (Kind.RATE_LIMIT, Kind.BUSY)
 
 
+UNANSWERED = (openai.APIError, TimeoutError)
+"""Errors of a call that got no reply that can be read."""
+
+
 class Refused(Exception):
     """The endpoint replied with an error."""
 
@@ -116,7 +120,7 @@ class OpenAIModel:
 
         Raises:
             Refused: the endpoint replied with an error, also where the status of that reply is 200.
-            openai.APIError, TimeoutError: there was no reply that can be read.
+            one of UNANSWERED: there was no reply that can be read.
         """
         try:
             # the client's own limit is on the silence between two pieces; an answer in drops would never end

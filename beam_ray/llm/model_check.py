@@ -11,15 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import httpx2
-import openai
 import stamina
 
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.errors import BadAnswer
 from beam_ray.llm.answer import parse_answer
 from beam_ray.llm.families import STRUCTURED, Api, Capabilities, Structured
-from beam_ray.llm.model import OpenAIModel, Refused, read_rate_limits
+from beam_ray.llm.model import UNANSWERED, OpenAIModel, Refused, read_rate_limits
 from beam_ray.llm.prices import Tokens, price_of
 from beam_ray.llm.refusals import Kind
 from beam_ray.llm.request import Answer, Request
@@ -81,14 +79,14 @@ def most(settings: ModelSettings) -> tuple[int, float | None]:
     return short + long, usd
 
 
-async def check_model(settings: ModelSettings, name: str, *, transport: httpx2.AsyncBaseTransport | None = None) -> ModelCheck:
+async def check_model(settings: ModelSettings, name: str) -> ModelCheck:
     """
     Ask the endpoint of *settings* what it accepts; at most ``most(settings)`` calls.
 
     Raises:
         Unusable: an environment variable that the settings use is not set.
     """
-    check = _Check(settings, name, transport)
+    check = _Check(settings, name)
     try:
         return await check.run()
     finally:
@@ -104,8 +102,8 @@ SCHEMA = {
 
 
 class _Check:
-    def __init__(self, settings: ModelSettings, name: str, transport: httpx2.AsyncBaseTransport | None):
-        self.written, self.name, self.transport = settings, name, transport
+    def __init__(self, settings: ModelSettings, name: str):
+        self.written, self.name = settings, name
         self.price = price_of(settings)
         # nothing is sent that was not asked for: what an earlier check found is asked again
         self.settings = settings.with_found({})
@@ -123,7 +121,7 @@ class _Check:
     async def run(self) -> ModelCheck:
         try:
             answer = await self._answers()
-        except (Refused, openai.APIError, TimeoutError) as error:
+        except (Refused, *UNANSWERED) as error:
             return self._result(_said(error))
         self.reported = answer.reported
         self._note("usage", "accepted" if answer.reported else "ignored", "reported" if answer.reported else "not reported; tokens and price will be estimates")
@@ -134,7 +132,7 @@ class _Check:
             await self._temperature()
             await self._seeds()
             await self._structured()
-        except (Refused, openai.APIError, TimeoutError) as error:
+        except (Refused, *UNANSWERED) as error:
             self._note("the check", "unknown", f"stopped early: {_said(error)}")
         return self._result("")
 
@@ -246,7 +244,7 @@ class _Check:
 
     async def _ask(self, request: Request, settings: ModelSettings | None = None) -> Answer:
         """One answer; a rate limit or a fault is tried again."""
-        model = OpenAIModel(settings or self.settings, name=self.name, transport=self.transport)
+        model = OpenAIModel(settings or self.settings, name=self.name)
         self.models.append(model)
         body: JsonObject = model.body_of(request)
         async for attempt in stamina.retry_context(on=_passing, attempts=3, timeout=TIMEOUT_S, wait_initial=1.0):
@@ -308,7 +306,7 @@ def _request(text: str, max_tokens: int) -> Request:
 def _passing(error: Exception) -> bool:
     if isinstance(error, Refused):
         return error.kind in (Kind.RATE_LIMIT, Kind.BUSY)
-    return isinstance(error, openai.APIConnectionError)
+    return isinstance(error, UNANSWERED)
 
 
 def _said(error: Exception) -> str:

@@ -21,9 +21,9 @@ class ScriptedModel:
     """
     Answers each request with ``function(request)``.
 
-    The function returns a text, a value that is sent as JSON, or an Answer; or raises. It
-    runs in the workers, so it must be a module's function or hold only what can be sent.
-    Tokens are counted as one per four characters, unless an Answer says otherwise.
+    The function returns text, a value that becomes JSON text, or an ``Answer``, or it raises an
+    exception. It runs in the worker processes, so it must be picklable. A token is counted per four
+    characters, unless an ``Answer`` says otherwise.
     """
 
     function: Callable[[Request], Any]
@@ -48,7 +48,7 @@ class ScriptedModel:
             except BeamRayError:
                 usage.add(Usage(1, 0, 0, 0.0 if self.price else None, time.monotonic() - started, waited))
                 raise
-            except Exception as error:  # whatever the script raises is its way to say: no answer
+            except Exception as error:  # an exception of the script means that there is no answer
                 usage.add(Usage(1, 0, 0, 0.0 if self.price else None, time.monotonic() - started, waited))
                 raise ModelUnavailable(f"{type(error).__name__}: {error}") from None
         if not isinstance(said, Answer):

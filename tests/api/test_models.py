@@ -125,3 +125,16 @@ def test_an_endpoint_that_does_not_answer_is_said_in_one_line(place, capsys):
 
     assert json.loads(said.out)[0]["error"]
     assert not Path("store").exists()
+
+
+def test_a_run_says_what_was_cached_and_what_is_estimated(place, capsys, monkeypatch):
+    """Estimates are marked where the price is printed."""
+    Path("w2.yaml").write_text("workflow: w2\nmodel: silent\nnodes:\n  a: {llm: {prompt: x}}\n")
+    Path("tasks.jsonl").write_text('{"id": "t", "task_query": "x"}\n')
+    with endpoint(Picky(usage=False)) as silent:
+        Path("silent.yaml").write_text(f"silent: {{base_url: '{silent.url}', model: x, usd_per_million: {{input: 1, output: 1}}}}\n")
+
+        said = give(capsys, "run", "w2.yaml", "--tasks", "tasks.jsonl", "--models", "silent.yaml")
+
+    assert said.code == 0
+    assert "  1 call without reported usage: their tokens and price are estimates" in said.out
