@@ -17,13 +17,8 @@ from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm.advice import ignored_settings
-from beam_ray.llm.model import probe
 from beam_ray.llm.settings import ModelSettings
-from beam_ray.run.connection import Connection
-from beam_ray.run.execute import execute
-from beam_ray.run.plan import make_plan
 from beam_ray.run.progress import Progress, ProgressCallback
-from beam_ray.run.summary import summary_of
 from beam_ray.store.lookup import newest_first, select
 from beam_ray.store.runs import Run as StoredRun
 from beam_ray.store.runs import RunRecord, begin, resolve
@@ -31,6 +26,7 @@ from beam_ray.tasks.sources import read
 
 if TYPE_CHECKING:
     from beam_ray.api.tasks import Task
+    from beam_ray.run.connection import Connection
     from beam_ray.tasks.sources import Tasks
 
 Budget = Mapping[str, float]
@@ -116,6 +112,8 @@ class Run(Displayed):
         (calls without reported usage, whose tokens and price are estimates; absent in runs of version 0.1). Auto-reruns: auto_reruns, auto_rerun_tokens, auto_rerun_usd. Steps: steps_done,
         steps_borrowed, steps_failed, steps_skipped, steps_unscored.
         """
+        from beam_ray.run.summary import summary_of
+
         manifest = self._stored.manifest
         return dict(manifest["usage"]) if manifest else summary_of(self._stored.outcome())
 
@@ -239,6 +237,8 @@ def run(
     progress: ProgressOption = None,
 ) -> Run:
     """See ``Store.run``."""
+    from beam_ray.run.plan import make_plan
+
     objects, models, limits = store.objects, store.known_models, checked_budget(budget)
     checked = check(workflow, store)
     with progress_callback(progress) as callback:
@@ -271,6 +271,8 @@ def finish(store: Store, record: RunRecord, *, takeover: bool, callback: Progres
     Raises:
         Stopped: before the end; ``error.resume`` is the command that resumes.
     """
+    from beam_ray.run.execute import execute  # loads Ray
+
     try:
         with connection(store) as opened:
             execute(store.objects, record, store.known_models, connection=opened, takeover=takeover, progress=callback)
@@ -297,8 +299,10 @@ def finish(store: Store, record: RunRecord, *, takeover: bool, callback: Progres
 
 
 @contextlib.contextmanager
-def connection(store: Store) -> Iterator[Connection]:
+def connection(store: Store) -> "Iterator[Connection]":
     """The connection to the store's cluster; one that is kept open by somebody else stays open."""
+    from beam_ray.run.connection import Connection  # loads Ray
+
     if store.connection is not None:
         yield store.connection
         return
@@ -308,6 +312,8 @@ def connection(store: Store) -> Iterator[Connection]:
 
 def probe_models(models: Mapping[str, Any], *workflows: Workflow) -> None:
     """Check that every endpoint answers, before anything is written."""
+    from beam_ray.llm.model import probe  # loads openai
+
     for name in dict.fromkeys(name for workflow in workflows for name in workflow.models):
         written = models.get(name)
         if isinstance(written, ModelSettings):

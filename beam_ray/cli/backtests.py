@@ -1,5 +1,7 @@
 """backtest, compare, report and mlflow-sync."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from dataclasses import dataclass
 from typing import Any
 

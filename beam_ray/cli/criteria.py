@@ -1,5 +1,7 @@
 """criteria: proposed by a model and tried on stored outputs, or checked for how reliable they are."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from dataclasses import dataclass
 
 import click

@@ -1,5 +1,7 @@
 """demo: the main job from nothing to a verdict, with the embedded model."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from pathlib import Path
 
 import click

@@ -1,5 +1,7 @@
 """history: a task with all its reruns, or the ledger of a workflow's reruns."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """library: named, versioned sets of saved tasks."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """repair and gc: maintenance of a store."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import re
 
 import click

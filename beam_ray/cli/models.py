@@ -1,5 +1,7 @@
 """models: list the models of the models file, and find out what their endpoints accept."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import click
 
 import beam_ray
@@ -52,7 +54,7 @@ def check(names: tuple[str, ...], place: Place) -> None:
         emit([result.document() for result in results])
 
 
-def _show(result: "beam_ray.ModelCheckResult") -> None:
+def _show(result: beam_ray.ModelCheckResult) -> None:
     if result.error:
         show(f"{result.name}: cannot be called: {result.error}")
         return
@@ -66,13 +68,13 @@ def _show(result: "beam_ray.ModelCheckResult") -> None:
         show("  nothing differs from what is known of this endpoint; the models file needs no further line")
 
 
-def _price(each: "beam_ray.ModelInfo") -> str:
+def _price(each: beam_ray.ModelInfo) -> str:
     if each.usd_per_million_input is None or each.usd_per_million_output is None:
         return "unpriced"
     return f"{each.usd_per_million_input:g}, {each.usd_per_million_output:g}"
 
 
-def _rate(each: "beam_ray.ModelInfo") -> str:
+def _rate(each: beam_ray.ModelInfo) -> str:
     parts = [(each.requests_per_minute, "requests"), (each.tokens_per_minute, "tokens")]
     return ", ".join(f"{value:,.0f} {word}" for value, word in parts if value) or "-"
 

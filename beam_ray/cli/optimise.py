@@ -1,5 +1,7 @@
 """optimise: a better prompt for a failed step, or a search over a library."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

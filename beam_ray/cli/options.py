@@ -1,5 +1,7 @@
 """Options that several commands share, gathered into one value per group."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property, wraps

@@ -1,5 +1,7 @@
 """rerun: tasks again, whole or from one node on."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from dataclasses import dataclass
 
 import click

@@ -1,5 +1,7 @@
 """run and resume."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import click
 
 import beam_ray

@@ -1,5 +1,7 @@
 """What people see: tables, progress and amounts; and what machines read."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import contextlib
 import json
 import os

@@ -1,5 +1,7 @@
 """ui and serve: the MLflow UI and the embedded model, on this machine."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import click
 
 import beam_ray

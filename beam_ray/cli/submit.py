@@ -5,6 +5,8 @@ How submit learns the exit code: see ``beam_ray.run.job_record``. Ray's own stat
 where it disagrees with the store.
 """
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import shlex
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """tasks and show: what became of tasks."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import json
 from typing import Any
 

@@ -1,5 +1,7 @@
 """publish, versions, diff and rollback."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from dataclasses import dataclass
 
 import click

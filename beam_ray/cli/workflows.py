@@ -1,5 +1,7 @@
 """check and plan: everything that can be known before anything is spent."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from pathlib import Path
 
 import click

@@ -200,12 +200,12 @@ def compare(
 def size_advice(tasks: int) -> str:
     """What so many tasks are good for, in a sentence."""
     if tasks < 10:
-        return f"{tasks} {'task is' if tasks == 1 else 'tasks are'} too few to judge; take at least 10, better 20 to 30"
+        return f"{tasks} {'task' if tasks == 1 else 'tasks'}: too few to judge. Use at least 10, better 20 to 30"
     if tasks < 20:
-        return f"{tasks} tasks suffice for a basic check; 20 to 30 are good"
+        return f"{tasks} tasks: enough for a basic check; 20 to 30 are better"
     if tasks < 50:
-        return f"{tasks} tasks are a good size; a major change wants 50 and more"
-    return f"{tasks:,} tasks suffice for a major change"
+        return f"{tasks} tasks: a good size; a major change needs 50 or more"
+    return f"{tasks:,} tasks: enough to judge a major change"
 
 
 def _once(passing: Quantity, pairs: Pairs) -> Quantity:
@@ -237,5 +237,5 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a number that is none reached the document")
+        raise ValueError("a value that is not a number reached the document")
     return value

@@ -18,17 +18,17 @@ def markdown(results: Sequence[Result], title: str = "Backtest") -> str:
     """Verdict first, then gate, numbers and flips; nothing that a task or model wrote is read as Markdown."""
     text = "\n\n".join([f"# {safe(title)}", *(_result(comparison, verdict) for comparison, verdict in results)]) + "\n"
     if len(text) > MAX_CHARACTERS:
-        text = text[:MAX_CHARACTERS].rsplit("\n", 1)[0] + "\n\n… cut here; the whole is in report.html\n"
+        text = text[:MAX_CHARACTERS].rsplit("\n", 1)[0] + "\n\n… truncated; report.html has the whole report\n"
     return text
 
 
 def _result(comparison: Comparison, verdict: Verdict) -> str:
     heading = f"## {SIGNS[verdict.word]} {verdict.word}: {safe(comparison.candidate.name)} against {safe(comparison.baseline.name)}"
     gate = table(
-        ["gate", "allowed", "found", "", "why"],
+        ["gate", "limit", "observed", "", "why"],
         [[safe(line.rule), safe(line.allowed), safe(line.found), f"{SIGNS[line.word]} {line.word}", safe(line.reason)] for line in verdict.lines],
     )
-    interval = f"{comparison.confidence:g} % interval"
+    interval = f"{comparison.confidence:g}% confidence interval"
     metrics = table(["", "baseline", "candidate", "change", "relative", interval], [all_safe(metric_cells(metric)) for metric in worth_showing(comparison)])
     parts = [heading, "\n".join(safe(note) for note in notes(comparison)), gate, metrics, _flips(comparison)]
     for kind, name in (("node", "Nodes"), ("criterion", "Criteria"), ("label", "Labels"), ("route", "Routes")):

@@ -197,5 +197,5 @@ def _missing(named: Mapping[str, Quantity], name: str, mean: Means) -> str:
         rest = f"; {mean.pairs:,} pairs have a price on both sides" if mean.pairs else ""
         return f"unpriced: a model of the {unpriced} has no price{rest}"
     if name in ("score", "first_score") and max(gone):
-        return f"unscored and left out: {gone[0]:,} on the baseline, {gone[1]:,} on the candidate"
+        return f"unscored and excluded: {gone[0]:,} on the baseline, {gone[1]:,} on the candidate"
     return ""

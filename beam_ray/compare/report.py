@@ -69,7 +69,7 @@ def junit(results: Sequence[Result], name: str = "backtest") -> str:
         suite = ElementTree.SubElement(root, "testsuite", name=plain(comparison.candidate.name))
         for line in verdict.lines:
             case = _case(suite, f"gate.{verdict.gate}", f"{line.rule} {line.allowed}")
-            text = f"{line.word}: found {line.found}. {line.reason}"
+            text = f"{line.word}: observed {line.found}. {line.reason}"
             if line.word == "BLOCK":
                 _mark(case, "failure", "BLOCK", text)
             elif line.word == "INCONCLUSIVE":
@@ -91,11 +91,11 @@ def _newly_failing(suite: ElementTree.Element, comparison: Comparison) -> None:
     for task in comparison.newly_failing:
         case = _case(suite, "newly failing", task)
         change = shown.get(task)
-        where = f"; the sides part at {change.diverges_at}" if change and change.diverges_at else ""
+        where = f"; first difference at {change.diverges_at}" if change and change.diverges_at else ""
         if task in confirmed:
             _mark(case, "failure", "regression", f"passed on the baseline, fails on the candidate, confirmed by repeats{where}")
         else:
-            _mark(case, "skipped", None, f"failed anew, not confirmed by repeats{where}")
+            _mark(case, "skipped", None, f"newly failing, not confirmed by repeats{where}")
 
 
 def _case(suite: ElementTree.Element, group: str, name: str) -> ElementTree.Element:

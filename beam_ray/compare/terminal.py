@@ -64,21 +64,23 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.same:
         found += noise(comparison)
     if comparison.planned:
-        found.append("It was looked at while it grew: its intervals hold at every look, and are wider for it.")
+        found.append("Sequential test: intervals stay valid at every interim analysis, so they are wider.")
         seen = comparison.tasks + comparison.unpaired.count
         if seen < comparison.planned:
-            found.append(f"It ended after {seen:,} of {comparison.planned:,} tasks, when its verdict was settled; regressions are those among these tasks.")
+            found.append(
+                f"Stopped early after {seen:,} of {comparison.planned:,} tasks because the verdict could no longer change. Regressions are counted among these {seen:,}."
+            )
     able = []
     if comparison.detectable_score:
         able.append(f"{amount(comparison.detectable_score, 'points')} points of score")
     if comparison.detectable_rate is not None:
         able.append(f"{amount(comparison.detectable_rate, 'points')} points of success rate")
     if able:
-        found.append(f"The smallest change that they show four times in five: {' or '.join(able)}.")
+        found.append(f"Minimum detectable effect at 80% power: {', '.join(able)}.")
     for name, tasks in (
-        ("without a partner on the candidate", comparison.unpaired.baseline_only),
-        ("without a partner on the baseline", comparison.unpaired.candidate_only),
-        ("with other inputs", comparison.unpaired.inputs_differ),
+        ("missing on the candidate", comparison.unpaired.baseline_only),
+        ("missing on the baseline", comparison.unpaired.candidate_only),
+        ("with different inputs", comparison.unpaired.inputs_differ),
         ("not judged: the model was unavailable", comparison.unpaired.not_judged),
     ):
         if tasks:
@@ -98,9 +100,9 @@ def noise(comparison: Comparison) -> list[str]:
     flipped = len(comparison.newly_passing) + len(comparison.newly_failing)
     share = 100 * flipped / comparison.tasks if comparison.tasks else 0.0
     return [
-        "The baseline against itself: whatever differs here is noise.",
-        f"{flipped:,} of {plural(comparison.tasks, 'task')} changed sides with nothing changed ({amount(share, '%')}).",
-        f"Noise floor, below which a change found among so many tasks may be none: {'; '.join(floors) or 'too few tasks to tell'}.",
+        "A/A test: the baseline was compared with itself, so every difference is noise.",
+        f"{flipped:,} of {plural(comparison.tasks, 'task')} flipped although nothing changed ({amount(share, '%')}).",
+        f"Noise floor (a smaller change over this many tasks may be none): {'; '.join(floors) or 'too few tasks'}.",
     ]
 
 
@@ -109,17 +111,17 @@ def _result(comparison: Comparison, verdict: Verdict, title: str) -> str:
     if comparison.trials > 1:
         names.insert(1, f"{comparison.trials} trials")
     lines = [plain(" · ".join([title, *names] if title else names)), *(plain(note, 400) for note in notes(comparison)), ""]
-    header = ["", "baseline", "candidate", "change", "relative", f"{comparison.confidence:g} % interval"]
+    header = ["", "baseline", "candidate", "change", "relative", f"{comparison.confidence:g}% confidence interval"]
     lines += aligned([header, *(metric_cells(metric) for metric in worth_showing(comparison))])
     for kind, heading in (("node", "node"), ("criterion", "criterion, % met"), ("label", "label"), ("route", "route")):
         parts = comparison.of_kind(kind)
         if parts:
-            header = [heading, "pairs", "baseline", "candidate", "change", f"{comparison.confidence:g} % interval", ""]
+            header = [heading, "pairs", "baseline", "candidate", "change", f"{comparison.confidence:g}% confidence interval", ""]
             lines += ["", *aligned([header, *(slice_cells(part) for part in parts)])]
     lines += ["", *_flips(comparison), ""]
     if comparison.same:
         return "\n".join(line.rstrip() for line in lines)
-    lines += aligned([[f"gate {verdict.gate}", "allowed", "found", ""], *([line.rule, line.allowed, line.found, line.word] for line in verdict.lines)], left=3)
+    lines += aligned([[f"gate {verdict.gate}", "limit", "observed", ""], *([line.rule, line.allowed, line.found, line.word] for line in verdict.lines)], left=3)
     lines += ["", *(f"{line.word}: {plain(line.rule)}: {line.reason}" for line in verdict.lines if line.word != "PASS"), f"verdict: {verdict.word}"]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -135,9 +137,9 @@ def _flips(comparison: Comparison) -> list[str]:
         ("both failing", comparison.both_failing),
     ]
     lines = [f"  {name:<24} {len(tasks):>5,}   {ids(tasks)}" for name, tasks in rows if tasks or not name.startswith(" ")]
-    lines[0] += f"   (exact test of passing against failing: p = {comparison.p:.2g})" if comparison.newly_passing or comparison.newly_failing else ""
+    lines[0] += f"   (McNemar's exact test: p = {comparison.p:.2g})" if comparison.newly_passing or comparison.newly_failing else ""
     if comparison.route_changes:
-        lines.append(f"  {'took another route':<24} {comparison.route_changes:>5,}")
+        lines.append(f"  {'route changed':<24} {comparison.route_changes:>5,}")
     return lines
 
 

@@ -85,7 +85,7 @@ def judge(comparison: Comparison, gate: Gate) -> Verdict:
         Unusable: the gate names a node or criterion that neither side has.
     """
     if comparison.confidence != gate.confidence:
-        raise ValueError(f"compared with intervals of {comparison.confidence:g} %, but the gate wants {gate.confidence:g} %")
+        raise ValueError(f"compared with {comparison.confidence:g}% intervals, but the gate requires {gate.confidence:g}%")
     lines = tuple(_softened(_line(limit, comparison), limit) for limit in gate.limits)
     word = next(word for word in WORST_FIRST if word == "PASS" or any(line.word == word for line in lines))
     return Verdict(gate.name, word, lines)
@@ -140,18 +140,18 @@ def _line(limit: Limit, comparison: Comparison) -> Line:
         return _regressions(limit, comparison)
     if limit.rule == "route_changes":
         allowed = _allowed_count(limit, comparison.pairs)
-        return _counted(limit, comparison.route_changes, allowed, "pairs took another route")
+        return _counted(limit, comparison.route_changes, allowed, "pairs with a changed route")
     if limit.rule == "compared":
         return _compared(limit, comparison)
     part = _slice(limit, comparison) if "/" in limit.rule else None
     metric = _as_metric(part, _sure(comparison)) if part else comparison.metric(limit.rule)
     if metric.after is None or metric.before is None or metric.change is None:
-        return Line(limit.rule, limit.text, "no number", "INCONCLUSIVE", f"There is no number to judge: {metric.note}.")
+        return Line(limit.rule, limit.text, "no number", "INCONCLUSIVE", f"There is no number to check: {metric.note}.")
     found = _oriented(limit, metric)
     line = Line(limit.rule, limit.text, found_text(metric, limit.kind in LEVELS, limit.percent), "PASS", "")
     if limit.by == "estimate" or metric.name.startswith("seconds_p"):
         word: Word = "PASS" if _meets(found) else "BLOCK"
-        return replace(line, word=word, reason=f"The value found {'keeps' if word == 'PASS' else 'breaks'} the limit; its interval was not asked.")
+        return replace(line, word=word, reason=f"The estimate {'meets' if word == 'PASS' else 'violates'} the limit; the gate ignores its confidence interval.")
     return _weighed(line, limit, found, comparison, part)
 
 
@@ -163,14 +163,14 @@ def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, pa
     if _meets(found):
         return _kept(line, found, level, comparison.tasks, confidence)
     if found.interval.high >= found.limit:
-        reason = "The value found breaks the limit, but its interval reaches back across it"
+        reason = "The estimate violates the limit but the confidence interval crosses it"
         return _open(line, _tasks_needed(found, found.limit, comparison.tasks, confidence), comparison.tasks, reason)
     chance = 1 - comparison.confidence / 100
     if found.guard and part and part.p_adjusted > chance:
         wanted, seen = (-special.ndtri(p / 2) for p in (chance, part.p_adjusted))
-        reason = "The limit is broken, but among so many criteria and candidates that can be chance"
+        reason = "The limit is violated, but with this many criteria and candidates that can be chance"
         return _open(line, comparison.tasks * (wanted / seen) ** 2 if seen > 0 else math.inf, comparison.tasks, reason)
-    return replace(line, word="BLOCK", reason="The whole interval breaks the limit.")
+    return replace(line, word="BLOCK", reason="The entire confidence interval violates the limit.")
 
 
 def _kept(line: Line, found: _Found, level: bool, tasks: int, confidence: Confidence | None) -> Line:
@@ -178,14 +178,20 @@ def _kept(line: Line, found: _Found, level: bool, tasks: int, confidence: Confid
     assert found.interval is not None
     proven = found.guard or found.interval.low > found.proof or (level and found.interval.low == found.limit)
     if not proven:
-        doubt = "The value found keeps the limit, but its interval reaches across it" if level else "The target is reached, but there may be no gain at all"
+        doubt = (
+            "The estimate meets the limit but the confidence interval crosses it"
+            if level
+            else "The target is met, but the confidence interval includes no gain"
+        )
         return _open(line, _tasks_needed(found, found.proof, tasks, confidence), tasks, doubt)
     if tasks < ENOUGH_TASKS:
-        reason = f"The limit is kept, but {plural(tasks, 'task')} are too few to judge."
+        reason = f"The limit is met, but {plural(tasks, 'task')} are too few to judge."
         return replace(line, word="INCONCLUSIVE", reason=reason, tasks_needed=ENOUGH_TASKS)
     if found.guard:
-        return replace(line, reason="The change found keeps the limit; no harm is shown.")
-    return replace(line, reason="The whole interval keeps the limit." if level else "The target is reached and the whole interval is an improvement.")
+        return replace(line, reason="The observed change meets the limit; no harm is shown.")
+    return replace(
+        line, reason="The entire confidence interval meets the limit." if level else "Target met; the entire confidence interval shows an improvement."
+    )
 
 
 def _tasks_needed(found: _Found, bound: float, tasks: int, confidence: Confidence | None) -> float:
@@ -204,9 +210,9 @@ def _tasks_needed(found: _Found, bound: float, tasks: int, confidence: Confidenc
 
 def _open(line: Line, needed: float, tasks: int, reason: str) -> Line:
     if needed > MOST_TASKS:
-        return replace(line, word="INCONCLUSIVE", reason=f"{reason}; so near to it that no affordable number of tasks would decide.")
+        return replace(line, word="INCONCLUSIVE", reason=f"{reason}. The effect is so close to the limit that no affordable number of tasks would decide.")
     count = _two_digits(max(needed, tasks + 1, ENOUGH_TASKS))
-    return replace(line, word="INCONCLUSIVE", reason=f"{reason}; about {count:,} tasks would decide.", tasks_needed=count)
+    return replace(line, word="INCONCLUSIVE", reason=f"{reason}. About {count:,} tasks would decide.", tasks_needed=count)
 
 
 def _oriented(limit: Limit, metric: Metric) -> _Found:
@@ -275,9 +281,7 @@ def _regressions(limit: Limit, comparison: Comparison) -> Line:
     if unrepeated:
         line = replace(line, found=f"{line.found}, {plural(len(unrepeated), 'newly failing task')} not repeated")
     if line.word == "PASS" and len(confirmed) + len(unrepeated) > allowed:
-        reason = (
-            f"{plural(len(unrepeated), 'task')} failed anew without being repeated; a flake looks the same. Write 'confirm: {DEFAULT_REPEATS}' in the backtest."
-        )
+        reason = f"{plural(len(unrepeated), 'task')} newly failing and not repeated, so they may be flaky. Add 'confirm: {DEFAULT_REPEATS}' to the backtest."
         return replace(line, word="WARN", reason=reason)
     return line
 
@@ -294,10 +298,8 @@ def _compared(limit: Limit, comparison: Comparison) -> Line:
     share = 100 * comparison.tasks / total if total else 0.0
     found = f"{amount(share, '%')}, {comparison.tasks:,} of {total:,} tasks"
     if share >= limit.amount and total:
-        return Line(
-            limit.rule, limit.text, found, "PASS", f"{plural(missing, 'task')} could not be compared." if missing else "Every task has a partner and an answer."
-        )
-    reason = f"{plural(missing, 'task')} could not be compared: no partner, other inputs, or no answer from the model."
+        return Line(limit.rule, limit.text, found, "PASS", f"{plural(missing, 'task')} could not be compared." if missing else "Every task was compared.")
+    reason = f"{plural(missing, 'task')} could not be compared: missing on one side, different inputs, or no answer from the model."
     return Line(limit.rule, limit.text, found, "INCONCLUSIVE", reason if total else "There are no tasks.")
 
 

@@ -220,7 +220,7 @@ def test_order_of_rows_does_not_matter():
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(0, "0 tasks are too few"), (1, "1 task is too few"), (9, "too few"), (10, "basic check"), (20, "good size"), (50, "major change")]
+    ("count", "words"), [(0, "0 tasks: too few"), (1, "1 task: too few"), (9, "too few"), (10, "basic check"), (20, "good size"), (50, "major change")]
 )
 def test_size_advice(count, words):
     """
