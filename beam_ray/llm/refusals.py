@@ -149,7 +149,8 @@ def read_refusal(status: int, body: Json) -> Refusal:
     if isinstance(body, list) and body:
         body = body[0]
     if not isinstance(body, Mapping):
-        return Refusal(status, message=str(body or ""))
+        text = str(body or "").strip()
+        return Refusal(status, message="" if text.startswith("<") else text)  # a proxy's page of HTML says nothing
     error = body.get("error")
     if isinstance(error, str):
         return Refusal(status, str(body.get("code") or ""), str(body.get("param") or ""), error)

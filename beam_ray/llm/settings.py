@@ -221,13 +221,18 @@ class ModelSettings(Frozen):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> "ModelSettings":
         """A copy with some settings changed, not validated."""
         copy = super().model_copy(update=update, deep=deep)
-        copy.__dict__.pop("call", None)  # computed from the settings before the change
+        for computed in ("call", "_variables"):  # from the settings before the change
+            copy.__dict__.pop(computed, None)
         return copy
+
+    @cached_property
+    def _variables(self) -> tuple[str, ...]:
+        """The environment variables whose values are sent."""
+        return tuple(dict.fromkeys(_SECRET.findall(" ".join([self.api_key, self.base_url, *self.headers.values(), *self.query.values()]))))
 
     def hide(self, text: str) -> str:
         """*text* without the values of environment variables that were sent: an endpoint may repeat what it received."""
-        written = " ".join([self.api_key, self.base_url, *self.headers.values(), *self.query.values()])
-        for name in _SECRET.findall(written):
+        for name in self._variables:
             value = os.environ.get(name)
             if value:
                 text = text.replace(value, f"${{env:{name}}}")
