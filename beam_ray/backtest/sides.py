@@ -123,7 +123,7 @@ class Backtest:
             return self._begin("baseline", self._plan(side, "baseline", self._origin_of_tasks() or self._same_run(side.workflow, whole=False)))
         run = Run(self.objects, self._remember("baseline", run_id))
         if run.finished:
-            self.say(f"baseline: run {run_id} of {run.record.created_at[:16].replace('T', ' ')}, as it is")
+            self.say(f"baseline: finished run {run_id} of {run.record.created_at[:16].replace('T', ' ')} UTC")
         return run
 
     def candidate(self, side: Side, baseline: Run) -> Run:

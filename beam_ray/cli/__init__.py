@@ -1,5 +1,5 @@
 """
-The command line: the same public functions as everywhere, with words around them.
+The command line: each command reads options, makes one call of the public API, and prints.
 
 Each command's module is imported when it is asked for, so that ``--help`` is quick.
 """
@@ -16,34 +16,37 @@ import click
 from beam_ray.errors import BeamRayError, Stopped
 
 COMMANDS = {
-    "check": ("beam_ray.cli.workflows", "Read a workflow and report everything that is wrong with it."),
-    "plan": ("beam_ray.cli.workflows", "Say what would be run and what it would cost; spend nothing."),
+    "check": ("beam_ray.cli.workflows", "Check a workflow and report every problem with its place."),
+    "plan": ("beam_ray.cli.workflows", "Show what would be run and what it would cost. No model is called."),
     "run": ("beam_ray.cli.runs", "Run a workflow over tasks."),
-    "resume": ("beam_ray.cli.runs", "Go on with a run that was stopped or killed."),
-    "tasks": ("beam_ray.cli.tasks", "List tasks, of one run or of all."),
+    "resume": ("beam_ray.cli.runs", "Resume a run that was stopped or killed."),
+    "tasks": ("beam_ray.cli.tasks", "List tasks of one run or of all runs."),
     "show": ("beam_ray.cli.tasks", "Show a task's timeline, or one step of it."),
     "history": ("beam_ray.cli.history", "Show a task and all its reruns, or the ledger of a workflow's reruns."),
-    "rerun": ("beam_ray.cli.reruns", "Do tasks again: whole, or from one node onward."),
+    "rerun": ("beam_ray.cli.reruns", "Rerun tasks: whole, or from one node on."),
     "backtest": ("beam_ray.cli.backtests", "Compare candidates with a baseline over the same tasks."),
     "compare": ("beam_ray.cli.backtests", "Compare two finished runs pair by pair."),
-    "report": ("beam_ray.cli.backtests", "Print a report of a finished backtest, for people or for machines."),
-    "submit": ("beam_ray.cli.submit", "Do run, backtest, rerun or optimise as a Ray job, and wait for its verdict."),
-    "mlflow-sync": ("beam_ray.cli.backtests", "Tell MLflow of a finished backtest or search, again or for the first time."),
-    "publish": ("beam_ray.cli.versions", "Make a workflow file the current version."),
+    "report": ("beam_ray.cli.backtests", "Print a report of a finished backtest."),
+    "submit": ("beam_ray.cli.submit", "Run a command as a Ray job and wait for the verdict."),
+    "mlflow-sync": ("beam_ray.cli.backtests", "Log a finished backtest or search to MLflow (safe to repeat)."),
+    "publish": ("beam_ray.cli.versions", "Publish a workflow file as the current version."),
     "versions": ("beam_ray.cli.versions", "List a workflow's versions."),
     "diff": ("beam_ray.cli.versions", "Show what differs between two definitions, by node and field."),
-    "rollback": ("beam_ray.cli.versions", "Publish an old version's definition as a new version."),
-    "health": ("beam_ray.cli.health", "Say what a workflow's runs warn of, and what to do about it."),
+    "rollback": ("beam_ray.cli.versions", "Publish the definition of an old version as a new version."),
+    "health": ("beam_ray.cli.health", "Show warnings from a workflow's runs, and what to do about them."),
     "optimise": ("beam_ray.cli.optimise", "Propose a better prompt for a failed step, or search for one over a library."),
-    "criteria": ("beam_ray.cli.criteria", "Propose criteria for a node, or check how far those it has can be relied on."),
-    "models": ("beam_ray.cli.models", "List models with price and limits, and find out what their endpoints accept."),
-    "library": ("beam_ray.cli.libraries", "Keep named, versioned sets of tasks."),
-    "repair": ("beam_ray.cli.maintenance", "Check a run's files, and redo what is damaged and only that."),
-    "gc": ("beam_ray.cli.maintenance", "List what is of no use in the store; with --delete, take it away."),
+    "criteria": ("beam_ray.cli.criteria", "Propose criteria for a node, or check how reliable its criteria are."),
+    "models": ("beam_ray.cli.models", "List models with prices and limits, and find out what their endpoints accept."),
+    "library": ("beam_ray.cli.libraries", "Manage libraries: named, versioned sets of tasks."),
+    "repair": ("beam_ray.cli.maintenance", "Check a run's files, and execute again only what is damaged."),
+    "gc": ("beam_ray.cli.maintenance", "List files that can be deleted; --delete deletes them."),
     "ui": ("beam_ray.cli.servers", "Open the MLflow UI on this machine."),
     "serve": ("beam_ray.cli.servers", "Serve the embedded model on this machine."),
-    "demo": ("beam_ray.cli.demo", "Backtest two prompt versions of the demo workflow, start to finish."),
+    "demo": ("beam_ray.cli.demo", "Backtest two prompt versions of the demo workflow, from start to finish."),
 }
+
+ALIASES = {"optimize": "optimise"}
+"""Other spellings of commands."""
 
 
 class _Commands(click.Group):
@@ -53,6 +56,7 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        name = ALIASES.get(name, name)
         if name not in COMMANDS:
             return None
         module = import_module(COMMANDS[name][0])
@@ -61,7 +65,7 @@ class _Commands(click.Group):
         return command
 
     def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+        if args and not args[0].startswith("-") and args[0] not in (*COMMANDS, *ALIASES):
             from beam_ray.errors import did_you_mean
 
             notes = did_you_mean(args[0], COMMANDS)
@@ -80,11 +84,11 @@ def beam_ray() -> None:
 
 
 _caught: list[int] = []
-"""The signals that came: the first one ended the command."""
+"""Signals received; the first one ended the command."""
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run a command and leave with its exit code: see ``beam_ray.errors``."""
+    """Run a command and exit with its code: see ``beam_ray.errors``."""
     if threading.current_thread() is threading.main_thread():
         _caught.clear()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -102,13 +106,13 @@ def main(arguments: list[str] | None = None) -> Any:
     except Stopped as error:
         code = _failed(error)
         if error.resume:
-            _complain(f"go on with:  {error.resume}")
+            _complain(f"resume with:  {error.resume}")
     except BrokenPipeError:
-        # whoever read our output has enough; that is no fault
+        # the reader closed our output, which is not an error
         sys.stderr.close()
         code = 0
     except Exception as error:
-        # a signal amid an import, or in a callback of somebody's, may come out as their own error
+        # a signal during an import, or in somebody's callback, may surface as another error
         if _caught:
             code = _stopped()
         elif isinstance(error, BeamRayError):
@@ -119,14 +123,14 @@ def main(arguments: list[str] | None = None) -> Any:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C and SIGTERM where nothing needs to be brought to safety; a run that is driven has its own way."""
+    """Handle Ctrl-C and SIGTERM outside of runs, which have their own handling."""
     _caught.append(number)
-    # not a BeamRayError: whoever takes a row's or a file's fault for what it is must not take this one
+    # not a BeamRayError: code that handles errors of rows or files must not handle this one
     raise KeyboardInterrupt
 
 
 def _stopped() -> int:
-    _complain("stopped; the same command goes on")
+    _complain("stopped; run the same command again to resume")
     return 128 + (_caught or [signal.SIGINT])[0]
 
 

@@ -123,7 +123,7 @@ selects = grouped(Selection, "selection", _STATUS, _LABEL, _WHERE)
 takes_tasks = grouped(
     TaskSource,
     "source",
-    click.option("--tasks", "source", help=SOURCES),
+    click.option("--tasks", "source", metavar="SOURCE", help=SOURCES),
     MAP,
     _LABEL,
     click.option("--limit", type=click.IntRange(min=1), help="Only the first so many tasks."),

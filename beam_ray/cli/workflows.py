@@ -100,4 +100,4 @@ def totals(made: beam_ray.Plan) -> str:
     bound = "at most " if made.conditional else ""
     again = f" and at most {plural(made.max_auto_reruns, 'auto-rerun')}" if made.max_auto_reruns else ""
     without = " without auto-reruns" if again else ""
-    return f"{bound}{plural(made.calls, 'model call')}{again}, {at_most(made.max_usd)}{without}; no model was called"
+    return f"{bound}{plural(made.calls, 'model call')}{again}, {at_most(made.max_usd)}{without} (planned; no model was called yet)"

@@ -98,3 +98,18 @@ def desk(ray_lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
             return Said(int(left.value.code or 0), out, err)
 
         yield Desk(ray_lab, model, give)
+
+
+@pytest.fixture
+def desk_of_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Gives commands that only print their help, on a terminal of 110 columns."""
+    monkeypatch.setenv("COLUMNS", "110")
+
+    def give(*words: str) -> Said:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main(list(words))
+        out, err = capsys.readouterr()
+        return Said(int(left.value.code or 0), out, err)
+
+    return give

@@ -132,7 +132,7 @@ def test_a_budget_holds_for_the_whole_backtest(desk: Desk):
     assert stopped.code == 3
     assert sum(said.startswith("read") for said in reads) == 36
     assert sum(said.startswith("better") for said in reads) < 36
-    assert "go on with:  beam-ray backtest spec.yaml --store store" in stopped.err
+    assert "resume with:  beam-ray backtest spec.yaml --store store" in stopped.err
     assert desk("backtest", "spec.yaml", "--budget", "max_calls=500").code == 0
 
 

@@ -156,7 +156,7 @@ def test_a_node_a_head_and_a_driver_that_die_and_a_driver_that_is_stopped(tmp_pa
             bench.kept.append((len(model.journal), bench.answered()))
 
             assert driver.returncode == code, (victim, said)
-            assert code == -9 or f"go on with:  beam-ray resume {bench.runs[0].run_id} --store {bench.uri}" in said
+            assert code == -9 or f"resume with:  beam-ray resume {bench.runs[0].run_id} --store {bench.uri}" in said
             # on a machine that takes long for everything it may take as long as the start
             assert code != 143 or took < max(3.0, struck - begun)
         model.latency_s = 0.0

@@ -80,6 +80,6 @@ def test_a_server_that_falls_silent_stops_the_command_and_the_same_one_goes_on(b
 
     assert ended.code == 3, ended.err
     assert "when the store is back, run the same command again" in ended.err
-    assert f"go on with:  beam-ray resume {run.run_id} --store {bench.uri}" in ended.err
+    assert f"resume with:  beam-ray resume {run.run_id} --store {bench.uri}" in ended.err
     assert s3_proxy.done["silence"] >= 2
     bench.finish(undisturbed)

@@ -56,5 +56,5 @@ def test_a_stopped_run_names_the_command_that_goes_on(bench: Bench, undisturbed:
 
     assert ended.code == 143
     assert len(kept) >= 16
-    assert f"go on with:  beam-ray resume {run.run_id} --store {bench.uri}" in ended.err
+    assert f"resume with:  beam-ray resume {run.run_id} --store {bench.uri}" in ended.err
     bench.finish(undisturbed)

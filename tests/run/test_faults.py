@@ -88,7 +88,7 @@ def test_ctrl_c_ends_quickly_and_says_how_to_go_on(lab: Lab):
 
     [run_id] = find_runs(lab.objects)
     assert driver.returncode == 130
-    assert f"go on with:  beam-ray resume {run_id} --store {lab.folder / 'store'}" in said
+    assert f"resume with:  beam-ray resume {run_id} --store {lab.folder / 'store'}" in said
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
@@ -111,7 +111,7 @@ def test_a_signal_amid_an_import_is_no_error_of_that_import(name: str, code: int
         beam_ray("check", "w.yaml"), capture_output=True, text=True, cwd=lab.folder, env=os.environ | {"PYTHONPATH": str(lab.folder)}, check=False
     )
 
-    assert (done.returncode, done.stderr.lstrip()) == (code, "stopped; the same command goes on\n")
+    assert (done.returncode, done.stderr.lstrip()) == (code, "stopped; run the same command again to resume\n")
 
 
 def test_what_fails_while_a_run_is_being_stopped_does_not_hide_that_it_was(lab: Lab):

@@ -1,0 +1,34 @@
+"""Golden files: what is printed is kept in a file, so that a change of words is seen in review."""
+
+import os
+import re
+from pathlib import Path
+
+VOLATILE = (
+    (re.compile(r"\b\d{6}-[0-9a-f]{6}\b"), "RUN"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?( UTC)?"), "TIME"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "DAY"),
+    (re.compile(r"(?<![\d.$…+-])\d+(\.\d+)? s\b"), "N s"),
+    (re.compile(r"\(([0-9a-f]{8})\)"), "(DIGEST)"),
+    (re.compile(r"(?m)^ *execution time.*$"), "  execution time …"),
+    (re.compile(r"http://127\.0\.0\.1:\d+"), "http://127.0.0.1:PORT"),
+    (re.compile(r"(?<=-)[0-9a-f]{8}\b"), "ID"),
+)
+"""What differs from one execution to the next, and what stands in its place."""
+
+
+def steady(text: str) -> str:
+    """*text* with run ids, times and digests replaced, and the spaces of aligned columns made one."""
+    for pattern, word in VOLATILE:
+        text = pattern.sub(word, text)
+    return "\n".join(re.sub(r"(?<=\S) {2,}", "  ", line).rstrip() for line in text.splitlines()) + "\n"
+
+
+def check_golden(folder: Path, name: str, text: str) -> None:
+    """Assert that *text* is the golden file *name*; with UPDATE_GOLDEN=1 write the file instead."""
+    path = folder / name
+    found = steady(text)
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(found, encoding="utf-8")
+    assert found == path.read_text(encoding="utf-8"), f"{path} differs; UPDATE_GOLDEN=1 writes it anew"
