@@ -1,7 +1,7 @@
 """
-Versions: numbered, immutable, current only by being published, and published on evidence.
+Published versions of workflows: numbered, immutable, and based on evidence.
 
-A version is created if absent, so of two publishers one wins and the other is told.
+A version is written with create-if-absent, so of two concurrent publishers one wins and the other gets an error.
 """
 
 import getpass
@@ -19,7 +19,7 @@ from beam_ray.store.runs import now
 
 
 class Version(BaseModel):
-    """One published version: the whole definition, and why it was published."""
+    """One published version: the complete definition, and the evidence for it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
@@ -29,12 +29,12 @@ class Version(BaseModel):
     definition: dict[str, Any]
     digest: str
     source: str = ""
-    """The YAML as it was written, for people."""
+    """The YAML file as written, with its comments."""
     evidence: str = ""
-    """The backtest that spoke for it."""
+    """Id of the backtest that justified it."""
     verdict: str = ""
     reason: str = ""
-    """Why it was published without evidence, or rolled back."""
+    """Reason for publishing without evidence, or for a rollback."""
     rollback_of: int | None = None
     published_by: str
     published_at: str
@@ -46,35 +46,35 @@ class Version(BaseModel):
 
 
 def versions(objects: Objects, workflow: str) -> list[int]:
-    """The numbers of the workflow's versions, in order."""
+    """The workflow's version numbers, in ascending order."""
     names = [key.rsplit("/", 1)[-1] for key, _ in objects.keys(f"workflows/{workflow}/")]
     return sorted(int(name.removesuffix(".json")) for name in names)
 
 
 def current(objects: Objects, workflow: str) -> Version | None:
-    """The newest version, or None when nothing was ever published."""
+    """The newest version; None when nothing was published."""
     numbers = versions(objects, workflow)
     return read_version(objects, workflow, numbers[-1]) if numbers else None
 
 
 def read_version(objects: Objects, workflow: str, number: int | None = None) -> Version:
     """
-    A version of the workflow; the newest unless a number is given.
+    A version of the workflow; by default the newest.
 
     Raises:
-        Unusable: there is no such version.
+        Unusable: There is no such version.
     """
     numbers = versions(objects, workflow)
     if not numbers:
         known = objects.folders("workflows")
-        has = f"published here: {', '.join(known)}" if known else "nothing is published here yet"
+        has = f"published workflows: {', '.join(known)}" if known else "nothing is published in this store yet"
         raise Unusable(
             "\n  ".join(
                 [
                     f"no version of {workflow!r} is published in {objects.uri}",
                     has,
                     *did_you_mean(workflow, known),
-                    "beam-ray publish FILE  publishes one; a file may be named instead",
+                    "publish one with: beam-ray publish FILE, or name a workflow file instead",
                 ]
             )
         )
@@ -83,40 +83,38 @@ def read_version(objects: Objects, workflow: str, number: int | None = None) -> 
         key = f"workflows/{workflow}/{number:06d}.json"
         return Version.model_validate(unseal(objects.read(key), key))
     except NotThere:
-        raise Unusable(f"{workflow!r} has no version {number}; it has {numbers[0]} to {numbers[-1]}") from None
+        raise Unusable(f"{workflow!r} has no version {number}; its versions are {numbers[0]} to {numbers[-1]}") from None
     except ValueError as error:
         raise Damaged(f"workflows/{workflow}/{number:06d}.json is damaged: {str(error).splitlines()[0]}") from None
 
 
 def publish(objects: Objects, workflow: Workflow, *, source: str = "", evidence: str = "", reason: str = "") -> Version:
     """
-    Make *workflow* the current version, on the evidence of a backtest or for a stated reason.
+    Publish *workflow* as the new current version, on the evidence of a backtest or for a stated reason.
 
     Raises:
-        Unusable: nothing speaks for it, the evidence is of another definition or did not pass,
-            or another publisher was first.
+        Unusable: There is neither evidence nor a reason, the backtest tested another definition or
+            did not pass, or somebody else published at the same time.
     """
     latest = current(objects, workflow.name)
     if latest and latest.digest == workflow.digest:
-        raise Unusable(f"{workflow.name} version {latest.version} is this very definition; there is nothing to publish")
+        raise Unusable(f"{workflow.name} version {latest.version} has exactly this definition, so there is nothing to publish")
     if bool(evidence) == bool(reason):
-        raise Unusable(
-            'a version is published on evidence\n  --evidence BACKTEST names a backtest that passed; --without-evidence "reason" says why there is none'
-        )
+        raise Unusable('publishing needs evidence\n  --evidence BACKTEST names a backtest that passed; --without-evidence "reason" publishes without one')
     verdict = _require(objects, evidence, workflow, latest) if evidence else ""
     return _write(objects, workflow, latest, source=source, evidence=evidence, verdict=verdict, reason=reason)
 
 
 def rollback(objects: Objects, workflow: str, number: int, *, reason: str = "") -> Version:
     """
-    Publish the definition of an old version as a new one.
+    Publish the definition of an old version as a new version.
 
     Raises:
-        Unusable: there is no such version, or it is the current one.
+        Unusable: There is no such version, or it is the current one.
     """
     old, latest = read_version(objects, workflow, number), current(objects, workflow)
     if latest and latest.digest == old.digest:
-        raise Unusable(f"{workflow} version {latest.version} is already the definition of version {number}")
+        raise Unusable(f"{workflow} version {latest.version} already has the definition of version {number}")
     return _write(objects, old.plan, latest, source=old.source, reason=reason or f"rolled back to version {number}", rollback_of=number)
 
 
@@ -134,7 +132,7 @@ def _write(objects: Objects, workflow: Workflow, latest: Version | None, **why: 
     if not objects.create(f"workflows/{workflow.name}/{number:06d}.json", seal(version.model_dump(mode="json"))):
         winner = read_version(objects, workflow.name, number)
         raise Unusable(
-            f"{winner.published_by} published {workflow.name} version {number} in this moment; look at it (beam-ray diff {workflow.name}@{number} FILE), then publish again"
+            f"{winner.published_by} published {workflow.name} version {number} at the same time\n  compare it with: beam-ray diff {workflow.name}@{number} FILE, then publish again"
         )
     return version
 
@@ -146,29 +144,29 @@ def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Versio
         known = objects.folders("backtests")
         raise Unusable("\n  ".join([f"there is no finished backtest {evidence!r}", *did_you_mean(evidence, known)])) from None
     if document.get("aa"):
-        raise Unusable(f"the backtest {evidence} compared the baseline with itself; that is evidence of its noise, and of nothing else")
+        raise Unusable(f"the backtest {evidence} compared the baseline with itself (A/A); it measures noise and is no evidence for a change")
     sides = {entry["definition_digest"]: entry for entry in document["candidates"]}
     candidate = sides.get(workflow.digest)
     if candidate is None:
         tested = Workflow.model_validate(document["candidates"][0]["definition"])
         differs = ", ".join(str(change) for change in changes(tested, workflow)[:5])
         raise Unusable(
-            f"the backtest {evidence} is not of this definition (it differs in {differs or 'its name'}); run it again with this file as the candidate"
+            f"the backtest {evidence} tested a different definition (differences: {differs or 'its name'})\n  run it again with this file as the candidate"
         )
     if latest and document["baseline"]["definition_digest"] != latest.digest:
-        raise Unusable(f"the backtest {evidence} was against another baseline than the current version {latest.version}; run it again")
+        raise Unusable(f"the backtest {evidence} used a baseline other than the current version {latest.version}; run it again")
     word = str(candidate["verdict"]["word"])
     if word not in ("PASS", "WARN"):
-        raise Unusable(f'the backtest {evidence} ended in {word}; --without-evidence "reason" publishes all the same')
+        raise Unusable(f'the backtest {evidence} ended in {word}\n  to publish anyway, use --without-evidence "reason"')
     return word
 
 
 def find_workflow(objects: Objects | None, written: str, folder: Path | None = None) -> tuple[Path | None, Version | None]:
     """
-    What *written* names: a file, or a published ``NAME`` or ``NAME@VERSION``.
+    What *written* names: a workflow file, or a published ``NAME`` or ``NAME@VERSION``.
 
     Raises:
-        Unusable: neither.
+        Unusable: It names neither.
     """
     path = (folder or Path.cwd()) / written
     if path.suffix in (".yaml", ".yml"):
@@ -178,7 +176,7 @@ def find_workflow(objects: Objects | None, written: str, folder: Path | None = N
         return path, None
     name, _, number = written.partition("@")
     if number and not number.isdecimal():
-        raise Unusable(f"{written!r}: after @ comes a version number")
+        raise Unusable(f"{written!r}: a version number must follow the @")
     if objects is None:
-        raise Unusable(f"{written!r} is not a workflow file (.yaml); a published workflow needs a store")
+        raise Unusable(f"{written!r} is not a workflow file (.yaml), and a published workflow needs a store")
     return None, read_version(objects, name, int(number) if number else None)

@@ -12,7 +12,7 @@ TEXT = "workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: 'version %d {{ task
 def test_a_version_needs_evidence_or_a_reason(lab: Lab):
     """Neither is refused, and so are both."""
     for how in ({}, {"evidence": "x", "reason": "y"}):
-        with pytest.raises(Unusable, match="published on evidence"):
+        with pytest.raises(Unusable, match="publishing needs evidence"):
             publish(lab.objects, lab.workflow(TEXT % 1), **how)
 
 
@@ -20,7 +20,7 @@ def test_the_same_definition_is_not_published_twice(lab: Lab):
     """A version says that something changed."""
     publish(lab.objects, lab.workflow(TEXT % 1), reason="first")
 
-    with pytest.raises(Unusable, match="version 1 is this very definition"):
+    with pytest.raises(Unusable, match="version 1 has exactly this definition"):
         publish(lab.objects, lab.workflow("# cosmetic\n" + TEXT % 1), reason="again")
 
 

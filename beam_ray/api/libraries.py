@@ -15,14 +15,14 @@ from beam_ray.api.store import Store
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.fingerprint import strict_json
 from beam_ray.errors import Unusable, did_you_mean
-from beam_ray.library.changes import Remarks, remarked
+from beam_ray.library.changes import Annotations, annotated
 from beam_ray.library.check import Check as Engine
 from beam_ray.library.check import check_library
 from beam_ray.library.coverage import EDGE_LABELS, routes_of, size_class
 from beam_ray.library.export import export
-from beam_ray.library.report import advice, at_once, document, measures
-from beam_ray.library.selection import Ended, expected_of, of_addresses, of_run
-from beam_ray.library.versions import Kept
+from beam_ray.library.report import advice, document, fill_all_command, measures
+from beam_ray.library.selection import EndedTask, ended_tasks_at, ended_tasks_of_run, expected_outcomes
+from beam_ray.library.versions import LibraryUpdate
 from beam_ray.library.versions import add as add_tasks
 from beam_ray.library.versions import remove as remove_tasks
 from beam_ray.store.libraries import Library as StoredLibrary
@@ -176,7 +176,7 @@ class LibraryCheck(Displayed):
     @property
     def fill_all(self) -> str:
         """The command that adds past tasks for all gaps at once; empty where there are none."""
-        return at_once(self._engine, self.library.store.option) if self._engine.together else ""
+        return fill_all_command(self._engine, self.library.store.option) if self._engine.smallest_fill else ""
 
     @property
     def misplaced(self) -> Mapping[str, str]:
@@ -243,7 +243,7 @@ def library(store: Store, name: str) -> Library:
 def add_to_library(store: Store, name: str, tasks: Any, *, saved: SavedTasks | None = None) -> LibraryChange:
     """See ``Store.add_to_library``."""
     saved = saved or SavedTasks()
-    remarks = Remarks(saved.labels, saved.tests, saved.note, to_json(saved.expected) if saved.expected is not None else "")
+    annotations = Annotations(saved.labels, saved.tests, saved.note, to_json(saved.expected) if saved.expected is not None else "")
     outcomes: dict[str, str] = {}
     notes: tuple[str, ...] = ()
     chosen = _ended(store, tasks)
@@ -254,9 +254,9 @@ def add_to_library(store: Store, name: str, tasks: Any, *, saved: SavedTasks | N
         rows = (with_origins(found, named.removeprefix("run:")) if named.startswith("run:") else found).to_pylist()
     else:
         notes = _advice(store, chosen, saved.tests)
-        outcomes = expected_of(store.objects, chosen, saved.expect_output_of) if saved.expect_output else {}
+        outcomes = expected_outcomes(store.objects, chosen, saved.expect_output_of) if saved.expect_output else {}
         rows = [each.saved for each in chosen]
-    rows = [remarked({**row, "expected": outcomes.get(str(row["origin"]), row["expected"])}, remarks) for row in rows]
+    rows = [annotated({**row, "expected": outcomes.get(str(row["origin"]), row["expected"])}, annotations) for row in rows]
     return _change(store, add_tasks(store.objects, name, rows, replace=saved.replace), notes)
 
 
@@ -265,20 +265,20 @@ def remove_from_library(store: Store, name: str, tasks: Sequence[str]) -> Librar
     return _change(store, remove_tasks(store.existing(), name, tasks), ())
 
 
-def _ended(store: Store, tasks: Any) -> list[Ended] | None:
+def _ended(store: Store, tasks: Any) -> list[EndedTask] | None:
     """Tasks of past runs, where *tasks* names such; None where it is a source of tasks."""
     if isinstance(tasks, Selection):
         if not tasks.run:
             raise Unusable("tasks of a library are in a library already; select from a run")
-        return of_run(store.existing(), tasks.run, status=tasks.status, labels=tasks.labels, where=tasks.where)
+        return ended_tasks_of_run(store.existing(), tasks.run, status=tasks.status, labels=tasks.labels, where=tasks.where)
     if hasattr(tasks, "address"):
-        return of_addresses(store.existing(), [tasks.address])
+        return ended_tasks_at(store.existing(), [tasks.address])
     if isinstance(tasks, list | tuple) and tasks and all(isinstance(each, str) or hasattr(each, "address") for each in tasks):
-        return of_addresses(store.existing(), [each if isinstance(each, str) else each.address for each in tasks])
+        return ended_tasks_at(store.existing(), [each if isinstance(each, str) else each.address for each in tasks])
     return None
 
 
-def _advice(store: Store, chosen: Sequence[Ended], tests: str) -> tuple[str, ...]:
+def _advice(store: Store, chosen: Sequence[EndedTask], tests: str) -> tuple[str, ...]:
     if not tests:
         return ()
     plan = StoredRun(store.objects, chosen[0].address.run).record.plan
@@ -292,9 +292,9 @@ def _library(store: Store, found: StoredLibrary) -> Library:
     return Library(store, found.name, found.version, found.tasks, found.saved_at, found.saved_by, found.change, found.since)
 
 
-def _change(store: Store, kept: Kept, notes: tuple[str, ...]) -> LibraryChange:
-    change = kept.change
-    found = library(store, f"{kept.name}@{kept.version}")
+def _change(store: Store, update: LibraryUpdate, notes: tuple[str, ...]) -> LibraryChange:
+    change = update.change
+    found = library(store, f"{update.name}@{update.version}")
     return LibraryChange(found, change.added, change.replaced, change.removed, change.unchanged, str(change), notes)
 
 

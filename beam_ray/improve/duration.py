@@ -1,4 +1,4 @@
-"""How long the tasks of two definitions take: the same tasks where there are enough of them."""
+"""Compare the execution times of two definitions, on the same tasks where there are enough of them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ import numpy as np
 from beam_ray.compare.formatting import plural
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval, Quantity, paired_means
-from beam_ray.improve.executions import Executions, Task
+from beam_ray.improve.executions import Executions, TaskExecution
 
 
 @dataclass(frozen=True)
-class Pace:
+class DurationChange:
     """The mean execution time per task, before and after."""
 
     before: float
@@ -22,38 +22,38 @@ class Pace:
     percent: float | None
     """The change in percent of *before*; None when that is 0."""
     interval: Interval | None
-    """Of the change in percent; only of the same tasks."""
+    """Confidence interval of the change in percent; None unless both sides ran the same tasks."""
     paired: bool
-    """Whether both sides are the same tasks."""
+    """Whether both sides ran the same tasks."""
     tasks: int
     tasks_before: int
-    slowest: tuple[Task, ...]
-    """The executions after, those that lost most time first; where the tasks are others, those that took longest."""
+    slowest: tuple[TaskExecution, ...]
+    """The later executions, largest slowdown first; where the tasks differ, longest first."""
 
 
-def pace(before: Executions, after: Executions, least: int) -> Pace | str:
+def duration_change(before: Executions, after: Executions, least: int) -> DurationChange | str:
     """
-    The times of the tasks that both sides executed, or of all where fewer than *least* are common; in words why there are none.
+    Compare the tasks that both sides executed, or all tasks where fewer than *least* are common; otherwise the reason why not.
 
-    A task counts once, with the mean of its executions; one that a model left without an answer does not count.
+    A task counts once, with the mean duration of its executions. Tasks for which a model did not answer are left out.
     """
     old, new = _by_task(before), _by_task(after)
     common = [key for key in new if key in old]
     paired = len(common) >= least
     if not paired and min(len(old), len(new)) < least:
-        return f"too few tasks: {plural(len(old), 'task')} before, {len(new):,} now, {least:,} are needed"
+        return f"too few tasks: {plural(len(old), 'task')} before, {len(new):,} after; at least {least:,} are needed"
     sides = [[_mean(times[key]) for key in (common if paired else times)] for times in (old, new)]
     was, now = map(_mean, sides)
     lost = {key: _mean(new[key]) - (_mean(old[key]) if paired else 0.0) for key in (common if paired else new)}
-    slowest = sorted((task for task in after.tasks if task.key in lost and not task.away), key=lambda task: -lost[task.key])
+    slowest = sorted((task for task in after.tasks if task.key in lost and not task.model_unavailable), key=lambda task: -lost[task.key])
     percent = 100 * (now - was) / was if was else None
-    return Pace(was, now, percent, _interval(*sides) if paired and was else None, paired, len(sides[1]), len(sides[0]), tuple(slowest))
+    return DurationChange(was, now, percent, _interval(*sides) if paired and was else None, paired, len(sides[1]), len(sides[0]), tuple(slowest))
 
 
 def _by_task(side: Executions) -> Mapping[tuple[str, str], list[float]]:
     times: dict[tuple[str, str], list[float]] = {}
     for task in side.tasks:
-        if not task.away:
+        if not task.model_unavailable:
             times.setdefault(task.key, []).append(task.seconds)
     return times
 

@@ -1,9 +1,9 @@
 """
-What the runs of one definition did: each task with its time, each step that may be tried again with its tries.
+The executions of one definition: each task with its duration, each auto-rerun step with its attempts.
 
-Only ordinary runs and the sides of backtests count. Reruns and repeats do not: their tasks
-were chosen for what became of them, and say nothing of the others. An execution that several runs hold, because they
-borrow it, counts once.
+Only ordinary runs and the sides of backtests count. Reruns and repeats do not: their tasks were
+selected by their results, so they are not representative. An execution that several runs
+borrow counts once.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,60 +22,60 @@ from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
 
 COUNTED = ("run", "baseline", "candidate")
-"""Kinds of runs whose tasks were not chosen for what became of them."""
+"""Modes of runs whose tasks were not selected by their results."""
 
 _STEP = ["task_id", "trial", "outcome", "score", "first_score", "passed", "borrowed_from", "error_type", "attempts"]
 _TASK = ["task_id", "trial", "inputs", "passed", "work_seconds", "auto_reruns", "steps_done", "steps_failed"]
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step that may be tried again, as it was executed for one task."""
+class StepExecution:
+    """One execution of a step that has auto-reruns."""
 
     address: Address
     auto_reruns: int
-    """Readable answers beyond the first."""
+    """Number of valid answers after the first."""
     first: float | None
     final: float | None
     passed: bool | None
-    told: bool
-    """Whether its quality is known: its model answered, and some answer was scored or could not be read."""
+    known: bool
+    """Whether the step could be judged: the model answered, and an answer was scored or was invalid."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """One task, as it was executed once."""
+class TaskExecution:
+    """One execution of a task."""
 
     address: Address
     inputs: str
     seconds: float
-    """In models and tools, whoever paid."""
+    """Time in models and tools, including borrowed steps."""
     auto_reruns: int
     passed: bool
-    away: bool
-    """A model gave no answer within its deadline; that is no fault of the workflow."""
-    told: bool
-    """Whether it is known of every step that may be tried again if it had to be."""
+    model_unavailable: bool
+    """Whether a model did not answer within its deadline, which is not the workflow's fault."""
+    known: bool
+    """Whether every auto-rerun step of the task could be judged."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """Which task it is; the same id with other inputs is another one."""
+        """Identifies the task: the same id with other inputs is another task."""
         return self.address.task, self.inputs
 
 
 @dataclass(frozen=True)
 class Executions:
-    """What some runs of one definition did."""
+    """The executions of some runs of one definition."""
 
     runs: tuple[str, ...]
-    """The newest first."""
-    tasks: tuple[Task, ...]
-    steps: dict[str, tuple[Step, ...]]
-    """Of each node with auto-rerun."""
+    """Run ids, newest first."""
+    tasks: tuple[TaskExecution, ...]
+    steps: dict[str, tuple[StepExecution, ...]]
+    """By node, for nodes with auto-reruns."""
 
 
 def runs_of(objects: Objects, workflow: Workflow, *, since: str = "", last: int | None = None) -> list[Run]:
-    """The finished runs of this very definition that count, the newest first; from the day *since* on, at most *last*."""
+    """The finished runs of exactly this definition that count, newest first: those since the date *since*, at most *last* of them."""
     found = []
     for run in newest_first(objects):
         record = run.record
@@ -87,67 +87,67 @@ def runs_of(objects: Objects, workflow: Workflow, *, since: str = "", last: int 
 
 def executions(runs: Iterable[Run], workflow: Workflow) -> Executions:
     """
-    What the *runs* did; the oldest is read first, so that an execution is its own run's.
+    The executions in *runs*. Runs are read oldest first, so that a borrowed execution belongs to the run that made it.
 
     Raises:
-        Damaged: stored rows are not what was written.
+        Damaged: A stored file is damaged.
     """
     names: list[str] = []
-    tasks: list[Task] = []
-    steps: dict[str, list[Step]] = {name: [] for name in workflow.order if workflow.nodes[name].auto_rerun}
+    tasks: list[TaskExecution] = []
+    steps: dict[str, list[StepExecution]] = {name: [] for name in workflow.order if workflow.nodes[name].auto_rerun}
     seen: set[str] = set()
     for run in sorted(runs, key=lambda each: each.record.created_at):
         names.insert(0, run.run_id)
         unknown: set[tuple[str, int]] = set()
         for node, found in steps.items():
             for source, step in _steps(run, node):
-                if not step.told:
+                if not step.known:
                     unknown.add((step.address.task, step.address.trial))
                 if source not in seen:
                     seen.add(source)
                     found.append(step)
-        tasks += _tasks(run, _away(run), unknown)
+        tasks += _tasks(run, _model_unavailable(run), unknown)
     return Executions(tuple(names), tuple(tasks), {node: tuple(found) for node, found in steps.items()})
 
 
-def _tasks(run: Run, away: set[tuple[str, int]], unknown: set[tuple[str, int]]) -> Iterator[Task]:
+def _tasks(run: Run, model_unavailable: set[tuple[str, int]], unknown: set[tuple[str, int]]) -> Iterator[TaskExecution]:
     for row in run.outcome(_TASK).to_pylist():
         if not row["steps_done"] + row["steps_failed"]:
-            continue  # all of it is borrowed: another run's execution
+            continue  # every step is borrowed, so this is another run's execution
         key = (row["task_id"], row["trial"])
-        gone = key in away
-        yield Task(
+        gone = key in model_unavailable
+        yield TaskExecution(
             address=Address(run.run_id, *key),
             inputs=row["inputs"] or "",
             seconds=row["work_seconds"],
             auto_reruns=row["auto_reruns"],
             passed=bool(row["passed"]),
-            away=gone,
-            told=not gone and key not in unknown,
+            model_unavailable=gone,
+            known=not gone and key not in unknown,
         )
 
 
-def _away(run: Run) -> set[tuple[str, int]]:
-    """The tasks that a model left without an answer."""
+def _model_unavailable(run: Run) -> set[tuple[str, int]]:
+    """The tasks for which a model did not answer."""
     steps = run.steps(columns=["task_id", "trial", "outcome", "error_type"])
     gone = steps.filter(pc.and_(pc.equal(steps["outcome"], "failed"), pc.equal(pc.fill_null(steps["error_type"], ""), UNAVAILABLE)))
     return set(zip(gone["task_id"].to_pylist(), gone["trial"].to_pylist(), strict=True))
 
 
-def _steps(run: Run, node: str) -> Iterator[tuple[str, Step]]:
-    """The node's steps that were executed, or borrowed, each with the address of its execution."""
+def _steps(run: Run, node: str) -> Iterator[tuple[str, StepExecution]]:
+    """The node's executed or borrowed steps, each with the address of its original execution."""
     table = run.steps([node], _STEP)
     for batch in table.filter(pc.not_equal(table["outcome"], "skipped")).to_batches(max_chunksize=5_000):
         readable, scored = _answers(batch.column("attempts"))
         for row, answers, scores in zip(batch.drop_columns(["attempts"]).to_pylist(), readable, scored, strict=True):
             address = Address(run.run_id, row["task_id"], row["trial"], node)
-            told = row["error_type"] != UNAVAILABLE and (scores > 0 or answers == 0)
+            known = row["error_type"] != UNAVAILABLE and (scores > 0 or answers == 0)
             again = max(int(answers) - 1, 0)
-            yield row["borrowed_from"] or str(address), Step(address, again, row["first_score"], row["score"], row["passed"], told)
+            yield row["borrowed_from"] or str(address), StepExecution(address, again, row["first_score"], row["score"], row["passed"], known)
 
 
 def _answers(attempts: pa.Array) -> tuple[Any, Any]:
-    """For each step how many attempts gave an answer that could be read, and how many of those were scored."""
+    """Per step, the number of attempts with a valid answer, and how many of those were scored."""
     parents, flat = pc.list_parent_indices(attempts), pc.list_flatten(attempts)
     readable = pc.is_null(pc.struct_field(flat, "error"))
     scored = pc.and_(readable, pc.is_valid(pc.struct_field(flat, "score")))

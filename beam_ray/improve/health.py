@@ -1,8 +1,8 @@
 """
-Signs that a workflow needs a person, each with the tasks behind it and the command that goes on.
+Warnings about a workflow from its stored runs, each with the affected tasks and the next command.
 
-Shares are compared exactly: 30 of 100 are not more than 30 %. What nobody can know is no
-part of a share: a task for which a model did not answer, a step that could not be scored.
+Percentages are compared as exact fractions: 30 of 100 is not more than 30%. Tasks for which a
+model did not answer and steps that could not be scored are left out of all percentages.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval, Quantity, paired_means
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
-from beam_ray.improve.duration import pace
-from beam_ray.improve.executions import Executions, Step, Task, executions, runs_of
+from beam_ray.improve.duration import duration_change
+from beam_ray.improve.executions import Executions, StepExecution, TaskExecution, executions, runs_of
 from beam_ray.improve.health_rules import DEFAULT_RULES, Rules
 from beam_ray.publish import Version, current, read_version, versions
 from beam_ray.store.objects import Objects
@@ -27,15 +27,15 @@ Word = Literal["WARNING", "ok", "unknown"]
 
 
 @dataclass(frozen=True)
-class Sign:
-    """What one rule found."""
+class Finding:
+    """The result of one rule."""
 
     rule: str
     node: str
     """Empty for rules about the whole workflow."""
     word: Word
     found: str
-    """In words; where it is unknown, why."""
+    """The observed value in words; where it is unknown, why."""
     allowed: str
     figures: Mapping[str, Any] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Health:
-    """What a definition's runs show. ``document()`` is plain JSON."""
+    """The health of one definition. ``document()`` gives the JSON document."""
 
     workflow: str
     version: int | None
@@ -56,22 +56,22 @@ class Health:
     tasks: int
     """Executions of tasks; a task that several runs execute counts in each."""
     different: int
-    """Different tasks among them."""
+    """Number of distinct tasks among them."""
     passed: int
-    """Executions that passed. No sign by itself: how many should is for a gate to say."""
+    """Executions that passed. Shown for information: what pass rate is enough is for a gate to decide."""
     model_away: int
-    """Executions set aside because a model did not answer."""
+    """Executions left out because a model did not answer."""
     previous: int | None
     previous_runs: tuple[str, ...]
-    signs: tuple[Sign, ...]
+    signs: tuple[Finding, ...]
 
     @property
-    def warnings(self) -> tuple[Sign, ...]:
-        """The signs that ask for a person."""
+    def warnings(self) -> tuple[Finding, ...]:
+        """The findings that need attention."""
         return tuple(sign for sign in self.signs if sign.word == "WARNING")
 
     def document(self) -> dict[str, Any]:
-        """Everything as plain JSON."""
+        """The result as a JSON document."""
         return {**asdict(self), "rules": self.rules.model_dump(mode="json", by_alias=True), "warnings": len(self.warnings)}
 
 
@@ -79,25 +79,25 @@ def health(
     objects: Objects, workflow: Workflow, version: int | None = None, *, rules: Rules = DEFAULT_RULES, since: str = "", last: int | None = None
 ) -> Health:
     """
-    What the finished runs of *workflow* show: all of them, the *last* ones, or those from the day *since* on.
+    Check the finished runs of *workflow*: all of them, the *last* ones, or those since the date *since*.
 
-    The execution time is compared with the newest published version before it.
+    The execution time is compared with the previous published version.
 
     Raises:
-        Unusable: no finished run is of this definition.
+        Unusable: There is no finished run of this definition.
     """
     runs = runs_of(objects, workflow, since=since, last=last)
     if not runs:
         which = f"version {version}" if version else "this definition"
-        when = f" from {since} on" if since else ""
+        when = f" since {since}" if since else ""
         raise Unusable(
-            f"no finished run is of {which} of {workflow.name!r}{when}\n  beam-ray run {workflow.name} --tasks SOURCE  makes one; reruns do not count"
+            f"no finished run of {which} of {workflow.name!r}{when} (reruns do not count)\n  start one with: beam-ray run {workflow.name} --tasks SOURCE"
         )
     found = executions(runs, workflow)
     earlier = _previous(objects, workflow, version)
     before = executions(runs_of(objects, earlier.plan, last=last), earlier.plan) if earlier else None
-    look = _Look(workflow, rules, found)
-    signs = [*look.used_up(), *look.auto_reruns(), *look.uplift(), *look.seconds(before, earlier, version)]
+    checks = _Checks(workflow, rules, found)
+    signs = [*checks.used_up(), *checks.auto_reruns(), *checks.uplift(), *checks.seconds(before, earlier, version)]
     return Health(
         workflow.name,
         version,
@@ -107,7 +107,7 @@ def health(
         len(found.tasks),
         len({task.key for task in found.tasks}),
         sum(task.passed for task in found.tasks),
-        sum(task.away for task in found.tasks),
+        sum(task.model_unavailable for task in found.tasks),
         earlier.version if earlier else None,
         before.runs if before else (),
         tuple(signs),
@@ -115,7 +115,7 @@ def health(
 
 
 def _previous(objects: Objects, workflow: Workflow, version: int | None) -> Version | None:
-    """The newest published version of another definition, before *version* where that is given."""
+    """The newest published version with a different definition, before *version* where that is given."""
     latest = current(objects, workflow.name)
     for number in reversed(versions(objects, workflow.name) if latest else []):
         if version is None or number < version:
@@ -126,38 +126,38 @@ def _previous(objects: Objects, workflow: Workflow, version: int | None) -> Vers
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Checks:
     workflow: Workflow
     rules: Rules
     found: Executions
 
-    def used_up(self) -> list[Sign]:
+    def used_up(self) -> list[Finding]:
         rule = self.rules.rules.used_up
         return [] if rule is None else [self._used_up(node, steps, rule.at_least) for node, steps in self.found.steps.items()]
 
-    def _used_up(self, node: str, steps: Sequence[Step], limit: float) -> Sign:
+    def _used_up(self, node: str, steps: Sequence[StepExecution], limit: float) -> Finding:
         again = self.workflow.nodes[node].auto_rerun
         assert again
-        told = [step for step in steps if step.told]
-        behind = [step for step in told if step.auto_reruns >= again.max]
-        allowed = f"on less than {limit:g} %"
-        few = self._too_few("used_up", node, told, allowed, len(steps) - len(told))
+        known = [step for step in steps if step.known]
+        behind = [step for step in known if step.auto_reruns >= again.max]
+        allowed = f"under {limit:g}% of tasks"
+        few = self._too_few("used_up", node, known, allowed, len(steps) - len(known))
         if few:
             return few
         in_vain = [step for step in behind if not step.passed]
-        found = f"{_share(len(behind), len(told))} use all {again.max}, in vain on {len(in_vain):,}"
+        found = f"{_share(len(behind), len(known))} use all {again.max}; {len(in_vain):,} of these still fail"
         figures = {
-            "steps": len(told),
+            "steps": len(known),
             "used_up": len(behind),
             "in_vain": len(in_vain),
-            "percent": _percentage(len(behind), len(told)),
-            "left_out": len(steps) - len(told),
+            "percent": _percentage(len(behind), len(known)),
+            "left_out": len(steps) - len(known),
         }
-        if not told or Fraction(100 * len(behind), len(told)) < Fraction(str(limit)):
-            return Sign("used_up", node, "ok", found, allowed, figures)
+        if not known or Fraction(100 * len(behind), len(known)) < Fraction(str(limit)):
+            return Finding("used_up", node, "ok", found, allowed, figures)
         in_vain_first = sorted(behind, key=lambda step: bool(step.passed))
         tasks = _addresses(in_vain_first)
-        return Sign(
+        return Finding(
             "used_up",
             node,
             "WARNING",
@@ -165,59 +165,59 @@ class _Look:
             allowed,
             figures,
             tasks,
-            f"Look at the criteria of {node!r} first: each should be specific, and within reach. Then at its prompt.",
+            f"Review the criteria of {node!r} first: each should be specific and achievable. Then review its prompt.",
             (f"beam-ray criteria {self.workflow.name} --node {node} --generate", f"beam-ray optimise {_task_of(tasks[0])} --step {node}"),
         )
 
-    def auto_reruns(self) -> list[Sign]:
+    def auto_reruns(self) -> list[Finding]:
         rule = self.rules.rules.auto_reruns
         if rule is None or not self.found.steps:
             return []
-        told = [task for task in self.found.tasks if task.told]
-        behind = [task for task in told if task.auto_reruns]
-        limit, left_out = rule.more_than, len(self.found.tasks) - len(told)
-        allowed = f"on at most {limit:g} %"
-        few = self._too_few("auto_reruns", "", told, allowed, left_out)
+        known = [task for task in self.found.tasks if task.known]
+        behind = [task for task in known if task.auto_reruns]
+        limit, left_out = rule.more_than, len(self.found.tasks) - len(known)
+        allowed = f"at most {limit:g}% of tasks"
+        few = self._too_few("auto_reruns", "", known, allowed, left_out)
         if few:
             return [few]
-        by_node = {node: sum(1 for step in steps if step.told and step.auto_reruns) for node, steps in self.found.steps.items()}
-        found = _share(len(behind), len(told))
+        by_node = {node: sum(1 for step in steps if step.known and step.auto_reruns) for node, steps in self.found.steps.items()}
+        found = _share(len(behind), len(known))
         figures = {
-            "tasks": len(told),
+            "tasks": len(known),
             "with_auto_reruns": len(behind),
-            "percent": _percentage(len(behind), len(told)),
+            "percent": _percentage(len(behind), len(known)),
             "by_node": by_node,
             "left_out": left_out,
         }
-        if Fraction(100 * len(behind), len(told)) <= Fraction(str(limit)):
-            return [Sign("auto_reruns", "", "ok", found, allowed, figures)]
+        if Fraction(100 * len(behind), len(known)) <= Fraction(str(limit)):
+            return [Finding("auto_reruns", "", "ok", found, allowed, figures)]
         worst = max(by_node, key=lambda node: by_node[node])
-        first = next((step.address for step in self.found.steps[worst] if step.told and step.auto_reruns), behind[0].address)
+        first = next((step.address for step in self.found.steps[worst] if step.known and step.auto_reruns), behind[0].address)
         where = ", ".join(f"{node} {count:,}" for node, count in by_node.items() if count)
-        advice = f"Optimise the prompt that needs most second tries (by step: {where})."
+        advice = f"Optimise the prompt of the step with the most auto-reruns (by step: {where})."
         command = f"beam-ray optimise {_task_of(str(first))} --step {worst}"
-        return [Sign("auto_reruns", "", "WARNING", found, allowed, figures, _addresses(behind), advice, (command,))]
+        return [Finding("auto_reruns", "", "WARNING", found, allowed, figures, _addresses(behind), advice, (command,))]
 
-    def uplift(self) -> list[Sign]:
+    def uplift(self) -> list[Finding]:
         rule = self.rules.rules.uplift
         return [] if rule is None else [self._uplift(node, steps, rule.confidence) for node, steps in self.found.steps.items()]
 
-    def _uplift(self, node: str, steps: Sequence[Step], confidence: float) -> Sign:
+    def _uplift(self, node: str, steps: Sequence[StepExecution], confidence: float) -> Finding:
         again = [step for step in steps if step.auto_reruns]
         scored = [step for step in again if step.first is not None and step.final is not None]
-        allowed = "interval above 0"
+        allowed = "entire interval above 0"
         if not again:
-            return Sign("uplift", node, "ok", "no auto-rerun", allowed, {"auto_rerun_steps": 0, "left_out": 0})
+            return Finding("uplift", node, "ok", "no auto-reruns", allowed, {"auto_rerun_steps": 0, "left_out": 0})
         few = self._too_few("uplift", node, scored, allowed, len(again) - len(scored))
         if few:
             return few
         first, final = (np.array([getattr(step, name) for step in scored], dtype=np.float64) for name in ("first", "final"))
-        # the gains have means of their own: the difference of two means is not exactly 0 where nothing was gained
+        # the mean of the differences, because the difference of two means is not exactly 0 where nothing changed
         sides = [Quantity(first, final), Quantity(np.zeros(len(first)), final - first)]
         mean, gain = paired_means(sides, _clusters([step.address.task for step in scored]))
         interval = Confidence(confidence).interval(gain.after_drawn, gain.after, gain.tasks)
         better = int((final > first).sum())
-        found = f"{amount(gain.after, 'points', signed=True)} points ({span(interval, 'points')}) over {plural(len(scored), 'step')}, {better:,} better"
+        found = f"{amount(gain.after, 'points', signed=True)} points ({span(interval, 'points')}) over {plural(len(scored), 'step')}, {better:,} improved"
         figures = {
             "auto_rerun_steps": len(scored),
             "first_score": mean.before,
@@ -228,22 +228,26 @@ class _Look:
             "left_out": len(again) - len(scored),
         }
         if interval is None or interval.low > 0:
-            return Sign("uplift", node, "ok" if interval else "unknown", found, allowed, figures)
+            return Finding("uplift", node, "ok" if interval else "unknown", found, allowed, figures)
         in_vain = _addresses([step for step, before, after in zip(scored, first, final, strict=True) if after <= before])
-        advice = f"See whether these inputs hold what {node!r} asks for: no second try finds what is not there. If they do, take 'auto_rerun' out of {node!r}: it costs and does not help."
+        advice = f"Check whether the inputs contain what {node!r} asks for; retrying cannot find what is missing. If they do, remove 'auto_rerun' from {node!r}: it adds cost without improving the scores."
         commands = (f"beam-ray show {_task_of(in_vain[0])} --step {node}",) if in_vain else ()
-        return Sign("uplift", node, "WARNING", found, allowed, figures, in_vain, advice, commands)
+        return Finding("uplift", node, "WARNING", found, allowed, figures, in_vain, advice, commands)
 
-    def seconds(self, before: Executions | None, earlier: Version | None, version: int | None) -> list[Sign]:
+    def seconds(self, before: Executions | None, earlier: Version | None, version: int | None) -> list[Finding]:
         rule = self.rules.rules.seconds
         if rule is None or earlier is None or before is None:
-            return [] if rule is None else [Sign("seconds", "", "unknown", "there is no previous version", f"up by at most {rule.up_by_more_than:g} %")]
+            return [] if rule is None else [Finding("seconds", "", "unknown", "no previous version to compare with", f"at most +{rule.up_by_more_than:g}%")]
         limit = rule.up_by_more_than
-        allowed = f"up by at most {limit:g} %"
-        found = pace(before, self.found, self.rules.min_tasks)
+        allowed = f"at most +{limit:g}%"
+        found = duration_change(before, self.found, self.rules.min_tasks)
         if isinstance(found, str):
-            return [Sign("seconds", "", "unknown", found, allowed)]
-        about = f"over {found.tasks:,} tasks of both" if found.paired else f"over {found.tasks:,} and {found.tasks_before:,} other tasks: the work may differ"
+            return [Finding("seconds", "", "unknown", found, allowed)]
+        about = (
+            f"over {found.tasks:,} tasks run by both"
+            if found.paired
+            else f"over {found.tasks:,} tasks now and {found.tasks_before:,} different tasks before, which may differ in difficulty"
+        )
         reach = f" ({span(found.interval, '%')})" if found.interval else ""
         grown = "-" if found.percent is None else amount(found.percent, "%", signed=True)
         words = f"{amount(found.before, 's')} → {amount(found.after, 's')}, {grown}{reach} {about}"
@@ -257,21 +261,21 @@ class _Look:
             "tasks_before": found.tasks_before,
         }
         if Fraction(found.after) - Fraction(found.before) <= Fraction(str(limit)) * Fraction(found.before) / 100:
-            return [Sign("seconds", "", "ok", words, allowed, figures)]
+            return [Finding("seconds", "", "ok", words, allowed, figures)]
         if found.paired and before.runs[0] != self.found.runs[0]:
             command = f"beam-ray compare {before.runs[0]} {self.found.runs[0]}"
         else:
             command = f"beam-ray diff {self.workflow.name}@{earlier.version} {f'{self.workflow.name}@{version}' if version else 'FILE'}"
-        advice = f"See which step takes longer than in version {earlier.version}; second tries take time too."
+        advice = f"Find the step that takes longer than in version {earlier.version}; auto-reruns take time too."
         tasks = _addresses(found.slowest)
-        return [Sign("seconds", "", "WARNING", words, allowed, figures, tasks, advice, (command, f"beam-ray show {tasks[0]}"))]
+        return [Finding("seconds", "", "WARNING", words, allowed, figures, tasks, advice, (command, f"beam-ray show {tasks[0]}"))]
 
-    def _too_few(self, rule: str, node: str, told: Sequence[Step | Task], allowed: str, left_out: int) -> Sign | None:
-        count = len({entry.address.task for entry in told})
+    def _too_few(self, rule: str, node: str, known: Sequence[StepExecution | TaskExecution], allowed: str, left_out: int) -> Finding | None:
+        count = len({entry.address.task for entry in known})
         if count >= self.rules.min_tasks:
             return None
-        aside = f"; of {left_out:,} more nothing is known" if left_out else ""
-        return Sign(rule, node, "unknown", f"too few tasks: {count:,} of {self.rules.min_tasks:,}{aside}", allowed, {"tasks": count, "left_out": left_out})
+        aside = f"; {left_out:,} more could not be judged" if left_out else ""
+        return Finding(rule, node, "unknown", f"too few tasks: {count:,} of {self.rules.min_tasks:,}{aside}", allowed, {"tasks": count, "left_out": left_out})
 
 
 def _clusters(names: Sequence[str]) -> np.ndarray[Any, Any]:
@@ -291,10 +295,10 @@ def _share(count: int, of: int) -> str:
     return f"{count:,} of {of:,} tasks ({amount(100 * count / of, '%')})"
 
 
-def _addresses(entries: Sequence[Step | Task]) -> tuple[str, ...]:
+def _addresses(entries: Sequence[StepExecution | TaskExecution]) -> tuple[str, ...]:
     return tuple(str(entry.address) for entry in entries)
 
 
 def _task_of(address: str) -> str:
-    """The address without its step."""
+    """The address of the step's task."""
     return "/".join(address.split("/")[:2])

@@ -1,12 +1,12 @@
 """
-When to warn: a file of rules.
+The rules file of ``beam-ray health``.
 
     health: default
-    min_tasks: 10                         # with fewer a rule says so, and warns of nothing
+    min_tasks: 10                         # with fewer tasks a rule reports 'unknown' and never warns
     rules:
       used_up: {at_least: 10 %}           # of the tasks that reach a step use all its auto-reruns
       auto_reruns: {more_than: 30 %}      # of the tasks have an auto-rerun at any step
-      uplift: {confidence: 95}            # percent; warns when the interval of what auto-reruns bring contains 0
+      uplift: {confidence: 95}            # percent; warns when the interval of the score uplift contains 0
       seconds: {up_by_more_than: 25 %}    # of the previous version's mean execution time
 
 Rules that a file leaves out are not checked.
@@ -36,25 +36,25 @@ Growth = Annotated[StrictFloat, BeforeValidator(_percent), Field(ge=0, le=10_000
 
 
 class UsedUp(Frozen):
-    """A step uses all its auto-reruns often."""
+    """Warns when a step often uses all its auto-reruns."""
 
     at_least: Share = 10.0
 
 
 class AutoReruns(Frozen):
-    """Auto-reruns happen on many tasks."""
+    """Warns when many tasks need auto-reruns."""
 
     more_than: Share = 30.0
 
 
 class Uplift(Frozen):
-    """Auto-reruns rarely improve scores."""
+    """Warns when auto-reruns do not improve scores."""
 
     confidence: Annotated[StrictFloat, Field(ge=50, le=99.9, allow_inf_nan=False)] = 95.0
 
 
 class Seconds(Frozen):
-    """A version takes much longer than the one before it."""
+    """Warns when a version takes much longer than the previous one."""
 
     up_by_more_than: Growth = 25.0
 
@@ -69,7 +69,7 @@ class Checks(Frozen):
 
 
 class Rules(Frozen):
-    """When to warn."""
+    """A rules file."""
 
     name: str = Field(alias="health", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     min_tasks: StrictInt = Field(default=10, ge=2, le=1_000_000)
@@ -81,14 +81,14 @@ DEFAULT_RULES = Rules(health="default", rules=Checks(used_up=UsedUp(), auto_reru
 
 def load_rules(path: Path) -> Rules:
     """
-    The rules in the file.
+    The rules in the file at *path*.
 
     Raises:
-        BadDefinition: with every problem found, each at its place.
+        BadDefinition: Lists every problem with its line.
     """
     source = read_yaml(path)
     if not isinstance(source.data, Mapping):
-        raise BadDefinition(problems=[source.problem((), "a file of health rules begins with 'health: NAME'")])
+        raise BadDefinition(problems=[source.problem((), "a health rules file starts with 'health: NAME'")])
     written = source.data.get("rules")
     if isinstance(written, Mapping):
         wrong = [name for name, rule in written.items() if name in Checks.model_fields and not isinstance(rule, Mapping)]
@@ -98,12 +98,11 @@ def load_rules(path: Path) -> Rules:
         if wrong:
             raise BadDefinition(
                 problems=[
-                    source.problem(("rules", name), f"{name!r} must be a mapping such as {{{known[name]}: 20}}", "leave a rule out to switch it off")
-                    for name in wrong
+                    source.problem(("rules", name), f"{name!r} must be a mapping such as {{{known[name]}: 20}}", "omit a rule to disable it") for name in wrong
                 ]
             )
         if not written:
-            raise BadDefinition(problems=[source.problem(("rules",), "there is no rule", f"known here: {', '.join(known)}")])
+            raise BadDefinition(problems=[source.problem(("rules",), "no rule given", f"available rules: {', '.join(known)}")])
     try:
         return Rules.model_validate(source.data)
     except pydantic.ValidationError as error:

@@ -1,11 +1,11 @@
 """
-Which tasks of a library a search may see, and which are held out.
+Split a library into tasks that a search may use and a holdout set.
 
-    libraries/<name>/split/<version>.json   the ids of both; made once, never changed
-    libraries/<name>/held/<backtest>.json   that a draft was tried on what is held out
+    libraries/<name>/split/<version>.json   task ids of both sides; written once, never changed
+    libraries/<name>/held/<backtest>.json   records that a draft was tested on the holdout set
 
-A task keeps its side in later versions, and a new one is dealt by a digest of its id: so
-nobody chooses, and whoever deals again deals the same.
+A task keeps its side in later versions of the library. New tasks are assigned by a digest of
+their id, so the split is deterministic and nobody chooses it.
 """
 
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ from beam_ray.store.runs import now
 from beam_ray.tasks.sources import only
 
 LEAST = 10
-"""Tasks on each side at least: fewer held out show nothing, and fewer to search on mislead."""
+"""Minimum number of tasks per side: fewer holdout tasks show nothing, fewer search tasks mislead."""
 
 SEARCHED = 0.4
-"""The share of a library to search on. More tasks are held out: the decision is taken once, and needs them more."""
+"""Fraction of a library used for the search. The larger part is held out, because the final decision needs more tasks."""
 
 MOST_DRAFTS = 8
-"""Drafts tried on the same held-out tasks; the interval that a ninth would need cannot be drawn."""
+"""Maximum number of drafts tested on one holdout set: the confidence level that a ninth would need is not available."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The two parts of a library's version."""
+    """Both sides of a library version."""
 
     search: pa.Table
     held: pa.Table
@@ -40,41 +40,41 @@ class Split:
 
 def split(objects: Objects, library: Library) -> Split:
     """
-    The two parts of *library*, as they were first dealt.
+    Both sides of *library*, as first assigned.
 
     Raises:
-        Unusable: it is too small to be divided.
+        Unusable: The library is too small to split.
     """
     ids = library.tasks["task_id"].to_pylist()
     if len(ids) < 2 * LEAST:
         raise Unusable(
-            f"the library {library} has {len(ids)} tasks; a search needs {2 * LEAST} at least: {LEAST} to search on, and {LEAST} that are held out\n"
-            f"  beam-ray library add {library.name} …  adds some"
+            f"the library {library} has {len(ids)} tasks; a search needs at least {2 * LEAST}: {LEAST} to search on and {LEAST} held out\n"
+            f"  add tasks with: beam-ray library add {library.name} TASK…"
         )
-    sides = _kept(objects, library) or _deal(objects, library, ids)
+    sides = _stored_split(objects, library) or _assign(objects, library, ids)
     if min(len(tasks) for tasks in sides.values()) < LEAST:
         raise Unusable(
-            f"of the tasks that are left in {library}, {len(sides['held'])} are held out and {len(sides['search'])} are not; {LEAST} of each are needed"
+            f"the library {library} has {len(sides['search'])} tasks to search on and {len(sides['held'])} held out; at least {LEAST} of each are needed"
         )
     return Split(only(library.tasks, sides["search"]), only(library.tasks, sides["held"]))
 
 
-def require_unworn(objects: Objects, library: Library) -> None:
+def require_fresh_holdout(objects: Objects, library: Library) -> None:
     """
-    See that the held-out tasks can still decide something.
+    Require that the holdout set can still decide something.
 
     Raises:
-        Unusable: too many drafts were tried on them.
+        Unusable: Too many drafts were tested on it.
     """
     if len(list(objects.keys(f"libraries/{library.name}/held/"))) >= MOST_DRAFTS:
         raise Unusable(
-            f"{MOST_DRAFTS} drafts were tried on the held-out tasks of {library.name!r}; whatever they say of another one may be luck\n"
-            "  save other tasks as a library of another name"
+            f"{MOST_DRAFTS} drafts were tested on the holdout set of {library.name!r}; another result could be chance\n"
+            "  save new tasks in a library with another name and search on that"
         )
 
 
 def drafts_before(objects: Objects, library: Library, backtest_id: str) -> int:
-    """How many other drafts were tried on the held-out tasks before this one, which is noted as tried."""
+    """Number of drafts tested on the holdout set before this one, which is recorded as tested."""
     prefix = f"libraries/{library.name}/held"
     objects.create(f"{prefix}/{backtest_id}.json", seal({"at": now(), "backtest_id": backtest_id}))
     found = [unseal(objects.read(key), key) for key, _ in objects.keys(f"{prefix}/")]
@@ -82,7 +82,7 @@ def drafts_before(objects: Objects, library: Library, backtest_id: str) -> int:
     return sum((entry["at"], entry["backtest_id"]) < (mine["at"], mine["backtest_id"]) for entry in found)
 
 
-def _kept(objects: Objects, library: Library) -> dict[str, list[str]] | None:
+def _stored_split(objects: Objects, library: Library) -> dict[str, list[str]] | None:
     key = f"libraries/{library.name}/split/{library.version:06d}.json"
     try:
         found = unseal(objects.read(key), key)
@@ -91,7 +91,7 @@ def _kept(objects: Objects, library: Library) -> dict[str, list[str]] | None:
     return {"search": found["search"], "held": found["held"]}
 
 
-def _deal(objects: Objects, library: Library, ids: list[str]) -> dict[str, list[str]]:
+def _assign(objects: Objects, library: Library, ids: list[str]) -> dict[str, list[str]]:
     sides: dict[str, list[str]] = {"search": [], "held": []}
     before: dict[str, str] = {}
     for key, _ in sorted(objects.keys(f"libraries/{library.name}/split/")):
@@ -104,4 +104,4 @@ def _deal(objects: Objects, library: Library, ids: list[str]) -> dict[str, list[
     for task in sorted((task for task in ids if task not in before), key=lambda task: digest("split/1", task)):
         sides["search" if len(sides["search"]) < searched else "held"].append(task)
     objects.create(f"libraries/{library.name}/split/{library.version:06d}.json", seal({"at": now(), **sides}))
-    return _kept(objects, library) or sides
+    return _stored_split(objects, library) or sides

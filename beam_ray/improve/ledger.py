@@ -1,10 +1,10 @@
 """
-The rerun ledger of a workflow: which tasks were redone and why, what had changed, and what that bought.
+The rerun ledger of a workflow: which tasks were rerun and why, what had changed, what it cost and what it improved.
 
-A task counts once however often it is redone: as it was before its first rerun, and as it is
-after its newest one. Every rerun's money counts. A task that a model left without an answer
-is neither solved nor worse, and one that is judged by other criteria than before gains no
-points: that would be another ruler, and not a better workflow.
+A task counts once however often it is rerun: its result before its first rerun is compared with
+its result after the newest. The cost of every rerun counts. A task for which a model did not
+answer counts neither as solved nor as worse. A task that was judged by different criteria before
+and after is left out of the points, because its two scores are not comparable.
 """
 
 import math
@@ -16,7 +16,7 @@ from beam_ray.address import Address
 from beam_ray.define.diff import changes
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable, did_you_mean
-from beam_ray.improve.failure_groups import Failure, Kept, State
+from beam_ray.improve.failure_groups import CachedRun, Failure, TaskResult
 from beam_ray.rerun import solved
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, find_runs
@@ -26,16 +26,16 @@ Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
-class Redone:
-    """One task, redone once."""
+class RedoneTask:
+    """One task in one rerun."""
 
     task: str
     origin: str
     key: Key
-    before: State | None
+    before: TaskResult | None
     """None when the origin is no longer in the store."""
-    after: State | None
-    """None while the rerun goes on."""
+    after: TaskResult | None
+    """None while the rerun is not finished."""
     word: str
     """solved, not solved, still passes, newly failing, model away, running, or unknown without the origin."""
     calls: int
@@ -44,8 +44,8 @@ class Redone:
 
 
 @dataclass(frozen=True)
-class Changed:
-    """One field that differed from the origin's definition."""
+class FieldChange:
+    """One field of the definition that differs from the original run's."""
 
     name: str
     diff: str
@@ -53,7 +53,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class Rerun:
-    """One rerun: a run that redoes tasks of another."""
+    """One rerun: a run that reruns tasks of another run."""
 
     run_id: str
     started: str
@@ -61,64 +61,64 @@ class Rerun:
     start: str | None
     version: int | None
     because: str
-    changed: tuple[Changed, ...]
+    changed: tuple[FieldChange, ...]
     same_ruler: bool
-    """Whether it was judged by the origin's criteria."""
-    tasks: tuple[Redone, ...]
+    """Whether the rerun used the original run's criteria."""
+    tasks: tuple[RedoneTask, ...]
 
     def count(self, word: str) -> int:
-        """How many of its tasks came out so."""
+        """Number of tasks with this result."""
         return sum(task.word == word for task in self.tasks)
 
     @property
     def usd(self) -> float | None:
-        """What it cost; None when a model has no price."""
+        """Cost in US dollars; None when a model has no price."""
         return _sum(task.usd for task in self.tasks)
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Tasks that failed alike before they were redone."""
+    """Tasks that failed for the same reason before they were rerun."""
 
     failure: Failure
     tasks: tuple[str, ...]
-    """As they failed: addresses."""
+    """Addresses of the failed originals."""
     passing: int
-    """How many of them pass after their newest rerun."""
+    """Number of these tasks that pass after their newest rerun."""
 
 
 @dataclass(frozen=True)
-class Bought:
-    """What all reruns cost and brought, each task once."""
+class Totals:
+    """Cost and effect of all reruns; each task counts once."""
 
     tasks: int
     solved: int
     unchanged: int
-    """Of the solved: by a rerun that changed nothing. Chance, or a fault that went away by itself."""
+    """Solved tasks whose rerun changed nothing: chance, or a temporary fault."""
     recovered: int
-    """Of the solved: had failed because a model did not answer, and now got its answer."""
+    """Solved tasks that had failed only because a model did not answer."""
     newly_failing: int
     away: int
-    """Tasks that no rerun can tell of, because a model did not answer."""
+    """Tasks whose result is unknown because a model did not answer in any rerun."""
     other_criteria: int
-    """Tasks that are judged by other criteria now, and so count neither as solved nor in the points."""
+    """Tasks judged by different criteria now; counted neither as solved nor in the points."""
     points: float | None
-    """The sum of all changes of score; None when no task has a score on both sides."""
+    """Sum of all score changes (0 to 100 scale); None when no task has a score before and after."""
     scored: int
     calls: int
     usd: float | None
-    """None when any rerun asked a model without a price."""
+    """Total cost; None when any rerun used a model without a price."""
     unpriced: int
-    """Reruns without a price."""
+    """Number of reruns that used a model without a price."""
 
     @property
     def solved_per_usd(self) -> float | None:
-        """Solved tasks for a dollar; None where there is no price, or nothing was spent."""
+        """Solved tasks per US dollar; None where the cost is unknown or 0."""
         return self.solved / self.usd if self.usd else None
 
     @property
     def points_per_usd(self) -> float | None:
-        """Points of score for a dollar; None where there is no price, no score, or nothing was spent."""
+        """Score points gained per US dollar; None where the cost is unknown or 0, or there is no score."""
         return self.points / self.usd if self.usd and self.points is not None else None
 
 
@@ -128,13 +128,13 @@ class Ledger:
 
     workflow: str
     reruns: tuple[Rerun, ...]
-    """The oldest first."""
+    """Oldest first."""
     patterns: tuple[Pattern, ...]
-    """The biggest first."""
-    bought: Bought
+    """Largest first."""
+    bought: Totals
 
     def document(self) -> dict[str, Any]:
-        """Everything as plain JSON."""
+        """The ledger as a JSON document."""
         document = asdict(self)
         document["bought"] |= {"solved_per_usd": self.bought.solved_per_usd, "points_per_usd": self.bought.points_per_usd}
         for rerun, written in zip(self.reruns, document["reruns"], strict=True):
@@ -146,42 +146,42 @@ class Ledger:
 
 def ledger(objects: Objects, workflow: str) -> Ledger:
     """
-    The ledger of all reruns of the workflow of that name, of any version.
+    The ledger of all reruns of a workflow, over all its versions.
 
     Raises:
-        Unusable: no run is of such a workflow.
+        Unusable: There is no run of a workflow of that name.
     """
-    runs = {run_id: Kept(Run(objects, run_id)) for run_id in find_runs(objects)}
-    of_it = [kept for kept in runs.values() if kept.run.record.workflow == workflow]
+    runs = {run_id: CachedRun(Run(objects, run_id)) for run_id in find_runs(objects)}
+    of_it = [cached for cached in runs.values() if cached.run.record.workflow == workflow]
     if not of_it:
-        known = sorted({kept.run.record.workflow for kept in runs.values()})
+        known = sorted({cached.run.record.workflow for cached in runs.values()})
         raise Unusable(
             "\n  ".join(
-                [f"no run in {objects.uri} is of a workflow {workflow!r}", f"there are runs of: {', '.join(known) or 'none'}", *did_you_mean(workflow, known)]
+                [f"no run of a workflow {workflow!r} in {objects.uri}", f"workflows with runs: {', '.join(known) or 'none'}", *did_you_mean(workflow, known)]
             )
         )
-    redone = sorted((kept for kept in of_it if kept.run.record.mode == "rerun" and kept.begun), key=lambda kept: kept.run.record.created_at)
-    reruns = tuple(_rerun(kept, runs.get(kept.run.record.origin or "")) for kept in redone)
-    return Ledger(workflow, reruns, _patterns(reruns), _bought(reruns, runs))
+    redone = sorted((cached for cached in of_it if cached.run.record.mode == "rerun" and cached.has_tasks), key=lambda cached: cached.run.record.created_at)
+    reruns = tuple(_rerun(cached, runs.get(cached.run.record.origin or "")) for cached in redone)
+    return Ledger(workflow, reruns, _patterns(reruns), _totals(reruns, runs))
 
 
-def _rerun(kept: Kept, origin: Kept | None) -> Rerun:
-    run, record = kept.run, kept.run.record
+def _rerun(cached: CachedRun, origin: CachedRun | None) -> Rerun:
+    run, record = cached.run, cached.run.record
     ids = run.tasks().select(["task_id", "inputs"]).to_pylist()
     keys = [(row["task_id"], trial) for row in ids for trial in range(1, record.trials + 1)]
     inputs = {row["task_id"]: row["inputs"] for row in ids}
-    after, before = kept.states(keys), origin.states(keys) if origin else {}
+    after, before = cached.states(keys), origin.states(keys) if origin else {}
     tasks = []
     for task, trial in keys:
-        paid = kept.outcome.get((task, trial), {"calls": 0, "usd": 0.0})
+        paid = cached.outcome.get((task, trial), {"calls": 0, "usd": 0.0})
         here = (before.get((task, trial)), after.get((task, trial)))
         tasks.append(
-            Redone(
+            RedoneTask(
                 str(Address(run.run_id, task, trial)),
                 str(Address(record.origin or "", task, trial)),
                 (task, inputs[task], trial),
                 *here,
-                _word(*here),
+                _outcome_word(*here),
                 paid["calls"],
                 paid["usd"],
             )
@@ -193,20 +193,20 @@ def _rerun(kept: Kept, origin: Kept | None) -> Rerun:
         record.start_node,
         record.version,
         record.because,
-        _changed(origin.run.record.plan, record.plan) if origin else tuple(Changed(name, "") for name in record.changed),
-        origin is None or origin.ruler == kept.ruler,
+        _changed(origin.run.record.plan, record.plan) if origin else tuple(FieldChange(name, "") for name in record.changed),
+        origin is None or origin.criteria_fingerprint == cached.criteria_fingerprint,
         tuple(tasks),
     )
 
 
-def _changed(before: Workflow, after: Workflow) -> tuple[Changed, ...]:
-    return tuple(Changed(str(change), change.text_diff) for change in changes(before, after))
+def _changed(before: Workflow, after: Workflow) -> tuple[FieldChange, ...]:
+    return tuple(FieldChange(str(change), change.text_diff) for change in changes(before, after))
 
 
-def _word(before: State | None, after: State | None) -> str:
+def _outcome_word(before: TaskResult | None, after: TaskResult | None) -> str:
     if after is None:
         return "running"
-    if after.away:
+    if after.model_unavailable:
         return "model away"
     return solved({"status": before.status}, {"status": after.status}) if before else "unknown"
 
@@ -222,36 +222,36 @@ def _patterns(reruns: Sequence[Rerun]) -> tuple[Pattern, ...]:
     return tuple(sorted(found, key=lambda pattern: (-len(pattern.tasks), pattern.failure)))
 
 
-def _first_and_now(reruns: Sequence[Rerun]) -> dict[Key, tuple[tuple[str, State], Rerun, State]]:
-    """Each task as it was before its first rerun (and in which run), and as its newest rerun that can tell left it."""
-    first: dict[Key, tuple[str, State]] = {}
-    found: dict[Key, tuple[tuple[str, State], Rerun, State]] = {}
+def _first_and_now(reruns: Sequence[Rerun]) -> dict[Key, tuple[tuple[str, TaskResult], Rerun, TaskResult]]:
+    """Each task's result before its first rerun (with that run's id) and after its newest rerun with a known result."""
+    first: dict[Key, tuple[str, TaskResult]] = {}
+    found: dict[Key, tuple[tuple[str, TaskResult], Rerun, TaskResult]] = {}
     for rerun in reruns:
         for task in rerun.tasks:
             if task.before:
                 first.setdefault(task.key, (rerun.origin, task.before))
-            if task.after and not task.after.away and task.key in first:
+            if task.after and not task.after.model_unavailable and task.key in first:
                 found[task.key] = (first[task.key], rerun, task.after)
     return found
 
 
-def _bought(reruns: Sequence[Rerun], runs: Mapping[str, Kept]) -> Bought:
+def _totals(reruns: Sequence[Rerun], runs: Mapping[str, CachedRun]) -> Totals:
     keys = {task.key for rerun in reruns for task in rerun.tasks if task.after}
     told = _first_and_now(reruns)
     solved_, unchanged, recovered, worse, other, points = 0, 0, 0, 0, 0, list[float]()
     for (origin, before), rerun, after in told.values():
-        if runs[origin].ruler != runs[rerun.run_id].ruler:
+        if runs[origin].criteria_fingerprint != runs[rerun.run_id].criteria_fingerprint:
             other += 1
             continue
         better = before.status != "passed" and after.status == "passed"
         solved_ += better
-        recovered += better and before.away
-        unchanged += better and not before.away and not rerun.changed
+        recovered += better and before.model_unavailable
+        unchanged += better and not before.model_unavailable and not rerun.changed
         worse += before.status == "passed" and after.status != "passed"
-        if before.score is not None and after.score is not None and not before.away:
+        if before.score is not None and after.score is not None and not before.model_unavailable:
             points.append(after.score - before.score)
     entries = [task for rerun in reruns for task in rerun.tasks]
-    return Bought(
+    return Totals(
         len(keys),
         solved_,
         unchanged,
@@ -268,6 +268,6 @@ def _bought(reruns: Sequence[Rerun], runs: Mapping[str, Kept]) -> Bought:
 
 
 def _sum(amounts: Iterable[float | None]) -> float | None:
-    """The sum; None as soon as one is unknown."""
+    """The sum; None when any amount is unknown."""
     known = list(amounts)
     return None if any(usd is None for usd in known) else math.fsum(usd for usd in known if usd is not None)

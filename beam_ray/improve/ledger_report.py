@@ -1,4 +1,4 @@
-"""The ledger in words: the same tables for the terminal, for Markdown and as a page that needs nothing else."""
+"""The ledger as tables for the terminal, as Markdown, and as a self-contained HTML page."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from beam_ray.compare.formatting import amount, plain, plural
 from beam_ray.compare.html import page
 from beam_ray.compare.markdown import MAX_CHARACTERS, all_safe, safe
 from beam_ray.compare.markdown import table as markdown_table
-from beam_ray.improve.failure_groups import State
-from beam_ray.improve.ledger import Bought, Ledger, Redone, Rerun
+from beam_ray.improve.failure_groups import TaskResult
+from beam_ray.improve.ledger import Ledger, RedoneTask, Rerun, Totals
 
 SHOWN = 500
-"""Rows of a table on a page."""
+"""The most rows of a table that a page shows."""
 
-CAUTION = "A task that failed passes now and then when it is only tried again. What a change is worth over all tasks, a backtest tells."
+CAUTION = "Rerunning a failed task without any change sometimes makes it pass. To measure a change over all tasks, run a backtest."
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table; *right* are the columns of numbers, *long* those whose texts may need several lines."""
+    """One table. *right* are the columns that are right-aligned, *long* those whose text may wrap."""
 
     title: str
     header: tuple[str, ...]
@@ -28,11 +28,11 @@ class Table:
 
 
 def tables(ledger: Ledger) -> tuple[Table, ...]:
-    """What failed, what was redone and why, and each task before and after."""
+    """The failures, the reruns with their reasons, and each task before and after."""
     return (
         Table(
-            "What had failed",
-            ("step", "what", "tasks", "pass now", "for example"),
+            "Failures before the reruns",
+            ("step", "reason", "tasks", "passing now", "example"),
             tuple(
                 (
                     pattern.failure.node,
@@ -50,14 +50,14 @@ def tables(ledger: Ledger) -> tuple[Table, ...]:
         ),
         Table(
             "Reruns",
-            ("rerun", "when", "with", "why", "changed since", "tasks", "solved", "not", "worse", "cost"),
+            ("rerun", "started", "definition", "reason", "changed", "tasks", "solved", "not solved", "newly failing", "cost"),
             tuple(_rerun(rerun) for rerun in ledger.reruns),
             (5, 6, 7, 8, 9),
             (2, 3, 4),
         ),
         Table(
             "Tasks",
-            ("task", "rerun of", "before", "score", "now", "score", "", "cost"),
+            ("task", "rerun of", "before", "score", "after", "score", "result", "cost"),
             tuple(_task(task, rerun) for rerun in ledger.reruns for task in rerun.tasks),
             (3, 5, 7),
         ),
@@ -65,36 +65,38 @@ def tables(ledger: Ledger) -> tuple[Table, ...]:
 
 
 def summary(ledger: Ledger) -> list[str]:
-    """What all of it cost and brought, in sentences."""
+    """Cost and effect of the reruns, in sentences."""
     bought = ledger.bought
     lines = [f"{plural(len(ledger.reruns), 'rerun')} of {plural(bought.tasks, 'task')}: {bought.solved:,} solved, {bought.newly_failing:,} newly failing"]
     running = sum(rerun.count("running") for rerun in ledger.reruns)
     if running:
-        lines.append(f"{plural(running, 'task')} of a rerun that is not finished")
+        lines.append(f"{plural(running, 'task')} still running")
     if bought.recovered:
-        lines.append(f"{bought.recovered:,} of the solved had failed because a model did not answer")
+        lines.append(f"{bought.recovered:,} of the solved tasks had failed only because a model did not answer")
     if bought.unchanged:
-        lines.append(f"{bought.unchanged:,} of the solved passed though nothing had changed: by chance, or because a fault went away")
+        lines.append(f"{bought.unchanged:,} of the solved tasks passed although nothing had changed: chance, or a temporary fault")
     if bought.other_criteria:
-        lines.append(f"{plural(bought.other_criteria, 'task')} judged by other criteria than before: counted neither as solved nor in the points")
+        lines.append(f"{plural(bought.other_criteria, 'task')} judged by different criteria than before: counted neither as solved nor in the points")
     if bought.away:
-        lines.append(f"{plural(bought.away, 'task')} for which a model did not answer: nobody knows")
+        lines.append(f"{plural(bought.away, 'task')} with an unknown result: a model did not answer")
     return [*lines, *(f"{name}: {value}" for name, value in figures(bought))]
 
 
-def figures(bought: Bought) -> list[tuple[str, str]]:
-    """Spend, and what it bought."""
-    spent = f"unpriced: {plural(bought.unpriced, 'rerun')} asked a model without a price" if bought.usd is None else amount(bought.usd, "USD")
+def figures(bought: Totals) -> list[tuple[str, str]]:
+    """Cost, points gained, and both per dollar."""
+    spent = f"unpriced: {plural(bought.unpriced, 'rerun')} used a model without a price" if bought.usd is None else amount(bought.usd, "USD")
     points = (
-        "no task has a score on both sides" if bought.points is None else f"{amount(bought.points, 'points', signed=True)} over {plural(bought.scored, 'task')}"
+        "no task has a score before and after"
+        if bought.points is None
+        else f"{amount(bought.points, 'points', signed=True)} over {plural(bought.scored, 'task')}"
     )
     bought_with_it = [("solved per dollar", _per_usd(bought, bought.solved_per_usd)), ("points per dollar", _points_per_usd(bought))]
-    # of what cost nothing there is nothing to divide by
-    return [("spent", f"{spent}, {plural(bought.calls, 'model call')}"), ("points gained", points), *(bought_with_it if bought.usd != 0 else [])]
+    # at a cost of 0 there is nothing to divide by
+    return [("cost", f"{spent}, {plural(bought.calls, 'model call')}"), ("points gained", points), *(bought_with_it if bought.usd != 0 else [])]
 
 
 def markdown(ledger: Ledger) -> str:
-    """The ledger as Markdown; nothing that a task, a model or a definition says is read as such."""
+    """The ledger as Markdown; text from tasks, models and definitions is escaped."""
     parts = [f"# Reruns of {safe(ledger.workflow)}", "\n".join(f"- {safe(line)}" for line in summary(ledger)), f"*{CAUTION}*"]
     for table in tables(ledger):
         if table.rows:
@@ -102,11 +104,11 @@ def markdown(ledger: Ledger) -> str:
             more = f"\n\n{len(table.rows) - SHOWN:,} more rows" if len(table.rows) > SHOWN else ""
             parts.append(f"## {table.title}\n\n{shown}{more}")
     text = "\n\n".join(parts) + "\n"
-    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS].rsplit("\n", 1)[0] + "\n\n… cut here; the HTML page has more\n"
+    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS].rsplit("\n", 1)[0] + "\n\n… truncated; the HTML page has more\n"
 
 
 def html(ledger: Ledger) -> str:
-    """The ledger as one page: no script, no address, no font. All foreign text is escaped."""
+    """The ledger as one page without scripts, links or fonts; text from tasks, models and definitions is escaped."""
     return page(
         "ledger.html",
         "beam_ray.improve",
@@ -121,20 +123,20 @@ def html(ledger: Ledger) -> str:
 
 
 def _rerun(rerun: Rerun) -> tuple[str, ...]:
-    definition = f"version {rerun.version}" if rerun.version else "a draft" if rerun.changed else "the original"
+    definition = f"version {rerun.version}" if rerun.version else "draft" if rerun.changed else "original"
     return (
         rerun.run_id,
         rerun.started,
         definition + (f", from {rerun.start}" if rerun.start else ""),
-        plain(rerun.because) or "not said",
-        _changed(rerun) + ("" if rerun.same_ruler else " (other criteria)"),
+        plain(rerun.because) or "none given",
+        _changed(rerun) + ("" if rerun.same_ruler else " (different criteria)"),
         *(f"{count:,}" for count in (len(rerun.tasks), rerun.count("solved"), rerun.count("not solved"), rerun.count("newly failing"))),
         _usd(rerun.usd),
     )
 
 
 def _changed(rerun: Rerun) -> str:
-    """The parts of the definition that changed, each with how many of its fields did."""
+    """The changed parts of the definition, each with its number of changed fields."""
     parts = Counter[str]()
     for change in rerun.changed:
         path = change.name.split(".")
@@ -142,23 +144,23 @@ def _changed(rerun: Rerun) -> str:
     return ", ".join(part if count == 1 else f"{part} ({count} fields)" for part, count in parts.items()) or "nothing"
 
 
-def _task(task: Redone, rerun: Rerun) -> tuple[str, ...]:
-    word = task.word + ("" if rerun.same_ruler else ", by other criteria")
-    return (task.task, task.origin, *_state(task.before), *_state(task.after), word, _usd(task.usd))
+def _task(task: RedoneTask, rerun: Rerun) -> tuple[str, ...]:
+    word = ("model did not answer" if task.word == "model away" else task.word) + ("" if rerun.same_ruler else ", different criteria")
+    return (task.task, task.origin, *_result_cells(task.before), *_result_cells(task.after), word, _usd(task.usd))
 
 
-def _state(state: State | None) -> tuple[str, str]:
+def _result_cells(state: TaskResult | None) -> tuple[str, str]:
     if state is None:
         return "-", "-"
-    mark = "model away" if state.away else {"passed": "pass", "below": "BELOW", "failed": "FAILED"}[state.status]
+    mark = "no answer" if state.model_unavailable else {"passed": "pass", "below": "BELOW", "failed": "FAILED"}[state.status]
     return mark, "unscored" if state.score is None else amount(state.score, "points")
 
 
-def _points_per_usd(bought: Bought) -> str:
+def _points_per_usd(bought: Totals) -> str:
     return "-" if bought.points is None else _per_usd(bought, bought.points_per_usd)
 
 
-def _per_usd(bought: Bought, value: float | None) -> str:
+def _per_usd(bought: Totals, value: float | None) -> str:
     return "unpriced" if bought.usd is None or value is None else f"{value:,.{0 if abs(value) >= 100 else 2}f}"
 
 

@@ -30,7 +30,7 @@ from beam_ray.improve.drafts import prompts_text
 from beam_ray.improve.execute_plan import Player
 from beam_ray.improve.executions import runs_of
 from beam_ray.improve.gepa_search import Prompts, evolve
-from beam_ray.improve.holdout import drafts_before, require_unworn, split
+from beam_ray.improve.holdout import drafts_before, require_fresh_holdout, split
 from beam_ray.improve.model_query import TRIES, Asker
 from beam_ray.improve.optimise import propose, read_failure
 from beam_ray.improve.prompt_text import turns_of, written
@@ -51,7 +51,7 @@ FEW = 6
 LIMITS = ("max_usd", "max_calls", "max_tokens")
 
 
-class _Enough(BeamRayError):
+class _BudgetUsed(BeamRayError):
     """What the budget leaves for the search is used up."""
 
 
@@ -98,7 +98,7 @@ class Search:
             Unusable: the budget does not reach, or the library is too small; nothing was spent.
             Stopped: before the end; the same call goes on.
         """
-        require_unworn(self.objects, self.library)
+        require_fresh_holdout(self.objects, self.library)
         sides = split(self.objects, self.library)
         base, held = self.plan(self.workflow, sides.search, self._origin(sides.search)), sides.held.num_rows
         self._reserve(base, self._plan(self.workflow, sides.held, None))
@@ -107,7 +107,7 @@ class Search:
         self.library = replace(self.library, tasks=sides.search, since={})
         del sides
         tasks = self.library.tasks["task_id"].to_pylist()
-        ended = self._search(_Scores(self, self.library.tasks, self.player(base)))
+        ended = self._search(_Scorer(self, self.library.tasks, self.player(base)))
         scores = [one.mean(tasks) for one in self.candidates.values()]
         best = best_of(list(self.candidates.values()), tasks)
         verdict, tests = self._hold_out(best) if best else (None, 0)
@@ -124,7 +124,7 @@ class Search:
 
     # -- searching ----------------------------------------------------------------------------
 
-    def _search(self, scores: "_Scores") -> str:
+    def _search(self, scores: "_Scorer") -> str:
         nodes = self.nodes or scores.failing()
         if not nodes:
             return "ended at once: no step with a prompt fails on the search tasks"
@@ -132,13 +132,13 @@ class Search:
         seed = {node: prompt(self.workflow, node) for node in nodes}
         try:
             evolve(seed, scores.ids, scores, self._propose, rounds=self.rounds, few=self.few, seed=self.seed)
-        except (_Enough, BudgetReached):
+        except (_BudgetUsed, BudgetReached):
             return "ended by the budget: the rest of it is for the held-out tasks"
         return f"ended after {plural(self.rounds, 'round')}"
 
     def _propose(self, prompts: Prompts, node: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
         if self.left()["max_calls"] < TRIES or self.left()["max_usd"] <= 0 or self.left()["max_tokens"] <= 0:
-            raise _Enough
+            raise _BudgetUsed
         failures = [failure for row in rows if (failure := read_failure(self.objects, row))]
         workflow = self.with_prompts(prompts)
         self.proposals += 1
@@ -205,7 +205,7 @@ class Search:
         """The finished run of *plan*, if the search can afford it."""
         left, needed = self.left(), _needs(plan)
         if any(needed[name] > left[name] for name in LIMITS):
-            raise _Enough
+            raise _BudgetUsed
         run = self.player(plan)
         assert run.manifest is not None
         self.paid.add(usage_of(run.manifest["usage"]))
@@ -259,7 +259,7 @@ class Search:
                 raise Unusable(f"the workflow {self.workflow.name!r} has no step {node!r} with a prompt\n  it has: {', '.join(asking) or 'none'}")
 
 
-class _Scores:
+class _Scorer:
     """Scores prompts on search tasks, each task once: all that the optimiser can reach."""
 
     def __init__(self, search: Search, tasks: Any, baseline: Run):

@@ -1,12 +1,12 @@
 """
-Libraries: which tasks is a change tried on, and are they a good choice?
+Task libraries: named, versioned sets of saved tasks, and how well they cover a workflow.
 
-A library is a list of tasks that were saved, each as it was given, with why it is there.
-Every change makes a new version (``change`` decides it, ``keep`` writes it), so a backtest
-can name the tasks that it was run over for ever.
+A library is a list of saved tasks, each as it was given, with a note on what it tests. Every
+change creates a new version (``changes`` computes it, ``versions`` writes it), so a backtest
+can always name the exact tasks that it ran on.
 
-Whether the set is good is measured, never guessed from labels: ``past`` reads what became of
-the tasks in earlier runs, ``coverage`` and ``gaps`` compare that with the workflow, ``fill``
-looks in the store for past tasks that would close each gap. A score for a set was not made:
-ten tasks that all take one route would hide behind it.
+Coverage is measured, never guessed from labels: ``run_history`` reads the results of the tasks
+in earlier runs, ``coverage`` and ``gaps`` compare them with the workflow and find past tasks that
+fill each gap. There is no single score for a library on purpose: it would hide a route that no
+task takes.
 """

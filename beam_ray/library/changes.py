@@ -1,4 +1,4 @@
-"""Changing a library: which tasks the next version has. Nothing is read or written here."""
+"""Compute the next version of a library. Pure: nothing is read or written here."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ Row = dict[str, Any]
 """A task, as a row of the table TASKS."""
 
 CONTENT = ("task_query", "query_is_json", "variables", "expected", "labels", "attachments", "tests", "notes", "recorded")
-"""What makes two tasks of the same id equal; where they were saved from does not."""
+"""The fields in which two tasks of the same id are compared. Their origin is not one of them."""
 
 
 @dataclass(frozen=True)
-class Remarks:
-    """What a person says about the tasks that are saved; what is empty leaves a task as it is."""
+class Annotations:
+    """Annotations for saved tasks; an empty field leaves a task as it is."""
 
     labels: tuple[str, ...] = ()
     tests: str = ""
     note: str = ""
     expected: str = ""
-    """A JSON object."""
+    """The expected outcome, as a JSON object."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """The tasks of the next version, and what became of those that were named."""
+    """The tasks of the next version, and the ids of those that changed."""
 
     tasks: tuple[Row, ...]
     added: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Change:
 
     @property
     def empty(self) -> bool:
-        """Whether the next version would be the last one again."""
+        """Whether the next version would equal the present one."""
         return not (self.added or self.replaced or self.removed)
 
     def __str__(self) -> str:
@@ -44,42 +44,44 @@ class Change:
         return ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing changed"
 
 
-def remarked(row: Mapping[str, Any], remarks: Remarks) -> Row:
-    """The task with the remarks: labels are added to its own, the rest takes the place of what was there."""
+def annotated(row: Mapping[str, Any], annotations: Annotations) -> Row:
+    """The task with *annotations*: labels are added to its own, other fields are replaced."""
     return {
         **row,
-        "labels": list(dict.fromkeys([*(row["labels"] or ()), *remarks.labels])),
-        "tests": remarks.tests or row["tests"] or None,
-        "notes": remarks.note or row["notes"] or None,
-        "expected": remarks.expected or row["expected"],
+        "labels": list(dict.fromkeys([*(row["labels"] or ()), *annotations.labels])),
+        "tests": annotations.tests or row["tests"] or None,
+        "notes": annotations.note or row["notes"] or None,
+        "expected": annotations.expected or row["expected"],
     }
 
 
-def adding(before: Sequence[Row], new: Iterable[Row], *, replace: bool = False) -> Change:
+def with_tasks_added(before: Sequence[Row], new: Iterable[Row], *, replace: bool = False) -> Change:
     """
-    The library with the *new* tasks at its end; one that is there already with the same content is left alone.
+    The library with *new* tasks appended; tasks that it already has with the same content stay unchanged.
 
     Raises:
-        Unusable: a task of that id is there with other content, and *replace* does not allow it.
+        Unusable: A task with the same id has different content, and *replace* is not set.
     """
     tasks = {row["task_id"]: row for row in before}
     given = _once(new)
     fresh = [name for name in given if name not in tasks]
     changed = {name: differences(tasks[name], row) for name, row in given.items() if name in tasks and differences(tasks[name], row)}
     if changed and not replace:
-        lines = [f"{name}: other {', '.join(fields)}" for name, fields in list(changed.items())[:5]]
+        lines = [f"{name}: different {', '.join(fields)}" for name, fields in list(changed.items())[:5]]
         many = f"{len(changed)} tasks are" if len(changed) > 1 else "a task is"
-        raise Unusable("\n  ".join([f"{many} in the library already, with other content", *lines, "--replace  takes the new content; another id keeps both"]))
+        raise Unusable(
+            "\n  ".join([f"{many} already in the library with different content", *lines, "--replace uses the new content; a different id keeps both"])
+        )
     tasks |= {name: row for name, row in given.items() if name in changed or name in fresh}
     return Change(tuple(tasks.values()), tuple(fresh), tuple(changed), unchanged=tuple(name for name in given if name not in changed and name not in fresh))
 
 
-def removing(before: Sequence[Row], names: Iterable[str]) -> Change:
+def with_tasks_removed(before: Sequence[Row], names: Iterable[str]) -> Change:
     """
-    The library without the tasks of these ids.
+    The library without the tasks with these ids.
 
     Raises:
-        Unusable: it has no such task.
+        Unusable: The library has no such task.
     """
     known = [row["task_id"] for row in before]
     gone = tuple(dict.fromkeys(names))
@@ -90,7 +92,7 @@ def removing(before: Sequence[Row], names: Iterable[str]) -> Change:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields of the content in which two tasks differ."""
+    """The fields in which the content of two tasks differs."""
     return tuple(name for name in CONTENT if _comparable(name, one.get(name)) != _comparable(name, other.get(name)))
 
 
@@ -99,7 +101,7 @@ def _comparable(name: str, value: Any) -> Any:
         return set(value or ())
     if name == "attachments":
         return [(entry["name"], entry["sha256"]) for entry in value or ()]
-    # a file cannot always tell an empty remark from none
+    # not every file format can distinguish an empty text from none
     return (value or None) if name in ("tests", "notes", "recorded") else value
 
 
@@ -110,6 +112,6 @@ def _once(new: Iterable[Row]) -> dict[str, Row]:
         fields = differences(found[name], row) if name in found else ()
         if fields:
             where = " and ".join(str(each["origin"]) for each in (found[name], row) if each["origin"])
-            raise Unusable(f"two of the tasks have the id {name!r} but other {', '.join(fields)}\n  name one of them: {where or 'ids must differ'}")
+            raise Unusable(f"two tasks have the id {name!r} but different {', '.join(fields)}\n  give only one of them: {where or 'ids must be unique'}")
         found.setdefault(name, row)
     return found

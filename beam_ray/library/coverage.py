@@ -1,4 +1,4 @@
-"""What a library covers of a workflow, by the newest run of each of its tasks. Nothing is read or written here."""
+"""Coverage of a workflow by a library, from the newest run of each task. Pure: nothing is read or written here."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -6,32 +6,32 @@ from dataclasses import dataclass
 
 from beam_ray.define.workflow import Workflow
 from beam_ray.library.changes import Row
-from beam_ray.library.run_history import History, Key, Seen
+from beam_ray.library.run_history import History, Key, Reached
 from beam_ray.store.libraries import Library, Use
 
 EDGE_LABELS = ("edge", "hard")
-"""Labels that mark an edge case, unless others are named."""
+"""Default labels that mark edge cases."""
 
 STALE = datetime.timedelta(days=90)
-"""The age of its newest task from which a library counts as not refreshed."""
+"""Age of the newest task from which a library counts as outdated."""
 
 MINIMUM, GOOD, AMPLE, LARGE = 10, 20, 31, 50
-"""Sizes from which a library is enough for a first check, good, more than that, and enough for major changes."""
+"""Sizes from which a library is enough for a first check, is good, is more than good, and is enough for major changes."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that a check of a library looks at."""
+    """The inputs of a library check."""
 
     library: Library
     tasks: Sequence[Row]
     workflow: Workflow
     histories: Mapping[Key, History]
-    """Of those of the library's tasks that were run."""
-    seen: Mapping[Key, Seen]
-    """What each of them reached in its newest run."""
+    """For the library's tasks that were ever run."""
+    reached: Mapping[Key, Reached]
+    """What each task reached in its newest run."""
     born: Mapping[str, datetime.datetime]
-    """When the inputs of a task first came up, where that is known."""
+    """When a task's inputs were first seen, where known."""
     used: Use | None
     now: datetime.datetime
     edge_labels: tuple[str, ...] = EDGE_LABELS
@@ -39,13 +39,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What the tasks of a library cover; every value names tasks by id."""
+    """What the tasks of a library cover; values are task ids."""
 
     routes: Mapping[str, tuple[str, ...]]
     nodes: Mapping[str, tuple[str, ...]]
     criteria: Mapping[tuple[str, str], tuple[str, ...]]
     decided: Mapping[tuple[str, str], tuple[int, int]]
-    """How often each criterion was met and not met."""
+    """How often each criterion was met, and not met."""
     failures: tuple[str, ...]
     """Tasks that did not pass in some past run."""
     successes: tuple[str, ...]
@@ -53,18 +53,18 @@ class Coverage:
     edge_cases: tuple[str, ...]
     never_run: tuple[str, ...]
     newest: tuple[str, datetime.timedelta] | None
-    """The youngest task and its age; None where no age is known."""
+    """The newest task and its age; None where no age is known."""
     refreshed: datetime.timedelta | None
-    """How long ago a task last came into the library."""
+    """Time since a task was last added to the library."""
 
 
 def key_of(row: Row) -> Key:
-    """What pairs a saved task with its past executions."""
+    """The key that matches a saved task with its past executions."""
     return row["task_id"], row["inputs"]
 
 
 def size_class(tasks: int) -> str:
-    """What a library of so many tasks is enough for, in words."""
+    """What a library of this size is enough for, in words."""
     for limit, word in ((MINIMUM, "too small"), (GOOD, "minimum"), (AMPLE, "good"), (LARGE, "more than good")):
         if tasks < limit:
             return word
@@ -72,7 +72,7 @@ def size_class(tasks: int) -> str:
 
 
 def routes_of(workflow: Workflow) -> dict[str, tuple[str, ...]]:
-    """Each route of the workflow with its nodes; one without a label is named by its condition."""
+    """Each route of the workflow with its nodes; a route without a label is named by its condition."""
     found: dict[str, list[str]] = {}
     for name in workflow.order:
         node = workflow.nodes[name]
@@ -89,9 +89,9 @@ def criteria_of(workflow: Workflow) -> list[tuple[str, str]]:
 
 
 def cover(facts: Facts) -> Coverage:
-    """What the library covers of the workflow."""
+    """Measure the coverage."""
     workflow, rows = facts.workflow, facts.tasks
-    reached = {row["task_id"]: facts.seen.get(key_of(row), Seen(frozenset(), {})) for row in rows}
+    reached = {row["task_id"]: facts.reached.get(key_of(row), Reached(frozenset(), {})) for row in rows}
     known = {row["task_id"]: facts.histories[key_of(row)] for row in rows if key_of(row) in facts.histories}
     pairs = criteria_of(workflow)
     nodes = {node: tuple(task for task, each in reached.items() if node in each.nodes) for node in workflow.order}
@@ -112,21 +112,21 @@ def cover(facts: Facts) -> Coverage:
 
 
 def misplaced(facts: Facts, coverage: Coverage) -> dict[str, str]:
-    """Tasks that do not test what they are there to test, each with what is wrong."""
+    """Tasks that do not test what they are meant to test, each with the reason."""
     routes, found = routes_of(facts.workflow), {}
     for row in facts.tasks:
         task, tests = row["task_id"], row["tests"]
         if not tests or (task in coverage.never_run and (tests in routes or tests in coverage.nodes)):
             continue
         if tests not in routes and tests not in coverage.nodes:
-            found[task] = f"is there to test {tests!r}, which the workflow does not have"
+            found[task] = f"is meant to test {tests!r}, which the workflow does not have"
         elif task not in coverage.routes.get(tests, ()) and task not in coverage.nodes.get(tests, ()):
-            found[task] = f"is there to test {tests!r}, which its newest run did not reach"
+            found[task] = f"is meant to test {tests!r}, which its newest run did not reach"
     return found
 
 
 def _age(facts: Facts, born: datetime.datetime | None) -> datetime.timedelta | None:
-    # clocks differ: what seems to come from the future is new
+    # clocks differ: a time in the future counts as now
     return None if born is None else max(facts.now - born, datetime.timedelta())
 
 

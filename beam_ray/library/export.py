@@ -1,4 +1,4 @@
-"""Libraries as files that anyone can read, and that ``--tasks`` reads back as the same tasks."""
+"""Export a library to a file in an open format, which ``--tasks`` reads back as the same tasks."""
 
 import csv
 import hashlib
@@ -41,20 +41,20 @@ def export(objects: Objects, rows: Sequence[Row], path: Path) -> None:
     """
     Write the tasks to a .jsonl, .csv or .parquet file, and their attachments into a folder beside it.
 
-    The file is read back before this returns: it holds the same tasks byte for byte, or is not there.
+    The file is read back and compared before this returns. If the tasks differ, the file is removed again.
 
     Raises:
-        Unusable: something of that name is there already, or this kind of file cannot hold the tasks.
+        Unusable: The file exists already, or the format cannot represent the tasks.
     """
     writer = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}.get(path.suffix)
     beside = path.with_name(f"{path.stem}-attachments")
     if writer is None:
-        raise Unusable(f"{path}: an exported file ends in .jsonl, .csv or .parquet")
+        raise Unusable(f"{path}: the name of an exported file must end in .jsonl, .csv or .parquet")
     taken = next((each for each in (path, beside) if each.exists()), None)
     if taken:
-        raise Unusable(f"{taken} is there already; name another file, or take it away first")
+        raise Unusable(f"{taken} exists already; choose another name, or delete it first")
     if not rows:
-        raise Unusable("the library is empty; there is nothing to export")
+        raise Unusable("the library is empty, so there is nothing to export")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for row in rows:
@@ -69,7 +69,9 @@ def export(objects: Objects, rows: Sequence[Row], path: Path) -> None:
             raise Unusable(f"{path} cannot be written ({error.strerror or error})") from None
         if isinstance(error, Unusable):
             first = str(error).splitlines()[0].removeprefix(f"{path}:").strip()
-            raise Unusable(f"a {path.suffix} file cannot hold these tasks: {first}" + ("\n  .jsonl  can" if path.suffix != ".jsonl" else "")) from None
+            raise Unusable(
+                f"a {path.suffix} file cannot represent these tasks: {first}" + ("\n  export them to a .jsonl file" if path.suffix != ".jsonl" else "")
+            ) from None
         raise
 
 
@@ -78,9 +80,9 @@ def _write_attachment(objects: Objects, folder: Path, entry: dict[str, Any]) -> 
     try:
         body = objects.read(where)
     except NotThere:
-        raise Damaged(f"{where} is missing, though a task of the library has it") from None
+        raise Damaged(f"{where} is missing, but a task of the library refers to it") from None
     if hashlib.sha256(body).hexdigest() != entry["sha256"]:
-        raise Damaged(f"{where} is damaged: its sha256 is not its name")
+        raise Damaged(f"{where} is damaged: its content does not match its sha256")
     path = folder / _place(entry)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(body)
@@ -89,8 +91,8 @@ def _write_attachment(objects: Objects, folder: Path, entry: dict[str, Any]) -> 
 def _place(entry: dict[str, Any]) -> str:
     name = str(entry["name"])
     if Path(name).name != name:
-        raise Unusable(f"the attachment {name!r} has a name that leads out of its folder")
-    # two tasks may have other files of the same name
+        raise Unusable(f"the attachment name {name!r} must not contain a path")
+    # two tasks may have different files of the same name
     return f"{entry['sha256'][:12]}/{name}"
 
 
@@ -116,7 +118,7 @@ def _jsonl(rows: Sequence[Row]) -> bytes:
 
 
 def _csv(rows: Sequence[Row]) -> bytes:
-    # what no task has is left out, so that it is absent and not empty
+    # a column that no task has is left out, so that its values are read back as absent instead of empty
     names = [name for name in FILE.names if any(row[name] not in (None, [], False) for row in rows)]
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -142,5 +144,5 @@ def _require_same(rows: Sequence[Row], read: Sequence[Row], path: Path) -> None:
     for row, found in zip(rows, read, strict=True):
         fields = ("task_id",) * (row["task_id"] != found["task_id"]) + differences(row, found) + ("labels",) * (list(row["labels"] or ()) != found["labels"])
         if fields:
-            words = "its query is an object" if "query_is_json" in fields else f"its {' and '.join(dict.fromkeys(fields))} would be read back otherwise"
+            words = "its task_query is an object" if "query_is_json" in fields else f"its {' and '.join(dict.fromkeys(fields))} would be read back differently"
             raise Unusable(f"{path}: task {row['task_id']!r}: {words}")

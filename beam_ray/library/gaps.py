@@ -1,4 +1,4 @@
-"""What a library lacks as a set to backtest on, and which past tasks would fill it. Nothing is read or written here."""
+"""Gaps in a library's coverage, and past tasks that would fill them. Pure: nothing is read or written here."""
 
 import datetime
 from collections import Counter
@@ -11,46 +11,44 @@ from beam_ray.library.coverage import MINIMUM, STALE, Coverage, Facts, routes_of
 from beam_ray.library.run_history import Execution, History, Key
 
 SHOWN = 3
-"""Past tasks that are named for a gap, unless it takes more."""
+"""Past tasks suggested per gap, unless the gap needs more."""
 
 Pair = tuple[str, str]
 """A node and one of its criteria."""
 
 Born = Callable[[str], datetime.datetime | None]
-"""When the task at an address first came up, where that is known."""
+"""When the task at an address was first run, where known."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """One thing that a good set has and this library has not."""
+    """One thing that the library lacks."""
 
     kind: str
     """size, route, node, criterion, failures, edge cases, successes, recent or runs."""
     name: str
-    """The route, the node, or the criterion as node/criterion; nothing for the other kinds."""
+    """The route, the node, or node/criterion; empty for other kinds."""
     text: str
     remedy: str
-    """What to do where no past task fills it."""
+    """What to do when no past task fills the gap."""
     needed: int = 1
     fill: tuple[str, ...] = ()
-    """Addresses of past tasks, any one of which fills it; for the size all of them are needed."""
+    """Addresses of past tasks, each of which fills the gap; for the size all of them are needed."""
 
 
 def gaps(facts: Facts, coverage: Coverage) -> list[Gap]:
-    """Everything that the library lacks, size first."""
+    """All gaps of the library, its size first."""
     return [*_size(facts), *_variety(facts, coverage), *_kinds(facts, coverage)]
 
 
 def _size(facts: Facts) -> Iterator[Gap]:
     count = len(facts.tasks)
     if count < MINIMUM:
-        yield Gap(
-            "size", "", f"only {_tasks(count)}; {MINIMUM} are the minimum to judge by", f"run more tasks, then add {MINIMUM - count} of them", MINIMUM - count
-        )
+        yield Gap("size", "", f"only {_tasks(count)}; at least {MINIMUM} are needed", f"run more tasks, then add {MINIMUM - count} of them", MINIMUM - count)
 
 
 def _variety(facts: Facts, coverage: Coverage) -> Iterator[Gap]:
-    run = "no past task did either: run one that does, then add it"
+    run = "no past task did either: run a task that does, then add it"
     for label, tasks in coverage.routes.items():
         if not tasks:
             yield Gap("route", label, f"no task takes the route {label!r}", run)
@@ -69,38 +67,41 @@ def _expected(facts: Facts, coverage: Coverage, node: str, criterion: str) -> st
     here = [row["task_id"] for row in facts.tasks if row["task_id"] in coverage.nodes[node] and not row["expected"]]
     if not here or "expected" not in str(wants):
         return ""
-    return f"it compares with what is expected, which {', '.join(here[:SHOWN])} do not say: add them again with --expect JSON --replace"
+    return f"it compares with the expected outcome, which {', '.join(here[:SHOWN])} do not have: add them again with --expect JSON --replace"
 
 
 def _kinds(facts: Facts, coverage: Coverage) -> Iterator[Gap]:
     labels = " or ".join(facts.edge_labels)
     if not coverage.failures:
-        yield Gap("failures", "", "no task ever failed or fell below a threshold", "none in the store ever did")
+        yield Gap("failures", "", "no task ever failed or fell below a threshold", "no task in the store ever did")
     if not coverage.edge_cases:
         yield Gap(
-            "edge cases", "", f"no task has the label {labels}", f"no past task has it either: choose one and add it with --with-label {facts.edge_labels[0]}"
+            "edge cases",
+            "",
+            f"no task has the label {labels}",
+            f"no past task has it either: choose a task and add it with --with-label {facts.edge_labels[0]}",
         )
     if not coverage.successes:
-        yield Gap("successes", "", "no task passed in its newest run", "none in the store passed")
+        yield Gap("successes", "", "no task passed in its newest run", "no task in the store passed")
     if coverage.newest and coverage.newest[1] >= STALE:
-        since = f", and the library was not refreshed for {coverage.refreshed.days}" if coverage.refreshed and coverage.refreshed >= STALE else ""
-        yield Gap(
-            "recent", "", f"the newest task is {coverage.newest[1].days} days old{since}", "no past task is newer: run some of this month's, then add them"
-        )
+        since = f", and no task was added for {coverage.refreshed.days} days" if coverage.refreshed and coverage.refreshed >= STALE else ""
+        yield Gap("recent", "", f"the newest task is {coverage.newest[1].days} days old{since}", "no past task is newer: run recent tasks, then add them")
     if coverage.never_run:
         names = ", ".join(coverage.never_run[:SHOWN]) + (" …" if len(coverage.never_run) > SHOWN else "")
-        yield Gap("runs", "", f"{_tasks(len(coverage.never_run))} of {len(facts.tasks)} never ran, so nothing is known of what they cover: {names}", "")
+        yield Gap("runs", "", f"{_tasks(len(coverage.never_run))} of {len(facts.tasks)} were never run, so their coverage is unknown: {names}", "")
 
 
 def _tasks(count: int) -> str:
     return "1 task" if count == 1 else f"{count} tasks"
 
 
-def filled(found: Sequence[Gap], facts: Facts, others: Mapping[Key, History], decided: Mapping[Pair, Sequence[Key]], born: Born) -> list[Gap]:
+def with_fill(found: Sequence[Gap], facts: Facts, others: Mapping[Key, History], decided: Mapping[Pair, Sequence[Key]], born: Born) -> list[Gap]:
     """
-    The gaps with the past tasks that would fill them; those that fill many gaps first, then the newest.
+    The gaps with past tasks that would fill them; tasks that fill many gaps first, then the newest.
 
-    *decided* tells for criteria which of the *others* they were decided for, *born* how old a task is.
+    Args:
+        others: Tasks that are not in the library.
+        decided: For each criterion, the tasks among *others* for which it was decided.
     """
     past = _by_id(others)
     options = [list(_options(gap, facts, past, decided, born)) for gap in found]
@@ -112,11 +113,11 @@ def filled(found: Sequence[Gap], facts: Facts, others: Mapping[Key, History], de
     return result
 
 
-def together(found: Sequence[Gap]) -> tuple[str, ...]:
-    """Few of the named past tasks that fill all gaps that can be filled: always the one that fills most of what is left."""
+def smallest_fill(found: Sequence[Gap]) -> tuple[str, ...]:
+    """A small set of the suggested tasks that fills every gap that can be filled (greedy set cover)."""
     fills: dict[str, set[int]] = {}
     address_of: dict[str, str] = {}
-    # a task that is wanted for its failure is taken from the run in which it failed
+    # a task that is suggested for its failure is taken from the run in which it failed
     for number, gap in sorted(enumerate(found), key=lambda each: each[1].kind != "failures"):
         for address in gap.fill:
             name = parse(address).task
@@ -136,7 +137,7 @@ def together(found: Sequence[Gap]) -> tuple[str, ...]:
 
 
 def _by_id(others: Mapping[Key, History]) -> dict[Key, History]:
-    """The newest of those that share an id: a library can hold only one of them."""
+    """The newest task per id: a library can hold only one."""
     first: dict[str, Key] = {}
     for key in others:
         first.setdefault(key[0], key)
@@ -175,7 +176,7 @@ def _recent(newest: Iterable[Execution], now: datetime.datetime, born: Born) -> 
 
 
 def _varied(newest: Iterable[Execution], count: int) -> list[str]:
-    """As many executions as asked for, taken in turn from those that went different ways."""
+    """*count* executions, taken in turn from groups with different paths and results."""
     ways: dict[tuple[frozenset[str], bool], list[str]] = {}
     for each in newest:
         ways.setdefault((each.path, each.passed), []).append(str(each.address))

@@ -1,8 +1,8 @@
 """
-Traces as tasks of a library: what is kept of each, which are drawn, and which are nearly the same.
+Turn traces into tasks of a library: sampling, near-duplicate detection and redaction.
 
-Nothing is read or written here. A sample is drawn by strata, so that rare kinds of executions and
-failures stay in it, and depends on the traces and the seed alone.
+Pure: nothing is read or written here. The sample is stratified, so that rare kinds of executions
+and failures stay in it. It depends only on the traces and the seed.
 """
 
 import json

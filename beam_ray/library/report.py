@@ -1,4 +1,4 @@
-"""What is said about a checked library, to machines and to people."""
+"""The result of a library check as JSON and in words."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,12 @@ from beam_ray.library.gaps import Gap
 
 def document(check: Check, *, version: int | None = None, written: str = "", where: str = "") -> dict[str, Any]:
     """
-    The check as one JSON document.
+    The check as a JSON document.
 
-    *version* is the workflow's number, *written* what the user called it, and *where* what a
-    command needs to find the store.
+    Args:
+        version: The workflow's version number.
+        written: How the user named the workflow.
+        where: The ``--store`` option for suggested commands.
     """
     facts, coverage = check.facts, check.coverage
     count = len(facts.tasks)
@@ -50,50 +52,52 @@ def document(check: Check, *, version: int | None = None, written: str = "", whe
             }
             for gap in check.gaps
         ],
-        "all_at_once": _adds(check, check.together, where) or None,
+        "all_at_once": _adds(check, check.smallest_fill, where) or None,
         "good": not check.gaps,
     }
 
 
-def measures(told: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What was measured, from the document: (what, how much, meaning) each."""
-    rows = [("size", told["size_class"], "10 are the minimum, 20 to 30 good, 50 for major changes")]
+def measures(checked: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, value and meaning of each measure in the document."""
+    rows = [("size", checked["size_class"], "at least 10 tasks; 20 to 30 are good, 50 for major changes")]
     for kind in ("routes", "nodes", "criteria"):
-        covered, missing = told[kind]["covered"], told[kind]["not_covered"]
+        covered, missing = checked[kind]["covered"], checked[kind]["not_covered"]
         if covered or missing:
             rows.append((kind, f"{len(covered)} of {len(covered) + len(missing)}", f"not covered: {', '.join(missing)}" if missing else "all covered"))
-    labels = " or ".join(told["edge_cases"]["labels"])
+    labels = " or ".join(checked["edge_cases"]["labels"])
     for kind, some, none in (
-        ("failures", "did not pass in some past run", "none failed in a past run"),
-        ("edge_cases", f"labelled {labels}", f"none is labelled {labels}"),
-        ("successes", "passed in their newest run", "none passed in its newest run"),
+        ("failures", "failed in a past run", "no task failed in a past run"),
+        ("edge_cases", f"labelled {labels}", f"no task is labelled {labels}"),
+        ("successes", "passed in their newest run", "no task passed in its newest run"),
     ):
-        share = told[kind]["share"]
-        rows.append((kind.replace("_", " "), f"{len(told[kind]['tasks'])} of {told['tasks']}", f"{share:.0%} {some}" if share else none))
+        share = checked[kind]["share"]
+        rows.append((kind.replace("_", " "), f"{len(checked[kind]['tasks'])} of {checked['tasks']}", f"{share:.0%} {some}" if share else none))
     newest = (
-        f"the age of {told['newest_task']}, the newest; last refreshed {_days(told['refreshed_days'])} ago" if told["newest_task"] else "no task's age is known"
+        f"age of the newest task, {checked['newest_task']}; last task added {_days(checked['refreshed_days'])} ago"
+        if checked["newest_task"]
+        else "no task's age is known"
     )
-    return [*rows, ("recent data", _days(told["newest_task_days"]), newest)]
+    return [*rows, ("recent data", _days(checked["newest_task_days"]), newest)]
 
 
 def advice(check: Check, *, written: str, where: str = "") -> list[tuple[str, str]]:
-    """Each gap and what to do about it; routes, nodes and criteria that the same past tasks fill are said together."""
+    """Each gap with the command or advice that fills it; gaps that the same past tasks fill are merged."""
     groups: dict[object, list[Gap]] = {}
     for gap in check.gaps:
-        alike = gap.fill if gap.fill and gap.kind in ("route", "node", "criterion") else gap.text
-        groups.setdefault(alike, []).append(gap)
-    told = []
+        same_fill = gap.fill if gap.fill and gap.kind in ("route", "node", "criterion") else gap.text
+        groups.setdefault(same_fill, []).append(gap)
+    checked = []
     for group in groups.values():
         first, command = group[0], _command(check, group[0], written, where)
         if command and first.kind != "size" and len(first.fill) > 1:
             command += f"\n      or {' or '.join(first.fill[1:])}"
-        told.append(("; ".join(gap.text for gap in group), command or first.remedy))
-    return told
+        checked.append(("; ".join(gap.text for gap in group), command or first.remedy))
+    return checked
 
 
-def at_once(check: Check, where: str = "") -> str:
-    """The one command that adds what past tasks can fill; nothing where they can fill nothing."""
-    return _adds(check, check.together, where)
+def fill_all_command(check: Check, where: str = "") -> str:
+    """One command that adds past tasks for all gaps; empty where no past task fills one."""
+    return _adds(check, check.smallest_fill, where)
 
 
 def _command(check: Check, gap: Gap, written: str, where: str) -> str:

@@ -1,4 +1,4 @@
-"""What past runs tell of tasks: which nodes they reached, what was judged, whether they passed."""
+"""Results of tasks in past runs: nodes reached, criteria decided, passed or not."""
 
 import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,75 +17,75 @@ from beam_ray.store.runs import Run, find_runs
 from beam_ray.store.steps import StepRows
 
 CONSIDERED = 20_000
-"""Past tasks, the newest, among which those that would fill a gap are looked for."""
+"""Number of newest past tasks that are searched for tasks that fill a gap."""
 
 Key = tuple[str, str]
-"""A task's id and the digest of its inputs: the same id with other inputs is another task."""
+"""Task id and digest of the inputs: the same id with other inputs is another task."""
 
 _COLUMNS = ["task_id", "trial", "passed", "inputs", "labels", "path"]
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What became of one task in one past run, all trials together."""
+    """The result of one task in one past run, over all trials."""
 
     key: Key
     address: Address
-    """Of the first trial that did not pass; where all did, of the first."""
+    """Address of the first trial that did not pass; of the first trial where all passed."""
     passed: bool
     labels: tuple[str, ...]
     path: frozenset[str]
-    """Nodes that gave an output."""
+    """Nodes with an output."""
     trials: int = 1
 
 
 @dataclass(frozen=True)
 class History:
-    """What all past runs tell of one task."""
+    """One task's results over all past runs."""
 
     newest: Execution
     failed: Execution | None = None
-    """The newest in which it did not pass."""
+    """The newest execution that did not pass."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one execution reached: nodes that were tried, and (met, not met) of each criterion that was decided."""
+class Reached:
+    """Nodes that one execution reached, and (met, not met) counts of each decided criterion."""
 
     nodes: frozenset[str]
     criteria: Mapping[tuple[str, str], tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Past:
-    """The past of a library's own tasks, and of the tasks that it could still take."""
+class RunHistory:
+    """The history of a library's own tasks, and of tasks that could be added."""
 
     own: Mapping[Key, History]
     others: Mapping[Key, History]
 
 
-def read_past(objects: Objects, workflow: Workflow, names: Sequence[str]) -> Past:
+def read_run_history(objects: Objects, workflow: Workflow, names: Sequence[str]) -> RunHistory:
     """
-    What the finished runs of the workflow tell: of the tasks with these *names*, and of all others.
+    Read the finished runs of the workflow: the tasks with these *names*, and all others.
 
-    A backtest's candidate was never trusted, so its run counts only if it is of this very definition.
+    Runs of backtest candidates count only if they are of exactly this definition, because a candidate may never have been published.
     """
     own: dict[Key, History] = {}
     others: dict[Key, History] = {}
     considered = 0
     for run in newest_first(objects):
-        if not _counts(run, workflow):
+        if not _is_trusted(run, workflow):
             continue
         outcome = run.outcome(_COLUMNS)
         ours = pc.is_in(outcome["task_id"], value_set=pa.array(names, pa.string()))
-        _remember(own, _executions(run.run_id, outcome.filter(ours)))
+        _add_older(own, _executions(run.run_id, outcome.filter(ours)))
         rest = outcome.filter(pc.invert(ours)).slice(0, max(CONSIDERED - considered, 0))
         considered += rest.num_rows
-        _remember(others, _executions(run.run_id, rest))
-    return Past(own, others)
+        _add_older(others, _executions(run.run_id, rest))
+    return RunHistory(own, others)
 
 
-def _counts(run: Run, workflow: Workflow) -> bool:
+def _is_trusted(run: Run, workflow: Workflow) -> bool:
     record = run.record
     trusted = record.mode in ("run", "rerun", "baseline") and not record.ruler_only
     return record.workflow == workflow.name and (trusted or record.definition_digest == workflow.digest) and run.finished
@@ -96,24 +96,24 @@ def _executions(run_id: str, outcome: pa.Table) -> Iterator[Execution]:
     for row in outcome.to_pylist():
         rows.setdefault((row["task_id"], row["inputs"]), []).append(row)
     for key, trials in rows.items():
-        told = next((row for row in trials if not row["passed"]), trials[0])
+        shown = next((row for row in trials if not row["passed"]), trials[0])
         path = frozenset(node for row in trials for node in row["path"] or ())
-        yield Execution(key, Address(run_id, key[0], told["trial"]), bool(told["passed"]), tuple(told["labels"] or ()), path, len(trials))
+        yield Execution(key, Address(run_id, key[0], shown["trial"]), bool(shown["passed"]), tuple(shown["labels"] or ()), path, len(trials))
 
 
-def _remember(histories: dict[Key, History], executions: Iterable[Execution]) -> None:
-    """Add what an older run tells."""
+def _add_older(histories: dict[Key, History], executions: Iterable[Execution]) -> None:
+    """Add the executions of an older run."""
     for each in executions:
         known = histories.get(each.key) or History(each)
         histories[each.key] = History(known.newest, known.failed or (None if each.passed else each))
 
 
-def seen(objects: Objects, executions: Iterable[Execution], nodes: Sequence[str]) -> dict[Key, Seen]:
-    """What each of the executions reached of these nodes."""
+def reached(objects: Objects, executions: Iterable[Execution], nodes: Sequence[str]) -> dict[Key, Reached]:
+    """What each execution reached, for these nodes."""
     by_run: dict[str, list[Execution]] = {}
     for each in executions:
         by_run.setdefault(each.address.run, []).append(each)
-    found: dict[Key, Seen] = {}
+    found: dict[Key, Reached] = {}
     for run_id, here in by_run.items():
         reader = StepRows(Run(objects, run_id))
         wanted = [(each.key[0], trial) for each in here for trial in range(1, each.trials + 1)]
@@ -121,11 +121,11 @@ def seen(objects: Objects, executions: Iterable[Execution], nodes: Sequence[str]
         for node in nodes:
             for (task, _), row in reader.rows(node, wanted).items():
                 steps.setdefault(task, []).append(row)
-        found |= {each.key: _seen(steps.get(each.key[0], [])) for each in here}
+        found |= {each.key: _reached(steps.get(each.key[0], [])) for each in here}
     return found
 
 
-def _seen(steps: Iterable[Mapping[str, Any]]) -> Seen:
+def _reached(steps: Iterable[Mapping[str, Any]]) -> Reached:
     nodes, counts = set(), dict[tuple[str, str], tuple[int, int]]()
     for row in steps:
         if row["outcome"] in (*RAN, "failed"):
@@ -134,18 +134,18 @@ def _seen(steps: Iterable[Mapping[str, Any]]) -> Seen:
             if item["met"] is not None:
                 met, missed = counts.get((row["node"], item["id"]), (0, 0))
                 counts[row["node"], item["id"]] = (met + item["met"], missed + (not item["met"]))
-    return Seen(frozenset(nodes), counts)
+    return Reached(frozenset(nodes), counts)
 
 
-class Births:
-    """When the inputs of tasks first came up: a rerun's task is as old as the one that it redoes."""
+class FirstRuns:
+    """When tasks were first run. A rerun's task is as old as its original."""
 
     def __init__(self, objects: Objects):
         self._runs = {run_id: Run(objects, run_id) for run_id in find_runs(objects)}
         self._origins: dict[str, dict[str, str | None]] = {}
 
     def of(self, address: str | None) -> datetime.datetime | None:
-        """When the task at the address, or the one that it goes back to, was first run; None where the store does not know."""
+        """When the task at *address*, or the original that it reruns, was first run; None when unknown."""
         born, passed = None, set[str]()
         while address and address not in passed:
             passed.add(address)

@@ -1,17 +1,17 @@
-"""Keeping a change of a library as its next version."""
+"""Write a change of a library as its next version."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from beam_ray.library.changes import Change, Row, adding, removing
+from beam_ray.library.changes import Change, Row, with_tasks_added, with_tasks_removed
 from beam_ray.store.libraries import library_at, newest_library, write_library
 from beam_ray.store.objects import Objects
 from beam_ray.store.tables import TASKS, to_table
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A library after a change; where nothing changed, the version is the old one."""
+class LibraryUpdate:
+    """A library after a change; where nothing changed, the version stays the same."""
 
     name: str
     version: int
@@ -21,37 +21,37 @@ class Kept:
         return f"{self.name}@{self.version}"
 
 
-def add(objects: Objects, name: str, new: Sequence[Row], *, replace: bool = False) -> Kept:
+def add(objects: Objects, name: str, new: Sequence[Row], *, replace: bool = False) -> LibraryUpdate:
     """
-    Add tasks to the library, which is made if it is not there.
+    Add tasks to the library, which is created if it does not exist.
 
     Raises:
-        Unusable: a task is there with other content, or someone else changed the library in this moment.
+        Unusable: A task exists with different content, or the library was changed concurrently.
     """
-    return _keep(objects, name, lambda before: adding(before, new, replace=replace))
+    return _write_next(objects, name, lambda before: with_tasks_added(before, new, replace=replace))
 
 
-def remove(objects: Objects, name: str, names: Sequence[str]) -> Kept:
+def remove(objects: Objects, name: str, names: Sequence[str]) -> LibraryUpdate:
     """
-    Take tasks out of the library; its earlier versions keep them.
+    Remove tasks from the library; earlier versions keep them.
 
     Raises:
-        Unusable: there is no such library or task, or someone else changed the library in this moment.
+        Unusable: There is no such library or task, or the library was changed concurrently.
     """
     library_at(objects, name)
-    return _keep(objects, name, lambda before: removing(before, names))
+    return _write_next(objects, name, lambda before: with_tasks_removed(before, names))
 
 
-def _keep(objects: Objects, name: str, decide: Callable[[Sequence[Row]], Change]) -> Kept:
+def _write_next(objects: Objects, name: str, decide: Callable[[Sequence[Row]], Change]) -> LibraryUpdate:
     library = newest_library(objects, name)
     before = library.tasks.to_pylist()
     change = decide(before)
     if change.empty:
-        return Kept(name, library.version, change)
+        return LibraryUpdate(name, library.version, change)
     inputs = {row["task_id"]: row["inputs"] for row in before}
-    # a task whose remarks alone were changed is as old as it was
+    # new annotations do not change the age of a task
     since = {
         row["task_id"]: library.since[row["task_id"]] for row in change.tasks if inputs.get(row["task_id"]) == row["inputs"] and row["task_id"] in library.since
     }
     version = write_library(objects, name, to_table(TASKS, change.tasks), library.version, change=str(change), since=since)
-    return Kept(name, version, change)
+    return LibraryUpdate(name, version, change)

@@ -1,18 +1,19 @@
 """
-TELLING MLflow: a backtest as an experiment that people can look at.
+Logging to MLflow: a backtest becomes an experiment.
 
 The question: how can MLflow show everything without being able to break anything? The
-answer: it is told at the end, from what is in the store, by a child process that is ended
-when MLflow stops answering; every id, name and time comes from ours, so that telling it
-again changes nothing. The road not taken: logging while the run goes on. MLflow's tracer
-drops traces when it is hurried and blocks for minutes when its server is away.
+answer: results are logged after the fact, from the store, by a worker process that is killed
+when MLflow stops answering. Ids, names and times are derived from ours, so logging is
+idempotent. The road not taken: logging during the run. MLflow's tracer drops traces under
+load and blocks for minutes when its server is unreachable.
 
-Nothing here imports mlflow but the modules that the child runs (``backtests``, ``prompts``,
-``traces``), so that a driver never carries its 150 MB.
+Only the modules that the worker runs (``backtests``, ``prompts``, ``traces``) import mlflow, so
+a driver never loads its 150 MB.
 """
 
+from beam_ray.tracking.backtest_log import BacktestLog, Logged, SideLog
 from beam_ray.tracking.location import default_uri, exists
-from beam_ray.tracking.log import BacktestLog, Logged, SideLog, log_backtest, production_alias
+from beam_ray.tracking.log import log_backtest, production_alias
 from beam_ray.tracking.server import serve
 from beam_ray.tracking.watchdog import PATIENCE_S
 

@@ -1,5 +1,7 @@
 """
-A backtest as an MLflow experiment: one MLflow run per side, found by its key before it is created.
+Log a backtest as an MLflow experiment with one MLflow run per side.
+
+A run is looked up by its key before it is created, so logging again changes nothing.
 """
 
 import json
@@ -22,44 +24,44 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
 
 from beam_ray.tracking import prompts
+from beam_ray.tracking.backtest_log import BacktestLog, SideLog, traced_tasks
 from beam_ray.tracking.location import artifacts, is_server, page
-from beam_ray.tracking.log import BacktestLog, SideLog, traced
 from beam_ray.tracking.results_table import results
 from beam_ray.tracking.traces import Case, loads, spans, trace
-from beam_ray.tracking.worker import Beat
+from beam_ray.tracking.watchdog import Heartbeat
 
 _BATCH = 100
-"""Traces whose spans are sent in one request."""
+"""Traces per request."""
 
 _LINKED = 100
-"""Tasks whose traces are also listed on the page of each prompt version, which costs a request each."""
+"""Traces that are linked to their prompt versions; each link costs a request."""
 
 _NOTE = "mlflow.note.content"
 _NOTE_OF = "beam_ray.note_of"
 
 
 @dataclass(frozen=True)
-class _Told:
-    """A side that has its MLflow run."""
+class _LoggedSide:
+    """A side and its MLflow run."""
 
     side: SideLog
     run_id: str
     prompts: Mapping[str, PromptVersion]
 
 
-def log_backtest(uri: str, log: BacktestLog, beat: Beat) -> dict[str, Any]:
-    """Tell everything about *log*: what is read most comes first, traces come last."""
+def log_backtest(uri: str, log: BacktestLog, beat: Heartbeat) -> dict[str, Any]:
+    """Log everything: metrics and files first, traces last, so that an interruption costs the least."""
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     experiment_id = _experiment(client, uri, f"beam_ray/{log.workflow}/{log.name}")
     beat("experiment")
-    prompts.within(experiment_id)
-    told = [_tell(client, uri, experiment_id, log, side, index, beat) for index, side in enumerate(log.sides)]
-    run_ids = {one.side.name: one.run_id for one in told}
+    prompts.register_in_experiment(experiment_id)
+    logged = [_log_side(client, uri, experiment_id, log, side, index, beat) for index, side in enumerate(log.sides)]
+    run_ids = {one.side.name: one.run_id for one in logged}
     _note(client, experiment_id, log, run_ids)
     beat("note")
-    for one in told:
+    for one in logged:
         _traces(TracingClient(uri), experiment_id, log, one, beat)
-    for index, one in enumerate(told):
+    for index, one in enumerate(logged):
         start = _start(log, index)
         client.set_terminated(one.run_id, "FINISHED", end_time=start + _milliseconds(one.side.ended_at) - _milliseconds(one.side.started_at))
         beat("end")
@@ -81,7 +83,7 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> str:
     return str(found.experiment_id)
 
 
-def _tell(client: MlflowClient, uri: str, experiment_id: str, log: BacktestLog, side: SideLog, index: int, beat: Beat) -> _Told:
+def _log_side(client: MlflowClient, uri: str, experiment_id: str, log: BacktestLog, side: SideLog, index: int, beat: Heartbeat) -> _LoggedSide:
     versions = prompts.register(client, side.record.plan, f"{side.name} of {log.name}", beat)
     prompts.link(client, versions, experiment_id, beat)
     run = _run(client, experiment_id, log, side, index)
@@ -97,7 +99,7 @@ def _tell(client: MlflowClient, uri: str, experiment_id: str, log: BacktestLog, 
     files = dict(log.files) if side.role == "candidate" else {}
     _files(client, uri, run, {**files, "results.json": json.dumps(results(log, side), ensure_ascii=False).encode()})
     beat("files")
-    return _Told(side, run_id, versions)
+    return _LoggedSide(side, run_id, versions)
 
 
 def _run(client: MlflowClient, experiment_id: str, log: BacktestLog, side: SideLog, index: int) -> Run:
@@ -111,20 +113,20 @@ def _run(client: MlflowClient, experiment_id: str, log: BacktestLog, side: SideL
 
 def _start(log: BacktestLog, index: int) -> int:
     """
-    A side's beginning, in milliseconds.
+    A side's start time, in milliseconds.
 
-    MLflow lists runs by it, latest first. The baseline may be an earlier run, so all sides
-    of one backtest begin together, a moment apart: baseline on top, then the candidates.
+    MLflow lists runs by start time, newest first. The baseline may be an older run, so all
+    sides get nearly the same start time, in an order that puts the baseline on top.
     """
     return max(_milliseconds(side.started_at) for side in log.sides) + len(log.sides) - index
 
 
 def _metrics(run: Run, side: SideLog, at: int) -> list[Metric]:
     """
-    Those that MLflow does not have yet.
+    The metrics that MLflow does not have yet.
 
-    They are all as old as the run, so that telling them twice is telling them once; one that
-    has changed since is newer and is the one that MLflow shows.
+    They get the run's start time, so that logging them twice is harmless. A metric that has
+    changed since gets the present time: MLflow shows the newest.
     """
     known = run.data.metrics
     rounded = {re.sub(r"[^\w\-.: /]", "_", name)[:250]: round(float(value), 4) for name, value in side.metrics.items() if math.isfinite(value)}
@@ -133,7 +135,7 @@ def _metrics(run: Run, side: SideLog, at: int) -> list[Metric]:
 
 
 def _params(run: Run, log: BacktestLog, side: SideLog, versions: Mapping[str, PromptVersion]) -> list[Param]:
-    """Those that MLflow does not have yet: it refuses a change of the others."""
+    """The params that MLflow does not have yet; it refuses to change params."""
     record = side.record
     params = {
         "backtest": log.backtest_id,
@@ -174,19 +176,19 @@ def _files(client: MlflowClient, uri: str, run: Run, files: Mapping[str, bytes])
             file.write_bytes(content)
         place = urlsplit(run.info.artifact_uri)
         if place.scheme == "mlflow-artifacts" and not is_server(uri):
-            # The experiment was made by a server over this database; its files lie in the same folder.
+            # The experiment was created by a server over this database, which keeps files in the same folder.
             shutil.copytree(folder, Path(artifacts(uri), place.path.lstrip("/")), dirs_exist_ok=True)
         else:
             client.log_artifacts(run.info.run_id, folder)
 
 
 def _note(client: MlflowClient, experiment_id: str, log: BacktestLog, run_ids: Mapping[str, str]) -> None:
-    """Put the newest backtest above the experiment, whichever is told last."""
+    """Describe the newest backtest in the experiment's note, whichever backtest is logged last."""
     tags = client.get_experiment(experiment_id).tags
     order = f"{max(_milliseconds(side.ended_at) for side in log.sides)} {log.backtest_id}"
     if tags.get(_NOTE_OF, "") > order:
         return
-    # A page shows the first line until the reader unfolds the rest, so what leads on stands in it.
+    # MLflow shows only the first line until the note is expanded, so the links are in it.
     line = " · ".join([_headline(log), *_links(experiment_id, log, run_ids)])
     client.set_experiment_tag(experiment_id, _NOTE, f"{line}\n\n{_spaced(log.note)}")
     client.set_experiment_tag(experiment_id, _NOTE_OF, order)
@@ -197,7 +199,7 @@ def _headline(log: BacktestLog) -> str:
 
 
 def _spaced(note: str) -> str:
-    """*note* with room between the columns of its tables, which MLflow's pages leave out."""
+    """*note* with spaces between table columns, because MLflow renders tables without padding."""
     return "\n".join(line.replace(" | ", "&emsp; | ") if line.startswith("|") and "--" not in line else line for line in note.splitlines())
 
 
@@ -212,8 +214,8 @@ def _links(experiment_id: str, log: BacktestLog, run_ids: Mapping[str, str]) -> 
     yield f"[outputs side by side]({base}/runs?compareRunsMode=ARTIFACT)"
 
 
-def _traces(client: TracingClient, experiment_id: str, log: BacktestLog, told: _Told, beat: Beat) -> None:
-    cases = list(_cases(log, told))
+def _traces(client: TracingClient, experiment_id: str, log: BacktestLog, logged: _LoggedSide, beat: Heartbeat) -> None:
+    cases = list(_cases(log, logged))
     for start in range(0, len(cases), _BATCH):
         batch = cases[start : start + _BATCH]
         for case in batch:
@@ -226,13 +228,13 @@ def _traces(client: TracingClient, experiment_id: str, log: BacktestLog, told: _
         beat("prompts of a trace")
 
 
-def _cases(log: BacktestLog, told: _Told) -> Iterator[Case]:
-    side, changed = told.side, set(log.changed)
+def _cases(log: BacktestLog, logged: _LoggedSide) -> Iterator[Case]:
+    side, changed = logged.side, set(log.changed)
     tasks = {} if log.tasks is None else {row["task_id"]: row for row in log.tasks.to_pylist()}
     outcomes = _by_task(side.outcome.to_pylist())
     steps = _by_task(side.steps.to_pylist())
     place = {node: index for index, node in enumerate(side.record.plan.order)}
-    for task in traced(log):
+    for task in traced_tasks(log):
         row = tasks.get(task)
         for outcome in outcomes.get(task, ()):
             times = {name: outcome[name] or getattr(side, name) for name in ("started_at", "ended_at")}
@@ -240,10 +242,10 @@ def _cases(log: BacktestLog, told: _Told) -> Iterator[Case]:
             yield Case(
                 backtest_id=log.backtest_id,
                 side=side.name,
-                mlflow_run=told.run_id,
+                mlflow_run=logged.run_id,
                 workflow=side.record.plan,
                 models=side.record.models,
-                prompts=told.prompts,
+                prompts=logged.prompts,
                 request=_request(task, outcome["trial"], row),
                 expected=loads(row["expected"]) if row else None,
                 changed=task in changed,

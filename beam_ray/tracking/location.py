@@ -1,5 +1,5 @@
 """
-Where MLflow's data lies: a server, or a database beside the store.
+Where MLflow's data is: on a server, or in a database in the store's folder.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ _SQLITE = "sqlite:///"
 
 def default_uri(store_uri: str) -> str:
     """
-    The MLflow of the store at *store_uri*: ``MLFLOW_TRACKING_URI`` if that is set, else a database in the store's folder.
+    MLflow's URI for the store at *store_uri*: ``MLFLOW_TRACKING_URI`` if set, otherwise a database in the store's folder.
 
-    Empty for a store on S3 without that variable: there is no disk for a database to lie on.
+    Empty for a store on S3 without that variable.
     """
     named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if named:
@@ -34,39 +34,39 @@ def is_server(uri: str) -> bool:
 
 
 def database(uri: str) -> Path | None:
-    """The file of an SQLite *uri*; none for any other."""
+    """The file of an SQLite *uri*; None for any other."""
     if not uri.startswith(_SQLITE):
         return None
     return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute()
 
 
 def exists(uri: str) -> bool:
-    """Whether there is anything at *uri* yet; of a server that is not asked."""
+    """Whether the database at *uri* exists; always true for a server, which is not asked."""
     file = database(uri)
     return file is None or file.exists()
 
 
 def artifacts(uri: str) -> str:
     """
-    Where the artifacts of the database at *uri* are kept: ``mlartifacts`` beside it.
+    The artifacts folder of the database at *uri*: ``mlartifacts`` beside it.
 
     Raises:
-        Unusable: it is a database on another machine, beside which nothing can lie.
+        Unusable: *uri* is not a local SQLite database.
     """
     file = database(uri)
     if file is None:
         raise Unusable(
-            f"{shown(uri)} says nothing about where files are kept\n  start an MLflow server on it and set MLFLOW_TRACKING_URI to the server's address"
+            f"{shown(uri)} is not a local SQLite database, so there is no folder for artifacts\n  start an MLflow server on it and set MLFLOW_TRACKING_URI to the server's address"
         )
     return str(file.parent / "mlartifacts")
 
 
 def prepare(uri: str) -> None:
     """
-    Make the folder of an SQLite *uri*, and let the database be read while it is written.
+    Create the folder of an SQLite *uri* and switch the database to WAL mode, so that it can be read while it is written.
 
-    The journal mode stays in the file. It cannot be changed while another process writes;
-    then it is that process that sees to it.
+    The mode is stored in the file. It cannot be changed while another process writes; that
+    process has set it then.
     """
     file = database(uri)
     if file is None:
@@ -77,7 +77,7 @@ def prepare(uri: str) -> None:
 
 
 def shown(uri: str) -> str:
-    """*uri* without the password that may stand in it."""
+    """*uri* without credentials."""
     parts = urlsplit(uri)
     if "@" not in parts.netloc:
         return uri
@@ -85,6 +85,6 @@ def shown(uri: str) -> str:
 
 
 def page(uri: str, experiment_id: str) -> str:
-    """The address of an experiment's page; for a database, the one at which ``beam-ray ui`` shows it."""
+    """URL of an experiment's page; for a local database, the one that ``beam-ray ui`` serves."""
     base = shown(uri).rstrip("/") if is_server(uri) else f"http://{HOST}:{PORT}"
     return f"{base}/#/experiments/{experiment_id}/evaluation-runs"

@@ -1,5 +1,5 @@
 """
-The prompts of a workflow in MLflow's registry, each text once.
+The prompts of a workflow in MLflow's prompt registry, one version per text.
 """
 
 import os
@@ -13,17 +13,17 @@ from mlflow.prompt.constants import PROMPT_EXPERIMENT_IDS_TAG_KEY
 
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import LlmCall, Workflow
-from beam_ray.tracking.worker import Beat
+from beam_ray.tracking.watchdog import Heartbeat
 
 LONGEST = 100_000
-"""Characters that the registry takes."""
+"""The longest prompt that MLflow's registry accepts, in characters."""
 
 _DIGEST = "beam_ray.digest"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
-def production_alias(uri: str, workflow: Workflow, beat: Beat) -> dict[str, int]:
-    """Point the alias ``production`` at the prompts of *workflow*; prompt to version."""
+def production_alias(uri: str, workflow: Workflow, beat: Heartbeat) -> dict[str, int]:
+    """Point the alias ``production`` at the prompts of *workflow*; returns prompt name to version."""
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     versions = register(client, workflow, "published", beat)
     for version in versions.values():
@@ -32,12 +32,12 @@ def production_alias(uri: str, workflow: Workflow, beat: Beat) -> dict[str, int]
     return {version.name: int(version.version) for version in versions.values()}
 
 
-def register(client: MlflowClient, workflow: Workflow, because: str, beat: Beat) -> dict[str, PromptVersion]:
+def register(client: MlflowClient, workflow: Workflow, because: str, beat: Heartbeat) -> dict[str, PromptVersion]:
     """
-    The registered version of the prompt of each node that asks a model.
+    Register the prompt of each model node; returns node to registered version.
 
-    Registering makes a new version whatever the text, so a version with the same text is
-    looked for first. A prompt too long for the registry has none.
+    ``register_prompt`` always creates a new version, so a version with the same text is
+    looked up first. A prompt that is too long for the registry is left out.
     """
     versions = {}
     for node in workflow.order:
@@ -55,9 +55,9 @@ def register(client: MlflowClient, workflow: Workflow, because: str, beat: Beat)
     return versions
 
 
-def link(client: MlflowClient, versions: Mapping[str, PromptVersion], experiment_id: str, beat: Beat) -> None:
-    """Show the prompts on the experiment's own page of prompts, also those that were registered for another one."""
-    _let_mlflow_link()
+def link(client: MlflowClient, versions: Mapping[str, PromptVersion], experiment_id: str, beat: Heartbeat) -> None:
+    """List the prompts on the experiment's prompts page, including prompts first registered by another experiment."""
+    _wait_for_mlflow_links()
     for version in versions.values():
         prompt = client.get_prompt(version.name)
         ids = [one for one in (prompt.tags.get(PROMPT_EXPERIMENT_IDS_TAG_KEY, "") if prompt else "").split(",") if one]
@@ -66,15 +66,15 @@ def link(client: MlflowClient, versions: Mapping[str, PromptVersion], experiment
         beat(version.name)
 
 
-def _let_mlflow_link() -> None:
-    # mlflow does the same for a prompt that it registers, in a thread, and two that add one tag collide.
+def _wait_for_mlflow_links() -> None:
+    # mlflow links a prompt that it registers in a background thread; two writers of one tag collide.
     for thread in threading.enumerate():
         if thread.name.startswith("link_prompt_to_experiment"):
             thread.join()
 
 
-def within(experiment_id: str) -> None:
-    """Let mlflow put the prompts that are registered from now on into this experiment, not into 'Default'."""
+def register_in_experiment(experiment_id: str) -> None:
+    """Make mlflow link prompts that are registered from now on to this experiment instead of 'Default'."""
     os.environ["MLFLOW_EXPERIMENT_ID"] = experiment_id
 
 

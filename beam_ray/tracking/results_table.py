@@ -1,19 +1,19 @@
 """
-The table of results of a side, for reading outputs of several sides next to each other.
+A side's results as a table, so that MLflow can show the outputs of several sides next to each other.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from beam_ray.tracking.log import MOST_ROWS, BacktestLog, SideLog
-from beam_ray.tracking.traces import cut, in_words, loads
+from beam_ray.tracking.backtest_log import MOST_ROWS, BacktestLog, SideLog
+from beam_ray.tracking.traces import cut, loads, readable
 
 _LONGEST = 2_000
 COLUMNS = ("task", "output", "passed", "score", "first score", "auto-reruns", "routes", "seconds", "error", "query")
 
 
 def results(log: BacktestLog, side: SideLog) -> dict[str, Any]:
-    """The first tasks of *side* as MLflow reads a table: names of columns, and rows."""
+    """The first tasks of *side* in MLflow's table format."""
     queries = {} if log.tasks is None else dict(zip(log.tasks["task_id"].to_pylist(), log.tasks["task_query"].to_pylist(), strict=True))
     return {"columns": list(COLUMNS), "data": [_row(row, queries) for row in side.outcome.slice(0, MOST_ROWS).to_pylist()]}
 
@@ -21,7 +21,7 @@ def results(log: BacktestLog, side: SideLog) -> dict[str, Any]:
 def _row(row: Mapping[str, Any], queries: Mapping[str, str]) -> list[Any]:
     return [
         row["task_id"] if row["trial"] == 1 else f"{row['task_id']}#{row['trial']}",
-        cut(in_words(loads(row["output"])), _LONGEST),
+        cut(readable(loads(row["output"])), _LONGEST),
         "yes" if row["passed"] else "no",
         None if row["score"] is None else round(row["score"], 2),
         None if row["first_score"] is None else round(row["first_score"], 2),

@@ -1,8 +1,8 @@
 """
-MLflow's own pages over a database, with as little around them as possible.
+Serve MLflow's UI over a local database, small and closed.
 
-As MLflow starts by default it has 15 processes, 3 GB, and answers to names that an attacker
-may choose. Here: one worker, no jobs, two names, nothing sent to anybody.
+By default MLflow starts 15 processes that take 3 GB and accepts any host name. Here: one worker,
+no background jobs, explicit allowed hosts, no telemetry.
 """
 
 import os
@@ -29,24 +29,26 @@ _SAFE = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_ALLOW_PICKLE_DES
 
 def serve(uri: str, host: str = HOST, port: int = PORT, *, ready: Callable[[str], None] | None = None) -> int:
     """
-    Serve the database at *uri* until it is interrupted; the server's exit code.
+    Serve the database at *uri* until interrupted; returns the server's exit code.
 
-    *ready* is told the address when the pages can be opened. Other machines reach it only
-    if *host* says so, and under that name only.
+    Args:
+        host: The address to listen on. Other machines can connect only if it is one that they
+            reach, and only under that name.
+        ready: Called with the URL once the UI can be opened.
 
     Raises:
-        Unusable: *uri* is a server already, or the port is taken.
+        Unusable: *uri* is a server itself, or the port is in use.
         Stopped: the server ended before it was ready.
     """
     if is_server(uri):
-        raise Unusable(f"MLflow is served already: open {shown(uri)}")
+        raise Unusable(f"MLFLOW_TRACKING_URI is a server already; open {shown(uri)}")
     if not uri:
-        raise Unusable("there is no MLflow database for a store on S3; set MLFLOW_TRACKING_URI to a server's address")
+        raise Unusable("a store on S3 has no local MLflow database\n  set MLFLOW_TRACKING_URI to the address of an MLflow server")
     _refuse_if_taken(host, port)
     prepare(uri)
     words = Path(artifacts(uri)).parent / "mlflow-server.log"
     with words.open("wb") as output, _stopped_by_sigterm():
-        # A group of its own, so that no worker outlives us whoever is asked to stop.
+        # A process group of its own, so that no worker process outlives us.
         process = subprocess.Popen(
             _command(uri, host, port), env=os.environ | QUIET | _SAFE, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
@@ -82,14 +84,14 @@ def _refuse_if_taken(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise Unusable(f"{host}:{port} cannot be used: {error.strerror}\n  choose another port") from None
+            raise Unusable(f"{host}:{port} cannot be used ({error.strerror})\n  choose another port with --port") from None
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", host: str, port: int, words: Path) -> None:
     end = time.monotonic() + _READY_S
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise Stopped(f"MLflow ended with code {process.returncode} before it was ready; its words are in {words}")
+            raise Stopped(f"MLflow exited with code {process.returncode} before it was ready; see its log: {words}")
         try:
             with urllib.request.urlopen(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/health", timeout=3):
                 return
@@ -100,7 +102,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", host: str, port: int, 
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end us as Ctrl-C does, with the server; only a main thread can ask for that."""
+    """Stop the server on SIGTERM as on Ctrl-C; signal handlers can be set in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
 """
-What a driver hands to the process that talks to MLflow: JSON, Parquet and plain files in a folder.
+The job for the MLflow worker process: JSON, Parquet and plain files in a folder.
 
-Nothing in it can run when it is read, whoever wrote it.
+No pickle, so reading a job never executes code.
 """
 
 import json
@@ -14,19 +14,19 @@ import pyarrow.parquet as pq
 
 from beam_ray.define.workflow import Workflow
 from beam_ray.store.runs import RunRecord
-from beam_ray.tracking.log import BacktestLog, SideLog
+from beam_ray.tracking.backtest_log import BacktestLog, SideLog
 
-_WORDS = ("backtest_id", "name", "workflow", "note", "verdict")
+_TEXT_FIELDS = ("backtest_id", "name", "workflow", "note", "verdict")
 
 
 def write(folder: Path, work: str, uri: str, subject: BacktestLog | Workflow) -> None:
-    """Lay down in *folder* the name of the work, where MLflow is, and what it is about."""
+    """Write a job into *folder*: the function to call, MLflow's URI, and the function's argument."""
     about = subject.document() if isinstance(subject, Workflow) else _log(folder, subject)
     (folder / "work.json").write_text(json.dumps({"work": work, "uri": uri, "about": about}), encoding="utf-8")
 
 
 def read(folder: Path) -> tuple[str, str, BacktestLog | Workflow]:
-    """What was laid down: the work's name, the uri, and what it is about."""
+    """The job in *folder*: the function to call, MLflow's URI, and the function's argument."""
     found = json.loads((folder / "work.json").read_text(encoding="utf-8"))
     about = found["about"]
     return found["work"], found["uri"], _read_log(folder, about) if "sides" in about else Workflow.model_validate(about)
@@ -36,7 +36,7 @@ def _log(folder: Path, log: BacktestLog) -> dict[str, Any]:
     for index, body in enumerate(log.files.values()):
         (folder / f"file-{index}").write_bytes(body)
     return {
-        **{word: getattr(log, word) for word in _WORDS},
+        **{word: getattr(log, word) for word in _TEXT_FIELDS},
         "sides": [_side(folder, index, side) for index, side in enumerate(log.sides)],
         "files": list(log.files),
         "changed": list(log.changed),
@@ -73,7 +73,7 @@ def _read_log(folder: Path, about: dict[str, Any]) -> BacktestLog:
     )
     files = {name: (folder / f"file-{index}").read_bytes() for index, name in enumerate(about["files"])}
     return BacktestLog(
-        **{word: about[word] for word in _WORDS},
+        **{word: about[word] for word in _TEXT_FIELDS},
         sides=sides,
         files=files,
         changed=tuple(about["changed"]),

@@ -1,7 +1,7 @@
 """
-A task of one side as an MLflow trace: a span per step, one per attempt, and how each was judged.
+One task of one side as an MLflow trace: a span per step and per attempt, with assessments.
 
-Every id is made from ours, so that telling it again changes the same trace.
+Ids are derived from ours, so logging a trace again updates the same trace.
 """
 
 import base64
@@ -24,7 +24,7 @@ _CODE = AssessmentSource("CODE", "beam_ray")
 
 @dataclass(frozen=True)
 class Case:
-    """One task and trial of one side, with its rows of the store."""
+    """One task and trial of one side, with its stored rows."""
 
     backtest_id: str
     side: str
@@ -33,21 +33,21 @@ class Case:
     models: Mapping[str, Mapping[str, Any]]
     prompts: Mapping[str, PromptVersion]
     request: Mapping[str, Any]
-    """What was asked; the same value on every side, since MLflow pairs traces by it."""
+    """The trace's input. MLflow pairs the traces of two sides by it, so it is the same on every side."""
     expected: Any
     changed: bool
     outcome: Mapping[str, Any]
     steps: Sequence[Mapping[str, Any]]
-    """Those that have an outcome other than skipped, in the workflow's order."""
+    """All steps that were not skipped, in the workflow's order."""
 
     @property
     def key(self) -> bytes:
-        """The sixteen bytes that name the trace."""
+        """The trace id as 16 bytes."""
         return _hash(16, self.backtest_id, self.side, self.outcome["task_id"], self.outcome["trial"])
 
     @property
     def trace_id(self) -> str:
-        """The key as MLflow writes it."""
+        """The trace id in MLflow's notation."""
         return f"tr-{self.key.hex()}"
 
     @property
@@ -56,12 +56,12 @@ class Case:
         return Address(self.outcome["run_id"], self.outcome["task_id"], self.outcome["trial"])
 
     def output(self, node: str) -> Any:
-        """What *node* put out; none when it did not run."""
+        """The output of *node*; None when it did not run."""
         return next((loads(step["output"]) for step in self.steps if step["node"] == node), None)
 
 
 def trace(case: Case, experiment_id: str) -> TraceInfo:
-    """The trace of *case* without its spans, with all that was found about it."""
+    """The trace of *case* with its assessments, without spans."""
     outcome = case.outcome
     start, end = _nanoseconds(outcome["started_at"]), _nanoseconds(outcome["ended_at"])
     prompts = [{"name": version.name, "version": str(version.version)} for version in case.prompts.values()]
@@ -72,8 +72,8 @@ def trace(case: Case, experiment_id: str) -> TraceInfo:
         execution_duration=max(end - start, 0) // 1_000_000,
         state=TraceState.ERROR if outcome["outcome"] == "failed" else TraceState.OK,
         client_request_id=str(case.address),
-        request_preview=cut(" · ".join(in_words(part) for part in case.request.values()), _PREVIEW),
-        response_preview=cut(in_words(loads(outcome["output"])), _PREVIEW),
+        request_preview=cut(" · ".join(readable(part) for part in case.request.values()), _PREVIEW),
+        response_preview=cut(readable(loads(outcome["output"])), _PREVIEW),
         trace_metadata={"mlflow.sourceRun": case.mlflow_run},
         tags={
             "mlflow.traceName": case.workflow.name,
@@ -96,7 +96,7 @@ def _assessments(case: Case) -> Iterator[Assessment]:
     yield _feedback(case, "3 attempts", sum(len(step["attempts"] or ()) for step in case.steps), _CODE)
     for step in case.steps:
         for criterion in step["criteria"] or ():
-            # In a step that has a score, one that was not decided does not apply.
+            # An undecided criterion of a scored step does not apply.
             if criterion["met"] is None and step["score"] is not None:
                 continue
             source = AssessmentSource("LLM_JUDGE", criterion["judge"]) if criterion["judge"] else _CODE
@@ -123,7 +123,7 @@ def _named(case: Case, assessment: Assessment) -> Assessment:
 
 
 def _span_judged(case: Case, step: Mapping[str, Any]) -> str:
-    """The attempt whose output the step went on with; of equal ones the last."""
+    """Span of the attempt whose output became the step's output; the last of equal ones."""
     numbers = [attempt["number"] for attempt in step["attempts"] or () if attempt["output"] == step["output"]]
     return _hash(8, case.key, step["node"], numbers[-1] if numbers else "").hex()
 
@@ -177,13 +177,13 @@ def _attempt_span(case: Case, parent: bytes, node: str, attempt: Mapping[str, An
 
 
 def _cost(usd: float, tokens: tuple[int, int], prices: Mapping[str, float] | None) -> dict[str, float]:
-    """MLflow wants the price of what was read and written apart; without prices all of it was written."""
+    """The cost split into input and output, as MLflow wants it; all of it counts as output where prices are unknown."""
     read = min(tokens[0] * prices["input"] / 1e6, usd) if prices else 0.0
     return {"input_cost": read, "output_cost": usd - read, "total_cost": usd}
 
 
 def _inputs(case: Case, node: str) -> Any:
-    """What the node stood on: the outputs of its predecessors, or the request."""
+    """The node's inputs: the outputs of its predecessors, or the task itself."""
     after = {name: case.output(name) for name in case.workflow.nodes[node].after}
     return {name: output for name, output in after.items() if output is not None} or case.request
 
@@ -205,7 +205,7 @@ def _span(case: Case, identity: bytes, parent: bytes | None, name: str, kind: st
 
 
 def loads(text: str | None) -> Any:
-    """The value of JSON *text*; the text itself where it is none."""
+    """The value of JSON *text*; the text itself where it is not JSON."""
     if text is None:
         return None
     try:
@@ -214,20 +214,20 @@ def loads(text: str | None) -> Any:
         return text
 
 
-def in_words(value: Any) -> str:
-    """*value* for reading: a text bare, an output behind the name of its node, anything else as JSON."""
+def readable(value: Any) -> str:
+    """*value* for people: text as it is, a single field as ``name: value``, anything else as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping) and list(value) == ["text"]:
-        return in_words(value["text"])
+        return readable(value["text"])
     if isinstance(value, Mapping) and len(value) == 1:
         [(name, inner)] = value.items()
-        return f"{name}: {in_words(inner)}"
+        return f"{name}: {readable(inner)}"
     return json.dumps(value, ensure_ascii=False)
 
 
 def cut(text: str, longest: int) -> str:
-    """*text*, ended by an ellipsis where it is longer than that."""
+    """*text*, truncated with an ellipsis to *longest* characters."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

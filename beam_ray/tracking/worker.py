@@ -1,8 +1,8 @@
 """
-The process that talks to MLflow: ``python -m beam_ray.tracking.worker FOLDER``, see ``bounded``.
+The process that talks to MLflow: ``python -m beam_ray.tracking.worker FOLDER``, started by ``watchdog``.
 
-One JSON document a line on standard output: ``at`` for every answer of MLflow, at last
-``result`` or ``failed``. What mlflow itself prints goes to standard error.
+It writes one JSON document per line to standard output: ``at`` whenever MLflow answered, finally
+``result`` or ``failed``. Whatever mlflow prints goes to standard error.
 """
 
 import json
@@ -21,20 +21,18 @@ from typing import Any
 from beam_ray.errors import BeamRayError
 from beam_ray.tracking.location import is_server, prepare, shown
 from beam_ray.tracking.snapshot import read
+from beam_ray.tracking.watchdog import Heartbeat
 
 _PROBE_S = 3.0
 _PROBES = 2
 
-Beat = Callable[[str], None]
-"""Told whenever MLflow has answered, with what it was about."""
 
-
-class NoAnswer(Exception):
-    """The server does not answer."""
+class ServerUnreachable(Exception):
+    """The MLflow server cannot be reached."""
 
 
 def main(folder: Path) -> None:
-    """Do the work in *folder* and say how it went."""
+    """Do the job in *folder* and report the result."""
     with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as channel:
         os.dup2(2, 1)
 
@@ -50,12 +48,12 @@ def main(folder: Path) -> None:
             say(result=result)
 
 
-def _do(work: str, uri: str, subject: Any, beat: Beat) -> Any:
+def _do(work: str, uri: str, subject: Any, beat: Heartbeat) -> Any:
     beat("probe")
     _probe(uri)
     prepare(uri)
     beat("start")
-    from beam_ray.tracking import backtests, prompts  # mlflow is not worth importing for a server that is away
+    from beam_ray.tracking import backtests, prompts  # importing mlflow takes seconds: not before the server is known to answer
 
     logging.getLogger("alembic.runtime.migration").addHandler(_Migrations(beat))
     logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
@@ -65,9 +63,9 @@ def _do(work: str, uri: str, subject: Any, beat: Beat) -> Any:
 
 
 class _Migrations(logging.Handler):
-    """Takes every step of a database's migration for a sign of life: the first use needs dozens."""
+    """Sends a heartbeat for every migration step of the database: its first use needs dozens."""
 
-    def __init__(self, beat: Beat):
+    def __init__(self, beat: Heartbeat):
         super().__init__()
         self.beat = beat
 
@@ -83,25 +81,25 @@ def _probe(uri: str) -> None:
             with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_S):
                 return
         except urllib.error.HTTPError as error:
-            # A proxy may know no /health and yet lead to a healthy server.
+            # A proxy may not forward /health although the server behind it is healthy.
             if error.code < 500:
                 return
-            why = f"{shown(uri)} answers {error.code}"
+            why = f"{shown(uri)} returned HTTP {error.code}"
         except OSError as error:
-            # mlflow reads the user's own certificates; urllib does not.
+            # mlflow uses the user's own certificates; urllib does not.
             if isinstance(getattr(error, "reason", None), ssl.SSLError):
                 return
-            why = f"{shown(uri)} does not answer ({getattr(error, 'reason', None) or error})"
+            why = f"cannot connect to {shown(uri)} ({getattr(error, 'reason', None) or error})"
         if not left:
-            raise NoAnswer(why)
+            raise ServerUnreachable(why)
         time.sleep(1)
 
 
 def _one_line(error: Exception, uri: str) -> str:
     text = " ".join(str(error).split())
     if "HTTPConnectionPool" in text or "HTTPSConnectionPool" in text:
-        return f"{shown(uri)} answers no more"
-    text = text if isinstance(error, NoAnswer | BeamRayError) else f"{shown(uri)}: {type(error).__name__}: {text}"
+        return f"lost the connection to {shown(uri)}"
+    text = text if isinstance(error, ServerUnreachable | BeamRayError) else f"{shown(uri)}: {type(error).__name__}: {text}"
     return text if len(text) <= 300 else text[:299] + "…"
 
 

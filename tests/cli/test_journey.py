@@ -70,7 +70,7 @@ def test_the_verdict_is_the_exit_code(desk: Desk):
         (["run", "sums.yaml", "--tasks", "tasks.jsonl", "--models", "none.yaml"], "none.yaml: models file not found"),
         (["run", "sums.yaml", "--tasks", "tasks.jsonl", "--budget", "max_dollars=1"], "budget: unknown limit 'max_dollars'"),
         (["run", "sums.yaml", "--tasks", "library:none"], "there is no task library 'none'"),
-        (["publish", "sums.yaml"], "a version is published on evidence"),
+        (["publish", "sums.yaml"], "publishing needs evidence"),
         (["publish", "sums.yaml", "--evidence", "none"], "there is no finished backtest 'none'"),
         (["rerun", "n1"], "there is no task 'n1'"),
         (["show", "261123-000000/x"], "there is no run '261123-000000'"),
@@ -165,7 +165,7 @@ def test_a_baseline_against_itself_shows_the_noise(desk: Desk):
     assert "gate" not in shown
     desk("publish", "sums.yaml", "--without-evidence", "again")
     desk.lab.write("other.yaml", WORKFLOW.replace("say {{", "tell {{"))
-    assert "evidence of its noise, and of nothing else" in desk("publish", "other.yaml", "--evidence", done.json["backtest_id"]).err
+    assert "it measures noise and is no evidence" in desk("publish", "other.yaml", "--evidence", done.json["backtest_id"]).err
 
 
 def test_the_spec_can_be_changed_on_the_command_line(desk: Desk):

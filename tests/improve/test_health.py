@@ -6,7 +6,7 @@ import pytest
 
 from beam_ray.cli import main
 from beam_ray.errors import BadDefinition, Unusable
-from beam_ray.improve.health import Health, Sign, health
+from beam_ray.improve.health import Finding, Health, health
 from beam_ray.improve.health_rules import DEFAULT_RULES, load_rules
 from beam_ray.publish import publish, rollback
 from beam_ray.store.lookup import find_task
@@ -16,7 +16,7 @@ from tests.improve.past import RETRIED, away, queries, timed_run, tries
 PLAIN = 'workflow: timed\nmodel: m\nnodes:\n  say: {llm: {prompt: "%s {{ task_query }}"}}\n'
 
 
-def sign(found: Health, rule: str, node: str = "") -> Sign:
+def sign(found: Health, rule: str, node: str = "") -> Finding:
     """The one sign of that rule."""
     [one] = [entry for entry in found.signs if (entry.rule, entry.node) == (rule, node)]
     return one
@@ -83,7 +83,7 @@ def test_execution_time_over_other_tasks_says_so(lab: Lab):
     found = sign(health(lab.objects, new, 2), "seconds")
 
     assert (found.word, found.figures["same_tasks"], found.figures["interval"]) == ("WARNING", False, None)
-    assert "the work may differ" in found.found
+    assert "which may differ in difficulty" in found.found
     assert found.tasks[0] == "after/b9"
     assert found.commands[0] == "beam-ray diff timed@1 timed@2"
 
@@ -162,7 +162,7 @@ def test_the_newest_runs_and_those_since_a_day(lab: Lab):
     assert health(lab.objects, workflow).runs == ("r20", "r19", "r18")
     assert health(lab.objects, workflow, last=2).runs == ("r20", "r19")
     assert health(lab.objects, workflow, since="2026-11-19").runs == ("r20", "r19")
-    with pytest.raises(Unusable, match="no finished run is of this definition of 'timed' from 2026-11-21 on"):
+    with pytest.raises(Unusable, match="no finished run of this definition of 'timed' since 2026-11-21"):
         health(lab.objects, workflow, since="2026-11-21")
 
 
@@ -182,8 +182,8 @@ def test_a_rules_file_decides_what_is_checked_and_where_it_begins(lab: Lab):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- a", "rules.yaml:1:1: a file of health rules begins with 'health: NAME'"),
-        ("health: x\nrules: {}", "rules.yaml:2:1: there is no rule"),
+        ("- a", "rules.yaml:1:1: a health rules file starts with 'health: NAME'"),
+        ("health: x\nrules: {}", "rules.yaml:2:1: no rule given"),
         ("health: x\nrules:\n  auto_reruns: 30", "rules.yaml:3:3: 'auto_reruns' must be a mapping such as {more_than: 20}"),
         ("health: x\nrules:\n  auto_rerun: {more_than: 30}", "rules.yaml:3:3: unknown key 'auto_rerun'"),
         ("health: x\nrules:\n  uplift: {confidence: 100}", "rules.yaml:3:12: "),
@@ -219,7 +219,7 @@ def test_the_command_shows_signs_tasks_and_what_to_do_next(lab: Lab, monkeypatch
     code, out, _ = give("health", "retried")
     assert code == 0
     assert out.startswith("retried version 1 · 100 tasks in 1 run, 69 passed · rules default")
-    assert "tasks with auto-reruns 31 of 100 tasks (31.0 %) on at most 30 % WARNING" in " ".join(out.split())
+    assert "tasks with auto-reruns 31 of 100 tasks (31.0 %) at most 30% of tasks WARNING" in " ".join(out.split())
     assert f"tasks: {run.run_id}/t0, {run.run_id}/t1" in out
     assert f"beam-ray show {run.run_id}/t0 --step say --store store" in out
 

@@ -97,7 +97,7 @@ def test_what_to_expect_is_typed_in_or_taken_from_a_good_execution(lab: Lab, cli
     [
         (
             ["--from-run", "last", "--expect-from-output"],
-            "1 of 2 tasks did not pass (bad); what to expect is only taken from a good execution\n  --status passed  chooses",
+            "1 of 2 tasks did not pass (bad); expected outcomes are taken only from tasks that passed\n  select these with --status passed",
         ),
         (["good", "--expect-from-output", "--of", "escalate"], "'escalate' did not run for 1 of the tasks (good)"),
         (
@@ -111,7 +111,7 @@ def test_what_to_expect_is_typed_in_or_taken_from_a_good_execution(lab: Lab, cli
         (["good", "--failed"], "add --from-run RUN"),
         (["good", "--of", "extract"], "add --expect-from-output"),
         (["good", "--expect", "{}", "--expect-from-output"], "--expect-from-output uses outputs of a run"),
-        (["--from-run", "last", "--label", "none"], "no task of run 261001-aaaaaa fits; there is nothing to save"),
+        (["--from-run", "last", "--label", "none"], "no task of run 261001-aaaaaa matches, so there is nothing to save"),
         (["nowhere"], "there is no task 'nowhere'"),
     ],
 )
@@ -129,7 +129,7 @@ def test_a_run_that_goes_on_is_not_saved_from(lab: Lab, cli):
     """Only tasks that ended can be saved."""
     past_run(lab, "261001-aaaaaa", orders(1), finish=False)
 
-    assert "run 261001-aaaaaa is still going on; only tasks that ended can be saved" in cli("library", "add", "orders", "--from-run", "last").err
+    assert "run 261001-aaaaaa is not finished; only finished tasks can be saved" in cli("library", "add", "orders", "--from-run", "last").err
 
 
 def test_a_name_that_is_no_name_is_refused(lab: Lab, cli):
@@ -160,7 +160,7 @@ def test_another_content_under_the_same_id_needs_to_be_asked_for(lab: Lab, cli):
 
     assert (refused.code, refused.err) == (
         2,
-        "a task is in the library already, with other content\n  o00: other task_query, labels\n  --replace  takes the new content; another id keeps both\n",
+        "a task is already in the library with different content\n  o00: different task_query, labels\n  --replace uses the new content; a different id keeps both\n",
     )
     assert (taken.json["added"], taken.json["replaced"]) == (["new"], ["o00"])
     assert read_library(lab.objects, "orders")[0]["task_id"].to_pylist() == ["o00", "o01", "new"]
@@ -173,7 +173,7 @@ def test_two_tasks_of_one_id_in_one_command_must_be_equal(lab: Lab, cli):
     past_run(lab, "261003-cccccc", [{"id": "t", "task_query": "y"}])
 
     assert (
-        "two of the tasks have the id 't' but other task_query\n  name one of them: 261001-aaaaaa/t and 261002-bbbbbb/t"
+        "two tasks have the id 't' but different task_query\n  give only one of them: 261001-aaaaaa/t and 261002-bbbbbb/t"
         in cli("library", "add", "orders", "261001-aaaaaa/t", "261002-bbbbbb/t").err
     )
     assert cli("library", "add", "orders", "261002-bbbbbb/t", "261003-cccccc/t", "--json").json["tasks"] == 1

@@ -73,18 +73,18 @@ def test_people_read_the_same(lab: Lab, cli):
         == f"""\
 orders@1 for orders (workflow.yaml) · 1 task, 1 of them run before
   measure        value
-  size           too small                        10 are the minimum, 20 to 30 good, 50 for major changes
+  size           too small                        at least 10 tasks; 20 to 30 are good, 50 for major changes
   routes         1 of 2                           not covered: large order
   nodes          2 of 3                           not covered: escalate
   criteria       2 of 2                           all covered
-  failures       0 of 1                           none failed in a past run
-  edge cases     0 of 1                           none is labelled edge or hard
+  failures       0 of 1                           no task failed in a past run
+  edge cases     0 of 1                           no task is labelled edge or hard
   successes      1 of 1                           100% passed in their newest run
-  recent data    3 days                           the age of o00, the newest; last refreshed 0 days ago
+  recent data    3 days                           age of the newest task, o00; last task added 0 days ago
   last backtest  bt-1 with version 1, {today}
 
 4 gaps
-  only 1 task; 10 are the minimum to judge by
+  only 1 task; at least 10 are needed
       beam-ray library add orders 261001-aaaaaa/o01 261001-aaaaaa/large 261001-aaaaaa/bad 261001-aaaaaa/o02 261001-aaaaaa/o03 261001-aaaaaa/o04 261001-aaaaaa/o05 261001-aaaaaa/o06 261001-aaaaaa/o07 --store store
   no task takes the route 'large order'; no task reaches the node 'escalate'
       beam-ray library add orders 261001-aaaaaa/large --store store
@@ -135,7 +135,7 @@ def test_a_library_is_stale_from_the_ninetieth_day(lab: Lab, seconds, days, stal
 
     assert check.coverage.newest[1].days == days
     assert [gap.text for gap in check.gaps if gap.kind == "recent"] == (
-        [f"the newest task is {days} days old, and the library was not refreshed for {days}"] if stale else []
+        [f"the newest task is {days} days old, and no task was added for {days} days"] if stale else []
     )
 
 
@@ -182,7 +182,7 @@ def test_a_route_that_the_newest_definition_has_anew_is_a_gap(lab: Lab, cli):
 
     assert told["routes"]["not_covered"] == ["gift: 'gift' in task_query"]
     assert {gap["kind"]: (gap["fill"], gap["remedy"]) for gap in told["gaps"]} == {
-        kind: ([], "no past task did either: run one that does, then add it") for kind in ("route", "node")
+        kind: ([], "no past task did either: run a task that does, then add it") for kind in ("route", "node")
     }
 
 
@@ -192,7 +192,7 @@ def test_a_criterion_that_needs_what_is_expected_says_so(lab: Lab, cli):
     cli("library", "add", "orders", "--from-run", "last")
 
     assert next(gap["remedy"] for gap in checked(cli)["gaps"] if gap["name"] == "extract/vendor") == (
-        "it compares with what is expected, which o00, o01 do not say: add them again with --expect JSON --replace"
+        "it compares with the expected outcome, which o00, o01 do not have: add them again with --expect JSON --replace"
     )
 
 
@@ -224,8 +224,8 @@ def test_a_task_that_misses_what_it_is_there_to_test_is_named(lab: Lab, cli):
     advised = cli("library", "add", "orders", "o02", "--tests", "large")
 
     assert checked(cli)["misplaced"] == {
-        "o00": "is there to test 'large order', which its newest run did not reach",
-        "o02": "is there to test 'large', which the workflow does not have",
+        "o00": "is meant to test 'large order', which its newest run did not reach",
+        "o02": "is meant to test 'large', which the workflow does not have",
     }
     assert "note: the workflow of run 261001-aaaaaa has no node or route 'large'" in advised.err
 

@@ -81,7 +81,10 @@ def test_what_a_kind_of_file_cannot_hold_is_refused(lab: Lab, cli):
     library(lab, [{"id": "t", "task_query": "x", "labels": ["a,b"], "attachments": ["a.txt"]}])
     found = cli("library", "export", "orders", "orders.csv")
 
-    assert (found.code, found.err) == (2, "a .csv file cannot hold these tasks: task 't': its labels would be read back otherwise\n  .jsonl  can\n")
+    assert (found.code, found.err) == (
+        2,
+        "a .csv file cannot represent these tasks: task 't': its labels would be read back differently\n  export them to a .jsonl file\n",
+    )
     assert not (lab.folder / "orders.csv").exists()
     assert not (lab.folder / "orders-attachments").exists()
 
@@ -89,8 +92,8 @@ def test_what_a_kind_of_file_cannot_hold_is_refused(lab: Lab, cli):
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("orders.txt", "orders.txt: an exported file ends in .jsonl, .csv or .parquet"),
-        ("taken.jsonl", "taken.jsonl is there already; name another file, or take it away first"),
+        ("orders.txt", "orders.txt: the name of an exported file must end in .jsonl, .csv or .parquet"),
+        ("taken.jsonl", "taken.jsonl exists already; choose another name, or delete it first"),
     ],
 )
 def test_an_export_overwrites_nothing(lab: Lab, cli, file, said):
@@ -111,4 +114,4 @@ def test_a_damaged_attachment_is_never_exported(lab: Lab, cli):
     lab.objects.put(key, b"y")
     found = cli("library", "export", "orders", "orders.jsonl")
 
-    assert (found.code, found.err) == (6, f"{key} is damaged: its sha256 is not its name\n")
+    assert (found.code, found.err) == (6, f"{key} is damaged: its content does not match its sha256\n")

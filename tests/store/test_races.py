@@ -95,7 +95,7 @@ def test_publishers_who_race_make_one_version_each_or_are_told(place):
     assert len(won) + len(told) == 8 * rounds and len(won) >= rounds
     assert sorted(number for number, _ in won) == versions(objects, "w") == list(range(1, len(won) + 1))
     assert all(read_version(objects, "w", number).digest == digest for number, digest in won)
-    assert all("in this moment" in text for text in told)
+    assert all("at the same time" in text for text in told)
 
 
 def row(run: Run, output: str) -> dict[str, object]:

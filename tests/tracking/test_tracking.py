@@ -217,12 +217,12 @@ def test_changed_verdicts_are_traced_first(make_backtest: Callable[..., Backtest
     """
     Where not every task gets a trace, those whose verdict changed do.
     """
-    from beam_ray.tracking.log import traced
+    from beam_ray.tracking.backtest_log import traced_tasks
 
     log = make_backtest(tasks=60)
 
-    assert traced(log, most=len(log.changed)) == list(log.changed)
-    assert len(traced(log, most=20)) == 20
+    assert traced_tasks(log, most=len(log.changed)) == list(log.changed)
+    assert len(traced_tasks(log, most=20)) == 20
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_a_server_that_falls_silent_is_given_up(make_backtest: Callable[..., Bac
     A server that was healthy and answers no more is given up when the patience is over.
     """
     start = time.monotonic()
-    with _server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK") as url, pytest.raises(TrackingUnavailable, match="no answer for 3 s"):
+    with _server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK") as url, pytest.raises(TrackingUnavailable, match="did not answer for 3 s"):
         log_backtest(url, make_backtest(tasks=2), patience_s=3)
 
     assert time.monotonic() - start < 25
@@ -320,7 +320,7 @@ def test_serving_a_server_is_refused() -> None:
     """
     What is served already is not served again.
     """
-    with pytest.raises(Unusable, match="served already"):
+    with pytest.raises(Unusable, match="is a server already"):
         serve("http://127.0.0.1:5000")
 
 
