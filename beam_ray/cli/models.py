@@ -13,7 +13,7 @@ from beam_ray.cli.screen import at_most, emit, money, number, say, show, table
 @click.pass_context
 @uses_models
 def models(context: click.Context, place: Place) -> None:
-    """List the models with address, price, limits and what is known of their endpoints; ``models check`` asks them."""
+    """List models with address, price, limits and how they are called. 'models check' finds out what their endpoints accept."""
     if context.invoked_subcommand:
         return
     found = place.opened.list_models()
@@ -38,7 +38,7 @@ def models(context: click.Context, place: Place) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @uses_models
 def check(names: tuple[str, ...], place: Place) -> None:
-    """Ask endpoints a few short questions: what they accept, refuse and ignore. All models unless NAME is given."""
+    """Find out what endpoints accept, refuse and ignore, with a few short calls. Checks all models unless NAME is given."""
     store = place.opened
     listed = {each.name: each for each in store.list_models()}
     results = []
