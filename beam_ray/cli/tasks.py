@@ -72,7 +72,7 @@ def show_(task: str, node: str | None, place: Place) -> None:
 
 
 def _show_timeline(task: beam_ray.Task, place: Place) -> None:
-    run, given = task.run, task.given
+    run, given, steps = task.run, task.given, task.steps  # a damaged file is met before anything is printed
     version = f" version {run.version}" if run.version else " (draft)"
     show(f"{task.address} · {run.workflow.name}{version} · {run.created_at[:16].replace('T', ' ')} UTC")
     for depth, line in enumerate(_lineage(task)):
@@ -82,7 +82,7 @@ def _show_timeline(task: beam_ray.Task, place: Place) -> None:
         show(f"  expected:   {_short(given['expected'], 200)}")
     show()
     rows = []
-    for step in task.steps:
+    for step in steps:
         rows.append(
             [
                 step.node,
@@ -99,14 +99,14 @@ def _show_timeline(task: beam_ray.Task, place: Place) -> None:
         )
     header = ["step", "model or tool", "outcome", "score", "", "route", "attempts", "time", "tokens", "output"]
     show(table(header, rows, right=[3, 6, 7, 8], width=72))
-    for step in task.steps:
+    for step in steps:
         for item in step.criteria:
             if item.met is False:
                 show(f"  {step.node}: not met: {item.text} ({item.reason})")
         if step.unscored and step.threshold is not None and step.ran:
             show(f"  {step.node}: unscored: {step.unscored}")
     show()
-    show(f"show one step:  beam-ray show {task.address} --step {task.steps[0].node if task.steps else 'NODE'}{place.option}")
+    show(f"show one step:  beam-ray show {task.address} --step {steps[0].node if steps else 'NODE'}{place.option}")
     show(f"run it again:   beam-ray rerun {task.address}{place.option}")
 
 
