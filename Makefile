@@ -6,7 +6,7 @@ BIN := .venv/bin
 # without bytecode each of Ray's processes would compile all that it imports, at every start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo ui test check bench soak machine fuzz audit clean
+.PHONY: install demo ui test check docs bench soak machine fuzz audit clean
 
 install: .venv/installed
 
@@ -31,6 +31,10 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# the API reference, from the docstrings; the pages fetch nothing
+docs: install
+	$(BIN)/python -m pdoc --output-directory build/docs --docformat google beam_ray beam_ray.errors
 
 # all parts of the benchmark, or those that BENCH names; the tables come on standard output
 bench: install

@@ -89,9 +89,7 @@ def test_when_the_quota_is_used_up_the_run_stops_and_goes_on_later(bench: Bench,
     assert bench.result() == undisturbed.result()
 
 
-@pytest.mark.parametrize(
-    ("status", "tries", "state"), [(200, 1, "BadAnswer: the reply has more than 4,000,000 bytes"), (500, 2, "ModelUnavailable")]
-)
+@pytest.mark.parametrize(("status", "tries", "state"), [(200, 1, "BadAnswer: the reply has more than 4,000,000 bytes"), (500, 2, "ModelUnavailable")])
 def test_an_endless_reply_is_read_no_further_than_it_is_of_use(tmp_path, forge: Forge, status, tries, state):
     """An endless answer is a bad one, and not asked for again; an endless complaint is a complaint."""
     with endpoint(lambda body: lambda handler: endless(handler, status)) as model:
