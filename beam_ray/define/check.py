@@ -186,7 +186,7 @@ def _expression(
 def _unknown(workflow: Workflow, node: str, use: Use, known: Iterable[str], *, prompt: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
     available = [*workflow.inputs, *(name for name in GIVEN if name not in workflow.inputs), *sorted(known)]
     if not prompt:
-        available.append("expected")
+        available += ["expected", "reasoning"]
     if use.root == "expected" and prompt:
         yield f"node {node!r} uses 'expected', which only criteria may use", ()
     elif use.root not in available:

@@ -130,7 +130,8 @@ class _StepExecution:
         }
         if not borrow.rescore:
             return row
-        attempt = Attempt(1, output=output_value(origin["output"]))
+        reasoning = origin["attempts"][-1].get("reasoning") if origin["attempts"] else None
+        attempt = Attempt(1, output=output_value(origin["output"]), reasoning=reasoning or "")
         await self._evaluate(attempt)
         attempts, work = [*(origin["attempts"] or [])[:-1], self._rescored(attempt, (origin["attempts"] or [])[-1:])], Usage()
         for made in attempts:
@@ -217,7 +218,7 @@ class _StepExecution:
 
     async def _findings(self, attempt: Attempt) -> list[Finding]:
         prepared, context, output = self.prepared, self.context, attempt.output
-        known = {**self.values, prepared.name: output, "output": output, "expected": self.task.expected or {}}
+        known = {"reasoning": attempt.reasoning, **self.values, prepared.name: output, "output": output, "expected": self.task.expected or {}}
         findings = {item.id: judge_by_rule(item, output, known, context.tools.function) for item in prepared.rules}
         if prepared.plain:
             self._spool_attempts(attempt)

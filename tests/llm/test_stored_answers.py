@@ -18,11 +18,11 @@ nodes:
 """
 
 
-def step(lab: Lab, taste: Picky) -> tuple[dict, Run]:
+def step(lab: Lab, taste: Picky, text: str = WORKFLOW) -> tuple[dict, Run]:
     """The one step of a run against an endpoint with this taste."""
     with endpoint(taste) as state:
         models = {"m": ModelSettings(base_url=state.url, model="x", usd_per_million={"input": 1, "output": 1})}
-        plan = make_plan(lab.workflow(WORKFLOW), lab.tasks(["x"]), models, source="tasks.jsonl")
+        plan = make_plan(lab.workflow(text), lab.tasks(["x"]), models, source="tasks.jsonl")
         record = begin(lab.objects, plan.record, plan.tasks)
         asyncio.run(drive_here(lab.objects, record, models))
     run = Run(lab.objects, record.run_id)
@@ -45,3 +45,10 @@ def test_usage_that_is_not_reported_is_marked_in_step_outcome_and_summary(lab: L
     assert row["usd"] > 0
     assert run.outcome()["estimated_calls"].to_pylist() == [1]
     assert run.manifest["usage"]["estimated_calls"] == 1
+
+
+def test_a_criterion_may_ask_for_the_reasoning(lab: Lab):
+    """Only one whose expression names it."""
+    row, _ = step(lab, Picky(thinks=True), WORKFLOW.replace("'hm' in a.text", "'hm' in reasoning"))
+
+    assert row["score"] == 100
