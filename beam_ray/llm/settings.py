@@ -102,7 +102,8 @@ class ModelSettings(Frozen):
     max_tokens_as: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
     """The endpoint's name for the limit on output tokens."""
     temperature: StrictFloat | Literal["auto", "omit"] | None = Field(default="auto")
-    """A number from 0 to 2, auto, or omit, which never sends one."""
+    """a number from 0 to 2, auto or omit.
+    Sent where a node sets none; omit never sends one."""
     seeds: StrictBool | Literal["auto"] = "auto"
     """true, false or auto.
     Whether a seed is sent with each request."""
