@@ -12,9 +12,9 @@ from beam_ray.api.store import Store
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
-from beam_ray.improve.criteria import Fared, Proposed, propose_criteria, stored_outputs, try_out, written_present
+from beam_ray.improve.criteria import CriterionStats, ProposedCriterion, evaluate_criteria, present_criteria, propose_criteria, stored_outputs
 from beam_ray.improve.drafts import criteria_text, require_place, with_criteria, write_draft
-from beam_ray.improve.model_query import Asker, Try
+from beam_ray.improve.model_query import CachedModel, QueryAttempt
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class CriteriaCheck(Displayed):
     outputs: int
     repeats: int
     criteria: tuple[CriterionCheck, ...]
-    _fared: tuple[Fared, ...] = field(compare=False)
+    _stats: tuple[CriterionStats, ...] = field(compare=False)
 
     def display(self) -> Display:
         rows = [(each.text, each.met_percent, each.agreement, each.expected, each.useless) for each in self.criteria]
@@ -80,7 +80,7 @@ class CriteriaCheck(Displayed):
 
     def document(self) -> dict[str, Any]:
         """The check as a JSON document."""
-        return {"node": self.node, "run_id": self.run_id, "outputs": self.outputs, "criteria": [{**vars(one), "share": one.share} for one in self._fared]}
+        return {"node": self.node, "run_id": self.run_id, "outputs": self.outputs, "criteria": [one.document() for one in self._stats]}
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ class CriteriaProposal(Displayed):
     tries: tuple[ModelTry, ...]
     draft: Path | None
     """The draft that was written; None when every criterion is useless."""
-    _fared: tuple[Fared, ...] = field(compare=False)
-    _proposed: tuple[Proposed, ...] = field(compare=False)
-    _tries: tuple[Try, ...] = field(compare=False)
+    _stats: tuple[CriterionStats, ...] = field(compare=False)
+    _proposed: tuple[ProposedCriterion, ...] = field(compare=False)
+    _tries: tuple[QueryAttempt, ...] = field(compare=False)
 
     def display(self) -> Display:
         rows = [(each.text, each.met_percent, each.useless, each.reason) for each in self.criteria]
@@ -125,9 +125,7 @@ class CriteriaProposal(Displayed):
 
     def document(self) -> dict[str, Any]:
         """The proposal as a JSON document."""
-        criteria = [
-            {**vars(seen), "share": seen.share, "useless": seen.useless, "reason": one.reason} for one, seen in zip(self._proposed, self._fared, strict=True)
-        ]
+        criteria = [{**seen.document(), "useless": seen.useless, "reason": one.reason} for one, seen in zip(self._proposed, self._stats, strict=True)]
         return {
             "node": self.node,
             "run_id": self.run_id,
@@ -161,9 +159,9 @@ def check_criteria(
     checks = []
     with executing(store, takeover, progress) as run_plan:
         for name, (run, tasks) in chosen.items():
-            fared = try_out(run_plan, run, name, written_present(definition, name), tasks, source=definition, repeats=repeats)
-            again = repeats if repeats > 1 and any(one.kind == "plain" for one in fared) else 1
-            checks.append(CriteriaCheck(name, run.run_id, len(tasks), again, tuple(_check(one) for one in fared), tuple(fared)))
+            stats = evaluate_criteria(run_plan, run, name, present_criteria(definition, name), tasks, source=definition, repeats=repeats)
+            again = repeats if repeats > 1 and any(one.kind == "plain" for one in stats) else 1
+            checks.append(CriteriaCheck(name, run.run_id, len(tasks), again, tuple(_check(one) for one in stats), tuple(stats)))
     return checks
 
 
@@ -185,19 +183,19 @@ def propose(
     place = require_place(file, draft.to, "criteria")
     run, tasks = stored_outputs(objects, definition, node, outputs.limit, outputs.run)
     proposer = proposer_of(store, draft.model, definition, node)
-    ask = Asker(objects, proposer, store.known_models[proposer], again=draft.again)
+    ask = CachedModel(objects, proposer, store.known_models[proposer], again=draft.again)
     proposed, tries, dropped = propose_criteria(ask, definition, node, run, tasks, keep=draft.add)
-    fared: list[Fared] = []
+    stats: list[CriterionStats] = []
     if proposed:
         probe_models(store.known_models, with_criteria(definition, node, [one.written for one in proposed]))
         with executing(store, takeover, progress) as run_plan:
-            fared = try_out(run_plan, run, node, [one.written for one in proposed], tasks, source=definition)
-    good = [one for one, seen in zip(proposed, fared, strict=True) if not seen.useless]
+            stats = evaluate_criteria(run_plan, run, node, [one.written for one in proposed], tasks, source=definition)
+    good = [one for one, seen in zip(proposed, stats, strict=True) if not seen.useless]
     path = None
     if good:
-        notes = [f"left out, {seen.useless} ({seen.met} of {seen.met + seen.unmet}): {seen.text}" for seen in fared if seen.useless]
+        notes = [f"left out, {seen.useless} ({seen.met} of {seen.met + seen.unmet}): {seen.text}" for seen in stats if seen.useless]
         added = [one.written for one in good]
-        wanted = with_criteria(definition, node, [*(written_present(definition, node) if draft.add else ()), *added])
+        wanted = with_criteria(definition, node, [*(present_criteria(definition, node) if draft.add else ()), *added])
         path = write_draft(place, criteria_text(file, node, added, notes, wanted, keep=draft.add))
     return CriteriaProposal(
         definition.name,
@@ -205,12 +203,12 @@ def propose(
         proposer,
         run.run_id,
         len(tasks),
-        tuple(_check(seen, one.reason) for one, seen in zip(proposed, fared, strict=True)),
+        tuple(_check(seen, one.reason) for one, seen in zip(proposed, stats, strict=True)),
         tuple(one.written for one in proposed),
         tuple(dict.fromkeys(dropped)),
         tries_of(tries),
         path,
-        tuple(fared),
+        tuple(stats),
         tuple(proposed),
         tries,
     )
@@ -222,7 +220,7 @@ def _with_node(workflow: Workflow, node: str | None) -> Workflow:
     return workflow
 
 
-def _check(one: Fared, reason: str = "") -> CriterionCheck:
+def _check(one: CriterionStats, reason: str = "") -> CriterionCheck:
     return CriterionCheck(
         one.text,
         one.kind,
@@ -232,12 +230,12 @@ def _check(one: Fared, reason: str = "") -> CriterionCheck:
         one.share,
         one.good,
         one.bad,
-        one.itself,
-        one.itself_word,
-        one.alike,
+        one.self_agreement,
+        one.self_agreement_note,
+        one.same_verdict,
         one.repeated,
         one.expected,
-        one.expected_word,
+        one.expected_note,
         one.labelled,
         one.useless,
         reason,

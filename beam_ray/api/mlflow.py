@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from beam_ray.api.store import Store
-from beam_ray.backtest.conclude import read_verdict, tell_mlflow
+from beam_ray.backtest.conclude import log_verdict, read_verdict
 from beam_ray.tracking import default_uri, exists, production_alias
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def log_to_mlflow(store: Store, name: str, uri: str | None = None) -> MlflowLog:
     target = uri or default_uri(store.uri)
     if name in objects.folders("searches"):
         from beam_ray.improve.search_result import read_search
-        from beam_ray.improve.search_tracking import tell_search
+        from beam_ray.improve.search_tracking import log_search
 
-        logged = tell_search(objects, read_search(objects, name), target)
+        logged = log_search(objects, read_search(objects, name), target)
     else:
-        logged = tell_mlflow(objects, read_verdict(objects, name), target)
+        logged = log_verdict(objects, read_verdict(objects, name), target)
     return MlflowLog(logged.url, logged.experiment_id, dict(logged.run_ids))
 
 

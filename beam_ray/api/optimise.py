@@ -16,11 +16,11 @@ from beam_ray.define.diff import Change, changes
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Stopped, Unusable, did_you_mean
 from beam_ray.improve.drafts import file_of, load_same, require_place, write_draft
-from beam_ray.improve.execute_plan import Player
-from beam_ray.improve.model_query import Asker, Try
-from beam_ray.improve.optimise import Outcome, Proposal, apply, failure_of, propose
+from beam_ray.improve.execute_plan import PlanExecutor
+from beam_ray.improve.model_query import CachedModel, QueryAttempt
+from beam_ray.improve.optimise import Proposal, ProposalOutcome, failure_of, propose, rerun_with_proposal
 from beam_ray.improve.search import Search
-from beam_ray.improve.search_result import Found
+from beam_ray.improve.search_result import SearchResult
 from beam_ray.llm.model import probe
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.publish import current, find_workflow
@@ -170,7 +170,7 @@ class PromptSearch(Displayed):
     """The draft that was written; None when none was accepted."""
     diff: tuple[Change, ...]
     """What the best draft changes; empty without one."""
-    found: Found = field(compare=False)
+    found: SearchResult = field(compare=False)
     """Everything: candidates, scores, costs and the verdict on the holdout set."""
 
     @property
@@ -203,7 +203,7 @@ class _Apply:
         assert proposal.workflow
         probe_models(store.known_models, proposal.workflow)
         with executing(store, takeover, progress) as run_plan:
-            found: Outcome = apply(store.objects, self.address, proposal._proposal, self.file, self.place, run_plan)
+            found: ProposalOutcome = rerun_with_proposal(store.objects, self.address, proposal._proposal, self.file, self.place, run_plan)
         before = task(store, str(Address(self.address.run, self.address.task, self.address.trial))).step(self.address.node)
         after = task(store, str(Address(found.run_id, self.address.task, self.address.trial))).step(self.address.node)
         return AppliedProposal(proposal, found.draft, Run(store, found.run_id), before, after, found.task_before, found.task_after)
@@ -224,7 +224,7 @@ def optimise(store: Store, task: str, node: str, *, model: str | None = None, ag
         trial = _Apply(store, address, file, require_place(file, draft.to, "draft"))
         require_start(origin, workflow, node, [address.task])
     proposer = proposer_of(store, model, workflow, node)
-    made = propose(Asker(objects, proposer, store.known_models[proposer], again=again), workflow, node, [failure], file=file)
+    made = propose(CachedModel(objects, proposer, store.known_models[proposer], again=again), workflow, node, [failure], file=file)
     differences = tuple(changes(workflow, made.workflow)) if made.workflow else ()
     return PromptProposal(str(address), proposer, made.weaknesses, made.changes, made.turns, made.workflow, differences, tries_of(made.tries), trial, made)
 
@@ -263,7 +263,7 @@ def search_prompts(
             chosen,
             store.known_models,
             run_plan,
-            Asker(objects, proposer, store.known_models[proposer]),
+            CachedModel(objects, proposer, store.known_models[proposer]),
             limits,
             version=version,
             nodes=options.nodes,
@@ -305,17 +305,17 @@ def proposer_of(store: Store, name: str | None, workflow: Workflow, node: str) -
 
 
 @contextlib.contextmanager
-def executing(store: Store, takeover: bool, progress: ProgressOption) -> Iterator[Player]:
+def executing(store: Store, takeover: bool, progress: ProgressOption) -> Iterator[PlanExecutor]:
     """Executes plans, all on one Ray, which is started when the first of them needs it."""
     with progress_callback(progress) as callback, connection(store) as opened:
 
         def one(objects: Objects, record: RunRecord, models: Mapping[str, Any], **more: Any) -> Any:
             return execute(objects, record, models, connection=opened, takeover=takeover, progress=callback)
 
-        yield Player(store.objects, store.known_models, one)
+        yield PlanExecutor(store.objects, store.known_models, one)
 
 
-def tries_of(tries: tuple[Try, ...]) -> tuple[ModelTry, ...]:
+def tries_of(tries: tuple[QueryAttempt, ...]) -> tuple[ModelTry, ...]:
     """The answers of a proposing model as public values."""
     return tuple(ModelTry(one.refused, one.calls, one.input_tokens + one.output_tokens, one.usd, one.kept) for one in tries)
 

@@ -175,7 +175,7 @@ def report(objects: Objects, backtest_id: str, name: str = "report.txt") -> str:
     return body.decode()
 
 
-def tell_mlflow(objects: Objects, verdict: Mapping[str, Any], uri: str, **how: Any) -> Logged:
+def log_verdict(objects: Objects, verdict: Mapping[str, Any], uri: str, **how: Any) -> Logged:
     """
     Show the backtest in MLflow; telling it again changes nothing.
 

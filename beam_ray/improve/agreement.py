@@ -1,15 +1,15 @@
 """
-How far two judgements agree beyond what chance alone would bring: kappa.
+Kappa: agreement of judgements beyond chance.
 
-1 is always, 0 is as often as by chance. Where everybody always says the same thing there
-is nothing that chance could not have brought, and kappa is not a number.
+1 is perfect agreement, 0 is agreement by chance. Kappa is undefined when every judgement is
+the same, because chance would then produce the same agreement.
 """
 
 from collections.abc import Sequence
 
 
 def cohen(pairs: Sequence[tuple[bool, bool]]) -> float | None:
-    """Cohen's kappa (1960) of two judges over the same outputs; none where it is not defined."""
+    """Cohen's kappa (1960) of two judges over the same outputs; None where undefined."""
     if not pairs:
         return None
     first, second = (sum(pair[index] for pair in pairs) / len(pairs) for index in (0, 1))
@@ -17,7 +17,7 @@ def cohen(pairs: Sequence[tuple[bool, bool]]) -> float | None:
 
 
 def fleiss(rows: Sequence[Sequence[bool]]) -> float | None:
-    """Fleiss' kappa (1971): each row is one output, judged as often as every other; none where it is not defined."""
+    """Fleiss' kappa (1971): each row holds the judgements of one output, equally many per row; None where undefined."""
     if not rows or len(rows[0]) < 2:
         return None
     times = len(rows[0])

@@ -1,9 +1,9 @@
 """
-Criteria: proposed by a model, tried on stored outputs before anyone relies on them.
+Criteria: proposed by a model and evaluated on stored outputs before anyone relies on them.
 
-A criterion that always holds, or never, tells no output from another. One that its judge
-answers otherwise when asked again tells what the judge feels. Both are found out here by
-judging outputs that are in the store already: no step is executed.
+A criterion that always or never holds does not distinguish outputs. A criterion that the judge
+decides differently each time is noise. Both are detected here by judging outputs that are
+already in the store; no step is executed.
 """
 
 import json
@@ -18,8 +18,8 @@ from beam_ray.errors import BadDefinition, Unusable
 from beam_ray.evaluate.rules import same
 from beam_ray.improve.agreement import cohen, fleiss
 from beam_ray.improve.drafts import with_criteria
-from beam_ray.improve.execute_plan import Player
-from beam_ray.improve.model_query import Asker, Question, Try
+from beam_ray.improve.execute_plan import PlanExecutor
+from beam_ray.improve.model_query import CachedModel, QueryAttempt, Question
 from beam_ray.improve.prompt_text import prompt_text
 from beam_ray.run.context import RAN
 from beam_ray.run.plan import Lineage, Plan, make_plan
@@ -29,18 +29,18 @@ from beam_ray.store.runs import Run, resolve
 from beam_ray.tasks.sources import only
 
 SHOWN = 3
-"""Good outputs that a proposer is shown, and bad ones."""
+"""Number of good outputs shown to the proposing model, and of bad outputs."""
 
 ENOUGH = 5
-"""Outputs below which nothing is said to hold always or never."""
+"""Minimum number of decided outputs to say that a criterion holds always or never."""
 
 TRYING = ("criteria", "search", "repeats")
-"""Kinds of runs that only try something out."""
+"""Modes of runs that are experiments, whose outputs are not used."""
 
 
 @dataclass(frozen=True)
-class Proposed:
-    """A criterion as a file would have it, and why it was proposed."""
+class ProposedCriterion:
+    """A proposed criterion as it would be written in a file, with the reason for it."""
 
     written: Any
     """A text, or a mapping with ``check``."""
@@ -48,8 +48,8 @@ class Proposed:
 
 
 @dataclass(frozen=True)
-class Fared:
-    """How a criterion fared on stored outputs."""
+class CriterionStats:
+    """Statistics of a criterion on stored outputs."""
 
     id: str
     text: str
@@ -57,34 +57,39 @@ class Fared:
     met: int
     unmet: int
     undecided: int
-    """Not judged, or it does not apply."""
+    """Not judged, or not applicable."""
     good: tuple[int, int]
-    """Of the outputs that passed until now: met, and decided."""
+    """Among outputs that passed so far: number that meet it, and number decided."""
     bad: tuple[int, int]
-    """Of those that did not."""
-    itself: float | None = None
-    """The judge's agreement with itself, Fleiss' kappa; none where it is not known."""
-    itself_word: str = ""
-    """Why it is not."""
+    """The same among outputs that did not pass."""
+    self_agreement: float | None = None
+    """The judge's agreement with itself over repeats, Fleiss' kappa; None where unknown."""
+    self_agreement_note: str = ""
+    """Why it is unknown."""
     repeated: int = 0
-    """Outputs that were decided at every repeat."""
-    alike: int = 0
-    """Of those, how many were decided alike each time."""
+    """Number of outputs decided in every repeat."""
+    same_verdict: int = 0
+    """Number of those with the same verdict in every repeat."""
     expected: float | None = None
-    """Agreement with whether the output is what the task expects, Cohen's kappa; none where it is not known."""
-    expected_word: str = ""
+    """Agreement with whether the output matches the expected outcome, Cohen's kappa; None where unknown."""
+    expected_note: str = ""
     labelled: int = 0
-    """Outputs of which that is known."""
+    """Number of outputs whose task has an expected outcome."""
+
+    def document(self) -> dict[str, Any]:
+        """The statistics as JSON; the names are those of 0.1."""
+        names = {"self_agreement": "itself", "self_agreement_note": "itself_word", "same_verdict": "alike", "expected_note": "expected_word"}
+        return {**{names.get(name, name): value for name, value in vars(self).items()}, "share": self.share}
 
     @property
     def share(self) -> float | None:
-        """The share of decided outputs that meet it, in percent; none where nothing was decided."""
+        """Percentage of decided outputs that meet it; None where nothing was decided."""
         decided = self.met + self.unmet
         return 100 * self.met / decided if decided else None
 
     @property
     def useless(self) -> str:
-        """Why it tells no output from another, or nothing."""
+        """Why it does not distinguish outputs; empty when it does."""
         if not self.met + self.unmet:
             return "never decided"
         if self.met + self.unmet < ENOUGH:
@@ -94,13 +99,13 @@ class Fared:
 
 def stored_outputs(objects: Objects, workflow: Workflow, node: str, most: int, run_id: str | None = None) -> tuple[Run, list[str]]:
     """
-    A finished run with outputs of *node*, the newest unless one is named, and at most *most* of its tasks: as many good ones as bad ones, if there are.
+    A finished run with outputs of *node*, by default the newest, and at most *most* of its tasks: half passed and half failed where possible.
 
     Raises:
-        Unusable: there is none, or the one named has no outputs of the node.
+        Unusable: There is none, or the named run has no outputs of the node.
     """
     runs = [Run(objects, resolve(objects, run_id))] if run_id else [run for run in newest_first(objects) if run.record.mode not in TRYING]
-    # a rerun of one task is newer than the run of all of them, and says less
+    # prefer a run with many tasks: a newer rerun of one task says less
     for run in sorted(runs, key=lambda run: -min(run.record.tasks, most)):
         if not run.finished or run.record.workflow != workflow.name or node not in run.record.plan.nodes:
             continue
@@ -111,70 +116,79 @@ def stored_outputs(objects: Objects, workflow: Workflow, node: str, most: int, r
             chosen = good[:half]
             return run, [*chosen, *bad[: most - len(chosen)]]
     where = f"run {run_id}" if run_id else f"no finished run of {workflow.name!r}"
-    raise Unusable(f"{where} has {'no ' if run_id else ''}outputs of {node!r}\n  beam-ray run WORKFLOW --tasks …  makes some")
+    raise Unusable(f"{where} has {'no ' if run_id else ''}outputs of {node!r}\n  make some with: beam-ray run WORKFLOW --tasks SOURCE")
 
 
 def propose_criteria(
-    ask: Asker, workflow: Workflow, node: str, run: Run, tasks: Sequence[str], *, keep: bool
-) -> tuple[list[Proposed], tuple[Try, ...], list[str]]:
+    ask: CachedModel, workflow: Workflow, node: str, run: Run, tasks: Sequence[str], *, keep: bool
+) -> tuple[list[ProposedCriterion], tuple[QueryAttempt, ...], list[str]]:
     """
-    Criteria for *node* that a model proposes who has seen outputs of *run*; what its tries cost; and why some were dropped, in whole or their expression.
+    Let a model propose criteria for *node* from outputs of *run*.
 
-    With *keep* the present ones stay, and are not proposed again.
+    Args:
+        keep: Keep the present criteria and propose only others.
+
+    Returns:
+        The usable criteria, the model's attempts with their cost, and why other criteria or their expressions were dropped.
 
     Raises:
-        Stopped: the model cannot be asked now.
+        Stopped: The model did not answer.
     """
-    found: list[Proposed] = []
+    found: list[ProposedCriterion] = []
     dropped: list[str] = []
 
     def fault(answer: Mapping[str, Any]) -> str:
         found.clear()
         dropped.clear()
-        known = {item.text.lower(): "it is there already" for item in criteria_of(workflow, node)} if keep else {}
+        known = {item.text.lower(): "already present" for item in criteria_of(workflow, node)} if keep else {}
         for entry in answer["criteria"]:
             text, check = entry["criterion"].strip(), entry["expression"].strip()
             if text.lower() in known:
                 dropped.append(f"{text}: {known[text.lower()]}")
                 continue
-            known[text.lower()] = "it was proposed twice"
+            known[text.lower()] = "proposed twice"
             written: Any = {"check": check, "text": text} if check else text
             why = _unusable(workflow, node, written)
             if why and check and not _unusable(workflow, node, text):
-                dropped.append(f"{text}: its expression cannot be used, a judge decides: {why}")
+                dropped.append(f"{text}: the expression is not usable, so a judge decides: {why}")
                 written, why = text, ""
             if why:
                 dropped.append(f"{text or check}: {why}")
                 continue
-            found.append(Proposed(written, entry["reason"]))
-        return "" if found else f"none of the criteria can be used: {'; '.join(dropped)[:1_000]}"
+            found.append(ProposedCriterion(written, entry["reason"]))
+        return "" if found else f"none of the criteria is usable: {'; '.join(dropped)[:1_000]}"
 
     asked = ask(_question(workflow, node, run, tasks, keep), fault)
     return (found if asked.answer is not None else []), asked.tries, dropped
 
 
-def try_out(player: Player, run: Run, node: str, criteria: Sequence[Any], tasks: Sequence[str], *, source: Workflow, repeats: int = 1) -> list[Fared]:
+def evaluate_criteria(
+    executor: PlanExecutor, run: Run, node: str, criteria: Sequence[Any], tasks: Sequence[str], *, source: Workflow, repeats: int = 1
+) -> list[CriterionStats]:
     """
-    How *criteria*, as a file would have them, fare on the outputs that *run* has of *node* for *tasks*; nothing but judges is asked.
+    Evaluate *criteria* on the outputs of *node* in *run* for *tasks*. Only judge models are called.
 
-    With *repeats* above 1, plain ones are judged that often.
+    Args:
+        criteria: As written in a workflow file.
+        source: The workflow whose judge is used.
+        repeats: How often the judge decides each plain-language criterion.
 
     Raises:
-        Stopped: before the end; the same call goes on.
+        Stopped: Interrupted; the same call resumes.
     """
     workflow = _judged(run.record.plan, node, criteria, source)
     items = criteria_of(workflow, node)
     if repeats < 2 or not any(item.kind == "plain" for item in items):
         repeats = 1
-    judged = [_rows(player(_plan(player, run, workflow, tasks, sample)), node) for sample in range(repeats)]
+    judged = [_rows(executor(_plan(executor, run, workflow, tasks, sample)), node) for sample in range(repeats)]
     before = _rows(run, node)
     expected = {row["task_id"]: row["expected"] for row in run.tasks().select(["task_id", "expected"]).to_pylist()}
     right = {name: is_expected(before[name]["output"], expected[name]) for name in judged[0]}
-    return [_fared(item, judged, before, right) for item in items]
+    return [_stats(item, judged, before, right) for item in items]
 
 
 def is_expected(output: str | None, expected: str | None) -> bool | None:
-    """Whether an output has what the task expects, in the fields that both name; None where they share none."""
+    """Whether an output equals the expected outcome in their common fields; None where they have none."""
     wanted, found = strict_json(expected) if expected else None, strict_json(output) if output else None
     if not isinstance(wanted, dict) or not isinstance(found, dict):
         return None
@@ -191,7 +205,7 @@ def _unusable(workflow: Workflow, node: str, written: Any) -> str:
 
 
 def _judged(plan: Workflow, node: str, criteria: Sequence[Any], source: Workflow) -> Workflow:
-    """The workflow of a run with these criteria at *node*, judged as *source* says, and with none elsewhere."""
+    """*plan* with only these criteria, at *node*, judged by the judge of *source*."""
     document = plan.document()
     for name, written in document["nodes"].items():
         evaluate = written.pop("evaluate", None) or {}
@@ -203,14 +217,14 @@ def _judged(plan: Workflow, node: str, criteria: Sequence[Any], source: Workflow
     return Workflow.model_validate(document)
 
 
-def _plan(player: Player, run: Run, workflow: Workflow, tasks: Sequence[str], sample: int) -> Plan:
+def _plan(executor: PlanExecutor, run: Run, workflow: Workflow, tasks: Sequence[str], sample: int) -> Plan:
     chosen = only(run.tasks(), list(tasks))
-    # a record of the first sample says nothing of it
+    # the first sample has no number in its record
     samples: dict[str, Any] = {"sample": sample} if sample else {}
     return make_plan(
         workflow,
         chosen,
-        player.models,
+        executor.models,
         source=f"{chosen.num_rows} tasks of run {run.run_id}",
         trials=run.record.trials,
         lineage=Lineage(origin=run.run_id, borrow=True, rescore_only=True, mode="criteria", allow_writes=False, **samples),
@@ -218,7 +232,7 @@ def _plan(player: Player, run: Run, workflow: Workflow, tasks: Sequence[str], sa
 
 
 def _rows(run: Run, node: str) -> dict[str, dict[str, Any]]:
-    """By task, the rows of the first trial that gave an output."""
+    """Rows of the first trial with an output, by task."""
     return {row["task_id"]: row for row in run.steps([node]).to_pylist() if row["trial"] == 1 and row["outcome"] in RAN}
 
 
@@ -228,17 +242,17 @@ def criteria_of(workflow: Workflow, node: str) -> tuple[Criterion, ...]:
     return evaluate.criteria if evaluate else ()
 
 
-def _fared(
+def _stats(
     item: Criterion, judged: Sequence[Mapping[str, Mapping[str, Any]]], before: Mapping[str, Mapping[str, Any]], right: Mapping[str, bool | None]
-) -> Fared:
+) -> CriterionStats:
     verdicts = {name: [_verdict(rows.get(name), item.id) for rows in judged] for name in judged[0]}
     first = {name: found[0] for name, found in verdicts.items() if found[0] is not None}
     good, bad = ([met for name, met in first.items() if before[name]["passed"] is wanted] for wanted in (True, False))
     whole = [[met for met in found if met is not None] for found in verdicts.values() if None not in found] if len(judged) > 1 else []
-    itself = fleiss(whole) if item.kind == "plain" else None
+    self_agreement = fleiss(whole) if item.kind == "plain" else None
     labels = [(met, bool(right[name])) for name, met in first.items() if right[name] is not None]
     agreed = cohen(labels)
-    return Fared(
+    return CriterionStats(
         id=item.id,
         text=item.text,
         kind=item.kind,
@@ -247,18 +261,18 @@ def _fared(
         undecided=len(verdicts) - len(first),
         good=(sum(good), len(good)),
         bad=(sum(bad), len(bad)),
-        itself=itself,
-        itself_word="" if itself is not None else _why_not(item, len(judged), whole),
+        self_agreement=self_agreement,
+        self_agreement_note="" if self_agreement is not None else _why_not(item, len(judged), whole),
         repeated=len(whole),
-        alike=sum(len(set(found)) == 1 for found in whole),
+        same_verdict=sum(len(set(found)) == 1 for found in whole),
         expected=agreed,
-        expected_word="" if agreed is not None else "always the same" if labels else "nothing expected",
+        expected_note="" if agreed is not None else "always the same" if labels else "nothing expected",
         labelled=len(labels),
     )
 
 
 def _why_not(item: Criterion, times: int, whole: Sequence[Any]) -> str:
-    """Why a judge's agreement with itself is not known."""
+    """Why the judge's agreement with itself is unknown."""
     if item.kind != "plain":
         return "a rule"
     if times < 2:
@@ -324,6 +338,6 @@ _SCHEMA = {
 }
 
 
-def written_present(workflow: Workflow, node: str) -> list[Any]:
-    """The present criteria of *node*, as the store keeps them."""
+def present_criteria(workflow: Workflow, node: str) -> list[Any]:
+    """The present criteria of *node* as JSON."""
     return [item.model_dump(mode="json") for item in criteria_of(workflow, node)]

@@ -1,8 +1,8 @@
 """
-Drafts: a workflow file with one thing changed, and all else as its author wrote it.
+Drafts: a copy of a workflow file with one change, everything else as the author wrote it.
 
-Comments, order and layout stay. What is written is read again first, by the same loader
-that reads every workflow, so that a draft says exactly what it was meant to say.
+Comments, order and layout are preserved. The new text is loaded with the regular loader before
+it is written, to verify that it defines exactly the intended workflow.
 """
 
 import io
@@ -28,10 +28,10 @@ from beam_ray.run.tools import tool_folders
 
 def with_prompt(workflow: Workflow, node: str, turns: Sequence[Mapping[str, str]]) -> Workflow:
     """
-    *workflow* with another prompt at *node*, checked as its file would be.
+    *workflow* with another prompt at *node*, checked like a workflow file.
 
     Raises:
-        BadDefinition: the prompt is no template, or asks for what is not there.
+        BadDefinition: The prompt is not a valid template, or uses an undefined variable.
     """
     document = workflow.document()
     document["nodes"][node]["llm"]["prompt"] = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
@@ -40,10 +40,10 @@ def with_prompt(workflow: Workflow, node: str, turns: Sequence[Mapping[str, str]
 
 def with_criteria(workflow: Workflow, node: str, criteria: Sequence[Any]) -> Workflow:
     """
-    *workflow* with other criteria at *node*, each as a file would have it.
+    *workflow* with other criteria at *node*, each as written in a workflow file.
 
     Raises:
-        BadDefinition: a criterion is not understood, or asks for what is not there.
+        BadDefinition: A criterion is invalid, or uses an undefined variable.
     """
     document = workflow.document()
     document["nodes"][node].setdefault("evaluate", {})["criteria"] = list(criteria)
@@ -52,10 +52,10 @@ def with_criteria(workflow: Workflow, node: str, criteria: Sequence[Any]) -> Wor
 
 def checked(document: Mapping[str, Any]) -> Workflow:
     """
-    The workflow that *document* describes.
+    The workflow that *document* defines.
 
     Raises:
-        BadDefinition: it is not sound.
+        BadDefinition: The definition is invalid.
     """
     try:
         workflow = Workflow.model_validate(document)
@@ -66,14 +66,14 @@ def checked(document: Mapping[str, Any]) -> Workflow:
 
 
 def prompts_text(file: Path, prompts: Mapping[str, Sequence[Mapping[str, str]]], wanted: Workflow) -> str:
-    """The text of *file* with other prompts, by node; it says what *wanted* is."""
+    """The text of *file* with other prompts, by node; verified to define *wanted*."""
 
     def change(data: CommentedMap) -> None:
         for node, turns in prompts.items():
             call = data["nodes"][node]["llm"]
             call["prompt"] = _prompt(turns)
             for comment in (call.ca.items.get("prompt") or [])[2:3]:
-                # it comes to stand below the text, and further right it would become a part of it
+                # the comment is placed below the text; indented further it would become part of it
                 if comment is not None:
                     comment.column = call.lc.col
 
@@ -81,7 +81,7 @@ def prompts_text(file: Path, prompts: Mapping[str, Sequence[Mapping[str, str]]],
 
 
 def criteria_text(file: Path, node: str, criteria: Sequence[Any], notes: Sequence[str], wanted: Workflow, *, keep: bool) -> str:
-    """The text of *file* with other criteria at *node*, or where *keep* is set with more; *notes* become comments at its end."""
+    """The text of *file* with other criteria at *node*, or with additional ones if *keep* is set; *notes* become comments at its end."""
 
     def change(data: CommentedMap) -> None:
         at = data["nodes"][node]
@@ -99,28 +99,28 @@ def criteria_text(file: Path, node: str, criteria: Sequence[Any], notes: Sequenc
 
 def require_place(file: Path, to: str | None, ending: str) -> Path:
     """
-    Where the draft of *file* goes: to *to*, or beside it.
+    The path of the draft of *file*: *to*, or a file beside the original.
 
     Raises:
-        Unusable: it would not find its prompts and tools there.
+        Unusable: The draft could not find its prompts and tools there, or cannot be written.
     """
     place = Path(to) if to else file.with_name(f"{file.stem}-{ending}{file.suffix}")
     if place.suffix not in (".yaml", ".yml"):
-        raise Unusable(f"--to {to}: a draft is a workflow file and ends in .yaml")
+        raise Unusable(f"--to {to}: a draft is a workflow file, so its name must end in .yaml")
     if place.parent.resolve() != file.parent.resolve():
         raise Unusable(f"--to {to}: the draft must lie beside {display_path(file)}\n  its prompts and tools are looked for from there")
     if place.resolve() == file.resolve():
-        raise Unusable(f"--to {to}: that is the original; a draft is another file")
+        raise Unusable(f"--to {to}: that is the original file; choose another name")
     if not os.access(place.parent, os.W_OK):
-        raise Unusable(f"{display_path(place)}: the draft cannot be written there")
+        raise Unusable(f"{display_path(place)}: the folder is not writable")
     return place
 
 
 def write_draft(place: Path, text: str) -> Path:
     """
-    Where the draft lies on disk: *place*, or beside it under the first number that is free or says the same already.
+    Write the draft to *place*, or with the first free number added to its name; returns the path.
 
-    What is there is never written over, and a draft that was paid for is never refused for its name.
+    An existing file is never overwritten; one with the same text is reused.
     """
     for free in chain([place], (place.with_name(f"{place.stem}-{number}{place.suffix}") for number in count(2))):
         try:
@@ -135,15 +135,15 @@ def write_draft(place: Path, text: str) -> Path:
 
 def file_of(workflow: Workflow, written: str | None) -> Path:
     """
-    The file that *workflow*, a stored definition, came from: *written*, or the one in its folder that says the same.
+    The file of a stored workflow definition: *written*, or the file in the workflow's folder with the same definition.
 
     Raises:
-        Unusable: there is none, or the one named is of another workflow.
+        Unusable: There is none, or the named file defines another workflow.
     """
     if written:
         found, _ = load(written)
         if found.name != workflow.name:
-            raise Unusable(f"{written} is the workflow {found.name!r}, and not {workflow.name!r}")
+            raise Unusable(f"{written} defines the workflow {found.name!r}, not {workflow.name!r}")
         return Path(written)
     folder = Path.cwd() / workflow.tools_from
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
@@ -152,28 +152,28 @@ def file_of(workflow: Workflow, written: str | None) -> Path:
                 return Path(display_path(path))
         except Unusable:
             continue
-    raise Unusable(f"no file in {display_path(folder)} says what was run\n  --using FILE  names the workflow file that the draft is made from")
+    raise Unusable(f"no file in {display_path(folder)} has the definition that was run\n  name the workflow file with --using FILE")
 
 
 def load_same(file: Path, workflow: Workflow, node: str) -> Workflow:
     """
-    The workflow in *file*, whose prompt at *node* must be the one of *workflow*, a stored definition.
+    Load the workflow in *file*, and require that its prompt at *node* is the one in the stored definition *workflow*.
 
     Raises:
-        Unusable: it is another, or is gone.
+        Unusable: The prompt is different or missing.
     """
     found, source = load(file)
     check(found, source, folders=tool_folders(found))
     call = found.nodes[node].llm if node in found.nodes else None
     if call is None or written(call.prompt) != written(turns_of(workflow, node)):
         raise Unusable(
-            f"{display_path(file)}: its prompt of {node!r} is not the one that failed\n  beam-ray rerun TASK --using {display_path(file)}  tries the present one"
+            f"{display_path(file)}: the prompt of {node!r} has changed since the failed run\n  test the present prompt with: beam-ray rerun TASK --using {display_path(file)}"
         )
     return found
 
 
 def _changed(file: Path, change: Callable[[CommentedMap], None], wanted: Workflow) -> str:
-    read_yaml(file)  # refuses what is made to be expensive
+    read_yaml(file)  # enforces the size and depth limits
     written = file.read_bytes().decode("utf-8-sig")
     text = written.replace("\r\n", "\n")
     _, sequence, offset = load_yaml_guess_indent(text)
@@ -187,7 +187,7 @@ def _changed(file: Path, change: Callable[[CommentedMap], None], wanted: Workflo
     yaml.dump(data, sink)
     found = parse_workflow(read_yaml(file, sink.getvalue()), file.parent, Path.cwd())
     if found.digest != wanted.digest:
-        raise Unusable(f"{display_path(file)} cannot be changed in place (YAML that is shared or merged); change it by hand")
+        raise Unusable(f"{display_path(file)} cannot be edited automatically because it uses YAML anchors or merges; edit it by hand")
     return sink.getvalue().replace("\n", "\r\n") if text != written else sink.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Doing a plan, wherever it is done, and never twice."""
+"""Execute plans, each only once."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -9,11 +9,11 @@ from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, begin, find_runs
 
 Execute = Callable[..., Any]
-"""``execute(objects, record, models, **how)``: brings a run to its end, as ``run.execute.execute`` does on Ray."""
+"""``execute(objects, record, models, **options)``: executes a run, as ``run.execute.execute`` does on Ray."""
 
 
-class Player:
-    """Brings plans to finished runs. A plan that was done before, by whichever command, is not done again."""
+class PlanExecutor:
+    """Executes plans. A plan that any command already executed is not executed again."""
 
     def __init__(self, objects: Objects, models: Mapping[str, Any], execute: Execute):
         self.objects, self.models, self.execute = objects, models, execute
@@ -23,7 +23,7 @@ class Player:
         The finished run of *plan*.
 
         Raises:
-            Stopped: before its end; the same call goes on.
+            Stopped: Interrupted; the same call resumes.
         """
         found = self._finished.get(plan.record.key)
         if found is None:

@@ -1,10 +1,10 @@
 """
-Searching over prompts with gepa: the only importer of gepa.
+Prompt search with gepa; the only importer of gepa.
 
-gepa decides which prompt to change, on which few tasks to try the change, and which of the
-prompts so far to go on from. Everything that costs is ours: it is handed two functions,
-one that scores prompts on tasks and one that proposes a prompt, and the tasks of the
-search. Of the tasks held out it is given nothing, not even their names.
+gepa decides which prompt to change, on which minibatch to test the change, and which candidate
+to continue from. All model calls are ours: gepa gets a function that scores prompts on tasks, a
+function that proposes a prompt, and the search tasks. It gets nothing of the holdout set, not
+even task ids.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,35 +13,35 @@ from typing import Any
 import gepa
 from gepa.core.adapter import EvaluationBatch
 
-from beam_ray.improve.search_result import Tried
+from beam_ray.improve.search_result import TaskScore
 
 Prompts = Mapping[str, str]
-"""Node to its prompt, as one text."""
+"""Node to its prompt, serialized as one text."""
 
 
-Score = Callable[[Prompts, Sequence[str]], Sequence[Tried]]
+Score = Callable[[Prompts, Sequence[str]], Sequence[TaskScore]]
 Propose = Callable[[Prompts, str, Sequence[Any]], str | None]
-"""A changed prompt for a node, given what went wrong there; None when there is none that can be used."""
+"""Proposes a new prompt for a node from its failures; returns None when no proposal is usable."""
 
 
 class _Silent:
     def log(self, message: str) -> None:
-        """gepa tells its progress; ours is in the store."""
+        """Ignore gepa's log; our progress is in the store."""
 
 
 class _Adapter:
-    """What gepa sees of a workflow."""
+    """A workflow as gepa sees it."""
 
     def __init__(self, score: Score, propose: Propose):
         self._score, self._propose = score, propose
         self.stopped: Exception | None = None
 
-    def evaluate(self, batch: list[str], candidate: dict[str, str], capture_traces: bool = False) -> EvaluationBatch[Tried, None]:
+    def evaluate(self, batch: list[str], candidate: dict[str, str], capture_traces: bool = False) -> EvaluationBatch[TaskScore, None]:
         tried = list(self._score(candidate, batch))
         return EvaluationBatch(outputs=[None] * len(batch), scores=[one.score for one in tried], trajectories=tried if capture_traces else None)
 
     def make_reflective_dataset(
-        self, candidate: dict[str, str], eval_batch: EvaluationBatch[Tried, None], components_to_update: list[str]
+        self, candidate: dict[str, str], eval_batch: EvaluationBatch[TaskScore, None], components_to_update: list[str]
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         tried = eval_batch.trajectories or []
         return {node: [{"failure": one.failures[node]} for one in tried if node in one.failures] for node in components_to_update}
@@ -55,7 +55,7 @@ class _Adapter:
             if self.stopped is None and failures:
                 try:
                     text = self._propose(candidate, node, failures)
-                except Exception as error:  # gepa goes on over whatever is raised in here, and would ask again
+                except Exception as error:  # gepa would swallow the exception and ask again
                     self.stopped = error
                     continue
                 found |= {node: text} if text is not None else {}
@@ -64,12 +64,12 @@ class _Adapter:
 
 def evolve(prompts: Prompts, tasks: Sequence[str], score: Score, propose: Propose, *, rounds: int, few: int, seed: int) -> None:
     """
-    Search from *prompts*: in each of at most *rounds* change one prompt, try it on *few* tasks, and where it did better there, on all.
+    Search from *prompts*. Each of at most *rounds* rounds changes one prompt, tests it on *few* tasks, and on all tasks if it did better there.
 
-    What was found is known to *score*, which saw it all.
+    The results are those that *score* has seen.
 
     Raises:
-        Exception: whatever *score* and *propose* raise.
+        Exception: Whatever *score* and *propose* raise.
     """
     adapter = _Adapter(score, propose)
     gepa.optimize(
@@ -78,7 +78,7 @@ def evolve(prompts: Prompts, tasks: Sequence[str], score: Score, propose: Propos
         valset=list(tasks),
         adapter=adapter,  # type: ignore[arg-type]  # a protocol that wants attributes which a class may leave out
         reflection_minibatch_size=min(few, len(tasks)),
-        # a score of 1 may be a rounded one
+        # a score of 1 may be rounded
         perfect_score=1.0 - 1e-9,
         stop_callbacks=lambda state: state.i + 1 >= rounds or adapter.stopped is not None,
         logger=_Silent(),

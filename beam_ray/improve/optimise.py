@@ -1,11 +1,10 @@
 """
-Optimise a prompt: read a failed execution, name the prompt's weaknesses, propose a better one.
+Optimise a prompt from failed executions: name its weaknesses and propose a better one.
 
-A proposal is a template and not a rendered text. A model is given the texts between a
-prompt's variables and conditions, and proposes other texts; variables and conditions stay
-where they are, and so do turns that are examples. The whole must load and pass every check
-that a workflow file passes. What it is worth is not for the model that made it to say; a
-rerun or a held-out task does.
+A proposal changes the template, not the rendered text. A model gets the texts between the
+prompt's variables and conditions and proposes new texts; variables, conditions and few-shot
+examples stay in place. The result must load and pass every check of a workflow file. Whether it
+is better is measured by a rerun or on a holdout set, never by the proposing model.
 """
 
 import json
@@ -19,8 +18,8 @@ from beam_ray.define.template import TemplateFault, render, uses
 from beam_ray.define.workflow import TEXT_SCHEMA, Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.improve.drafts import prompts_text, with_prompt, write_draft
-from beam_ray.improve.execute_plan import Player
-from beam_ray.improve.model_query import Asker, Question, Try
+from beam_ray.improve.execute_plan import PlanExecutor
+from beam_ray.improve.model_query import CachedModel, QueryAttempt, Question
 from beam_ray.improve.prompt_text import prompt_text, texts_of, turns_of, with_texts, written
 from beam_ray.rerun import RerunOptions, make_rerun
 from beam_ray.run.context import TaskTrial
@@ -32,27 +31,27 @@ from beam_ray.store.steps import StepRows
 from beam_ray.store.tables import StepRow
 
 MOST_FAILURES = 5
-"""Failed executions that one question shows."""
+"""Maximum number of failed executions shown to the model."""
 
 MAX_SHOWN = 6_000
-"""Characters of one part of a failed execution that are shown."""
+"""Maximum characters shown of each part of a failed execution."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One execution of a step that did not pass, as it was."""
+    """One failed execution of a step."""
 
     address: str
     question: str
     """The rendered prompt."""
     output: str
-    """JSON; empty when there was none."""
+    """JSON; empty when there was no output."""
     error: str
     unmet: tuple[tuple[str, str], ...]
-    """Criteria not met, each with the reason."""
+    """Each unmet criterion with the judge's reason."""
 
     def text(self) -> str:
-        """The execution in words, for a model to read."""
+        """The execution as text for a model."""
         parts = [f"asked:\n{self.question[:MAX_SHOWN]}", f"answered:\n{self.output[:MAX_SHOWN] or 'nothing'}"]
         if self.error:
             parts.append(f"error:\n{self.error[:1_000]}")
@@ -62,15 +61,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A changed prompt, with its reasons; or none, with the reason for each try."""
+    """A proposed prompt with its reasons; without a usable answer only *tries*."""
 
     weaknesses: tuple[str, ...]
     changes: tuple[tuple[str, str], ...]
-    """What was changed, and why."""
+    """Each change and its reason."""
     turns: tuple[dict[str, str], ...]
     workflow: Workflow | None
-    """The workflow with the changed prompt; none when no answer could be used."""
-    tries: tuple[Try, ...]
+    """The workflow with the proposed prompt; None when no answer was usable."""
+    tries: tuple[QueryAttempt, ...]
 
 
 def step_of(objects: Objects, address: Address) -> StepRow:
@@ -78,14 +77,14 @@ def step_of(objects: Objects, address: Address) -> StepRow:
     The row of the step at *address*.
 
     Raises:
-        Unusable: the run is still going on, or has no such node.
+        Unusable: The run is not finished, or has no such node.
     """
     run = Run(objects, address.run)
     nodes = run.record.plan.nodes
     if address.node not in nodes:
         raise Unusable(f"the workflow of run {run.run_id} has no node {address.node!r}\n  it has: {', '.join(run.record.plan.order)}")
     if not run.finished:
-        raise Unusable(f"run {run.run_id} is still going on\n  beam-ray resume {run.run_id}  goes on with it")
+        raise Unusable(f"run {run.run_id} is not finished\n  finish it with: beam-ray resume {run.run_id}")
     return StepRows(run).rows(address.node, [(address.task, address.trial)])[address.task, address.trial]
 
 
@@ -94,23 +93,23 @@ def failure_of(objects: Objects, address: Address) -> Failure:
     The failed execution at *address*.
 
     Raises:
-        Unusable: the step asks no model, did not run, or did not fail.
+        Unusable: The step is not a model call, did not run, or did not fail.
     """
     row, workflow = step_of(objects, address), Run(objects, address.run).record.plan
     if workflow.nodes[address.node].llm is None:
         asking = [name for name in workflow.order if workflow.nodes[name].llm]
-        raise Unusable(f"the step {address.node!r} is a tool and has no prompt\n  steps with one: {', '.join(asking) or 'none'}")
+        raise Unusable(f"the step {address.node!r} is a tool and has no prompt\n  steps with a prompt: {', '.join(asking) or 'none'}")
     if row["outcome"] == "skipped":
         raise Unusable(f"the step {address.node!r} of {address.task!r} did not run: {row['reason']}")
     failure = read_failure(objects, row)
     if failure is None:
         why = "it passed" if row["passed"] else str(row["unscored"] or "it has no criteria")
-        raise Unusable(f"nothing is known to be wrong with the step {address}: {why}\n  beam-ray tasks --run {address.run} --status failing  lists what failed")
+        raise Unusable(f"the step {address} did not fail: {why}\n  list failed tasks with: beam-ray tasks --run {address.run} --status failing")
     return failure
 
 
 def read_failure(objects: Objects, row: Mapping[str, Any]) -> Failure | None:
-    """The failed execution in a row of the steps table; none where nothing is known to be wrong."""
+    """The failed execution in a row of the steps table; None when the step did not fail."""
     unmet = tuple((item["text"], item["reason"]) for item in row["criteria"] or () if item["met"] is False)
     if row["outcome"] == "skipped" or (not unmet and not row["error"]) or (row["passed"] and not row["error"]):
         return None
@@ -119,7 +118,7 @@ def read_failure(objects: Objects, row: Mapping[str, Any]) -> Failure | None:
 
 
 def rendered(objects: Objects, address: Address) -> str:
-    """The prompt of the step as the model was asked, made again from what stood above it."""
+    """The step's prompt as sent to the model, rendered again from the stored inputs."""
     run = Run(objects, address.run)
     workflow = run.record.plan
     tasks = run.tasks()
@@ -138,12 +137,12 @@ def rendered(objects: Objects, address: Address) -> str:
         return f"(the prompt could not be rendered: {error})"
 
 
-def propose(ask: Asker, workflow: Workflow, node: str, failures: Sequence[Failure], *, file: Path | None = None, sample: int = 0) -> Proposal:
+def propose(ask: CachedModel, workflow: Workflow, node: str, failures: Sequence[Failure], *, file: Path | None = None, sample: int = 0) -> Proposal:
     """
-    A changed prompt for *node*, proposed by a model that reads *failures*; where *file* is given, one that can be written into it.
+    Let a model propose a better prompt for *node* from *failures*; where *file* is given, one that can be written into it.
 
     Raises:
-        Stopped: the model cannot be asked now.
+        Stopped: The model did not answer.
     """
     changed = list[Workflow]()
     before = turns_of(workflow, node)
@@ -174,7 +173,7 @@ def propose(ask: Asker, workflow: Workflow, node: str, failures: Sequence[Failur
 
 
 def proposal_fault(workflow: Workflow, node: str, turns: Sequence[Mapping[str, str]]) -> Workflow | str:
-    """*workflow* with the proposed prompt, or why it is refused."""
+    """*workflow* with the proposed prompt, or why the prompt is rejected."""
     before = turns_of(workflow, node)
     try:
         kept = {(use.root, use.field) for turn in turns for use in uses(turn["content"])}
@@ -182,9 +181,9 @@ def proposal_fault(workflow: Workflow, node: str, turns: Sequence[Mapping[str, s
     except TemplateFault as fault:
         return f"the prompt is not a template: {fault}"
     if lost:
-        return f"the prompt leaves out {', '.join('{{ ' + '.'.join(filter(None, use)) + ' }}' for use in lost)}; every variable must stay"
+        return f"the prompt omits {', '.join('{{ ' + '.'.join(filter(None, use)) + ' }}' for use in lost)}; every variable must stay"
     if tuple(turns) == written(before):
-        return "the prompt is the one that is there already"
+        return "the prompt is unchanged"
     try:
         return with_prompt(workflow, node, turns)
     except Unusable as error:
@@ -233,11 +232,11 @@ def _schema(texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The step and its task before and after the rerun with the proposed prompt."""
+class ProposalOutcome:
+    """The step and its task before and after a rerun with the proposed prompt."""
 
     draft: Path
-    """The file that the proposal was written to."""
+    """The draft file."""
     run_id: str
     before: Mapping[str, Any]
     """The step's row."""
@@ -246,21 +245,21 @@ class Outcome:
     task_after: float | None
 
 
-def apply(objects: Objects, address: Address, proposal: Proposal, file: Path, place: Path, player: Player) -> Outcome:
+def rerun_with_proposal(objects: Objects, address: Address, proposal: Proposal, file: Path, place: Path, executor: PlanExecutor) -> ProposalOutcome:
     """
-    Write the proposal down as the draft *place* of *file*, and redo the step at *address* and all after it with that.
+    Write the proposal to the draft *place* of *file*, and rerun the task from the step at *address* with it.
 
     Raises:
-        Unusable: what is before the step cannot be borrowed.
-        Stopped: before the end; the same call goes on.
+        Unusable: The steps before it cannot be borrowed.
+        Stopped: Interrupted; the same call resumes.
     """
     assert proposal.workflow is not None
     draft = write_draft(place, prompts_text(file, {address.node: proposal.turns}, proposal.workflow))
     because = f"optimised the prompt of {address.node}"
     origin = Run(objects, address.run)
-    rerun = player(make_rerun(objects, origin, [address.task], proposal.workflow, player.models, options=RerunOptions(address.node, because)))
+    rerun = executor(make_rerun(objects, origin, [address.task], proposal.workflow, executor.models, options=RerunOptions(address.node, because)))
     again = Address(rerun.run_id, address.task, address.trial, address.node)
-    return Outcome(draft, rerun.run_id, step_of(objects, address), step_of(objects, again), _score(origin, address), _score(rerun, address))
+    return ProposalOutcome(draft, rerun.run_id, step_of(objects, address), step_of(objects, again), _score(origin, address), _score(rerun, address))
 
 
 def _score(run: Run, address: Address) -> float | None:

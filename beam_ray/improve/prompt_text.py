@@ -1,8 +1,8 @@
 """
-The texts of a prompt: what of it may be changed.
+The parts of a prompt that an optimiser may change.
 
-A prompt is turns, and each is text around variables and conditions. Those stay where they
-are, and so do turns that are examples.
+A prompt consists of turns; a turn is text with variables and conditions. Variables, conditions
+and few-shot examples stay in place; the texts between them may change.
 """
 
 import re
@@ -24,15 +24,15 @@ def written(turns: Sequence[Turn]) -> tuple[dict[str, str], ...]:
 
 
 def prompt_text(turns: Sequence[Turn]) -> str:
-    """A prompt as one text: its template alone, or its turns with their roles."""
+    """A prompt as one text: a single turn as it is, several turns with their roles."""
     return turns[0].content if len(turns) == 1 else "\n\n".join(f"[{turn.role}]\n{turn.content}" for turn in turns)
 
 
 def texts_of(turns: Sequence[Turn]) -> dict[str, str]:
     """
-    What of a prompt may be changed, by name: the texts between its variables and conditions, and ``system``, which may be empty.
+    The changeable texts of a prompt, by name: the texts between its variables and conditions, and ``system``, which may be empty.
 
-    Of several user turns only the last one; those before it are examples, as are the assistant's.
+    Of several user turns only the last can change; earlier user turns and all assistant turns are examples.
     """
     found = {} if any(turn.role == "system" for turn in turns) else {"system": ""}
     for index, turn in enumerate(turns):
@@ -42,7 +42,7 @@ def texts_of(turns: Sequence[Turn]) -> dict[str, str]:
 
 
 def with_texts(turns: Sequence[Turn], texts: Mapping[str, str]) -> tuple[dict[str, str], ...]:
-    """The prompt with other texts; the space around each stays."""
+    """The prompt with other texts; the whitespace around each text is preserved."""
     changed = []
     for index, turn in enumerate(turns):
         pieces = _pieces(turn.content)
@@ -62,7 +62,7 @@ def _changeable(turns: Sequence[Turn]) -> set[int]:
 
 
 def _pieces(template: str) -> list[str]:
-    """Texts at the odd places, counted from 1, and between them what is no text."""
+    """The template split into texts (odd positions, counted from 1) and Jinja tags (even positions)."""
     return re.split(r"(\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\})", template, flags=re.DOTALL)
 
 

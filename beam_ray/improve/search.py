@@ -1,15 +1,14 @@
 """
-Searching for better prompts over a library, and believing only what was held out.
+Search for better prompts over a library, and accept only what a holdout set confirms.
 
-The search may look as often as it likes at its part of the tasks, and so will always find
-something that looks better there. One draft, the best of them, is then compared with the
-baseline on the other tasks, once, pair by pair. Every further draft that is tried on the
-same held-out tasks is another chance to be lucky. So each is given half the chance of the
-one before: however many are tried, luck alone gets one accepted in at most 5 of 100 cases.
+The search may use its part of the tasks as often as it likes, so it will always find something
+that looks better there. The best draft is therefore compared with the baseline on the holdout
+set, once and pair by pair. Every further draft tested on the same holdout set is another chance
+of a false positive, so each gets half the error probability of the one before (alpha spending):
+however many drafts are tested, the overall false positive rate is at most 5%.
 
-All runs are ordinary ones that borrow from the baseline's what the change does not reach,
-and all answers are kept: the same command goes on where it was stopped and pays for
-nothing twice.
+All runs are ordinary runs that borrow unaffected steps from the baseline's run, and all answers
+are stored: the same command resumes where it was stopped and pays for nothing twice.
 """
 
 import json
@@ -27,14 +26,14 @@ from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BeamRayError, BudgetReached, Unusable
 from beam_ray.improve.drafts import prompts_text
-from beam_ray.improve.execute_plan import Player
+from beam_ray.improve.execute_plan import PlanExecutor
 from beam_ray.improve.executions import runs_of
 from beam_ray.improve.gepa_search import Prompts, evolve
 from beam_ray.improve.holdout import drafts_before, require_fresh_holdout, split
-from beam_ray.improve.model_query import TRIES, Asker
+from beam_ray.improve.model_query import TRIES, CachedModel
 from beam_ray.improve.optimise import propose, read_failure
 from beam_ray.improve.prompt_text import turns_of, written
-from beam_ray.improve.search_result import Candidate, Found, Tried, best_of, keep, usage_of
+from beam_ray.improve.search_result import Candidate, SearchResult, TaskScore, best_of, save_search, usage_from
 from beam_ray.llm.usage import Usage
 from beam_ray.rerun import count_borrowed
 from beam_ray.run.plan import Lineage, Plan, make_plan, price_of
@@ -46,32 +45,32 @@ from beam_ray.store.runs import Run
 from beam_ray.tasks.sources import only
 
 FEW = 6
-"""Search tasks on which a change is tried first."""
+"""Number of search tasks on which a change is tested first (minibatch)."""
 
 LIMITS = ("max_usd", "max_calls", "max_tokens")
 
 
 class _BudgetUsed(BeamRayError):
-    """What the budget leaves for the search is used up."""
+    """The part of the budget for the search is used up."""
 
 
 @dataclass
 class Search:
-    """A search that is under way."""
+    """A prompt search over a library."""
 
     objects: Objects
     workflow: Workflow
     file: Path
-    """Where the workflow is written."""
+    """The workflow's file."""
     library: Library
     models: Mapping[str, Any]
-    player: Player
-    ask: Asker
+    executor: PlanExecutor
+    ask: CachedModel
     budget: Mapping[str, float]
     version: int | None = None
-    """The published version that the workflow is."""
+    """The workflow's published version; None for a draft."""
     nodes: tuple[str, ...] = ()
-    """Whose prompts may change; all that fail unless given."""
+    """Nodes whose prompts may change; by default all that fail."""
     rounds: int = 20
     few: int = FEW
     seed: int = 0
@@ -81,7 +80,7 @@ class Search:
         self.name = f"optimise-{self.workflow.name}"[:64]
         self.paid = Usage()
         self.aside = dict.fromkeys(LIMITS, 0.0)
-        """What is set aside for the held-out tasks."""
+        """The budget reserved for the holdout set."""
         self.refused = list[str]()
         self.candidates = dict[str, Candidate]()
         self.proposals = 0
@@ -90,31 +89,31 @@ class Search:
         self.search_id = f"{self.name}-search-{digest('search/1', about)[:8]}"
         self._require()
 
-    def run(self) -> Found:
+    def run(self) -> SearchResult:
         """
-        The result; whatever was done before is not done again.
+        Run the search, or resume it; runs and answers that exist are reused.
 
         Raises:
-            Unusable: the budget does not reach, or the library is too small; nothing was spent.
-            Stopped: before the end; the same call goes on.
+            Unusable: The budget or the library is too small; no model was called.
+            Stopped: Interrupted; the same call resumes.
         """
         require_fresh_holdout(self.objects, self.library)
         sides = split(self.objects, self.library)
         base, held = self.plan(self.workflow, sides.search, self._origin(sides.search)), sides.held.num_rows
         self._reserve(base, self._plan(self.workflow, sides.held, None))
         self.say(f"{sides.search.num_rows} tasks to search on, {held} held out")
-        # from here until the search is over, no object that it can reach has a held-out row, or the name of one
+        # from here until the search is over, nothing that it can reach contains a holdout task or its id
         self.library = replace(self.library, tasks=sides.search, since={})
         del sides
         tasks = self.library.tasks["task_id"].to_pylist()
-        ended = self._search(_Scorer(self, self.library.tasks, self.player(base)))
+        ended = self._search(_Scorer(self, self.library.tasks, self.executor(base)))
         scores = [one.mean(tasks) for one in self.candidates.values()]
         best = best_of(list(self.candidates.values()), tasks)
         verdict, tests = self._hold_out(best) if best else (None, 0)
         self.paid.add(self.ask.paid)
         rest = (tuple(self.candidates.values()), tuple(scores), tuple(self.refused), ended, best, verdict, tests, self.paid)
-        found = Found(self.search_id, str(self.library), len(tasks), held, *rest)
-        keep(self.objects, found)
+        found = SearchResult(self.search_id, str(self.library), len(tasks), held, *rest)
+        save_search(self.objects, found)
         return found
 
     def draft(self, best: Candidate) -> str:
@@ -127,14 +126,14 @@ class Search:
     def _search(self, scores: "_Scorer") -> str:
         nodes = self.nodes or scores.failing()
         if not nodes:
-            return "ended at once: no step with a prompt fails on the search tasks"
-        self.say(f"searching over the prompts of {', '.join(nodes)}")
+            return "nothing to optimise: no step with a prompt fails on the search tasks"
+        self.say(f"optimising the prompts of {', '.join(nodes)}")
         seed = {node: prompt(self.workflow, node) for node in nodes}
         try:
             evolve(seed, scores.ids, scores, self._propose, rounds=self.rounds, few=self.few, seed=self.seed)
         except (_BudgetUsed, BudgetReached):
-            return "ended by the budget: the rest of it is for the held-out tasks"
-        return f"ended after {plural(self.rounds, 'round')}"
+            return "stopped by the budget; the rest is reserved for the holdout set"
+        return f"stopped after {plural(self.rounds, 'round')}"
 
     def _propose(self, prompts: Prompts, node: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
         if self.left()["max_calls"] < TRIES or self.left()["max_usd"] <= 0 or self.left()["max_tokens"] <= 0:
@@ -155,7 +154,7 @@ class Search:
         return as_text(made.turns)
 
     def candidate(self, prompts: Prompts) -> Candidate:
-        """What is known of *prompts*."""
+        """The candidate with these prompts."""
         workflow = self.with_prompts(prompts)
         name = "baseline" if workflow.digest == self.workflow.digest else f"candidate-{len(self.candidates)}"
         return self.candidates.setdefault(workflow.digest, Candidate(name, dict(prompts), workflow))
@@ -172,7 +171,7 @@ class Search:
 
     def _hold_out(self, best: Candidate) -> tuple[dict[str, Any], int]:
         held = split(self.objects, library_at(self.objects, str(self.library))).held
-        self.say(f"{best.name} did best; it is compared with the baseline on the {held.num_rows} tasks held out")
+        self.say(f"{best.name} is best; comparing it with the baseline on the {held.num_rows} holdout tasks")
         left = {name: value for name, value in self.left(reserve=False).items() if name in self.budget}
         spec = Spec.model_validate({"backtest": self.name, "workflow": self.workflow.name, "tasks": f"library:{self.library}", "budget": left})
         baseline, candidate = Side("baseline", self.workflow, self.version), Side("optimised", best.workflow)
@@ -183,7 +182,7 @@ class Search:
             f"library:{self.library}",
             self.models,
             progress=lambda report: self.say(report.message) if report.message else None,
-            execute=self.player.execute,
+            execute=self.executor.execute,
         )
         tests = drafts_before(self.objects, self.library, backtest.backtest_id)
         return conclude(backtest, gate(tests)), tests
@@ -191,7 +190,7 @@ class Search:
     # -- paying -----------------------------------------------------------------------------------
 
     def left(self, *, reserve: bool = True) -> dict[str, float]:
-        """What is left of each limit, without what is set aside for the held-out tasks; without a limit there is no end."""
+        """The remaining budget per limit, minus the reserve for the holdout set; infinite where there is no limit."""
         asked = self.ask.paid
         spent = {
             "max_calls": self.paid.calls + asked.calls,
@@ -201,14 +200,14 @@ class Search:
         aside = self.aside if reserve else dict.fromkeys(LIMITS, 0.0)
         return {name: max(self.budget.get(name, float("inf")) - spent[name] - aside[name], 0.0) for name in LIMITS}
 
-    def play(self, plan: Plan) -> Run:
-        """The finished run of *plan*, if the search can afford it."""
+    def run_plan(self, plan: Plan) -> Run:
+        """The finished run of *plan*, if the remaining budget covers it."""
         left, needed = self.left(), _needs(plan)
         if any(needed[name] > left[name] for name in LIMITS):
             raise _BudgetUsed
-        run = self.player(plan)
+        run = self.executor(plan)
         assert run.manifest is not None
-        self.paid.add(usage_of(run.manifest["usage"]))
+        self.paid.add(usage_from(run.manifest["usage"]))
         return run
 
     def plan(self, workflow: Workflow, tasks: Any, origin: str | None) -> Plan:
@@ -217,9 +216,9 @@ class Search:
 
     def _origin(self, tasks: Any) -> str | None:
         """
-        The run of the workflow as it is that has most of the *tasks*, the newest of those: what it has of them is paid for.
+        The run of the unchanged workflow with the most of these *tasks*, and among equals the newest: its results can be borrowed.
 
-        Chosen once for a search: with another one the same command would not find its own runs again.
+        Chosen once per search and stored, so that the same command finds its own runs again.
         """
         key, wanted = f"searches/{self.search_id}.json", set(tasks["task_id"].to_pylist())
         shared = {run.run_id: len(wanted & set(run.tasks()["task_id"].to_pylist())) for run in runs_of(self.objects, self.workflow)}
@@ -241,43 +240,43 @@ class Search:
             needed = amount + self.aside[name]
             if needed > self.budget.get(name, float("inf")):
                 raise Unusable(
-                    f"the budget of {name}={self.budget[name]:g} does not reach: the baseline and the held-out tasks alone may take {needed:,.10g}\n"
-                    "  raise it, or take a smaller library"
+                    f"the budget {name}={self.budget[name]:g} is too small: the baseline and the holdout set alone may need {needed:,.10g}\n"
+                    "  raise it, or use a smaller library"
                 )
 
     def _require(self) -> None:
         unknown = [name for name in self.budget if name not in LIMITS]
         if unknown:
-            raise Unusable(f"the budget of a search has no {unknown[0]!r}\n  it has {', '.join(LIMITS)}")
+            raise Unusable(f"a search has no limit {unknown[0]!r}\n  its limits are {', '.join(LIMITS)}")
         if not self.budget:
-            raise Unusable("a search wants a budget\n  --budget max_usd=5  or max_calls=2000, or max_tokens=…")
+            raise Unusable("a search needs a budget\n  e.g. --budget max_usd=5, max_calls=2000 or max_tokens=1000000")
         if "max_usd" in self.budget and price_of(self.ask.written) is None:
-            raise Unusable(f"the model {self.ask.name!r} has no price, so max_usd could not hold\n  add usd_per_million to the models file")
+            raise Unusable(f"the model {self.ask.name!r} has no price, so max_usd cannot be enforced\n  add usd_per_million to the models file")
         for node in self.nodes:
             if node not in self.workflow.nodes or self.workflow.nodes[node].llm is None:
                 asking = [name for name in self.workflow.order if self.workflow.nodes[name].llm]
-                raise Unusable(f"the workflow {self.workflow.name!r} has no step {node!r} with a prompt\n  it has: {', '.join(asking) or 'none'}")
+                raise Unusable(f"the workflow {self.workflow.name!r} has no step {node!r} with a prompt\n  steps with a prompt: {', '.join(asking) or 'none'}")
 
 
 class _Scorer:
-    """Scores prompts on search tasks, each task once: all that the optimiser can reach."""
+    """Scores prompts on search tasks, each task once. The optimiser sees nothing else."""
 
     def __init__(self, search: Search, tasks: Any, baseline: Run):
         self._search, self._tasks, self._baseline = search, tasks, baseline.run_id
         self.ids: list[str] = tasks["task_id"].to_pylist()
         assert baseline.manifest is not None
-        search.paid.add(usage_of(baseline.manifest["usage"]))
+        search.paid.add(usage_from(baseline.manifest["usage"]))
         self._learn(search.candidate({}), baseline)
 
-    def __call__(self, prompts: Prompts, tasks: Sequence[str]) -> list[Tried]:
+    def __call__(self, prompts: Prompts, tasks: Sequence[str]) -> list[TaskScore]:
         one = self._search.candidate(prompts)
         missing = [task for task in tasks if task not in one.tried]
         if missing:
-            self._learn(one, self._search.play(self._search.plan(one.workflow, only(self._tasks, missing), self._baseline)))
+            self._learn(one, self._search.run_plan(self._search.plan(one.workflow, only(self._tasks, missing), self._baseline)))
         return [one.tried[task] for task in tasks]
 
     def failing(self) -> tuple[str, ...]:
-        """The steps with a prompt that fail somewhere, in order."""
+        """Steps with a prompt that fail on some task, in workflow order."""
         workflow = self._search.workflow
         known = {node for tried in self._search.candidate({}).tried.values() for node in tried.failures}
         return tuple(name for name in workflow.order if name in known and workflow.nodes[name].llm)
@@ -289,15 +288,15 @@ class _Scorer:
             if row["outcome"] == "failed" or row["passed"] is False:
                 failures.setdefault(row["task_id"], {})[row["node"]] = row
         for row in run.outcome(["task_id", "outcome", "score"]).to_pylist():
-            # what failed or has no score is worth nothing to the search; it decides nothing, the hold-out does
+            # failed and unscored tasks count 0 in the search; the decision is made on the holdout set
             score = 0.0 if row["outcome"] == "failed" else (row["score"] or 0.0) / 100
-            one.tried[row["task_id"]] = Tried(score, failures.get(row["task_id"], {}))
+            one.tried[row["task_id"]] = TaskScore(score, failures.get(row["task_id"], {}))
 
 
 def gate(tests: int) -> Gate:
-    """What a draft must show on held-out tasks that were used for *tests* others before."""
+    """The gate for a draft on a holdout set on which *tests* other drafts were tested before."""
     limits = (
-        # a target of nothing: all that is asked is that the whole interval lies above it
+        # a target of 0: the entire interval must be above it
         Limit(rule="score", kind="up_by", amount=0),
         Limit(rule="compared", kind="at_least", amount=95),
         Limit(rule="regressions", kind="at_most", amount=0, level="warn"),
@@ -306,23 +305,23 @@ def gate(tests: int) -> Gate:
 
 
 def prompt(workflow: Workflow, node: str) -> str:
-    """The node's prompt as one text."""
+    """The node's prompt, serialized as one text."""
     return as_text(written(turns_of(workflow, node)))
 
 
 def as_text(turns: Sequence[Mapping[str, str]]) -> str:
-    """Turns as one text, for an optimiser to which a prompt is one."""
+    """Serialize turns as one text, because gepa treats a prompt as one text."""
     return json.dumps([dict(turn) for turn in turns], ensure_ascii=False)
 
 
 def as_turns(text: str) -> list[dict[str, str]]:
-    """The turns that ``as_text`` made a text of."""
+    """The inverse of ``as_text``."""
     found: list[dict[str, str]] = json.loads(text)
     return found
 
 
 def _needs(plan: Plan) -> dict[str, float]:
-    """What the run of *plan* may take with all its auto-reruns; calls that are repeated after a fault are not counted."""
+    """The most that the run of *plan* may use with all auto-reruns; retries after network errors are not counted."""
     needs = dict.fromkeys(LIMITS, 0.0)
     for node in plan.nodes:
         again = plan.workflow.nodes[node.node].auto_rerun

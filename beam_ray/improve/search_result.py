@@ -1,10 +1,10 @@
 """
-What came of a search, and where it is kept.
+The result of a search, and its files in the store.
 
-    searches/<search>.json              the run that its baseline borrows from
-    searches/<search>/<progress>.json   the result of a search that had come so far
+    searches/<search>.json              the run that the baseline borrows from
+    searches/<search>/<progress>.json   the result at this progress
 
-The same search with a larger budget comes further; the result that came furthest counts.
+The same search with a larger budget gets further; the result with the most progress counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,87 +18,87 @@ from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import Objects
 
 COUNTED = ("calls", "input_tokens", "output_tokens", "usd")
-"""What is told of a cost."""
+"""The fields of a cost in the result."""
 
 
-def usage_of(paid: Mapping[str, Any]) -> Usage:
-    """A cost as the store tells it."""
+def usage_from(paid: Mapping[str, Any]) -> Usage:
+    """A stored cost as a value."""
     return Usage(**{name: paid[name] for name in COUNTED})
 
 
 @dataclass(frozen=True)
-class Tried:
-    """How prompts fared on one task."""
+class TaskScore:
+    """The score of prompts on one task."""
 
     score: float
     """0 to 1."""
     failures: Mapping[str, Any]
-    """Node to what went wrong there."""
+    """Node to its failed step's row."""
 
 
 @dataclass
 class Candidate:
-    """Prompts that were tried."""
+    """Prompts that were evaluated."""
 
     name: str
     prompts: dict[str, str]
     workflow: Workflow
-    tried: dict[str, Tried] = field(default_factory=dict)
+    tried: dict[str, TaskScore] = field(default_factory=dict)
     """By task."""
     runs: list[str] = field(default_factory=list)
-    """Each over tasks of its own."""
+    """Ids of its runs, over different tasks."""
 
     def mean(self, tasks: Sequence[str]) -> float | None:
-        """The mean score over *tasks*, 0 to 100; none while it was not tried on all of them."""
+        """The mean score over *tasks*, 0 to 100; None unless evaluated on all of them."""
         return 100 * sum(self.tried[task].score for task in tasks) / len(tasks) if all(task in self.tried for task in tasks) else None
 
 
 def best_of(candidates: Sequence[Candidate], tasks: Sequence[str]) -> Candidate | None:
-    """The one of highest mean score over *tasks*, if that is above the first one's, which is the baseline."""
+    """The candidate with the highest mean score over *tasks*; None if that is the baseline, which comes first."""
     known = [(score, one) for one in candidates if (score := one.mean(tasks)) is not None]
-    best = max(known, key=lambda entry: entry[0])  # of equals the first
+    best = max(known, key=lambda entry: entry[0])  # the first of equals
     return best[1] if best[1] is not candidates[0] else None
 
 
 @dataclass(frozen=True)
-class Found:
-    """What came of a search. ``document()`` is plain JSON."""
+class SearchResult:
+    """The result of a search. ``document()`` gives the JSON document."""
 
     search_id: str
     library: str
     tasks: int
     held: int
     candidates: tuple[Candidate, ...]
-    """The baseline first, the others as they were proposed."""
+    """The baseline first, the others in the order of their proposal."""
     scores: tuple[float | None, ...]
-    """Of the candidates, over all search tasks; none for one that was dropped before."""
+    """Mean score per candidate over all search tasks; None for a candidate that was dropped before."""
     refused: tuple[str, ...]
-    """Why proposals could not be used."""
+    """Why proposals were not usable."""
     ended: str
-    """Why no more proposals were made."""
+    """Why the search stopped."""
     best: Candidate | None
     verdict: Mapping[str, Any] | None
-    """Of the backtest on the held-out tasks; none when nothing looked better."""
+    """Verdict of the backtest on the holdout set; None when no candidate was better."""
     tests: int
-    """Drafts that were tried on the same held-out tasks before."""
+    """Number of drafts tested on the same holdout set before."""
     paid: Usage
-    """All that the search and its proposals took, the hold-out left out."""
+    """Cost of the search and its proposals, without the holdout backtest."""
 
     @property
     def accepted(self) -> bool:
-        """Whether the held-out tasks speak for the best candidate."""
+        """Whether the holdout set confirms the best candidate."""
         return self.verdict is not None and self.verdict["word"] in ("PASS", "WARN")
 
     @property
     def paid_held_out(self) -> Usage:
-        """What the backtest on the held-out tasks took."""
+        """Cost of the backtest on the holdout set."""
         total = Usage()
         for side in [self.verdict["baseline"], *self.verdict["candidates"]] if self.verdict else []:
-            total.add(usage_of(side["paid"]))
+            total.add(usage_from(side["paid"]))
         return total
 
     def document(self) -> dict[str, Any]:
-        """Everything as plain JSON."""
+        """The result as a JSON document."""
         return {
             "search_id": self.search_id,
             "workflow": self.candidates[0].workflow.name,
@@ -120,20 +120,20 @@ class Found:
         }
 
 
-def keep(objects: Objects, found: Found) -> None:
-    """Keep the result; one that came further is kept beside it."""
+def save_search(objects: Objects, found: SearchResult) -> None:
+    """Store the result, under its progress."""
     progress = len(found.refused) + sum(len(one.tried) for one in found.candidates)
     objects.create(f"searches/{found.search_id}/{progress:06d}.json", seal(found.document()))
 
 
 def read_search(objects: Objects, search_id: str) -> dict[str, Any]:
     """
-    The document of the search, as far as it came.
+    The stored result of the search with the most progress.
 
     Raises:
-        Unusable: there is none of that id.
+        Unusable: There is no search of that id.
     """
     keys = sorted(key for key, _ in objects.keys(f"searches/{search_id}/"))
     if not keys:
-        raise Unusable(f"there is no search {search_id!r}\n  there are: {', '.join(objects.folders('searches')[-5:]) or 'none'}")
+        raise Unusable(f"there is no search {search_id!r}\n  newest searches: {', '.join(objects.folders('searches')[-5:]) or 'none'}")
     return unseal(objects.read(keys[-1]), keys[-1])

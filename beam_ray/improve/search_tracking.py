@@ -1,4 +1,4 @@
-"""Telling MLflow of a search: each candidate is a run of one experiment, and so are both sides of its held-out backtest."""
+"""Log a search to MLflow: every candidate is a run of one experiment, and so is each side of its holdout backtest."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from beam_ray.backtest.conclude import metrics_of, read_verdict, tell_mlflow
+from beam_ray.backtest.conclude import log_verdict, metrics_of, read_verdict
 from beam_ray.compare.comparison import compare
 from beam_ray.compare.pairs import Side
 from beam_ray.store.objects import Objects
@@ -14,12 +14,12 @@ from beam_ray.store.runs import Run
 from beam_ray.tracking import BacktestLog, Logged, SideLog, log_backtest
 
 
-def tell_search(objects: Objects, search: Mapping[str, Any], uri: str, **how: Any) -> Logged:
+def log_search(objects: Objects, search: Mapping[str, Any], uri: str, **how: Any) -> Logged:
     """
-    Show the *search*, the document of one, in MLflow; telling it again changes nothing.
+    Log *search*, the document of a search result, to MLflow. Logging again changes nothing.
 
     Raises:
-        TrackingUnavailable: MLflow does not answer; nothing is lost.
+        TrackingUnavailable: MLflow does not answer; no result is lost.
     """
     runs = {entry["name"]: [Run(objects, run_id) for run_id in entry["run_ids"]] for entry in search["candidates"]}
     baseline = _rows("baseline", runs["baseline"])
@@ -34,14 +34,14 @@ def tell_search(objects: Objects, search: Mapping[str, Any], uri: str, **how: An
     )
     logged = log_backtest(uri, log, **how)
     if search["backtest_id"]:
-        tell_mlflow(objects, read_verdict(objects, search["backtest_id"]), uri, **how)
+        log_verdict(objects, read_verdict(objects, search["backtest_id"]), uri, **how)
     return logged
 
 
 def _side(entry: Mapping[str, Any], runs: Sequence[Run], baseline: Side, library: str) -> SideLog:
     rows, first = _rows(entry["name"], runs), entry["name"] == baseline.name
     metrics = {"Overall/tasks": float(entry["tasks"])}
-    # means over the few tasks of one that was dropped would stand beside means over all of them
+    # a dropped candidate has results for few tasks only, which are not comparable with the others
     if entry["score"] is not None:
         found = compare(baseline, rows, order=runs[0].record.plan.order)
         metrics |= {"Overall/search score": entry["score"], **metrics_of(found.document(), "before" if first else "after")}
@@ -59,14 +59,14 @@ def _side(entry: Mapping[str, Any], runs: Sequence[Run], baseline: Side, library
 
 
 def _rows(name: str, runs: Sequence[Run]) -> Side:
-    """What some runs did, each over tasks of its own, as one side."""
+    """Several runs over different tasks, combined to one side."""
     return Side(name, runs[-1].run_id, pa.concat_tables([run.outcome() for run in runs]), pa.concat_tables([run.steps() for run in runs]))
 
 
 def _note(search: Mapping[str, Any]) -> str:
     counts = search["tasks"]
     rows = [f"| {entry['name']} | {_score(entry['score'])} | {entry['tasks']} |" for entry in search["candidates"]]
-    return "\n".join(["| prompts | score | tasks |", "|---|--:|--:|", *rows, "", f"Searched on {counts['search']} tasks, {counts['held_out']} held out."])
+    return "\n".join(["| prompts | score | tasks |", "|---|--:|--:|", *rows, "", f"Searched on {counts['search']} tasks; {counts['held_out']} held out."])
 
 
 def _score(score: float | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import WORKFLOW, Desk, answer
-from tests.improve.trying import proposal
+from tests.improve.scripted import proposal
 
 
 def with_proposals(body: dict[str, Any]) -> Any:
@@ -118,7 +118,7 @@ def test_criteria_are_checked_without_a_step(desk: Desk, ran: str):
     ("words", "why"),
     [
         (("optimise", "sums.yaml"), "name the failed step"),
-        (("optimise", "n0", "--step", "read"), "nothing is known to be wrong"),
+        (("optimise", "n0", "--step", "read"), "did not fail: it passed"),
         (("optimise", "n4", "--step", "raed"), "it has: read, say"),
         (("optimise", "sums.yaml", "--library", "nothing", "--budget", "max_calls=9"), "there is no task library"),
         (("run", "sums.yaml", "--tasks", "tasks.jsonl", "--budget", "max_calls=nan"), "must be a number of at least 0"),

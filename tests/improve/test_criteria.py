@@ -8,13 +8,13 @@ from sklearn.metrics import cohen_kappa_score
 
 from beam_ray.errors import Unusable
 from beam_ray.improve.agreement import cohen, fleiss
-from beam_ray.improve.criteria import is_expected, propose_criteria, stored_outputs, try_out, written_present
+from beam_ray.improve.criteria import evaluate_criteria, is_expected, present_criteria, propose_criteria, stored_outputs
 from beam_ray.improve.drafts import criteria_text, with_criteria
 from beam_ray.llm import Request
 from beam_ray.run.plan import load_workflow
 from beam_ray.store.runs import Run
 from tests.conftest import Lab
-from tests.improve.trying import Proposer, ask, player
+from tests.improve.scripted import Proposer, ask, executor
 
 TEXT = """\
 workflow: w
@@ -67,8 +67,8 @@ def test_proposals_are_tried_on_stored_outputs_without_a_step(lab: Lab, ran: Run
         return model(request)
 
     found, tasks = stored_outputs(lab.objects, workflow, "read", 10)
-    fared = try_out(
-        player(lab, kept), found, "read", ["EVEN numbers only.", "Always.", {"check": "read.n < 0"}, {"check": "read.n < 4"}], tasks, source=workflow
+    fared = evaluate_criteria(
+        executor(lab, kept), found, "read", ["EVEN numbers only.", "Always.", {"check": "read.n < 0"}, {"check": "read.n < 4"}], tasks, source=workflow
     )
 
     assert [(one.met, one.unmet) for one in fared] == [(5, 5), (10, 0), (0, 10), (4, 6)]
@@ -82,10 +82,10 @@ def test_the_same_trial_again_asks_no_judge(lab: Lab, ran: Run):
     """It was paid for."""
     workflow = ran.record.plan
     found, tasks = stored_outputs(lab.objects, workflow, "read", 10)
-    first = try_out(player(lab, model), found, "read", ["EVEN numbers only."], tasks, source=workflow, repeats=2)
+    first = evaluate_criteria(executor(lab, model), found, "read", ["EVEN numbers only."], tasks, source=workflow, repeats=2)
     asked: list[Request] = []
 
-    again = try_out(player(lab, asked.append), found, "read", ["EVEN numbers only."], tasks, source=workflow, repeats=2)
+    again = evaluate_criteria(executor(lab, asked.append), found, "read", ["EVEN numbers only."], tasks, source=workflow, repeats=2)
 
     assert again == first
     assert not asked
@@ -122,9 +122,9 @@ def test_a_criterion_that_does_not_load_is_dropped_with_its_reason(lab: Lab, ran
 
     assert [one.written for one in good] == ["It knows.", "EVEN numbers only.", {"check": "read.n < 9", "text": "Small."}]
     assert "a judge decides" in dropped[0]
-    assert "there already" in dropped[1]
+    assert "already present" in dropped[1]
     assert "oracle" in dropped[2]
-    assert dropped[3] == "even numbers only.: it was proposed twice"
+    assert dropped[3] == "even numbers only.: proposed twice"
     assert [bool(one.refused) for one in tries] == [True, False]
 
 
@@ -139,9 +139,9 @@ def test_present_criteria_are_judged_again_and_only_again(lab: Lab, monkeypatch:
         asked.append(request)
         return {"criterion_1": {"reason": "", "met": not model(request)["criterion_1"]["met"]}}
 
-    [one] = try_out(player(lab, contrary), run, "read", written_present(plain, "read"), [f"t{n}" for n in range(10)], source=plain, repeats=3)
+    [one] = evaluate_criteria(executor(lab, contrary), run, "read", present_criteria(plain, "read"), [f"t{n}" for n in range(10)], source=plain, repeats=3)
 
-    assert (one.met, one.unmet, one.alike) == (5, 5, 0)
+    assert (one.met, one.unmet, one.same_verdict) == (5, 5, 0)
     assert len(asked) == 20
 
 
@@ -151,7 +151,7 @@ def test_a_draft_of_criteria_is_the_file_but_for_them(lab: Lab, ran: Run, keep: 
     file = lab.folder / "w.yaml"
     workflow = load_workflow(file)[0]
     new = ["EVEN: numbers only.", {"check": "read.n < 9", "text": "Small."}]
-    wanted = with_criteria(workflow, "read", [*(written_present(workflow, "read") if keep else []), *new])
+    wanted = with_criteria(workflow, "read", [*(present_criteria(workflow, "read") if keep else []), *new])
 
     text = criteria_text(file, "read", new, ["left out, always holds (10 of 10): Always."], wanted, keep=keep)
 
@@ -174,14 +174,14 @@ def test_a_judge_that_guesses_is_found_out(lab: Lab, ran: Run):
             said["criterion_2"]["met"] = (request.seed // 1_000_000 + int(request.task_id[1:])) % 2 == 0
         return said
 
-    even, mood, rule = try_out(
-        player(lab, moody), found, "read", ["EVEN numbers only.", "It feels right.", {"check": "read.n < 4"}], tasks, source=workflow, repeats=3
+    even, mood, rule = evaluate_criteria(
+        executor(lab, moody), found, "read", ["EVEN numbers only.", "It feels right.", {"check": "read.n < 4"}], tasks, source=workflow, repeats=3
     )
 
-    assert (even.itself, even.alike, even.repeated) == (1.0, 10, 10)
-    assert mood.itself == pytest.approx(-1 / 3)
-    assert mood.alike == 0
-    assert (rule.itself, rule.itself_word) == (None, "a rule")
+    assert (even.self_agreement, even.same_verdict, even.repeated) == (1.0, 10, 10)
+    assert mood.self_agreement == pytest.approx(-1 / 3)
+    assert mood.same_verdict == 0
+    assert (rule.self_agreement, rule.self_agreement_note) == (None, "a rule")
 
 
 def test_criteria_are_held_against_what_is_expected(lab: Lab, ran: Run):
@@ -189,7 +189,9 @@ def test_criteria_are_held_against_what_is_expected(lab: Lab, ran: Run):
     workflow = ran.record.plan
     found, tasks = stored_outputs(lab.objects, workflow, "read", 10)
 
-    right, even, always = try_out(player(lab, model), found, "read", [{"check": "read.n > 0"}, "EVEN numbers only.", "Always."], tasks, source=workflow)
+    right, even, always = evaluate_criteria(
+        executor(lab, model), found, "read", [{"check": "read.n > 0"}, "EVEN numbers only.", "Always."], tasks, source=workflow
+    )
 
     assert (right.expected, right.labelled) == (1.0, 8)
     labels = [(n % 2 == 0, n > 0) for n in range(8)]
@@ -220,7 +222,7 @@ def test_only_stored_outputs_can_be_judged(lab: Lab, ran: Run):
     """A node that has none is refused, with the command that makes some; runs that only try something out do not count."""
     workflow = ran.record.plan
     found, tasks = stored_outputs(lab.objects, workflow, "read", 10)
-    try_out(player(lab, model), found, "read", ["Always."], tasks, source=workflow)
+    evaluate_criteria(executor(lab, model), found, "read", ["Always."], tasks, source=workflow)
 
     assert stored_outputs(lab.objects, workflow, "read", 10)[0].run_id == ran.run_id
     other = lab.workflow(TEXT.replace("workflow: w", "workflow: other"), "other.yaml")

@@ -11,7 +11,7 @@ from beam_ray.improve.health_rules import DEFAULT_RULES, load_rules
 from beam_ray.publish import publish, rollback
 from beam_ray.store.lookup import find_task
 from tests.conftest import Lab
-from tests.improve.past import RETRIED, away, queries, timed_run, tries
+from tests.improve.past_runs import RETRIED, away, queries, timed_run, tries
 
 PLAIN = 'workflow: timed\nmodel: m\nnodes:\n  say: {llm: {prompt: "%s {{ task_query }}"}}\n'
 

@@ -10,12 +10,12 @@ from beam_ray.address import Address
 from beam_ray.define.workflow import Turn
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.improve.drafts import file_of, load_same, prompts_text, require_place, write_draft
-from beam_ray.improve.optimise import apply, failure_of, propose
+from beam_ray.improve.optimise import failure_of, propose, rerun_with_proposal
 from beam_ray.improve.prompt_text import texts_of, with_texts
 from beam_ray.llm import Request
 from beam_ray.store.runs import Run, find_runs
 from tests.conftest import Lab
-from tests.improve.trying import Proposer, ask, player, proposal
+from tests.improve.scripted import Proposer, ask, executor, proposal
 
 TEXT = """\
 # who wrote this: us
@@ -97,7 +97,7 @@ def test_what_strangers_wrote_stands_between_marks_that_they_cannot_know(lab: La
         ("and {% raw %}", "not a template"),
         ("and {# ", "not a template"),
         ("and {{ oracle }}", "'oracle'"),
-        ("and", "is there already"),
+        ("and", "prompt is unchanged"),
     ],
 )
 def test_a_proposal_that_does_not_load_is_refused_and_asked_for_once_more(lab: Lab, failed: Address, text: str, why: str):
@@ -182,7 +182,7 @@ def test_applying_writes_a_draft_and_measures_it(lab: Lab, failed: Address):
     file = file_of(workflow, None)
     made = propose(ask(lab, Proposer(GOOD)), load_same(file, workflow, "read"), "read", [failure_of(lab.objects, failed)], file=file)
 
-    found = apply(lab.objects, failed, made, file, require_place(file, None, "draft"), player(lab, answer))
+    found = rerun_with_proposal(lab.objects, failed, made, file, require_place(file, None, "draft"), executor(lab, answer))
 
     assert (found.before["score"], found.after["score"], found.task_after) == (0.0, 100.0, 100.0)
     rerun = Run(lab.objects, found.run_id)
@@ -221,7 +221,7 @@ def test_a_draft_is_never_written_over_another_file(lab: Lab):
     assert (lab.folder / "d-2.yaml").read_text() == "two\n"
 
 
-@pytest.mark.parametrize(("to", "why"), [("elsewhere/d.yaml", "must lie beside"), ("w.yaml", "the original"), ("d.txt", "ends in .yaml")])
+@pytest.mark.parametrize(("to", "why"), [("elsewhere/d.yaml", "must lie beside"), ("w.yaml", "the original"), ("d.txt", "must end in .yaml")])
 def test_a_draft_lies_where_its_prompts_and_tools_are_found(lab: Lab, failed: Address, to: str, why: str):
     """Any other place is refused before anything is spent."""
     with pytest.raises(Unusable, match=why):
@@ -242,8 +242,8 @@ def test_a_changed_file_is_not_what_failed(lab: Lab, failed: Address):
     """A draft is made from the prompt that failed, and from no later one."""
     file = lab.write("w.yaml", TEXT.replace("and {{ task_query }}", "or {{ task_query }}"))
 
-    with pytest.raises(Unusable, match="says what was run"):
+    with pytest.raises(Unusable, match="has the definition that was run"):
         file_of(Run(lab.objects, failed.run).record.plan, None)
-    with pytest.raises(Unusable, match="not the one that failed"):
+    with pytest.raises(Unusable, match="has changed since the failed run"):
         load_same(file, Run(lab.objects, failed.run).record.plan, "read")
     assert find_runs(lab.objects) == [failed.run]

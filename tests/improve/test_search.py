@@ -18,7 +18,7 @@ from beam_ray.errors import Unusable
 from beam_ray.improve.gepa_search import evolve
 from beam_ray.improve.holdout import drafts_before, split
 from beam_ray.improve.search import FEW, Search, as_text, as_turns, gate
-from beam_ray.improve.search_result import Candidate, Tried, best_of
+from beam_ray.improve.search_result import Candidate, TaskScore, best_of
 from beam_ray.llm import Request
 from beam_ray.publish import publish
 from beam_ray.run.plan import load_workflow
@@ -26,7 +26,7 @@ from beam_ray.store.libraries import library_at, write_library
 from beam_ray.store.runs import find_runs
 from tests.compare.sides import side, task
 from tests.conftest import Lab
-from tests.improve.trying import ask, player, proposal
+from tests.improve.scripted import ask, executor, proposal
 
 TEXT = """\
 workflow: w
@@ -53,12 +53,12 @@ def decided(seed: int, score: Callable[[str, str], float], hint: Callable[[rando
     seen, held = [f"s{index}" for index in range(16)], [f"h{index}" for index in range(24)]
     candidates: dict[str, Candidate] = {}
 
-    def scores(prompts: Mapping[str, str], tasks: Sequence[str]) -> list[Tried]:
+    def scores(prompts: Mapping[str, str], tasks: Sequence[str]) -> list[TaskScore]:
         assert not set(tasks) & set(held)
         one = candidates.setdefault(prompts["read"], Candidate(prompts["read"], dict(prompts), None))
         for name in tasks:
             found = score(prompts["read"], name)
-            one.tried.setdefault(name, Tried(found, {"read": name} if found < 1 else {}))
+            one.tried.setdefault(name, TaskScore(found, {"read": name} if found < 1 else {}))
         return [one.tried[name] for name in tasks]
 
     evolve({"read": "read"}, seen, scores, lambda prompts, node, failures: f"{prompts[node]} {hint(chance)}", rounds=rounds, few=FEW, seed=seed)
@@ -143,7 +143,7 @@ def search(lab: Lab, model: Callable[[Request], Any], proposer: Callable[[Reques
     """A search over w.yaml and the library 'l'."""
     file = Path("w.yaml")
     how = {"budget": {"max_calls": 2_000}, "rounds": 6, **how}
-    play = player(lab, model)
+    play = executor(lab, model)
     return Search(lab.objects, load_workflow(file)[0], file, library_at(lab.objects, "l"), play.models, play, ask(lab, proposer), **how)
 
 
@@ -254,7 +254,7 @@ def test_a_budget_that_does_not_reach_is_refused_before_anything_is_spent(librar
     model = Asked()
     one = search(library, model, Hints(NEEDED), budget={"max_calls": needed - 1})
 
-    with pytest.raises(Unusable, match=f"may take {needed}"):
+    with pytest.raises(Unusable, match=f"may need {needed}"):
         one.run()
 
     assert not model.requests

@@ -21,7 +21,7 @@ import pytest
 
 from beam_ray.store.objects import Objects, open_objects
 from tests.endpoint import Endpoint, endpoint
-from tests.improve.trying import proposal
+from tests.improve.scripted import proposal
 
 HERE = Path(__file__).parents[2]
 PORTS = [

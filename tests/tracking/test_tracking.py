@@ -59,7 +59,7 @@ def _everything(client: Any, told: Any) -> dict[str, Any]:
     }
 
 
-def test_telling_again_changes_nothing(client: Any, told: Any) -> None:
+def test_search_tracking_again_changes_nothing(client: Any, told: Any) -> None:
     """
     After the same backtest was told twice, runs, metric points, prompts, spans and assessments are those of the first time.
     """

@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from beam_ray.improve.execute_plan import Player
-from beam_ray.improve.model_query import Asker
+from beam_ray.improve.execute_plan import PlanExecutor
+from beam_ray.improve.model_query import CachedModel
 from beam_ray.llm import Request, ScriptedModel
 from tests.conftest import Lab, drive_here
 
@@ -16,9 +16,9 @@ def here(objects: Any, record: Any, models: Any, **how: Any) -> None:
     asyncio.run(drive_here(objects, record, models))
 
 
-def player(lab: Lab, answer: Callable[[Request], Any]) -> Player:
+def executor(lab: Lab, answer: Callable[[Request], Any]) -> PlanExecutor:
     """Does plans in this process; the model 'm' answers by *answer*."""
-    return Player(lab.objects, {"m": ScriptedModel(answer)}, here)
+    return PlanExecutor(lab.objects, {"m": ScriptedModel(answer)}, here)
 
 
 class Proposer:
@@ -37,9 +37,9 @@ class Proposer:
         return "\n".join(str(message["content"]) for message in self.asked[-1].messages)
 
 
-def ask(lab: Lab, proposer: Callable[[Request], Any], **how: Any) -> Asker:
+def ask(lab: Lab, proposer: Callable[[Request], Any], **how: Any) -> CachedModel:
     """Puts questions to *proposer*."""
-    return Asker(lab.objects, "p", ScriptedModel(proposer, identity="proposer"), **how)
+    return CachedModel(lab.objects, "p", ScriptedModel(proposer, identity="proposer"), **how)
 
 
 def proposal(change: str = "say it plainly", **texts: str) -> str:

@@ -12,7 +12,7 @@ from beam_ray.errors import TrackingUnavailable
 from beam_ray.improve.holdout import split
 from beam_ray.improve.search import Search
 from beam_ray.improve.search_result import read_search
-from beam_ray.improve.search_tracking import tell_search
+from beam_ray.improve.search_tracking import log_search
 from beam_ray.store.libraries import library_at
 from beam_ray.store.runs import Run
 from beam_ray.tracking import default_uri
@@ -70,7 +70,7 @@ def test_an_mlflow_that_is_away_is_told_later_with_the_same_numbers(searched: Se
         away = f"http://127.0.0.1:{probe.getsockname()[1]}"
     start = time.monotonic()
     with pytest.raises(TrackingUnavailable) as refused:
-        tell_search(searched.lab.objects, searched.document, away)
+        log_search(searched.lab.objects, searched.document, away)
 
     assert time.monotonic() - start < 30
     command = str(refused.value).partition("beam-ray ")[2].split()
@@ -79,7 +79,7 @@ def test_an_mlflow_that_is_away_is_told_later_with_the_same_numbers(searched: Se
     with pytest.raises(SystemExit) as left:
         main([*command, "--store", searched.lab.objects.uri])
     told = searched.shown()
-    tell_search(searched.lab.objects, searched.document, searched.uri)
+    log_search(searched.lab.objects, searched.document, searched.uri)
 
     assert left.value.code == 0, capsys.readouterr().err
     assert searched.shown() == told
