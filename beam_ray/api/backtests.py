@@ -16,7 +16,7 @@ from beam_ray.api.progress import ProgressOption, progress_callback
 from beam_ray.api.runs import Run, checked_budget, probe_models
 from beam_ray.api.store import Store
 from beam_ray.api.workflows import WorkflowOption, check
-from beam_ray.backtest.conclude import FILES, conclude, read_verdict, the_gate
+from beam_ray.backtest.conclude import FILES, conclude, gate_of, read_verdict
 from beam_ray.backtest.conclude import report as read_report
 from beam_ray.backtest.sides import Backtest as Engine
 from beam_ray.backtest.spec import Resolved, Side, Spec, override, resolve_spec
@@ -340,7 +340,7 @@ def _prepared(store: Store, spec: str | Path | Backtest, options: BacktestOption
         resolved = resolve_spec(objects, Path(spec), options.changes)
         tasks = Tasks(resolved.spec.tasks, limit=resolved.spec.limit, folder=resolved.folder)
     wanted = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
-    the_gate(resolved)
+    gate_of(resolved)
     for side in (resolved.baseline, *resolved.candidates):
         require_models(side.workflow, models)
     found, name = read(objects, dataclasses.replace(wanted, labels=(*wanted.labels, *options.labels)))

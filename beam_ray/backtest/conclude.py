@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
-from beam_ray.backtest.early_stopping import look_by_look
-from beam_ray.backtest.sides import Backtest, ruled
+from beam_ray.backtest.early_stopping import run_interim_analyses
+from beam_ray.backtest.sides import Backtest, rescored_name
 from beam_ray.backtest.spec import Resolved, Side
 from beam_ray.compare.compare_runs import compare_done
 from beam_ray.compare.comparison import Comparison
@@ -45,17 +45,17 @@ def conclude(backtest: Backtest, gate: Gate | None = None) -> dict[str, Any]:
     done = backtest.verdict
     if done is not None:
         return done
-    gate = gate or the_gate(backtest.resolved)
+    gate = gate or gate_of(backtest.resolved)
     results, sides = [], list[tuple[Side, Run, Run]]()
     with contextlib.closing(backtest.connection):
         baseline = backtest.baseline()
         if backtest.pauses:
-            look_by_look(backtest, gate, baseline, functools.partial(_compare, backtest, gate))
+            run_interim_analyses(backtest, gate, baseline, functools.partial(_compare, backtest, gate))
         baseline = backtest.finish("baseline", baseline)
         for side in backtest.resolved.candidates:
             run = backtest.finish(side.name, backtest.candidate(side, baseline))
-            before = backtest.same_ruler(side, baseline)
-            before = before if before.run_id == baseline.run_id else backtest.finish(ruled(side), before)
+            before = backtest.rescored_baseline(side, baseline)
+            before = before if before.run_id == baseline.run_id else backtest.finish(rescored_name(side), before)
             comparison = _compare(backtest, gate, side, before, run)
             results.append(Result(comparison, judge(comparison, gate)))
             sides.append((side, before, run))
@@ -63,7 +63,7 @@ def conclude(backtest: Backtest, gate: Gate | None = None) -> dict[str, Any]:
     return _keep(backtest, results, baseline, sides)
 
 
-def the_gate(resolved: Resolved) -> Gate:
+def gate_of(resolved: Resolved) -> Gate:
     """The spec's gate, or the default one."""
     gate = load_gate(resolved.find(resolved.spec.gate), resolved.baseline.workflow) if resolved.spec.gate else DEFAULT_GATE
     # of a baseline and itself nothing is asked but how far apart they are
@@ -153,14 +153,14 @@ def read_verdict(objects: Objects, backtest_id: str) -> dict[str, Any]:
     matches = [backtest_id] if backtest_id in known else [name for name in known if name.startswith(backtest_id)]
     if len(matches) != 1:
         raise Unusable(
-            f"{backtest_id!r} could be {', '.join(matches[:5])}; write more of it"
+            f"{backtest_id!r} is ambiguous: {', '.join(matches[:5])}; give more of the id"
             if matches
             else f"there is no backtest {backtest_id!r}\n  there are: {', '.join(known[-5:]) or 'none'}"
         )
     try:
         return unseal(objects.read(f"backtests/{matches[0]}/verdict.json"), f"backtests/{matches[0]}/verdict.json")
     except NotThere:
-        raise Unusable(f"the backtest {matches[0]} is not finished; run its command again to go on") from None
+        raise Unusable(f"the backtest {matches[0]} is not finished; run its command again to resume it") from None
 
 
 def report(objects: Objects, backtest_id: str, name: str = "report.txt") -> str:

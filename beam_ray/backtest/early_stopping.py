@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 
-from beam_ray.backtest.sides import Backtest, ruled
+from beam_ray.backtest.sides import Backtest, rescored_name
 from beam_ray.backtest.spec import Side
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.gate import Gate
@@ -14,7 +14,7 @@ Look = Callable[[Side, Run, Run, int], Comparison]
 """Compares the baseline with a candidate over the first so many tasks."""
 
 
-def look_by_look(backtest: Backtest, gate: Gate, baseline: Run, look: Look) -> None:
+def run_interim_analyses(backtest: Backtest, gate: Gate, baseline: Run, look: Look) -> None:
     """
     Bring each candidate to the look that settles its verdict, and end its run there.
 
@@ -26,11 +26,11 @@ def look_by_look(backtest: Backtest, gate: Gate, baseline: Run, look: Look) -> N
     with backtest.driving("baseline", baseline) as baseline_to:
         for side in backtest.resolved.candidates:
             run = backtest.candidate(side, baseline)
-            before = backtest.same_ruler(side, baseline)
+            before = backtest.rescored_baseline(side, baseline)
             with contextlib.ExitStack() as stack:
                 sides = [baseline_to, stack.enter_context(backtest.driving(side.name, run))]
                 if before.run_id != baseline.run_id:
-                    sides.append(stack.enter_context(backtest.driving(ruled(side), before)))
+                    sides.append(stack.enter_context(backtest.driving(rescored_name(side), before)))
                 for tasks in [] if run.finished or run.record.cut_from else [*backtest.pauses, run.record.tasks]:
                     for to in sides:
                         to(tasks)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_ray.backtest.spec import Resolved, Side
-from beam_ray.compare.sequential import looks
+from beam_ray.compare.sequential import interim_analyses
 from beam_ray.define.check import find_tool
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
@@ -70,7 +70,7 @@ class Backtest:
         if spec.stop == "early" and not spec.aa:
             # tasks come in the order of their file; only of a random part of them does a look say something about all
             self.tasks = shuffled(self.tasks)
-            self.pauses = looks(self.tasks.num_rows)
+            self.pauses = interim_analyses(self.tasks.num_rows)
         self.backtest_id = f"{spec.name}-{key[:8]}"
         number = 1
         while self.again and self.verdict is not None:
@@ -134,16 +134,16 @@ class Backtest:
         spec = self.resolved.spec
         return self._begin(side.name, self._plan(side, "candidate", None if spec.fresh or spec.aa else baseline.run_id, sample=1 if spec.aa else 0))
 
-    def same_ruler(self, side: Side, baseline: Run) -> Run:
+    def rescored_baseline(self, side: Side, baseline: Run) -> Run:
         """The baseline judged by the candidate's criteria: itself, or a run that scores its outputs anew."""
-        judged = with_ruler(baseline.record.plan, side.workflow)
+        judged = with_criteria_of(baseline.record.plan, side.workflow)
         if judged.digest == baseline.record.plan.digest:
             return baseline
-        known = self._known(ruled(side))
+        known = self._known(rescored_name(side))
         if known:
             return Run(self.objects, known)
         self.say(f"the criteria of {side.name} differ: the baseline's outputs are scored by them too")
-        return self._begin(ruled(side), self._plan(Side(ruled(side), judged), "baseline", baseline.run_id, ruler_only=True))
+        return self._begin(rescored_name(side), self._plan(Side(rescored_name(side), judged), "baseline", baseline.run_id, rescore_only=True))
 
     def finish(self, name: str, run: Run) -> Run:
         """The run of a side, brought to its end."""
@@ -198,7 +198,7 @@ class Backtest:
 
     # -- runs ---------------------------------------------------------------------------------
 
-    def _plan(self, side: Side, mode: str, origin: str | None, *, ruler_only: bool = False, sample: int = 0) -> Plan:
+    def _plan(self, side: Side, mode: str, origin: str | None, *, rescore_only: bool = False, sample: int = 0) -> Plan:
         # a record of the first sample says nothing of it, so that it is the run that any command would begin
         samples: dict[str, Any] = {"sample": sample} if sample else {}
         spec = self.resolved.spec
@@ -214,7 +214,7 @@ class Backtest:
                 origin=origin,
                 borrow=origin is not None,
                 mode=mode,
-                rescore_only=ruler_only,
+                rescore_only=rescore_only,
                 backtest=self.backtest_id,
                 allow_writes=self.allow_writes,
                 pauses=self.pauses,
@@ -282,7 +282,7 @@ class Backtest:
         return {node.tool: find_tool(workflow, node.tool, tool_folders(workflow)).version for node in workflow.nodes.values() if node.tool}
 
 
-def ruled(side: Side) -> str:
+def rescored_name(side: Side) -> str:
     """The name of the baseline as the candidate's criteria see it."""
     return f"baseline-by-{side.name}"
 
@@ -297,7 +297,7 @@ def _spent(run: Run) -> dict[str, float]:
     return {"max_calls": usage["calls"], "max_tokens": tokens, "max_usd": usage["usd"] or 0.0, "max_minutes": minutes}
 
 
-def with_ruler(workflow: Workflow, other: Workflow) -> Workflow:
+def with_criteria_of(workflow: Workflow, other: Workflow) -> Workflow:
     """*workflow* judged by the criteria of *other*, where both have the node."""
     document = workflow.document()
     judging = other.document()

@@ -159,7 +159,7 @@ def _baseline(objects: Objects, spec: Spec, folder: Path, source: Source) -> Sid
     if written.startswith("run:"):
         record = Run(objects, resolve(objects, written.removeprefix("run:"))).record
         if not Run(objects, record.run_id).finished:
-            raise Unusable(f"the baseline {record.run_id} is not finished\n  beam-ray resume {record.run_id}  goes on with it")
+            raise Unusable(f"the baseline {record.run_id} is not finished\n  beam-ray resume {record.run_id}  resumes it")
         return Side("baseline", record.plan, record.version, record.run_id)
     try:
         if written == "published" and spec.workflow.endswith((".yaml", ".yml")):
@@ -261,7 +261,7 @@ def _changed(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
     for key, value in changes.items():
         head, _, rest = key.partition(".")
         if rest and head not in ("models", "candidates"):
-            raise Unusable(f"--set {key}: of the spec's parts only models.NAME and candidates.NAME can be set one by one")
+            raise Unusable(f"--set {key}: only models.NAME and candidates.NAME can be set one at a time")
         if not rest:
             found[head] = value
             continue

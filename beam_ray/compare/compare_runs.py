@@ -44,7 +44,7 @@ def compare_runs(before: Run, after: Run, gate: Gate = DEFAULT_GATE, *, names: t
     """
     for run in (before, after):
         if not run.finished:
-            raise Unusable(f"run {run.run_id} is not finished\n  beam-ray resume {run.run_id}  goes on with it")
+            raise Unusable(f"run {run.run_id} is not finished\n  beam-ray resume {run.run_id}  resumes it")
     return compare_done(before, after, gate, names, **how)
 
 

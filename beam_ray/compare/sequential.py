@@ -28,7 +28,7 @@ TIGHTEST = 8.0
 """The boundary is lowest where tasks times ``spread`` is about so many."""
 
 
-def looks(tasks: int) -> tuple[int, ...]:
+def interim_analyses(tasks: int) -> tuple[int, ...]:
     """After how many of *tasks* to look, the last one left out."""
     found, size = [], max(FIRST_LOOK, math.ceil(tasks / 40))
     while size < 0.9 * tasks:

@@ -62,7 +62,7 @@ class Rerun:
     version: int | None
     because: str
     changed: tuple[FieldChange, ...]
-    same_ruler: bool
+    rescored_baseline: bool
     """Whether the rerun used the original run's criteria."""
     tasks: tuple[RedoneTask, ...]
 

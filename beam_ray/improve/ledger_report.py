@@ -129,7 +129,7 @@ def _rerun(rerun: Rerun) -> tuple[str, ...]:
         rerun.started,
         definition + (f", from {rerun.start}" if rerun.start else ""),
         plain(rerun.because) or "none given",
-        _changed(rerun) + ("" if rerun.same_ruler else " (different criteria)"),
+        _changed(rerun) + ("" if rerun.rescored_baseline else " (different criteria)"),
         *(f"{count:,}" for count in (len(rerun.tasks), rerun.count("solved"), rerun.count("not solved"), rerun.count("newly failing"))),
         _usd(rerun.usd),
     )
@@ -145,7 +145,7 @@ def _changed(rerun: Rerun) -> str:
 
 
 def _task(task: RedoneTask, rerun: Rerun) -> tuple[str, ...]:
-    word = ("model did not answer" if task.word == "model away" else task.word) + ("" if rerun.same_ruler else ", different criteria")
+    word = ("model did not answer" if task.word == "model away" else task.word) + ("" if rerun.rescored_baseline else ", different criteria")
     return (task.task, task.origin, *_result_cells(task.before), *_result_cells(task.after), word, _usd(task.usd))
 
 

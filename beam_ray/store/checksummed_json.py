@@ -31,4 +31,4 @@ def unseal(body: bytes, where: str) -> dict[str, Any]:
             return document
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
-    raise Damaged(f"{where} is damaged: it does not say what its seal says")
+    raise Damaged(f"{where} is damaged: its content does not match its checksum")

@@ -112,11 +112,11 @@ def _of_run(objects: Objects, run: Run, abandoned: bool, older_than_s: float, ke
     if user:
         kept(Kept(run.prefix, f"unfinished, and {user} needs it"))
     elif not paid and not marked and all(_old(objects, key) for key in keys):
-        yield Garbage("run never begun", run.prefix, keys, size, "nothing was done in it, and no command goes on with it")
+        yield Garbage("run never begun", run.prefix, keys, size, "nothing was done in it, and no command resumes it")
     elif abandoned and record and all(_old(objects, key, older_than_s) for key in keys):
-        yield Garbage("abandoned run", run.prefix, keys, size, f"unfinished, and without a sign of life for more than {older_than_s / 86_400:g} days")
+        yield Garbage("abandoned run", run.prefix, keys, size, f"unfinished, and inactive for more than {older_than_s / 86_400:g} days")
     else:
-        kept(Kept(run.prefix, f"unfinished; beam-ray resume {run.run_id}  goes on with it" if record else f"{run.prefix}/run.json is missing"))
+        kept(Kept(run.prefix, f"unfinished; beam-ray resume {run.run_id}  resumes it" if record else f"{run.prefix}/run.json is missing"))
 
 
 def _named(objects: Objects, key: str) -> str:
@@ -172,7 +172,7 @@ def _attachments(objects: Objects, kept: Callable[[Kept], None]) -> Iterator[Gar
     try:
         used = {entry["sha256"] for table in _tasks(objects) for entries in table["attachments"].to_pylist() for entry in entries or ()}
     except (Damaged, Unusable, NotThere) as error:
-        kept(Kept("attachments/", f"which ones are used cannot be known: {str(error).splitlines()[0]}"))
+        kept(Kept("attachments/", f"it is not known which ones are used: {str(error).splitlines()[0]}"))
         return
     unused = [(key, size) for key, size in there if key.removeprefix("attachments/") not in used]
     if unused:

@@ -34,7 +34,7 @@ class Lease:
             self._refuse_if_alive()
         self.epoch = last + 1
         if not run.objects.create(f"{self.prefix}{self.epoch:06d}.json", json.dumps({**self.me, "at": time.time()}).encode()):
-            raise RunIsTaken(f"run {run.run_id} was taken by another driver in this moment; when it is done, run the same command again")
+            raise RunIsTaken(f"run {run.run_id} was taken by another driver at the same time; when it is done, run the same command again")
         self.beat()
 
     def beat(self) -> None:
@@ -45,7 +45,7 @@ class Lease:
             RunIsTaken: another driver has taken the run over.
         """
         if self._last() > self.epoch:
-            raise RunIsTaken(f"run {self.run.run_id} was taken over by another driver; this one stops and loses nothing")
+            raise RunIsTaken(f"run {self.run.run_id} was taken over by another driver; this one stops, and nothing is lost")
         self.run.objects.put(f"{self.prefix}{self.epoch:06d}.beat", json.dumps({"at": time.time()}).encode())
 
     def release(self) -> None:
@@ -59,8 +59,8 @@ class Lease:
         found = driver_of(self.run)
         if found and any(found[name] != self.me[name] for name in ("host", "pid", "process")):
             raise RunIsTaken(
-                f"run {self.run.run_id} is driven by process {found['pid']} on {found['host']}, whose last sign of life was {found['age']:.0f} s ago\n"
-                "  wait for it, or take it over with --takeover if you know that it is gone"
+                f"run {self.run.run_id} is driven by process {found['pid']} on {found['host']}, last active {found['age']:.0f} s ago\n"
+                "  wait for it, or take it over with --takeover if it is known to be dead"
             )
 
 

@@ -112,13 +112,13 @@ def write_library(objects: Objects, name: str, tasks: pa.Table, after: int, *, c
         Unusable: this cannot be a name, or someone else wrote that version first.
     """
     if not NAME.fullmatch(name):
-        raise Unusable(f"{name!r} cannot name a library\n  a name has 1 to 64 small letters, digits, '-' and '_', and begins with a letter or a digit")
+        raise Unusable(f"{name!r} cannot name a library\n  a name has 1 to 64 lower-case letters, digits, '-' and '_', and begins with a letter or a digit")
     version, moment = after + 1, now()
     times = {task: (since or {}).get(task, moment) for task in tasks["task_id"].to_pylist()}
     about = {"saved_at": moment, "saved_by": getpass.getuser(), "change": change, "since": times}
     schema = TASKS.with_metadata({**TASKS.metadata, _ABOUT: json.dumps(about).encode()})
     if not objects.create(_key(name, version), encode(schema, tasks, row_group=1_000)):
-        raise Unusable(f"the library {name!r} was changed by someone else in this moment; run the same command again")
+        raise Unusable(f"the library {name!r} was changed by somebody else at the same time; run the same command again")
     return version
 
 

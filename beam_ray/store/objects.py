@@ -116,7 +116,7 @@ class Disk:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Unusable(f"the store {folder} cannot be made: {error.strerror}") from None
+            raise Unusable(f"the store {folder} cannot be created: {error.strerror}") from None
 
     def create(self, key: str, body: bytes) -> bool:
         return self._write(key, body, link=True)
@@ -187,7 +187,7 @@ class Disk:
     def _path(self, key: str) -> Path:
         path = Path(os.path.normpath(self.folder / key))
         if not path.is_relative_to(self.folder):
-            raise Unusable(f"the key {key!r} leads out of the store")
+            raise Unusable(f"the key {key!r} is outside the store")
         return path
 
     def _write(self, key: str, body: bytes, *, link: bool) -> bool:
@@ -256,7 +256,7 @@ class Disk:
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(self.folder).free
             return Stopped(f"the disk of {self.uri} is full ({free:,} bytes free); free some space, then run the same command again")
-        return Stopped(f"{what}: {error.strerror or error}; mend it, then run the same command again")
+        return Stopped(f"{what}: {error.strerror or error}; fix this, then run the same command again")
 
 
 def _written(folder: Path) -> Iterator[Path]:

@@ -172,7 +172,7 @@ def resolve(objects: Objects, short: str) -> str:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise Unusable(f"{short!r} could be {', '.join(matches[:5])}; write more of it")
+        raise Unusable(f"{short!r} is ambiguous: {', '.join(matches[:5])}; give more of the id")
     raise Unusable(f"there is no run {short!r} in {objects.uri}\n  beam-ray tasks  lists the tasks of all runs")
 
 
@@ -248,7 +248,9 @@ class Run:
             tasks = self.read("tasks.parquet", TASKS)
         except NotThere:
             if next(self.objects.keys(f"{self.prefix}/lease/"), None) is None:
-                raise Unusable(f"run {self.run_id} was never begun: whoever planned it died before its tasks were kept; give its command again") from None
+                raise Unusable(
+                    f"run {self.run_id} was never started: the process that planned it died before its tasks were stored; run its command again"
+                ) from None
             raise Damaged(f"{self.prefix}/tasks.parquet is missing") from None
         return tasks.slice(0, self.record.tasks) if self.record.early else tasks
 
@@ -289,7 +291,7 @@ class Run:
             found.add((node, int(name.removesuffix(".parquet"))))
         # parts are merged when all of them are there, and taken away when the manifest is
         if next(self.objects.keys(f"{self.prefix}/steps/"), None) and not self.manifest and not self._all_parts(found):
-            raise Damaged(f"{self.prefix}/manifest.json is missing, though the run is finished\n  beam-ray repair {self.run_id}  makes it again")
+            raise Damaged(f"{self.prefix}/manifest.json is missing, though the run is finished\n  beam-ray repair {self.run_id}  restores it")
         return found
 
     def _all_parts(self, found: set[tuple[str, int]]) -> bool:
@@ -356,7 +358,9 @@ class Run:
                     yield self.read(f"parts/{folder}/{shard:06d}.parquet", schema)
                 except NotThere:
                     if self.finished:
-                        raise RunIsTaken(f"run {self.run_id} was finished by another driver in the meantime; the same command reports it") from None
+                        raise RunIsTaken(
+                            f"run {self.run_id} was finished by another driver in the meantime; run the same command again to see its result"
+                        ) from None
                     raise Damaged(f"{self.prefix}/parts/{folder}/{shard:06d}.parquet is missing") from None
 
         files = []

@@ -181,10 +181,10 @@ def _use_header(path: Path, line: int, names: list[str], places: list[int]) -> N
         if not name.strip():
             problems.append(Problem(display_path(path), line, place, f"column {index + 1} has no name"))
         elif name in names[:index]:
-            problems.append(Problem(display_path(path), line, place, f"the column {name!r} stands twice"))
+            problems.append(Problem(display_path(path), line, place, f"the column {name!r} appears twice"))
     if len(names) == 1 and re.search("[;\t|]", names[0]):
         sign = "a tab" if "\t" in names[0] else repr(next(character for character in ";|" if character in names[0]))
-        problems.append(Problem(display_path(path), line, 1, f"the cells are parted by {sign}; save the file with commas"))
+        problems.append(Problem(display_path(path), line, 1, f"the cells are separated by {sign}; save the file with commas"))
     if problems:
         raise BadDefinition(problems=problems)
 

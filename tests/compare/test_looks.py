@@ -5,7 +5,7 @@ import pytest
 
 from beam_ray.compare.comparison import compare
 from beam_ray.compare.gate import Gate, Limit
-from beam_ray.compare.sequential import FIRST_LOOK, Confidence, looks
+from beam_ray.compare.sequential import FIRST_LOOK, Confidence, interim_analyses
 from beam_ray.compare.statistics import Quantity, paired_means
 from beam_ray.compare.verdict import settled
 from tests.compare.sides import scored
@@ -34,7 +34,7 @@ def ever_broken(draw, truth, planned, backtests=300):
     sure = Confidence(95, planned)
     for seed in range(backtests):
         differences = draw(chance, PLANNED)
-        for tasks in (*looks(PLANNED), PLANNED):
+        for tasks in (*interim_analyses(PLANNED), PLANNED):
             [mean] = paired_means([Quantity(np.zeros(tasks), differences[:tasks])], np.arange(tasks), seed=seed, draws=1_000)
             found = sure.interval(mean.after_drawn, mean.after, tasks, 100.0)
             if not found.low <= truth <= found.high:
@@ -62,11 +62,11 @@ def test_looks_begin_when_there_is_something_to_see_and_grow():
     """
     None below the first look's size or beside the last task; few enough that waiting at each costs little.
     """
-    assert looks(FIRST_LOOK) == ()
-    assert looks(100)[0] == FIRST_LOOK
-    assert all(after > before for before, after in zip(looks(5_000), looks(5_000)[1:], strict=False))
-    assert looks(100_000)[-1] < 90_000
-    assert len(looks(100_000)) <= 16
+    assert interim_analyses(FIRST_LOOK) == ()
+    assert interim_analyses(100)[0] == FIRST_LOOK
+    assert all(after > before for before, after in zip(interim_analyses(5_000), interim_analyses(5_000)[1:], strict=False))
+    assert interim_analyses(100_000)[-1] < 90_000
+    assert len(interim_analyses(100_000)) <= 16
 
 
 def test_a_single_look_is_what_it_always_was():
@@ -85,7 +85,7 @@ SCORE = Gate(name="g", limits=(Limit(rule="score", kind="up_by", amount=10), Lim
 
 def backtest(before, after, gate=SCORE, planned=400):
     """Where a simulated backtest ends, and with which word."""
-    for tasks in looks(planned):
+    for tasks in interim_analyses(planned):
         found = compare(scored("a", before[:tasks]), scored("b", after[:tasks]), planned=planned)
         word = settled(found, gate)
         if word:

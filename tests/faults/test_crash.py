@@ -18,7 +18,7 @@ from tests.faults.conftest import Bench, Ended, Forge, answer, make_bench, quest
 
 PHASES = ("run", "part", "manifest")
 SAID = {
-    "EIO": "Input/output error; mend it, then run the same command again",
+    "EIO": "Input/output error; fix this, then run the same command again",
     "ENOSPC": "bytes free); free some space, then run the same command again",
 }
 STRUCK = {"kill": tuple(CALLS), "EIO": ("fsync", "sync", "read", "list", "delete"), "ENOSPC": ("open", "write")}

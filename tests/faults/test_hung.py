@@ -124,7 +124,7 @@ def test_a_driver_that_wakes_after_a_takeover_stops_and_asks_and_commits_no_more
     written = {key.removeprefix(f"{run.prefix}/").partition("/")[0] for key, _ in run.objects.keys(f"{run.prefix}/") if key not in seen}
 
     assert ended.code == 3, ended.err
-    assert "was taken over by another driver; this one stops and loses nothing" in ended.err
+    assert "was taken over by another driver; this one stops, and nothing is lost" in ended.err
     assert written <= {"spool"}
     assert not run.parts()
     # eight were in flight when it fell asleep, and as many may have been before it learned

@@ -194,7 +194,7 @@ def test_other_criteria_are_another_ruler(lab: Lab):
     lab.rerun(run, ["n1"], easier, answer)
     found = ledger(lab.objects, "sums")
 
-    assert (found.reruns[0].tasks[0].word, found.reruns[0].same_ruler) == ("solved", False)
+    assert (found.reruns[0].tasks[0].word, found.reruns[0].rescored_baseline) == ("solved", False)
     assert (found.bought.solved, found.bought.points, found.bought.other_criteria) == (0, None, 1)
 
 

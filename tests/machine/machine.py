@@ -78,7 +78,7 @@ class Known:
 
     run_id: str
     command: tuple[Any, ...]
-    """What was asked for; the same while it is unfinished goes on with it."""
+    """What was asked for; the same while it is unfinished resumes it."""
     rows: Rows
     bill: Bill
     origin: "Known | None" = None

@@ -71,7 +71,7 @@ def improving(request):
 
 
 def test_the_example_of_the_reference_page_75_85_92(lab: Lab):
-    """Against a threshold of 90 the third attempt passes, and the workflow goes on with it."""
+    """Against a threshold of 90 the third attempt passes, and the workflow resumes it."""
     run = lab.run(ATTEMPTS % (3, ""), ["go"], improving)
     step = lab.steps(run, "write")["t0"]
 

@@ -166,7 +166,7 @@ def test_a_run_that_is_driven_is_not_touched(tmp_path: Path):
 
 
 def test_an_unfinished_side_of_a_backtest_is_needed(tmp_path: Path):
-    """The backtest goes on with it."""
+    """The backtest resumes it."""
     store = copied(tmp_path)
     store.create("backtests/other-1/sides/v3.json", seal({"run_id": run_of(store, "run").run_id}))
 
@@ -281,4 +281,4 @@ def test_the_command_only_lists_unless_told_to_delete(tmp_path: Path, capsys: py
     document = json.loads(give("--json")[1])
     assert ([garbage["keys"] for garbage in document["garbage"]], document["bytes"], document["deleted"]) == ([[f"attachments/{SHA}"]], 6, [])
     assert "deleted 1 of 1" in give("--delete")[1]
-    assert give()[1] == "there is nothing of no use\n"
+    assert give()[1] == "there is nothing to delete\n"

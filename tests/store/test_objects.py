@@ -76,7 +76,7 @@ def test_no_key_leads_out_of_the_store(tmp_path, key):
     """Names come from people."""
     store = open_objects(str(tmp_path / "store"))
 
-    with pytest.raises(Unusable, match="leads out of the store"):
+    with pytest.raises(Unusable, match="is outside the store"):
         store.create(key, b"")
 
 

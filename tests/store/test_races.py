@@ -121,7 +121,7 @@ def test_a_driver_that_wakes_after_a_takeover_harms_nothing_and_learns_that_it_l
     files = [entry for node in ("one", "_outcome") for entry in winner.merge(node, 1)]
     winner.finish(files, {"calls": 1})
 
-    with pytest.raises(RunIsTaken, match="was taken over by another driver; this one stops and loses nothing"):
+    with pytest.raises(RunIsTaken, match="was taken over by another driver; this one stops, and nothing is lost"):
         lease.beat()
     with pytest.raises(RunIsTaken, match="was finished by another driver"):
         zombie.merge("one", 1)

@@ -95,7 +95,7 @@ def test_no_key_leads_out_of_a_folder(key, tmp_path):
         lambda: objects.delete(key),
         lambda: list(objects.keys(f"{key}/x")),
     ):
-        with pytest.raises(Unusable, match="leads out of the store"):
+        with pytest.raises(Unusable, match="is outside the store"):
             act()
 
 
