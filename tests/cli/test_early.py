@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from beam_ray.compare.sequential import looks
+from beam_ray.compare.sequential import interim_analyses
 from tests.cli.conftest import SPEC, Desk
 
 TASKS = 160
@@ -33,7 +33,7 @@ def test_a_clear_gain_ends_the_backtest_early(early: Desk):
     comparison = done.json["candidates"][0]["comparison"]
 
     assert (done.code, done.json["word"]) == (0, "PASS")
-    assert comparison["tasks"] in looks(TASKS)
+    assert comparison["tasks"] in interim_analyses(TASKS)
     assert comparison["tasks"] <= 0.7 * TASKS
     assert sum(call.said.startswith("read") for call in early.model.journal) == comparison["tasks"]
     assert sum(call.said.startswith("better") for call in early.model.journal) == comparison["tasks"]
