@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from beam_ray.api.comparisons import GateLine
 from beam_ray.api.display import Display, Displayed
+from beam_ray.api.location import Location
 from beam_ray.api.plans import Plan, PlanDocument, plan_of
 from beam_ray.api.progress import ProgressOption, progress_callback
-from beam_ray.api.runs import Run, checked_budget, probe_models
-from beam_ray.api.store import Store
+from beam_ray.api.runs import Run, checked_budget, get_run, probe_models
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.backtest.conclude import FILES, conclude, gate_of, read_verdict
 from beam_ray.backtest.conclude import report as read_report
@@ -164,7 +164,7 @@ class Candidate(Displayed):
 class Verdict(Displayed):
     """A finished backtest: its verdict, the gate's lines, and everything they follow from."""
 
-    store: Store = field(compare=False)
+    store: Location = field(compare=False)
     id: str
     _document: Mapping[str, Any] = field(compare=False)
 
@@ -257,7 +257,7 @@ class Verdict(Displayed):
         return dict(self._document)
 
 
-def _candidate(store: Store, entry: Mapping[str, Any]) -> Candidate:
+def _candidate(store: Location, entry: Mapping[str, Any]) -> Candidate:
     comparison = entry["comparison"]
     return Candidate(
         entry["name"],
@@ -281,7 +281,7 @@ def is_backtest_spec(path: str | Path) -> bool:
     return isinstance(data, Mapping) and "backtest" in data
 
 
-def backtest(store: Store, spec: str | Path | Backtest, *, options: BacktestOptions | None = None, progress: ProgressOption = None) -> Verdict:
+def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestOptions | None = None, progress: ProgressOption = None) -> Verdict:
     """See ``Store.backtest``."""
     options = options or BacktestOptions()
     with progress_callback(progress) as callback:
@@ -304,7 +304,7 @@ def backtest(store: Store, spec: str | Path | Backtest, *, options: BacktestOpti
     return Verdict(store, str(document["backtest_id"]), document)
 
 
-def plan_backtest(store: Store, spec: str | Path | Backtest, *, options: BacktestOptions | None = None) -> BacktestPlan:
+def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestOptions | None = None) -> BacktestPlan:
     """See ``Store.plan_backtest``."""
     engine = _prepared(store, spec, options or BacktestOptions())
     sides = []
@@ -314,13 +314,13 @@ def plan_backtest(store: Store, spec: str | Path | Backtest, *, options: Backtes
     return BacktestPlan(engine.backtest_id, engine.tasks.num_rows, tuple(engine.pauses), tuple(sides))
 
 
-def verdict(store: Store, backtest_id: str) -> Verdict:
+def verdict(store: Location, backtest_id: str) -> Verdict:
     """See ``Store.verdict``."""
     document = read_verdict(store.existing(), backtest_id)
     return Verdict(store, str(document["backtest_id"]), document)
 
 
-def backtests(store: Store) -> list[Verdict]:
+def backtests(store: Location) -> list[Verdict]:
     """See ``Store.backtests``."""
     found = []
     for name in store.existing().folders("backtests"):
@@ -331,7 +331,7 @@ def backtests(store: Store) -> list[Verdict]:
     return sorted(found, key=lambda each: str(each._document["finished_at"]), reverse=True)
 
 
-def _prepared(store: Store, spec: str | Path | Backtest, options: BacktestOptions) -> Engine:
+def _prepared(store: Location, spec: str | Path | Backtest, options: BacktestOptions) -> Engine:
     """The backtest with everything looked up, and nothing run."""
     objects, models = store.objects, store.known_models
     if isinstance(spec, Backtest):
@@ -347,11 +347,11 @@ def _prepared(store: Store, spec: str | Path | Backtest, options: BacktestOption
     return Engine(objects, resolved, found, name, models, store.address, options.takeover, options.again, options.allow_writes)
 
 
-def _resolved(store: Store, backtest: Backtest) -> Resolved:
+def _resolved(store: Location, backtest: Backtest) -> Resolved:
     """The definitions of a backtest that is described in Python."""
     folder = Path.cwd()
     if isinstance(backtest.baseline, str) and backtest.baseline.startswith("run:"):
-        run = Run(store, store.get_run(backtest.baseline.removeprefix("run:")).id)
+        run = Run(store, get_run(store, backtest.baseline.removeprefix("run:")).id)
         if not run.finished:
             raise Unusable(f"the baseline run {run.id} is unfinished\n  beam-ray resume {run.id}  resumes it")
         baseline = Side("baseline", run.workflow, run.version, run.id)

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from beam_ray.api.display import Display, Displayed
-from beam_ray.api.runs import Run
-from beam_ray.api.store import Store
+from beam_ray.api.location import Location
+from beam_ray.api.runs import Run, get_run
 from beam_ray.compare.compare_runs import compare_runs
 from beam_ray.compare.gate import DEFAULT_GATE, load_gate
 from beam_ray.compare.html import html
@@ -99,9 +99,9 @@ class Comparison(Displayed):
         return document([self._result], {"baseline_run": self.before.id, "candidate_run": self.after.id})
 
 
-def compare(store: Store, before: str, after: str, *, gate: str | Path | None = None) -> Comparison:
+def compare(store: Location, before: str, after: str, *, gate: str | Path | None = None) -> Comparison:
     """See ``Store.compare``."""
-    runs = [store.get_run(name) for name in (before, after)]
+    runs = [get_run(store, name) for name in (before, after)]
     stored = [StoredRun(store.objects, run.id) for run in runs]
     chosen = load_gate(str(gate)) if gate else DEFAULT_GATE
     found = compare_runs(stored[0], stored[1], chosen)

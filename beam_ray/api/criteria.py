@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from beam_ray.api.display import Display, Displayed
+from beam_ray.api.location import Location
 from beam_ray.api.optimise import ModelTry, executing, proposer_of, tries_of, workflow_file
 from beam_ray.api.progress import ProgressOption
 from beam_ray.api.runs import probe_models
-from beam_ray.api.store import Store
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
@@ -138,7 +138,7 @@ class CriteriaProposal(Displayed):
 
 
 def check_criteria(
-    store: Store,
+    store: Location,
     workflow: WorkflowOption,
     node: str | None = None,
     *,
@@ -166,7 +166,7 @@ def check_criteria(
 
 
 def propose(
-    store: Store,
+    store: Location,
     workflow: str,
     node: str,
     *,

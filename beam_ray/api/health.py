@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_ray.api.display import Display, Displayed
-from beam_ray.api.store import Store
+from beam_ray.api.location import Location
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.improve.health import Health as Engine
 from beam_ray.improve.health import health as measure
@@ -67,7 +67,7 @@ class Health(Displayed):
         return self._engine.document()
 
 
-def health(store: Store, workflow: WorkflowOption, *, rules: str | Path | None = None, since: str = "", last: int | None = None) -> Health:
+def health(store: Location, workflow: WorkflowOption, *, rules: str | Path | None = None, since: str = "", last: int | None = None) -> Health:
     """See ``Store.health``."""
     chosen = load_rules(Path(rules)) if rules else DEFAULT_RULES
     objects = store.existing()

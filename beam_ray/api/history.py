@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beam_ray.api.display import Display, Displayed
-from beam_ray.api.store import Store
+from beam_ray.api.location import Location
 from beam_ray.errors import Unusable
 from beam_ray.improve.ledger import Ledger as Engine
 from beam_ray.improve.ledger import ledger as make_ledger
@@ -78,20 +78,20 @@ class Ledger(Displayed):
         return self._engine.document()
 
 
-def task_history(store: Store, task: str) -> TaskHistory:
+def task_history(store: Location, task: str) -> TaskHistory:
     """See ``Store.task_history``."""
     objects = store.existing()
     address = find_task(objects, task)
     return TaskHistory(str(address), tuple(family(objects, address)))
 
 
-def ledger(store: Store, workflow: str) -> Ledger:
+def ledger(store: Location, workflow: str) -> Ledger:
     """See ``Store.ledger``."""
     made = make_ledger(store.existing(), workflow)
     return Ledger(made.workflow, made)
 
 
-def history(store: Store, subject: str) -> TaskHistory | Ledger:
+def history(store: Location, subject: str) -> TaskHistory | Ledger:
     """See ``Store.history``."""
     objects = store.existing()
     names_a_workflow = "/" not in subject and any(StoredRun(objects, run_id).record.workflow == subject for run_id in find_runs(objects))

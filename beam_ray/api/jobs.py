@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import join
 from typing import TypedDict
 
-from beam_ray.api.store import Store
+from beam_ray.api.location import Location
 from beam_ray.backtest.spec import load_spec
 from beam_ray.errors import Interrupted, Stopped
 from beam_ray.run.job_client import JobClient, RayJobClient, follow_job
@@ -65,7 +65,7 @@ class JobResult:
 class Job:
     """A command that was submitted as a Ray job."""
 
-    store: Store
+    store: Location
     id: str
     command: str
     client: JobClient = field(repr=False)
@@ -96,7 +96,7 @@ class Job:
 
 
 def submit(
-    store: Store, command: Sequence[str], *, address: str, folder: str | Path = ".", allow_open: bool = False, metadata: Mapping[str, str] | None = None
+    store: Location, command: Sequence[str], *, address: str, folder: str | Path = ".", allow_open: bool = False, metadata: Mapping[str, str] | None = None
 ) -> Job:
     """See ``Store.submit``."""
     require_shared_store(store.uri)

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from beam_ray.address import parse
 from beam_ray.api.display import Display, Displayed
+from beam_ray.api.location import Location
 from beam_ray.api.reruns import Selection
-from beam_ray.api.store import Store
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.fingerprint import strict_json
 from beam_ray.errors import Unusable, did_you_mean
@@ -64,7 +64,7 @@ class LastUse(TypedDict):
 class Library(Displayed):
     """One version of a library."""
 
-    store: Store = field(compare=False)
+    store: Location = field(compare=False)
     name: str
     version: int
     tasks: pa.Table = field(compare=False)
@@ -229,18 +229,18 @@ class LibraryChange(Displayed):
         return {"library": self.library.name, "version": self.library.version, "tasks": self.library.size, "size_class": self.library.size_class, **change}
 
 
-def libraries(store: Store) -> list[Library]:
+def libraries(store: Location) -> list[Library]:
     """See ``Store.libraries``."""
     objects = store.existing()
     return [_library(store, library_at(objects, name)) for name in library_names(objects) if library_versions(objects, name)]
 
 
-def library(store: Store, name: str) -> Library:
+def library(store: Location, name: str) -> Library:
     """See ``Store.library``."""
     return _library(store, library_at(store.existing(), name))
 
 
-def add_to_library(store: Store, name: str, tasks: Any, *, saved: SavedTasks | None = None) -> LibraryChange:
+def add_to_library(store: Location, name: str, tasks: Any, *, saved: SavedTasks | None = None) -> LibraryChange:
     """See ``Store.add_to_library``."""
     saved = saved or SavedTasks()
     annotations = Annotations(saved.labels, saved.tests, saved.note, to_json(saved.expected) if saved.expected is not None else "")
@@ -260,12 +260,12 @@ def add_to_library(store: Store, name: str, tasks: Any, *, saved: SavedTasks | N
     return _change(store, add_tasks(store.objects, name, rows, replace=saved.replace), notes)
 
 
-def remove_from_library(store: Store, name: str, tasks: Sequence[str]) -> LibraryChange:
+def remove_from_library(store: Location, name: str, tasks: Sequence[str]) -> LibraryChange:
     """See ``Store.remove_from_library``."""
     return _change(store, remove_tasks(store.existing(), name, tasks), ())
 
 
-def _ended(store: Store, tasks: Any) -> list[EndedTask] | None:
+def _ended(store: Location, tasks: Any) -> list[EndedTask] | None:
     """Tasks of past runs, where *tasks* names such; None where it is a source of tasks."""
     if isinstance(tasks, Selection):
         if not tasks.run:
@@ -278,7 +278,7 @@ def _ended(store: Store, tasks: Any) -> list[EndedTask] | None:
     return None
 
 
-def _advice(store: Store, chosen: Sequence[EndedTask], tests: str) -> tuple[str, ...]:
+def _advice(store: Location, chosen: Sequence[EndedTask], tests: str) -> tuple[str, ...]:
     if not tests:
         return ()
     plan = StoredRun(store.objects, chosen[0].address.run).record.plan
@@ -288,11 +288,11 @@ def _advice(store: Store, chosen: Sequence[EndedTask], tests: str) -> tuple[str,
     return ("\n  ".join([f"note: the workflow of run {chosen[0].address.run} has no node or route {tests!r}", *did_you_mean(tests, known)]),)
 
 
-def _library(store: Store, found: StoredLibrary) -> Library:
+def _library(store: Location, found: StoredLibrary) -> Library:
     return Library(store, found.name, found.version, found.tasks, found.saved_at, found.saved_by, found.change, found.since)
 
 
-def _change(store: Store, update: LibraryUpdate, notes: tuple[str, ...]) -> LibraryChange:
+def _change(store: Location, update: LibraryUpdate, notes: tuple[str, ...]) -> LibraryChange:
     change = update.change
     found = library(store, f"{update.name}@{update.version}")
     return LibraryChange(found, change.added, change.replaced, change.removed, change.unchanged, str(change), notes)

@@ -5,13 +5,13 @@ import socket
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from beam_ray.api.store import Store
+from beam_ray.api.location import Location
 from beam_ray.errors import Unusable
 from beam_ray.llm.settings import ModelSettings
 
 
 @contextlib.contextmanager
-def embedded_model(store: Store, name: str = "local/small") -> Iterator[bool]:
+def embedded_model(store: Location, name: str = "local/small") -> Iterator[bool]:
     """
     Serve the embedded model while the block runs, at the address that the store's models file has for *name*.
 
@@ -44,7 +44,7 @@ def serve_model(port: int = 8377) -> None:
     serve(port)
 
 
-def serve_mlflow(store: Store, host: str = "127.0.0.1", port: int = 5000) -> None:
+def serve_mlflow(store: Location, host: str = "127.0.0.1", port: int = 5000) -> None:
     """Serve MLflow's pages over the store's MLflow database until interrupted."""
     from beam_ray.tracking import default_uri, serve
 

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from beam_ray.api.display import Display, Displayed
+from beam_ray.api.location import Location
 from beam_ray.api.progress import ProgressOption, progress_callback
 from beam_ray.api.runs import finish, probe_models
-from beam_ray.api.store import Store
 from beam_ray.diagnosis import Diagnosis as Engine
 from beam_ray.diagnosis import diagnose
 from beam_ray.errors import Damaged, Stopped
@@ -145,7 +145,7 @@ class GarbageReport(Displayed):
         return {"garbage": [asdict(each) for each in self._found], "bytes": self.bytes, "deleted": list(self.deleted), "kept": kept}
 
 
-def diagnosis(store: Store, run: str) -> Diagnosis:
+def diagnosis(store: Location, run: str) -> Diagnosis:
     """See ``Store.diagnose``."""
     stored = StoredRun(store.existing(), resolve(store.objects, run))
     found = diagnose(stored)
@@ -164,7 +164,7 @@ def diagnosis(store: Store, run: str) -> Diagnosis:
     )
 
 
-def repair(store: Store, run: str, *, allow_writes: bool = False, takeover: bool = False, progress: ProgressOption = None) -> Repair:
+def repair(store: Location, run: str, *, allow_writes: bool = False, takeover: bool = False, progress: ProgressOption = None) -> Repair:
     """See ``Store.repair``."""
     found = diagnosis(store, run)
     if found.beyond_repair:
@@ -188,7 +188,7 @@ def repair(store: Store, run: str, *, allow_writes: bool = False, takeover: bool
     return Repair(found, tuple(done.files), done.repair_run, done.rows, done.calls, done.usd)
 
 
-def gc(store: Store, *, delete: bool = False, abandoned: bool = False, older_than_days: float = ABANDONED_S / 86_400) -> GarbageReport:
+def gc(store: Location, *, delete: bool = False, abandoned: bool = False, older_than_days: float = ABANDONED_S / 86_400) -> GarbageReport:
     """See ``Store.gc``."""
     objects = store.existing()
     kept: list[Kept] = []

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from beam_ray.api.store import Store
+from beam_ray.api.location import Location
 from beam_ray.backtest.conclude import log_verdict, read_verdict
 from beam_ray.tracking import default_uri, exists, production_alias
 
@@ -26,7 +26,7 @@ class MlflowLog:
         return {"experiment_id": self.experiment_id, "run_ids": self.run_ids, "url": self.url}
 
 
-def log_to_mlflow(store: Store, name: str, uri: str | None = None) -> MlflowLog:
+def log_to_mlflow(store: Location, name: str, uri: str | None = None) -> MlflowLog:
     """See ``Store.log_to_mlflow``."""
     objects = store.existing()
     target = uri or default_uri(store.uri)
@@ -40,7 +40,7 @@ def log_to_mlflow(store: Store, name: str, uri: str | None = None) -> MlflowLog:
     return MlflowLog(logged.url, logged.experiment_id, dict(logged.run_ids))
 
 
-def mark_production(store: Store, version: "Version", uri: str | None = None) -> bool:
+def mark_production(store: Location, version: "Version", uri: str | None = None) -> bool:
     """
     Move the alias ``production`` of the version's prompts in MLflow's registry; whether there was a registry.
 

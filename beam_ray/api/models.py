@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from beam_ray.api.display import Display, Displayed
-from beam_ray.api.store import Store
+from beam_ray.api.location import Location
 from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.llm.families import Capabilities
 from beam_ray.llm.model_check import Finding, ModelCheck, check_model, most
@@ -177,7 +177,7 @@ class ModelCheckResult(Displayed):
         return {**found, "findings": list(found["findings"]), "lines": list(found["lines"])}  # type: ignore[typeddict-item]
 
 
-def known_models(store: Store) -> Mapping[str, Any]:
+def known_models(store: Location) -> Mapping[str, Any]:
     """The models of the store's models file, or those given, with what was found about them used where they say ``auto``."""
     if isinstance(store.models, Mapping):
         known: Mapping[str, Any] = store.models
@@ -188,12 +188,12 @@ def known_models(store: Store) -> Mapping[str, Any]:
     return {name: _with_found(store, written) if isinstance(written, ModelSettings) else written for name, written in known.items()}
 
 
-def list_models(store: Store) -> list[ModelInfo]:
+def list_models(store: Location) -> list[ModelInfo]:
     """See ``Store.list_models``."""
     return [_info(store, name, written) for name, written in store.known_models.items()]
 
 
-def check_models(store: Store, name: str) -> ModelCheckResult:
+def check_models(store: Location, name: str) -> ModelCheckResult:
     """See ``Store.check_model``."""
     known = store.known_models
     if name not in known:
@@ -217,12 +217,12 @@ def check_models(store: Store, name: str) -> ModelCheckResult:
     return ModelCheckResult(found)
 
 
-def _with_found(store: Store, written: ModelSettings) -> ModelSettings:
+def _with_found(store: Location, written: ModelSettings) -> ModelSettings:
     document = read_findings(store.objects, written.endpoint)
     return written.with_found(document["found"]) if document else written
 
 
-def _info(store: Store, name: str, written: Any) -> ModelInfo:
+def _info(store: Location, name: str, written: Any) -> ModelInfo:
     if not isinstance(written, ModelSettings):
         price: Pricing | None = written.price
         settings: dict[str, str | bool | float | None] = {}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from beam_ray.address import Address
 from beam_ray.api.display import Display, Displayed
+from beam_ray.api.location import Location
 from beam_ray.api.progress import ProgressOption, progress_callback
 from beam_ray.api.runs import Budget, Run, checked_budget, connection, probe_models
-from beam_ray.api.store import Store
 from beam_ray.api.workflows import check
 from beam_ray.define.diff import Change, changes
 from beam_ray.define.workflow import Workflow
@@ -191,7 +191,7 @@ class PromptSearch(Displayed):
 class _Apply:
     """What is needed to try a proposal."""
 
-    store: Store
+    store: Location
     address: Address
     file: Path
     place: Path
@@ -209,7 +209,7 @@ class _Apply:
         return AppliedProposal(proposal, found.draft, Run(store, found.run_id), before, after, found.task_before, found.task_after)
 
 
-def optimise(store: Store, task: str, node: str, *, model: str | None = None, again: bool = False, draft: DraftFile | None = None) -> PromptProposal:
+def optimise(store: Location, task: str, node: str, *, model: str | None = None, again: bool = False, draft: DraftFile | None = None) -> PromptProposal:
     """See ``Store.optimise``."""
     objects = store.existing()
     found = find_task(objects, task)
@@ -230,7 +230,7 @@ def optimise(store: Store, task: str, node: str, *, model: str | None = None, ag
 
 
 def search_prompts(
-    store: Store,
+    store: Location,
     workflow: str,
     library: str,
     *,
@@ -281,7 +281,7 @@ def search_prompts(
     return PromptSearch(found.search_id, definition, found.tasks, found.held, found.accepted, draft, differences, found)
 
 
-def proposer_of(store: Store, name: str | None, workflow: Workflow, node: str) -> str:
+def proposer_of(store: Location, name: str | None, workflow: Workflow, node: str) -> str:
     """
     The model that proposes: the one named, the judge's, or the step's own.
 
@@ -305,7 +305,7 @@ def proposer_of(store: Store, name: str | None, workflow: Workflow, node: str) -
 
 
 @contextlib.contextmanager
-def executing(store: Store, takeover: bool, progress: ProgressOption) -> Iterator[PlanExecutor]:
+def executing(store: Location, takeover: bool, progress: ProgressOption) -> Iterator[PlanExecutor]:
     """Executes plans, all on one Ray, which is started when the first of them needs it."""
     with progress_callback(progress) as callback, connection(store) as opened:
 

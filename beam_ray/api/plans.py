@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pyarrow as pa
 
 from beam_ray.api.display import Display, Displayed
-from beam_ray.api.store import Store
+from beam_ray.api.location import Location
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem
@@ -185,7 +185,7 @@ def _node(node: EngineNodePlan) -> NodePlan:
     return NodePlan(node.node, node.model, *counts, node.conditional, why, node.input_tokens, node.output_tokens, node.usd)
 
 
-def plan(store: Store, workflow: WorkflowOption, tasks: "Tasks | Any", *, trials: int = 1, borrow_from: str | None = None) -> Plan:
+def plan(store: Location, workflow: WorkflowOption, tasks: "Tasks | Any", *, trials: int = 1, borrow_from: str | None = None) -> Plan:
     """See ``Store.plan``."""
     checked = check(workflow, store)
     found, source = read(store.objects, tasks)

@@ -8,10 +8,10 @@ from typing import Any, TypedDict
 
 from beam_ray.address import Address
 from beam_ray.api.display import Display, Displayed
+from beam_ray.api.location import Location
 from beam_ray.api.plans import Plan, plan_of
 from beam_ray.api.progress import ProgressOption, progress_callback
 from beam_ray.api.runs import Budget, Run, checked_budget, finish, probe_models
-from beam_ray.api.store import Store
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem, Unusable
@@ -132,13 +132,13 @@ class _Planned:
     warnings: tuple[Problem, ...] = field(default=())
 
 
-def plan_rerun(store: Store, tasks: Any, *, how: Rerunning | None = None) -> list[Plan]:
+def plan_rerun(store: Location, tasks: Any, *, how: Rerunning | None = None) -> list[Plan]:
     """See ``Store.plan_rerun``."""
     return [plan_of(each.plan, each.warnings) for each in _planned(store, tasks, how or Rerunning(), None)]
 
 
 def rerun(
-    store: Store, tasks: Any, *, how: Rerunning | None = None, budget: Budget | None = None, takeover: bool = False, progress: ProgressOption = None
+    store: Location, tasks: Any, *, how: Rerunning | None = None, budget: Budget | None = None, takeover: bool = False, progress: ProgressOption = None
 ) -> list[Rerun]:
     """See ``Store.rerun``."""
     how = how or Rerunning()
@@ -154,7 +154,7 @@ def rerun(
     return done
 
 
-def _planned(store: Store, tasks: Any, how: Rerunning, budget: Mapping[str, float] | None) -> Iterable[_Planned]:
+def _planned(store: Location, tasks: Any, how: Rerunning, budget: Mapping[str, float] | None) -> Iterable[_Planned]:
     objects = store.existing()
     options = RerunOptions(how.from_node, how.because, how.allow_writes)
     for run_id, task_ids in _chosen(objects, tasks).items():
@@ -218,7 +218,7 @@ def _of_library(objects: Objects, wanted: Selection) -> dict[str, list[str]]:
     return found
 
 
-def _definition(store: Store, origin: StoredRun, using: WorkflowOption) -> tuple[Workflow, int | None, tuple[Problem, ...]]:
+def _definition(store: Location, origin: StoredRun, using: WorkflowOption) -> tuple[Workflow, int | None, tuple[Problem, ...]]:
     if using == "original":
         return origin.record.plan, origin.record.version, ()
     if using == "published":

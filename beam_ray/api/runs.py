@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from beam_ray.address import Address
 from beam_ray.api.display import Display, Displayed
+from beam_ray.api.location import Location
 from beam_ray.api.progress import ProgressOption, progress_callback
-from beam_ray.api.store import Store
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Stopped, Unusable
@@ -59,7 +59,7 @@ class Run(Displayed):
     Numbers are over tasks and trials. Of an unfinished run they cover what is done so far.
     """
 
-    store: Store = field(compare=False)
+    store: Location = field(compare=False)
     id: str
 
     @cached_property
@@ -214,12 +214,12 @@ class Run(Displayed):
         }
 
 
-def runs(store: Store) -> list[Run]:
+def runs(store: Location) -> list[Run]:
     """See ``Store.runs``."""
     return [Run(store, each.run_id) for each in newest_first(store.existing())]
 
 
-def get_run(store: Store, name: str) -> Run:
+def get_run(store: Location, name: str) -> Run:
     """See ``Store.get_run``."""
     found = Run(store, resolve(store.existing(), name))
     _ = found.record  # a run that cannot be read is refused here
@@ -227,7 +227,7 @@ def get_run(store: Store, name: str) -> Run:
 
 
 def run(
-    store: Store,
+    store: Location,
     workflow: WorkflowOption,
     tasks: "Tasks | Any",
     *,
@@ -253,7 +253,7 @@ def run(
         return finish(store, record.model_copy(update={"budget": limits}), takeover=takeover, callback=callback)
 
 
-def resume(store: Store, name: str, *, budget: Budget | None = None, takeover: bool = False, progress: ProgressOption = None) -> Run:
+def resume(store: Location, name: str, *, budget: Budget | None = None, takeover: bool = False, progress: ProgressOption = None) -> Run:
     """See ``Store.resume``."""
     record = get_run(store, name).record
     if budget is not None:
@@ -264,7 +264,7 @@ def resume(store: Store, name: str, *, budget: Budget | None = None, takeover: b
         return finish(store, record, takeover=takeover, callback=callback)
 
 
-def finish(store: Store, record: RunRecord, *, takeover: bool, callback: ProgressCallback) -> Run:
+def finish(store: Location, record: RunRecord, *, takeover: bool, callback: ProgressCallback) -> Run:
     """
     Execute what is left of a run.
 
@@ -299,7 +299,7 @@ def finish(store: Store, record: RunRecord, *, takeover: bool, callback: Progres
 
 
 @contextlib.contextmanager
-def connection(store: Store) -> "Iterator[Connection]":
+def connection(store: Location) -> "Iterator[Connection]":
     """The connection to the store's cluster; one that is kept open by somebody else stays open."""
     from beam_ray.run.connection import Connection  # loads Ray
 

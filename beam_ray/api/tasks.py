@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from beam_ray.address import Address
 from beam_ray.api.display import Display, Displayed
+from beam_ray.api.location import Location
 from beam_ray.api.runs import Run, get_run, runs
-from beam_ray.api.store import Store
 from beam_ray.define.workflow import Node
 from beam_ray.errors import Unusable
 from beam_ray.run.context import RAN
@@ -255,13 +255,13 @@ class Task(Displayed):
         return {"task": self.address, "run": context, "steps": [step.document() for step in self.steps]}
 
 
-def task(store: Store, address: str) -> Task:
+def task(store: Location, address: str) -> Task:
     """See ``Store.task``."""
     found = find_task(store.existing(), address)
     return Task(Run(store, found.run), found.task, found.trial, found.node or None)
 
 
-def tasks(store: Store, *, run: str | None = None, status: str | None = None, labels: Iterable[str] = (), where: str | None = None) -> pa.Table:
+def tasks(store: Location, *, run: str | None = None, status: str | None = None, labels: Iterable[str] = (), where: str | None = None) -> pa.Table:
     """See ``Store.tasks``."""
     chosen = [get_run(store, run)] if run else runs(store)
     columns = None if where else list(LISTED)

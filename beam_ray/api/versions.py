@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beam_ray.api.display import Display, Displayed
-from beam_ray.api.store import Store
+from beam_ray.api.location import Location
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.diff import Change, changes
 from beam_ray.define.workflow import Workflow
@@ -71,7 +71,7 @@ def version_of(stored: StoredVersion) -> Version:
 
 
 def publish(
-    store: Store,
+    store: Location,
     workflow: "Workflow | str | Path | Candidate",
     *,
     evidence: "Verdict | str | None" = None,
@@ -93,18 +93,18 @@ def publish(
     return version_of(publish_definition(store.objects, definition, source=source, evidence=backtest, reason=without_evidence))
 
 
-def versions(store: Store, workflow: str) -> list[Version]:
+def versions(store: Location, workflow: str) -> list[Version]:
     """See ``Store.versions``."""
     objects = store.existing()
     read_version(objects, workflow)  # an unknown name is refused with those that exist
     return [version_of(read_version(objects, workflow, number)) for number in reversed(version_numbers(objects, workflow))]
 
 
-def rollback(store: Store, workflow: str, number: int, *, because: str = "") -> Version:
+def rollback(store: Location, workflow: str, number: int, *, because: str = "") -> Version:
     """See ``Store.rollback``."""
     return version_of(publish_old(store.existing(), workflow, number, reason=because))
 
 
-def diff(store: Store, before: WorkflowOption, after: WorkflowOption) -> tuple[Change, ...]:
+def diff(store: Location, before: WorkflowOption, after: WorkflowOption) -> tuple[Change, ...]:
     """See ``Store.diff``."""
     return tuple(changes(check(before, store).workflow, check(after, store).workflow))

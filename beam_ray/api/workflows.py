@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from beam_ray.api.display import Display, Displayed
-from beam_ray.api.store import Store
+from beam_ray.api.location import Location
 from beam_ray.define.check import check as check_definition
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem, Unusable
@@ -61,7 +61,7 @@ def load(path: str | Path) -> Workflow:
     return check(path).workflow
 
 
-def check(workflow: WorkflowOption, store: Store | None = None) -> CheckResult:
+def check(workflow: WorkflowOption, store: Location | None = None) -> CheckResult:
     """
     Check a workflow: shape, names, templates, criteria and tools. No model is called.
 
@@ -84,7 +84,7 @@ def check(workflow: WorkflowOption, store: Store | None = None) -> CheckResult:
     return CheckResult(version.plan, version.version, tuple(check_definition(version.plan, folders=tool_folders(version.plan))))
 
 
-def check_with_models(workflow: WorkflowOption, store: Store) -> CheckResult:
+def check_with_models(workflow: WorkflowOption, store: Location) -> CheckResult:
     """See ``Store.check``."""
     found = check(workflow, store)
     try:

@@ -9,8 +9,8 @@ import click
 
 import beam_ray
 from beam_ray.cli.options import Execution, Place, executes, grouped, pairs, reads_store, runs_on_ray
+from beam_ray.cli.plans import plan_table, totals
 from beam_ray.cli.screen import clean, emit, plural, progress, say, show
-from beam_ray.cli.workflows import plan_table, totals
 from beam_ray.errors import TrackingUnavailable
 
 MLFLOW = click.option(

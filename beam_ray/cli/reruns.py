@@ -8,8 +8,8 @@ import click
 
 import beam_ray
 from beam_ray.cli.options import Execution, Place, Selection, executes, grouped, runs_on_ray, selects
+from beam_ray.cli.plans import plan_table, totals
 from beam_ray.cli.screen import MARKS, emit, money, number, plural, progress, show, table
-from beam_ray.cli.workflows import plan_table, totals
 
 
 @dataclass(frozen=True)

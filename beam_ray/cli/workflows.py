@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 import beam_ray
+from beam_ray.cli.backtests import show_backtest_plan
 from beam_ray.cli.options import Place, TaskSource, reads_store, takes_tasks, uses_models
-from beam_ray.cli.screen import at_most, emit, plural, say, show, table
+from beam_ray.cli.plans import plan_table, totals
+from beam_ray.cli.screen import emit, plural, say, show, table
 
 
 @click.command()
@@ -56,8 +58,6 @@ def graph(workflow: beam_ray.Workflow) -> str:
 def plan(workflow: str, source: TaskSource, trials: int, origin: str | None, place: Place) -> None:
     """Show what a run of WORKFLOW, or the backtest SPEC, would do and cost. No model is called."""
     if beam_ray.is_backtest_spec(Path(workflow)):
-        from beam_ray.cli.backtests import show_backtest_plan
-
         show_backtest_plan(place.opened.plan_backtest(workflow), place)
         return
     made = place.opened.plan(workflow, source.tasks, trials=trials, borrow_from=origin)
@@ -73,31 +73,3 @@ def plan(workflow: str, source: TaskSource, trials: int, origin: str | None, pla
     if made.prices:
         show(f"prices: {', '.join(f'{name} from {source}' if source != 'unpriced' else f'{name} unpriced' for name, source in made.prices.items())}")
     show(f"run it:  beam-ray run {workflow} --tasks {source.source}{place.option}")
-
-
-def plan_table(made: beam_ray.Plan) -> str:
-    """What is run, borrowed and scored again at each node, and why."""
-    rows = []
-    for node in made.nodes:
-        most = "≤ " if node.conditional and node.run else ""
-        rows.append(
-            [
-                node.node,
-                node.model or "tool",
-                f"{most}{node.run}",
-                node.borrow,
-                node.rescore,
-                f"{most}{node.calls + node.judge_calls}" if node.model or node.judge_calls else "",
-                at_most(node.max_usd) if node.model else "",
-                ", ".join(node.why),
-            ]
-        )
-    return table(["node", "model or tool", "run", "borrow", "rescore", "model calls", "cost", "because of"], rows, right=[2, 3, 4, 5, 6])
-
-
-def totals(made: beam_ray.Plan) -> str:
-    """The plan in one line."""
-    bound = "at most " if made.conditional else ""
-    again = f" and at most {plural(made.max_auto_reruns, 'auto-rerun')}" if made.max_auto_reruns else ""
-    without = " without auto-reruns" if again else ""
-    return f"{bound}{plural(made.calls, 'model call')}{again}, {at_most(made.max_usd)}{without} (planned; no model was called yet)"

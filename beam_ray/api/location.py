@@ -1,0 +1,71 @@
+"""Where a store is, and the models and the cluster that its commands use."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beam_ray.run.connection import Connection
+    from beam_ray.store.objects import Objects
+
+DEFAULT_STORE = ".beam-ray"
+DEFAULT_MODELS = "configs/models.yaml"
+
+
+@dataclass(frozen=True, repr=False)
+class Location:
+    """A store's place, models and cluster: what every function of the API needs. ``Store`` adds what can be done."""
+
+    uri: str
+    """A folder or ``s3://bucket/prefix``."""
+    models: "str | Path | Mapping[str, Any]" = field(default=DEFAULT_MODELS, compare=False)
+    """A models file, or a mapping from name to settings or model object."""
+    address: str | None = field(default=None, compare=False)
+    """The Ray cluster's address; None for a local Ray."""
+
+    connection: "Connection | None" = field(default=None, compare=False)
+    """A connection to a cluster that is shared and stays open; None for one per command."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder is a store already; a bucket's prefix counts as one."""
+        return self.uri.startswith("s3://") or (Path(self.uri) / "store.json").is_file()
+
+    @cached_property
+    def objects(self) -> "Objects":
+        """The store's files (internal). Creates the store where there is none."""
+        from beam_ray.store.objects import open_objects
+
+        return open_objects(self.uri)
+
+    def existing(self) -> "Objects":
+        """
+        The files of a store that must be there already (internal).
+
+        Raises:
+            Unusable: there is no store.
+        """
+        from beam_ray.errors import Unusable
+
+        if not self.exists:
+            raise Unusable(f"there is no store at {self.uri}\n  beam-ray run  creates one; --store or BEAM_RAY_STORE names another")
+        return self.objects
+
+    @cached_property
+    def known_models(self) -> Mapping[str, Any]:
+        """
+        Model name to its settings or model object (internal).
+
+        Raises:
+            BadDefinition: the models file has problems.
+        """
+        from beam_ray.api.models import known_models
+
+        return known_models(self)
+
+    @property
+    def option(self) -> str:
+        """What a command line needs to find this store: `` --store URI``, or nothing for the default one."""
+        return f" --store {self.uri}" if self.uri != DEFAULT_STORE else ""
