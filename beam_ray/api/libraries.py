@@ -28,7 +28,7 @@ from beam_ray.library.versions import remove as remove_tasks
 from beam_ray.store.libraries import Library as StoredLibrary
 from beam_ray.store.libraries import Use, library_at, library_names, library_versions, uses
 from beam_ray.store.runs import Run as StoredRun
-from beam_ray.store.tables import to_json
+from beam_ray.store.tables import TaskRow, to_json
 from beam_ray.tasks.sources import read, with_origins
 
 
@@ -245,6 +245,7 @@ def add_to_library(store: Location, name: str, tasks: Any, *, saved: SavedTasks 
     saved = saved or SavedTasks()
     annotations = Annotations(saved.labels, saved.tests, saved.note, to_json(saved.expected) if saved.expected is not None else "")
     outcomes: dict[str, str] = {}
+    rows: list[TaskRow]
     notes: tuple[str, ...] = ()
     chosen = _ended(store, tasks)
     if chosen is None:

@@ -26,6 +26,7 @@ from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.store.lookup import newest_first
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, resolve
+from beam_ray.store.tables import StepRow
 from beam_ray.tasks.sources import only
 
 SHOWN = 3
@@ -231,7 +232,7 @@ def _plan(executor: PlanExecutor, run: Run, workflow: Workflow, tasks: Sequence[
     )
 
 
-def _rows(run: Run, node: str) -> dict[str, dict[str, Any]]:
+def _rows(run: Run, node: str) -> dict[str, StepRow]:
     """Rows of the first trial with an output, by task."""
     return {row["task_id"]: row for row in run.steps([node]).to_pylist() if row["trial"] == 1 and row["outcome"] in RAN}
 
@@ -242,9 +243,7 @@ def criteria_of(workflow: Workflow, node: str) -> tuple[Criterion, ...]:
     return evaluate.criteria if evaluate else ()
 
 
-def _stats(
-    item: Criterion, judged: Sequence[Mapping[str, Mapping[str, Any]]], before: Mapping[str, Mapping[str, Any]], right: Mapping[str, bool | None]
-) -> CriterionStats:
+def _stats(item: Criterion, judged: Sequence[Mapping[str, StepRow]], before: Mapping[str, StepRow], right: Mapping[str, bool | None]) -> CriterionStats:
     verdicts = {name: [_verdict(rows.get(name), item.id) for rows in judged] for name in judged[0]}
     first = {name: found[0] for name, found in verdicts.items() if found[0] is not None}
     good, bad = ([met for name, met in first.items() if before[name]["passed"] is wanted] for wanted in (True, False))
@@ -280,8 +279,8 @@ def _why_not(item: Criterion, times: int, whole: Sequence[Any]) -> str:
     return "always the same" if whole else "nothing decided"
 
 
-def _verdict(row: Mapping[str, Any] | None, name: str) -> bool | None:
-    return next((item["met"] for item in (row or {}).get("criteria") or () if item["id"] == name), None)
+def _verdict(row: StepRow | None, name: str) -> bool | None:
+    return next((item["met"] for item in row["criteria"] or () if item["id"] == name), None) if row else None
 
 
 def _question(workflow: Workflow, node: str, run: Run, tasks: Sequence[str], keep: bool) -> Question:

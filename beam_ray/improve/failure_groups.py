@@ -6,10 +6,10 @@ removed. Nothing cleverer, so that people can check the groups.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from beam_ray.compare.formatting import plain
 from beam_ray.compare.pairs import UNAVAILABLE
@@ -18,6 +18,7 @@ from beam_ray.errors import Unusable
 from beam_ray.store.lookup import status_of
 from beam_ray.store.runs import Run
 from beam_ray.store.steps import StepRows
+from beam_ray.store.tables import OutcomeRow, StepRow
 
 Kind = Literal["criterion", "error", "model away"]
 
@@ -66,7 +67,7 @@ class CachedRun:
             return False
 
     @cached_property
-    def outcome(self) -> dict[tuple[str, int], dict[str, Any]]:
+    def outcome(self) -> dict[tuple[str, int], OutcomeRow]:
         return {(row["task_id"], row["trial"]): row for row in self.run.outcome(_COLUMNS).to_pylist()}
 
     @cached_property
@@ -87,7 +88,7 @@ class CachedRun:
         return {key: TaskResult(status_of(self.outcome[key]), self.outcome[key]["score"], tuple(failures[key])) for key in here}
 
 
-def _failures(step: Mapping[str, Any]) -> list[Failure]:
+def _failures(step: StepRow) -> list[Failure]:
     node = step["node"]
     missed = [Failure(node, "criterion", item["id"], item["text"]) for item in step["criteria"] or () if item["met"] is False]
     if step["outcome"] == "failed":

@@ -14,13 +14,14 @@ import gepa
 from gepa.core.adapter import EvaluationBatch
 
 from beam_ray.improve.search_result import TaskScore
+from beam_ray.store.tables import StepRow
 
 Prompts = Mapping[str, str]
 """Node to its prompt, serialized as one text."""
 
 
 Score = Callable[[Prompts, Sequence[str]], Sequence[TaskScore]]
-Propose = Callable[[Prompts, str, Sequence[Any]], str | None]
+Propose = Callable[[Prompts, str, Sequence[StepRow]], str | None]
 """Proposes a new prompt for a node from its failures; returns None when no proposal is usable."""
 
 

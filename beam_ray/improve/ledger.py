@@ -173,7 +173,7 @@ def _rerun(cached: CachedRun, origin: CachedRun | None) -> Rerun:
     after, before = cached.states(keys), origin.states(keys) if origin else {}
     tasks = []
     for task, trial in keys:
-        paid = cached.outcome.get((task, trial), {"calls": 0, "usd": 0.0})
+        outcome = cached.outcome.get((task, trial))
         here = (before.get((task, trial)), after.get((task, trial)))
         tasks.append(
             RedoneTask(
@@ -182,8 +182,8 @@ def _rerun(cached: CachedRun, origin: CachedRun | None) -> Rerun:
                 (task, inputs[task], trial),
                 *here,
                 _outcome_word(*here),
-                paid["calls"],
-                paid["usd"],
+                outcome["calls"] if outcome else 0,
+                outcome["usd"] if outcome else 0.0,
             )
         )
     return Rerun(

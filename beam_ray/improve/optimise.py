@@ -108,7 +108,7 @@ def failure_of(objects: Objects, address: Address) -> Failure:
     return failure
 
 
-def read_failure(objects: Objects, row: Mapping[str, Any]) -> Failure | None:
+def read_failure(objects: Objects, row: StepRow) -> Failure | None:
     """The failed execution in a row of the steps table; None when the step did not fail."""
     unmet = tuple((item["text"], item["reason"]) for item in row["criteria"] or () if item["met"] is False)
     if row["outcome"] == "skipped" or (not unmet and not row["error"]) or (row["passed"] and not row["error"]):
@@ -238,9 +238,9 @@ class ProposalOutcome:
     draft: Path
     """The draft file."""
     run_id: str
-    before: Mapping[str, Any]
+    before: StepRow
     """The step's row."""
-    after: Mapping[str, Any]
+    after: StepRow
     task_before: float | None
     task_after: float | None
 

@@ -42,6 +42,7 @@ from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.libraries import Library, library_at
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
+from beam_ray.store.tables import StepRow
 from beam_ray.tasks.sources import only
 
 FEW = 6
@@ -135,7 +136,7 @@ class Search:
             return "stopped by the budget; the rest is reserved for the holdout set"
         return f"stopped after {plural(self.rounds, 'round')}"
 
-    def _propose(self, prompts: Prompts, node: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    def _propose(self, prompts: Prompts, node: str, rows: Sequence[StepRow]) -> str | None:
         if self.left()["max_calls"] < TRIES or self.left()["max_usd"] <= 0 or self.left()["max_tokens"] <= 0:
             raise _BudgetUsed
         failures = [failure for row in rows if (failure := read_failure(self.objects, row))]
@@ -283,7 +284,7 @@ class _Scorer:
 
     def _learn(self, one: Candidate, run: Run) -> None:
         one.runs.append(run.run_id)
-        failures: dict[str, dict[str, Any]] = {}
+        failures: dict[str, dict[str, StepRow]] = {}
         for row in run.steps().to_pylist():
             if row["outcome"] == "failed" or row["passed"] is False:
                 failures.setdefault(row["task_id"], {})[row["node"]] = row

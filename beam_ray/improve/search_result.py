@@ -16,6 +16,7 @@ from beam_ray.errors import Unusable
 from beam_ray.llm.usage import Usage
 from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import Objects
+from beam_ray.store.tables import StepRow
 
 COUNTED = ("calls", "input_tokens", "output_tokens", "usd")
 """The fields of a cost in the result."""
@@ -32,7 +33,7 @@ class TaskScore:
 
     score: float
     """0 to 1."""
-    failures: Mapping[str, Any]
+    failures: Mapping[str, StepRow]
     """Node to its failed step's row."""
 
 

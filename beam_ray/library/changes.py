@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beam_ray.errors import Unusable, did_you_mean
-
-Row = dict[str, Any]
-"""A task, as a row of the table TASKS."""
+from beam_ray.store.tables import TaskRow
 
 CONTENT = ("task_query", "query_is_json", "variables", "expected", "labels", "attachments", "tests", "notes", "recorded")
 """The fields in which two tasks of the same id are compared. Their origin is not one of them."""
@@ -28,7 +26,7 @@ class Annotations:
 class Change:
     """The tasks of the next version, and the ids of those that changed."""
 
-    tasks: tuple[Row, ...]
+    tasks: tuple[TaskRow, ...]
     added: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -44,7 +42,7 @@ class Change:
         return ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing changed"
 
 
-def annotated(row: Mapping[str, Any], annotations: Annotations) -> Row:
+def annotated(row: TaskRow, annotations: Annotations) -> TaskRow:
     """The task with *annotations*: labels are added to its own, other fields are replaced."""
     return {
         **row,
@@ -55,7 +53,7 @@ def annotated(row: Mapping[str, Any], annotations: Annotations) -> Row:
     }
 
 
-def with_tasks_added(before: Sequence[Row], new: Iterable[Row], *, replace: bool = False) -> Change:
+def with_tasks_added(before: Sequence[TaskRow], new: Iterable[TaskRow], *, replace: bool = False) -> Change:
     """
     The library with *new* tasks appended; tasks that it already has with the same content stay unchanged.
 
@@ -76,7 +74,7 @@ def with_tasks_added(before: Sequence[Row], new: Iterable[Row], *, replace: bool
     return Change(tuple(tasks.values()), tuple(fresh), tuple(changed), unchanged=tuple(name for name in given if name not in changed and name not in fresh))
 
 
-def with_tasks_removed(before: Sequence[Row], names: Iterable[str]) -> Change:
+def with_tasks_removed(before: Sequence[TaskRow], names: Iterable[str]) -> Change:
     """
     The library without the tasks with these ids.
 
@@ -91,7 +89,7 @@ def with_tasks_removed(before: Sequence[Row], names: Iterable[str]) -> Change:
     return Change(tuple(row for row in before if row["task_id"] not in gone), removed=gone)
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
+def differences(one: Mapping[str, object], other: Mapping[str, object]) -> tuple[str, ...]:
     """The fields in which the content of two tasks differs."""
     return tuple(name for name in CONTENT if _comparable(name, one.get(name)) != _comparable(name, other.get(name)))
 
@@ -105,8 +103,8 @@ def _comparable(name: str, value: Any) -> Any:
     return (value or None) if name in ("tests", "notes", "recorded") else value
 
 
-def _once(new: Iterable[Row]) -> dict[str, Row]:
-    found: dict[str, Row] = {}
+def _once(new: Iterable[TaskRow]) -> dict[str, TaskRow]:
+    found: dict[str, TaskRow] = {}
     for row in new:
         name = row["task_id"]
         fields = differences(found[name], row) if name in found else ()

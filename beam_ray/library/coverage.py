@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from beam_ray.define.workflow import Workflow
-from beam_ray.library.changes import Row
 from beam_ray.library.run_history import History, Key, Reached
 from beam_ray.store.libraries import Library, Use
+from beam_ray.store.tables import TaskRow
 
 EDGE_LABELS = ("edge", "hard")
 """Default labels that mark edge cases."""
@@ -24,7 +24,7 @@ class Facts:
     """The inputs of a library check."""
 
     library: Library
-    tasks: Sequence[Row]
+    tasks: Sequence[TaskRow]
     workflow: Workflow
     histories: Mapping[Key, History]
     """For the library's tasks that were ever run."""
@@ -58,7 +58,7 @@ class Coverage:
     """Time since a task was last added to the library."""
 
 
-def key_of(row: Row) -> Key:
+def key_of(row: TaskRow) -> Key:
     """The key that matches a saved task with its past executions."""
     return row["task_id"], row["inputs"]
 

@@ -5,18 +5,18 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_ray.define.fingerprint import strict_json
 from beam_ray.errors import Damaged, Unusable
-from beam_ray.library.changes import Row, differences
+from beam_ray.library.changes import differences
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.tables import to_json
+from beam_ray.store.tables import AttachmentRow, TaskRow, to_json
 from beam_ray.tasks.parse import read_tasks
 
 FILE = pa.schema(
@@ -37,7 +37,24 @@ FILE = pa.schema(
 """The columns of an exported Parquet file, and the header of a CSV file."""
 
 
-def export(objects: Objects, rows: Sequence[Row], path: Path) -> None:
+class FileRow(TypedDict):
+    """A task as a row of an exported file, see FILE."""
+
+    id: str
+    task_query: str
+    query_is_json: bool
+    variables: str
+    expected: str | None
+    labels: list[str]
+    attachments: list[str]
+    """Paths relative to the file."""
+    origin: str | None
+    tests: str | None
+    notes: str | None
+    recorded: str | None
+
+
+def export(objects: Objects, rows: Sequence[TaskRow], path: Path) -> None:
     """
     Write the tasks to a .jsonl, .csv or .parquet file, and their attachments into a folder beside it.
 
@@ -60,7 +77,7 @@ def export(objects: Objects, rows: Sequence[Row], path: Path) -> None:
         for row in rows:
             for entry in row["attachments"] or ():
                 _write_attachment(objects, beside, entry)
-        path.write_bytes(writer([_plain(row, beside.name) for row in rows]))
+        path.write_bytes(writer([_file_row(row, beside.name) for row in rows]))
         _require_same(rows, read_tasks(path, objects).to_pylist(), path)
     except BaseException as error:
         path.unlink(missing_ok=True)
@@ -75,7 +92,7 @@ def export(objects: Objects, rows: Sequence[Row], path: Path) -> None:
         raise
 
 
-def _write_attachment(objects: Objects, folder: Path, entry: dict[str, Any]) -> None:
+def _write_attachment(objects: Objects, folder: Path, entry: AttachmentRow) -> None:
     where = f"attachments/{entry['sha256']}"
     try:
         body = objects.read(where)
@@ -88,7 +105,7 @@ def _write_attachment(objects: Objects, folder: Path, entry: dict[str, Any]) -> 
     path.write_bytes(body)
 
 
-def _place(entry: dict[str, Any]) -> str:
+def _place(entry: AttachmentRow) -> str:
     name = str(entry["name"])
     if Path(name).name != name:
         raise Unusable(f"the attachment name {name!r} must not contain a path")
@@ -96,17 +113,29 @@ def _place(entry: dict[str, Any]) -> str:
     return f"{entry['sha256'][:12]}/{name}"
 
 
-def _plain(row: Row, folder: str) -> Row:
+def _file_row(row: TaskRow, folder: str) -> FileRow:
     attachments = [f"{folder}/{_place(entry)}" for entry in row["attachments"] or ()]
-    return {**{name: row[name] for name in FILE.names if name in row}, "id": row["task_id"], "labels": list(row["labels"] or ()), "attachments": attachments}
+    return {
+        "id": row["task_id"],
+        "task_query": row["task_query"],
+        "query_is_json": row["query_is_json"],
+        "variables": row["variables"],
+        "expected": row["expected"],
+        "labels": list(row["labels"] or ()),
+        "attachments": attachments,
+        "origin": row["origin"],
+        "tests": row["tests"],
+        "notes": row["notes"],
+        "recorded": row["recorded"],
+    }
 
 
-def _jsonl(rows: Sequence[Row]) -> bytes:
+def _jsonl(rows: Sequence[FileRow]) -> bytes:
     lines = []
     for row in rows:
         query = strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"]
         expected = None if row["expected"] is None else strict_json(row["expected"])
-        recorded = strict_json(row["recorded"]) if row.get("recorded") else None
+        recorded = strict_json(row["recorded"]) if row["recorded"] else None
         written = {**row, "task_query": query, "variables": strict_json(row["variables"]), "expected": expected, "recorded": recorded}
         absent = (
             {name for name, value in written.items() if value is None or value == []}
@@ -117,13 +146,14 @@ def _jsonl(rows: Sequence[Row]) -> bytes:
     return "".join(line + "\n" for line in lines).encode()
 
 
-def _csv(rows: Sequence[Row]) -> bytes:
+def _csv(rows: Sequence[FileRow]) -> bytes:
     # a column that no task has is left out, so that its values are read back as absent instead of empty
-    names = [name for name in FILE.names if any(row[name] not in (None, [], False) for row in rows)]
+    cells: Sequence[Mapping[str, object]] = rows
+    names = [name for name in FILE.names if any(row[name] not in (None, [], False) for row in cells)]
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(names)
-    for row in rows:
+    for row in cells:
         writer.writerow([_cell(row[name]) for name in names])
     return text.getvalue().encode()
 
@@ -134,13 +164,13 @@ def _cell(value: Any) -> str:
     return json.dumps(value) if isinstance(value, bool) else value or ""
 
 
-def _parquet(rows: Sequence[Row]) -> bytes:
+def _parquet(rows: Sequence[FileRow]) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=FILE), sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 
-def _require_same(rows: Sequence[Row], read: Sequence[Row], path: Path) -> None:
+def _require_same(rows: Sequence[TaskRow], read: Sequence[TaskRow], path: Path) -> None:
     for row, found in zip(rows, read, strict=True):
         fields = ("task_id",) * (row["task_id"] != found["task_id"]) + differences(row, found) + ("labels",) * (list(row["labels"] or ()) != found["labels"])
         if fields:

@@ -3,7 +3,6 @@
 import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +14,7 @@ from beam_ray.store.lookup import newest_first
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, find_runs
 from beam_ray.store.steps import StepRows
+from beam_ray.store.tables import OutcomeRow, StepRow
 
 CONSIDERED = 20_000
 """Number of newest past tasks that are searched for tasks that fill a gap."""
@@ -92,7 +92,7 @@ def _is_trusted(run: Run, workflow: Workflow) -> bool:
 
 
 def _executions(run_id: str, outcome: pa.Table) -> Iterator[Execution]:
-    rows: dict[Key, list[Mapping[str, Any]]] = {}
+    rows: dict[Key, list[OutcomeRow]] = {}
     for row in outcome.to_pylist():
         rows.setdefault((row["task_id"], row["inputs"]), []).append(row)
     for key, trials in rows.items():
@@ -117,7 +117,7 @@ def reached(objects: Objects, executions: Iterable[Execution], nodes: Sequence[s
     for run_id, here in by_run.items():
         reader = StepRows(Run(objects, run_id))
         wanted = [(each.key[0], trial) for each in here for trial in range(1, each.trials + 1)]
-        steps: dict[str, list[Mapping[str, Any]]] = {}
+        steps: dict[str, list[StepRow]] = {}
         for node in nodes:
             for (task, _), row in reader.rows(node, wanted).items():
                 steps.setdefault(task, []).append(row)
@@ -125,7 +125,7 @@ def reached(objects: Objects, executions: Iterable[Execution], nodes: Sequence[s
     return found
 
 
-def _reached(steps: Iterable[Mapping[str, Any]]) -> Reached:
+def _reached(steps: Iterable[StepRow]) -> Reached:
     nodes, counts = set(), dict[tuple[str, str], tuple[int, int]]()
     for row in steps:
         if row["outcome"] in (*RAN, "failed"):

@@ -7,12 +7,11 @@ from typing import Any
 
 from beam_ray.address import Address
 from beam_ray.errors import Unusable
-from beam_ray.library.changes import Row
 from beam_ray.store.lookup import find_task, select
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, resolve
 from beam_ray.store.steps import StepRows
-from beam_ray.store.tables import to_json
+from beam_ray.store.tables import OutcomeRow, TaskRow, to_json
 
 RAN = ("done", "borrowed")
 
@@ -22,11 +21,11 @@ class EndedTask:
     """A finished task of a past run: the task as given, and its outcome."""
 
     address: Address
-    task: Mapping[str, Any]
-    outcome: Mapping[str, Any]
+    task: TaskRow
+    outcome: OutcomeRow
 
     @property
-    def saved(self) -> Row:
+    def saved(self) -> TaskRow:
         """The task as it is saved: as given, with the address of its run as origin."""
         return {**self.task, "origin": str(self.address)}
 
@@ -69,8 +68,8 @@ def ended_tasks_at(objects: Objects, written: Iterable[str]) -> list[EndedTask]:
     return found
 
 
-def _ended(run: Run, outcomes: Sequence[Mapping[str, Any]]) -> list[EndedTask]:
-    first: dict[str, Mapping[str, Any]] = {}
+def _ended(run: Run, outcomes: Sequence[OutcomeRow]) -> list[EndedTask]:
+    first: dict[str, OutcomeRow] = {}
     for row in outcomes:
         first.setdefault(row["task_id"], row)
     tasks = {row["task_id"]: row for row in run.tasks().to_pylist() if row["task_id"] in first}

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from beam_ray.library.changes import Change, Row, with_tasks_added, with_tasks_removed
+from beam_ray.library.changes import Change, with_tasks_added, with_tasks_removed
 from beam_ray.store.libraries import library_at, newest_library, write_library
 from beam_ray.store.objects import Objects
-from beam_ray.store.tables import TASKS, to_table
+from beam_ray.store.tables import TASKS, TaskRow, to_table
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class LibraryUpdate:
         return f"{self.name}@{self.version}"
 
 
-def add(objects: Objects, name: str, new: Sequence[Row], *, replace: bool = False) -> LibraryUpdate:
+def add(objects: Objects, name: str, new: Sequence[TaskRow], *, replace: bool = False) -> LibraryUpdate:
     """
     Add tasks to the library, which is created if it does not exist.
 
@@ -42,7 +42,7 @@ def remove(objects: Objects, name: str, names: Sequence[str]) -> LibraryUpdate:
     return _write_next(objects, name, lambda before: with_tasks_removed(before, names))
 
 
-def _write_next(objects: Objects, name: str, decide: Callable[[Sequence[Row]], Change]) -> LibraryUpdate:
+def _write_next(objects: Objects, name: str, decide: Callable[[Sequence[TaskRow]], Change]) -> LibraryUpdate:
     library = newest_library(objects, name)
     before = library.tasks.to_pylist()
     change = decide(before)

@@ -1,6 +1,6 @@
 """Finding tasks: by address, by a word that begins one, or by what became of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -42,7 +42,7 @@ def find_task(objects: Objects, written: str) -> Address:
     raise Unusable(f"there is no task {written!r} in {objects.uri}\n  beam-ray tasks  lists them")
 
 
-def status_of(row: dict[str, Any]) -> str:
+def status_of(row: Mapping[str, Any]) -> str:
     """passed, below or failed."""
     if row["passed"]:
         return "passed"

@@ -10,11 +10,11 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
@@ -23,6 +23,7 @@ from mlflow.entities.model_registry import PromptVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
 
+from beam_ray.store.tables import OutcomeRow, StepRow, TaskRow
 from beam_ray.tracking import prompts
 from beam_ray.tracking.backtest_log import BacktestLog, SideLog, traced_tasks
 from beam_ray.tracking.location import artifacts, is_server, page
@@ -36,8 +37,18 @@ _BATCH = 100
 _LINKED = 100
 """Traces that are linked to their prompt versions; each link costs a request."""
 
+_Row = TypeVar("_Row", OutcomeRow, StepRow)
+
 _NOTE = "mlflow.note.content"
 _NOTE_OF = "beam_ray.note_of"
+
+
+class LoggedBacktest(TypedDict):
+    """What the worker reports of a logged backtest."""
+
+    experiment_id: str
+    run_ids: dict[str, str]
+    url: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class _LoggedSide:
     prompts: Mapping[str, PromptVersion]
 
 
-def log_backtest(uri: str, log: BacktestLog, beat: Heartbeat) -> dict[str, Any]:
+def log_backtest(uri: str, log: BacktestLog, beat: Heartbeat) -> LoggedBacktest:
     """Log everything: metrics and files first, traces last, so that an interruption costs the least."""
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     experiment_id = _experiment(client, uri, f"beam_ray/{log.workflow}/{log.name}")
@@ -231,13 +242,12 @@ def _traces(client: TracingClient, experiment_id: str, log: BacktestLog, logged:
 def _cases(log: BacktestLog, logged: _LoggedSide) -> Iterator[Case]:
     side, changed = logged.side, set(log.changed)
     tasks = {} if log.tasks is None else {row["task_id"]: row for row in log.tasks.to_pylist()}
-    outcomes = _by_task(side.outcome.to_pylist())
-    steps = _by_task(side.steps.to_pylist())
+    outcomes: dict[str, list[OutcomeRow]] = _by_task(side.outcome.to_pylist())
+    steps: dict[str, list[StepRow]] = _by_task(side.steps.to_pylist())
     place = {node: index for index, node in enumerate(side.record.plan.order)}
     for task in traced_tasks(log):
         row = tasks.get(task)
         for outcome in outcomes.get(task, ()):
-            times = {name: outcome[name] or getattr(side, name) for name in ("started_at", "ended_at")}
             ran = [step for step in steps.get(task, ()) if step["trial"] == outcome["trial"] and step["outcome"] != "skipped"]
             yield Case(
                 backtest_id=log.backtest_id,
@@ -249,12 +259,12 @@ def _cases(log: BacktestLog, logged: _LoggedSide) -> Iterator[Case]:
                 request=_request(task, outcome["trial"], row),
                 expected=loads(row["expected"]) if row else None,
                 changed=task in changed,
-                outcome={**outcome, **times},
+                outcome={**outcome, "started_at": outcome["started_at"] or side.started_at, "ended_at": outcome["ended_at"] or side.ended_at},
                 steps=sorted(ran, key=lambda step: place[step["node"]]),
             )
 
 
-def _request(task: str, trial: int, row: Mapping[str, Any] | None) -> dict[str, Any]:
+def _request(task: str, trial: int, row: TaskRow | None) -> dict[str, Any]:
     request: dict[str, Any] = {"task": task if trial == 1 else f"{task}#{trial}"}
     if row is not None:
         request["task_query"] = loads(row["task_query"]) if row["query_is_json"] else row["task_query"]
@@ -264,8 +274,8 @@ def _request(task: str, trial: int, row: Mapping[str, Any] | None) -> dict[str, 
     return request
 
 
-def _by_task(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+def _by_task(rows: Iterable[_Row]) -> dict[str, list[_Row]]:
+    found: dict[str, list[_Row]] = {}
     for row in rows:
         found.setdefault(row["task_id"], []).append(row)
     return found

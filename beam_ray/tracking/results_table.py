@@ -3,8 +3,9 @@ A side's results as a table, so that MLflow can show the outputs of several side
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
+from beam_ray.store.tables import OutcomeRow
 from beam_ray.tracking.backtest_log import MOST_ROWS, BacktestLog, SideLog
 from beam_ray.tracking.traces import cut, loads, readable
 
@@ -12,13 +13,20 @@ _LONGEST = 2_000
 COLUMNS = ("task", "output", "passed", "score", "first score", "auto-reruns", "routes", "seconds", "error", "query")
 
 
-def results(log: BacktestLog, side: SideLog) -> dict[str, Any]:
+class ResultsTable(TypedDict):
+    """A table in MLflow's JSON format."""
+
+    columns: list[str]
+    data: list[list[Any]]
+
+
+def results(log: BacktestLog, side: SideLog) -> ResultsTable:
     """The first tasks of *side* in MLflow's table format."""
     queries = {} if log.tasks is None else dict(zip(log.tasks["task_id"].to_pylist(), log.tasks["task_query"].to_pylist(), strict=True))
     return {"columns": list(COLUMNS), "data": [_row(row, queries) for row in side.outcome.slice(0, MOST_ROWS).to_pylist()]}
 
 
-def _row(row: Mapping[str, Any], queries: Mapping[str, str]) -> list[Any]:
+def _row(row: OutcomeRow, queries: Mapping[str, str]) -> list[Any]:
     return [
         row["task_id"] if row["trial"] == 1 else f"{row['task_id']}#{row['trial']}",
         cut(readable(loads(row["output"])), _LONGEST),

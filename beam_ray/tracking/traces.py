@@ -17,6 +17,7 @@ from mlflow.entities.model_registry import PromptVersion
 
 from beam_ray.address import Address
 from beam_ray.define.workflow import Workflow
+from beam_ray.store.tables import AttemptRow, CriterionRow, OutcomeRow, StepRow
 
 _PREVIEW = 1_000
 _CODE = AssessmentSource("CODE", "beam_ray")
@@ -36,8 +37,8 @@ class Case:
     """The trace's input. MLflow pairs the traces of two sides by it, so it is the same on every side."""
     expected: Any
     changed: bool
-    outcome: Mapping[str, Any]
-    steps: Sequence[Mapping[str, Any]]
+    outcome: OutcomeRow
+    steps: Sequence[StepRow]
     """All steps that were not skipped, in the workflow's order."""
 
     @property
@@ -103,7 +104,7 @@ def _assessments(case: Case) -> Iterator[Assessment]:
             yield _criterion(case, step, criterion, source)
 
 
-def _criterion(case: Case, step: Mapping[str, Any], criterion: Mapping[str, Any], source: AssessmentSource) -> Assessment:
+def _criterion(case: Case, step: StepRow, criterion: CriterionRow, source: AssessmentSource) -> Assessment:
     name, span = f"{step['node']}/{criterion['id']}", _span_judged(case, step)
     why = ": ".join(part for part in (criterion["text"], criterion["reason"]) if part)
     if criterion["met"] is None:
@@ -122,7 +123,7 @@ def _named(case: Case, assessment: Assessment) -> Assessment:
     return assessment
 
 
-def _span_judged(case: Case, step: Mapping[str, Any]) -> str:
+def _span_judged(case: Case, step: StepRow) -> str:
     """Span of the attempt whose output became the step's output; the last of equal ones."""
     numbers = [attempt["number"] for attempt in step["attempts"] or () if attempt["output"] == step["output"]]
     return _hash(8, case.key, step["node"], numbers[-1] if numbers else "").hex()
@@ -147,7 +148,7 @@ def spans(case: Case) -> Iterator[Span]:
         yield from _step_spans(case, root, step)
 
 
-def _step_spans(case: Case, root: bytes, step: Mapping[str, Any]) -> Iterator[Span]:
+def _step_spans(case: Case, root: bytes, step: StepRow) -> Iterator[Span]:
     node = step["node"]
     start, end = _nanoseconds(step["started_at"] or case.outcome["started_at"]), _nanoseconds(step["ended_at"] or case.outcome["ended_at"])
     asks = case.workflow.nodes[node].llm is not None
@@ -162,7 +163,7 @@ def _step_spans(case: Case, root: bytes, step: Mapping[str, Any]) -> Iterator[Sp
         start = stop
 
 
-def _attempt_span(case: Case, parent: bytes, node: str, attempt: Mapping[str, Any], times: tuple[int, int]) -> Span:
+def _attempt_span(case: Case, parent: bytes, node: str, attempt: AttemptRow, times: tuple[int, int]) -> Span:
     model = case.workflow.model_of(node)
     about = {"mlflow.spanOutputs": loads(attempt["output"]), "score": attempt["score"]}
     if model is not None:
