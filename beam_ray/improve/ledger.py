@@ -62,7 +62,7 @@ class Rerun:
     version: int | None
     because: str
     changed: tuple[FieldChange, ...]
-    rescored_baseline: bool
+    same_criteria: bool
     """Whether the rerun used the original run's criteria."""
     tasks: tuple[RedoneTask, ...]
 
@@ -131,14 +131,14 @@ class Ledger:
     """Oldest first."""
     patterns: tuple[Pattern, ...]
     """Largest first."""
-    bought: Totals
+    totals: Totals
 
     def document(self) -> dict[str, Any]:
-        """The ledger as a JSON document."""
+        """The ledger as a JSON document; fields keep the names of 0.1."""
         document = asdict(self)
-        document["bought"] |= {"solved_per_usd": self.bought.solved_per_usd, "points_per_usd": self.bought.points_per_usd}
+        document["bought"] = document.pop("totals") | {"solved_per_usd": self.totals.solved_per_usd, "points_per_usd": self.totals.points_per_usd}
         for rerun, written in zip(self.reruns, document["reruns"], strict=True):
-            written["usd"] = rerun.usd
+            written |= {"usd": rerun.usd, "same_ruler": written.pop("same_criteria")}  # the name that 0.1 gave it
             for task in written["tasks"]:
                 task["key"] = dict(zip(("task_id", "inputs", "trial"), task["key"], strict=True))
         return document

@@ -66,33 +66,33 @@ def tables(ledger: Ledger) -> tuple[Table, ...]:
 
 def summary(ledger: Ledger) -> list[str]:
     """Cost and effect of the reruns, in sentences."""
-    bought = ledger.bought
-    lines = [f"{plural(len(ledger.reruns), 'rerun')} of {plural(bought.tasks, 'task')}: {bought.solved:,} solved, {bought.newly_failing:,} newly failing"]
+    totals = ledger.totals
+    lines = [f"{plural(len(ledger.reruns), 'rerun')} of {plural(totals.tasks, 'task')}: {totals.solved:,} solved, {totals.newly_failing:,} newly failing"]
     running = sum(rerun.count("running") for rerun in ledger.reruns)
     if running:
         lines.append(f"{plural(running, 'task')} still running")
-    if bought.recovered:
-        lines.append(f"{bought.recovered:,} of the solved tasks had failed only because a model did not answer")
-    if bought.unchanged:
-        lines.append(f"{bought.unchanged:,} of the solved tasks passed although nothing had changed: chance, or a temporary fault")
-    if bought.other_criteria:
-        lines.append(f"{plural(bought.other_criteria, 'task')} judged by different criteria than before: counted neither as solved nor in the points")
-    if bought.away:
-        lines.append(f"{plural(bought.away, 'task')} with an unknown result: a model did not answer")
-    return [*lines, *(f"{name}: {value}" for name, value in figures(bought))]
+    if totals.recovered:
+        lines.append(f"{totals.recovered:,} of the solved tasks had failed only because a model did not answer")
+    if totals.unchanged:
+        lines.append(f"{totals.unchanged:,} of the solved tasks passed although nothing had changed: chance, or a temporary fault")
+    if totals.other_criteria:
+        lines.append(f"{plural(totals.other_criteria, 'task')} judged by different criteria than before: counted neither as solved nor in the points")
+    if totals.away:
+        lines.append(f"{plural(totals.away, 'task')} with an unknown result: a model did not answer")
+    return [*lines, *(f"{name}: {value}" for name, value in figures(totals))]
 
 
-def figures(bought: Totals) -> list[tuple[str, str]]:
+def figures(totals: Totals) -> list[tuple[str, str]]:
     """Cost, points gained, and both per dollar."""
-    spent = f"unpriced: {plural(bought.unpriced, 'rerun')} used a model without a price" if bought.usd is None else amount(bought.usd, "USD")
+    spent = f"unpriced: {plural(totals.unpriced, 'rerun')} used a model without a price" if totals.usd is None else amount(totals.usd, "USD")
     points = (
         "no task has a score before and after"
-        if bought.points is None
-        else f"{amount(bought.points, 'points', signed=True)} over {plural(bought.scored, 'task')}"
+        if totals.points is None
+        else f"{amount(totals.points, 'points', signed=True)} over {plural(totals.scored, 'task')}"
     )
-    bought_with_it = [("solved per dollar", _per_usd(bought, bought.solved_per_usd)), ("points per dollar", _points_per_usd(bought))]
+    per_dollar = [("solved per dollar", _per_usd(totals, totals.solved_per_usd)), ("points per dollar", _points_per_usd(totals))]
     # at a cost of 0 there is nothing to divide by
-    return [("cost", f"{spent}, {plural(bought.calls, 'model call')}"), ("points gained", points), *(bought_with_it if bought.usd != 0 else [])]
+    return [("cost", f"{spent}, {plural(totals.calls, 'model call')}"), ("points gained", points), *(per_dollar if totals.usd != 0 else [])]
 
 
 def markdown(ledger: Ledger) -> str:
@@ -113,8 +113,8 @@ def html(ledger: Ledger) -> str:
         "ledger.html",
         "beam_ray.improve",
         title=f"Reruns of {ledger.workflow}",
-        summary=summary(ledger)[: -len(figures(ledger.bought))],
-        tiles=[("solved", f"{ledger.bought.solved:,} of {plural(ledger.bought.tasks, 'task')}"), *figures(ledger.bought)],
+        summary=summary(ledger)[: -len(figures(ledger.totals))],
+        tiles=[("solved", f"{ledger.totals.solved:,} of {plural(ledger.totals.tasks, 'task')}"), *figures(ledger.totals)],
         caution=CAUTION,
         tables=tables(ledger),
         changes=[rerun for rerun in ledger.reruns if rerun.changed],
@@ -129,7 +129,7 @@ def _rerun(rerun: Rerun) -> tuple[str, ...]:
         rerun.started,
         definition + (f", from {rerun.start}" if rerun.start else ""),
         plain(rerun.because) or "none given",
-        _changed(rerun) + ("" if rerun.rescored_baseline else " (different criteria)"),
+        _changed(rerun) + ("" if rerun.same_criteria else " (different criteria)"),
         *(f"{count:,}" for count in (len(rerun.tasks), rerun.count("solved"), rerun.count("not solved"), rerun.count("newly failing"))),
         _usd(rerun.usd),
     )
@@ -145,7 +145,7 @@ def _changed(rerun: Rerun) -> str:
 
 
 def _task(task: RedoneTask, rerun: Rerun) -> tuple[str, ...]:
-    word = ("model did not answer" if task.word == "model away" else task.word) + ("" if rerun.rescored_baseline else ", different criteria")
+    word = ("model did not answer" if task.word == "model away" else task.word) + ("" if rerun.same_criteria else ", different criteria")
     return (task.task, task.origin, *_result_cells(task.before), *_result_cells(task.after), word, _usd(task.usd))
 
 
@@ -156,12 +156,12 @@ def _result_cells(state: TaskResult | None) -> tuple[str, str]:
     return mark, "unscored" if state.score is None else amount(state.score, "points")
 
 
-def _points_per_usd(bought: Totals) -> str:
-    return "-" if bought.points is None else _per_usd(bought, bought.points_per_usd)
+def _points_per_usd(totals: Totals) -> str:
+    return "-" if totals.points is None else _per_usd(totals, totals.points_per_usd)
 
 
-def _per_usd(bought: Totals, value: float | None) -> str:
-    return "unpriced" if bought.usd is None or value is None else f"{value:,.{0 if abs(value) >= 100 else 2}f}"
+def _per_usd(totals: Totals, value: float | None) -> str:
+    return "unpriced" if totals.usd is None or value is None else f"{value:,.{0 if abs(value) >= 100 else 2}f}"
 
 
 def _usd(usd: float | None) -> str:

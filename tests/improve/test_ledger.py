@@ -1,9 +1,10 @@
-"""The rerun ledger: what had failed, what had changed, what was solved, and what a dollar bought."""
+"""The rerun ledger: what had failed, what had changed, what was solved, and what a dollar totals."""
 
 import asyncio
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from beam_ray.llm.prices import Price
 from beam_ray.rerun import make_rerun
 from beam_ray.store.runs import Run, begin
 from tests.conftest import Lab, drive_here
+from tests.golden import check_golden
 
 HOSTILE = "<script>alert(1)</script>\"'>{{ 7*7 }}|[a](http://evil.example) @all\x1b[31m\u202e"
 
@@ -113,21 +115,21 @@ def test_each_task_counts_once_however_often_it_is_redone(lab: Lab):
     again = lab.rerun(run, ["n1", "n2"], run.record.plan, answer)
     better = lab.rerun(again, ["n1"], lab.workflow(SUMS % "better"), answer)
     lab.rerun(better, ["n1"], better.record.plan, answer)
-    bought = ledger(lab.objects, "sums").bought
+    totals = ledger(lab.objects, "sums").totals
 
-    assert (bought.tasks, bought.solved, bought.points, bought.scored) == (2, 1, 100.0, 2)
-    assert bought.calls == 4
+    assert (totals.tasks, totals.solved, totals.points, totals.scored) == (2, 1, 100.0, 2)
+    assert totals.calls == 4
 
 
 def test_what_a_dollar_bought(lab: Lab):
     """Two tasks solved with two calls of 75 cents each: 1.33 tasks and 133 points for a dollar."""
     run = first_run(lab, 1, 2)
     priced(lab, run, ["n1", "n2"], usd=0.75)
-    bought = ledger(lab.objects, "sums").bought
+    totals = ledger(lab.objects, "sums").totals
 
-    assert (bought.solved, bought.points, bought.usd) == (2, 200.0, 1.5)
-    assert bought.solved_per_usd == pytest.approx(2 / 1.5)
-    assert bought.points_per_usd == pytest.approx(200 / 1.5)
+    assert (totals.solved, totals.points, totals.usd) == (2, 200.0, 1.5)
+    assert totals.solved_per_usd == pytest.approx(2 / 1.5)
+    assert totals.points_per_usd == pytest.approx(200 / 1.5)
 
 
 def priced(lab: Lab, origin: Run, tasks: list[str], *, usd: float | None) -> Run:
@@ -143,9 +145,9 @@ def test_unpriced_is_a_word_and_free_is_not_infinitely_good(lab: Lab):
     """With one unpriced rerun there is no sum and nothing per dollar; of free ones nothing per dollar is told at all."""
     run = first_run(lab, 1, 2)
     lab.rerun(run, ["n1"], lab.workflow(SUMS % "better"), answer)
-    free = ledger(lab.objects, "sums").bought
+    free = ledger(lab.objects, "sums").totals
     priced(lab, run, ["n2"], usd=None)
-    unpriced = ledger(lab.objects, "sums").bought
+    unpriced = ledger(lab.objects, "sums").totals
 
     assert (free.usd, free.solved_per_usd) == (0.0, None)
     assert list(dict(figures(free))) == ["cost", "points gained"]
@@ -161,7 +163,7 @@ def test_a_model_that_was_away_neither_solves_nor_harms(lab: Lab):
     found = ledger(lab.objects, "sums")
 
     assert [task.word for task in found.reruns[0].tasks] == ["model away", "model away"]
-    assert (found.bought.solved, found.bought.newly_failing, found.bought.away, found.bought.points) == (0, 0, 2, None)
+    assert (found.totals.solved, found.totals.newly_failing, found.totals.away, found.totals.points) == (0, 0, 2, None)
 
 
 def test_a_task_that_only_missed_its_model_is_solved_without_points(lab: Lab):
@@ -174,7 +176,7 @@ def test_a_task_that_only_missed_its_model_is_solved_without_points(lab: Lab):
     found = ledger(lab.objects, "sums")
 
     assert run.outcome()["score"].to_pylist() == [100.0]
-    assert (found.bought.solved, found.bought.recovered, found.bought.points) == (1, 1, None)
+    assert (found.totals.solved, found.totals.recovered, found.totals.points) == (1, 1, None)
     assert "1 of the solved tasks had failed only because a model did not answer" in summary(found)
 
 
@@ -182,9 +184,9 @@ def test_a_rerun_that_changed_nothing_claims_nothing(lab: Lab):
     """Solved by a second try is told apart from solved by a change."""
     run = first_run(lab, 1)
     lab.rerun(run, ["n1"], run.record.plan, lambda request: {"n": 1})
-    bought = ledger(lab.objects, "sums").bought
+    totals = ledger(lab.objects, "sums").totals
 
-    assert (bought.solved, bought.unchanged) == (1, 1)
+    assert (totals.solved, totals.unchanged) == (1, 1)
 
 
 def test_other_criteria_are_another_ruler(lab: Lab):
@@ -194,8 +196,8 @@ def test_other_criteria_are_another_ruler(lab: Lab):
     lab.rerun(run, ["n1"], easier, answer)
     found = ledger(lab.objects, "sums")
 
-    assert (found.reruns[0].tasks[0].word, found.reruns[0].rescored_baseline) == ("solved", False)
-    assert (found.bought.solved, found.bought.points, found.bought.other_criteria) == (0, None, 1)
+    assert (found.reruns[0].tasks[0].word, found.reruns[0].same_criteria) == ("solved", False)
+    assert (found.totals.solved, found.totals.points, found.totals.other_criteria) == (0, None, 1)
 
 
 def test_a_rerun_that_goes_on_and_one_whose_origin_is_gone(lab: Lab):
@@ -211,7 +213,7 @@ def test_a_rerun_that_goes_on_and_one_whose_origin_is_gone(lab: Lab):
     found = ledger(lab.objects, "sums")
 
     assert [task.word for rerun in found.reruns for task in rerun.tasks] == ["unknown", "running"]
-    assert (found.bought.tasks, found.bought.solved, found.bought.points) == (1, 0, None)
+    assert (found.totals.tasks, found.totals.solved, found.totals.points) == (1, 0, None)
     assert "1 task still running" in summary(found)
     assert [change.name for change in found.reruns[0].changed] == ["read.llm.prompt"]
 
@@ -271,3 +273,20 @@ def test_the_pages_say_the_same_as_the_document(redone):
     for text in (f"{run.run_id}/n1", "asked more plainly", "read.llm.prompt", "a model did not answer", "+200.0 over 3 tasks"):
         assert text in shown and text in said
     assert (document["bought"]["solved"], document["reruns"][1]["tasks"][0]["key"]["task_id"]) == (3, "n0")
+
+
+@pytest.mark.parametrize("kind", ["md", "html"])
+def test_golden_reports(redone, kind: str):
+    """What the Markdown and HTML reports say is kept in golden files."""
+    found, _ = redone
+    text = markdown(found) if kind == "md" else re.sub(r"(?s)<style>.*?</style>", "<style></style>", html(found))
+
+    check_golden(Path(__file__).parent / "golden", f"ledger.{kind}", text)
+
+
+def test_json_fields_keep_the_names_of_0_1(redone):
+    """Names in code may change; those that scripts read do not."""
+    document = redone[0].document()
+
+    assert {"workflow", "reruns", "patterns", "bought"} == set(document)
+    assert {"run_id", "started", "origin", "start", "version", "because", "changed", "same_ruler", "tasks", "usd"} == set(document["reruns"][0])
