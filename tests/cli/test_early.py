@@ -37,7 +37,7 @@ def test_a_clear_gain_ends_the_backtest_early(early: Desk):
     assert comparison["tasks"] <= 0.7 * TASKS
     assert sum(call.said.startswith("read") for call in early.model.journal) == comparison["tasks"]
     assert sum(call.said.startswith("better") for call in early.model.journal) == comparison["tasks"]
-    assert f"ended after {comparison['tasks']} of {TASKS} tasks" in early("backtest", "spec.yaml").out
+    assert f"Stopped early after {comparison['tasks']} of {TASKS} tasks" in early("backtest", "spec.yaml").out
 
 
 def test_a_candidate_that_changes_nothing_is_blocked_early(early: Desk):

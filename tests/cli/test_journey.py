@@ -160,7 +160,7 @@ def test_a_baseline_against_itself_shows_the_noise(desk: Desk):
     assert done.code == 0
     assert (comparison["same"], comparison["newly_passing"]) == (True, ["n1"])
     assert len({call.body["seed"] for call in desk.model.journal if call.said == "read 3"}) == 2
-    assert "1 of 36 tasks changed sides with nothing changed (2.8 %)" in shown
+    assert "1 of 36 tasks flipped although nothing changed (2.8 %)" in shown
     assert "Noise floor" in shown
     assert "gate" not in shown
     desk("publish", "sums.yaml", "--without-evidence", "again")
@@ -185,7 +185,7 @@ def test_the_spec_can_be_changed_on_the_command_line(desk: Desk):
     ("change", "said"),
     [
         ("models.q=n", "no side asks the model 'q'"),
-        ("gate.x=1", "of the spec's parts only models.NAME and candidates.NAME"),
+        ("gate.x=1", "only models.NAME and candidates.NAME"),
         ("candidates.v2.nodes.rea.llm.temperature=1", "there is no 'rea'"),
         ("stop=soon", "spec.yaml"),
         ("trials=many", "spec.yaml"),
