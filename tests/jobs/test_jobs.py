@@ -88,7 +88,7 @@ def test_submit_optimise_ends_by_what_the_held_out_tasks_say(project: Project):
 
     assert done.returncode == 0, done.stderr
     assert (said["exit_code"], said["backtest_id"]) == (0, json.loads(again.stdout)["backtest_id"])
-    assert "this writes it here, without a call:  beam-ray optimise poor.yaml" in done.stderr
+    assert "this writes it here, without a model call:  beam-ray optimise poor.yaml" in done.stderr
     assert len(project.model.journal) == asked
     assert "good {{ task_query }}" in (project.folder / "poor-draft.yaml").read_text()
     assert project.beam_ray("publish", "poor-draft.yaml", "--evidence", said["backtest_id"], "--store", project.store).returncode == 0
@@ -101,7 +101,7 @@ def test_a_job_that_finds_its_files_unusable_makes_submit_leave_with_2(project: 
     )
 
     assert done.returncode == 2, done.stderr
-    assert "exit 2" in done.stdout
+    assert "exit code 2" in done.stdout
 
 
 def test_jobs_import_what_was_shipped_and_ship_no_more_than_they_need(blocked: str):

@@ -124,7 +124,7 @@ def test_a_lost_connection_to_the_dashboard_does_not_change_the_exit_code(thousa
         out, err = submit.communicate(timeout=120)
 
     assert submit.returncode == 4, err
-    assert "exit 4" in out
+    assert "exit code 4" in out
 
 
 def words_of(project: Project) -> list[str]:
