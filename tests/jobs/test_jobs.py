@@ -121,7 +121,7 @@ def test_jobs_import_what_was_shipped_and_ship_no_more_than_they_need(blocked: s
         (["run", "good.yaml", "--tasks", "tasks.jsonl"], "the store '.beam-ray' would be deleted with the Ray job's temporary folder"),
         (["backtest", "none.yaml", "--store", "/tmp/never"], "none.yaml"),
         (["backtest", "better.yaml", "--nonsense"], "No such option"),
-        (["backtest", "better.yaml", "--address", "x"], "the cluster's address stands before backtest"),
+        (["backtest", "better.yaml", "--address", "x"], "the cluster's address goes before backtest"),
     ],
 )
 def test_submit_refuses_before_it_uploads(project: Project, words: list[str], says: str):
