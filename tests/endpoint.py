@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.http_server import QuietHandler, serving
 
 
 @dataclass
@@ -53,7 +55,7 @@ def endpoint(answer: Callable[[dict[str, Any]], Any], *, latency_s: float = 0.0)
     """
     state = Endpoint(answer=answer, latency_s=latency_s)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
@@ -92,24 +94,9 @@ def endpoint(answer: Callable[[dict[str, Any]], Any], *, latency_s: float = 0.0)
             except ConnectionError:
                 pass
 
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 1_000
-
-        def handle_error(self, *arguments: Any) -> None:
-            pass
-
-    server = Server(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}/v1"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(Handler) as url:
+        state.url = f"{url}/v1"
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @dataclass

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,20 +16,10 @@ from pathlib import Path
 import pytest
 import stamina
 
+from tests.ray_nodes import free_ports
 from tests.store.proxy import Proxy, proxy
 
 KEY, SECRET = "beamkey", "beamsecret"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on just now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _weed() -> str | None:

@@ -3,29 +3,15 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from beam_ray.cli import main
+from tests.commands import CommandResult, run_command
 from tests.conftest import Lab
 from tests.endpoint import Endpoint, endpoint
-
-
-@dataclass
-class Said:
-    """What a command printed, and how it left."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output as the one JSON document that it must be."""
-        assert self.out, self.err
-        return json.loads(self.out)
 
 
 @dataclass
@@ -34,9 +20,9 @@ class Desk:
 
     lab: Lab
     model: Endpoint
-    give: Callable[..., Said]
+    give: Callable[..., CommandResult]
 
-    def __call__(self, *words: object) -> Said:
+    def __call__(self, *words: object) -> CommandResult:
         return self.give(*words)
 
 
@@ -90,26 +76,12 @@ def desk(ray_lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         monkeypatch.setenv("BEAM_RAY_STORE", str(Path("store")))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
 
-        def give(*words: object) -> Said:
-            capsys.readouterr()
-            with pytest.raises(SystemExit) as left:
-                main([str(word) for word in words])
-            out, err = capsys.readouterr()
-            return Said(int(left.value.code or 0), out, err)
-
-        yield Desk(ray_lab, model, give)
+        yield Desk(ray_lab, model, partial(run_command, capsys))
 
 
 @pytest.fixture
-def desk_of_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def desk_of_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """Gives commands that only print their help, on a terminal of 110 columns."""
     monkeypatch.setenv("COLUMNS", "110")
 
-    def give(*words: str) -> Said:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main(list(words))
-        out, err = capsys.readouterr()
-        return Said(int(left.value.code or 0), out, err)
-
-    return give
+    return partial(run_command, capsys)

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from beam_ray.cli import COMMANDS
-from tests.cli.conftest import Desk, Said
+from tests.cli.conftest import Desk
+from tests.commands import CommandResult
 from tests.golden import check_golden
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def screen(name: str, said: Said) -> None:
+def screen(name: str, said: CommandResult) -> None:
     """Compare what a command printed, and its exit code, with the screen's golden file."""
     check_golden(GOLDEN, f"{name}.txt", f"exit code {said.code}\n--- standard output\n{said.out}--- standard error\n{said.err}")
 
@@ -57,14 +58,14 @@ def test_screens_of_an_aa_test(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help(command: str, desk_of_help: Callable[..., Said]) -> None:
+def test_help(command: str, desk_of_help: Callable[..., CommandResult]) -> None:
     """
     The help of a command is its golden file.
     """
     screen(f"help/{command}", desk_of_help(command, "--help"))
 
 
-def test_help_of_all(desk_of_help: Callable[..., Said]) -> None:
+def test_help_of_all(desk_of_help: Callable[..., CommandResult]) -> None:
     """
     The list of commands is its golden file.
     """

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from beam_ray.cli import main
 from beam_ray.errors import BadDefinition, Unusable
 from beam_ray.improve.health import Finding, Health, health
 from beam_ray.improve.health_rules import DEFAULT_RULES, load_rules
 from beam_ray.publish import publish, rollback
 from beam_ray.store.lookup import find_task
+from tests.commands import run_command
 from tests.conftest import Lab
 from tests.improve.past_runs import RETRIED, away, queries, timed_run, tries
 
@@ -211,17 +211,13 @@ def test_the_command_shows_signs_tasks_and_what_to_do_next(lab: Lab, monkeypatch
     monkeypatch.chdir(lab.folder)
     monkeypatch.setenv("BEAM_RAY_STORE", "store")
 
-    def give(*words: str) -> tuple[object, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(list(words))
-        return (left.value.code, *capsys.readouterr())
-
-    code, out, _ = give("health", "retried")
-    assert code == 0
+    found = run_command(capsys, "health", "retried")
+    out = found.out
+    assert found.code == 0
     assert out.startswith("retried version 1 · 100 tasks in 1 run, 69 passed · rules default")
     assert "tasks with auto-reruns 31 of 100 tasks (31.0 %) at most 30% of tasks WARNING" in " ".join(out.split())
     assert f"tasks: {run.run_id}/t0, {run.run_id}/t1" in out
     assert f"beam-ray show {run.run_id}/t0 --step say --store store" in out
 
-    code, _, err = give("health", "retried", "--rules", "bad.yaml")
-    assert (code, err.splitlines()[0][:14]) == (2, "bad.yaml:2:23:")
+    refused = run_command(capsys, "health", "retried", "--rules", "bad.yaml")
+    assert (refused.code, refused.err.splitlines()[0][:14]) == (2, "bad.yaml:2:23:")

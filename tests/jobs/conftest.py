@@ -2,10 +2,7 @@
 
 import json
 import os
-import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,18 +19,9 @@ import pytest
 from beam_ray.store.objects import Objects, open_objects
 from tests.endpoint import Endpoint, endpoint
 from tests.improve.scripted import proposal
+from tests.ray_nodes import cluster_environment, dashboard_answers, end_node, head_command, head_ports
 
 HERE = Path(__file__).parents[2]
-PORTS = [
-    "port",
-    "dashboard-port",
-    "dashboard-agent-listen-port",
-    "dashboard-agent-grpc-port",
-    "metrics-export-port",
-    "node-manager-port",
-    "object-manager-port",
-    "runtime-env-agent-port",
-]
 
 
 @dataclass
@@ -45,72 +33,36 @@ class Head:
     environment: dict[str, str] = field(repr=False)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all held until all are known."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for each in held:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in held]
-    finally:
-        for each in held:
-            each.close()
-
-
 @pytest.fixture(scope="package")
 def head() -> Iterator[Head]:
     """Started by ``ray start --head --block``, which takes all its processes with it when it ends."""
     folder = Path(tempfile.mkdtemp(prefix="brj-", dir="/tmp"))  # a socket's path has at most 107 characters
-    token = folder / "token"
-    token.write_text(secrets.token_hex(32))
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "BEAM_RAY_", "MLFLOW_"))}
+    ports = head_ports()
     environment = {
-        **clean,
+        **cluster_environment(folder),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
         # a node that is killed is missed after four seconds, and not after twenty
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_failure_threshold": "3",
     }
-    command = [
-        str(Path(sys.executable).parent / "ray"),
-        "start",
-        "--head",
-        "--block",
-        "--num-cpus=2",
-        "--object-store-memory=100000000",
-        "--node-ip-address=127.0.0.1",
-    ]
-    command += [f"--temp-dir={folder / 'ray'}", *(f"--{name}={port}" for name, port in ports.items())]
     with open(folder / "log", "w") as log:
-        ray = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        ray = subprocess.Popen(head_command(folder, ports, cpus=2), env=environment, stdout=log, stderr=log, start_new_session=True)
     url = f"http://127.0.0.1:{ports['dashboard-port']}"
     try:
-        _await(url, ray, folder / "log")
+        _await(ports["dashboard-port"], ray, folder / "log")
         yield Head(url, f"127.0.0.1:{ports['port']}", environment)
     finally:
-        ray.terminate()
-        try:
-            ray.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(ray.pid, signal.SIGKILL)
+        end_node(ray)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _await(url: str, ray: subprocess.Popen[bytes], log: Path) -> None:
+def _await(port: int, ray: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and ray.poll() is None:
-        try:
-            urllib.request.urlopen(f"{url}/api/jobs/", timeout=5)
-        except urllib.error.HTTPError:
-            return  # it is there, and asks for a token
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(log.read_text())
+    while not dashboard_answers(port):
+        if time.monotonic() > deadline or ray.poll() is not None:
+            raise AssertionError(log.read_text())
+        time.sleep(0.3)
 
 
 @dataclass

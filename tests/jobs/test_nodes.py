@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from beam_ray.store.runs import Run, find_runs
 from tests.jobs.conftest import Project, numbered, until
+from tests.ray_nodes import end_node, node_command
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -22,20 +22,13 @@ TASKS = 600
 @contextmanager
 def node(project: Project, count: int) -> Iterator["subprocess.Popen[bytes]"]:
     """One more node of the cluster, with a CPU of its own; there are *count* then."""
-    command = [str(Path(sys.executable).parent / "ray"), "start", f"--address={project.head.address}", "--block", "--num-cpus=1"]
-    command += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    ray = subprocess.Popen(command, cwd=project.folder, env=project.head.environment, start_new_session=True, **quiet)
+    ray = subprocess.Popen(node_command(project.head.address), cwd=project.folder, env=project.head.environment, start_new_session=True, **quiet)
     try:
         until(lambda: alive(project) == count)
         yield ray
     finally:
-        if ray.poll() is None:
-            ray.terminate()
-            try:
-                ray.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(ray.pid, signal.SIGKILL)
+        end_node(ray)
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 
-from beam_ray.cli import main
 from beam_ray.define.workflow import Workflow
 from beam_ray.store.runs import Run, RunRecord, begin, close, tasks_digest
+from tests.commands import CommandResult, run_command
 from tests.conftest import Lab
 
 ORDERS = """
@@ -28,34 +28,13 @@ nodes:
 """
 
 
-@dataclass
-class Said:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The one document on standard output."""
-        return json.loads(self.out)
-
-
 @pytest.fixture
-def cli(lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def cli(lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """The command line, in the lab's folder and with the lab's store."""
     monkeypatch.setenv("BEAM_RAY_STORE", "store")
     monkeypatch.chdir(lab.folder)
 
-    def call(*arguments: object) -> Said:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(word) for word in arguments])
-        out, err = capsys.readouterr()
-        return Said(int(left.value.code or 0), out, err)
-
-    return call
+    return partial(run_command, capsys)
 
 
 def ago(days: float) -> datetime.datetime:

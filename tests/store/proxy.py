@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import urlsplit
+
+from tests.http_server import QuietHandler, serving
 
 FAULTS = ("500", "503", "slow", "reset", "reply lost", "body cut", "409")
 HANGS = {
@@ -51,7 +51,7 @@ def proxy(server: str, key: str, secret: str) -> Iterator[Proxy]:
     """Stand in front of *server* until left."""
     state, target = Proxy(), urlsplit(server)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
@@ -123,24 +123,9 @@ def proxy(server: str, key: str, secret: str) -> Iterator[Proxy]:
             self.close_connection = True
             self.wfile.flush()
 
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 256
-
-        def handle_error(self, *arguments: Any) -> None:
-            pass
-
-    listening = Server(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{listening.server_port}"
-    threading.Thread(target=listening.serve_forever, daemon=True, kwargs={"poll_interval": 0.05}).start()
-    try:
+    with serving(Handler) as url:
+        state.url = url
         yield state
-    finally:
-        listening.shutdown()
-        listening.server_close()
 
 
 def _signed(method: str, url: str, headers: dict[str, str], body: bytes, key: str, secret: str) -> dict[str, str]:

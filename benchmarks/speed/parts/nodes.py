@@ -8,17 +8,13 @@ third and fourth share the cores of the first two.
 
 import contextlib
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,17 +23,8 @@ from benchmarks.speed.endpoint import ROOT, Call, endpoint, span_s
 from benchmarks.speed.told import Told
 from benchmarks.speed.watched import Used, watched
 from benchmarks.speed.work import CONCURRENCY, MEDIAN_S, STEPS, Latency
+from tests.ray_nodes import cluster_environment, dashboard_answers, end_node, head_command, head_ports, node_command
 
-PORTS = [
-    "port",
-    "dashboard-port",
-    "dashboard-agent-listen-port",
-    "dashboard-agent-grpc-port",
-    "metrics-export-port",
-    "node-manager-port",
-    "object-manager-port",
-    "runtime-env-agent-port",
-]
 MODEL_TASKS, TOOL_TASKS, TOOL_S = 1_000, 400, 0.02
 PAUSE_S = 2.0
 
@@ -55,18 +42,14 @@ class Nodes:
         """One more node; the first is the head."""
         cores = sorted(os.sched_getaffinity(0))
         core = cores[len(self.running) % len(cores)]
-        words = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-cpus=1", "--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
-        if self.running:
-            words.append(f"--address=127.0.0.1:{self.port}")
-        else:
-            ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
-            self.port = ports["port"]
-            words += ["--head", f"--temp-dir={self.folder / 'ray'}", *(f"--{name}={port}" for name, port in ports.items())]
+        ports = {} if self.running else head_ports()
+        self.port = ports.get("port", self.port)
+        words = node_command(f"127.0.0.1:{self.port}") if self.running else head_command(self.folder, ports, cpus=1)
         with open(self.folder / f"log-{len(self.running)}", "w") as log:
             ray = subprocess.Popen(["taskset", "-c", str(core), *words], env=self.environment, stdout=log, stderr=log, start_new_session=True)
         self.running.append(ray)
         if len(self.running) == 1:
-            self._until(lambda: _answers(f"http://127.0.0.1:{ports['dashboard-port']}/api/jobs/"))
+            self._until(lambda: dashboard_answers(ports["dashboard-port"]))
         self._until(lambda: self.alive() == len(self.running))
         time.sleep(PAUSE_S)
 
@@ -88,12 +71,7 @@ class Nodes:
     def end(self) -> None:
         """End all nodes, the head last."""
         for ray in reversed(self.running):
-            if ray.poll() is None:
-                ray.terminate()
-                try:
-                    ray.wait(30)
-                except subprocess.TimeoutExpired:
-                    os.killpg(ray.pid, signal.SIGKILL)
+            end_node(ray)
 
     def _until(self, holds, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
@@ -107,10 +85,7 @@ class Nodes:
 def cluster() -> Iterator[Nodes]:
     """A cluster without nodes yet; those it gets end with it."""
     folder = Path(tempfile.mkdtemp(prefix="brn-", dir="/tmp"))  # a socket's path has at most 107 characters
-    (folder / "token").write_text(secrets.token_hex(32))
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "BEAM_RAY_", "MLFLOW_"))}
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_USAGE_STATS_ENABLED": "0"}
-    nodes = Nodes(folder, {**clean, **token, "PYTHONPATH": str(ROOT)})
+    nodes = Nodes(folder, {**cluster_environment(folder), "PYTHONPATH": str(ROOT)})
     try:
         yield nodes
     finally:
@@ -177,24 +152,3 @@ def _lost(nodes: Nodes, model) -> list[Call]:
         over.set()
         killer.join()
     return list(model.calls())
-
-
-def _answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=5)
-    except urllib.error.HTTPError:
-        return True  # it is there, and asks for a token
-    except OSError:
-        return False
-    return True
-
-
-def _free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for each in held:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in held]
-    finally:
-        for each in held:
-            each.close()
