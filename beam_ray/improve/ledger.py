@@ -237,9 +237,9 @@ def _first_and_now(reruns: Sequence[Rerun]) -> dict[Key, tuple[tuple[str, TaskRe
 
 def _totals(reruns: Sequence[Rerun], runs: Mapping[str, CachedRun]) -> Totals:
     keys = {task.key for rerun in reruns for task in rerun.tasks if task.after}
-    told = _first_and_now(reruns)
+    first_and_now = _first_and_now(reruns)
     solved_, unchanged, recovered, worse, other, points = 0, 0, 0, 0, 0, list[float]()
-    for (origin, before), rerun, after in told.values():
+    for (origin, before), rerun, after in first_and_now.values():
         if runs[origin].criteria_fingerprint != runs[rerun.run_id].criteria_fingerprint:
             other += 1
             continue
@@ -257,7 +257,7 @@ def _totals(reruns: Sequence[Rerun], runs: Mapping[str, CachedRun]) -> Totals:
         unchanged,
         recovered,
         worse,
-        len({task.key for task in entries if task.word == "model away"} - set(told)),
+        len({task.key for task in entries if task.word == "model away"} - set(first_and_now)),
         other,
         math.fsum(points) if points else None,
         len(points),
