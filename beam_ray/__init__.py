@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from beam_ray.api.runs import Run
     from beam_ray.api.store import Store, open
     from beam_ray.api.tasks import Attempt, CriterionResult, Step, Task
+    from beam_ray.api.traces import TraceImport, TraceOptions
     from beam_ray.api.versions import Version
     from beam_ray.api.workflows import CheckResult, check, load
     from beam_ray.define.criterion import Criterion
@@ -115,6 +116,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "CriterionResult",
     "Step",
     "Task",
+    # api.traces
+    "TraceImport",
+    "TraceOptions",
     # api.versions
     "Version",
     # api.workflows
@@ -155,6 +159,7 @@ _SOURCES = {
     "beam_ray.api.maintenance": ("DamagedFile", "Diagnosis", "Garbage", "GarbageReport", "NodeRepair", "Repair"),
     "beam_ray.api.mlflow": ("MlflowLog",),
     "beam_ray.api.reruns": ("Rerun", "Selection"),
+    "beam_ray.api.traces": ("TraceImport", "TraceOptions"),
     "beam_ray.api.versions": ("Version",),
     "beam_ray.api.optimise": ("AppliedProposal", "DraftFile", "ModelTry", "PromptProposal", "PromptSearch", "SearchOptions"),
     "beam_ray.api.plans": ("NodePlan", "Plan"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from beam_ray.api.reruns import Rerun, Selection
     from beam_ray.api.runs import Budget, Run
     from beam_ray.api.tasks import Task
+    from beam_ray.api.traces import TraceImport, TraceOptions
     from beam_ray.api.versions import Version
     from beam_ray.api.workflows import CheckResult, WorkflowOption
     from beam_ray.define.diff import Change
@@ -474,6 +475,26 @@ class Store(Location):
         from beam_ray.api.libraries import add_to_library
 
         return add_to_library(self, name, tasks, saved=saved)
+
+    def import_traces(self, name: str, source: str, *, options: "TraceOptions | None" = None, replace: bool = False) -> "TraceImport":
+        """
+        Save production traces as tasks of a library: what was asked, what came out, and what people said of it.
+
+        Tags become variables, feedback labels and notes, expectations the expected outcome; what came out
+        is kept with the task as ``recorded``.
+
+        Args:
+            name: The library.
+            source: ``otel:FILE``, ``langfuse:FILE``, ``langsmith:FILE``, ``openai:FILE`` or ``mlflow-file:FILE``.
+            options: Sampling and redaction.
+            replace: Replace tasks that are there already with other content.
+
+        Raises:
+            BadDefinition: traces cannot be read, each with file and line; nothing was saved.
+        """
+        from beam_ray.api.traces import import_traces
+
+        return import_traces(self, name, source, options=options, replace=replace)
 
     def remove_from_library(self, name: str, tasks: "Sequence[str]") -> "LibraryChange":
         """

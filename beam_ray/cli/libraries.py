@@ -112,16 +112,52 @@ def remove(name: str, tasks: tuple[str, ...], place: Place) -> None:
     _report(place.opened.remove_from_library(name, tasks), place)
 
 
+@dataclass(frozen=True)
+class Traces:
+    """Which traces are saved."""
+
+    source: str | None
+    size: int | None
+    stratify: str
+    seed: int
+    redact: str | None
+
+    @property
+    def options(self) -> beam_ray.TraceOptions:
+        """The options as the API takes them."""
+        return beam_ray.TraceOptions(self.size, self.stratify, self.seed, self.redact)
+
+
 @library.command(name="import")
 @click.argument("name")
-@click.argument("file")
+@click.argument("file", required=False)
 @MAP
+@grouped(
+    Traces,
+    "traces",
+    click.option("--from", "source", metavar="FORMAT:FILE", help="Traces: otel:FILE, langfuse:FILE, langsmith:FILE, openai:FILE or mlflow-file:FILE."),
+    click.option("--sample", "size", type=click.IntRange(min=1), metavar="N", help="With --from: draw so many; rare kinds and failures stay in."),
+    click.option("--stratify", default="", metavar="TAG", help="With --from: draw the values of this tag in proportion."),
+    click.option("--seed", default=0, show_default=True, help="With --from: another seed draws another sample."),
+    click.option("--redact", metavar="MODULE:FUNCTION", help="With --from: change every text with this function before it is stored."),
+)
 @click.option("--replace", is_flag=True, help="Replace tasks that are there already with other content.")
 @reads_store
-def import_(name: str, file: str, mapping: tuple[str, ...], replace: bool, place: Place) -> None:
-    """Add the tasks of FILE, an exported file or any tasks file, to the library NAME."""
-    tasks = beam_ray.Tasks(file, pairs(mapping, "--map"))
-    _report(place.opened.add_to_library(name, tasks, saved=beam_ray.SavedTasks(replace=replace)), place)
+def import_(name: str, file: str | None, mapping: tuple[str, ...], traces: Traces, replace: bool, place: Place) -> None:
+    """Add the tasks of FILE, or production traces, to the library NAME."""
+    if (file is None) == (traces.source is None):
+        raise click.UsageError("give FILE, or --from FORMAT:FILE: one of the two")
+    if file is not None:
+        tasks = beam_ray.Tasks(file, pairs(mapping, "--map"))
+        _report(place.opened.add_to_library(name, tasks, saved=beam_ray.SavedTasks(replace=replace)), place)
+        return
+    done = place.opened.import_traces(name, str(traces.source), options=traces.options, replace=replace)
+    if not place.as_json:
+        rows = [[kind, drawn, of] for kind, (drawn, of) in done.strata.items()]
+        show(table(["kind of execution", "drawn", "of"], rows, right=[1, 2]))
+        for task, earlier in done.near_duplicates.items():
+            say(f"note: {task} asks nearly the same as {earlier}; both were saved")
+    _report(done.change, place)
 
 
 @library.command()
