@@ -168,6 +168,15 @@ def test_a_baseline_against_itself_shows_the_noise(desk: Desk):
     assert "it measures noise and is no evidence" in desk("publish", "other.yaml", "--evidence", done.json["backtest_id"]).err
 
 
+def test_exit_zero(desk: Desk):
+    """For schedulers that retry failures, every verdict ends with 0; the verdict itself is the same."""
+    desk("publish", "sums.yaml", "--without-evidence", "first")
+    words = ("backtest", "spec.yaml", "--set", "limit=6", "--json")
+
+    assert desk(*words).code == 5
+    assert (desk(*words, "--exit-zero").code, desk(*words, "--exit-zero").json["word"]) == (0, "INCONCLUSIVE")
+
+
 def test_the_spec_can_be_changed_on_the_command_line(desk: Desk):
     """A candidate's override, a model for another on every side, and a number."""
     desk("publish", "sums.yaml", "--without-evidence", "first")
