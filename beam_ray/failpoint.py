@@ -25,7 +25,7 @@ OBJECTS = {
     "proof": ("store.json", "that the store honours put-if-absent"),
     "tasks": ("runs/*/tasks.parquet", "what a run is given"),
     "run": ("runs/*/run.json", "what a run is to do"),
-    "open": ("open/*.json", "that the same command goes on with a run"),
+    "open": ("open/*.json", "that the same command resumes a run"),
     "lease": ("runs/*/lease/*.json", "who drives a run"),
     "beat": ("runs/*/lease/*", "that the driver lives"),
     "outcome-part": ("runs/*/parts/_outcome/*", "the tasks of a shard that is done"),

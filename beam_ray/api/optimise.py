@@ -287,7 +287,7 @@ def proposer_of(store: Location, name: str | None, workflow: Workflow, node: str
 
     Raises:
         Unusable: there is no such model.
-        Stopped: it does not answer; nothing was spent.
+        Stopped: it does not answer; no model was called.
     """
     models = store.known_models
     name = name or workflow.judge_of(node) or workflow.judge or workflow.model_of(node) or workflow.model

@@ -120,8 +120,8 @@ class Store(Location):
             progress: True for a bar on standard error, or a function that receives ``Progress``.
 
         Raises:
-            BadDefinition: the workflow, the models file or tasks have problems; nothing was spent.
-            Unusable: something is missing or does not fit; nothing was spent.
+            BadDefinition: the workflow, the models file or tasks have problems; no model was called.
+            Unusable: something is missing or does not fit; no model was called.
             Stopped: before the end; ``error.resume`` is the command that resumes.
         """
         from beam_ray.api.runs import run
@@ -256,7 +256,7 @@ class Store(Location):
             progress: As for ``run``.
 
         Raises:
-            Unusable: there is no such task or definition, or the original is unfinished; nothing was spent.
+            Unusable: there is no such task or definition, or the original is unfinished; no model was called.
             Stopped: before the end.
         """
         from beam_ray.api.reruns import Rerunning, rerun
@@ -290,7 +290,7 @@ class Store(Location):
             progress: As for ``run``; the title of each report is the side.
 
         Raises:
-            BadDefinition: the spec, a definition, the gate or tasks have problems; nothing was spent.
+            BadDefinition: the spec, a definition, the gate or tasks have problems; no model was called.
             Stopped: before the end; ``error.resume`` is the command that resumes.
         """
         from beam_ray.api.backtests import backtest
@@ -550,7 +550,7 @@ class Store(Location):
             progress: As for ``run``.
 
         Raises:
-            Unusable: the budget or the library is too small; nothing was spent.
+            Unusable: the budget or the library is too small; no model was called.
             Stopped: before the end; the same call resumes.
         """
         from beam_ray.api.optimise import search_prompts

@@ -80,7 +80,7 @@ class Comparison:
     p: float
     """McNemar's exact test of newly passing against newly failing tasks."""
     detectable_score: float | None
-    """The smallest change of the mean score that so many tasks can show, four times in five."""
+    """Minimum detectable effect of the mean score at 80% power, in points."""
     detectable_rate: float | None
     """The same for the success rate, in points."""
     advice: str

@@ -174,7 +174,7 @@ def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, pa
 
 
 def _kept(line: Line, found: _Found, level: bool, tasks: int, confidence: Confidence | None) -> Line:
-    """The value found keeps the limit: is that beyond doubt?"""
+    """The estimate meets the limit: does the entire confidence interval?"""
     assert found.interval is not None
     proven = found.guard or found.interval.low > found.proof or (level and found.interval.low == found.limit)
     if not proven:

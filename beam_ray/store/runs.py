@@ -11,7 +11,7 @@ Runs: what is to be done, what is done so far, and the finished tables.
     runs/<run_id>/outcome.parquet                   one row per task and trial
     runs/<run_id>/manifest.json                     its presence means that the run is finished
     runs/<run_id>/repair/                           mended files on their way to their places, see ``damage``
-    open/<key>.json                                 the unfinished run that the same command goes on with
+    open/<key>.json                                 the unfinished run that the same command resumes
 """
 
 import datetime
@@ -38,7 +38,7 @@ FILE_BYTES = 128_000_000
 
 
 class RunRecord(BaseModel):
-    """run.json: everything that is needed to do the run, or to go on with it."""
+    """run.json: everything that is needed to execute the run, or to resume it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
