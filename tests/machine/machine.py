@@ -380,7 +380,7 @@ class Machine(RuleBasedStateMachine):
         """An old definition as a new version."""
         number = draw.draw(st.integers(1, len(self.published)))
         if self.published[number - 1] == self.published[-1]:
-            with pytest.raises(Unusable, match="is already the definition of"):
+            with pytest.raises(Unusable, match="already has the definition of"):
                 rollback(self.objects, "w", number)
             return
         try:
