@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from beam_ray.address import Address
-    from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, Candidate, SidePlan, Verdict, is_backtest_spec
+    from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, Candidate, SidePlan, Verdict
     from beam_ray.api.comparisons import Comparison, GateLine, Metric
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, CriterionCheck, Outputs
     from beam_ray.api.health import Health, Sign
-    from beam_ray.api.history import Ledger, TaskHistory
-    from beam_ray.api.jobs import CurrentJob, Job, JobResult, current_job, spec_name
+    from beam_ray.api.history import TaskHistory
+    from beam_ray.api.jobs import CurrentJob, Job, JobResult, current_job
+    from beam_ray.api.ledger import Ledger
     from beam_ray.api.libraries import Library, LibraryChange, LibraryCheck, SavedTasks
     from beam_ray.api.local_models import embedded_model, serve_mlflow, serve_model
+    from beam_ray.api.location import DEFAULT_MODELS, DEFAULT_STORE
     from beam_ray.api.maintenance import DamagedFile, Diagnosis, Garbage, GarbageReport, NodeRepair, Repair
     from beam_ray.api.mlflow import MlflowLog
     from beam_ray.api.models import ModelCheckResult, ModelInfo
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from beam_ray.api.traces import TraceImport, TraceOptions
     from beam_ray.api.versions import Version
     from beam_ray.api.workflows import CheckResult, check, load
+    from beam_ray.backtest.spec import is_backtest_spec, spec_name
     from beam_ray.define.criterion import Criterion
     from beam_ray.define.diff import Change
     from beam_ray.define.workflow import AutoRerun, Evaluation, LlmCall, Node, Resources, Workflow
@@ -37,12 +40,10 @@ if TYPE_CHECKING:
     from beam_ray.llm.scripted import ScriptedModel
     from beam_ray.llm.settings import ModelSettings
     from beam_ray.run.progress import Progress
+    from beam_ray.store.lookup import status_of
     from beam_ray.tasks.sources import Tasks
 
 __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
-    # api.models
-    "ModelCheckResult",
-    "ModelInfo",
     # address
     "Address",
     # api.backtests
@@ -52,7 +53,6 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Candidate",
     "SidePlan",
     "Verdict",
-    "is_backtest_spec",
     # api.comparisons
     "Comparison",
     "GateLine",
@@ -67,14 +67,14 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Health",
     "Sign",
     # api.history
-    "Ledger",
     "TaskHistory",
     # api.jobs
     "CurrentJob",
     "Job",
     "JobResult",
     "current_job",
-    "spec_name",
+    # api.ledger
+    "Ledger",
     # api.libraries
     "Library",
     "LibraryChange",
@@ -84,6 +84,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "embedded_model",
     "serve_mlflow",
     "serve_model",
+    # api.location
+    "DEFAULT_MODELS",
+    "DEFAULT_STORE",
     # api.maintenance
     "DamagedFile",
     "Diagnosis",
@@ -93,6 +96,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Repair",
     # api.mlflow
     "MlflowLog",
+    # api.models
+    "ModelCheckResult",
+    "ModelInfo",
     # api.optimise
     "AppliedProposal",
     "DraftFile",
@@ -125,9 +131,12 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "CheckResult",
     "check",
     "load",
+    # backtest.spec
+    "is_backtest_spec",
+    "spec_name",
     # define
-    "Change",
     "AutoRerun",
+    "Change",
     "Criterion",
     "Evaluation",
     "LlmCall",
@@ -141,39 +150,45 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "ScriptedModel",
     # run
     "Progress",
+    # store
+    "status_of",
     # tasks
     "Tasks",
 ]
 
 _SOURCES = {
-    "beam_ray.api.models": ("ModelCheckResult", "ModelInfo"),
     "beam_ray.address": ("Address",),
-    "beam_ray.api.backtests": ("Backtest", "BacktestOptions", "BacktestPlan", "Candidate", "SidePlan", "Verdict", "is_backtest_spec"),
+    "beam_ray.api.backtests": ("Backtest", "BacktestOptions", "BacktestPlan", "Candidate", "SidePlan", "Verdict"),
     "beam_ray.api.comparisons": ("Comparison", "GateLine", "Metric"),
     "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaProposal", "CriterionCheck", "Outputs"),
     "beam_ray.api.health": ("Health", "Sign"),
-    "beam_ray.api.history": ("Ledger", "TaskHistory"),
-    "beam_ray.api.jobs": ("CurrentJob", "Job", "JobResult", "current_job", "spec_name"),
+    "beam_ray.api.history": ("TaskHistory",),
+    "beam_ray.api.jobs": ("CurrentJob", "Job", "JobResult", "current_job"),
+    "beam_ray.api.ledger": ("Ledger",),
     "beam_ray.api.libraries": ("Library", "LibraryChange", "LibraryCheck", "SavedTasks"),
     "beam_ray.api.local_models": ("embedded_model", "serve_mlflow", "serve_model"),
+    "beam_ray.api.location": ("DEFAULT_MODELS", "DEFAULT_STORE"),
     "beam_ray.api.maintenance": ("DamagedFile", "Diagnosis", "Garbage", "GarbageReport", "NodeRepair", "Repair"),
     "beam_ray.api.mlflow": ("MlflowLog",),
-    "beam_ray.api.reruns": ("Rerun", "Selection"),
-    "beam_ray.api.traces": ("TraceImport", "TraceOptions"),
-    "beam_ray.api.versions": ("Version",),
+    "beam_ray.api.models": ("ModelCheckResult", "ModelInfo"),
     "beam_ray.api.optimise": ("AppliedProposal", "DraftFile", "ModelTry", "PromptProposal", "PromptSearch", "SearchOptions"),
     "beam_ray.api.plans": ("NodePlan", "Plan"),
+    "beam_ray.api.reruns": ("Rerun", "Selection"),
     "beam_ray.api.runs": ("Run",),
     "beam_ray.api.store": ("Store", "open"),
     "beam_ray.api.tasks": ("Attempt", "CriterionResult", "Step", "Task"),
+    "beam_ray.api.traces": ("TraceImport", "TraceOptions"),
+    "beam_ray.api.versions": ("Version",),
     "beam_ray.api.workflows": ("CheckResult", "check", "load"),
+    "beam_ray.backtest.spec": ("is_backtest_spec", "spec_name"),
     "beam_ray.define.criterion": ("Criterion",),
     "beam_ray.define.diff": ("Change",),
     "beam_ray.define.workflow": ("AutoRerun", "Evaluation", "LlmCall", "Node", "Resources", "Workflow"),
+    "beam_ray.llm.request": ("Answer", "Request"),
     "beam_ray.llm.scripted": ("ScriptedModel",),
     "beam_ray.llm.settings": ("ModelSettings",),
-    "beam_ray.llm.request": ("Answer", "Request"),
     "beam_ray.run.progress": ("Progress",),
+    "beam_ray.store.lookup": ("status_of",),
     "beam_ray.tasks.sources": ("Tasks",),
 }
 _MODULE_OF = {name: module for module, names in _SOURCES.items() for name in names}

@@ -21,7 +21,7 @@ from beam_ray.backtest.conclude import report as read_report
 from beam_ray.backtest.sides import Backtest as Engine
 from beam_ray.backtest.spec import Resolved, Side, Spec, override, resolve_spec
 from beam_ray.define.workflow import Workflow
-from beam_ray.define.yaml_file import Source, read_yaml
+from beam_ray.define.yaml_file import Source
 from beam_ray.errors import Stopped, Unusable, did_you_mean
 from beam_ray.run.plan import require_models
 from beam_ray.run.progress import Progress
@@ -272,15 +272,6 @@ def _candidate(store: Location, entry: Mapping[str, Any]) -> Candidate:
     )
 
 
-def is_backtest_spec(path: str | Path) -> bool:
-    """Whether the file is a backtest spec: a YAML file with the key ``backtest``."""
-    file = Path(path)
-    if not file.is_file():
-        return False
-    data = read_yaml(file).data
-    return isinstance(data, Mapping) and "backtest" in data
-
-
 def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestOptions | None = None, progress: ProgressOption = None) -> Verdict:
     """See ``Store.backtest``."""
     options = options or BacktestOptions()
@@ -351,7 +342,7 @@ def _resolved(store: Location, backtest: Backtest) -> Resolved:
     """The definitions of a backtest that is described in Python."""
     folder = Path.cwd()
     if isinstance(backtest.baseline, str) and backtest.baseline.startswith("run:"):
-        run = Run(store, get_run(store, backtest.baseline.removeprefix("run:")).id)
+        run = get_run(store, backtest.baseline.removeprefix("run:"))
         if not run.finished:
             raise Unusable(f"the baseline run {run.id} is unfinished\n  beam-ray resume {run.id}  resumes it")
         baseline = Side("baseline", run.workflow, run.version, run.id)

@@ -18,7 +18,6 @@ from beam_ray.compare.report import Result, document, junit
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
 from beam_ray.errors import Unusable
-from beam_ray.store.runs import Run as StoredRun
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,8 @@ class Comparison(Displayed):
 def compare(store: Location, before: str, after: str, *, gate: str | Path | None = None) -> Comparison:
     """See ``Store.compare``."""
     runs = [get_run(store, name) for name in (before, after)]
-    stored = [StoredRun(store.objects, run.id) for run in runs]
     chosen = load_gate(str(gate)) if gate else DEFAULT_GATE
-    found = compare_runs(stored[0], stored[1], chosen)
+    found = compare_runs(runs[0].stored, runs[1].stored, chosen)
     result = Result(found, judge(found, chosen))
     written = document([result], {})["candidates"][0]
     return Comparison(

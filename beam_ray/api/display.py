@@ -1,10 +1,11 @@
 """How values look in a terminal and in a notebook: a title, facts and an optional table."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 MAX_ROWS = 20
 """Rows of a table shown in a notebook; the value itself has them all."""
@@ -21,12 +22,12 @@ class Display:
     rows: Sequence[Sequence[Any]] = ()
 
 
-class Displayed:
+class Displayed(ABC):
     """A value that shows what it is: ``repr`` on one line, a small table in a notebook."""
 
+    @abstractmethod
     def display(self) -> Display:
         """The title, facts and table that represent the value."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         shown = self.display()
@@ -59,4 +60,4 @@ def _plain(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, list | tuple):
         return ", ".join(str(entry) for entry in value)
-    return str(escape(value)) if hasattr(value, "__html__") else str(value)
+    return str(value)

@@ -7,7 +7,6 @@ from shlex import join
 from typing import TypedDict
 
 from beam_ray.api.location import Location
-from beam_ray.backtest.spec import load_spec
 from beam_ray.errors import Interrupted, Stopped
 from beam_ray.run.job_client import JobClient, RayJobClient, follow_job
 from beam_ray.run.job_record import job_result, record_exit, require_shared_store, submission_id
@@ -108,11 +107,6 @@ def submit(
     environment = {"BEAM_RAY_OPEN_CLUSTER": "1"} if allow_open else {}
     client.submit(name, join(words), folder=str(folder), metadata=dict(metadata or {}), environment=environment)
     return Job(store, name, kind, client)
-
-
-def spec_name(path: str | Path) -> str:
-    """The name of the backtest in a spec file."""
-    return load_spec(Path(path))[0].name
 
 
 @dataclass(frozen=True)

@@ -56,14 +56,19 @@ class Location:
     @cached_property
     def known_models(self) -> Mapping[str, Any]:
         """
-        Model name to its settings or model object (internal).
+        Model name to its settings or model object, with what was found about it where the settings say ``auto`` (internal).
 
         Raises:
             BadDefinition: the models file has problems.
         """
-        from beam_ray.api.models import known_models
+        from beam_ray.llm.settings import ModelSettings, load_models
+        from beam_ray.store.model_findings import read_findings
 
-        return known_models(self)
+        known: Mapping[str, Any] = self.models if isinstance(self.models, Mapping) else load_models(Path(self.models))
+        if not self.exists:
+            return known
+        found = {name: read_findings(self.objects, model.endpoint) for name, model in known.items() if isinstance(model, ModelSettings)}
+        return {name: model.with_found(document["found"]) if (document := found.get(name)) else model for name, model in known.items()}
 
     @property
     def option(self) -> str:

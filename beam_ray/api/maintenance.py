@@ -3,20 +3,20 @@
 import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.progress import ProgressOption, progress_callback
 from beam_ray.api.runs import finish, probe_models
-from beam_ray.diagnosis import Diagnosis as Engine
-from beam_ray.diagnosis import diagnose
 from beam_ray.errors import Damaged, Stopped
-from beam_ray.repair import repair as repair_run
 from beam_ray.store.gc import ABANDONED_S, Kept, collect, remove
 from beam_ray.store.gc import Garbage as StoredGarbage
 from beam_ray.store.runs import Run as StoredRun
 from beam_ray.store.runs import RunRecord, resolve
+
+if TYPE_CHECKING:
+    from beam_ray.diagnosis import Diagnosis as Engine
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Diagnosis(Displayed):
     """US dollars at most; None when a model has no price."""
     beyond_repair: str
     """Why the run cannot be repaired; empty when it can."""
-    _engine: Engine = field(compare=False)
+    _engine: "Engine" = field(compare=False)
 
     @property
     def intact(self) -> bool:
@@ -147,6 +147,8 @@ class GarbageReport(Displayed):
 
 def diagnosis(store: Location, run: str) -> Diagnosis:
     """See ``Store.diagnose``."""
+    from beam_ray.diagnosis import diagnose
+
     stored = StoredRun(store.existing(), resolve(store.objects, run))
     found = diagnose(stored)
     if found.nodes:
@@ -164,9 +166,11 @@ def diagnosis(store: Location, run: str) -> Diagnosis:
     )
 
 
-def repair(store: Location, run: str, *, allow_writes: bool = False, takeover: bool = False, progress: ProgressOption = None) -> Repair:
+def repair(store: Location, run: str | Diagnosis, *, allow_writes: bool = False, takeover: bool = False, progress: ProgressOption = None) -> Repair:
     """See ``Store.repair``."""
-    found = diagnosis(store, run)
+    from beam_ray.repair import repair as repair_run  # loads Ray
+
+    found = run if isinstance(run, Diagnosis) else diagnosis(store, run)
     if found.beyond_repair:
         raise Damaged(f"{found.beyond_repair}\n  restore the file from a copy of the store; everything else of the run can still be read")
     if found.intact:

@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypedDict
 
 from beam_ray.api.display import Display, Displayed
@@ -14,7 +13,7 @@ from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.llm.families import Capabilities
 from beam_ray.llm.model_check import Finding, ModelCheck, check_model, most
 from beam_ray.llm.prices import Pricing, Tokens, price_of
-from beam_ray.llm.settings import ModelSettings, load_models
+from beam_ray.llm.settings import ModelSettings
 from beam_ray.store.model_findings import read_findings, write_findings
 
 MILLION = 1_000_000
@@ -177,17 +176,6 @@ class ModelCheckResult(Displayed):
         return {**found, "findings": list(found["findings"]), "lines": list(found["lines"])}  # type: ignore[typeddict-item]
 
 
-def known_models(store: Location) -> Mapping[str, Any]:
-    """The models of the store's models file, or those given, with what was found about them used where they say ``auto``."""
-    if isinstance(store.models, Mapping):
-        known: Mapping[str, Any] = store.models
-    else:
-        known = load_models(Path(store.models))
-    if not store.exists:
-        return known
-    return {name: _with_found(store, written) if isinstance(written, ModelSettings) else written for name, written in known.items()}
-
-
 def list_models(store: Location) -> list[ModelInfo]:
     """See ``Store.list_models``."""
     return [_info(store, name, written) for name, written in store.known_models.items()]
@@ -215,11 +203,6 @@ def check_models(store: Location, name: str) -> ModelCheckResult:
         write_findings(store.objects, written.endpoint, document)
         store.__dict__.pop("known_models", None)  # read again with what was found
     return ModelCheckResult(found)
-
-
-def _with_found(store: Location, written: ModelSettings) -> ModelSettings:
-    document = read_findings(store.objects, written.endpoint)
-    return written.with_found(document["found"]) if document else written
 
 
 def _info(store: Location, name: str, written: Any) -> ModelInfo:

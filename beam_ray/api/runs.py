@@ -62,14 +62,22 @@ class Run(Displayed):
     store: Location = field(compare=False)
     id: str
 
+    @classmethod
+    def of(cls, store: Location, stored: StoredRun) -> "Run":
+        """The run, with what was read of it already."""
+        run = cls(store, stored.run_id)
+        run.__dict__["stored"] = stored
+        return run
+
     @cached_property
-    def _stored(self) -> StoredRun:
+    def stored(self) -> StoredRun:
+        """The run's files."""
         return StoredRun(self.store.objects, self.id)
 
     @property
     def record(self) -> RunRecord:
         """What was to be done: definition, models, origin, budget, versions of everything."""
-        return self._stored.record
+        return self.stored.record
 
     @property
     def workflow(self) -> Workflow:
@@ -99,7 +107,7 @@ class Run(Displayed):
     @property
     def finished(self) -> bool:
         """Whether every step has an outcome and the run can no longer change."""
-        return self._stored.finished
+        return self.stored.finished
 
     @cached_property
     def summary(self) -> Mapping[str, Any]:
@@ -114,8 +122,8 @@ class Run(Displayed):
         """
         from beam_ray.run.summary import summary_of
 
-        manifest = self._stored.manifest
-        return dict(manifest["usage"]) if manifest else summary_of(self._stored.outcome())
+        manifest = self.stored.manifest
+        return dict(manifest["usage"]) if manifest else summary_of(self.stored.outcome())
 
     @property
     def passed(self) -> int:
@@ -158,7 +166,7 @@ class Run(Displayed):
             labels: Only tasks with all of these labels.
             where: Only rows for which this expression over the columns holds, such as ``score < 80``.
         """
-        return select(self._stored.outcome(), status=status, labels=tuple(labels), where=where)
+        return select(self.stored.outcome(), status=status, labels=tuple(labels), where=where)
 
     def task(self, task_id: str, trial: int = 1) -> "Task":
         """
@@ -173,11 +181,11 @@ class Run(Displayed):
 
     def steps(self, nodes: Iterable[str] | None = None, columns: Iterable[str] | None = None) -> pa.Table:
         """One row per step, with the columns of ``steps/*.parquet``; only those of *nodes*, and only *columns*, where given."""
-        return self._stored.steps(nodes, None if columns is None else list(columns))
+        return self.stored.steps(nodes, None if columns is None else list(columns))
 
     def inputs(self) -> pa.Table:
         """The tasks as they were given, with the columns of ``tasks.parquet``."""
-        return self._stored.tasks()
+        return self.stored.tasks()
 
     def display(self) -> Display:
         record, numbers = self.record, self.summary
@@ -216,7 +224,7 @@ class Run(Displayed):
 
 def runs(store: Location) -> list[Run]:
     """See ``Store.runs``."""
-    return [Run(store, each.run_id) for each in newest_first(store.existing())]
+    return [Run.of(store, each) for each in newest_first(store.existing())]
 
 
 def get_run(store: Location, name: str) -> Run:
@@ -255,10 +263,11 @@ def run(
 
 def resume(store: Location, name: str, *, budget: Budget | None = None, takeover: bool = False, progress: ProgressOption = None) -> Run:
     """See ``Store.resume``."""
-    record = get_run(store, name).record
+    found = get_run(store, name)
+    record = found.record
     if budget is not None:
         record = record.model_copy(update={"budget": checked_budget(budget)})
-    if not StoredRun(store.objects, record.run_id).finished:
+    if not found.finished:
         probe_models(store.known_models, record.plan)
     with progress_callback(progress) as callback:
         return finish(store, record, takeover=takeover, callback=callback)

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from beam_ray.api.comparisons import Comparison
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, Outputs
     from beam_ray.api.health import Health
-    from beam_ray.api.history import Ledger, TaskHistory
+    from beam_ray.api.history import TaskHistory
     from beam_ray.api.jobs import Job
+    from beam_ray.api.ledger import Ledger
     from beam_ray.api.libraries import Library, LibraryChange, SavedTasks
     from beam_ray.api.maintenance import Diagnosis, GarbageReport, Repair
     from beam_ray.api.mlflow import MlflowLog
@@ -168,12 +169,14 @@ class Store(Location):
 
     # -- tasks ----------------------------------------------------------------------------
 
-    def tasks(self, *, run: str | None = None, status: str | None = None, labels: Iterable[str] = (), where: str | None = None) -> "pa.Table":
+    def tasks(
+        self, *, run: "str | Run | Iterable[Run] | None" = None, status: str | None = None, labels: Iterable[str] = (), where: str | None = None
+    ) -> "pa.Table":
         """
         Tasks of all runs, the newest run first: one row per task and trial.
 
         Args:
-            run: Only tasks of this run, named as for ``get_run``.
+            run: Only tasks of this run, named as for ``get_run``, or of these runs, in this order.
             status: passed, below, failed, failing (below or failed), or review.
             labels: Only tasks with all of these labels.
             where: Only tasks for which this expression holds, such as ``score < 80 and 'scan' in labels``.
@@ -432,7 +435,7 @@ class Store(Location):
 
     def ledger(self, workflow: str) -> "Ledger":
         """All reruns of a workflow's tasks: why, what had changed, whether it solved the problem, and what it cost."""
-        from beam_ray.api.history import ledger
+        from beam_ray.api.ledger import ledger
 
         return ledger(self, workflow)
 
@@ -659,12 +662,12 @@ class Store(Location):
 
         return diagnosis(self, run)
 
-    def repair(self, run: str, *, allow_writes: bool = False, takeover: bool = False, progress: "ProgressOption" = None) -> "Repair":
+    def repair(self, run: "str | Diagnosis", *, allow_writes: bool = False, takeover: bool = False, progress: "ProgressOption" = None) -> "Repair":
         """
         Repair a damaged run: intact rows are kept, damaged ones are executed again. The same call resumes.
 
         Args:
-            run: A run, named as for ``get_run``.
+            run: A run, named as for ``get_run``, or what ``diagnose`` found in it.
             allow_writes: Call tools with write effects again where their rows are lost.
             takeover: As for ``run``.
             progress: As for ``run``.

@@ -204,8 +204,7 @@ class Task(Displayed):
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """The steps in execution order; of an unfinished run those that are stored so far."""
-        stored = StoredRun(self.run.store.objects, self.run.id)
-        return tuple(_step(row, self.run) for row in _rows(stored, self.id, self.trial))
+        return tuple(_step(row, self.run) for row in _rows(self.run.stored, self.id, self.trial))
 
     def step(self, node: str) -> Step:
         """
@@ -261,12 +260,15 @@ def task(store: Location, address: str) -> Task:
     return Task(Run(store, found.run), found.task, found.trial, found.node or None)
 
 
-def tasks(store: Location, *, run: str | None = None, status: str | None = None, labels: Iterable[str] = (), where: str | None = None) -> pa.Table:
+def tasks(
+    store: Location, *, run: str | Run | Iterable[Run] | None = None, status: str | None = None, labels: Iterable[str] = (), where: str | None = None
+) -> pa.Table:
     """See ``Store.tasks``."""
-    chosen = [get_run(store, run)] if run else runs(store)
+    if isinstance(run, str):
+        run = get_run(store, run)
+    chosen = [run] if isinstance(run, Run) else runs(store) if run is None else run
     columns = None if where else list(LISTED)
-    objects = store.objects
-    found = [select(StoredRun(objects, each.id).outcome(columns), status=status, labels=tuple(labels), where=where).select(list(LISTED)) for each in chosen]
+    found = [select(each.stored.outcome(columns), status=status, labels=tuple(labels), where=where).select(list(LISTED)) for each in chosen]
     if found:
         return pa.concat_tables(found)
     return OUTCOME.empty_table().select(list(LISTED))

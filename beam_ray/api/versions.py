@@ -79,16 +79,16 @@ def publish(
     mlflow: str | None = None,
 ) -> Version:
     """See ``Store.publish``."""
-    from beam_ray.api.backtests import Candidate
-
     source = ""
-    if isinstance(workflow, Candidate):
-        definition = workflow.workflow
-    else:
-        if not isinstance(workflow, Workflow) and not str(workflow).endswith((".yaml", ".yml")):
+    if isinstance(workflow, Workflow):
+        definition = check(workflow).workflow
+    elif isinstance(workflow, str | Path):
+        if not str(workflow).endswith((".yaml", ".yml")):
             raise Unusable(f"{str(workflow)!r} is not a file; a version is published from a workflow file")
         definition = check(workflow).workflow
-        source = "" if isinstance(workflow, Workflow) else Path(workflow).read_text(encoding="utf-8")
+        source = Path(workflow).read_text(encoding="utf-8")
+    else:
+        definition = workflow.workflow
     backtest = "" if evidence is None else evidence if isinstance(evidence, str) else evidence.id
     return version_of(publish_definition(store.objects, definition, source=source, evidence=backtest, reason=without_evidence))
 

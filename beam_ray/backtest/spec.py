@@ -101,6 +101,20 @@ class Resolved:
         return _beside(self.folder, written)
 
 
+def is_backtest_spec(path: str | Path) -> bool:
+    """Whether the file is a backtest spec: a YAML file with the key ``backtest``."""
+    file = Path(path)
+    if not file.is_file():
+        return False
+    data = read_yaml(file).data
+    return isinstance(data, Mapping) and "backtest" in data
+
+
+def spec_name(path: str | Path) -> str:
+    """The name of the backtest in a spec file."""
+    return load_spec(Path(path))[0].name
+
+
 def load_spec(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Spec, Source]:
     """
     The spec in the file, with *changes* from the command line.

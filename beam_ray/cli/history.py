@@ -39,10 +39,10 @@ def history(subject: str, reports: Reports, place: Place) -> None:
     """Show TASK with all its reruns, or what the reruns of WORKFLOW cost and solved."""
     store = place.opened
     found = store.ledger(subject) if reports.report or reports.markdown_file or reports.html_file else store.history(subject)
-    if isinstance(found, beam_ray.Ledger):
-        _show_ledger(found, reports, place)
-    else:
+    if isinstance(found, beam_ray.TaskHistory):  # asking for Ledger would load what computes it
         _show_task(found, place)
+    else:
+        _show_ledger(found, reports, place)
 
 
 def _show_task(found: beam_ray.TaskHistory, place: Place) -> None:

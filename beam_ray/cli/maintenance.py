@@ -32,7 +32,7 @@ def repair(context: click.Context, run_id: str, only_plan: bool, allow_writes: b
             raise Damaged(f"{found.beyond_repair}\n  restore the file from a copy of the store; everything else of the run can still be read")
         context.exit(0 if found.intact else 6)
     with progress(quiet=place.as_json) as callback:
-        done = store.repair(run_id, allow_writes=allow_writes, takeover=takeover, progress=callback)
+        done = store.repair(found, allow_writes=allow_writes, takeover=takeover, progress=callback)
     if place.as_json:
         emit(done.document())
         return

@@ -15,8 +15,6 @@ from beam_ray.errors import Unusable
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
 
-DEFAULT_STORE = ".beam-ray"
-DEFAULT_MODELS = "configs/models.yaml"
 STATUSES = ("passed", "below", "failed", "failing", "review")
 SOURCES = "A .jsonl, .csv or .parquet file, library:NAME[@VERSION] or run:RUN."
 
@@ -44,7 +42,7 @@ class Place:
 
     store: str
     as_json: bool = False
-    models: str = DEFAULT_MODELS
+    models: str = beam_ray.DEFAULT_MODELS
     address: str | None = None
 
     @cached_property
@@ -98,10 +96,10 @@ class Execution:
 
 
 _STORE = click.option(
-    "--store", envvar="BEAM_RAY_STORE", default=DEFAULT_STORE, show_default=True, metavar="URI", help="Store: a folder or s3://bucket/prefix."
+    "--store", envvar="BEAM_RAY_STORE", default=beam_ray.DEFAULT_STORE, show_default=True, metavar="URI", help="Store: a folder or s3://bucket/prefix."
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
-_MODELS = click.option("--models", envvar="BEAM_RAY_MODELS", default=DEFAULT_MODELS, show_default=True, metavar="FILE", help="Models file.")
+_MODELS = click.option("--models", envvar="BEAM_RAY_MODELS", default=beam_ray.DEFAULT_MODELS, show_default=True, metavar="FILE", help="Models file.")
 _ADDRESS = click.option("--address", envvar="RAY_ADDRESS", default=None, metavar="ADDRESS", help="Ray cluster. Default: a local one is started.")
 TAKEOVER = click.option("--takeover", is_flag=True, help="Take over a run whose driver is known to be dead.")
 _BUDGET = click.option("--budget", multiple=True, metavar="LIMIT=VALUE", help="Limit: max_usd, max_tokens, max_calls or max_minutes.")

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -150,13 +150,6 @@ def progress(*, quiet: bool = False) -> Iterator[Callable[[beam_ray.Progress], N
     finally:
         for meter in meters.values():
             meter.done()
-
-
-def status_of(row: Mapping[str, Any]) -> str:
-    """passed, below or failed, of a row of a list of tasks."""
-    if row["passed"]:
-        return "passed"
-    return "failed" if row["outcome"] == "failed" else "below"
 
 
 def plural(count: int, one: str, many: str = "") -> str:

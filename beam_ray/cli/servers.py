@@ -5,12 +5,13 @@ from __future__ import annotations  # a type of the API is not loaded for its na
 import click
 
 import beam_ray
-from beam_ray.cli.options import DEFAULT_STORE
 from beam_ray.cli.screen import say
 
 
 @click.command()
-@click.option("--store", envvar="BEAM_RAY_STORE", default=DEFAULT_STORE, show_default=True, metavar="URI", help="Store whose MLflow database is shown.")
+@click.option(
+    "--store", envvar="BEAM_RAY_STORE", default=beam_ray.DEFAULT_STORE, show_default=True, metavar="URI", help="Store whose MLflow database is shown."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5000, show_default=True, help="Port to listen on.")
 def ui(store: str, host: str, port: int) -> None:

@@ -9,7 +9,7 @@ import click
 
 import beam_ray
 from beam_ray.cli.options import Place, Selection, reads_store, selects
-from beam_ray.cli.screen import MARKS, duration, emit, money, number, show, status_of, table
+from beam_ray.cli.screen import MARKS, duration, emit, money, number, show, table
 
 
 @click.command()
@@ -20,15 +20,16 @@ from beam_ray.cli.screen import MARKS, duration, emit, money, number, show, stat
 def tasks(run_id: str | None, selection: Selection, limit: int, place: Place) -> None:
     """List tasks and what became of them, the newest run first."""
     store = place.opened
-    found = store.tasks(run=run_id, status=selection.status, labels=selection.labels, where=selection.where)
+    runs = [store.get_run(run_id)] if run_id else store.runs()
+    found = store.tasks(run=runs, status=selection.status, labels=selection.labels, where=selection.where)
     rows = (found.slice(0, limit) if limit else found).to_pylist()
     if place.as_json:
-        emit([{"task": _address(row), "status": status_of(row), **row} for row in rows])
+        emit([{"task": _address(row), "status": beam_ray.status_of(row), **row} for row in rows])
         return
     cells = [
         [
             _address(row),
-            MARKS[status_of(row)],
+            MARKS[beam_ray.status_of(row)],
             number(row["score"]),
             " > ".join(row["routes"] or ()),
             ", ".join(row["labels"] or ()),
@@ -41,7 +42,7 @@ def tasks(run_id: str | None, selection: Selection, limit: int, place: Place) ->
     show(table(["task", "status", "score", "route", "labels", "auto-reruns", "time", "error"], cells, right=[2, 5, 6], width=48))
     if found.num_rows > len(rows):
         show(f"{len(rows)} of {found.num_rows:,} tasks; --limit 0 shows all")
-    for run in [store.get_run(run_id)] if run_id else store.runs():
+    for run in runs:
         if not run.finished:
             show(f"run {run.id} is unfinished; the tasks above are those done so far. Resume it with:  beam-ray resume {run.id}{place.option}")
     if rows:

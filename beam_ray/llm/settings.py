@@ -30,7 +30,6 @@ from beam_ray.define.yaml_file import read_yaml
 from beam_ray.errors import BadDefinition, Problem, Unusable
 from beam_ray.llm.families import Api, Capabilities, MaxTokensAs, Structured, known_of
 
-DEFAULT_FILE = "configs/models.yaml"
 _SECRET = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_HEADERS = ("authorization", "api-key", "x-api-key", "proxy-authorization", "cookie")
 

@@ -1,10 +1,16 @@
 """What ``import beam_ray`` gives: every export exists, none is missing, and nothing heavy is loaded."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import beam_ray
+
+OLD_STORE = Path(__file__).parents[1] / "stores" / "0.1"
 
 
 def test_every_export_exists() -> None:
@@ -46,3 +52,38 @@ def test_importing_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tasks"],
+        ["show", "261123-921c01/n0"],
+        ["history", "261123-921c01/n0"],
+        ["check", "sums@1"],
+        ["versions", "sums"],
+        ["library", "list"],
+        ["repair", "261123-921c01", "--plan"],
+        ["gc"],
+    ],
+    ids=lambda command: str(command[0]),
+)
+def test_reading_commands_are_light(command: list[str], tmp_path: Path) -> None:
+    """
+    A command that executes nothing and computes no statistics loads none of the packages for that.
+    """
+    shutil.copytree(OLD_STORE, tmp_path / "store")
+    (tmp_path / "models.yaml").write_text("m: {base_url: 'http://127.0.0.1:9/v1', model: m}\n")
+    heavy = ("ray", "mlflow", "openai", "scipy", "matplotlib", "gepa")
+    code = f"""
+import atexit, sys
+from beam_ray.cli import main
+atexit.register(lambda: print("loaded", [name for name in {heavy!r} if name in sys.modules]))
+sys.argv[1:] = {command!r}
+main()
+"""
+    environment = {**os.environ, "BEAM_RAY_STORE": str(tmp_path / "store"), "BEAM_RAY_MODELS": str(tmp_path / "models.yaml")}
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+
+    assert done.stdout.splitlines()[-1] == "loaded []"
