@@ -11,6 +11,7 @@ The errors of beam_ray, with the exit code of a command that they end.
     │   ├── RunIsTaken               another driver owns the run
     │   └── BudgetReached            a limit of the budget was reached
     ├── TrackingUnavailable          MLflow could not be reached; a warning, never the result's
+    ├── NotificationFailed           a webhook did not accept a verdict; a warning, never the result's
     ├── Damaged                  6   stored data failed its checksum
     └── StepFailed                   the failure of one row: recorded with it, never raised to the caller
         ├── ModelUnavailable         no answer within the deadline
@@ -116,6 +117,10 @@ class Damaged(BeamRayError):
 
 class TrackingUnavailable(BeamRayError):
     """MLflow could not be reached. Nothing is lost: the results are in the store and can be logged later."""
+
+
+class NotificationFailed(BeamRayError):
+    """A webhook did not accept a verdict. Nothing is lost: the verdict is in the store."""
 
 
 class StepFailed(BeamRayError):

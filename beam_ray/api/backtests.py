@@ -1,7 +1,7 @@
 """Backtests: a baseline and its candidates over the same tasks, compared pair by pair, with a verdict."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from beam_ray.api.runs import Run, checked_budget, get_run, probe_models
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.backtest.conclude import FILES, conclude, gate_of, read_verdict
 from beam_ray.backtest.conclude import report as read_report
+from beam_ray.backtest.notification import Webhook, notify, notify_all, webhook
 from beam_ray.backtest.sides import Backtest as Engine
 from beam_ray.backtest.spec import Resolved, Side, Spec, override, resolve_spec
 from beam_ray.define.workflow import Workflow
@@ -57,6 +58,8 @@ class Backtest:
     """Limits of the whole backtest: max_usd, max_tokens, max_calls, max_minutes."""
     fresh: bool = False
     """Borrow nothing: every step of every side is executed."""
+    notify: str | Sequence[str] = ()
+    """Webhooks that the verdict is sent to: ``URL`` or ``slack:URL``; ``${env:NAME}`` stands for an environment variable."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class BacktestOptions:
     """Call tools with write effects."""
     takeover: bool = False
     """Take over runs whose driver is known to be dead."""
+    notify: tuple[str, ...] = ()
+    """Webhooks that the verdict is sent to, besides those of the spec: ``URL`` or ``slack:URL``."""
 
 
 class SideDocument(PlanDocument):
@@ -243,6 +248,19 @@ class Verdict(Displayed):
             raise Unusable("\n  ".join([f"a backtest has no {name!r}", f"it has: {', '.join(REPORTS)}", *did_you_mean(name, REPORTS)]))
         return read_report(self.store.objects, self.id, name)
 
+    def notify(self, to: str) -> None:
+        """
+        Send the verdict document to a webhook, unless it was sent there before.
+
+        Args:
+            to: ``URL``, or ``slack:URL`` for a message to a Slack incoming webhook; ``${env:NAME}`` stands for an environment variable.
+
+        Raises:
+            Unusable: it is not an address.
+            NotificationFailed: it did not accept the verdict within 20 s.
+        """
+        notify(self.store.objects, self._document, webhook(to))
+
     def display(self) -> Display:
         facts = (
             ("verdict", self.word),
@@ -277,6 +295,7 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
     options = options or BacktestOptions()
     with progress_callback(progress) as callback:
         engine = _prepared(store, spec, options)
+        webhooks = _webhooks(engine.resolved.spec, options)
         engine.progress = callback
         if store.connection is not None:
             engine.connection = store.connection
@@ -292,6 +311,8 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
         except Stopped as error:
             error.resume = f"beam-ray backtest {spec}{store.option}" if not isinstance(spec, Backtest) else ""
             raise
+        for warning in notify_all(engine.objects, document, webhooks):
+            callback(Progress(message=warning))
     return Verdict(store, str(document["backtest_id"]), document)
 
 
@@ -320,6 +341,11 @@ def backtests(store: Location) -> list[Verdict]:
         except Unusable:
             continue  # it has no verdict yet
     return sorted(found, key=lambda each: str(each._document["finished_at"]), reverse=True)
+
+
+def _webhooks(spec: Spec, options: BacktestOptions) -> list[Webhook]:
+    """Where the verdict is sent, each address once."""
+    return list(dict.fromkeys(webhook(written) for written in (*spec.notify, *options.notify)))
 
 
 def _prepared(store: Location, spec: str | Path | Backtest, options: BacktestOptions) -> Engine:
@@ -376,6 +402,7 @@ def _resolved(store: Location, backtest: Backtest) -> Resolved:
             "stop": backtest.stop,
             "budget": checked_budget(backtest.budget),
             "fresh": backtest.fresh,
+            "notify": backtest.notify,
         }
     )
     return Resolved(spec, folder, baseline, tuple(candidates), tuple(dict.fromkeys(warnings)))

@@ -14,6 +14,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
     budget: {max_usd: 5}
     stop: early                           # end as soon as more tasks would not change the verdict
     fresh: false
+    notify: slack:${env:SLACK_WEBHOOK}    # where the verdict is sent; a URL or several
 """
 
 import copy
@@ -64,6 +65,13 @@ class Spec(Frozen):
     """Borrow nothing: every step of every side is executed."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many tasks."""
+    notify: tuple[str, ...] = Field(default=(), description="URL or slack:URL, or a list of them")
+    """Webhooks that the verdict is sent to; ``${env:NAME}`` stands for an environment variable."""
+
+    @field_validator("notify", mode="before")
+    @classmethod
+    def _several(cls, written: Any) -> Any:
+        return [written] if isinstance(written, str) else written
 
     @field_validator("budget", mode="before")
     @classmethod

@@ -28,6 +28,7 @@ class SpecOptions:
     fresh: bool
     again: bool
     allow_writes: bool
+    notify: tuple[str, ...]
 
     def options(self, execution: Execution) -> beam_ray.BacktestOptions:
         """The options as the API takes them."""
@@ -38,7 +39,7 @@ class SpecOptions:
             changes["fresh"] = True
         if self.aa:
             changes["aa"] = True
-        return beam_ray.BacktestOptions(changes, self.labels, self.again, self.allow_writes, execution.takeover)
+        return beam_ray.BacktestOptions(changes, self.labels, self.again, self.allow_writes, execution.takeover, self.notify)
 
 
 _changes_spec = grouped(
@@ -56,6 +57,13 @@ _changes_spec = grouped(
     click.option("--fresh", is_flag=True, help="Borrow nothing: execute every step of every side."),
     click.option("--again", is_flag=True, help="Run the backtest again although it has a verdict."),
     click.option("--allow-writes", is_flag=True, help="Call tools with write effects."),
+    click.option(
+        "--notify",
+        multiple=True,
+        envvar="BEAM_RAY_NOTIFY",
+        metavar="URL",
+        help="Send the verdict to a webhook as JSON; slack:URL sends a Slack message. '${env:NAME}' reads a variable.",
+    ),
 )
 
 

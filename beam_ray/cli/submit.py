@@ -56,6 +56,7 @@ def submit(context: click.Context, address: str, folder: str, i_know: bool, as_j
     inner = parse(kind, arguments)
     if inner.get_parameter_source("address") is ParameterSource.COMMANDLINE:
         raise click.UsageError(f"the cluster's address goes before {kind}: beam-ray submit --address URL {kind} …")
+    _require_no_secret(inner)
     store = beam_ray.open(inner.params["store"])
     metadata = _metadata(kind, inner, Path(folder))
     job = store.submit([kind, *arguments, *_from_environment(inner)], address=address, folder=folder, allow_open=i_know, metadata=metadata)
@@ -128,6 +129,12 @@ def again(context: click.Context, kind: str, arguments: tuple[str, ...]) -> str:
             value = context.params[name]
             options += [word] if value is True else [word, value]
     return shlex.join(["beam-ray", "submit", *options, kind, *arguments])
+
+
+def _require_no_secret(inner: click.Context) -> None:
+    """Refuse the URL of a webhook: everyone on the cluster can read a job's command."""
+    if inner.get_parameter_source("notify") is ParameterSource.COMMANDLINE and any("${env:" not in url for url in inner.params["notify"]):
+        raise click.UsageError("a job's command can be read on the cluster; write --notify '${env:NAME}', with NAME in the environment of the cluster's nodes")
 
 
 def _from_environment(inner: click.Context) -> list[str]:

@@ -239,9 +239,9 @@ class ModelSettings(Frozen):
         return text
 
 
-def resolve(text: str) -> str:
+def resolve(text: str, user: str = "the models file") -> str:
     """
-    *text* with ``${env:NAME}`` replaced by the environment variable.
+    *text* with ``${env:NAME}`` replaced by the environment variable; *user* is what errors say uses it.
 
     Raises:
         Unusable: the environment variable is not set.
@@ -250,7 +250,7 @@ def resolve(text: str) -> str:
     def value(match: re.Match[str]) -> str:
         found = os.environ.get(match[1])
         if not found:
-            raise Unusable(f"the environment variable {match[1]} is not set; the models file uses it")
+            raise Unusable(f"the environment variable {match[1]} is not set; {user} uses it")
         return found
 
     return _SECRET.sub(value, text)

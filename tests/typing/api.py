@@ -15,5 +15,11 @@ def runs(store: beam_ray.Store, workflow: beam_ray.Workflow) -> float | None:
     return plan.max_usd if attempt.score is None else attempt.score
 
 
+def backtests(store: beam_ray.Store) -> str:
+    verdict: beam_ray.Verdict = store.backtest("spec.yaml", options=beam_ray.BacktestOptions(notify=("slack:${env:HOOK}",)))
+    verdict.notify("https://example.com/hook")
+    return verdict.word
+
+
 def checks() -> str:
     return beam_ray.check(beam_ray.load("tickets.yaml")).workflow.name
