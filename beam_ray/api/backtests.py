@@ -311,8 +311,8 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
         except Stopped as error:
             error.resume = f"beam-ray backtest {spec}{store.option}" if not isinstance(spec, Backtest) else ""
             raise
-        for warning in notify_all(engine.objects, document, webhooks):
-            callback(Progress(message=warning))
+        for message in notify_all(engine.objects, document, webhooks):
+            callback(Progress(message=message))
     return Verdict(store, str(document["backtest_id"]), document)
 
 
