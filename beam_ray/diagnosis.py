@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from beam_ray.errors import Damaged, Unusable
+from beam_ray.llm.scripted import Models
 from beam_ray.run.plan import estimate
-from beam_ray.run.runner import Models
 from beam_ray.store.integrity import Damage, Found, Key, damaged_parts, look, pending
 from beam_ray.store.runs import Run, tasks_digest
 from beam_ray.tasks.sources import only, read_source, shuffled, with_origins

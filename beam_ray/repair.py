@@ -26,15 +26,17 @@ import pyarrow.compute as pc
 
 from beam_ray.diagnosis import diagnose, restored_tasks, to_redo
 from beam_ray.errors import Damaged, Unusable
+from beam_ray.llm.scripted import Models
 from beam_ray.run.context import TaskTrial
 from beam_ray.run.execute import changed_tools
 from beam_ray.run.outcome import outcome_row, output_nodes, sum_of_prices
 from beam_ray.run.plan import Lineage, make_plan, require_models
-from beam_ray.run.runner import Models, identity
+from beam_ray.run.runner import identity
 from beam_ray.run.summary import summary_of
-from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.checksummed_json import RunMark, read_document, seal
 from beam_ray.store.integrity import Found, Key, commit, keys_of, look, pending, put_in_place, take_away
 from beam_ray.store.lease import Lease
+from beam_ray.store.manifest import Manifest, RepairEntry
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import FILE_BYTES, Run, RunRecord, begin, now
 from beam_ray.store.tables import OUTCOME, STEPS, TASKS, FileEntry, OutcomeRow, StepRow, encode, encode_batches, to_table
@@ -153,7 +155,7 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
     )
     mark = f"{run.prefix}/repair/{plan.record.key}.json"
     try:
-        redo = Run(objects, str(unseal(objects.read(mark), mark)["run_id"]))
+        redo = Run(objects, read_document(objects, mark, RunMark)["run_id"])
     except (NotThere, Damaged):
         # put, not create: a damaged mark must be replaced, and two repairs at once have the same run
         redo = Run(objects, begin(objects, plan.record, plan.tasks).run_id)
@@ -283,21 +285,27 @@ def _paid(found: Found, redone: Run) -> tuple[int, float | None]:
     return calls, sum_of_prices(price for row in made for price in (row["usd"], row["judge_usd"]))
 
 
-def _manifest(run: Run, found: Found, files: list[FileEntry], result: RepairResult) -> dict[str, Any]:
-    old = found.manifest or {}
+def _manifest(run: Run, found: Found, files: list[FileEntry], result: RepairResult) -> Manifest:
+    old = found.manifest
     usage = summary_of(found.outcome)
-    entry = {"at": now(), "files": list(result.files), "rows": result.rows, "repair_run": result.repair_run, "calls": result.calls, "usd": result.usd}
-    record = old.get("record") or run.written
+    entry: RepairEntry = {
+        "at": now(),
+        "files": list(result.files),
+        "rows": result.rows,
+        "repair_run": result.repair_run,
+        "calls": result.calls,
+        "usd": result.usd,
+    }
     return {
         "format": 1,
         "run_id": found.record.run_id,
-        "finished_at": old.get("finished_at") or usage["ended_at"],
+        "finished_at": old["finished_at"] if old else usage["ended_at"],
         "files": files,
         "usage": usage,
-        "record": record,
-        "repairs": [*old.get("repairs", ()), entry],
+        "record": old["record"] if old else run.written,
+        "repairs": [*(old.get("repairs", ()) if old else ()), entry],
     }
 
 
-def _recorded_result(run_id: str, entry: Mapping[str, Any]) -> RepairResult:
+def _recorded_result(run_id: str, entry: RepairEntry) -> RepairResult:
     return RepairResult(run_id, tuple(entry["files"]), entry["repair_run"], entry["rows"], entry["calls"], entry["usd"])

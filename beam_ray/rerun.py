@@ -14,14 +14,16 @@ import pyarrow.compute as pc
 
 from beam_ray.address import Address
 from beam_ray.define.diff import Change, changes
+from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.llm.request import Answer, Request
+from beam_ray.llm.scripted import Models
 from beam_ray.llm.usage import Usage
 from beam_ray.run.borrowing import CRITERIA_CHANGED
 from beam_ray.run.context import RAN, StepContext, TaskTrial
 from beam_ray.run.plan import Lineage, Plan, make_plan
-from beam_ray.run.runner import Models, identity
+from beam_ray.run.runner import identity
 from beam_ray.run.step import run_step
 from beam_ray.run.step_row import output_of
 from beam_ray.run.tools import Tools
@@ -51,7 +53,7 @@ class _PlanningModel:
 class _PlanningTools(Tools):
     """Tools that are not called."""
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float, memory: int | None = None) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None) -> Any:
         raise _WouldCall("tool")
 
 
@@ -289,17 +291,17 @@ def family(objects: Objects, address: Address) -> list[RerunEntry]:
     by_run = {entry["run_id"]: entry for entry in entries}
     for entry in entries:
         before = by_run.get(entry["origin"] or "")
-        entry["solved"] = solved(before, entry) if before else ""
+        entry["solved"] = solved(before["status"], entry["status"]) if before else ""
     return entries
 
 
-def solved(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """Whether the rerun solved the task's problem: solved, not solved, still passes, newly failing; empty while it runs."""
-    if after["status"] == "running":
+def solved(before: str, after: str) -> str:
+    """Whether the rerun solved the task's problem, by the task's status before and after: solved, not solved, still passes, newly failing; empty while it runs."""
+    if after == "running":
         return ""
-    if before["status"] == "passed":
-        return "still passes" if after["status"] == "passed" else "newly failing"
-    return "solved" if after["status"] == "passed" else "not solved"
+    if before == "passed":
+        return "still passes" if after == "passed" else "newly failing"
+    return "solved" if after == "passed" else "not solved"
 
 
 def _entry(run: Run, address: Address) -> RerunEntry | None:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from beam_ray.llm.scripted import Models
     from beam_ray.run.connection import Connection
     from beam_ray.store.objects import Objects
 
@@ -20,7 +21,7 @@ class Location:
 
     uri: str
     """A folder or ``s3://bucket/prefix``."""
-    models: "str | Path | Mapping[str, Any]" = field(default=DEFAULT_MODELS, compare=False)
+    models: "str | Path | Models" = field(default=DEFAULT_MODELS, compare=False)
     """A models file, or a mapping from name to settings or model object."""
     address: str | None = field(default=None, compare=False)
     """The Ray cluster's address; None for a local Ray."""
@@ -54,21 +55,25 @@ class Location:
         return self.objects
 
     @cached_property
-    def known_models(self) -> Mapping[str, Any]:
+    def known_models(self) -> "Models":
         """
         Model name to its settings or model object, with what was found about it where the settings say ``auto`` (internal).
 
         Raises:
             BadDefinition: the models file has problems.
         """
+        from beam_ray.llm.families import EndpointFindings
         from beam_ray.llm.settings import ModelSettings, load_models
         from beam_ray.store.model_findings import read_findings
 
-        known: Mapping[str, Any] = self.models if isinstance(self.models, Mapping) else load_models(Path(self.models))
+        known: Models = self.models if isinstance(self.models, Mapping) else load_models(Path(self.models))
         if not self.exists:
             return known
-        found = {name: read_findings(self.objects, model.endpoint) for name, model in known.items() if isinstance(model, ModelSettings)}
-        return {name: model.with_found(document["found"]) if (document := found.get(name)) else model for name, model in known.items()}
+        found = {name: read_findings(self.objects, model.endpoint, EndpointFindings) for name, model in known.items() if isinstance(model, ModelSettings)}
+        return {
+            name: model.with_found(document["found"]) if isinstance(model, ModelSettings) and (document := found[name]) else model
+            for name, model in known.items()
+        }
 
     @property
     def option(self) -> str:

@@ -1,7 +1,6 @@
 """Maintenance of a store: repairing damaged runs, and deleting what nothing needs."""
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from beam_ray.store.runs import RunRecord, resolve
 
 if TYPE_CHECKING:
     from beam_ray.diagnosis import Diagnosis as Engine
+    from beam_ray.llm.scripted import Models
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def repair(store: Location, run: str | Diagnosis, *, allow_writes: bool = False,
         raise Damaged(f"{found.beyond_repair}\n  restore the file from a copy of the store; everything else of the run can still be read")
     if found.intact:
         return Repair(found, (), None, 0, 0, 0.0)
-    models: Mapping[str, Any] = store.known_models if found.nodes else {}
+    models: Models = store.known_models if found.nodes else {}
     if found.nodes:
         probe_models(models, StoredRun(store.objects, found.run_id).record.plan)
     with contextlib.ExitStack() as stack:

@@ -5,14 +5,15 @@ import dataclasses
 import datetime
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.errors import Unusable, did_you_mean
-from beam_ray.llm.families import Capabilities
+from beam_ray.llm.families import Capabilities, EndpointFindings, FindingDocument
 from beam_ray.llm.model_check import Finding, ModelCheck, check_model, most
 from beam_ray.llm.prices import Pricing, Tokens, price_of
+from beam_ray.llm.scripted import ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.store.model_findings import read_findings, write_findings
 
@@ -94,14 +95,6 @@ class ModelInfo(Displayed):
             "sources": dict(self.sources),
             "checked_at": self.checked_at,
         }
-
-
-class FindingDocument(TypedDict):
-    """What an endpoint does with one setting."""
-
-    setting: str
-    result: str
-    detail: str
 
 
 class ModelCheckDocument(TypedDict):
@@ -191,11 +184,11 @@ def check_models(store: Location, name: str) -> ModelCheckResult:
         raise Unusable(f"the model {name!r} is a model object and has no endpoint to check")
     found = asyncio.run(check_model(written, name))
     if not found.error:
-        document = {
+        document: EndpointFindings = {
             "base_url": found.base_url,
             "model": found.model,
-            "found": dict(found.found),
-            "findings": [dataclasses.asdict(finding) for finding in found.findings],
+            "found": found.found,
+            "findings": [{"setting": each.setting, "result": each.result, "detail": each.detail} for each in found.findings],
             "latency_s": found.latency_s,
             "usage_reported": found.usage_reported,
             "checked_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -205,7 +198,7 @@ def check_models(store: Location, name: str) -> ModelCheckResult:
     return ModelCheckResult(found)
 
 
-def _info(store: Location, name: str, written: Any) -> ModelInfo:
+def _info(store: Location, name: str, written: ModelSettings | ScriptedModel) -> ModelInfo:
     if not isinstance(written, ModelSettings):
         price: Pricing | None = written.price
         settings: dict[str, str | bool | float | None] = {}
@@ -215,8 +208,8 @@ def _info(store: Location, name: str, written: Any) -> ModelInfo:
         price, call = price_of(written), written.call
         settings = dict(_settings(written))
         sources = call.sources
-        document = read_findings(store.objects, written.endpoint) if store.exists else None
-        checked = str(document["checked_at"]) if document else None
+        document = read_findings(store.objects, written.endpoint, EndpointFindings) if store.exists else None
+        checked = document["checked_at"] if document else None
         calls, usd = most(written)  # type: ignore[assignment]
     return ModelInfo(
         name=name,

@@ -22,6 +22,7 @@ from beam_ray.improve.optimise import Proposal, ProposalOutcome, failure_of, pro
 from beam_ray.improve.search import Search
 from beam_ray.improve.search_result import SearchResult
 from beam_ray.llm.model import probe
+from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.publish import current, find_workflow
 from beam_ray.rerun import require_start
@@ -299,8 +300,8 @@ def proposer_of(store: Location, name: str | None, workflow: Workflow, node: str
             "--model NAME  names one",
         ]
         raise Unusable("\n  ".join(notes))
-    if isinstance(models[name], ModelSettings):
-        probe(models[name], name)
+    if isinstance(written := models[name], ModelSettings):
+        probe(written, name)
     return name
 
 
@@ -309,7 +310,7 @@ def executing(store: Location, takeover: bool, progress: ProgressOption) -> Iter
     """Executes plans, all on one Ray, which is started when the first of them needs it."""
     with progress_callback(progress) as callback, connection(store) as opened:
 
-        def one(objects: Objects, record: RunRecord, models: Mapping[str, Any], **more: Any) -> Any:
+        def one(objects: Objects, record: RunRecord, models: Models, **more: Any) -> Any:
             return execute(objects, record, models, connection=opened, takeover=takeover, progress=callback)
 
         yield PlanExecutor(store.objects, store.known_models, one)

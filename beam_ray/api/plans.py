@@ -191,7 +191,7 @@ def plan(store: Location, workflow: WorkflowOption, tasks: "Tasks | Any", *, tri
     found, source = read(store.objects, tasks)
     origin = resolve(store.objects, borrow_from) if borrow_from else None
     lineage = Lineage(origin=origin, borrow=True) if origin else None
-    models: Mapping[str, Any] = store.known_models
+    models = store.known_models
     made = make_plan(checked.workflow, found, models, source=source, version_number=checked.version, trials=trials, lineage=lineage)
     warnings = (*checked.warnings, *ignored_settings(checked.workflow, models))
     return plan_of(count_borrowed(store.objects, made, models), warnings)

@@ -23,6 +23,7 @@ from beam_ray.store.lookup import find_task, newest_first, select, status_of
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run as StoredRun
 from beam_ray.store.runs import begin, resolve
+from beam_ray.store.tables import OutcomeRow
 
 
 @dataclass(frozen=True)
@@ -234,13 +235,13 @@ def _definition(store: Location, origin: StoredRun, using: WorkflowOption) -> tu
     return found.workflow, found.version, found.warnings
 
 
-def _change(run_id: str, old: Mapping[str, Any], row: Mapping[str, Any]) -> TaskChange:
-    before, after = status_of(dict(old)), status_of(dict(row))
+def _change(run_id: str, old: OutcomeRow, row: OutcomeRow) -> TaskChange:
+    before, after = status_of(old), status_of(row)
     return {
         "task": str(Address(run_id, row["task_id"], row["trial"])),
         "before": {"status": before, "score": old["score"], "routes": old["routes"]},
         "after": {"status": after, "score": row["score"], "routes": row["routes"]},
-        "word": solved({"status": before}, {"status": after}),
+        "word": solved(before, after),
         "calls": row["calls"],
         "usd": row["usd"],
     }

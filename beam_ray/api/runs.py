@@ -17,9 +17,11 @@ from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm.advice import ignored_settings
+from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.progress import Progress, ProgressCallback
 from beam_ray.store.lookup import newest_first, select
+from beam_ray.store.manifest import RunSummary
 from beam_ray.store.runs import Run as StoredRun
 from beam_ray.store.runs import RunRecord, begin, resolve
 from beam_ray.tasks.sources import read
@@ -48,7 +50,7 @@ class RunDocument(TypedDict):
     score: float | None
     calls: int
     usd: float | None
-    summary: dict[str, Any]
+    summary: RunSummary
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +112,7 @@ class Run(Displayed):
         return self.stored.finished
 
     @cached_property
-    def summary(self) -> Mapping[str, Any]:
+    def summary(self) -> RunSummary:
         """
         The run in numbers.
 
@@ -123,39 +125,37 @@ class Run(Displayed):
         from beam_ray.run.summary import summary_of
 
         manifest = self.stored.manifest
-        return dict(manifest["usage"]) if manifest else summary_of(self.stored.outcome())
+        return manifest["usage"].copy() if manifest else summary_of(self.stored.outcome())
 
     @property
     def passed(self) -> int:
         """Tasks without a failed step in which every scored step reached its threshold."""
-        return int(self.summary["passed"])
+        return self.summary["passed"]
 
     @property
     def below(self) -> int:
         """Tasks without a failed step in which a score is below its threshold."""
-        return int(self.summary["below"])
+        return self.summary["below"]
 
     @property
     def failed(self) -> int:
         """Tasks with a failed step."""
-        return int(self.summary["failed"])
+        return self.summary["failed"]
 
     @property
     def score(self) -> float | None:
         """Mean score of the scored tasks, 0 to 100; None when none is scored."""
-        value = self.summary["score"]
-        return None if value is None else float(value)
+        return self.summary["score"]
 
     @property
     def calls(self) -> int:
         """Model calls made, judges and retries included."""
-        return int(self.summary["calls"])
+        return self.summary["calls"]
 
     @property
     def usd(self) -> float | None:
         """US dollars paid; None when a model has no price."""
-        value = self.summary["usd"]
-        return None if value is None else float(value)
+        return self.summary["usd"]
 
     def tasks(self, *, status: str | None = None, labels: Iterable[str] = (), where: str | None = None) -> pa.Table:
         """
@@ -218,7 +218,7 @@ class Run(Displayed):
             "score": numbers["score"],
             "calls": numbers["calls"],
             "usd": numbers["usd"],
-            "summary": dict(numbers),
+            "summary": numbers,
         }
 
 
@@ -319,7 +319,7 @@ def connection(store: Location) -> "Iterator[Connection]":
         yield opened
 
 
-def probe_models(models: Mapping[str, Any], *workflows: Workflow) -> None:
+def probe_models(models: Models, *workflows: Workflow) -> None:
     """Check that every endpoint answers, before anything is written."""
     from beam_ray.llm.model import probe  # loads openai
 

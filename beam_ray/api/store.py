@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from beam_ray.api.workflows import CheckResult, WorkflowOption
     from beam_ray.define.diff import Change
     from beam_ray.define.workflow import Workflow
+    from beam_ray.llm.scripted import Models
     from beam_ray.tasks.sources import Tasks
 
 
-def open(uri: str | Path | None = None, *, models: "str | Path | Mapping[str, Any] | None" = None, address: str | None = None) -> "Store":
+def open(uri: str | Path | None = None, *, models: "str | Path | Models | None" = None, address: str | None = None) -> "Store":
     """
     Open a store; nothing is read or written until it is used.
 

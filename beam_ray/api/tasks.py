@@ -1,7 +1,7 @@
 """Tasks of runs: what became of each, step by step and attempt by attempt."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypedDict
@@ -13,6 +13,7 @@ from beam_ray.address import Address
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.runs import Run, get_run, runs
+from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Node
 from beam_ray.errors import Unusable
 from beam_ray.run.context import RAN
@@ -20,7 +21,7 @@ from beam_ray.store.lookup import find_task, select, status_of
 from beam_ray.store.runs import Run as StoredRun
 from beam_ray.store.runs import find_runs
 from beam_ray.store.steps import StepRows
-from beam_ray.store.tables import OUTCOME
+from beam_ray.store.tables import OUTCOME, AttemptRow, CriterionRow, OutcomeRow, StepRow, TaskRow
 
 LISTED = (
     "run_id",
@@ -56,12 +57,18 @@ class RunContext(TypedDict):
     finished: bool
 
 
+class StepDocument(StepRow):
+    """A step as ``--json`` prints it: its row, with the output as a JSON value."""
+
+    output: Json  # type: ignore[misc]
+
+
 class TaskDocument(TypedDict):
     """A task as ``--json`` prints it."""
 
     task: str
     run: RunContext
-    steps: list[dict[str, Any]]
+    steps: list[StepDocument]
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,7 @@ class Step(Displayed):
     """Input and output tokens, judges included."""
     usd: float | None
     """US dollars, judges left out; None when the model has no price."""
-    record: Mapping[str, Any] = field(compare=False)
+    record: StepRow = field(compare=False)
     """The row as the store has it."""
 
     @property
@@ -158,7 +165,7 @@ class Step(Displayed):
         rows = [(item.text, {True: "met", False: "not met", None: "undecided"}[item.met], item.reason) for item in self.criteria]
         return Display(self.address, facts, ("criterion", "", "reason"), rows)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> StepDocument:
         """The step's row with its output as a JSON value."""
         return {**self.record, "output": self.output}
 
@@ -179,22 +186,23 @@ class Task(Displayed):
         return str(Address(self.run.id, self.id, self.trial))
 
     @cached_property
-    def given(self) -> Mapping[str, Any]:
+    def given(self) -> TaskRow:
         """The task as it was given: task_query, variables, expected, labels, attachments, ..."""
         found = self.run.inputs()
-        return dict(found.filter(pc.equal(found["task_id"], self.id)).to_pylist()[0])
+        given: TaskRow = found.filter(pc.equal(found["task_id"], self.id)).to_pylist()[0]
+        return given
 
     @cached_property
-    def outcome(self) -> Mapping[str, Any] | None:
+    def outcome(self) -> OutcomeRow | None:
         """The task's row of the run's outcome; None while the task is not done."""
         found = self.run.tasks()
-        rows = found.filter(pc.and_(pc.equal(found["task_id"], self.id), pc.equal(found["trial"], self.trial))).to_pylist()
-        return dict(rows[0]) if rows else None
+        rows: list[OutcomeRow] = found.filter(pc.and_(pc.equal(found["task_id"], self.id), pc.equal(found["trial"], self.trial))).to_pylist()
+        return rows[0] if rows else None
 
     @property
     def status(self) -> str:
         """passed, below, failed, or running."""
-        return status_of(dict(self.outcome)) if self.outcome else "running"
+        return status_of(self.outcome) if self.outcome else "running"
 
     @property
     def score(self) -> float | None:
@@ -274,7 +282,7 @@ def tasks(
     return OUTCOME.empty_table().select(list(LISTED))
 
 
-def _rows(run: StoredRun, task_id: str, trial: int) -> list[Mapping[str, Any]]:
+def _rows(run: StoredRun, task_id: str, trial: int) -> list[StepRow]:
     order = run.record.plan.order
     if run.finished:
         reader = StepRows(run)
@@ -285,8 +293,8 @@ def _rows(run: StoredRun, task_id: str, trial: int) -> list[Mapping[str, Any]]:
     return sorted(here, key=lambda step: order.index(step["node"]))
 
 
-def _step(row: Mapping[str, Any], run: Run) -> Step:
-    node = str(row["node"])
+def _step(row: StepRow, run: Run) -> Step:
+    node = row["node"]
     return Step(
         address=str(Address(row["run_id"], row["task_id"], row["trial"], node)),
         node=node,
@@ -297,23 +305,42 @@ def _step(row: Mapping[str, Any], run: Run) -> Step:
         criteria=_criteria(row["criteria"]),
         attempts=tuple(_attempt(entry) for entry in row["attempts"] or ()),
         seconds=row["seconds"] or 0.0,
-        tokens=sum(row[name] or 0 for name in ("input_tokens", "output_tokens", "judge_input_tokens", "judge_output_tokens")),
+        tokens=sum(count or 0 for count in (row["input_tokens"], row["output_tokens"], row["judge_input_tokens"], row["judge_output_tokens"])),
         record=row,
-        **{
-            name: row[name]
-            for name in ("score", "passed", "threshold", "first_score", "route", "reason", "unscored", "borrowed_from", "error_type", "error", "usd")
-        },
+        score=row["score"],
+        passed=row["passed"],
+        threshold=row["threshold"],
+        first_score=row["first_score"],
+        route=row["route"],
+        reason=row["reason"],
+        unscored=row["unscored"],
+        borrowed_from=row["borrowed_from"],
+        error_type=row["error_type"],
+        error=row["error"],
+        usd=row["usd"],
     )
 
 
-def _attempt(entry: Mapping[str, Any]) -> Attempt:
-    numbers = {name: entry[name] for name in ("number", "score", "error", "seconds", "input_tokens", "output_tokens", "usd")}
-    numbers |= {name: entry.get(name) for name in ("reasoning", "cached_tokens", "reasoning_tokens", "estimated")}
-    return Attempt(output=_value(entry["output"]), criteria=_criteria(entry["criteria"]), **numbers)
+def _attempt(entry: AttemptRow) -> Attempt:
+    return Attempt(
+        number=entry["number"],
+        output=_value(entry["output"]),
+        score=entry["score"],
+        error=entry["error"],
+        seconds=entry["seconds"],
+        input_tokens=entry["input_tokens"],
+        output_tokens=entry["output_tokens"],
+        usd=entry["usd"],
+        criteria=_criteria(entry["criteria"]),
+        reasoning=entry["reasoning"],
+        cached_tokens=entry["cached_tokens"],
+        reasoning_tokens=entry["reasoning_tokens"],
+        estimated=entry["estimated"],
+    )
 
 
-def _criteria(entries: Iterable[Mapping[str, Any]] | None) -> tuple[CriterionResult, ...]:
-    return tuple(CriterionResult(**{name: entry[name] for name in ("id", "text", "met", "reason", "judge", "weight")}) for entry in entries or ())
+def _criteria(entries: Iterable[CriterionRow] | None) -> tuple[CriterionResult, ...]:
+    return tuple(CriterionResult(**entry) for entry in entries or ())
 
 
 def _value(text: str | None) -> Any:

@@ -1,7 +1,7 @@
 """Bringing each side of a backtest to a finished run, and remembering which run it is."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -13,6 +13,7 @@ from beam_ray.compare.sequential import interim_analyses
 from beam_ray.define.check import find_tool
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
+from beam_ray.llm.scripted import Models
 from beam_ray.rerun import count_borrowed
 from beam_ray.run.connection import Connection
 from beam_ray.run.driver import Driver
@@ -36,7 +37,7 @@ class Backtest:
     resolved: Resolved
     tasks: pa.Table
     source: str
-    models: Mapping[str, Any]
+    models: Models
     address: str | None = None
     takeover: bool = False
     again: bool = False

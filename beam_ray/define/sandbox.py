@@ -85,7 +85,7 @@ def _steps(values: Iterable[Any]) -> Iterator[Any]:
         yield value
 
 
-def _expected_size(name: str, text: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+def _expected_size(name: str, text: str, arguments: tuple[Any, ...], named: Mapping[str, object]) -> None:
     """Refuse a filter or method whose result for *text* would be too large, before it runs."""
     given = [*arguments, *named.values()]
     widths = [value for value in given if isinstance(value, int)]

@@ -1,9 +1,10 @@
 """Execute plans, each only once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+from beam_ray.llm.scripted import Models
 from beam_ray.run.plan import Plan
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, begin, find_runs
@@ -15,7 +16,7 @@ Execute = Callable[..., Any]
 class PlanExecutor:
     """Executes plans. A plan that any command already executed is not executed again."""
 
-    def __init__(self, objects: Objects, models: Mapping[str, Any], execute: Execute):
+    def __init__(self, objects: Objects, models: Models, execute: Execute):
         self.objects, self.models, self.execute = objects, models, execute
 
     def __call__(self, plan: Plan) -> Run:

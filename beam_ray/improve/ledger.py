@@ -208,7 +208,7 @@ def _outcome_word(before: TaskResult | None, after: TaskResult | None) -> str:
         return "running"
     if after.model_unavailable:
         return "model away"
-    return solved({"status": before.status}, {"status": after.status}) if before else "unknown"
+    return solved(before.status, after.status) if before else "unknown"
 
 
 def _patterns(reruns: Sequence[Rerun]) -> tuple[Pattern, ...]:

@@ -34,6 +34,7 @@ from beam_ray.improve.model_query import TRIES, CachedModel
 from beam_ray.improve.optimise import propose, read_failure
 from beam_ray.improve.prompt_text import turns_of, written
 from beam_ray.improve.search_result import Candidate, SearchResult, TaskScore, best_of, save_search, usage_from
+from beam_ray.llm.scripted import Models
 from beam_ray.llm.usage import Usage
 from beam_ray.rerun import count_borrowed
 from beam_ray.run.plan import Lineage, Plan, make_plan, price_of
@@ -64,7 +65,7 @@ class Search:
     file: Path
     """The workflow's file."""
     library: Library
-    models: Mapping[str, Any]
+    models: Models
     executor: PlanExecutor
     ask: CachedModel
     budget: Mapping[str, float]

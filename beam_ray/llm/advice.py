@@ -1,15 +1,15 @@
 """Warnings about a workflow and the models that it calls, before any of them is called."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import NoFile
 from beam_ray.errors import Problem, did_you_mean
+from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
 
 
-def missing_models(workflow: Workflow, models: Mapping[str, Any]) -> Iterator[Problem]:
+def missing_models(workflow: Workflow, models: Models) -> Iterator[Problem]:
     """Models that *workflow* calls and that *models* does not have; a run refuses them."""
     place = NoFile(workflow.name)
     for name in workflow.models:
@@ -17,7 +17,7 @@ def missing_models(workflow: Workflow, models: Mapping[str, Any]) -> Iterator[Pr
             yield place.problem((), f"warning: the models file has no model {name!r}", f"it has: {', '.join(models) or 'none'}", *did_you_mean(name, models))
 
 
-def ignored_settings(workflow: Workflow, models: Mapping[str, Any]) -> Iterator[Problem]:
+def ignored_settings(workflow: Workflow, models: Models) -> Iterator[Problem]:
     """Settings of nodes that are not sent, because the node's model does not accept them."""
     place = NoFile(workflow.name)
     for node, written in workflow.nodes.items():

@@ -30,6 +30,26 @@ class Capabilities(TypedDict, total=False):
     structured: Structured
 
 
+class FindingDocument(TypedDict):
+    """What an endpoint does with one setting."""
+
+    setting: str
+    result: str
+    detail: str
+
+
+class EndpointFindings(TypedDict):
+    """What the store keeps of a check, for every model at the endpoint."""
+
+    base_url: str
+    model: str
+    found: Capabilities
+    findings: list[FindingDocument]
+    latency_s: float | None
+    usage_reported: bool | None
+    checked_at: str
+
+
 DEFAULTS: Capabilities = {"api": "chat", "max_tokens_as": "max_tokens", "temperature": True, "seeds": True, "structured": "full"}
 """For endpoints that no row of the table matches, such as vLLM, SGLang, Ollama and llama.cpp."""
 

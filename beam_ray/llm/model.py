@@ -302,7 +302,7 @@ def _headers(settings: ModelSettings) -> dict[str, str]:
     return {name: resolve(value) for name, value in settings.headers.items()}
 
 
-def _key_elsewhere(settings: ModelSettings) -> dict[str, Any]:
+def _key_elsewhere(settings: ModelSettings) -> dict[str, openai.Omit]:
     """What keeps the client from sending ``Authorization`` where the key is another header."""
     elsewhere = settings.api_key == "none" and settings.headers and "authorization" not in map(str.lower, settings.headers)
     return {"Authorization": openai.Omit()} if elsewhere else {}

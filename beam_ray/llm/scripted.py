@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from beam_ray.errors import BeamRayError, ModelUnavailable
 from beam_ray.llm.permits import Permits, Unlimited
 from beam_ray.llm.prices import Price
 from beam_ray.llm.request import Answer, Request
+from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
 
 FREE = Price()
@@ -60,3 +61,7 @@ class ScriptedModel:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+
+Models = Mapping[str, ModelSettings | ScriptedModel]
+"""Models by their name in the models file."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pydantic
 from pydantic import Field, PrivateAttr, StrictBool, StrictFloat, StrictInt, field_validator
@@ -218,7 +218,7 @@ class ModelSettings(Frozen):
         copy._found = found
         return copy
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> "ModelSettings":
+    def model_copy(self, *, update: Mapping[str, Json] | None = None, deep: bool = False) -> "ModelSettings":
         """A copy with some settings changed, not validated."""
         copy = super().model_copy(update=update, deep=deep)
         for computed in ("call", "_variables"):  # from the settings before the change

@@ -6,12 +6,13 @@ from functools import cached_property
 from typing import Any
 
 from beam_ray.define.criterion import Criterion
-from beam_ray.define.fingerprint import flatten, strict_json
+from beam_ray.define.fingerprint import Json, JsonObject, flatten, strict_json
 from beam_ray.define.template import uses
 from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import Stopped
 from beam_ray.llm.request import Model
 from beam_ray.run.tools import Tools
+from beam_ray.store.attachments import AttachmentContent
 from beam_ray.store.tables import AttachmentRow, StepRow, TaskRow
 
 RAN = ("done", "borrowed")
@@ -25,9 +26,9 @@ class TaskTrial:
     task_id: str
     trial: int
     shard: int
-    query: Any
-    variables: Mapping[str, Any]
-    expected: Mapping[str, Any] | None
+    query: Json
+    variables: Mapping[str, Json]
+    expected: Mapping[str, Json] | None
     attachments: tuple[AttachmentRow, ...] = ()
     """As the task names them; ``StepContext.read_attachments`` reads them."""
     inputs: str = ""
@@ -48,9 +49,9 @@ class TaskTrial:
             labels=tuple(row["labels"] or ()),
         )
 
-    def values(self, workflow: Workflow) -> dict[str, Any]:
+    def values(self, workflow: Workflow) -> JsonObject:
         """What templates may use before any node has run."""
-        given: dict[str, Any] = {"task_query": self.query, "variables": self.variables, "attachments": []}
+        given: JsonObject = {"task_query": self.query, "variables": self.variables, "attachments": []}
         names = list(workflow.inputs)
         if names == ["task_query"]:
             return given
@@ -67,7 +68,7 @@ def _no_row(node: str, task: TaskTrial) -> StepRow | None:
     return None
 
 
-def _no_attachments(task: TaskTrial) -> list[dict[str, Any]]:
+def _no_attachments(task: TaskTrial) -> list[AttachmentContent]:
     return []
 
 
@@ -102,7 +103,7 @@ class StepContext:
     """Whether a step with the origin's fingerprint is borrowed."""
     rescore_only: bool = False
     """Whether the run only scores the origin's outputs again, by other criteria."""
-    read_attachments: Callable[[TaskTrial], list[dict[str, Any]]] = _no_attachments
+    read_attachments: Callable[[TaskTrial], list[AttachmentContent]] = _no_attachments
     """Reads a task's attachments, for nodes whose templates use them."""
     origin_row: RowLookup = _no_row
     """Rows of the run that this one redoes or borrows from."""

@@ -17,19 +17,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from beam_ray.errors import BudgetReached, OutOfQuota, Stopped, WrongSetting
+from beam_ray.llm.scripted import Models
 from beam_ray.run.budget import remaining, require_within
 from beam_ray.run.cluster import Cluster, RunnerDied
 from beam_ray.run.connection import Connection
 from beam_ray.run.crash_isolation import crashing_rows
 from beam_ray.run.plan import runner_count
 from beam_ray.run.progress import Counts, Progress, ProgressCallback, total
-from beam_ray.run.runner import Assignment, Models, limits_of
+from beam_ray.run.runner import Assignment, limits_of
 from beam_ray.run.runner_pool import RunnerPool, RunnerState
 from beam_ray.run.shard import OUTCOME_NODE, ShardLost
 from beam_ray.run.signals import Signals
-from beam_ray.run.summary import RunSummary, committed_counts, summarise
+from beam_ray.run.summary import committed_counts, summarise
 from beam_ray.run.tools import Tools
 from beam_ray.store.lease import BEAT_S, Lease
+from beam_ray.store.manifest import RunSummary
 from beam_ray.store.runs import Run, RunRecord
 from beam_ray.store.steps import Key
 from beam_ray.store.tables import FileEntry

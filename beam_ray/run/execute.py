@@ -5,10 +5,10 @@ import threading
 from collections.abc import Iterator
 
 from beam_ray.errors import Stopped, Unusable, WrongSetting
+from beam_ray.llm.scripted import Models
 from beam_ray.run.connection import Connection
 from beam_ray.run.driver import Driver, Result
 from beam_ray.run.progress import ProgressCallback, ignore_progress
-from beam_ray.run.runner import Models
 from beam_ray.run.signals import Signals
 from beam_ray.run.tools import Tools
 from beam_ray.store.lease import Lease

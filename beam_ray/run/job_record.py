@@ -17,10 +17,10 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from beam_ray.errors import Unusable
-from beam_ray.store.checksummed_json import unseal
+from beam_ray.store.checksummed_json import read_document
 from beam_ray.store.objects import NotThere, Objects, open_objects
 from beam_ray.store.runs import Run, now
 
@@ -59,12 +59,27 @@ def record_run(store: str, run_id: str) -> None:
 
 def record_exit(objects: Objects, submission: str, command: str, exit_code: int) -> None:
     """Record in the store how the job's command exited."""
-    objects.create(_exit_key(submission), json.dumps({"command": command, "exit_code": exit_code, "ended_at": now()}).encode())
+    ended: JobExit = {"command": command, "exit_code": exit_code, "ended_at": now()}
+    objects.create(_exit_key(submission), json.dumps(ended).encode())
 
 
 def exit_recorded(objects: Objects, submission: str) -> bool:
     """Whether the job has recorded its exit code."""
-    return _read(objects, _exit_key(submission)) is not None
+    return _read_exit(objects, submission) is not None
+
+
+class VerdictExit(TypedDict):
+    """What of the verdict of a backtest or search decides how its job ended."""
+
+    exit_code: int
+
+
+class JobExit(TypedDict):
+    """The content of jobs/<submission>.json."""
+
+    command: str
+    exit_code: int
+    ended_at: str
 
 
 @dataclass(frozen=True)
@@ -82,32 +97,34 @@ def job_result(objects: Objects, submission: str, command: str) -> JobResult | N
     runs = tuple(key.rpartition("/")[2].removesuffix(".json") for key, _ in objects.keys(f"jobs/{submission}/"))
     found = [Run(objects, run_id) for run_id in runs]
     names = dict.fromkeys(run.record.backtest for run in found if run.record.backtest)
-    verdicts = {name: verdict for name in names if (verdict := _verdict(objects, f"backtests/{name}/verdict.json"))}
+    found_codes = {name: _verdict_exit_code(objects, f"backtests/{name}/verdict.json") for name in names}
+    verdicts = {name: code for name, code in found_codes.items() if code is not None}
     # the runs of a search carry the search's id, which is no backtest's
     backtest = next(iter(verdicts or (names if command != "optimise" else ())), "")
     if command == "backtest" and verdicts:
-        return JobResult(int(verdicts[backtest]["exit_code"]), runs, backtest)
+        return JobResult(verdicts[backtest], runs, backtest)
     if command == "optimise" and verdicts:
-        return JobResult(0 if verdicts[backtest]["exit_code"] == 0 else NOT_ACCEPTED, runs, backtest)
+        return JobResult(0 if verdicts[backtest] == 0 else NOT_ACCEPTED, runs, backtest)
     if command == "run" and found and all(run.finished for run in found):
         return JobResult(0, runs)
-    recorded = _read(objects, _exit_key(submission))
-    return JobResult(int(recorded["exit_code"]), runs, backtest) if recorded else None
+    recorded = _read_exit(objects, submission)
+    return JobResult(recorded["exit_code"], runs, backtest) if recorded else None
 
 
 def _exit_key(submission: str) -> str:
     return f"jobs/{submission}.json"
 
 
-def _verdict(objects: Objects, key: str) -> dict[str, Any] | None:
+def _verdict_exit_code(objects: Objects, key: str) -> int | None:
     try:
-        return unseal(objects.read(key), key)
+        return read_document(objects, key, VerdictExit)["exit_code"]
     except NotThere:
         return None
 
 
-def _read(objects: Objects, key: str) -> dict[str, Any] | None:
+def _read_exit(objects: Objects, submission: str) -> JobExit | None:
     try:
-        return dict(json.loads(objects.read(key)))
+        recorded: JobExit = json.loads(objects.read(_exit_key(submission)))
     except NotThere:
         return None
+    return recorded

@@ -1,6 +1,6 @@
 """The model call of one attempt: its messages, its seed and its temperature."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from beam_ray.evaluate.score import Finding
@@ -8,6 +8,7 @@ from beam_ray.llm.answer import read_answer
 from beam_ray.llm.request import Message, Part, Request
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.context import PreparedNode, StepContext, TaskTrial
+from beam_ray.store.attachments import AttachmentContent
 from beam_ray.store.tables import to_json
 
 FRESH_TEMPERATURE = 0.7
@@ -67,7 +68,7 @@ def judge_request(context: StepContext, node: PreparedNode, task: TaskTrial, att
     )
 
 
-def with_images(messages: tuple[Message, ...], images: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+def with_images(messages: tuple[Message, ...], images: Sequence[AttachmentContent]) -> tuple[Message, ...]:
     """The messages, with the images as parts of the last user turn."""
     if not images:
         return messages

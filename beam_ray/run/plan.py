@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from beam_ray.define.check import check, find_tool
-from beam_ray.define.fingerprint import digest, strict_json
+from beam_ray.define.fingerprint import JsonObject, digest, strict_json
 from beam_ray.define.load import load
 from beam_ray.define.returns import object_schema
 from beam_ray.define.workflow import Workflow
@@ -26,10 +25,10 @@ from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.llm.answer import first_fault
 from beam_ray.llm.prices import Pricing, Tokens
 from beam_ray.llm.prices import price_of as listed_price
-from beam_ray.llm.scripted import ScriptedModel
+from beam_ray.llm.scripted import Models, ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.budget import require_known_limits
-from beam_ray.run.runner import Models, identity
+from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.runs import RunRecord, new_run_id, now, plan_shards, tasks_digest
 
@@ -69,7 +68,7 @@ class Lineage(BaseModel):
     pauses: tuple[int, ...] = Field(default=(), exclude=True)
     """Numbers of tasks after which the run may pause or end early; shards end there."""
 
-    def record_fields(self) -> dict[str, Any]:
+    def record_fields(self) -> JsonObject:
         """The fields that were set, as the run record names them."""
         fields = self.model_dump(exclude_unset=True, by_alias=True)
         return {**fields, "changed": list(self.changed)} if "changed" in fields else fields
@@ -270,7 +269,7 @@ def price_of(written: ModelSettings | ScriptedModel) -> Pricing | None:
     return listed_price(written) if isinstance(written, ModelSettings) else written.price
 
 
-def _described(written: ModelSettings | ScriptedModel) -> dict[str, Any]:
+def _described(written: ModelSettings | ScriptedModel) -> JsonObject:
     if isinstance(written, ModelSettings):
         price = price_of(written)
         source = price.source if price else "unpriced"

@@ -20,7 +20,7 @@ import stamina.instrumentation
 from beam_ray.define.fingerprint import digest
 from beam_ray.errors import Stopped
 from beam_ray.llm.request import Model
-from beam_ray.llm.scripted import ScriptedModel
+from beam_ray.llm.scripted import Models, ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.budget import require_within
 from beam_ray.run.context import StepContext, TaskTrial
@@ -37,9 +37,6 @@ from beam_ray.store.tables import FileEntry, StepRow
 
 SPOOL_S = 0.8
 """Seconds between the beginnings of two spool files; with the time that writing takes, an answer is in the store within a second."""
-
-Models = Mapping[str, ModelSettings | ScriptedModel]
-"""Models by their name in the models file."""
 
 RenewPermits = Callable[[str, PermitRequest], Awaitable[Grant]]
 """Renews the lease of an endpoint's permits."""
@@ -203,19 +200,17 @@ class Runner:
         self._committed.add(shard)
         if self.shards.pop(shard, None):
             self._unspooled = [row for row in self._unspooled if row["shard"] != shard]
-            gone = {row["task_id"] for row in self._tasks_of(shard)}
+            gone = self._tasks_of(shard)
             for table in (self._origin_rows, self._spooled_rows):
                 for key in [key for key in table if key[1] in gone]:
                     del table[key]
 
-    def _tasks_of(self, shard: int) -> list[dict[str, Any]]:
+    def _tasks_of(self, shard: int) -> set[str]:
+        if not (self._origin_rows or self._spooled_rows):
+            return set()
         start, stop = self.record.shards[shard]
         trials = self.record.trials
-        return (
-            list(self._tasks.slice(start // trials, (stop - start) // trials).select(["task_id"]).to_pylist())
-            if self._origin_rows or self._spooled_rows
-            else []
-        )
+        return set(self._tasks["task_id"].slice(start // trials, (stop - start) // trials).to_pylist())
 
     def _require_spool(self) -> None:
         if self._spooling and self._spooling.done() and not self._spooling.cancelled() and (fault := self._spooling.exception()):

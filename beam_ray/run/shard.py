@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from beam_ray.address import Address
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import BeamRayError, StepFailed, Stopped
 from beam_ray.run.context import RAN, StepContext, TaskTrial
 from beam_ray.run.outcome import outcome_row, output_nodes
@@ -184,7 +185,7 @@ class Shard:
         waits = {name for name in self.workflow.order if name in self.elsewhere and name not in self.replayed and not done[name].is_set()}
         return all(event.is_set() or name in waits or self.workflow.upstream[name] & waits for name, event in done.items())
 
-    async def _one(self, name: str, task: TaskTrial, values: dict[str, Any]) -> None:
+    async def _one(self, name: str, task: TaskTrial, values: JsonObject) -> None:
         key = (task.task_id, task.trial)
         row = self.rows[name].get(key)
         if row is None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_ray.address import Address
-from beam_ray.define.fingerprint import digest
+from beam_ray.define.fingerprint import Json, digest
 from beam_ray.define.template import evaluate, fill, render
 from beam_ray.errors import BadAnswer, StepFailed
 from beam_ray.evaluate.judge import judge_by_model
@@ -24,13 +24,14 @@ from beam_ray.run.borrowing import Borrow, Copy, Skip, decide
 from beam_ray.run.context import RAN, PreparedNode, StepContext, TaskTrial
 from beam_ray.run.model_call import call_model, feedback_turns, judge_request, with_images
 from beam_ray.run.step_row import StepFrame, output_value, usage_of_row, with_costs
+from beam_ray.store.attachments import AttachmentContent
 from beam_ray.store.tables import AttemptRow, StepRow, text, to_json
 
 ANSWER_TRIES = 2
 """Answers that cannot be parsed before the step fails."""
 
 
-async def run_step(context: StepContext, name: str, task: TaskTrial, values: Mapping[str, Any], above: Mapping[str, StepRow]) -> StepRow:
+async def run_step(context: StepContext, name: str, task: TaskTrial, values: Mapping[str, Json], above: Mapping[str, StepRow]) -> StepRow:
     """
     The row of node *name* for *task*.
 
@@ -46,7 +47,7 @@ def failed_row(context: StepContext, name: str, task: TaskTrial, error: StepFail
 
 
 class _StepExecution:
-    def __init__(self, context: StepContext, prepared: PreparedNode, task: TaskTrial, values: Mapping[str, Any]):
+    def __init__(self, context: StepContext, prepared: PreparedNode, task: TaskTrial, values: Mapping[str, Json]):
         self.context, self.prepared, self.node, self.task, self.values = context, prepared, prepared.node, task, values
         self.threshold = self.node.evaluate.threshold if self.node.evaluate else 0.0
         started_at = datetime.datetime.now(datetime.UTC)
@@ -54,7 +55,7 @@ class _StepExecution:
         self.attempts: list[Attempt] = []
         self.usage, self.judging = Usage(), Usage()
         self.messages: tuple[Message, ...] = ()
-        self.arguments: Mapping[str, Any] = {}
+        self.arguments: Mapping[str, Json] = {}
         self.earlier: dict[int, AttemptRow] = {}
         """Attempts that were paid for before, by an earlier driver or in the origin."""
 
@@ -196,7 +197,7 @@ class _StepExecution:
         self.usage.add(attempt.usage)
         return attempt
 
-    def _images(self) -> list[dict[str, Any]]:
+    def _images(self) -> list[AttachmentContent]:
         return [found for found in self.values["attachments"] if found["image"]] if self.prepared.uses_attachments else []
 
     async def _call_tool(self, attempt: Attempt) -> None:

@@ -1,11 +1,12 @@
 """Runs in numbers: the summary of a finished run, and the counts of an unfinished one."""
 
-from typing import Any, TypedDict
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_ray.run.progress import Counts
+from beam_ray.store.manifest import RunSummary
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import OUTCOME, FileEntry
 
@@ -35,42 +36,6 @@ COLUMNS = [
     "ended_at",
 ]
 """Columns of the outcome table that the summary is computed from."""
-
-
-class RunSummary(TypedDict):
-    """A run in numbers; a row is one task and trial."""
-
-    rows: int
-    passed: int
-    failed: int
-    below: int
-    """Rows without a failed step of which some score is below its threshold."""
-    score: float | None
-    first_score: float | None
-    calls: int
-    input_tokens: int
-    output_tokens: int
-    usd: float | None
-    cached_tokens: int | None
-    """Input tokens read from the provider's cache; None where no call reported them."""
-    reasoning_tokens: int | None
-    """Output tokens that were reasoning; None where no call reported them."""
-    estimated_calls: int
-    """Calls without reported usage, whose tokens and price are estimates."""
-    model_seconds: float
-    auto_reruns: int
-    auto_rerun_tokens: int
-    auto_rerun_usd: float | None
-    review: int
-    steps_done: int
-    steps_borrowed: int
-    steps_failed: int
-    steps_skipped: int
-    steps_unscored: int
-    started_at: str | None
-    ended_at: str | None
-    seconds: float
-    """From the start of the first step to the end of the last one."""
 
 
 def summarise(run: Run, files: list[FileEntry]) -> RunSummary:

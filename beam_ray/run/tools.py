@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_ray.define.check import Tool, find_tool
+from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import ToolFailed
 
@@ -57,7 +58,7 @@ class Tools:
         """The digest of the tool's source file."""
         return self.found[tool].version
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float, memory: int | None = None) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None) -> Any:
         """
         The tool's result; its process is limited to *memory* bytes, if given.
 
@@ -97,7 +98,7 @@ class Tools:
         while self._idle:
             await self._idle.pop().end()
 
-    async def _call_here(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+    async def _call_here(self, tool: str, arguments: Mapping[str, Json], timeout_s: float) -> Any:
         try:
             async with asyncio.timeout(timeout_s):
                 value = await load_function(tool, self.folders)(**arguments)
@@ -131,7 +132,7 @@ class _ChildProcess:
         self.first_size = 0
         self.usable = True
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float, memory: int | None) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None) -> Any:
         module, function = tool.split(":")
         try:
             line = json.dumps({"module": module, "function": function, "arguments": dict(arguments), "memory": memory}, allow_nan=False)

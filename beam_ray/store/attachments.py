@@ -8,12 +8,12 @@ import base64
 import hashlib
 import io
 import mimetypes
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from beam_ray.errors import Damaged, StepFailed
 from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.tables import AttachmentRow
 
 MAX_BYTES = 50_000_000
 FRESH_S = 3_600.0
@@ -24,7 +24,18 @@ MAX_TEXT = 500_000
 _TEXT = ("application/json", "application/xml", "application/csv", "application/x-yaml", "message/rfc822")
 
 
-def keep_attachment(path: Path, objects: Objects) -> dict[str, Any]:
+class AttachmentContent(TypedDict):
+    """What prompts may use of an attachment."""
+
+    name: str
+    media_type: str
+    sha256: str
+    text: str
+    image: str
+    """A data URL; empty where it is no image."""
+
+
+def keep_attachment(path: Path, objects: Objects) -> AttachmentRow:
     """
     The file's entry in a task; its bytes are kept under their sha256.
 
@@ -52,9 +63,9 @@ def _aged(key: str, objects: Objects) -> bool:
         return True
 
 
-def read_attachment(entry: Mapping[str, Any], objects: Objects) -> dict[str, Any]:
+def read_attachment(entry: AttachmentRow, objects: Objects) -> AttachmentContent:
     """
-    What prompts may use of an attachment: name, media_type, sha256, text, and for images their data URL.
+    What prompts may use of an attachment.
 
     Raises:
         Damaged: its bytes are gone, or are not those that were kept.
@@ -66,12 +77,12 @@ def read_attachment(entry: Mapping[str, Any], objects: Objects) -> dict[str, Any
         raise Damaged(f"attachments/{entry['sha256']} ({entry['name']}) is missing") from None
     if hashlib.sha256(body).hexdigest() != entry["sha256"]:
         raise Damaged(f"attachments/{entry['sha256']} ({entry['name']}) is damaged")
-    kind = str(entry["media_type"])
-    found = {"name": entry["name"], "media_type": kind, "sha256": entry["sha256"], "text": "", "image": ""}
+    kind = entry["media_type"]
+    found: AttachmentContent = {"name": entry["name"], "media_type": kind, "sha256": entry["sha256"], "text": "", "image": ""}
     if kind.startswith("image/"):
         return {**found, "image": f"data:{kind};base64,{base64.b64encode(body).decode()}"}
     if kind == "application/pdf":
-        return {**found, "text": _pdf(body, str(entry["name"]))}
+        return {**found, "text": _pdf(body, entry["name"])}
     if kind.startswith("text/") or kind in _TEXT:
         return {**found, "text": body.decode("utf-8", "replace")[:MAX_TEXT]}
     raise StepFailed(f"the attachment {entry['name']!r} is {kind}; text, PDF and images reach a model")

@@ -7,18 +7,27 @@ anew has not changed it.
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict, TypeVar, cast
 
-from beam_ray.define.fingerprint import digest, strict_json
+from beam_ray.define.fingerprint import JsonObject, digest, strict_json
 from beam_ray.errors import Damaged
+from beam_ray.store.objects import Objects
+
+Document = TypeVar("Document")
 
 
-def seal(document: Mapping[str, Any]) -> bytes:
+class RunMark(TypedDict):
+    """A document that names a run, and nothing else."""
+
+    run_id: str
+
+
+def seal(document: Mapping[str, object]) -> bytes:
     """*document* as JSON with its seal, for ``unseal``."""
     return json.dumps({**document, "seal": digest("sealed/1", document)}, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
 
 
-def unseal(body: bytes, where: str) -> dict[str, Any]:
+def unseal(body: bytes, where: str) -> JsonObject:
     """
     The document in *body*.
 
@@ -32,3 +41,17 @@ def unseal(body: bytes, where: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise Damaged(f"{where} is damaged: its content does not match its checksum")
+
+
+def read_document(objects: Objects, key: str, shape: type[Document]) -> Document:
+    """
+    The sealed document under *key*.
+
+    *shape* is the TypedDict that those who write there declare. What the seal vouches for is
+    theirs, so it is not checked again; tests hold what is written against it.
+
+    Raises:
+        NotThere: there is none.
+        Damaged: it is not what was sealed.
+    """
+    return cast(Document, unseal(objects.read(key), key))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from beam_ray.errors import Damaged, RunIsTaken, Unusable
-from beam_ray.store.checksummed_json import unseal
+from beam_ray.store.checksummed_json import RunMark, read_document
 from beam_ray.store.lease import Lease, driver_of
 from beam_ray.store.libraries import library_at, library_names, library_versions
 from beam_ray.store.objects import NotThere, Objects
@@ -122,7 +122,7 @@ def _of_run(objects: Objects, run: Run, abandoned: bool, older_than_s: float, ke
 def _named(objects: Objects, key: str) -> str:
     """The run that the mark names."""
     try:
-        return str(unseal(objects.read(f"open/{key}.json"), f"open/{key}.json")["run_id"])
+        return read_document(objects, f"open/{key}.json", RunMark)["run_id"]
     except (NotThere, Damaged):
         return ""
 
@@ -132,7 +132,7 @@ def _user(objects: Objects, run_id: str) -> str:
     for backtest in objects.folders("backtests"):
         for key, _ in objects.keys(f"backtests/{backtest}/sides/"):
             try:
-                named = unseal(objects.read(key), key)["run_id"]
+                named = read_document(objects, key, RunMark)["run_id"]
             except (NotThere, Damaged):
                 return f"backtest {backtest}, whose sides cannot be read,"
             if named == run_id:
@@ -146,7 +146,7 @@ def _user(objects: Objects, run_id: str) -> str:
 
 def _repairs(objects: Objects, key: str, run_id: str) -> bool:
     try:
-        return str(unseal(objects.read(key), key)["run_id"]) == run_id
+        return read_document(objects, key, RunMark)["run_id"] == run_id
     except (NotThere, Damaged):
         return True  # who knows
 
@@ -155,7 +155,7 @@ def _open_marks(objects: Objects, kept: Callable[[Kept], None]) -> Iterator[Garb
     ids = set(find_runs(objects))
     for key, size in objects.keys("open/"):
         try:
-            named = unseal(objects.read(key), key)["run_id"]
+            named = read_document(objects, key, RunMark)["run_id"]
         except NotThere:
             continue
         except Damaged as error:

@@ -24,7 +24,8 @@ from typing import Any
 import pyarrow as pa
 
 from beam_ray.errors import Damaged
-from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.checksummed_json import read_document, seal
+from beam_ray.store.manifest import Manifest
 from beam_ray.store.objects import NotThere
 from beam_ray.store.runs import Run, RunRecord
 from beam_ray.store.tables import OUTCOME, STEPS, TASKS, decode, salvage
@@ -218,18 +219,17 @@ def _take_merged_away(run: Run, lost: set[tuple[str, int]]) -> None:
 # -- mended files ------------------------------------------------------------------------------
 
 
-def commit(run: Run, manifest: dict[str, Any], bodies: list[bytes]) -> None:
+def commit(run: Run, manifest: Manifest, bodies: list[bytes]) -> None:
     """Say that the run is from now on what *manifest* says; *bodies* are those of its files that are mended."""
     for body in bodies:
         run.objects.create(f"{run.prefix}/repair/files/{hashlib.sha256(body).hexdigest()}", body)
     run.objects.create(f"{run.prefix}/repair/manifest.json", seal(manifest))
 
 
-def pending(run: Run) -> dict[str, Any] | None:
+def pending(run: Run) -> Manifest | None:
     """The manifest that a repair has committed and not yet put in its place."""
-    where = f"{run.prefix}/repair/manifest.json"
     try:
-        return unseal(run.objects.read(where), where)
+        return read_document(run.objects, f"{run.prefix}/repair/manifest.json", Manifest)
     except (NotThere, Damaged):
         return None
 

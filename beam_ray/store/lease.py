@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import time
-from typing import Any
+from typing import Literal, TypedDict
 
 from beam_ray.errors import RunIsTaken
 from beam_ray.store.objects import NotThere
@@ -13,8 +13,34 @@ from beam_ray.store.runs import Run, now
 BEAT_S = 10.0
 """Seconds between two signs of life of a driver."""
 
+_IDENTITY: tuple[Literal["host", "pid", "process"], ...] = ("host", "pid", "process")
+
 DEAD_S = 60.0
 """Seconds without a sign of life after which a driver on another machine is taken for dead."""
+
+
+class LeaseOwner(TypedDict):
+    """The process that owns a lease."""
+
+    host: str
+    pid: int
+    started_at: str
+    process: str | None
+    """When the process began, in the kernel's words; tells it from a later one of the same number."""
+
+
+class StoredLease(LeaseOwner):
+    """The content of lease/<epoch>.json."""
+
+    at: float
+    """When the lease was taken, in seconds since 1970."""
+
+
+class Driver(StoredLease):
+    """A process that drives a run, and looks alive."""
+
+    age: float
+    """Seconds since its last sign of life."""
 
 
 class Lease:
@@ -28,12 +54,13 @@ class Lease:
     def __init__(self, run: Run, *, takeover: bool = False):
         self.run = run
         self.prefix = f"{run.prefix}/lease/"
-        self.me = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": now(), "process": _process_start(os.getpid())}
+        self.me: LeaseOwner = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": now(), "process": _process_start(os.getpid())}
         last = self._last()
         if last and not takeover:
             self._refuse_if_alive()
         self.epoch = last + 1
-        if not run.objects.create(f"{self.prefix}{self.epoch:06d}.json", json.dumps({**self.me, "at": time.time()}).encode()):
+        taken: StoredLease = {**self.me, "at": time.time()}
+        if not run.objects.create(f"{self.prefix}{self.epoch:06d}.json", json.dumps(taken).encode()):
             raise RunIsTaken(f"run {run.run_id} was taken by another driver at the same time; when it is done, run the same command again")
         self.beat()
 
@@ -57,18 +84,18 @@ class Lease:
 
     def _refuse_if_alive(self) -> None:
         found = driver_of(self.run)
-        if found and any(found[name] != self.me[name] for name in ("host", "pid", "process")):
+        if found and any(found[name] != self.me[name] for name in _IDENTITY):
             raise RunIsTaken(
                 f"run {self.run.run_id} is driven by process {found['pid']} on {found['host']}, last active {found['age']:.0f} s ago\n"
                 "  wait for it, or take it over with --takeover if it is known to be dead"
             )
 
 
-def driver_of(run: Run) -> dict[str, Any] | None:
-    """Who drives the run, and the *age* in seconds of its last sign of life; None when nobody does who looks alive."""
+def driver_of(run: Run) -> Driver | None:
+    """Who drives the run; None when nobody does who looks alive."""
     epoch = _last_epoch(run)
     try:
-        owner = json.loads(run.objects.read(f"{run.prefix}/lease/{epoch:06d}.json"))
+        owner: StoredLease = json.loads(run.objects.read(f"{run.prefix}/lease/{epoch:06d}.json"))
         try:
             beat = json.loads(run.objects.read(f"{run.prefix}/lease/{epoch:06d}.beat"))["at"]
         except NotThere:
@@ -89,7 +116,7 @@ def _last_epoch(run: Run) -> int:
 
 
 def _process_start(pid: int) -> str | None:
-    """When the process began, in the kernel's words; tells it from a later one of the same number."""
+    """When the process began; None where it is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
             fields = stat.read().rpartition(")")[2].split()

@@ -11,17 +11,28 @@ import getpass
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import pyarrow as pa
 
 from beam_ray.address import NAME
 from beam_ray.errors import Unusable, did_you_mean
-from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import now
 from beam_ray.store.tables import TASKS, decode, encode
 
 _ABOUT = b"beam_ray.library"
+
+
+class LibraryMetadata(TypedDict):
+    """What the metadata of a version's file says, as JSON."""
+
+    saved_at: str
+    saved_by: str
+    change: str
+    since: dict[str, str]
+    """Task to the time when its inputs came into the library."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,14 @@ class Library:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"
+
+
+class UseDocument(TypedDict):
+    """The content of used/<backtest>.json."""
+
+    at: str
+    backtest_id: str
+    version: int
 
 
 @dataclass(frozen=True, order=True)
@@ -84,7 +103,7 @@ def library_at(objects: Objects, written: str) -> Library:
         table = decode(objects.read(key), TASKS, key)
     except NotThere:
         raise Unusable(f"the library {name!r} has no version {version}") from None
-    about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
+    about: LibraryMetadata = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
     return Library(name, version, table.replace_schema_metadata(TASKS.metadata), **about)
 
 
@@ -115,7 +134,7 @@ def write_library(objects: Objects, name: str, tasks: pa.Table, after: int, *, c
         raise Unusable(f"{name!r} cannot name a library\n  a name has 1 to 64 lower-case letters, digits, '-' and '_', and begins with a letter or a digit")
     version, moment = after + 1, now()
     times = {task: (since or {}).get(task, moment) for task in tasks["task_id"].to_pylist()}
-    about = {"saved_at": moment, "saved_by": getpass.getuser(), "change": change, "since": times}
+    about: LibraryMetadata = {"saved_at": moment, "saved_by": getpass.getuser(), "change": change, "since": times}
     schema = TASKS.with_metadata({**TASKS.metadata, _ABOUT: json.dumps(about).encode()})
     if not objects.create(_key(name, version), encode(schema, tasks, row_group=1_000)):
         raise Unusable(f"the library {name!r} was changed by somebody else at the same time; run the same command again")
@@ -127,13 +146,13 @@ def used(objects: Objects, source: str, backtest_id: str) -> None:
     kind, _, written = source.partition(":")
     name, _, number = written.partition("@")
     if kind == "library" and NAME.fullmatch(name) and number.isdecimal():
-        body = {"at": now(), "backtest_id": backtest_id, "version": int(number)}
+        body: UseDocument = {"at": now(), "backtest_id": backtest_id, "version": int(number)}
         objects.create(f"libraries/{name}/used/{backtest_id}.json", seal(body))
 
 
 def uses(objects: Objects, name: str) -> list[Use]:
     """The backtests that were run over the library, the newest last."""
-    return sorted(Use(**unseal(objects.read(key), key)) for key, _ in objects.keys(f"libraries/{name}/used/"))
+    return sorted(Use(**read_document(objects, key, UseDocument)) for key, _ in objects.keys(f"libraries/{name}/used/"))
 
 
 def _key(name: str, version: int) -> str:

@@ -1,17 +1,17 @@
 """Finding tasks: by address, by a word that begins one, or by what became of them."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_ray.address import Address, parse
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.template import evaluate
 from beam_ray.errors import BadTemplate, Unusable
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run, find_runs, resolve
-from beam_ray.store.tables import OUTCOME
+from beam_ray.store.tables import OUTCOME, OutcomeRow
 
 STATUSES = ("passed", "below", "failed", "failing", "review")
 """below: no step failed, but a score is below its threshold; failing: below or failed."""
@@ -42,7 +42,7 @@ def find_task(objects: Objects, written: str) -> Address:
     raise Unusable(f"there is no task {written!r} in {objects.uri}\n  beam-ray tasks  lists them")
 
 
-def status_of(row: Mapping[str, Any]) -> str:
+def status_of(row: OutcomeRow) -> str:
     """passed, below or failed."""
     if row["passed"]:
         return "passed"
@@ -78,10 +78,10 @@ def select(table: pa.Table, *, status: str | None = None, labels: tuple[str, ...
     return table
 
 
-def _known(row: dict[str, Any]) -> dict[str, Any]:
+def _known(row: OutcomeRow) -> JsonObject:
     return {**row, "status": status_of(row)}
 
 
-def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+def _rows(table: pa.Table) -> Iterator[OutcomeRow]:
     for batch in table.to_batches(max_chunksize=5_000):
         yield from batch.to_pylist()

@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping
 
-from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.errors import Damaged
-from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.checksummed_json import Document, read_document, seal
 from beam_ray.store.objects import NotThere, Objects
 
 
-def write_findings(objects: Objects, endpoint: str, document: Mapping[str, Json]) -> None:
+def write_findings(objects: Objects, endpoint: str, document: Mapping[str, object]) -> None:
     """Keep *document* for *endpoint*, instead of an earlier one."""
     objects.put(_key(endpoint), seal(document))
 
 
-def read_findings(objects: Objects, endpoint: str) -> JsonObject | None:
-    """The document for *endpoint*; None where it was never checked, or its document is damaged and must be made anew."""
+def read_findings(objects: Objects, endpoint: str, shape: type[Document]) -> Document | None:
+    """The document for *endpoint*, of the shape that was written; None where it was never checked, or its document is damaged and must be made anew."""
     try:
-        return unseal(objects.read(_key(endpoint)), _key(endpoint))
+        return read_document(objects, _key(endpoint), shape)
     except (NotThere, Damaged):
         return None
 

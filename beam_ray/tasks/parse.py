@@ -15,13 +15,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from beam_ray.define.fingerprint import digest, strict_json
+from beam_ray.define.fingerprint import Json, digest, strict_json
 from beam_ray.define.validation import as_written
 from beam_ray.define.yaml_file import display_path
 from beam_ray.errors import BadDefinition, Problem, Unusable
 from beam_ray.store.attachments import keep_attachment
 from beam_ray.store.objects import Objects
-from beam_ray.store.tables import TASKS, to_json, to_table
+from beam_ray.store.tables import TASKS, AttachmentRow, TaskRow, to_json, to_table
 from beam_ray.tasks.formats import MAX_ROW, Row, read_rows
 
 COLUMNS = ("id", "task_query", "query_is_json", "variables", "expected", "labels", "attachments", "origin", "tests", "notes", "recorded")
@@ -89,7 +89,7 @@ def _parsed(found_rows: Iterable[Row], objects: Objects, reader: "_Reader", limi
     return pa.concat_tables([*batches, to_table(TASKS, rows)])
 
 
-def inputs_digest(query: str, variables: str, attachments: Sequence[Mapping[str, Any]]) -> str:
+def inputs_digest(query: str, variables: str, attachments: Sequence[AttachmentRow]) -> str:
     """Identifies what a task gives to its workflow."""
     return digest("task/1", query, variables, [[entry["name"], entry["sha256"]] for entry in attachments])
 
@@ -107,7 +107,7 @@ class _Reader:
         self.count = 0
         self.row = Row(0)
 
-    def task(self, found: Row) -> dict[str, Any] | None:
+    def task(self, found: Row) -> TaskRow | None:
         before = len(self.problems)
         self.row = found
         if found.broken:
@@ -169,7 +169,9 @@ class _Reader:
             "labels": labels,
             "attachments": attachments,
             "inputs": inputs_digest(text, variables_text, attachments),
-            **{name: None if row[name] in (None, "") else str(row[name]) for name in ("origin", "tests", "notes")},
+            "origin": _text(row["origin"]),
+            "tests": _text(row["tests"]),
+            "notes": _text(row["notes"]),
             "recorded": recorded_text,
         }
 
@@ -177,7 +179,7 @@ class _Reader:
         """A problem with its place: line and column of a file, or the number of a row in memory."""
         return Problem(f"{self.name}, row {line}", 0, 0, text, notes) if self.in_memory else Problem(self.name, line, column, text, notes)
 
-    def _known(self, written: Mapping[str, Any]) -> None:
+    def _known(self, written: Mapping[str, Json]) -> None:
         """Refuse a slip in the name of a field, which would otherwise be left out in silence; other fields are the user's own."""
         taken = set(self.mapping.values())
         for name in written:
@@ -214,7 +216,7 @@ class _Reader:
         self._problem(name, f"{name!r} must be a list of words, not {as_written(value)}")
         return []
 
-    def _attachments(self, value: Any) -> list[dict[str, Any]]:
+    def _attachments(self, value: Any) -> list[AttachmentRow]:
         kept = []
         folder = self.path.parent.resolve()
         for name in self._words("attachments", value):
@@ -241,3 +243,7 @@ class _Reader:
         """A problem at the field *name* of the current row."""
         place = self.row.place(self.mapping.get(name, name)) if name else 1
         self.problems.append(self.problem_at(self.row.line, place, text, notes))
+
+
+def _text(value: Any) -> str | None:
+    return None if value in (None, "") else str(value)

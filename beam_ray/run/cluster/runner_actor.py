@@ -3,10 +3,10 @@
 import asyncio
 import gc
 from dataclasses import replace
-from typing import Any
 
 import ray
 
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.run.cluster.limiter_actor import LimiterClient
 from beam_ray.run.progress import Counts
 from beam_ray.run.runner import Assignment, Runner
@@ -67,7 +67,7 @@ class RunnerActor:
         runner = await self._get()
         needs = runner.workflow.nodes[node].resources
         assert needs is not None
-        options: dict[str, Any] = {name: value for name, value in needs.model_dump().items() if value is not None}
+        options: JsonObject = {name: value for name, value in needs.model_dump().items() if value is not None}
         task = ray.remote(_run_node).options(name=f"{runner.workflow.name}/{node}", max_retries=0, **options)
         await task.remote(self._assignment, self._limiter is not None, shard, node)
 
