@@ -10,10 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from beam_ray.compare.verdict_json import BacktestDocument
 from beam_ray.define.diff import changes
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Damaged, Unusable, did_you_mean
-from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.checksummed_json import read_document, seal, unseal
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import now
 
@@ -26,7 +28,7 @@ class Version(BaseModel):
     format: int = 1
     workflow: str
     version: int
-    definition: dict[str, Any]
+    definition: JsonObject
     digest: str
     source: str = ""
     """The YAML file as written, with its comments."""
@@ -139,7 +141,7 @@ def _write(objects: Objects, workflow: Workflow, latest: Version | None, **why: 
 
 def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Version | None) -> str:
     try:
-        document = unseal(objects.read(f"backtests/{evidence}/verdict.json"), f"backtests/{evidence}/verdict.json")
+        document = read_document(objects, f"backtests/{evidence}/verdict.json", BacktestDocument)
     except NotThere:
         known = objects.folders("backtests")
         raise Unusable("\n  ".join([f"there is no finished backtest {evidence!r}", *did_you_mean(evidence, known)])) from None
@@ -155,7 +157,7 @@ def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Versio
         )
     if latest and document["baseline"]["definition_digest"] != latest.digest:
         raise Unusable(f"the backtest {evidence} used a baseline other than the current version {latest.version}; run it again")
-    word = str(candidate["verdict"]["word"])
+    word = candidate["verdict"]["word"]
     if word not in ("PASS", "WARN"):
         raise Unusable(f'the backtest {evidence} ended in {word}\n  to publish anyway, use --without-evidence "reason"')
     return word

@@ -21,6 +21,8 @@ from beam_ray.backtest.conclude import report as read_report
 from beam_ray.backtest.notification import Webhook, notify, notify_all, webhook
 from beam_ray.backtest.sides import Backtest as Engine
 from beam_ray.backtest.spec import Resolved, Side, Spec, override, resolve_spec
+from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument
+from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source
 from beam_ray.errors import Stopped, Unusable, did_you_mean
@@ -42,7 +44,7 @@ class Backtest:
     """The workflow whose published version is the baseline, unless *baseline* says otherwise."""
     tasks: Any
     """As for ``Store.run``."""
-    candidates: Mapping[str, WorkflowOption | Mapping[str, Any]]
+    candidates: Mapping[str, WorkflowOption | Mapping[str, Json]]
     """Name to a workflow, or to overrides of the baseline such as ``{"nodes.sort.llm.prompt": "..."}``."""
     baseline: WorkflowOption | None = None
     """None for the published version of *workflow*; a workflow, a file, ``NAME@VERSION``, or ``run:RUN``."""
@@ -66,7 +68,7 @@ class Backtest:
 class BacktestOptions:
     """How a backtest is run."""
 
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Json] = field(default_factory=dict)
     """Changes to a spec file: key to value, such as ``{"trials": 3, "models.large": "local/small"}``."""
     labels: tuple[str, ...] = ()
     """Only tasks that have all of these labels."""
@@ -86,13 +88,21 @@ class SideDocument(PlanDocument):
     side: str
 
 
+class FinishedSideDocument(TypedDict):
+    """A side that is a finished run, in a backtest's plan as ``--json`` prints it."""
+
+    side: str
+    run_id: str | None
+    calls: int
+
+
 class BacktestPlanDocument(TypedDict):
     """A backtest's plan as ``--json`` prints it."""
 
     backtest_id: str
     tasks: int
     looks: list[int]
-    sides: list[Mapping[str, Any]]
+    sides: list[SideDocument | FinishedSideDocument]
 
 
 @dataclass(frozen=True)
@@ -135,7 +145,7 @@ class BacktestPlan(Displayed):
 
     def document(self) -> BacktestPlanDocument:
         """The plan as a JSON document."""
-        sides: list[Mapping[str, Any]] = [
+        sides: list[SideDocument | FinishedSideDocument] = [
             {"side": side.name, **side.plan.document()} if side.plan else {"side": side.name, "run_id": side.run_id, "calls": 0} for side in self.sides
         ]
         return {"backtest_id": self.id, "tasks": self.tasks, "looks": list(self.interim_analyses), "sides": sides}
@@ -157,7 +167,7 @@ class Candidate(Displayed):
     newly_passing: tuple[str, ...]
     workflow: Workflow = field(compare=False)
     """The candidate's definition."""
-    document: Mapping[str, Any] = field(compare=False)
+    document: CandidateDocument = field(compare=False)
     """The candidate's part of verdict.json, with every metric, slice and flip."""
 
     def display(self) -> Display:
@@ -171,22 +181,22 @@ class Verdict(Displayed):
 
     store: Location = field(compare=False)
     id: str
-    _document: Mapping[str, Any] = field(compare=False)
+    _document: BacktestDocument = field(compare=False)
 
     @property
     def word(self) -> str:
         """PASS, WARN, BLOCK or INCONCLUSIVE: the word of the best candidate."""
-        return str(self._document["word"])
+        return self._document["word"]
 
     @property
     def exit_code(self) -> int:
         """0 for PASS and WARN, 4 for BLOCK, 5 for INCONCLUSIVE."""
-        return int(self._document["exit_code"])
+        return self._document["exit_code"]
 
     @property
     def workflow(self) -> str:
         """The workflow's name."""
-        return str(self._document["workflow"])
+        return self._document["workflow"]
 
     @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -206,7 +216,7 @@ class Verdict(Displayed):
     @property
     def baseline_run(self) -> Run:
         """The baseline's run."""
-        return Run(self.store, str(self._document["baseline"]["run_id"]))
+        return Run(self.store, self._document["baseline"]["run_id"])
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -270,12 +280,12 @@ class Verdict(Displayed):
         )
         return Display(self.id, facts, ("gate", "limit", "observed", ""), [(line.rule, line.limit, line.observed, line.word) for line in self.gate])
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> BacktestDocument:
         """The content of verdict.json."""
-        return dict(self._document)
+        return self._document.copy()
 
 
-def _candidate(store: Location, entry: Mapping[str, Any]) -> Candidate:
+def _candidate(store: Location, entry: CandidateDocument) -> Candidate:
     comparison = entry["comparison"]
     return Candidate(
         entry["name"],
@@ -313,7 +323,7 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
             raise
         for message in notify_all(engine.objects, document, webhooks):
             callback(Progress(message=message))
-    return Verdict(store, str(document["backtest_id"]), document)
+    return Verdict(store, document["backtest_id"], document)
 
 
 def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestOptions | None = None) -> BacktestPlan:
@@ -329,7 +339,7 @@ def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: Back
 def verdict(store: Location, backtest_id: str) -> Verdict:
     """See ``Store.verdict``."""
     document = read_verdict(store.existing(), backtest_id)
-    return Verdict(store, str(document["backtest_id"]), document)
+    return Verdict(store, document["backtest_id"], document)
 
 
 def backtests(store: Location) -> list[Verdict]:
@@ -340,7 +350,7 @@ def backtests(store: Location) -> list[Verdict]:
             found.append(verdict(store, name))
         except Unusable:
             continue  # it has no verdict yet
-    return sorted(found, key=lambda each: str(each._document["finished_at"]), reverse=True)
+    return sorted(found, key=lambda each: each._document["finished_at"], reverse=True)
 
 
 def _webhooks(spec: Spec, options: BacktestOptions) -> list[Webhook]:

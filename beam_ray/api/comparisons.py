@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -17,6 +16,7 @@ from beam_ray.compare.markdown import markdown
 from beam_ray.compare.report import Result, document, junit
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
+from beam_ray.compare.verdict_json import LineDocument, MetricDocument, ResultsDocument
 from beam_ray.errors import Unusable
 
 
@@ -36,7 +36,7 @@ class GateLine:
     """How many tasks would decide; None when the line is decided, or when no number would."""
 
     @classmethod
-    def of(cls, line: Mapping[str, Any]) -> "GateLine":
+    def of(cls, line: LineDocument) -> "GateLine":
         """The line of a verdict document."""
         return cls(line["rule"], line["allowed"], line["found"], line["word"], line["reason"], line["level"], line["tasks_needed"])
 
@@ -56,6 +56,19 @@ class Metric:
     high: float | None
     pairs: int
     note: str
+
+    @classmethod
+    def of(cls, metric: MetricDocument) -> "Metric":
+        """The metric of a comparison's document."""
+        numbers = (metric["before"], metric["after"], metric["change"], metric["low"], metric["high"])
+        return cls(metric["name"], metric["unit"], *numbers, metric["pairs"], metric["note"])
+
+
+class ComparisonDocument(ResultsDocument):
+    """A comparison of two runs as ``--json`` prints it, in the form of verdict.json."""
+
+    baseline_run: str
+    candidate_run: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,9 +106,18 @@ class Comparison(Displayed):
         rows = [(each.name, each.before, each.after, each.change, each.low, each.high) for each in self.metrics.values() if each.change is not None]
         return Display(f"{self.before.id} -> {self.after.id}", facts, ("metric", "before", "after", "change", "low", "high"), rows)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> ComparisonDocument:
         """The comparison as a JSON document, in the form of verdict.json."""
-        return document([self._result], {"baseline_run": self.before.id, "candidate_run": self.after.id})
+        found = document([self._result])
+        return {
+            "schema": found["schema"],
+            "baseline_run": self.before.id,
+            "candidate_run": self.after.id,
+            "word": found["word"],
+            "exit_code": found["exit_code"],
+            "best": found["best"],
+            "candidates": found["candidates"],
+        }
 
 
 def compare(store: Location, before: str, after: str, *, gate: str | Path | None = None) -> Comparison:
@@ -104,14 +126,14 @@ def compare(store: Location, before: str, after: str, *, gate: str | Path | None
     chosen = load_gate(str(gate)) if gate else DEFAULT_GATE
     found = compare_runs(runs[0].stored, runs[1].stored, chosen)
     result = Result(found, judge(found, chosen))
-    written = document([result], {})["candidates"][0]
+    written = document([result])["candidates"][0]
     return Comparison(
         runs[0],
         runs[1],
         result.verdict.word,
         result.verdict.exit_code,
         tuple(GateLine.of(line) for line in written["verdict"]["lines"]),
-        {entry["name"]: Metric(**{name: entry[name] for name in Metric.__dataclass_fields__}) for entry in written["comparison"]["metrics"]},
+        {entry["name"]: Metric.of(entry) for entry in written["comparison"]["metrics"]},
         tuple(written["comparison"]["newly_failing"]),
         tuple(written["comparison"]["newly_passing"]),
         found.table,

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -22,9 +22,11 @@ from beam_ray.compare.regressions import Repeats
 from beam_ray.compare.report import Result, document, junit, table
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
+from beam_ray.compare.verdict_json import BacktestDocument, ComparisonDocument, SideDocument
 from beam_ray.errors import Damaged, Unusable
-from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.libraries import used
+from beam_ray.store.manifest import RunSummary
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import Run, now
 from beam_ray.tracking import BacktestLog, Logged, SideLog, log_backtest
@@ -33,7 +35,7 @@ FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parq
 """What a finished backtest keeps beside its sides; verdict.json is written last."""
 
 
-def conclude(backtest: Backtest, gate: Gate | None = None) -> dict[str, Any]:
+def conclude(backtest: Backtest, gate: Gate | None = None) -> BacktestDocument:
     """
     Bring every side to its end, compare, judge, and keep the reports; the content of verdict.json.
 
@@ -97,23 +99,8 @@ def _repeats(trials: int, before: Run, after: Run) -> Mapping[str, tuple[int, in
     return {task: Repeats(*found) for task, found in counts.items()}
 
 
-def _keep(backtest: Backtest, results: list[Result], baseline: Run, sides: list[tuple[Side, Run, Run]]) -> dict[str, Any]:
+def _keep(backtest: Backtest, results: list[Result], baseline: Run, sides: list[tuple[Side, Run, Run]]) -> BacktestDocument:
     spec, title = backtest.resolved.spec, backtest.backtest_id
-    verdict = document(
-        results,
-        {
-            "backtest_id": backtest.backtest_id,
-            "name": spec.name,
-            "workflow": backtest.resolved.baseline.workflow.name,
-            "finished_at": now(),
-            "tasks_source": backtest.source,
-            "trials": spec.trials,
-            "aa": spec.aa,
-            "baseline": _described(backtest.resolved.baseline, baseline),
-        },
-    )
-    for entry, (side, before, run) in zip(verdict["candidates"], sides, strict=True):
-        entry |= {**_described(side, run), "baseline_run": before.run_id}
     sink = io.BytesIO()
     pq.write_table(table(results), sink, compression="zstd", write_page_checksum=True)
     files = {
@@ -123,26 +110,58 @@ def _keep(backtest: Backtest, results: list[Result], baseline: Run, sides: list[
         "junit.xml": junit(results, title).encode(),
         "comparison.parquet": sink.getvalue(),
     }
-    verdict["files"] = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
+    found = document(results)
+    verdict: BacktestDocument = {
+        "schema": found["schema"],
+        "backtest_id": backtest.backtest_id,
+        "name": spec.name,
+        "workflow": backtest.resolved.baseline.workflow.name,
+        "finished_at": now(),
+        "tasks_source": backtest.source,
+        "trials": spec.trials,
+        "aa": spec.aa,
+        "baseline": _described(backtest.resolved.baseline, baseline),
+        "word": found["word"],
+        "exit_code": found["exit_code"],
+        "best": found["best"],
+        "candidates": [
+            {**entry, **_described(side, run), "baseline_run": before.run_id} for entry, (side, before, run) in zip(found["candidates"], sides, strict=True)
+        ],
+        "files": {name: hashlib.sha256(body).hexdigest() for name, body in files.items()},
+    }
     files["verdict.json"] = seal(verdict)
     for name in FILES:
         backtest.objects.create(f"{backtest.prefix}/{name}", files[name])
     return read_verdict(backtest.objects, backtest.backtest_id)
 
 
-def _described(side: Side, run: Run) -> dict[str, Any]:
-    usage = run.manifest["usage"] if run.manifest else {}
+def _usage(run: Run) -> RunSummary:
+    assert run.manifest is not None, "every side was brought to its end"
+    usage: RunSummary = run.manifest["usage"]
+    return usage
+
+
+def _described(side: Side, run: Run) -> SideDocument:
+    usage = _usage(run)
     return {
         "name": side.name,
         "run_id": run.run_id,
         "version": side.version,
         "definition_digest": side.workflow.digest,
         "definition": side.workflow.document(),
-        "paid": {key: usage.get(key) for key in ("calls", "input_tokens", "output_tokens", "usd", "steps_done", "steps_borrowed", "seconds")},
+        "paid": {
+            "calls": usage["calls"],
+            "input_tokens": usage["input_tokens"],
+            "output_tokens": usage["output_tokens"],
+            "usd": usage["usd"],
+            "steps_done": usage["steps_done"],
+            "steps_borrowed": usage["steps_borrowed"],
+            "seconds": usage["seconds"],
+        },
     }
 
 
-def read_verdict(objects: Objects, backtest_id: str) -> dict[str, Any]:
+def read_verdict(objects: Objects, backtest_id: str) -> BacktestDocument:
     """
     The verdict document of a finished backtest; the beginning of its id suffices.
 
@@ -158,7 +177,7 @@ def read_verdict(objects: Objects, backtest_id: str) -> dict[str, Any]:
             else f"there is no backtest {backtest_id!r}\n  there are: {', '.join(known[-5:]) or 'none'}"
         )
     try:
-        return unseal(objects.read(f"backtests/{matches[0]}/verdict.json"), f"backtests/{matches[0]}/verdict.json")
+        return read_document(objects, f"backtests/{matches[0]}/verdict.json", BacktestDocument)
     except NotThere:
         raise Unusable(f"the backtest {matches[0]} is not finished; run its command again to resume it") from None
 
@@ -175,7 +194,7 @@ def report(objects: Objects, backtest_id: str, name: str = "report.txt") -> str:
     return body.decode()
 
 
-def log_verdict(objects: Objects, verdict: Mapping[str, Any], uri: str, **how: Any) -> Logged:
+def log_verdict(objects: Objects, verdict: BacktestDocument, uri: str, **how: Any) -> Logged:
     """
     Show the backtest in MLflow; telling it again changes nothing.
 
@@ -186,7 +205,7 @@ def log_verdict(objects: Objects, verdict: Mapping[str, Any], uri: str, **how: A
     first = candidates[0]["comparison"]
     sides = [_side_log("baseline", "baseline", Run(objects, candidates[0]["baseline_run"]), first, "before")]
     sides += [_side_log(entry["name"], "candidate", Run(objects, entry["run_id"]), entry["comparison"], "after") for entry in candidates]
-    changed = [task for entry in candidates for word in ("newly_failing", "newly_passing") for task in entry["comparison"][word]]
+    changed = [task for entry in candidates for task in (*entry["comparison"]["newly_failing"], *entry["comparison"]["newly_passing"])]
     prefix = f"backtests/{verdict['backtest_id']}"
     log = BacktestLog(
         backtest_id=verdict["backtest_id"],
@@ -202,8 +221,8 @@ def log_verdict(objects: Objects, verdict: Mapping[str, Any], uri: str, **how: A
     return log_backtest(uri, log, **how)
 
 
-def _side_log(name: str, role: str, run: Run, comparison: Mapping[str, Any], side: Literal["before", "after"]) -> SideLog:
-    usage = run.manifest["usage"] if run.manifest else {}
+def _side_log(name: str, role: str, run: Run, comparison: ComparisonDocument, side: Literal["before", "after"]) -> SideLog:
+    started_at, ended_at = times_of([run])
     return SideLog(
         name=name,
         role=role,
@@ -211,25 +230,36 @@ def _side_log(name: str, role: str, run: Run, comparison: Mapping[str, Any], sid
         outcome=run.outcome(),
         steps=run.steps(),
         metrics=metrics_of(comparison, side),
-        started_at=datetime.fromisoformat(usage["started_at"]),
-        ended_at=datetime.fromisoformat(usage["ended_at"]),
+        started_at=started_at,
+        ended_at=ended_at,
     )
 
 
-def metrics_of(comparison: Mapping[str, Any], side: Literal["before", "after"]) -> dict[str, float]:
+def times_of(runs: Sequence[Run]) -> tuple[datetime, datetime]:
+    """When the first step of finished *runs* began, and when the last one ended."""
+    usages = [_usage(run) for run in runs]
+    started = [datetime.fromisoformat(usage["started_at"]) for usage in usages if usage["started_at"]]
+    ended = [datetime.fromisoformat(usage["ended_at"]) for usage in usages if usage["ended_at"]]
+    return min(started), max(ended)
+
+
+def metrics_of(comparison: ComparisonDocument, side: Literal["before", "after"]) -> dict[str, float]:
     """One side of a comparison's document in numbers, by the names that MLflow shows."""
     metrics: dict[str, float] = {}
     for metric in comparison["metrics"]:
-        if metric[side] is not None:
-            metrics[f"Overall/{metric['name']}"] = metric[side]
+        value = metric[side]
+        if value is not None:
+            metrics[f"Overall/{metric['name']}"] = value
     if side == "after":
-        for flip in ("newly_passing", "newly_failing", "both_failing"):
-            metrics[f"Overall/{flip}"] = float(len(comparison[flip]))
+        metrics["Overall/newly_passing"] = float(len(comparison["newly_passing"]))
+        metrics["Overall/newly_failing"] = float(len(comparison["newly_failing"]))
+        metrics["Overall/both_failing"] = float(len(comparison["both_failing"]))
     for part in comparison["slices"]:
-        if part["kind"] == "node" and part[side] is not None:
-            metrics[f"{part['name']}/score"] = part[side]
-        elif part["kind"] == "criterion" and part[side] is not None:
-            metrics[_metric_name(part["name"])] = part[side]
+        value = part[side]
+        if part["kind"] == "node" and value is not None:
+            metrics[f"{part['name']}/score"] = value
+        elif part["kind"] == "criterion" and value is not None:
+            metrics[_metric_name(part["name"])] = value
     return metrics
 
 

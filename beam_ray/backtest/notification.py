@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 
 from beam_ray.compare.formatting import plain
 from beam_ray.compare.markdown import SIGNS
+from beam_ray.compare.verdict_json import BacktestDocument
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import BeamRayError, NotificationFailed, Unusable
 from beam_ray.llm.settings import resolve
 from beam_ray.store.objects import NotThere, Objects
@@ -80,7 +82,7 @@ def webhook(written: str) -> Webhook:
     return Webhook(url, slack)
 
 
-def notify(objects: Objects, verdict: Mapping[str, Any], to: Webhook) -> None:
+def notify(objects: Objects, verdict: BacktestDocument, to: Webhook) -> None:
     """
     Send the content of verdict.json, unless it was sent there before.
 
@@ -95,7 +97,7 @@ def notify(objects: Objects, verdict: Mapping[str, Any], to: Webhook) -> None:
         objects.create(key, json.dumps({"at": now()}).encode())
 
 
-def notify_all(objects: Objects, verdict: Mapping[str, Any], to: Sequence[Webhook]) -> Iterator[str]:
+def notify_all(objects: Objects, verdict: BacktestDocument, to: Sequence[Webhook]) -> Iterator[str]:
     """Send the content of verdict.json to all webhooks; yields a warning for each that did not accept it."""
     for each in to:
         try:
@@ -104,10 +106,10 @@ def notify_all(objects: Objects, verdict: Mapping[str, Any], to: Sequence[Webhoo
             yield f"warning: {error}"
 
 
-def slack_message(verdict: Mapping[str, Any]) -> dict[str, Any]:
+def slack_message(verdict: BacktestDocument) -> JsonObject:
     """The verdict as a message for a Slack incoming webhook: its word, then each candidate with the lines of the gate, the worst first."""
     title = f"{SIGNS[verdict['word']]} {verdict['word']}: backtest {verdict['backtest_id']}"
-    blocks: list[dict[str, Any]] = [{"type": "header", "text": {"type": "plain_text", "text": title[:150], "emoji": True}}]
+    blocks: list[JsonObject] = [{"type": "header", "text": {"type": "plain_text", "text": title[:150], "emoji": True}}]
     blocks.append(_section(f"workflow *{_safe(verdict['workflow'])}*, tasks {_safe(verdict['tasks_source'])}"))
     for entry in verdict["candidates"][:MAX_LINES]:
         compared, lines = entry["comparison"], sorted(entry["verdict"]["lines"], key=lambda line: list(SIGNS).index(line["word"]), reverse=True)
@@ -123,7 +125,7 @@ def slack_message(verdict: Mapping[str, Any]) -> dict[str, Any]:
     return {"text": _safe(f"{title} ({verdict['workflow']})"), "blocks": blocks}
 
 
-def _section(text: str) -> dict[str, Any]:
+def _section(text: str) -> JsonObject:
     return {"type": "section", "text": {"type": "mrkdwn", "text": text if len(text) <= MAX_SLACK else f"{text[:MAX_SLACK]}…"}}
 
 

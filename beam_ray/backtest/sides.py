@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from beam_ray.backtest.spec import Resolved, Side
 from beam_ray.compare.sequential import interim_analyses
+from beam_ray.compare.verdict_json import BacktestDocument
 from beam_ray.define.check import find_tool
-from beam_ray.define.fingerprint import digest
+from beam_ray.define.fingerprint import JsonObject, digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.llm.scripted import Models
 from beam_ray.rerun import count_borrowed
@@ -23,7 +24,7 @@ from beam_ray.run.progress import Progress, ProgressCallback, ignore_progress
 from beam_ray.run.runner import identity
 from beam_ray.run.summary import committed_counts
 from beam_ray.run.tools import tool_folders
-from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.checksummed_json import RunMark, read_document, seal
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.runs import Run, RunRecord, begin, find_runs, tasks_digest
 from beam_ray.tasks.sources import only, shuffled
@@ -89,10 +90,10 @@ class Backtest:
         return f"backtests/{self.backtest_id}"
 
     @property
-    def verdict(self) -> dict[str, Any] | None:
+    def verdict(self) -> BacktestDocument | None:
         """The verdict, once the backtest is finished."""
         try:
-            return unseal(self.objects.read(f"{self.prefix}/verdict.json"), f"{self.prefix}/verdict.json")
+            return read_document(self.objects, f"{self.prefix}/verdict.json", BacktestDocument)
         except NotThere:
             return None
 
@@ -201,7 +202,7 @@ class Backtest:
 
     def _plan(self, side: Side, mode: str, origin: str | None, *, rescore_only: bool = False, sample: int = 0) -> Plan:
         # a record of the first sample says nothing of it, so that it is the run that any command would begin
-        samples: dict[str, Any] = {"sample": sample} if sample else {}
+        samples: JsonObject = {"sample": sample} if sample else {}
         spec = self.resolved.spec
         return make_plan(
             side.workflow,
@@ -234,7 +235,7 @@ class Backtest:
         """What the other runs that were made for this backtest have left of the budget."""
         left = dict(self.resolved.spec.budget)
         for key, _ in self.objects.keys(f"{self.prefix}/sides/"):
-            run = Run(self.objects, str(unseal(self.objects.read(key), key)["run_id"]))
+            run = Run(self.objects, read_document(self.objects, key, RunMark)["run_id"])
             if not left or run.run_id == run_id or run.record.backtest != self.backtest_id:
                 continue
             spent = _spent(run)
@@ -244,7 +245,7 @@ class Backtest:
     def _known(self, name: str) -> str | None:
         try:
             key = f"{self.prefix}/sides/{name}.json"
-            return str(unseal(self.objects.read(key), key)["run_id"])
+            return read_document(self.objects, key, RunMark)["run_id"]
         except NotThere:
             return None
 

@@ -28,6 +28,7 @@ from pydantic import Field, StrictFloat, field_validator
 
 from beam_ray.address import NAME
 from beam_ray.define.check import check
+from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.define.load import load, read_prompt
 from beam_ray.define.returns import Faults
 from beam_ray.define.validation import validation_problems
@@ -48,7 +49,7 @@ class Spec(Frozen):
     tasks: str
     """A .jsonl, .csv or .parquet file, library:NAME[@V] or run:ID."""
     baseline: str | int = Field(default="published", description="published, a version's number, a file or run:ID")
-    candidates: dict[str, str | dict[str, Any]] = Field(default={}, description="a file, or a mapping of overrides such as {nodes.NODE.llm.prompt: FILE}")
+    candidates: dict[str, str | JsonObject] = Field(default={}, description="a file, or a mapping of overrides such as {nodes.NODE.llm.prompt: FILE}")
     """Files, or overrides of the baseline's definition."""
     models: dict[str, str] = {}
     """Models to ask instead, on every side: as workflows name them, and what to ask."""
@@ -123,7 +124,7 @@ def spec_name(path: str | Path) -> str:
     return load_spec(Path(path))[0].name
 
 
-def load_spec(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Spec, Source]:
+def load_spec(path: Path, changes: Mapping[str, Json] | None = None) -> tuple[Spec, Source]:
     """
     The spec in the file, with *changes* from the command line.
 
@@ -148,7 +149,7 @@ def load_spec(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Spe
         raise BadDefinition(problems=validation_problems(error, source, Spec)) from None
 
 
-def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Any] | None = None) -> Resolved:
+def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Json] | None = None) -> Resolved:
     """
     The spec in the file with its definitions looked up and checked.
 
@@ -206,7 +207,7 @@ def _baseline(objects: Objects, spec: Spec, folder: Path, source: Source) -> Sid
     return Side("baseline", workflow)
 
 
-def _candidate(name: str, written: str | dict[str, Any], baseline: Workflow, folder: Path, source: Source) -> tuple[Side, list[Problem]]:
+def _candidate(name: str, written: str | JsonObject, baseline: Workflow, folder: Path, source: Source) -> tuple[Side, list[Problem]]:
     if isinstance(written, str):
         path = _beside(folder, written)
         if not path.is_file():
@@ -216,7 +217,7 @@ def _candidate(name: str, written: str | dict[str, Any], baseline: Workflow, fol
     return override(name, written, baseline, folder, source)
 
 
-def override(name: str, written: Mapping[str, Any], baseline: Workflow, folder: Path, source: Source) -> tuple[Side, list[Problem]]:
+def override(name: str, written: Mapping[str, Json], baseline: Workflow, folder: Path, source: Source) -> tuple[Side, list[Problem]]:
     """
     The candidate that *written* makes of the baseline: dotted path to new value.
 
@@ -248,7 +249,7 @@ def override(name: str, written: Mapping[str, Any], baseline: Workflow, folder: 
         ) from None
 
 
-def _places(source: Source, name: str, written: Mapping[str, Any]) -> Source:
+def _places(source: Source, name: str, written: Mapping[str, Json]) -> Source:
     """Where the parts of a candidate's definition stand: each override in the spec, and all else at the candidate."""
     places: dict[tuple[str | int, ...], tuple[int, int]] = {(): source.places.get(("candidates", name), (1, 1))}
     for path in written:
@@ -277,7 +278,7 @@ def _asking(side: Side, models: Mapping[str, str], source: Source, among: tuple[
     return Side(side.name, Workflow.model_validate(document))
 
 
-def _changed(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _changed(document: Mapping[str, Json], changes: Mapping[str, Json]) -> JsonObject:
     """The spec as written, with changes such as ``trials``, ``models.NAME`` or ``candidates.NAME.nodes.extract.llm.prompt``."""
     found = copy.deepcopy(dict(document))
     for key, value in changes.items():
@@ -309,7 +310,7 @@ def _read(path: str, value: Any, baseline: Workflow, folder: Path) -> Any:
     return read_prompt(value, next((place for place in places if (place / value).is_file()), folder) if "\n" not in value else folder)
 
 
-def _put(document: dict[str, Any], path: str, value: Any) -> None:
+def _put(document: JsonObject, path: str, value: Any) -> None:
     """Set the dotted *path*; what leads there must exist, but for the last two parts."""
     parts = path.split(".")
     place = document

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ from beam_ray.compare.metrics import rounded
 from beam_ray.compare.pairs import Pairs, Side, numbers
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Means, Numbers, Quantity, holm, mcnemar
+from beam_ray.compare.verdict_json import SliceKind
+from beam_ray.define.fingerprint import JsonObject
 
 MAX_GROUPS = 40
 """Labels or routes shown; what is beyond is counted in the comparison's notes."""
@@ -23,7 +25,7 @@ MAX_GROUPS = 40
 class Slice:
     """One part of the comparison: a node's score, how often a criterion holds, a label's or a route's tasks."""
 
-    kind: Literal["node", "criterion", "label", "route"]
+    kind: SliceKind
     name: str
     """A criterion is ``node/criterion``."""
     text: str
@@ -53,11 +55,15 @@ class Slice:
     """Of a criterion: the percent of its unmet pairs that is gone; negative when there are more."""
 
 
+Members = Mapping[str, np.ndarray[Any, Any]]
+"""Label or route to the rows of the pairs that have it."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A slice before its numbers are known."""
 
-    kind: Literal["node", "criterion", "label", "route"]
+    kind: SliceKind
     name: str
     quantity: Quantity
     text: str = ""
@@ -192,7 +198,7 @@ def _fields(tables: Sequence[pa.Table]) -> set[str]:
     return found
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(text: str) -> JsonObject:
     try:
         value = json.loads(text)
     except ValueError:
@@ -200,7 +206,7 @@ def _object(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _members(lists: pa.ChunkedArray, count: int) -> dict[str, np.ndarray[Any, Any]]:
+def _members(lists: pa.ChunkedArray, count: int) -> Members:
     joined = lists.combine_chunks()
     coded = pc.list_flatten(joined).dictionary_encode()
     codes, parents = numbers(coded.indices), numbers(pc.list_parent_indices(joined))
@@ -209,7 +215,7 @@ def _members(lists: pa.ChunkedArray, count: int) -> dict[str, np.ndarray[Any, An
     return {name: parents[order[bounds[code] : bounds[code + 1]]] for code, name in enumerate(coded.dictionary.to_pylist())}
 
 
-def _grouped(kind: Literal["label", "route"], score: Quantity, before: dict[str, Any], after: dict[str, Any]) -> list[Part]:
+def _grouped(kind: Literal["label", "route"], score: Quantity, before: Members, after: Members) -> list[Part]:
     sizes = Counter({name: len(rows) for name, rows in before.items()}) + Counter({name: len(rows) for name, rows in after.items()})
     parts = []
     for name, _ in sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0]))[:MAX_GROUPS]:

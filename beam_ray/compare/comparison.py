@@ -32,6 +32,7 @@ from beam_ray.compare.pairs import UNAVAILABLE, Pairs, Side, failed_with, number
 from beam_ray.compare.regressions import Regressions, regressions
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Quantity, detectable_mean, detectable_share, mcnemar, paired_means
+from beam_ray.compare.verdict_json import ComparisonDocument
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,9 @@ class Comparison:
         """
         return replace(self, regressions=regressions(self.newly_failing, repeats))
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> ComparisonDocument:
         """The comparison as plain JSON, without the table of pairs."""
-        parts: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "table"}
-        plain: dict[str, Any] = _plain(parts)
+        plain: ComparisonDocument = _plain({entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "table"})
         return plain
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from beam_ray.compare.metric_definitions import KINDS
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.validation import as_written
 from beam_ray.define.workflow import Frozen, Workflow
 from beam_ray.define.yaml_file import Source, read_yaml
@@ -66,7 +67,7 @@ class Gate(Frozen):
     confidence: float = 95.0
     limits: tuple[Limit, ...]
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> JsonObject:
         """The gate as plain JSON."""
         return self.model_dump(mode="json")
 

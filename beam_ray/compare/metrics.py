@@ -112,8 +112,8 @@ def rounded_interval(found: Interval | None) -> Interval | None:
 def _metric(name: str, kind: Kind, mean: Means, note: str, confidence: Confidence) -> Metric:
     before, after = rounded(mean.before), rounded(mean.after)
     if before is None or after is None:
-        empty: dict[str, Any] = dict.fromkeys(("before", "after", "change", "relative", "low", "high", "relative_interval", "after_interval"))
-        return Metric(name, kind.title, kind.unit, kind.better, **empty, pairs=mean.pairs, note=note or "no pair has this number on both sides")
+        nothing = (None, None, None, None, None, None, None, None)
+        return Metric(name, kind.title, kind.unit, kind.better, *nothing, pairs=mean.pairs, note=note or "no pair has this number on both sides")
     # one task moves a mean of points by at most 100 of them over the number of tasks, and a count by one
     reach = {"%": 100.0, "points": 100.0, "tasks": float(mean.tasks)}.get(kind.unit, 0.0)
     change = confidence.interval(mean.after_drawn - mean.before_drawn, mean.after - mean.before, mean.tasks, reach)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -61,7 +60,7 @@ class Change:
 
 def rows(pairs: Pairs, words: Sequence[str], divergence: Divergence) -> pa.Table:
     """One row for each pair, in the schema of comparison.parquet."""
-    columns: dict[str, Any] = {
+    columns: dict[str, pa.Array] = {
         "task_id": pairs.before["task_id"],
         "trial": pairs.before["trial"],
         "flip": pc.take(pa.array(words, pa.string()), pa.array(pairs.task)),

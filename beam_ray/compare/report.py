@@ -5,8 +5,8 @@ A result is one candidate's comparison with its verdict; a backtest has one or m
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import plain
 from beam_ray.compare.pair_table import PAIRS
 from beam_ray.compare.verdict import WORST_FIRST, Verdict
+from beam_ray.compare.verdict_json import ResultsDocument
 
 SCHEMA = "verdict/1"
 COMPARISON = pa.schema([pa.field("candidate", pa.string(), False, {"meaning": "the candidate's name"}), *PAIRS], metadata=PAIRS.metadata)
@@ -33,17 +34,11 @@ def best(results: Sequence[Result]) -> Result:
     return max(results, key=lambda result: (WORST_FIRST.index(result.verdict.word), result.comparison.metric("score").after or 0.0))
 
 
-def document(results: Sequence[Result], ids: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """
-    The content of verdict.json.
-
-    Its word and exit code are those of the best candidate: one that may be published
-    suffices. *ids* name the backtest, the workflow and the like.
-    """
+def document(results: Sequence[Result]) -> ResultsDocument:
+    """The results as plain JSON."""
     chosen = best(results)
     return {
         "schema": SCHEMA,
-        **(ids or {}),
         "word": chosen.verdict.word,
         "exit_code": chosen.verdict.exit_code,
         "best": chosen.comparison.candidate.name,

@@ -22,8 +22,8 @@ worst line: BLOCK, then INCONCLUSIVE, WARN, PASS.
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from scipy import special
 
@@ -35,9 +35,9 @@ from beam_ray.compare.metrics import Metric
 from beam_ray.compare.regressions import DEFAULT_REPEATS
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval
+from beam_ray.compare.verdict_json import LineDocument, VerdictDocument, Word
 from beam_ray.errors import Unusable, did_you_mean
 
-Word = Literal["PASS", "WARN", "BLOCK", "INCONCLUSIVE"]
 EXIT_CODES: dict[Word, int] = {"PASS": 0, "WARN": 0, "BLOCK": 4, "INCONCLUSIVE": 5}
 WORST_FIRST: tuple[Word, ...] = ("BLOCK", "INCONCLUSIVE", "WARN", "PASS")
 ENOUGH_TASKS = 10
@@ -58,6 +58,18 @@ class Line:
     tasks_needed: int | None = None
     """How many tasks would decide; None when the line is decided, or when no number would."""
 
+    def document(self) -> LineDocument:
+        """The line as plain JSON."""
+        return {
+            "rule": self.rule,
+            "allowed": self.allowed,
+            "found": self.found,
+            "word": self.word,
+            "reason": self.reason,
+            "level": self.level,
+            "tasks_needed": self.tasks_needed,
+        }
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -72,9 +84,9 @@ class Verdict:
         """0 for PASS and WARN, 4 for BLOCK, 5 for INCONCLUSIVE."""
         return EXIT_CODES[self.word]
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> VerdictDocument:
         """The verdict as plain JSON."""
-        return {"gate": self.gate, "word": self.word, "exit_code": self.exit_code, "lines": [asdict(line) for line in self.lines]}
+        return {"gate": self.gate, "word": self.word, "exit_code": self.exit_code, "lines": [line.document() for line in self.lines]}
 
 
 def judge(comparison: Comparison, gate: Gate) -> Verdict:

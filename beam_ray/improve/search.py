@@ -22,7 +22,8 @@ from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import Resolved, Side, Spec
 from beam_ray.compare.formatting import plural
 from beam_ray.compare.gate import Gate, Limit
-from beam_ray.define.fingerprint import digest
+from beam_ray.compare.verdict_json import BacktestDocument
+from beam_ray.define.fingerprint import JsonObject, digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BeamRayError, BudgetReached, Unusable
 from beam_ray.improve.drafts import prompts_text
@@ -33,13 +34,13 @@ from beam_ray.improve.holdout import drafts_before, require_fresh_holdout, split
 from beam_ray.improve.model_query import TRIES, CachedModel
 from beam_ray.improve.optimise import propose, read_failure
 from beam_ray.improve.prompt_text import turns_of, written
-from beam_ray.improve.search_result import Candidate, SearchResult, TaskScore, best_of, save_search, usage_from
+from beam_ray.improve.search_result import Candidate, SearchOrigin, SearchResult, TaskScore, best_of, save_search, usage_from
 from beam_ray.llm.scripted import Models
 from beam_ray.llm.usage import Usage
 from beam_ray.rerun import count_borrowed
 from beam_ray.run.plan import Lineage, Plan, make_plan, price_of
 from beam_ray.run.runner import identity
-from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.libraries import Library, library_at
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
@@ -171,7 +172,7 @@ class Search:
 
     # -- holding out ----------------------------------------------------------------------------
 
-    def _hold_out(self, best: Candidate) -> tuple[dict[str, Any], int]:
+    def _hold_out(self, best: Candidate) -> tuple[BacktestDocument, int]:
         held = split(self.objects, library_at(self.objects, str(self.library))).held
         self.say(f"{best.name} is best; comparing it with the baseline on the {held.num_rows} holdout tasks")
         left = {name: value for name, value in self.left(reserve=False).items() if name in self.budget}
@@ -225,13 +226,13 @@ class Search:
         key, wanted = f"searches/{self.search_id}.json", set(tasks["task_id"].to_pylist())
         shared = {run.run_id: len(wanted & set(run.tasks()["task_id"].to_pylist())) for run in runs_of(self.objects, self.workflow)}
         best = max(shared, key=lambda run_id: shared[run_id], default=None)
-        self.objects.create(key, seal({"origin": best if best and shared[best] else None}))
-        found: str | None = unseal(self.objects.read(key), key)["origin"]
-        return found
+        origin: SearchOrigin = {"origin": best if best and shared[best] else None}
+        self.objects.create(key, seal(origin))
+        return read_document(self.objects, key, SearchOrigin)["origin"]
 
     def _plan(self, workflow: Workflow, tasks: Any, origin: str | None) -> Plan:
         left = {name: value for name, value in self.left(reserve=False).items() if name in self.budget}
-        borrowed: dict[str, Any] = {"origin": origin, "borrow": True} if origin else {}
+        borrowed: JsonObject = {"origin": origin, "borrow": True} if origin else {}
         lineage = Lineage(mode="search", backtest=self.name, allow_writes=False, **borrowed)
         source = f"{tasks.num_rows} tasks of library {self.library}"
         return make_plan(workflow, tasks, self.models, source=source, budget=left, lineage=lineage)

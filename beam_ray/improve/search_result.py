@@ -9,22 +9,77 @@ The same search with a larger budget gets further; the result with the most prog
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
+from beam_ray.compare.verdict_json import BacktestDocument
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.llm.usage import Usage
-from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.objects import Objects
 from beam_ray.store.tables import StepRow
 
-COUNTED = ("calls", "input_tokens", "output_tokens", "usd")
-"""The fields of a cost in the result."""
+
+class CostDocument(TypedDict):
+    """A cost as JSON."""
+
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    usd: float | None
 
 
-def usage_from(paid: Mapping[str, Any]) -> Usage:
+class SearchOrigin(TypedDict):
+    """The content of searches/<search>.json."""
+
+    origin: str | None
+    """The run that the baseline borrows from."""
+
+
+class SearchTasks(TypedDict):
+    """How many tasks a search had."""
+
+    search: int
+    held_out: int
+
+
+class CandidateDocument(TypedDict):
+    """A candidate of a search as JSON."""
+
+    name: str
+    score: float | None
+    tasks: int
+    """How many tasks it was evaluated on."""
+    prompts: dict[str, str]
+    run_ids: list[str]
+
+
+class SearchDocument(TypedDict):
+    """The content of searches/<search>/<progress>.json."""
+
+    search_id: str
+    workflow: str
+    library: str
+    tasks: SearchTasks
+    candidates: list[CandidateDocument]
+    refused: list[str]
+    ended: str
+    best: str | None
+    accepted: bool
+    drafts_before: int
+    backtest_id: str | None
+    verdict: str | None
+    paid: CostDocument
+    paid_held_out: CostDocument
+
+
+def usage_from(paid: CostDocument) -> Usage:
     """A stored cost as a value."""
-    return Usage(**{name: paid[name] for name in COUNTED})
+    return Usage(calls=paid["calls"], input_tokens=paid["input_tokens"], output_tokens=paid["output_tokens"], usd=paid["usd"])
+
+
+def _cost(paid: Usage) -> CostDocument:
+    return {"calls": paid.calls, "input_tokens": paid.input_tokens, "output_tokens": paid.output_tokens, "usd": paid.usd}
 
 
 @dataclass(frozen=True)
@@ -78,7 +133,7 @@ class SearchResult:
     ended: str
     """Why the search stopped."""
     best: Candidate | None
-    verdict: Mapping[str, Any] | None
+    verdict: BacktestDocument | None
     """Verdict of the backtest on the holdout set; None when no candidate was better."""
     tests: int
     """Number of drafts tested on the same holdout set before."""
@@ -98,7 +153,7 @@ class SearchResult:
             total.add(usage_from(side["paid"]))
         return total
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> SearchDocument:
         """The result as a JSON document."""
         return {
             "search_id": self.search_id,
@@ -116,8 +171,8 @@ class SearchResult:
             "drafts_before": self.tests,
             "backtest_id": self.verdict["backtest_id"] if self.verdict else None,
             "verdict": self.verdict["word"] if self.verdict else None,
-            "paid": {name: getattr(self.paid, name) for name in COUNTED},
-            "paid_held_out": {name: getattr(self.paid_held_out, name) for name in COUNTED},
+            "paid": _cost(self.paid),
+            "paid_held_out": _cost(self.paid_held_out),
         }
 
 
@@ -127,7 +182,7 @@ def save_search(objects: Objects, found: SearchResult) -> None:
     objects.create(f"searches/{found.search_id}/{progress:06d}.json", seal(found.document()))
 
 
-def read_search(objects: Objects, search_id: str) -> dict[str, Any]:
+def read_search(objects: Objects, search_id: str) -> SearchDocument:
     """
     The stored result of the search with the most progress.
 
@@ -137,4 +192,4 @@ def read_search(objects: Objects, search_id: str) -> dict[str, Any]:
     keys = sorted(key for key, _ in objects.keys(f"searches/{search_id}/"))
     if not keys:
         raise Unusable(f"there is no search {search_id!r}\n  newest searches: {', '.join(objects.folders('searches')[-5:]) or 'none'}")
-    return unseal(objects.read(keys[-1]), keys[-1])
+    return read_document(objects, keys[-1], SearchDocument)

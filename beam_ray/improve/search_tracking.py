@@ -1,20 +1,20 @@
 """Log a search to MLflow: every candidate is a run of one experiment, and so is each side of its holdout backtest."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from beam_ray.backtest.conclude import log_verdict, metrics_of, read_verdict
+from beam_ray.backtest.conclude import log_verdict, metrics_of, read_verdict, times_of
 from beam_ray.compare.comparison import compare
 from beam_ray.compare.pairs import Side
+from beam_ray.improve.search_result import CandidateDocument, SearchDocument
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
 from beam_ray.tracking import BacktestLog, Logged, SideLog, log_backtest
 
 
-def log_search(objects: Objects, search: Mapping[str, Any], uri: str, **how: Any) -> Logged:
+def log_search(objects: Objects, search: SearchDocument, uri: str, **how: Any) -> Logged:
     """
     Log *search*, the document of a search result, to MLflow. Logging again changes nothing.
 
@@ -38,14 +38,14 @@ def log_search(objects: Objects, search: Mapping[str, Any], uri: str, **how: Any
     return logged
 
 
-def _side(entry: Mapping[str, Any], runs: Sequence[Run], baseline: Side, library: str) -> SideLog:
+def _side(entry: CandidateDocument, runs: Sequence[Run], baseline: Side, library: str) -> SideLog:
     rows, first = _rows(entry["name"], runs), entry["name"] == baseline.name
     metrics = {"Overall/tasks": float(entry["tasks"])}
     # a dropped candidate has results for few tasks only, which are not comparable with the others
     if entry["score"] is not None:
         found = compare(baseline, rows, order=runs[0].record.plan.order)
         metrics |= {"Overall/search score": entry["score"], **metrics_of(found.document(), "before" if first else "after")}
-    usages = [run.manifest["usage"] for run in runs if run.manifest]
+    started_at, ended_at = times_of(runs)
     return SideLog(
         name=entry["name"],
         role="baseline" if first else "candidate",
@@ -53,8 +53,8 @@ def _side(entry: Mapping[str, Any], runs: Sequence[Run], baseline: Side, library
         outcome=rows.outcome,
         steps=rows.steps,
         metrics=metrics,
-        started_at=min(datetime.fromisoformat(usage["started_at"]) for usage in usages),
-        ended_at=max(datetime.fromisoformat(usage["ended_at"]) for usage in usages),
+        started_at=started_at,
+        ended_at=ended_at,
     )
 
 
@@ -63,7 +63,7 @@ def _rows(name: str, runs: Sequence[Run]) -> Side:
     return Side(name, runs[-1].run_id, pa.concat_tables([run.outcome() for run in runs]), pa.concat_tables([run.steps() for run in runs]))
 
 
-def _note(search: Mapping[str, Any]) -> str:
+def _note(search: SearchDocument) -> str:
     counts = search["tasks"]
     rows = [f"| {entry['name']} | {_score(entry['score'])} | {entry['tasks']} |" for entry in search["candidates"]]
     return "\n".join(["| prompts | score | tasks |", "|---|--:|--:|", *rows, "", f"Searched on {counts['search']} tasks; {counts['held_out']} held out."])

@@ -59,12 +59,12 @@ def test_junit(results, golden):
 
 def test_document_is_the_verdict(results):
     """
-    verdict.json is versioned plain JSON with the word, the exit code and the ids given.
+    The document is versioned plain JSON with the word and the exit code.
     """
-    found = document(results, {"backtest": "extract-prompt-v8"})
+    found = document(results)
 
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert ("verdict/1", "extract-prompt-v8", "BLOCK", 4) == (found["schema"], found["backtest"], found["word"], found["exit_code"])
+    assert ("verdict/1", "BLOCK", 4) == (found["schema"], found["word"], found["exit_code"])
     assert ["order-04"] == found["candidates"][0]["comparison"]["regressions"]["confirmed"]
 
 

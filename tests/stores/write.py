@@ -62,8 +62,8 @@ def models() -> dict[str, Any]:
     return {"m": ScriptedModel(answer)}
 
 
-def write(folder: Path) -> None:
-    """Versions, a library, a finished run, a rerun, an unfinished run with parts and spool, a backtest with its verdict."""
+def write(folder: Path, **options: Any) -> None:
+    """Versions, a library, a finished run, a rerun, an unfinished run with parts and spool, a backtest with its verdict; *options* are those of the backtest."""
     lab = Lab(folder.parent, open_objects(str(folder)))
     objects = lab.objects
     inputs = folder.parent / f"{folder.name}.inputs"
@@ -80,7 +80,7 @@ def write(folder: Path) -> None:
     workflow = load_workflow(inputs / "sums.yaml")[0].model_copy(update={"tools_from": ""})
     publish(objects, workflow, source=WORKFLOW, reason="the first")
 
-    backtest = Backtest(objects, resolve_spec(objects, inputs / "spec.yaml"), *read_source(objects, "library:sums@1"), models())
+    backtest = Backtest(objects, resolve_spec(objects, inputs / "spec.yaml"), *read_source(objects, "library:sums@1"), models(), **options)
     verdict = conclude(backtest)
     better = backtest.resolved.candidates[0].workflow
     publish(objects, better, evidence=verdict["backtest_id"])

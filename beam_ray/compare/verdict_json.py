@@ -1,0 +1,226 @@
+"""The content of verdict.json: what a backtest found, as plain JSON. Its tables are in comparison.parquet."""
+
+from typing import Literal, TypedDict
+
+from beam_ray.compare.metric_definitions import Better
+from beam_ray.define.fingerprint import JsonObject
+
+Word = Literal["PASS", "WARN", "BLOCK", "INCONCLUSIVE"]
+SliceKind = Literal["node", "criterion", "label", "route"]
+
+
+class IntervalDocument(TypedDict):
+    """An interval as JSON."""
+
+    low: float
+    high: float
+
+
+class MetricDocument(TypedDict):
+    """A metric as JSON."""
+
+    name: str
+    title: str
+    unit: str
+    better: Better
+    before: float | None
+    after: float | None
+    change: float | None
+    relative: float | None
+    low: float | None
+    high: float | None
+    relative_interval: IntervalDocument | None
+    after_interval: IntervalDocument | None
+    pairs: int
+    note: str
+
+
+class SliceDocument(TypedDict):
+    """A slice as JSON."""
+
+    kind: SliceKind
+    name: str
+    text: str
+    unit: str
+    pairs: int
+    before_count: int
+    after_count: int
+    unscored_before: int
+    unscored_after: int
+    before: float | None
+    after: float | None
+    change: float | None
+    low: float | None
+    high: float | None
+    better_tasks: int
+    worse_tasks: int
+    p: float
+    p_adjusted: float
+    field: bool
+    errors_removed: float | None
+
+
+class RouteFlipDocument(TypedDict):
+    """A route flip as JSON."""
+
+    before: list[str]
+    after: list[str]
+    pairs: int
+
+
+class RegressionsDocument(TypedDict):
+    """The newly failing tasks as JSON."""
+
+    confirmed: list[str]
+    noise: list[str]
+    unrepeated: list[str]
+
+
+class ChangeDocument(TypedDict):
+    """A task that changed sides, as JSON."""
+
+    task_id: str
+    trial: int
+    flip: str
+    before_score: float | None
+    after_score: float | None
+    before_routes: list[str]
+    after_routes: list[str]
+    diverges_at: str | None
+    before_there: str | None
+    after_there: str | None
+    before_error: str | None
+    after_error: str | None
+
+
+class NamedDocument(TypedDict):
+    """A side as JSON."""
+
+    name: str
+    run_id: str
+
+
+class UnpairedDocument(TypedDict):
+    """The tasks that could not be compared, as JSON."""
+
+    baseline_only: list[str]
+    candidate_only: list[str]
+    inputs_differ: list[str]
+    not_judged: list[str]
+
+
+class ComparisonDocument(TypedDict):
+    """A comparison as JSON, without the table of pairs."""
+
+    baseline: NamedDocument
+    candidate: NamedDocument
+    same: bool
+    confidence: float
+    planned: int
+    seed: int
+    pairs: int
+    tasks: int
+    trials: int
+    unpaired: UnpairedDocument
+    metrics: list[MetricDocument]
+    p: float
+    detectable_score: float | None
+    detectable_rate: float | None
+    advice: str
+    slices: list[SliceDocument]
+    newly_passing: list[str]
+    newly_failing: list[str]
+    both_failing: list[str]
+    regressions: RegressionsDocument
+    route_flips: list[RouteFlipDocument]
+    changes: list[ChangeDocument]
+    changes_left_out: int
+
+
+class LineDocument(TypedDict):
+    """A line as JSON."""
+
+    rule: str
+    allowed: str
+    found: str
+    word: Word
+    reason: str
+    level: Literal["block", "warn"]
+    tasks_needed: int | None
+
+
+class VerdictDocument(TypedDict):
+    """A verdict as JSON."""
+
+    gate: str
+    word: Word
+    exit_code: int
+    lines: list[LineDocument]
+
+
+class ResultDocument(TypedDict):
+    """One candidate's comparison and verdict as JSON."""
+
+    name: str
+    verdict: VerdictDocument
+    comparison: ComparisonDocument
+
+
+class ResultsDocument(TypedDict):
+    """Results as JSON; word and exit code are those of the best candidate: one that may be published suffices."""
+
+    schema: str
+    word: Word
+    exit_code: int
+    best: str
+    candidates: list[ResultDocument]
+
+
+class PaidDocument(TypedDict):
+    """What the run of a side cost."""
+
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    usd: float | None
+    steps_done: int
+    steps_borrowed: int
+    seconds: float
+
+
+class SideDocument(TypedDict):
+    """A side of a backtest: its definition and its run."""
+
+    name: str
+    run_id: str
+    version: int | None
+    definition_digest: str
+    definition: JsonObject
+    paid: PaidDocument
+
+
+class CandidateDocument(ResultDocument, SideDocument):
+    """A candidate of a backtest."""
+
+    baseline_run: str
+    """The run it was compared with: the baseline's, or one in which the baseline was judged by this candidate's criteria."""
+
+
+class BacktestDocument(TypedDict):
+    """The content of verdict.json. Its keys are those of ``ResultsDocument``, and what names the backtest."""
+
+    schema: str
+    backtest_id: str
+    name: str
+    workflow: str
+    finished_at: str
+    tasks_source: str
+    trials: int
+    aa: bool
+    baseline: SideDocument
+    word: Word
+    exit_code: int
+    best: str
+    candidates: list[CandidateDocument]
+    files: dict[str, str]
+    """Name to sha256 of the other files that the backtest keeps."""
