@@ -12,7 +12,8 @@ from beam_ray.errors import Damaged, Unusable
 from beam_ray.llm.scripted import Models
 from beam_ray.run.plan import estimate
 from beam_ray.store.integrity import Damage, Found, Key, damaged_parts, look, pending
-from beam_ray.store.runs import Run, tasks_digest
+from beam_ray.store.run_record import tasks_digest
+from beam_ray.store.runs import Run
 from beam_ray.tasks.sources import only, read_source, shuffled, with_origins
 
 

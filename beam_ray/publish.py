@@ -17,7 +17,7 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Damaged, Unusable, did_you_mean
 from beam_ray.store.checksummed_json import read_document, seal, unseal
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.runs import now
+from beam_ray.store.run_record import now
 
 
 class Version(BaseModel):

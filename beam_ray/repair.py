@@ -33,13 +33,16 @@ from beam_ray.run.outcome import outcome_row, output_nodes, sum_of_prices
 from beam_ray.run.plan import Lineage, make_plan, require_models
 from beam_ray.run.runner import identity
 from beam_ray.run.summary import summary_of
+from beam_ray.store.beginning import begin
 from beam_ray.store.checksummed_json import RunMark, read_document, seal
 from beam_ray.store.integrity import Found, Key, commit, keys_of, look, pending, put_in_place, take_away
 from beam_ray.store.lease import Lease
 from beam_ray.store.manifest import Manifest, RepairEntry
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.runs import FILE_BYTES, Run, RunRecord, begin, now
-from beam_ray.store.tables import OUTCOME, STEPS, TASKS, FileEntry, OutcomeRow, StepRow, encode, encode_batches, to_table
+from beam_ray.store.parquet import encode, encode_batches, to_table
+from beam_ray.store.run_record import RunRecord, now
+from beam_ray.store.runs import FILE_BYTES, Run
+from beam_ray.store.tables import OUTCOME, STEPS, TASKS, FileEntry, OutcomeRow, StepRow
 from beam_ray.tasks.sources import only
 
 ExecuteRun = Callable[[RunRecord], Any]

@@ -28,9 +28,9 @@ from beam_ray.run.step import run_step
 from beam_ray.run.step_row import output_of
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import read_attachment
-from beam_ray.store.lookup import status_of
+from beam_ray.store.lookup import find_runs, status_of
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, find_runs
+from beam_ray.store.runs import Run
 from beam_ray.store.steps import StepRows
 from beam_ray.store.tables import StepRow
 from beam_ray.tasks.sources import only, with_origins

@@ -32,8 +32,10 @@ from beam_ray.llm.local import MODEL, running
 from beam_ray.llm.settings import ModelSettings, UsdPerMillion, load_models
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import load_workflow, make_plan
-from beam_ray.store.objects import Objects, open_objects
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.beginning import begin
+from beam_ray.store.objects import Objects
+from beam_ray.store.opening import open_objects
+from beam_ray.store.runs import Run
 from beam_ray.tasks.sources import read_source
 
 HERE = Path(__file__).parent

@@ -22,8 +22,11 @@ from beam_ray.run.plan import Lineage, load_workflow, make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import OUTCOME_NODE
 from beam_ray.run.summary import summarise
-from beam_ray.store.objects import Objects, open_objects
-from beam_ray.store.runs import Run, RunRecord, begin, close
+from beam_ray.store.beginning import begin, close
+from beam_ray.store.objects import Objects
+from beam_ray.store.opening import open_objects
+from beam_ray.store.run_record import RunRecord
+from beam_ray.store.runs import Run
 from beam_ray.tasks.parse import read_tasks
 from tests.s3 import s3_proxy, s3_server, s3_uri  # noqa: F401
 

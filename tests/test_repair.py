@@ -14,11 +14,12 @@ from beam_ray.llm import ScriptedModel
 from beam_ray.repair import repair
 from beam_ray.run.plan import Lineage, make_plan
 from beam_ray.run.runner import Assignment, Runner
-from beam_ray.store import tables
+from beam_ray.store import parquet
+from beam_ray.store.beginning import begin
+from beam_ray.store.disk import Disk
 from beam_ray.store.lease import Lease
 from beam_ray.store.libraries import write_library
-from beam_ray.store.objects import Disk
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.runs import Run
 from beam_ray.store.steps import StepRows
 from beam_ray.tasks.sources import shuffled
 from tests.conftest import Lab, drive_here
@@ -50,7 +51,7 @@ class Asked:
 @pytest.fixture
 def run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A finished run whose files have pieces of two shards each."""
-    monkeypatch.setattr(tables, "ROW_GROUP", 15)
+    monkeypatch.setattr(parquet, "ROW_GROUP", 15)
     write_library(lab.objects, "qs", lab.tasks([f"q{index}" for index in range(TASKS)]), 0)
     tasks, source = tables_of(lab)
     plan = make_plan(lab.workflow(TEXT), tasks, {"m": ScriptedModel(Asked())}, source=source)
@@ -215,7 +216,7 @@ def test_a_repair_that_dies_anywhere_is_finished_by_the_same_command_and_pays_on
 def test_a_second_repairer_is_refused_while_the_first_lives(lab: Lab, run: Run):
     """The lease of the run is the repairer's."""
     spoil(lab, run, "steps/one-000.parquet")
-    script = f"from beam_ray.store.objects import *\nfrom beam_ray.store.lease import *\nLease(Run(open_objects({str(lab.folder / 'store')!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
+    script = f"from beam_ray.store.opening import open_objects\nfrom beam_ray.store.lease import *\nLease(Run(open_objects({str(lab.folder / 'store')!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
     other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
     with pytest.raises(RunIsTaken, match=f"is driven by process {other.pid} on "):
@@ -295,7 +296,7 @@ def test_damaged_parts_of_an_unfinished_run_are_taken_away_and_resume_does_the_r
 
 def test_of_several_trials_only_the_lost_ones_are_asked_again(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     """Each trial is a row of its own, also where a piece of a file ends between two of a task."""
-    monkeypatch.setattr(tables, "ROW_GROUP", 15)
+    monkeypatch.setattr(parquet, "ROW_GROUP", 15)
     run = lab.run(TEXT, [f"q{index}" for index in range(20)], Asked(), trials=3)
     said = result(lab, run)
     spoil(lab, run, "steps/one-000.parquet")

@@ -7,9 +7,8 @@ from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.errors import Unusable
 from beam_ray.rerun import RerunEntry, family
-from beam_ray.store.lookup import find_task
+from beam_ray.store.lookup import find_runs, find_task
 from beam_ray.store.runs import Run as StoredRun
-from beam_ray.store.runs import find_runs
 
 if TYPE_CHECKING:
     from beam_ray.api.ledger import Ledger

@@ -10,8 +10,8 @@ from beam_ray.api.location import Location
 from beam_ray.errors import Interrupted, Stopped
 from beam_ray.run.job_client import JobClient, RayJobClient, follow_job
 from beam_ray.run.job_record import job_result, record_exit, require_shared_store, submission_id
-from beam_ray.store.objects import open_objects
-from beam_ray.store.runs import new_run_id
+from beam_ray.store.opening import open_objects
+from beam_ray.store.run_record import new_run_id
 
 KINDS = ("run", "backtest", "rerun", "optimise")
 """Commands that can be submitted."""

@@ -27,8 +27,9 @@ from beam_ray.library.versions import add as add_tasks
 from beam_ray.library.versions import remove as remove_tasks
 from beam_ray.store.libraries import Library as StoredLibrary
 from beam_ray.store.libraries import Use, library_at, library_names, library_versions, uses
+from beam_ray.store.parquet import to_json
 from beam_ray.store.runs import Run as StoredRun
-from beam_ray.store.tables import TaskRow, to_json
+from beam_ray.store.tables import TaskRow
 from beam_ray.tasks.sources import read, with_origins
 
 

@@ -37,7 +37,7 @@ class Location:
     @cached_property
     def objects(self) -> "Objects":
         """The store's files (internal). Creates the store where there is none."""
-        from beam_ray.store.objects import open_objects
+        from beam_ray.store.opening import open_objects
 
         return open_objects(self.uri)
 

@@ -11,8 +11,9 @@ from beam_ray.api.runs import finish, probe_models
 from beam_ray.errors import Damaged, Stopped
 from beam_ray.store.gc import ABANDONED_S, Kept, collect, remove
 from beam_ray.store.gc import Garbage as StoredGarbage
+from beam_ray.store.lookup import resolve
+from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run as StoredRun
-from beam_ray.store.runs import RunRecord, resolve
 
 if TYPE_CHECKING:
     from beam_ray.diagnosis import Diagnosis as Engine

@@ -31,8 +31,8 @@ from beam_ray.run.progress import Progress
 from beam_ray.store.libraries import library_at
 from beam_ray.store.lookup import find_task
 from beam_ray.store.objects import Objects
+from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run as StoredRun
-from beam_ray.store.runs import RunRecord
 
 if TYPE_CHECKING:
     from beam_ray.api.tasks import Step

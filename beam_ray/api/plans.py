@@ -16,7 +16,7 @@ from beam_ray.rerun import count_borrowed
 from beam_ray.run.plan import Lineage, make_plan
 from beam_ray.run.plan import NodePlan as EngineNodePlan
 from beam_ray.run.plan import Plan as EnginePlan
-from beam_ray.store.runs import resolve
+from beam_ray.store.lookup import resolve
 from beam_ray.tasks.sources import read
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from beam_ray.errors import Problem, Unusable
 from beam_ray.rerun import RerunOptions, make_rerun, solved
 from beam_ray.run.plan import Plan as EnginePlan
 from beam_ray.run.progress import Progress
+from beam_ray.store.beginning import begin
 from beam_ray.store.libraries import read_library
-from beam_ray.store.lookup import find_task, newest_first, select, status_of
+from beam_ray.store.lookup import find_task, newest_first, resolve, select, status_of
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run as StoredRun
-from beam_ray.store.runs import begin, resolve
 from beam_ray.store.tables import OutcomeRow
 
 

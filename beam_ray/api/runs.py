@@ -20,10 +20,11 @@ from beam_ray.llm.advice import ignored_settings
 from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.progress import Progress, ProgressCallback
-from beam_ray.store.lookup import newest_first, select
+from beam_ray.store.beginning import begin
+from beam_ray.store.lookup import newest_first, resolve, select
 from beam_ray.store.manifest import RunSummary
+from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run as StoredRun
-from beam_ray.store.runs import RunRecord, begin, resolve
 from beam_ray.tasks.sources import read
 
 if TYPE_CHECKING:

@@ -17,9 +17,8 @@ from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Node
 from beam_ray.errors import Unusable
 from beam_ray.run.context import RAN
-from beam_ray.store.lookup import find_task, select, status_of
+from beam_ray.store.lookup import find_runs, find_task, select, status_of
 from beam_ray.store.runs import Run as StoredRun
-from beam_ray.store.runs import find_runs
 from beam_ray.store.steps import StepRows
 from beam_ray.store.tables import OUTCOME, AttemptRow, CriterionRow, OutcomeRow, StepRow, TaskRow
 

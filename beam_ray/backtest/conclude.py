@@ -28,7 +28,8 @@ from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.libraries import used
 from beam_ray.store.manifest import RunSummary
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.runs import Run, now
+from beam_ray.store.run_record import now
+from beam_ray.store.runs import Run
 from beam_ray.tracking import BacktestLog, Logged, SideLog, log_backtest
 
 FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parquet", "verdict.json")

@@ -27,7 +27,7 @@ from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import BeamRayError, NotificationFailed, Unusable
 from beam_ray.llm.settings import resolve
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.runs import now
+from beam_ray.store.run_record import now
 
 WAITS_S = (0.0, 1.0, 3.0)
 """Seconds before each try."""

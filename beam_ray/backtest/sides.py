@@ -24,9 +24,12 @@ from beam_ray.run.progress import Progress, ProgressCallback, ignore_progress
 from beam_ray.run.runner import identity
 from beam_ray.run.summary import committed_counts
 from beam_ray.run.tools import tool_folders
+from beam_ray.store.beginning import begin
 from beam_ray.store.checksummed_json import RunMark, read_document, seal
+from beam_ray.store.lookup import find_runs
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.runs import Run, RunRecord, begin, find_runs, tasks_digest
+from beam_ray.store.run_record import RunRecord, tasks_digest
+from beam_ray.store.runs import Run
 from beam_ray.tasks.sources import only, shuffled
 
 

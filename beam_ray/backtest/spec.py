@@ -37,8 +37,9 @@ from beam_ray.define.yaml_file import Source, read_yaml
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.publish import find_workflow, read_version
 from beam_ray.run.tools import tool_folders
+from beam_ray.store.lookup import resolve
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, resolve
+from beam_ray.store.runs import Run
 
 
 class Spec(Frozen):

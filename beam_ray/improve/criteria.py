@@ -23,9 +23,9 @@ from beam_ray.improve.model_query import CachedModel, QueryAttempt, Question
 from beam_ray.improve.prompt_text import prompt_text
 from beam_ray.run.context import RAN
 from beam_ray.run.plan import Lineage, Plan, make_plan
-from beam_ray.store.lookup import newest_first
+from beam_ray.store.lookup import newest_first, resolve
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, resolve
+from beam_ray.store.runs import Run
 from beam_ray.store.tables import StepRow
 from beam_ray.tasks.sources import only
 

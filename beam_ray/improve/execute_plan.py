@@ -6,8 +6,10 @@ from typing import Any
 
 from beam_ray.llm.scripted import Models
 from beam_ray.run.plan import Plan
+from beam_ray.store.beginning import begin
+from beam_ray.store.lookup import find_runs
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, begin, find_runs
+from beam_ray.store.runs import Run
 
 Execute = Callable[..., Any]
 """``execute(objects, record, models, **options)``: executes a run, as ``run.execute.execute`` does on Ray."""

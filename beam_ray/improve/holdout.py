@@ -17,7 +17,7 @@ from beam_ray.errors import Unusable
 from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.libraries import Library
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.runs import now
+from beam_ray.store.run_record import now
 from beam_ray.tasks.sources import only
 
 LEAST = 10

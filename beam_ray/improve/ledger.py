@@ -18,8 +18,9 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.improve.failure_groups import CachedRun, Failure, TaskResult
 from beam_ray.rerun import solved
+from beam_ray.store.lookup import find_runs
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, find_runs
+from beam_ray.store.runs import Run
 
 Key = tuple[str, str, int]
 """A task's id, the digest of its inputs, and the trial: the same id with other inputs is another task."""

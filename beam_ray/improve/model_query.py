@@ -21,7 +21,7 @@ from beam_ray.llm.usage import Usage
 from beam_ray.run.runner import identity
 from beam_ray.store.checksummed_json import seal, unseal
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.runs import now
+from beam_ray.store.run_record import now
 
 TRIES = 2
 """Maximum number of attempts per question."""

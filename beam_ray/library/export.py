@@ -16,7 +16,8 @@ from beam_ray.define.fingerprint import strict_json
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.library.changes import differences
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.tables import AttachmentRow, TaskRow, to_json
+from beam_ray.store.parquet import to_json
+from beam_ray.store.tables import AttachmentRow, TaskRow
 from beam_ray.tasks.parse import read_tasks
 
 FILE = pa.schema(

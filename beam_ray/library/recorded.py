@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datasketch import MinHash, MinHashLSH
 
 from beam_ray.define.fingerprint import digest
-from beam_ray.store.tables import to_json
+from beam_ray.store.parquet import to_json
 from beam_ray.tasks.traces.trace import Json, Trace, is_messages, message, text_of
 
 NEAR = 0.9

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from beam_ray.address import Address, parse
 from beam_ray.define.workflow import Workflow
 from beam_ray.library.selection import RAN
-from beam_ray.store.lookup import newest_first
+from beam_ray.store.lookup import find_runs, newest_first
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, find_runs
+from beam_ray.store.runs import Run
 from beam_ray.store.steps import StepRows
 from beam_ray.store.tables import OutcomeRow, StepRow
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from beam_ray.address import Address
 from beam_ray.errors import Unusable
-from beam_ray.store.lookup import find_task, select
+from beam_ray.store.lookup import find_task, resolve, select
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, resolve
+from beam_ray.store.parquet import to_json
+from beam_ray.store.runs import Run
 from beam_ray.store.steps import StepRows
-from beam_ray.store.tables import OutcomeRow, TaskRow, to_json
+from beam_ray.store.tables import OutcomeRow, TaskRow
 
 RAN = ("done", "borrowed")
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from beam_ray.library.changes import Change, with_tasks_added, with_tasks_removed
 from beam_ray.store.libraries import library_at, newest_library, write_library
 from beam_ray.store.objects import Objects
-from beam_ray.store.tables import TASKS, TaskRow, to_table
+from beam_ray.store.parquet import to_table
+from beam_ray.store.tables import TASKS, TaskRow
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from beam_ray.errors import BadAnswer, StepFailed
 from beam_ray.evaluate.score import Finding, Score
 from beam_ray.llm.usage import Usage
 from beam_ray.run.step_row import output_value
-from beam_ray.store.tables import AttemptRow, to_json
+from beam_ray.store.parquet import to_json
+from beam_ray.store.tables import AttemptRow
 
 
 @dataclass

@@ -32,7 +32,8 @@ from beam_ray.run.summary import committed_counts, summarise
 from beam_ray.run.tools import Tools
 from beam_ray.store.lease import BEAT_S, Lease
 from beam_ray.store.manifest import RunSummary
-from beam_ray.store.runs import Run, RunRecord
+from beam_ray.store.run_record import RunRecord
+from beam_ray.store.runs import Run
 from beam_ray.store.steps import Key
 from beam_ray.store.tables import FileEntry
 

@@ -11,9 +11,11 @@ from beam_ray.run.driver import Driver, Result
 from beam_ray.run.progress import ProgressCallback, ignore_progress
 from beam_ray.run.signals import Signals
 from beam_ray.run.tools import Tools
+from beam_ray.store.beginning import close, mark_refused
 from beam_ray.store.lease import Lease
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, RunRecord, close, mark_refused
+from beam_ray.store.run_record import RunRecord
+from beam_ray.store.runs import Run
 
 RELEASE_S = 1.0
 """Seconds for which releasing the lease may block; another driver can also see by itself that this one is gone."""

@@ -21,8 +21,10 @@ from typing import TypedDict
 
 from beam_ray.errors import Unusable
 from beam_ray.store.checksummed_json import read_document
-from beam_ray.store.objects import NotThere, Objects, open_objects
-from beam_ray.store.runs import Run, now
+from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.opening import open_objects
+from beam_ray.store.run_record import now
+from beam_ray.store.runs import Run
 
 NOT_ACCEPTED = 5
 """Exit code of optimise when the holdout set does not support its draft."""

@@ -9,7 +9,7 @@ from beam_ray.llm.request import Message, Part, Request
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.context import PreparedNode, StepContext, TaskTrial
 from beam_ray.store.attachments import AttachmentContent
-from beam_ray.store.tables import to_json
+from beam_ray.store.parquet import to_json
 
 FRESH_TEMPERATURE = 0.7
 """Temperature of another try at an answer that could not be parsed, where the node's own is 0."""

@@ -30,7 +30,7 @@ from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.budget import require_known_limits
 from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
-from beam_ray.store.runs import RunRecord, new_run_id, now, plan_shards, tasks_digest
+from beam_ray.store.run_record import RunRecord, new_run_id, now, plan_shards, tasks_digest
 
 CHARACTERS_PER_TOKEN = 4
 MAX_PROBLEMS = 20

@@ -30,7 +30,7 @@ from beam_ray.run.progress import Counts
 from beam_ray.run.shard import RunElsewhere, Shard
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import read_attachment
-from beam_ray.store.objects import open_objects
+from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
 from beam_ray.store.steps import Key, StepRows
 from beam_ray.store.tables import FileEntry, StepRow

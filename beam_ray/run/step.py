@@ -25,7 +25,8 @@ from beam_ray.run.context import RAN, PreparedNode, StepContext, TaskTrial
 from beam_ray.run.model_call import call_model, feedback_turns, judge_request, with_images
 from beam_ray.run.step_row import StepFrame, output_value, usage_of_row, with_costs
 from beam_ray.store.attachments import AttachmentContent
-from beam_ray.store.tables import AttemptRow, StepRow, text, to_json
+from beam_ray.store.parquet import text, to_json
+from beam_ray.store.tables import AttemptRow, StepRow
 
 ANSWER_TRIES = 2
 """Answers that cannot be parsed before the step fails."""

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from beam_ray.errors import Damaged, RunIsTaken, Unusable
+from beam_ray.store.beginning import close
 from beam_ray.store.checksummed_json import RunMark, read_document
 from beam_ray.store.lease import Lease, driver_of
 from beam_ray.store.libraries import library_at, library_names, library_versions
+from beam_ray.store.lookup import find_runs
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.runs import Run, close, find_runs
+from beam_ray.store.runs import Run
 
 YOUNG_S = 86_400.0
 """Seconds for which nothing counts as left behind."""

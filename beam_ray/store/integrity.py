@@ -27,8 +27,10 @@ from beam_ray.errors import Damaged
 from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.manifest import Manifest
 from beam_ray.store.objects import NotThere
-from beam_ray.store.runs import Run, RunRecord
-from beam_ray.store.tables import OUTCOME, STEPS, TASKS, decode, salvage
+from beam_ray.store.parquet import decode, salvage
+from beam_ray.store.run_record import RunRecord
+from beam_ray.store.runs import Run
+from beam_ray.store.tables import OUTCOME, STEPS, TASKS
 
 Key = tuple[str, int]
 """A task's id and a trial."""

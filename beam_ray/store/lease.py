@@ -8,7 +8,8 @@ from typing import Literal, TypedDict
 
 from beam_ray.errors import RunIsTaken
 from beam_ray.store.objects import NotThere
-from beam_ray.store.runs import Run, now
+from beam_ray.store.run_record import now
+from beam_ray.store.runs import Run
 
 BEAT_S = 10.0
 """Seconds between two signs of life of a driver."""

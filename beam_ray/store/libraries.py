@@ -19,8 +19,9 @@ from beam_ray.address import NAME
 from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.runs import now
-from beam_ray.store.tables import TASKS, decode, encode
+from beam_ray.store.parquet import decode, encode
+from beam_ray.store.run_record import now
+from beam_ray.store.tables import TASKS
 
 _ABOUT = b"beam_ray.library"
 

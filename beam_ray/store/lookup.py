@@ -10,11 +10,34 @@ from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.template import evaluate
 from beam_ray.errors import BadTemplate, Unusable
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, find_runs, resolve
+from beam_ray.store.runs import Run
 from beam_ray.store.tables import OUTCOME, OutcomeRow
 
 STATUSES = ("passed", "below", "failed", "failing", "review")
 """below: no step failed, but a score is below its threshold; failing: below or failed."""
+
+
+def find_runs(objects: Objects) -> list[str]:
+    """The ids of all runs, newest day last."""
+    return objects.folders("runs")
+
+
+def resolve(objects: Objects, short: str) -> str:
+    """
+    The full id of the run that *short* is the beginning of; ``last`` is the newest.
+
+    Raises:
+        Unusable: no run, or more than one, begins so.
+    """
+    ids = find_runs(objects)
+    if short == "last" and ids:
+        return max(ids, key=lambda name: Run(objects, name).record.created_at)
+    matches = [short] if short in ids else [name for name in ids if name.startswith(short) or name.partition("-")[2].startswith(short)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise Unusable(f"{short!r} is ambiguous: {', '.join(matches[:5])}; give more of the id")
+    raise Unusable(f"there is no run {short!r} in {objects.uri}\n  beam-ray tasks  lists the tasks of all runs")
 
 
 def newest_first(objects: Objects) -> list[Run]:

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 
 from beam_ray.errors import Damaged
 from beam_ray.store.objects import NotThere
+from beam_ray.store.parquet import completed, require_whole
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import OUTCOME, STEPS, StepRow, completed, require_whole
+from beam_ray.store.tables import OUTCOME, STEPS, StepRow
 
 Key = tuple[str, int]
 """A task's id and a trial."""

@@ -21,7 +21,8 @@ from beam_ray.define.yaml_file import display_path
 from beam_ray.errors import BadDefinition, Problem, Unusable
 from beam_ray.store.attachments import keep_attachment
 from beam_ray.store.objects import Objects
-from beam_ray.store.tables import TASKS, AttachmentRow, TaskRow, to_json, to_table
+from beam_ray.store.parquet import to_json, to_table
+from beam_ray.store.tables import TASKS, AttachmentRow, TaskRow
 from beam_ray.tasks.formats import MAX_ROW, Row, read_rows
 
 COLUMNS = ("id", "task_query", "query_is_json", "variables", "expected", "labels", "attachments", "origin", "tests", "notes", "recorded")

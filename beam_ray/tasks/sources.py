@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 from beam_ray.address import Address
 from beam_ray.errors import Unusable
 from beam_ray.store.libraries import read_library
+from beam_ray.store.lookup import resolve
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run, resolve, tasks_digest
+from beam_ray.store.run_record import tasks_digest
+from beam_ray.store.runs import Run
 from beam_ray.store.tables import TASKS
 from beam_ray.tasks.parse import parse_values, read_tasks
 

@@ -9,7 +9,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_ray.store.runs import RunRecord
+from beam_ray.store.run_record import RunRecord
 
 MOST_TRACES = 1_000
 """Traces logged per side; MLflow's comparison page lists no more."""

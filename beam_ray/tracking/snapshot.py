@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_ray.define.workflow import Workflow
-from beam_ray.store.runs import RunRecord
+from beam_ray.store.run_record import RunRecord
 from beam_ray.tracking.backtest_log import BacktestLog, SideLog
 
 _TEXT_FIELDS = ("backtest_id", "name", "workflow", "note", "verdict")

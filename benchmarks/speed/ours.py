@@ -24,8 +24,9 @@ from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.run.progress import Progress
-from beam_ray.store.objects import open_objects
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.beginning import begin
+from beam_ray.store.opening import open_objects
+from beam_ray.store.runs import Run
 from beam_ray.tasks.parse import read_tasks
 from benchmarks.speed.watched import Family
 from benchmarks.speed.work import CONCURRENCY, STEPS

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_ray.compare.pairs import Side
-from beam_ray.store.tables import OUTCOME, STEPS, to_table
+from beam_ray.store.parquet import to_table
+from beam_ray.store.tables import OUTCOME, STEPS
 
 Row = Mapping[str, Any]
 

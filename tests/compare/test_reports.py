@@ -19,7 +19,7 @@ from beam_ray.compare.markdown import MAX_CHARACTERS, markdown
 from beam_ray.compare.report import COMPARISON, Result, best, document, junit, table
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
-from beam_ray.store.tables import decode, encode
+from beam_ray.store.parquet import decode, encode
 
 HOSTILE = "<script>alert(1)</script>\"'>&{{ 7*7 }}|`$x_1$ [a](http://evil.example) @all\x1b[31m\x1b]0;title\x07\u202e\u0000\ufffe"
 

@@ -19,8 +19,10 @@ import pytest
 
 from beam_ray.backtest.conclude import read_verdict
 from beam_ray.store.lease import driver_of
-from beam_ray.store.objects import Objects, open_objects
-from beam_ray.store.runs import Run, find_runs
+from beam_ray.store.lookup import find_runs
+from beam_ray.store.objects import Objects
+from beam_ray.store.opening import open_objects
+from beam_ray.store.runs import Run
 from tests.endpoint import Call, Endpoint, endpoint
 
 WORKFLOW = """

@@ -19,8 +19,10 @@ from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import make_plan
-from beam_ray.store.objects import NotThere, open_objects
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.beginning import begin
+from beam_ray.store.objects import NotThere
+from beam_ray.store.opening import open_objects
+from beam_ray.store.runs import Run
 from tests.conftest import Lab
 from tests.endpoint import endpoint
 from tests.faults.conftest import WORKFLOW, Forge, answer, essence, make_bench

@@ -67,7 +67,7 @@ def test_a_network_that_breaks_or_is_slow_at_every_point_changes_nothing(action:
 def test_a_server_that_falls_silent_stops_the_command_and_the_same_one_goes_on(bench: Bench, undisturbed: Bench, s3_proxy: Proxy):
     """Exit 3 with the words that go on; what was kept is not paid for again."""
     bench.model.latency_s = 0.2
-    waits, silent_at = {"beam_ray.store.objects:READ_S": 0.2, "beam_ray.store.objects:PATIENCE_S": 1.0}, []
+    waits, silent_at = {"beam_ray.store.s3:READ_S": 0.2, "beam_ray.store.s3:PATIENCE_S": 1.0}, []
 
     def silence(driver: int) -> None:
         s3_proxy.befalls = itertools.repeat("silence")

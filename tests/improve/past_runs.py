@@ -5,7 +5,9 @@ from typing import Any
 
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import ModelUnavailable
-from beam_ray.store.runs import Run, RunRecord, begin, close, tasks_digest
+from beam_ray.store.beginning import begin, close
+from beam_ray.store.run_record import RunRecord, tasks_digest
+from beam_ray.store.runs import Run
 from tests.conftest import Lab
 
 RETRIED = """

@@ -15,7 +15,8 @@ from beam_ray.improve.ledger_report import figures, html, markdown, summary
 from beam_ray.llm import Answer, ScriptedModel
 from beam_ray.llm.prices import Price
 from beam_ray.rerun import make_rerun
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.beginning import begin
+from beam_ray.store.runs import Run
 from tests.conftest import Lab, drive_here
 from tests.golden import check_golden
 

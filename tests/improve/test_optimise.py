@@ -13,7 +13,8 @@ from beam_ray.improve.drafts import file_of, load_same, prompts_text, require_pl
 from beam_ray.improve.optimise import failure_of, propose, rerun_with_proposal
 from beam_ray.improve.prompt_text import texts_of, with_texts
 from beam_ray.llm import Request
-from beam_ray.store.runs import Run, find_runs
+from beam_ray.store.lookup import find_runs
+from beam_ray.store.runs import Run
 from tests.conftest import Lab
 from tests.improve.scripted import Proposer, ask, executor, proposal
 

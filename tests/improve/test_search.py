@@ -23,7 +23,7 @@ from beam_ray.llm import Request
 from beam_ray.publish import publish
 from beam_ray.run.plan import load_workflow
 from beam_ray.store.libraries import library_at, write_library
-from beam_ray.store.runs import find_runs
+from beam_ray.store.lookup import find_runs
 from tests.compare.sides import side, task
 from tests.conftest import Lab
 from tests.improve.scripted import ask, executor, proposal

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from beam_ray.store.objects import Objects, open_objects
+from beam_ray.store.objects import Objects
+from beam_ray.store.opening import open_objects
 from tests.endpoint import Endpoint, endpoint
 from tests.improve.scripted import proposal
 from tests.ray_nodes import cluster_environment, dashboard_answers, end_node, head_command, head_ports

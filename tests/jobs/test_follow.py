@@ -18,8 +18,9 @@ from beam_ray.run.cluster_auth import ensure_token, require_cluster_token
 from beam_ray.run.job_client import RayJobClient
 from beam_ray.run.job_record import record_exit, record_run
 from beam_ray.run.plan import Lineage, make_plan
+from beam_ray.store.beginning import begin
 from beam_ray.store.checksummed_json import seal
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.runs import Run
 from tests.conftest import Lab
 from tests.endpoint import endpoint
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from beam_ray.store.runs import Run, find_runs
+from beam_ray.store.lookup import find_runs
+from beam_ray.store.runs import Run
 from tests.jobs.conftest import Project, numbered, until
 from tests.ray_nodes import end_node, node_command
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from beam_ray.define.workflow import Workflow
-from beam_ray.store.runs import Run, RunRecord, begin, close, tasks_digest
+from beam_ray.store.beginning import begin, close
+from beam_ray.store.run_record import RunRecord, tasks_digest
+from beam_ray.store.runs import Run
 from tests.commands import CommandResult, run_command
 from tests.conftest import Lab
 

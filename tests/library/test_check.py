@@ -8,7 +8,8 @@ import pytest
 from beam_ray.library.check import check_library
 from beam_ray.library.coverage import size_class
 from beam_ray.store.libraries import library_at, used, uses, write_library
-from beam_ray.store.tables import TASKS, encode
+from beam_ray.store.parquet import encode
+from beam_ray.store.tables import TASKS
 from tests.conftest import Lab
 from tests.library.conftest import ORDERS, orders, past_run
 

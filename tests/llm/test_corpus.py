@@ -9,8 +9,9 @@ import pytest
 
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.plan import make_plan
-from beam_ray.store.objects import open_objects
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.beginning import begin
+from beam_ray.store.opening import open_objects
+from beam_ray.store.runs import Run
 from tests.conftest import Lab, drive_here
 from tests.corpus.cases import Case, of
 from tests.endpoint import endpoint

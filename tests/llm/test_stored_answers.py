@@ -4,7 +4,8 @@ import asyncio
 
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.plan import make_plan
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.beginning import begin
+from beam_ray.store.runs import Run
 from tests.conftest import Lab, drive_here
 from tests.endpoint import Picky, endpoint
 

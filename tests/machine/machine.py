@@ -22,10 +22,14 @@ from beam_ray.publish import publish, read_version, rollback, versions
 from beam_ray.repair import repair
 from beam_ray.rerun import RerunOptions, make_rerun
 from beam_ray.run.plan import Lineage, Plan, make_plan
+from beam_ray.store.beginning import begin, close, unfinished
+from beam_ray.store.disk import Disk
 from beam_ray.store.gc import collect, remove
 from beam_ray.store.libraries import write_library
-from beam_ray.store.objects import Disk, open_objects
-from beam_ray.store.runs import Run, RunRecord, begin, close, find_runs, plan_shards, unfinished
+from beam_ray.store.lookup import find_runs
+from beam_ray.store.opening import open_objects
+from beam_ray.store.run_record import RunRecord, plan_shards
+from beam_ray.store.runs import Run
 from beam_ray.store.tables import STEPS
 from beam_ray.tasks.sources import read_source
 from tests.conftest import Lab

@@ -21,9 +21,10 @@ from beam_ray.run.plan import load_workflow
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import OUTCOME_NODE
 from beam_ray.run.summary import summarise
+from beam_ray.store.beginning import close
+from beam_ray.store.disk import Disk
 from beam_ray.store.lease import Lease, _process_start
-from beam_ray.store.objects import Disk
-from beam_ray.store.runs import Run, close
+from beam_ray.store.runs import Run
 
 T = TypeVar("T")
 

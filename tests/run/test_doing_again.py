@@ -11,7 +11,8 @@ from beam_ray.errors import Unusable
 from beam_ray.llm import Answer, ScriptedModel
 from beam_ray.rerun import count_borrowed, family
 from beam_ray.run.plan import Lineage, make_plan
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.beginning import begin
+from beam_ray.store.runs import Run
 from tests.conftest import Lab
 
 CHAIN = "workflow: chain\nmodel: m\nnodes:\n" + "\n".join(

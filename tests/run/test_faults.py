@@ -15,8 +15,10 @@ from beam_ray.llm import ScriptedModel
 from beam_ray.run.connection import Connection
 from beam_ray.run.execute import drive
 from beam_ray.run.plan import make_plan
+from beam_ray.store.beginning import begin
 from beam_ray.store.lease import Lease
-from beam_ray.store.runs import Run, begin, find_runs
+from beam_ray.store.lookup import find_runs
+from beam_ray.store.runs import Run
 from tests.conftest import Lab
 from tests.endpoint import endpoint
 
@@ -54,12 +56,12 @@ def test_a_second_driver_is_refused_while_the_first_lives(lab: Lab, tmp_path: Pa
     """It is told who has the run; --takeover is for those who know better."""
     from beam_ray.llm import ScriptedModel
     from beam_ray.run.plan import make_plan
-    from beam_ray.store.runs import begin
+    from beam_ray.store.beginning import begin
 
     models = {"m": ScriptedModel(str)}
     plan = make_plan(lab.workflow(CHAIN), lab.tasks(["x"]), models)
     run = Run(lab.objects, begin(lab.objects, plan.record, plan.tasks).run_id)
-    script = f"from beam_ray.store.objects import open_objects\nfrom beam_ray.store.lease import *\nLease(Run(open_objects({str(tmp_path / 'store')!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
+    script = f"from beam_ray.store.opening import open_objects\nfrom beam_ray.store.lease import *\nLease(Run(open_objects({str(tmp_path / 'store')!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
     other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
     with pytest.raises(RunIsTaken, match=f"is driven by process {other.pid} on "):

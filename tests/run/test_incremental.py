@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beam_ray.define.workflow import Workflow
-from beam_ray.store.objects import open_objects
+from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
 from tests.conftest import Lab
 

@@ -13,7 +13,8 @@ from beam_ray.llm.request import Answer
 from beam_ray.llm.usage import Usage
 from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.beginning import begin
+from beam_ray.store.runs import Run
 from tests.conftest import Lab
 
 ROWS = int(os.environ.get("POISON_ROWS", "600"))

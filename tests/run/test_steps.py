@@ -9,7 +9,8 @@ from beam_ray.errors import ModelRefused, Unusable
 from beam_ray.llm import Answer, ScriptedModel
 from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.beginning import begin
+from beam_ray.store.runs import Run
 from tests.conftest import Lab
 
 ROUTES = """

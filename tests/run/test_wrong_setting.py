@@ -10,7 +10,8 @@ from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import make_plan
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.beginning import begin
+from beam_ray.store.runs import Run
 from tests.conftest import Lab
 from tests.endpoint import Endpoint, Picky, endpoint
 

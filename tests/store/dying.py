@@ -1,7 +1,7 @@
 """A disk whose writer dies."""
 
 from beam_ray.errors import Stopped
-from beam_ray.store.objects import Disk
+from beam_ray.store.disk import Disk
 
 
 class Dying(Disk):

@@ -5,7 +5,7 @@ from typing import Any
 
 from beam_ray.errors import RunIsTaken
 from beam_ray.store.lease import Lease
-from beam_ray.store.objects import open_objects
+from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
 
 

@@ -13,9 +13,12 @@ from beam_ray.cli import main
 from beam_ray.errors import Damaged
 from beam_ray.publish import read_version
 from beam_ray.store.attachments import read_attachment
+from beam_ray.store.beginning import unfinished
 from beam_ray.store.libraries import library_at
-from beam_ray.store.objects import Objects, open_objects
-from beam_ray.store.runs import Run, find_runs, unfinished
+from beam_ray.store.lookup import find_runs
+from beam_ray.store.objects import Objects
+from beam_ray.store.opening import open_objects
+from beam_ray.store.runs import Run
 from beam_ray.store.steps import StepRows
 
 STORE = Path(__file__).parent.parent / "stores" / "0.1"

@@ -19,10 +19,13 @@ from hypothesis import strategies as st
 from beam_ray.cli import beam_ray, main
 from beam_ray.errors import Stopped
 from beam_ray.rerun import RerunOptions, make_rerun
+from beam_ray.store.beginning import unfinished
 from beam_ray.store.checksummed_json import seal
 from beam_ray.store.gc import collect, remove
-from beam_ray.store.objects import Objects, open_objects
-from beam_ray.store.runs import Run, find_runs, unfinished
+from beam_ray.store.lookup import find_runs
+from beam_ray.store.objects import Objects
+from beam_ray.store.opening import open_objects
+from beam_ray.store.runs import Run
 from beam_ray.tasks.parse import read_tasks
 from tests.store.dying import Dying
 from tests.stores.write import models
@@ -150,7 +153,7 @@ def test_a_run_that_is_driven_is_not_touched(tmp_path: Path):
     store = copied(tmp_path)
     run = run_of(store, "run")
     listed = collect(store, abandoned=True)
-    script = f"from beam_ray.store.objects import *\nfrom beam_ray.store.lease import *\nLease(Run(open_objects({store.uri!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
+    script = f"from beam_ray.store.opening import open_objects\nfrom beam_ray.store.lease import *\nLease(Run(open_objects({store.uri!r}), {run.run_id!r}))\nprint('held', flush=True)\ninput()"
     driver = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert driver.stdout.readline() == "held\n"
     before = list(store.keys(f"{run.prefix}/parts/"))

@@ -9,8 +9,9 @@ import pytest
 import stamina
 
 from beam_ray.errors import Stopped
-from beam_ray.store import objects as objects_module
-from beam_ray.store.objects import NotThere, Objects, open_objects
+from beam_ray.store import s3
+from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.opening import open_objects
 from tests.store.proxy import HANGS, Proxy
 
 pytestmark = pytest.mark.timeout(60)
@@ -35,7 +36,7 @@ CASES = [(call, hang) for call in CALLS for hang in HANGS if hang != "half a rep
 @pytest.fixture
 def store(s3_uri: str, s3_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Objects:
     """A store behind the proxy, which waits for a fifth of a second where others wait for a minute."""
-    monkeypatch.setattr(objects_module, "READ_S", 0.2)
+    monkeypatch.setattr(s3, "READ_S", 0.2)
     found = open_objects(s3_uri)
     found.create("a/x", BODY)
     found.create("a/deep/er/y", b"y")
@@ -57,7 +58,7 @@ def test_a_call_on_which_the_server_falls_silent_is_made_again(store: Objects, s
 @pytest.mark.parametrize("call", ["create", "read", "keys"])
 def test_a_server_that_stays_silent_is_given_up_with_the_words_that_go_on(store: Objects, s3_proxy: Proxy, call: str, monkeypatch):
     """Exit 3; what was asked is not taken for absent."""
-    monkeypatch.setattr(objects_module, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(s3, "PATIENCE_S", 0.5)
     stamina.set_testing(False)
     s3_proxy.befalls = itertools.repeat("silence")
     with pytest.raises(Stopped, match=r"Read timeout on endpoint URL.*; when the store is back, run the same command again") as stop:
@@ -73,8 +74,8 @@ def test_a_server_that_stays_silent_is_given_up_with_the_words_that_go_on(store:
 
 def test_a_server_that_takes_no_connection_is_given_up(s3_uri: str, monkeypatch: pytest.MonkeyPatch):
     """As behind a firewall that answers nothing."""
-    monkeypatch.setattr(objects_module, "CONNECT_S", 0.1)
-    monkeypatch.setattr(objects_module, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(s3, "CONNECT_S", 0.1)
+    monkeypatch.setattr(s3, "PATIENCE_S", 0.3)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
         # one connection fills the queue of who never accepts; what the next ones send is dropped
         crowd = [socket.socket() for _ in range(3)]

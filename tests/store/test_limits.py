@@ -18,9 +18,11 @@ from beam_ray.llm import ScriptedModel
 from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import make_plan
+from beam_ray.store.beginning import begin
+from beam_ray.store.disk import Disk
 from beam_ray.store.lease import Lease
-from beam_ray.store.objects import Disk, open_objects
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.opening import open_objects
+from beam_ray.store.runs import Run
 from tests.conftest import Lab, drive_here
 from tests.faults.here import Here
 
@@ -107,7 +109,7 @@ def test_a_driver_that_sleeps_through_a_takeover_harms_nothing_when_it_wakes(lab
 from beam_ray.llm import ScriptedModel
 from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
-from beam_ray.store.objects import open_objects
+from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
 from tests.faults.here import Here
 from tests.store.test_limits import repeat
@@ -155,7 +157,7 @@ def test_a_run_needs_no_network(lab: Lab):
         pytest.skip("the network cannot be taken away here")
     script = f"""
 from pathlib import Path
-from beam_ray.store.objects import open_objects
+from beam_ray.store.opening import open_objects
 from tests.conftest import Lab
 from tests.store.test_limits import TEXT, repeat, said
 lab = Lab(Path({str(lab.folder)!r}), open_objects({str(lab.folder / "alone")!r}))

@@ -5,8 +5,10 @@ import threading
 import pytest
 
 from beam_ray.errors import Unusable
-from beam_ray.store import objects as objects_module
-from beam_ray.store.objects import Disk, NotThere, open_objects
+from beam_ray.store import disk, opening
+from beam_ray.store.disk import Disk
+from beam_ray.store.objects import NotThere
+from beam_ray.store.opening import open_objects
 
 
 def test_only_the_first_create_counts(uri):
@@ -65,7 +67,7 @@ def test_a_store_that_ignores_put_if_absent_is_refused(tmp_path, monkeypatch):
             self.put(key, body)
             return True
 
-    monkeypatch.setattr(objects_module, "Disk", Careless)
+    monkeypatch.setattr(opening, "Disk", Careless)
 
     with pytest.raises(Unusable, match="does not honour put-if-absent"):
         open_objects(str(tmp_path / "store"))
@@ -93,6 +95,6 @@ def test_a_folder_that_a_dead_writer_left_empty_is_not_listed(tmp_path):
     objects.create("runs/there/run.json", b"{}")
     (tmp_path / "store" / "runs" / "empty").mkdir()
     (tmp_path / "store" / "runs" / "begun").mkdir()
-    (tmp_path / "store" / "runs" / "begun" / f"{objects_module.TEMPORARY}1-x").write_bytes(b"{")
+    (tmp_path / "store" / "runs" / "begun" / f"{disk.TEMPORARY}1-x").write_bytes(b"{")
 
     assert objects.folders("runs") == ["there"]

@@ -13,9 +13,10 @@ import pytest
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import RunIsTaken, Unusable
 from beam_ray.publish import publish, read_version, versions
+from beam_ray.store.beginning import begin
 from beam_ray.store.lease import Lease
-from beam_ray.store.objects import open_objects
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.opening import open_objects
+from beam_ray.store.runs import Run
 from tests.conftest import Lab
 from tests.store.racers import race
 
@@ -134,7 +135,7 @@ def test_a_driver_that_wakes_after_a_takeover_harms_nothing_and_learns_that_it_l
 def test_a_driver_that_has_not_yet_given_its_first_sign_of_life_is_alive(tmp_path):
     """Between taking the lease and the first sign of life nobody else may slip in."""
     run = Run(open_objects(str(tmp_path / "store")), "r0")
-    script = f"from beam_ray.store.objects import *\nfrom beam_ray.store.lease import *\nLease(Run(open_objects({str(tmp_path / 'store')!r}), 'r0'))"
+    script = f"from beam_ray.store.opening import open_objects\nfrom beam_ray.store.lease import *\nLease(Run(open_objects({str(tmp_path / 'store')!r}), 'r0'))"
     slow = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "BEAM_RAY_FAIL": "beat.open:1:delay=60"})
     while not (tmp_path / "store/runs/r0/lease/000001.json").exists():
         time.sleep(0.01)

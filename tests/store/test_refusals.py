@@ -5,8 +5,9 @@ import stamina
 
 from beam_ray.cli import main
 from beam_ray.errors import Stopped, Unusable
-from beam_ray.store import objects as objects_module
-from beam_ray.store.objects import NotThere, open_objects
+from beam_ray.store import s3
+from beam_ray.store.objects import NotThere
+from beam_ray.store.opening import open_objects
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_server_that_stays_away_ends_as_a_stop_with_the_place(s3_proxy, s3_uri
     """After long enough the command stops; nothing is lost by that."""
     store = open_objects(s3_uri)
     s3_proxy.refuse = 503, "SlowDown"
-    monkeypatch.setattr(objects_module, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(s3, "PATIENCE_S", 0.3)
     stamina.set_testing(False)
     with pytest.raises(Stopped, match=rf"{s3_uri}/a: .*SlowDown.*; when the store is back, run the same command again"):
         store.read("a")

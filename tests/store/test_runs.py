@@ -13,9 +13,11 @@ from beam_ray.llm import ScriptedModel
 from beam_ray.repair import repair
 from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
+from beam_ray.store.beginning import begin
 from beam_ray.store.gc import collect, remove
-from beam_ray.store.objects import open_objects
-from beam_ray.store.runs import Run, begin, plan_shards
+from beam_ray.store.opening import open_objects
+from beam_ray.store.run_record import plan_shards
+from beam_ray.store.runs import Run
 from beam_ray.store.steps import StepRows
 from tests.conftest import Lab, drive_here
 from tests.endpoint import endpoint

@@ -10,25 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_ray.errors import Damaged
-from beam_ray.store.tables import (
-    ATTEMPT,
-    CRITERION,
-    OUTCOME,
-    ROW_GROUP,
-    STEPS,
-    TASKS,
-    AttachmentRow,
-    AttemptRow,
-    CriterionRow,
-    OutcomeRow,
-    StepRow,
-    TaskRow,
-    decode,
-    encode,
-    encode_batches,
-    salvage,
-    to_table,
-)
+from beam_ray.store.parquet import ROW_GROUP, decode, encode, encode_batches, salvage, to_table
+from beam_ray.store.tables import ATTEMPT, CRITERION, OUTCOME, STEPS, TASKS, AttachmentRow, AttemptRow, CriterionRow, OutcomeRow, StepRow, TaskRow
 
 
 def body(rows: int = 200) -> bytes:

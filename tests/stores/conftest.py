@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from beam_ray.store.objects import open_objects
-from beam_ray.store.runs import Run, find_runs
+from beam_ray.store.lookup import find_runs
+from beam_ray.store.opening import open_objects
+from beam_ray.store.runs import Run
 from tests.conftest import Lab
 
 RELEASES = sorted(path.name for path in Path(__file__).parent.iterdir() if path.is_dir() and (path / "store.json").is_file())

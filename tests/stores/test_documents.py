@@ -17,8 +17,9 @@ from beam_ray.store.checksummed_json import RunMark
 from beam_ray.store.lease import Lease, StoredLease
 from beam_ray.store.libraries import LibraryMetadata, UseDocument, library_at
 from beam_ray.store.manifest import Manifest
-from beam_ray.store.objects import Objects, open_objects
-from beam_ray.store.runs import RunRecord
+from beam_ray.store.objects import Objects
+from beam_ray.store.opening import open_objects
+from beam_ray.store.run_record import RunRecord
 from tests.conftest import Lab, drive_here
 from tests.shapes import misfits
 from tests.stores.conftest import RELEASES, run_of

@@ -15,7 +15,8 @@ from beam_ray.rerun import family
 from beam_ray.run.summary import committed_counts
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.libraries import library_at, uses
-from beam_ray.store.runs import Run, tasks_digest
+from beam_ray.store.run_record import tasks_digest
+from beam_ray.store.runs import Run
 from beam_ray.tasks.sources import read_source
 from tests.conftest import Lab, drive_here
 from tests.stores.conftest import run_of

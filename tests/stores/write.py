@@ -19,9 +19,9 @@ from beam_ray.llm import ScriptedModel
 from beam_ray.publish import publish
 from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.run.runner import Assignment, Runner
+from beam_ray.store.beginning import begin
 from beam_ray.store.libraries import write_library
-from beam_ray.store.objects import open_objects
-from beam_ray.store.runs import begin
+from beam_ray.store.opening import open_objects
 from beam_ray.tasks.sources import read_source
 from tests.conftest import Lab
 

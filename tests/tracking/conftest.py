@@ -15,8 +15,9 @@ import pyarrow as pa
 import pytest
 
 from beam_ray.define.workflow import Workflow
-from beam_ray.store.runs import RunRecord
-from beam_ray.store.tables import OUTCOME, STEPS, TASKS, to_table
+from beam_ray.store.parquet import to_table
+from beam_ray.store.run_record import RunRecord
+from beam_ray.store.tables import OUTCOME, STEPS, TASKS
 from beam_ray.tracking import BacktestLog, Logged, SideLog, default_uri, log_backtest
 
 FIRST_PROMPT = "Read the e-mail and answer with the order's number, the vendor and the amount.\n\n{{ task_query }}"

@@ -57,7 +57,7 @@ READ = """
 import resource, sys
 from pathlib import Path
 from beam_ray.errors import BeamRayError
-from beam_ray.store.objects import Disk
+from beam_ray.store.disk import Disk
 from beam_ray.tasks.parse import read_tasks
 objects = Disk(Path("store"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

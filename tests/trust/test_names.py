@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from beam_ray.errors import Unusable
+from beam_ray.store.disk import Disk
 from beam_ray.store.libraries import write_library
-from beam_ray.store.objects import Disk, open_objects
+from beam_ray.store.opening import open_objects
 from tests.conftest import Lab
 from tests.corpus.command import give
 

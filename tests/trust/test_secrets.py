@@ -15,7 +15,8 @@ from beam_ray.llm.request import Request
 from beam_ray.llm.settings import load_models
 from beam_ray.llm.usage import Usage
 from beam_ray.run.plan import make_plan
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.beginning import begin
+from beam_ray.store.runs import Run
 from tests.conftest import Lab, drive_here
 from tests.endpoint import endpoint
 
@@ -154,8 +155,9 @@ import asyncio, pathlib
 from datetime import UTC, datetime
 from beam_ray.llm.settings import load_models
 from beam_ray.run.plan import load_workflow, make_plan
-from beam_ray.store.objects import open_objects
-from beam_ray.store.runs import Run, begin
+from beam_ray.store.opening import open_objects
+from beam_ray.store.beginning import begin
+from beam_ray.store.runs import Run
 from beam_ray.tasks.parse import read_tasks
 from beam_ray.tracking import BacktestLog, SideLog, log_backtest
 from tests.conftest import drive_here

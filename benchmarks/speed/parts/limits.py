@@ -23,7 +23,7 @@ from beam_ray.llm.usage import Usage
 from beam_ray.run.limiter import Grant, Limiter, PermitRequest
 from beam_ray.run.permits import PermitLease
 from beam_ray.run.runner import limits_of
-from beam_ray.store.objects import open_objects
+from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
 from benchmarks.speed.endpoint import ROOT, Call, Endpoint, endpoint, span_s
 from benchmarks.speed.told import Told

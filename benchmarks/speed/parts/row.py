@@ -17,8 +17,8 @@ from typing import Any
 from beam_ray.llm.settings import load_models
 from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.run.runner import Assignment, Runner
-from beam_ray.store.objects import open_objects
-from beam_ray.store.runs import begin
+from beam_ray.store.beginning import begin
+from beam_ray.store.opening import open_objects
 from beam_ray.tasks.parse import read_tasks
 from benchmarks.speed.endpoint import Endpoint, endpoint
 from benchmarks.speed.ours import models_file, tasks_file, workflow

@@ -19,9 +19,13 @@ from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import OUTCOME_NODE
 from beam_ray.run.summary import summarise
+from beam_ray.store.beginning import begin, close
+from beam_ray.store.disk import Disk
 from beam_ray.store.lease import Lease
-from beam_ray.store.objects import Disk, Objects, open_objects
-from beam_ray.store.runs import Run, begin, close, plan_shards
+from beam_ray.store.objects import Objects
+from beam_ray.store.opening import open_objects
+from beam_ray.store.run_record import plan_shards
+from beam_ray.store.runs import Run
 from beam_ray.tasks.parse import read_tasks
 from benchmarks.speed.ours import tasks_file, workflow
 from benchmarks.speed.told import Told

@@ -1,0 +1,238 @@
+"""
+Parquet files that detect damage.
+
+Every file carries checksums of itself in its footer's metadata, one for each piece that was
+written and one for the footer, and they are verified on every read: Parquet's own page
+checksums miss nearly half of all flipped bits. Of a damaged file whose footer is intact,
+the intact pieces can still be read.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_ray.errors import Damaged
+
+ROW_GROUP = 2_000
+"""Rows from which a merged file's row group is closed."""
+
+
+def encode(schema: pa.Schema, rows: Iterable[Mapping[str, Any]] | pa.Table, *, row_group: int = 50_000) -> bytes:
+    """The rows as one Parquet file. Equal rows give equal bytes."""
+    file = _File(schema)
+    file.write(rows if isinstance(rows, pa.Table) else to_table(schema, rows), row_group)
+    return file.close()
+
+
+def encode_batches(schema: pa.Schema, tables: Iterable[pa.Table], max_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """The tables as Parquet files of about *max_bytes*, each with its number of rows."""
+    file: _File | None = None
+    for table in _gathered(tables):
+        file = file or _File(schema)
+        file.write(table)
+        if file.written >= max_bytes:
+            yield file.close(), file.rows
+            file = None
+    if file is not None:
+        yield file.close(), file.rows
+
+
+def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in fewer tables: each becomes a row group, and many small ones are mostly footer."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(each.num_rows for each in waiting) >= ROW_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+_PIECES, _SEAL = "beam_ray.pieces", "beam_ray.seal"
+
+_MARK = b"sha256 of the footer: "
+
+_BLANK = _MARK + b"0" * 64
+
+
+class _File:
+    """A Parquet file in the making, which gets its seals at the end."""
+
+    def __init__(self, schema: pa.Schema):
+        self._sink = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd", compression_level=3, write_page_checksum=True)
+        self._pieces: list[tuple[int, str]] = []
+        self.rows = self.written = 0
+
+    def write(self, table: pa.Table, row_group: int | None = None) -> None:
+        """A piece more."""
+        self._writer.write_table(table, row_group_size=row_group)
+        self.rows += table.num_rows
+        start, self.written = self.written, self._sink.tell()
+        self._sink.seek(start)
+        self._pieces.append((self.written, hashlib.sha256(self._sink.read()).hexdigest()))
+
+    def close(self) -> bytes:
+        """The whole file."""
+        self._writer.add_key_value_metadata({_PIECES: json.dumps(self._pieces), _SEAL: _BLANK.decode()})
+        self._writer.close()
+        body = self._sink.getvalue()
+        place = body.rindex(_BLANK) + len(_MARK)
+        # the seal is as long as what it takes the place of, so nothing in the footer moves
+        seal = hashlib.sha256(memoryview(body)[self.written :]).hexdigest().encode()
+        return b"".join([body[:place], seal, body[place + len(seal) :]])
+
+
+def _sound_pieces(body: bytes, where: str) -> list[tuple[int, int, bool]]:
+    """
+    Start and stop of each piece of the file, and whether it is what was written.
+
+    Raises:
+        Damaged: the footer is not, so that nothing can be said of the pieces.
+    """
+    start = len(body) - 8 - int.from_bytes(body[-8:-4], "little")
+    footer = body[max(start, 0) :]
+    found = [*re.finditer(_MARK + b"([0-9a-f]{64})", footer)][-1:]
+    if not found or hashlib.sha256(footer.replace(found[0][0], _BLANK)).hexdigest().encode() != found[0][1]:
+        raise Damaged(f"{where} is damaged: its footer is not what was written")
+    metadata = pq.read_metadata(pa.BufferReader(body)).metadata
+    pieces, first = [], 0
+    for stop, sha in json.loads(metadata[_PIECES.encode()]):
+        pieces.append((first, stop, hashlib.sha256(memoryview(body)[first:stop]).hexdigest() == sha))
+        first = stop
+    return pieces
+
+
+def require_whole(body: bytes, where: str) -> None:
+    """
+    See that the file is what was written.
+
+    Raises:
+        Damaged: it is not.
+    """
+    try:
+        if all(whole for _, _, whole in _sound_pieces(body, where)):
+            return
+    except (pa.ArrowException, OSError, ValueError, KeyError):
+        pass
+    raise Damaged(f"{where} is damaged: some of its rows are not what was written")
+
+
+def salvage(body: bytes, schema: pa.Schema, where: str) -> Iterator[tuple[int, pa.Table | None]]:
+    """
+    What can still be read of a damaged file: for each row group its number of rows, and the rows if they are sound.
+
+    Raises:
+        Damaged: nothing can.
+    """
+    pieces = _sound_pieces(body, where)
+    file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
+    _require_readable(file.schema_arrow, schema, where)
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        column = group.column(0)
+        place = min(offset for offset in (column.dictionary_page_offset, column.data_page_offset) if offset is not None)
+        sound = next(whole for start, stop, whole in pieces if start <= place < stop)
+        yield group.num_rows, completed(file.read_row_group(number, use_threads=False), schema) if sound else None
+
+
+def to_table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """The rows as a table; a column that a row lacks is null."""
+    rows = list(rows)
+    try:
+        return pa.Table.from_pylist(rows, schema=schema)
+    except (pa.ArrowInvalid, UnicodeEncodeError):
+        # text from models and tools may hold lone surrogates, which UTF-8 cannot
+        return pa.Table.from_pylist([_sound(row) for row in rows], schema=schema)
+
+
+def decode(body: bytes, schema: pa.Schema, where: str, columns: list[str] | None = None) -> pa.Table:
+    """
+    The table in *body*.
+
+    Raises:
+        Damaged: a checksum does not match, or it is no Parquet file of this schema.
+    """
+    expected = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    try:
+        require_whole(body, where)
+        # without threads: Arrow's pool now and then aborts a process that ends soon after
+        # a read, and an abort would stand in the place of the exit code
+        file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
+        _require_readable(file.schema_arrow, schema, where)
+        written = [name for name in expected.names if name in file.schema_arrow.names]
+        return completed(file.read(columns=written, use_threads=False), expected)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise Damaged(f"{where} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+
+
+def _require_readable(written: pa.Schema, schema: pa.Schema, where: str) -> None:
+    """
+    Check that a file has the schema, or had it before columns were added to it.
+
+    Raises:
+        Damaged: it lacks a column that is never null, or has one of another type.
+    """
+    if not _is_older(pa.struct(list(written)), pa.struct(list(schema))):
+        raise Damaged(f"{where} has other columns than this version of beam_ray writes")
+
+
+def _is_older(written: pa.DataType, kind: pa.DataType) -> bool:
+    """Whether *written* is *kind*, or was it before nullable fields were added."""
+    if pa.types.is_list(written) and pa.types.is_list(kind):
+        return _is_older(written.value_type, kind.value_type)
+    if not (pa.types.is_struct(written) and pa.types.is_struct(kind)):
+        return bool(written.equals(kind))
+    before = {field.name: field for field in written}
+    if list(before) != [field.name for field in kind if field.name in before]:
+        return False
+    return all(
+        _is_older(before[field.name].type, field.type) and before[field.name].nullable == field.nullable if field.name in before else field.nullable
+        for field in kind
+    )
+
+
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the schema's columns in order; those that an older version did not write are null, which means unknown."""
+    if table.schema.equals(schema):
+        return table
+    names = table.schema.names
+    columns = [table[field.name].cast(field.type) if field.name in names else pa.nulls(table.num_rows, field.type) for field in schema]
+    return pa.table(columns, schema=schema.with_metadata(table.schema.metadata))
+
+
+def text(value: str | None) -> str | None:
+    """*value* without lone surrogates, which no UTF-8 file can hold."""
+    if value is None or value.isascii():
+        return value
+    return value.encode("utf-8", "replace").decode("utf-8") if any("\ud800" <= c <= "\udfff" for c in value) else value
+
+
+def to_json(value: Any) -> str:
+    """
+    *value* as JSON text, in the order given.
+
+    Raises:
+        ValueError: it holds NaN, an infinity, or something that is not JSON.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _sound(value: Any) -> Any:
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, Mapping):
+        return {key: _sound(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_sound(inner) for inner in value]
+    return value
