@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from beam_ray.run.progress import Progress
     from beam_ray.store.lookup import status_of
     from beam_ray.tasks.sources import Tasks
+    from beam_ray.tracking.exchange import ExportedDataset
 
 __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # address
@@ -154,6 +155,8 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "status_of",
     # tasks
     "Tasks",
+    # tracking
+    "ExportedDataset",
 ]
 
 _SOURCES = {
@@ -190,6 +193,7 @@ _SOURCES = {
     "beam_ray.run.progress": ("Progress",),
     "beam_ray.store.lookup": ("status_of",),
     "beam_ray.tasks.sources": ("Tasks",),
+    "beam_ray.tracking.exchange": ("ExportedDataset",),
 }
 _MODULE_OF = {name: module for module, names in _SOURCES.items() for name in names}
 

@@ -31,6 +31,7 @@ from beam_ray.store.parquet import to_json
 from beam_ray.store.runs import Run as StoredRun
 from beam_ray.store.tables import TaskRow
 from beam_ray.tasks.sources import read, with_origins
+from beam_ray.tracking import ExportedDataset, default_uri, export_dataset
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,24 @@ class Library(Displayed):
         rows = self.tasks.to_pylist()
         export(self.store.objects, rows, Path(path))
         return sum(len(row["attachments"] or ()) for row in rows)
+
+    def export_to_mlflow(self, dataset: str, uri: str | None = None) -> ExportedDataset:
+        """
+        Make an MLflow evaluation dataset hold the tasks; what people added to it stays. It is safe to repeat.
+
+        Inputs are the task's id, query and variables, expectations the expected outcome. The library
+        and its version are tags of the dataset.
+
+        Args:
+            dataset: The dataset's name.
+            uri: MLflow's URI. None for ``MLFLOW_TRACKING_URI``, or else the database in the store.
+
+        Raises:
+            Unusable: the dataset holds another library, or there is no MLflow to use.
+            Stopped: MLflow cannot be reached; the same call completes the dataset.
+        """
+        records = (_record(row) for row in self.tasks.to_pylist())
+        return export_dataset(uri or default_uri(self.store.uri), dataset, records, library=self.name, version=self.version)
 
     def check(self, workflow: WorkflowOption, *, edge_labels: Iterable[str] = EDGE_LABELS) -> "LibraryCheck":
         """
@@ -298,6 +317,17 @@ def _change(store: Location, update: LibraryUpdate, notes: tuple[str, ...]) -> L
     change = update.change
     found = library(store, f"{update.name}@{update.version}")
     return LibraryChange(found, change.added, change.replaced, change.removed, change.unchanged, str(change), notes)
+
+
+def _record(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The task as a record of an MLflow evaluation dataset."""
+    variables = strict_json(row["variables"])
+    query = strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"]
+    return {
+        "inputs": {"task": row["task_id"], "task_query": query, **({"variables": variables} if variables else {})},
+        "expectations": strict_json(row["expected"]) if row["expected"] is not None else {},
+        "tags": {"beam_ray.task": row["task_id"], **({"labels": ", ".join(row["labels"])} if row["labels"] else {})},
+    }
 
 
 def _task(row: Mapping[str, Any], since: Mapping[str, str]) -> dict[str, Any]:

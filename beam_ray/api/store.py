@@ -489,12 +489,15 @@ class Store(Location):
 
         Args:
             name: The library.
-            source: ``otel:FILE``, ``langfuse:FILE``, ``langsmith:FILE``, ``openai:FILE`` or ``mlflow-file:FILE``.
-            options: Sampling and redaction.
+            source: ``mlflow:EXPERIMENT`` (name or id), ``otel:FILE``, ``langfuse:FILE``, ``langsmith:FILE``,
+                ``openai:FILE`` or ``mlflow-file:FILE``.
+            options: Which traces, sampling and redaction.
             replace: Replace tasks that are there already with other content.
 
         Raises:
             BadDefinition: traces cannot be read, each with file and line; nothing was saved.
+            Unusable: there is no such file or experiment, or MLflow does not accept the filter.
+            Stopped: MLflow cannot be reached.
         """
         from beam_ray.api.traces import import_traces
 

@@ -1,5 +1,6 @@
 """Production traces saved as tasks of a library."""
 
+import dataclasses
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -11,7 +12,11 @@ from beam_ray.api.libraries import LibraryChange, SavedTasks, add_to_library
 from beam_ray.api.location import Location
 from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.library.recorded import redacted, sample, task_of
-from beam_ray.tasks.traces import FORMATS, read_traces
+from beam_ray.tasks.traces import FORMATS, TraceFile, read_traces
+from beam_ray.tracking import copied_traces, default_uri
+
+SOURCES = ("mlflow", *FORMATS)
+"""Words before the colon of a source."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,10 @@ class TraceOptions:
     """Another seed draws another sample."""
     redact: Callable[[str], str] | str | None = None
     """A function that changes every text before anything is stored, or its name, ``module:function``."""
+    filter: str = ""
+    """Of an MLflow experiment: which traces, in MLflow's search syntax, such as ``tags.customer = 'acme'``."""
+    mlflow: str | None = None
+    """Of an MLflow experiment: MLflow's URI. None for ``MLFLOW_TRACKING_URI``, or else the database in the store."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,15 +43,17 @@ class TraceImport(Displayed):
 
     change: LibraryChange
     traces: int
-    """Traces in the file."""
+    """Traces in the source."""
     strata: Mapping[str, tuple[int, int]]
     """Kind of execution to how many traces were drawn of how many."""
     near_duplicates: Mapping[str, str] = field(default_factory=dict)
     """Task to the earlier task that asks nearly the same; both were saved."""
+    left_out: int = 0
+    """Traces of an MLflow experiment that are still in progress, or have no spans."""
 
     def display(self) -> Display:
         rows = [(kind, drawn, of) for kind, (drawn, of) in self.strata.items()]
-        facts = (("traces", self.traces), ("near duplicates", len(self.near_duplicates) or None))
+        facts = (("traces", self.traces), ("left out", self.left_out or None), ("near duplicates", len(self.near_duplicates) or None))
         return Display(str(self.change.library), facts, ("kind of execution", "drawn", "of"), rows)
 
 
@@ -50,16 +61,24 @@ def import_traces(store: Location, name: str, source: str, *, options: TraceOpti
     """See ``Store.import_traces``."""
     options = options or TraceOptions()
     kind, _, written = source.partition(":")
-    if kind not in FORMATS or not written:
-        raise Unusable(
-            "\n  ".join([f"{source!r} is no source of traces", f"write {', '.join(f'{each}:FILE' for each in FORMATS)}", *did_you_mean(kind, FORMATS)])
-        )
+    if kind not in SOURCES or not written:
+        known = f"write mlflow:EXPERIMENT, {', '.join(f'{each}:FILE' for each in FORMATS)}"
+        raise Unusable("\n  ".join([f"{source!r} is no source of traces", known, *did_you_mean(kind, SOURCES)]))
+    if kind != "mlflow":
+        if options.filter:
+            raise Unusable("a filter selects traces of an MLflow experiment, mlflow:EXPERIMENT; a file is read whole")
+        return _saved(store, name, source, read_traces(kind, Path(written)), options, replace)
+    with copied_traces(options.mlflow or default_uri(store.uri), written, options.filter) as copied:
+        found = read_traces("mlflow-file", copied.file, name=source)
+        return dataclasses.replace(_saved(store, name, source, found, options, replace), left_out=copied.left_out)
+
+
+def _saved(store: Location, name: str, source: str, found: TraceFile, options: TraceOptions, replace: bool) -> TraceImport:
     change = _function(options.redact) if isinstance(options.redact, str) else options.redact
-    found = read_traces(kind, Path(written))
     drawn = sample(found, options.sample, stratify=options.stratify, seed=options.seed)
     kept = [redacted(trace, change) if change else trace for trace in drawn.traces]
     saved = add_to_library(store, name, [task_of(trace, source) for trace in kept], saved=SavedTasks(replace=replace))
-    return TraceImport(saved, len(found), drawn.strata, drawn.near_duplicates)
+    return TraceImport(saved, drawn.total, drawn.strata, drawn.near_duplicates)
 
 
 def _function(reference: str) -> Callable[[str], str]:

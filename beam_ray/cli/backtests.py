@@ -8,14 +8,10 @@ from typing import Any
 import click
 
 import beam_ray
-from beam_ray.cli.options import Execution, Place, executes, grouped, pairs, reads_store, runs_on_ray
+from beam_ray.cli.options import MLFLOW, Execution, Place, executes, grouped, pairs, reads_store, runs_on_ray
 from beam_ray.cli.plans import plan_table, totals
 from beam_ray.cli.screen import clean, emit, plural, progress, say, show
 from beam_ray.errors import TrackingUnavailable
-
-MLFLOW = click.option(
-    "--mlflow", "mlflow_uri", envvar="MLFLOW_TRACKING_URI", metavar="URI", help="MLflow server; 'none' for none. Default: a database in the store."
-)
 
 
 @dataclass(frozen=True)

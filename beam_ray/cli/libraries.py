@@ -4,13 +4,13 @@ from __future__ import annotations  # a type of the API is not loaded for its na
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
 
 import beam_ray
-from beam_ray.cli.options import MAP, SOURCES, Place, Selection, grouped, pairs, reads_store, selects
+from beam_ray.cli.options import MAP, MLFLOW, SOURCES, Place, Selection, grouped, pairs, reads_store, selects
 from beam_ray.cli.screen import emit, plural, say, show, table
 
 EDGE_LABELS = ("edge", "hard")
@@ -121,11 +121,13 @@ class Traces:
     stratify: str
     seed: int
     redact: str | None
+    filter: str
+    mlflow_uri: str | None
 
     @property
     def options(self) -> beam_ray.TraceOptions:
         """The options as the API takes them."""
-        return beam_ray.TraceOptions(self.size, self.stratify, self.seed, self.redact)
+        return beam_ray.TraceOptions(self.size, self.stratify, self.seed, self.redact, self.filter, self.mlflow_uri)
 
 
 @library.command(name="import")
@@ -135,23 +137,27 @@ class Traces:
 @grouped(
     Traces,
     "traces",
-    click.option("--from", "source", metavar="FORMAT:FILE", help="Traces: otel:FILE, langfuse:FILE, langsmith:FILE, openai:FILE or mlflow-file:FILE."),
+    click.option("--from", "source", metavar="SOURCE", help="Traces: mlflow:EXPERIMENT, or otel, langfuse, langsmith, openai or mlflow-file and :FILE."),
+    click.option("--filter", default="", metavar="FILTER", help="With --from mlflow: only these traces, e.g. \"tags.customer = 'acme'\"."),
     click.option("--sample", "size", type=click.IntRange(min=1), metavar="N", help="With --from: draw so many; rare kinds and failures stay in."),
     click.option("--stratify", default="", metavar="TAG", help="With --from: draw the values of this tag in proportion."),
     click.option("--seed", default=0, show_default=True, help="With --from: another seed draws another sample."),
     click.option("--redact", metavar="MODULE:FUNCTION", help="With --from: change every text with this function before it is stored."),
+    MLFLOW,
 )
 @click.option("--replace", is_flag=True, help="Replace tasks that are there already with other content.")
 @reads_store
 def import_(name: str, file: str | None, mapping: tuple[str, ...], traces: Traces, replace: bool, place: Place) -> None:
     """Add the tasks of FILE, or production traces, to the library NAME."""
     if (file is None) == (traces.source is None):
-        raise click.UsageError("give FILE, or --from FORMAT:FILE: one of the two")
+        raise click.UsageError("give FILE, or --from SOURCE: one of the two")
     if file is not None:
         tasks = beam_ray.Tasks(file, pairs(mapping, "--map"))
         _report(place.opened.add_to_library(name, tasks, saved=beam_ray.SavedTasks(replace=replace)), place)
         return
     done = place.opened.import_traces(name, str(traces.source), options=traces.options, replace=replace)
+    if done.left_out:
+        say(f"note: {plural(done.left_out, 'trace')} left out: still in progress, or without spans")
     if not place.as_json:
         rows = [[kind, drawn, of] for kind, (drawn, of) in done.strata.items()]
         show(table(["kind of execution", "drawn", "of"], rows, right=[1, 2]))
@@ -162,16 +168,36 @@ def import_(name: str, file: str | None, mapping: tuple[str, ...], traces: Trace
 
 @library.command()
 @click.argument("name", metavar="NAME[@V]")
-@click.argument("file")
+@click.argument("file", required=False)
+@click.option("--to", "target", metavar="mlflow:DATASET", help="Write an MLflow evaluation dataset instead of a file. It is safe to repeat.")
+@MLFLOW
 @reads_store
-def export(name: str, file: str, place: Place) -> None:
-    """Write the library to FILE (.jsonl, .csv or .parquet), and its attachments beside it."""
+def export(name: str, file: str | None, target: str | None, mlflow_uri: str | None, place: Place) -> None:
+    """Write the library to FILE (.jsonl, .csv or .parquet), and its attachments beside it; or to MLflow."""
+    if (file is None) == (target is None):
+        raise click.UsageError("give FILE, or --to mlflow:DATASET: one of the two")
     found = place.opened.library(name)
-    attached = found.export(file)
+    if target is not None:
+        _export_to_mlflow(found, target, mlflow_uri, place)
+        return
+    attached = found.export(str(file))
     if place.as_json:
         emit({"library": found.name, "version": found.version, "tasks": found.size, "file": file, "attachments": attached})
         return
     show(f"{found}: wrote {plural(found.size, 'task')} to {file}" + (f", and {plural(attached, 'attachment')} beside it" if attached else ""))
+
+
+def _export_to_mlflow(found: beam_ray.Library, target: str, mlflow_uri: str | None, place: Place) -> None:
+    kind, _, dataset = target.partition(":")
+    if kind != "mlflow" or not dataset:
+        raise click.UsageError(f"--to {target}: write it as mlflow:DATASET")
+    done = found.export_to_mlflow(dataset, mlflow_uri)
+    if place.as_json:
+        emit({"library": found.name, "version": found.version, "tasks": found.size, "dataset": dataset, **asdict(done)})
+        return
+    counts = ", ".join(f"{count} {word}" for word in ("added", "changed", "removed", "unchanged") if (count := getattr(done, word)))
+    show(f"{found}: the MLflow dataset {dataset} has {plural(found.size, 'task')} of it ({counts})")
+    show(f"MLflow:  {done.url}")
 
 
 @library.command(name="list")

@@ -9,8 +9,8 @@ import click
 from click.core import ParameterSource
 
 import beam_ray
-from beam_ray.cli.backtests import MLFLOW, log_to_mlflow
-from beam_ray.cli.options import Execution, Place, executes, grouped, runs_on_ray
+from beam_ray.cli.backtests import log_to_mlflow
+from beam_ray.cli.options import MLFLOW, Execution, Place, executes, grouped, runs_on_ray
 from beam_ray.cli.screen import clean, emit, money, number, plural, progress, show, table
 
 NO_PROPOSAL = 5

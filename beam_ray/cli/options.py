@@ -104,6 +104,9 @@ _ADDRESS = click.option("--address", envvar="RAY_ADDRESS", default=None, metavar
 TAKEOVER = click.option("--takeover", is_flag=True, help="Take over a run whose driver is known to be dead.")
 _BUDGET = click.option("--budget", multiple=True, metavar="LIMIT=VALUE", help="Limit: max_usd, max_tokens, max_calls or max_minutes.")
 MAP = click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="Read a field of the task from a column of another name.")
+MLFLOW = click.option(
+    "--mlflow", "mlflow_uri", envvar="MLFLOW_TRACKING_URI", metavar="URI", help="MLflow server; 'none' for none. Default: a database in the store."
+)
 _LABEL = click.option("--label", "labels", multiple=True, metavar="LABEL", help="Only tasks with this label.")
 _STATUS = click.option("--status", type=click.Choice(STATUSES), help="Only tasks with this status; failing means below or failed.")
 _WHERE = click.option("--where", metavar="EXPR", help="Filter expression, e.g. \"score < 80 and 'scan' in labels\".")

@@ -7,7 +7,7 @@ and failures stay in it. It depends only on the traces and the seed.
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from datasketch import MinHash, MinHashLSH
@@ -33,23 +33,29 @@ class Sampled:
     strata: Mapping[str, tuple[int, int]]
     """Kind of execution to how many traces were drawn of how many."""
 
+    @property
+    def total(self) -> int:
+        """How many traces there were."""
+        return sum(count for _, count in self.strata.values())
 
-def sample(traces: Sequence[Trace], size: int | None = None, *, stratify: str = "", seed: int = 0) -> Sampled:
+
+def sample(traces: Iterable[Trace], size: int | None = None, *, stratify: str = "", seed: int = 0) -> Sampled:
     """
-    *size* of the traces; all of them without a size.
+    *size* of the traces; all of them without a size. They are iterated over twice, and only those drawn are kept.
 
     Strata are the value of the tag *stratify*, or the route of the execution without one, and
     whether it failed. Each stratum keeps at least one trace while there is room, the rarest first,
     and the rest is drawn in proportion.
     """
-    strata: dict[str, list[Trace]] = {}
+    strata: dict[str, list[str]] = {}
     for trace in traces:
-        strata.setdefault(stratum(trace, stratify), []).append(trace)
-    wanted = len(traces) if size is None else min(size, len(traces))
-    shares = _shares({name: len(members) for name, members in strata.items()}, wanted)
-    drawn = {trace.id for name, members in strata.items() for trace in sorted(members, key=lambda trace: digest("sample/1", seed, trace.id))[: shares[name]]}
+        strata.setdefault(stratum(trace, stratify), []).append(trace.id)
+    counts = {name: len(members) for name, members in strata.items()}
+    total = sum(counts.values())
+    shares = _shares(counts, total if size is None else min(size, total))
+    drawn = {found for name, members in strata.items() for found in sorted(members, key=lambda trace_id: digest("sample/1", seed, trace_id))[: shares[name]]}
     chosen = tuple(trace for trace in traces if trace.id in drawn)
-    return Sampled(chosen, near_duplicates(chosen), {name: (shares[name], len(members)) for name, members in strata.items()})
+    return Sampled(chosen, near_duplicates(chosen), {name: (shares[name], count) for name, count in counts.items()})
 
 
 def stratum(trace: Trace, stratify: str = "") -> str:

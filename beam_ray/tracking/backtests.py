@@ -63,7 +63,7 @@ class _LoggedSide:
 def log_backtest(uri: str, log: BacktestLog, beat: Heartbeat) -> LoggedBacktest:
     """Log everything: metrics and files first, traces last, so that an interruption costs the least."""
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    experiment_id = _experiment(client, uri, f"beam_ray/{log.workflow}/{log.name}")
+    experiment_id = experiment_of(client, uri, f"beam_ray/{log.workflow}/{log.name}")
     beat("experiment")
     prompts.register_in_experiment(experiment_id)
     logged = [_log_side(client, uri, experiment_id, log, side, index, beat) for index, side in enumerate(log.sides)]
@@ -79,7 +79,8 @@ def log_backtest(uri: str, log: BacktestLog, beat: Heartbeat) -> LoggedBacktest:
     return {"experiment_id": experiment_id, "run_ids": run_ids, "url": page(uri, experiment_id)}
 
 
-def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+def experiment_of(client: MlflowClient, uri: str, name: str) -> str:
+    """The id of the experiment of that name, which is created or restored if needed."""
     found = client.get_experiment_by_name(name)
     if found is None:
         place = None if is_server(uri) else f"{artifacts(uri)}/{name}"

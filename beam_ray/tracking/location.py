@@ -84,7 +84,7 @@ def shown(uri: str) -> str:
     return parts._replace(netloc="…@" + parts.netloc.rpartition("@")[2]).geturl()
 
 
-def page(uri: str, experiment_id: str) -> str:
-    """URL of an experiment's page; for a local database, the one that ``beam-ray ui`` serves."""
+def page(uri: str, experiment_id: str, tab: str = "evaluation-runs") -> str:
+    """URL of a tab of an experiment's page; for a local database, the one that ``beam-ray ui`` serves."""
     base = shown(uri).rstrip("/") if is_server(uri) else f"http://{HOST}:{PORT}"
-    return f"{base}/#/experiments/{experiment_id}/evaluation-runs"
+    return f"{base}/#/experiments/{experiment_id}/{tab}"

@@ -5,6 +5,7 @@ No pickle, so reading a job never executes code.
 """
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,16 @@ def write(folder: Path, work: str, uri: str, subject: BacktestLog | Workflow) ->
     (folder / "work.json").write_text(json.dumps({"work": work, "uri": uri, "about": about}), encoding="utf-8")
 
 
-def read(folder: Path) -> tuple[str, str, BacktestLog | Workflow]:
+def write_request(folder: Path, work: str, uri: str, request: Mapping[str, Any]) -> None:
+    """Write a job into *folder* whose function takes plain values."""
+    (folder / "work.json").write_text(json.dumps({"work": work, "uri": uri, "request": dict(request)}), encoding="utf-8")
+
+
+def read(folder: Path) -> tuple[str, str, BacktestLog | Workflow | dict[str, Any]]:
     """The job in *folder*: the function to call, MLflow's URI, and the function's argument."""
     found = json.loads((folder / "work.json").read_text(encoding="utf-8"))
+    if "request" in found:
+        return found["work"], found["uri"], found["request"]
     about = found["about"]
     return found["work"], found["uri"], _read_log(folder, about) if "sides" in about else Workflow.model_validate(about)
 

@@ -49,18 +49,19 @@ Heartbeat = Callable[[str], None]
 _log = logging.getLogger("beam_ray")
 
 
-def run_worker(write_job: Callable[[Path], None], *, uri: str, retry: str, patience_s: float) -> Any:
+def run_worker(write_job: Callable[[Path], None], *, uri: str, retry: str, patience_s: float, failed: str = "not logged to MLflow") -> Any:
     """
     Run the job that *write_job* writes into a folder, and return its result.
 
     Args:
         retry: What the error tells the user to do.
+        failed: What did not happen, as the error begins.
 
     Raises:
         TrackingUnavailable: The job failed, or MLflow did not answer for *patience_s* seconds.
     """
     if not uri:
-        raise _unavailable("a store on S3 has no local MLflow database; set MLFLOW_TRACKING_URI to the address of a server", retry)
+        raise _unavailable("a store on S3 has no local MLflow database; set MLFLOW_TRACKING_URI to the address of a server", retry, failed)
     with tempfile.TemporaryDirectory(prefix="beam-ray-mlflow-") as name:
         folder = Path(name)
         write_job(folder)
@@ -70,7 +71,7 @@ def run_worker(write_job: Callable[[Path], None], *, uri: str, retry: str, patie
             result = _follow(process, uri, patience_s)
         except _WorkerFailed as error:
             _log.debug("Output of the MLflow worker:\n%s%s", error.trace, (folder / "stderr").read_text(errors="replace"))
-            raise _unavailable(str(error), retry) from None
+            raise _unavailable(str(error), retry, failed) from None
         finally:
             process.kill()
             process.wait()
@@ -83,8 +84,8 @@ class _WorkerFailed(Exception):
         super().__init__(message)
 
 
-def _unavailable(why: str, retry: str) -> TrackingUnavailable:
-    return TrackingUnavailable(f"not logged to MLflow: {why}; {retry}")
+def _unavailable(why: str, retry: str, failed: str) -> TrackingUnavailable:
+    return TrackingUnavailable(f"{failed}: {why}; {retry}")
 
 
 def _start(folder: Path, uri: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -53,12 +53,22 @@ def _do(work: str, uri: str, subject: Any, beat: Heartbeat) -> Any:
     _probe(uri)
     prepare(uri)
     beat("start")
-    from beam_ray.tracking import backtests, prompts  # importing mlflow takes seconds: not before the server is known to answer
+    from beam_ray.tracking import (
+        backtests,
+        evaluation_datasets,
+        prompts,
+        trace_search,
+    )  # importing mlflow takes seconds: not before the server is known to answer
 
     logging.getLogger("alembic.runtime.migration").addHandler(_Migrations(beat))
     logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
     beat("open")
-    works: dict[str, Callable[..., Any]] = {"log_backtest": backtests.log_backtest, "production_alias": prompts.production_alias}
+    works: dict[str, Callable[..., Any]] = {
+        "log_backtest": backtests.log_backtest,
+        "production_alias": prompts.production_alias,
+        "search_traces": trace_search.search_traces,
+        "export_dataset": evaluation_datasets.export_dataset,
+    }
     return works[work](uri, subject, beat)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from beam_ray.errors import BadDefinition, Unusable
 from beam_ray.library.recorded import redacted, sample, task_of
-from beam_ray.tasks.traces import Feedback, Trace, read_traces
+from beam_ray.tasks.traces import FORMATS, Feedback, Trace, read_traces
 
 ASK = "I was charged twice."
 
@@ -230,10 +230,65 @@ def test_broken_files(tmp_path: Path, kind: str, body: bytes, place: str, says: 
     path.write_bytes(body)
 
     with pytest.raises(BadDefinition) as caught:
-        read_traces(kind, path)
+        list(read_traces(kind, path))
 
     assert f"{path}{place}" in str(caught.value)
     assert says in str(caught.value)
+
+
+WHOLE = {
+    "otel": request(span("app", {"input.value": ASK, "output.value": "x"})),
+    "langfuse": {"id": "a", "input": ASK, "output": "x", "observations": []},
+    "langsmith": {"id": "a", "inputs": {"input": ASK}, "outputs": {"output": "x"}},
+    "openai": {"id": "a", "messages": [{"role": "user", "content": ASK}]},
+    "mlflow-file": {
+        "info": {"trace_id": "a"},
+        "data": {"spans": [{"span_id": "s", "name": "app", "attributes": {"mlflow.spanInputs": json.dumps(ASK)}}]},
+    },
+}
+"""A document of each format that is read."""
+
+MISSHAPEN = {
+    "otel": {"resourceSpans": [{"scopeSpans": "none"}]},
+    "langfuse": {"id": "b", "input": ASK, "observations": 3},
+    "langsmith": {"id": "b", "inputs": {"input": ASK}, "extra": "none"},
+    "openai": {"id": "b", "messages": [{"role": "assistant", "content": ASK}]},
+    "mlflow-file": {"info": {"trace_id": "b"}, "data": {"spans": ["none"]}},
+}
+"""A document of each format in which a field is missing or of another type."""
+
+
+@pytest.fixture(scope="module")
+def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file whose second line is longer than a document may be."""
+    path = tmp_path_factory.mktemp("huge") / "traces.jsonl"
+    path.write_bytes(b"\n" + b"x" * 65_000_000)
+    return path
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_refuses_broken_lines(tmp_path: Path, kind: str, huge: Path) -> None:
+    """
+    Of any format, a second line that is cut off, of another encoding, misshapen or huge is named, and a whole file is read.
+    """
+    whole = json.dumps(WHOLE[kind]).encode() + b"\n"
+    broken = {
+        "cut off": json.dumps(WHOLE[kind]).encode()[:-5],
+        "not UTF-8": '{"id": "ä"}'.encode("latin-1"),
+        "": json.dumps(MISSHAPEN[kind]).encode(),
+    }
+    path = tmp_path / "traces.jsonl"
+    path.write_bytes(whole)
+
+    assert [trace.line for trace in read_traces(kind, path)] == [1]
+    for says, line in broken.items():
+        path.write_bytes(whole + line)
+        with pytest.raises(BadDefinition) as caught:
+            list(read_traces(kind, path))
+        assert f"{path}:2:" in str(caught.value)
+        assert says in str(caught.value)
+    with pytest.raises(BadDefinition, match="more than 64 MB in one document"):
+        list(read_traces(kind, huge))
 
 
 def test_truncated_gzip(tmp_path: Path) -> None:
@@ -244,7 +299,7 @@ def test_truncated_gzip(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b'{"messages": [{"role": "user", "content": "x"}]}\n' * 1000)[:-20])
 
     with pytest.raises(BadDefinition, match="truncated"):
-        read_traces("openai", path)
+        list(read_traces("openai", path))
 
 
 def test_empty_file(tmp_path: Path) -> None:
@@ -255,7 +310,7 @@ def test_empty_file(tmp_path: Path) -> None:
     path.write_bytes(b"\n")
 
     with pytest.raises(Unusable, match="no traces"):
-        read_traces("openai", path)
+        list(read_traces("openai", path))
 
 
 def traces(count: int, **common: Any) -> list[Trace]:

@@ -6,7 +6,7 @@ the word before the colon. A trace that cannot be read is a problem with its fil
 all problems of a file are reported at once.
 """
 
-from beam_ray.tasks.traces.read import FORMATS, read_traces
+from beam_ray.tasks.traces.read import FORMATS, TraceFile, read_traces
 from beam_ray.tasks.traces.trace import Feedback, Trace
 
-__all__ = ["FORMATS", "Feedback", "Trace", "read_traces"]
+__all__ = ["FORMATS", "Feedback", "Trace", "TraceFile", "read_traces"]

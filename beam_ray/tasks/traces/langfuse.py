@@ -3,22 +3,17 @@
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-from beam_ray.tasks.traces.trace import BadTrace, Feedback, Json, Span, Trace, answer_of, assemble, parsed
+from beam_ray.tasks.traces.trace import BadTrace, Feedback, Json, Span, Trace, answer_of, assemble, each_document, parsed
 
 _MODEL = ("GENERATION",)
 
 
 def traces(documents: Iterable[tuple[int, Json]]) -> Iterator[Trace | BadTrace]:
     """The traces of the export."""
-    for line, document in documents:
-        try:
-            yield _trace(document, line)
-        except BadTrace as error:
-            error.line = line
-            yield error
+    return each_document(documents, _trace)
 
 
-def _trace(document: Json, line: int) -> Trace:
+def _trace(document: Json) -> Trace:
     if not isinstance(document, Mapping) or not document.get("id"):
         raise BadTrace("a Langfuse trace is an object with an 'id'")
     trace_id = str(document["id"])
@@ -35,7 +30,6 @@ def _trace(document: Json, line: int) -> Trace:
         tags=_tags(document),
         failed=any(entry.get("level") == "ERROR" and not entry.get("parentObservationId") for entry in observations),
         started_at=str(document.get("timestamp") or ""),
-        line=line,
     )
 
 

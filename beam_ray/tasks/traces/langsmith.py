@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from beam_ray.tasks.traces.trace import BadTrace, Feedback, Json, Span, Trace, answer_of, assemble, parsed
+from beam_ray.tasks.traces.trace import BadTrace, Feedback, Json, Span, Trace, answer_of, assemble, made, parsed
 
 
 def traces(documents: Iterable[tuple[int, Json]]) -> Iterator[Trace | BadTrace]:
@@ -17,14 +17,10 @@ def traces(documents: Iterable[tuple[int, Json]]) -> Iterator[Trace | BadTrace]:
         runs.setdefault(trace_id, []).append(document)
         lines.setdefault(trace_id, line)
     for trace_id, members in runs.items():
-        try:
-            yield _trace(trace_id, members, lines[trace_id])
-        except BadTrace as error:
-            error.line = lines[trace_id]
-            yield error
+        yield made(lines[trace_id], _trace, trace_id, members)
 
 
-def _trace(trace_id: str, runs: list[Mapping[str, Json]], line: int) -> Trace:
+def _trace(trace_id: str, runs: list[Mapping[str, Json]]) -> Trace:
     ordered = sorted(runs, key=lambda run: str(run.get("dotted_order") or run.get("start_time") or ""))
     root = next((run for run in ordered if not run.get("parent_run_id")), ordered[0])
     inputs, output, steps, failed = assemble(trace_id, [_span(run, place) for place, run in enumerate(ordered)])
@@ -47,7 +43,6 @@ def _trace(trace_id: str, runs: list[Mapping[str, Json]], line: int) -> Trace:
         tags=tags,
         failed=failed,
         started_at=str(root.get("start_time") or ""),
-        line=line,
     )
 
 

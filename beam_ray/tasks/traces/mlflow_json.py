@@ -1,24 +1,21 @@
-"""MLflow's traces, as ``Trace.to_dict`` writes them: ``info`` with tags and assessments, ``data`` with spans."""
+"""MLflow's traces, as ``Trace.to_dict`` writes them: ``info`` with tags and assessments, ``data`` with spans. Feedback of people counts, not that of judges."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from beam_ray.tasks.traces.trace import BadTrace, Feedback, Json, Span, Trace, answer_of, assemble, parsed
+from beam_ray.tasks.traces.trace import BadTrace, Feedback, Json, Span, Trace, answer_of, assemble, each_document, parsed
 
 _MODEL = ("CHAT_MODEL", "LLM")
+_WHO = {"mlflow.trace.user": "user", "mlflow.trace.session": "session"}
+"""Metadata that becomes a tag."""
 
 
 def traces(documents: Iterable[tuple[int, Json]]) -> Iterator[Trace | BadTrace]:
     """The traces, one a document."""
-    for line, document in documents:
-        try:
-            yield _trace(document, line)
-        except BadTrace as error:
-            error.line = line
-            yield error
+    return each_document(documents, _trace)
 
 
-def _trace(document: Json, line: int) -> Trace:
+def _trace(document: Json) -> Trace:
     if not isinstance(document, Mapping) or not isinstance(document.get("info"), Mapping) or not isinstance(document.get("data"), Mapping):
         raise BadTrace("an MLflow trace is an object with 'info' and 'data'")
     info = document["info"]
@@ -33,12 +30,21 @@ def _trace(document: Json, line: int) -> Trace:
         output,
         steps,
         expected=_expected(assessments),
-        feedback=tuple(_feedback(entry) for entry in assessments if "feedback" in entry),
-        tags={str(name): str(value) for name, value in (info.get("tags") or {}).items() if not str(name).startswith("mlflow.")},
+        feedback=tuple(_feedback(entry) for entry in assessments if "feedback" in entry and _is_human(entry)),
+        tags=_tags(info),
         failed=failed or info.get("state", info.get("status")) == "ERROR",
         started_at=str(info.get("request_time") or ""),
-        line=line,
     )
+
+
+def _tags(info: Mapping[str, Json]) -> dict[str, str]:
+    metadata = info.get("trace_metadata") or {}
+    tags = {tag: str(metadata[name]) for name, tag in _WHO.items() if metadata.get(name)}
+    return tags | {str(name): str(value) for name, value in (info.get("tags") or {}).items() if not str(name).startswith("mlflow.")}
+
+
+def _is_human(entry: Mapping[str, Json]) -> bool:
+    return str((entry.get("source") or {}).get("source_type") or "HUMAN") == "HUMAN"
 
 
 def _span(span: Mapping[str, Json]) -> Span:

@@ -2,20 +2,16 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from beam_ray.tasks.traces.trace import BadTrace, Json, Trace, is_messages, message, parsed
+from beam_ray.tasks.traces.trace import BadTrace, Json, Trace, is_messages, made, message, parsed
 
 
 def traces(documents: Iterable[tuple[int, Json]]) -> Iterator[Trace | BadTrace]:
-    """One trace per line."""
-    for line, document in documents:
-        try:
-            yield _trace(document, line)
-        except BadTrace as error:
-            error.line = line
-            yield error
+    """One trace per document; those without an id are numbered."""
+    for number, (line, document) in enumerate(documents, start=1):
+        yield made(line, _trace, document, f"chat-{number:05d}")
 
 
-def _trace(document: Json, line: int) -> Trace:
+def _trace(document: Json, name: str) -> Trace:
     if not isinstance(document, Mapping) or not is_messages(document.get("messages")):
         raise BadTrace('a line is {"messages": [{"role": "user", "content": "…"}, …]}')
     turns = [message(entry) for entry in document["messages"]]
@@ -27,7 +23,6 @@ def _trace(document: Json, line: int) -> Trace:
     expected: Mapping[str, Json] = {}
     if answer is not None:
         expected = answer if isinstance(answer, Mapping) else {"text": answer}
-    name = str(document.get("id") or document.get("custom_id") or f"line-{line:05d}")
     metadata = document.get("metadata")
     tags = {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, Mapping) else {}
-    return Trace(name, asked, answer, expected=expected, tags=tags, line=line)
+    return Trace(str(document.get("id") or document.get("custom_id") or name), asked, answer, expected=expected, tags=tags)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
-from beam_ray.tasks.traces.trace import BadTrace, Json, Span, Trace, answer_of, assemble, is_messages, message, parsed
+from beam_ray.tasks.traces.trace import SHAPE_ERRORS, BadTrace, Json, Span, Trace, answer_of, assemble, bad_shape, is_messages, made, message, parsed
 
 _INDEXED = re.compile(r"^llm\.(input|output)_messages\.(\d+)\.message\.(role|content)$")
 _ERROR = (2, "STATUS_CODE_ERROR")
@@ -19,37 +19,34 @@ _TAGS = ("session.id", "user.id", "gen_ai.conversation.id", "gen_ai.agent.name",
 
 def traces(documents: Iterable[tuple[int, Json]]) -> Iterator[Trace | BadTrace]:
     """The traces, each whole although its spans may stand in several documents."""
-    spans: dict[str, list[Span]] = {}
-    tags: dict[str, dict[str, str]] = {}
+    spans: dict[str, list[tuple[Span, dict[str, str]]]] = {}
     lines: dict[str, int] = {}
     for line, document in documents:
-        if not isinstance(document, Mapping) or "resourceSpans" not in document:
-            yield _fault("an OTLP document has 'resourceSpans'", line)
-            continue
-        for span in _spans(document):
-            try:
-                trace_id, made, found = _span(span)
-            except BadTrace as error:
-                yield _fault(str(error), line)
-                continue
-            spans.setdefault(trace_id, []).append(made)
-            lines.setdefault(trace_id, line)
-            tags.setdefault(trace_id, {}).update(found)
-    for trace_id, members in spans.items():
         try:
-            inputs, output, steps, failed = assemble(trace_id, members)
+            found = [_span(span) for span in _spans(document)]
         except BadTrace as error:
-            yield _fault(str(error), lines[trace_id])
+            yield BadTrace(str(error), line)
             continue
-        start = min(span.start for span in members)
-        yield Trace(trace_id, inputs, output, steps, tags=tags[trace_id], failed=failed, started_at=_iso(start), line=lines[trace_id])
+        except SHAPE_ERRORS as error:
+            yield bad_shape(error, line)
+            continue
+        for trace_id, span, tags in found:
+            spans.setdefault(trace_id, []).append((span, tags))
+            lines.setdefault(trace_id, line)
+    for trace_id, members in spans.items():
+        yield made(lines[trace_id], _trace, trace_id, members)
 
 
-def _fault(text: str, line: int) -> BadTrace:
-    return BadTrace(text, line)
+def _trace(trace_id: str, members: list[tuple[Span, dict[str, str]]]) -> Trace:
+    inputs, output, steps, failed = assemble(trace_id, [span for span, _ in members])
+    tags = {name: value for _, found in members for name, value in found.items()}
+    start = min(span.start for span, _ in members)
+    return Trace(trace_id, inputs, output, steps, tags=tags, failed=failed, started_at=_iso(start))
 
 
-def _spans(document: Mapping[str, Json]) -> Iterator[Mapping[str, Json]]:
+def _spans(document: Json) -> Iterator[Mapping[str, Json]]:
+    if not isinstance(document, Mapping) or "resourceSpans" not in document:
+        raise BadTrace("an OTLP document has 'resourceSpans'")
     for resource in document["resourceSpans"] or ():
         for scope in resource.get("scopeSpans", resource.get("instrumentationLibrarySpans", ())) or ():
             yield from scope.get("spans", ()) or ()
@@ -65,7 +62,7 @@ def _span(span: Mapping[str, Json]) -> tuple[str, Span, dict[str, str]]:
         attributes = {**dict(_attributes(event)), **attributes}
     kind = attributes.get("gen_ai.operation.name") or str(attributes.get("openinference.span.kind", "")).lower()
     inputs, output = _content(attributes, "input"), _content(attributes, "output")
-    made = Span(
+    found = Span(
         id=str(span["spanId"]),
         parent=str(span.get("parentSpanId") or ""),
         name=_name(span, attributes),
@@ -75,8 +72,8 @@ def _span(span: Mapping[str, Json]) -> tuple[str, Span, dict[str, str]]:
         failed=(span.get("status") or {}).get("code") in _ERROR,
         is_model=kind in ("chat", "text_completion", "generate_content", "llm"),
     )
-    tags = {name: str(value) for name, value in attributes.items() if (name in _TAGS or name.startswith("tag.")) and not made.parent}
-    return str(span["traceId"]), made, tags
+    tags = {name: str(value) for name, value in attributes.items() if (name in _TAGS or name.startswith("tag.")) and not found.parent}
+    return str(span["traceId"]), found, tags
 
 
 def _name(span: Mapping[str, Json], attributes: Mapping[str, Json]) -> str:

@@ -1,6 +1,7 @@
 """Reading the traces of a file: which format it has, and everything that is wrong with it."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from beam_ray.errors import BadDefinition, Problem, Unusable
@@ -22,31 +23,49 @@ FORMATS: dict[str, Reader] = {
 MAX_PROBLEMS = 20
 
 
-def read_traces(kind: str, path: Path) -> list[Trace]:
+@dataclass(frozen=True)
+class TraceFile:
     """
-    The traces of the file, in its order.
+    The traces of a file, read anew each time it is iterated over, so that a large file is never held in memory.
+
+    Iterating raises BadDefinition at the end when traces cannot be read or two have one id, with file
+    and line each, and Unusable when there are no traces.
+    """
+
+    kind: str
+    path: Path
+    name: str = ""
+    """What messages call it; empty for its path, with lines."""
+
+    def __iter__(self) -> Iterator[Trace]:
+        problems: list[Problem] = []
+        lines: dict[str, int] = {}
+        for trace in FORMATS[self.kind](documents(self.path)):
+            if isinstance(trace, BadTrace):
+                problems.append(self._problem(trace.line, str(trace)))
+                if len(problems) >= MAX_PROBLEMS:
+                    break
+            elif trace.id in lines:
+                problems.append(self._problem(trace.line, f"the trace {trace.id!r} is here and in line {lines[trace.id]}"))
+            else:
+                lines[trace.id] = trace.line
+                yield trace
+        if problems:
+            raise BadDefinition(problems=problems)
+        if not lines:
+            raise Unusable(f"{self.name or self.path}: there are no traces in it")
+
+    def _problem(self, line: int, text: str) -> Problem:
+        return Problem(self.name, 0, 0, text) if self.name else Problem(str(self.path), line, 1, text)
+
+
+def read_traces(kind: str, path: Path, *, name: str = "") -> TraceFile:
+    """
+    The traces of the file, in its order; *name* is what messages call it instead of its path.
 
     Raises:
-        BadDefinition: traces cannot be read, or two have one id; with file and line each.
-        Unusable: the file cannot be opened, or it has no traces.
+        Unusable: there is no such file.
     """
     if not path.is_file():
         raise Unusable(f"{path}: there is no such file")
-    found: list[Trace] = []
-    problems: list[Problem] = []
-    lines: dict[str, int] = {}
-    for trace in FORMATS[kind](documents(path)):
-        if isinstance(trace, BadTrace):
-            problems.append(Problem(str(path), trace.line, 1, str(trace)))
-            if len(problems) >= MAX_PROBLEMS:
-                break
-        elif trace.id in lines:
-            problems.append(Problem(str(path), trace.line, 1, f"the trace {trace.id!r} is here and in line {lines[trace.id]}"))
-        else:
-            lines[trace.id] = trace.line
-            found.append(trace)
-    if problems:
-        raise BadDefinition(problems=problems)
-    if not found:
-        raise Unusable(f"{path}: there are no traces in it")
-    return found
+    return TraceFile(kind, path, name)

@@ -1,12 +1,16 @@
 """A trace of any tool as one value, and what of it makes a task."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Json = Any
 """A JSON value: null, a boolean, a number, a text, a list or an object."""
+
+
+SHAPE_ERRORS = (AttributeError, LookupError, TypeError, ValueError, OverflowError)
+"""What reading a foreign document raises when a field holds a value of another type."""
 
 
 class BadTrace(Exception):
@@ -68,6 +72,26 @@ class Span:
     failed: bool = False
     is_model: bool = False
     """Whether it is a call to a model: its name is often the same for all of them."""
+
+
+def each_document(documents: Iterable[tuple[int, Json]], make: Callable[[Json], Trace]) -> Iterator[Trace | BadTrace]:
+    """The traces of a format that has one trace per document."""
+    return (made(line, make, document) for line, document in documents)
+
+
+def made(line: int, make: Callable[..., Trace], *parts: Any) -> Trace | BadTrace:
+    """The trace that *make* makes of *parts*, with the line that it begins in; or what is wrong with them."""
+    try:
+        return replace(make(*parts), line=line)
+    except BadTrace as error:
+        return BadTrace(str(error), line)
+    except SHAPE_ERRORS as error:
+        return bad_shape(error, line)
+
+
+def bad_shape(error: Exception, line: int) -> BadTrace:
+    """What is said of a document with a value where its format has another type."""
+    return BadTrace(f"a field does not have the type that this format gives it ({str(error)[:120]})", line)
 
 
 def assemble(trace_id: str, spans: Sequence[Span]) -> tuple[Json, Json, dict[str, Json], bool]:

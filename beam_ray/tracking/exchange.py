@@ -1,0 +1,94 @@
+"""
+Read traces from MLflow and write evaluation datasets to it, from a process that does not import mlflow.
+"""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beam_ray.errors import Stopped, TrackingUnavailable, Unusable
+from beam_ray.tracking.location import exists, shown
+from beam_ray.tracking.snapshot import write_request
+from beam_ray.tracking.watchdog import PATIENCE_S, run_worker
+
+
+@dataclass(frozen=True)
+class FoundTraces:
+    """Traces that were copied from MLflow."""
+
+    file: Path
+    """One trace as JSON per line; it is deleted when the context ends."""
+    left_out: int
+    """Traces that are still in progress, or have no spans."""
+
+
+@dataclass(frozen=True)
+class ExportedDataset:
+    """An MLflow evaluation dataset that is now what a library is."""
+
+    dataset_id: str
+    url: str
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+
+
+@contextlib.contextmanager
+def copied_traces(uri: str, experiment: str, filter_string: str = "", *, patience_s: float = PATIENCE_S) -> Iterator[FoundTraces]:
+    """
+    The traces of an experiment, given by name or id, that match the filter, in a temporary file.
+
+    Raises:
+        Unusable: there is no such experiment or database, or MLflow does not accept the filter.
+        Stopped: MLflow is unreachable, or did not answer for *patience_s* seconds.
+    """
+    _require_place(uri)
+    if not exists(uri):
+        raise Unusable(f"there is no MLflow database at {shown(uri)}\n  --mlflow URI names a server or a database")
+    with tempfile.TemporaryDirectory(prefix="beam-ray-traces-") as folder:
+        file = Path(folder) / "traces.jsonl"
+        found = _ask(uri, "search_traces", {"experiment": experiment, "filter": filter_string, "file": str(file)}, "no trace was imported", patience_s)
+        yield FoundTraces(file, int(found["left_out"]))
+
+
+def export_dataset(uri: str, name: str, records: Iterable[Mapping[str, Any]], *, library: str, version: int, patience_s: float = PATIENCE_S) -> ExportedDataset:
+    """
+    Make the evaluation dataset *name* hold exactly *records*, beside those that people added. It is safe to repeat.
+
+    Args:
+        records: Mappings with inputs, expectations and tags.
+
+    Raises:
+        Unusable: the dataset holds another library, or MLflow has no place for datasets.
+        Stopped: MLflow is unreachable, or did not answer for *patience_s* seconds. The same call completes the dataset.
+    """
+    _require_place(uri)
+    with tempfile.TemporaryDirectory(prefix="beam-ray-dataset-") as folder:
+        file = Path(folder) / "records.jsonl"
+        with file.open("w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        request = {"dataset": name, "library": library, "version": version, "file": str(file)}
+        found = _ask(uri, "export_dataset", request, "the dataset is not complete", patience_s)
+    return ExportedDataset(**found)
+
+
+def _require_place(uri: str) -> None:
+    if not uri or uri == "none":
+        raise Unusable("there is no MLflow to use: a store on S3 has no local database\n  --mlflow URI or MLFLOW_TRACKING_URI names a server")
+
+
+def _ask(uri: str, work: str, request: Mapping[str, Any], failed: str, patience_s: float) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = run_worker(
+            lambda folder: write_request(folder, work, uri, request), uri=uri, retry="run the same command again", patience_s=patience_s, failed=failed
+        )
+    except TrackingUnavailable as error:
+        raise Stopped(str(error)) from None
+    if "refused" in found:
+        raise Unusable(str(found["refused"]))
+    return found
