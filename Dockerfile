@@ -2,7 +2,8 @@
 #   docker build -t registry.example.com/beam-ray:0.2 .
 #
 # The image has no keys and no store in it: both come from the environment. It runs as user 10001,
-# or as any other user without a home, with a read-only root and a writable /tmp/ray.
+# or as any other user without a name and a home, with a read-only root and a writable /tmp/ray
+# (docs/kubernetes.md, "What a container needs").
 
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

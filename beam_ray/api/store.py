@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beam_ray.api.location import DEFAULT_MODELS, DEFAULT_STORE, Location
+from beam_ray.temporary import ensure_temporary_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +49,7 @@ def open(uri: str | Path | None = None, *, models: "str | Path | Models | None" 
         address: The Ray cluster that runs execute on. Default: ``RAY_ADDRESS``, else a local Ray that is
             started when it is first needed.
     """
+    ensure_temporary_folder()
     chosen = str(uri or os.environ.get("BEAM_RAY_STORE") or DEFAULT_STORE)
     return Store(chosen, models or os.environ.get("BEAM_RAY_MODELS") or DEFAULT_MODELS, address or os.environ.get("RAY_ADDRESS"))
 

@@ -1,8 +1,10 @@
 """The pictures of the report, drawn by matplotlib as SVG that stands inside a page."""
 
+import contextlib
 import io
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -47,8 +49,9 @@ def plots(comparison: Comparison) -> list[tuple[str, str, bool]]:
 
 
 def _svg(draw: Callable[[Any, Comparison], bool], comparison: Comparison, size: tuple[float, float]) -> str:
-    import matplotlib
-    from matplotlib.figure import Figure
+    with _quiet():
+        import matplotlib
+        from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(size[0], size[1] or 3.0), layout="constrained")
@@ -60,6 +63,18 @@ def _svg(draw: Callable[[Any, Comparison], bool], comparison: Comparison, size: 
     # a page needs neither the document's header nor namespaces, and no address of anyone
     svg = svg[svg.index("<svg") :].replace("xlink:href", "href")
     return re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without matplotlib's warning that it cannot write to the home folder, which a container need not have."""
+    log = logging.getLogger("matplotlib")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _scores(comparison: Comparison) -> tuple[Any, Any, Any]:

@@ -21,19 +21,9 @@ def auth_environment() -> dict[str, str]:
 
 
 def ensure_token() -> None:
-    """Create the token of new local clusters, if there is none, readable by its owner only; Ray's own command leaves it readable by all."""
-    path = Path.home() / ".ray" / "auth_token"
-    if _token():
-        return
-    with contextlib.suppress(OSError):  # then Ray reports what is wrong
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_name(f".token-{secrets.token_hex(8)}")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32))
-        try:
-            os.link(temporary, path)
-        finally:
-            temporary.unlink()
+    """Give a local cluster that is about to start a token of its own, unless there is one. It is known to this process and its children only."""
+    if not _token():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def require_cluster_token(address: str) -> None:
@@ -101,6 +91,7 @@ def _token() -> str:
     """The token, found where Ray finds it; empty if there is none."""
     written = os.environ.get("RAY_AUTH_TOKEN")
     if not written:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
+        # a user without an entry in the system's list has no home
+        with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):
             written = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").read_text(encoding="utf-8")
     return (written or "").strip()

@@ -1,6 +1,7 @@
 """What counts of a job's end: the store, whatever Ray says and however often it says nothing."""
 
 import json
+import os
 from collections.abc import Callable
 from concurrent import futures
 
@@ -164,16 +165,25 @@ def test_open_clusters_are_refused_unless_one_insists(monkeypatch: pytest.Monkey
     assert "\n" not in str(refused.value)
 
 
-def test_the_token_that_we_make_is_for_its_owner_alone(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    """A file of mode 0600 in a folder of mode 0700, made once."""
+def test_the_token_that_we_make_is_in_no_file(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """A new local cluster has a token of its own, made once, which its processes inherit; a home is not needed."""
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     ensure_token()
-    path = tmp_path / ".ray" / "auth_token"
-    first = path.read_text()
+    first = os.environ["RAY_AUTH_TOKEN"]
     ensure_token()
 
-    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    assert path.read_text() == first
-    assert [entry.name for entry in path.parent.iterdir()] == ["auth_token"]
+    assert len(first) == 64
+    assert os.environ["RAY_AUTH_TOKEN"] == first
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_token_is_kept(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """The token file of the user's clusters is used for a local one too."""
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    (tmp_path / "token").write_text("canary")
+    ensure_token()
+
+    assert "RAY_AUTH_TOKEN" not in os.environ

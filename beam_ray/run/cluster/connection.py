@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from beam_ray.errors import BeamRayError, Stopped, Unusable
 from beam_ray.run.cluster.limiter_actor import NAMESPACE, exit_limiter_if_unused, limiter_actor
-from beam_ray.run.cluster.local import exit_now, kill_local_processes, minimal_ray
+from beam_ray.run.cluster.local import cannot_start, exit_now, first_line, kill_local_processes, local_options, minimal_ray
 from beam_ray.run.cluster.runner_actor import RunnerActor
 from beam_ray.run.cluster_auth import ensure_token, require_cluster_token
 from beam_ray.run.job_record import record_run
@@ -73,16 +73,13 @@ class Cluster:
             ensure_token()
         elif has_port:
             require_cluster_token(address)
-        options: dict[str, Any] = {"include_dashboard": False} if self.local else {}
+        options = local_options() if self.local else {}
         try:
             with minimal_ray() if self.local else contextlib.nullcontext():
                 ray.init(address=address, namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True, **options)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise Unusable(
-                f"cannot connect to a Ray cluster at {address}: {first}\n"
-                "  start one with  ray start --head , or leave out --address to use a local Ray that ends with the command"
-            ) from None
+        except Exception as error:
+            ray.shutdown()
+            raise Unusable(cannot_start(error) if self.local else cannot_connect(address, error)) from None
         except BaseException:
             # a signal came while it was starting
             ray.shutdown()
@@ -208,3 +205,11 @@ class Cluster:
                 kill_local_processes()
         elif self._ours and ray.is_initialized():
             ray.shutdown()
+
+
+def cannot_connect(address: str, error: Exception) -> str:
+    """Why there is no connection to the cluster at *address*, and what to do."""
+    return (
+        f"cannot connect to a Ray cluster at {address}: {first_line(error)}\n"
+        "  start one with  ray start --head , or leave out --address to use a local Ray that ends with the command"
+    )

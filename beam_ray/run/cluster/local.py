@@ -2,13 +2,19 @@
 
 import contextlib
 import os
+import socket
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
 
-from beam_ray.errors import Stopped
+from beam_ray.errors import Stopped, Unusable
+
+OBJECT_STORE_BYTES = 80_000_000
+"""Size of a local Ray's object store; Ray takes no less than 75 MB."""
 
 
 def _print_on_standard_error(data: dict[str, Any], *rest: Any, **more: Any) -> None:
@@ -52,3 +58,41 @@ def exit_now() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(Stopped.exit_code)
+
+
+def local_options() -> dict[str, Any]:
+    """
+    What ``ray.init`` is told for a local Ray on this machine, which may be a container.
+
+    Raises:
+        Unusable: the machine lacks something without which Ray would wait for minutes, and not say why.
+    """
+    folder = _folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise Unusable(f"cannot start a local Ray: it cannot write to {folder} ({error.strerror})\n  set RAY_TMPDIR to a folder that can be written") from None
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), 5.0).close()
+    except OSError as error:
+        raise Unusable(f"cannot start a local Ray: its processes cannot reach each other at 127.0.0.1 ({error.strerror or error})") from None
+    # nothing of a run goes through the object store
+    options: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    return options if os.access("/dev/shm", os.W_OK) else {**options, "_plasma_directory": str(folder)}
+
+
+def cannot_start(error: Exception) -> str:
+    """Why a local Ray did not start."""
+    return f"cannot start a local Ray: {first_line(error)}\n  its log is in {_folder()}/session_latest/logs; --address uses a cluster that is running"
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _folder() -> Path:
+    """Where a local Ray keeps its sockets and logs."""
+    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
