@@ -4,6 +4,8 @@ A criterion: one thing that must hold of a node's output.
 A sentence is decided by a judge model. A mapping is a rule and needs no model:
 
     - The vendor is a company name, not a person.
+    - text: The reasoning names the clause that applies.
+      reasoning: true                # the judge reads what the model wrote while thinking
     - check: extract.amount > 0
     - equals: {vendor: expected.vendor, total: expected.total}
       weight: 2
@@ -52,6 +54,8 @@ class Criterion(BaseModel):
     """The rule's argument. check: an expression; equals: an expression, or a literal in a list of one;
     one_of: a list; matches: a pattern; range: [low, high]; schema: a JSON schema; python: module:function."""
     ignore: tuple[str, ...] = ()
+    reasoning: bool = False
+    """Whether the judge also reads what the model wrote while thinking; plain-language criteria only."""
 
 
 def expand(written: Json) -> list[Criterion]:
@@ -71,6 +75,7 @@ def expand(written: Json) -> list[Criterion]:
         return [_stored(written)]
     rest = dict(written)
     weight, name, ignore, text = rest.pop("weight", 1.0), rest.pop("id", ""), rest.pop("ignore", []), rest.pop("text", "")
+    reasoning = rest.pop("reasoning", False)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < 1e6:
         raise ValueError(f"the weight must be a number above 0, not {weight!r}")
     ignore = [ignore] if isinstance(ignore, str) else ignore
@@ -78,11 +83,15 @@ def expand(written: Json) -> list[Criterion]:
         raise ValueError(f"'ignore' must be a list of {', '.join(IGNORABLE[:-1])} or {IGNORABLE[-1]}, not {ignore!r}")
     if name and not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,79}", name)):
         raise ValueError(f"the id {name!r} must be 1 to 80 letters, digits, spaces or . _ -")
+    if not isinstance(reasoning, bool):
+        raise ValueError(f"'reasoning' must be true or false, not {reasoning!r}")
     if not rest and text:
-        return [Criterion(id=str(name or slug(text)), kind="plain", text=str(text).strip(), weight=weight)]
+        return [Criterion(id=str(name or slug(text)), kind="plain", text=str(text).strip(), weight=weight, reasoning=reasoning)]
     if len(rest) != 1 or next(iter(rest)) not in RULES:
         raise ValueError(f"a rule must have exactly one of {', '.join(RULES)}; found: {', '.join(map(repr, rest)) or 'none'}")
     [(kind, spec)] = rest.items()
+    if reasoning:
+        raise ValueError(f"'reasoning' applies to plain-language criteria only, not to {kind!r}; an expression uses the name 'reasoning'")
     if ignore and kind not in ("equals", "one_of"):
         raise ValueError(f"'ignore' applies to equals and one_of only, not to {kind!r}")
     if kind not in BY_FIELD:

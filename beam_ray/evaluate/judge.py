@@ -8,7 +8,8 @@ an effect.
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from beam_ray.define.criterion import Criterion
 from beam_ray.define.fingerprint import Json, JsonSchema
@@ -28,6 +29,24 @@ SYSTEM = (
 )
 
 
+@dataclass(frozen=True)
+class JudgedOutput:
+    """What a judge is shown."""
+
+    question: str
+    """What the step was asked."""
+    output: Mapping[str, Json]
+    reasoning: str = ""
+    """What the model wrote while thinking; empty unless the criteria ask for it."""
+
+
+def judged_together(criteria: Iterable[Criterion]) -> tuple[tuple[Criterion, ...], ...]:
+    """The plain-language criteria, grouped by call: only those that ask for the reasoning are shown to the judge together with it."""
+    plain = [item for item in criteria if item.kind == "plain"]
+    groups = (tuple(item for item in plain if item.reasoning is reads) for reads in (False, True))
+    return tuple(group for group in groups if group)
+
+
 def judge_schema(count: int) -> JsonSchema:
     """The schema of a verdict on *count* criteria. The reason comes first, so that it is not made up to fit the decision."""
     one = {
@@ -40,29 +59,28 @@ def judge_schema(count: int) -> JsonSchema:
     return {"type": "object", "properties": dict.fromkeys(names, one), "required": names, "additionalProperties": False}
 
 
-def judge_messages(criteria: Sequence[Criterion], question: str, output: Mapping[str, Json], mark: str) -> tuple[dict[str, str], ...]:
-    """The messages to the judge; *mark* is the random marker that encloses the output."""
+def judge_messages(criteria: Sequence[Criterion], question: str, output: Mapping[str, Json], mark: str, reasoning: str = "") -> tuple[dict[str, str], ...]:
+    """The messages to the judge; *mark* is the random marker that encloses the output. *reasoning* is shown where it is not empty."""
     listed = "\n".join(f"criterion_{number}: {criterion.text}" for number, criterion in enumerate(criteria, 1))
+    thoughts = f"Its reasoning before the output:\n<{mark}-reasoning>\n{reasoning[:20_000]}\n</{mark}-reasoning>\n\n" if reasoning else ""
     text = (
         f"The step was asked:\n<{mark}-question>\n{question[:20_000]}\n</{mark}-question>\n\n"
-        f"Its output:\n<{mark}-output>\n{json.dumps(output, ensure_ascii=False, indent=1)[:20_000]}\n</{mark}-output>\n\n"
+        f"{thoughts}Its output:\n<{mark}-output>\n{json.dumps(output, ensure_ascii=False, indent=1)[:20_000]}\n</{mark}-output>\n\n"
         f"The criteria:\n{listed}\n\n"
         "Judge the output by these criteria alone. Answer with JSON: for each criterion its reason, then met as true or false."
     )
     return ({"role": "system", "content": SYSTEM}, {"role": "user", "content": text})
 
 
-async def judge_by_model(
-    model: Model, name: str, criteria: Sequence[Criterion], question: str, output: Mapping[str, Json], request: Request, usage: Usage
-) -> list[Finding]:
+async def judge_by_model(model: Model, name: str, criteria: Sequence[Criterion], judged: JudgedOutput, request: Request, usage: Usage) -> list[Finding]:
     """
-    The findings of the judge model about *output*, one per criterion.
+    The findings of the judge model about an output, one per criterion.
 
     *request* gives node, task, trial and attempt. Where the judge gives no usable answer the
     criteria stay undecided, with the reason.
     """
     schema = judge_schema(len(criteria))
-    messages = judge_messages(criteria, question, output, secrets.token_hex(6))
+    messages = judge_messages(criteria, judged.question, judged.output, secrets.token_hex(6), judged.reasoning)
     reason = ""
     for number in range(TRIES):
         asked = Request(

@@ -24,7 +24,7 @@ class Attempt:
     temperature: float | None = None
     seed: int | None = None
     reasoning: str = ""
-    """What the model wrote while thinking; never judged."""
+    """What the model wrote while thinking; judged only by criteria that ask for it."""
 
     def row(self) -> AttemptRow:
         """The attempt as the steps table stores it."""

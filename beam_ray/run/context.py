@@ -10,6 +10,7 @@ from beam_ray.define.fingerprint import Json, JsonObject, flatten, strict_json
 from beam_ray.define.template import uses
 from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import Stopped
+from beam_ray.evaluate.judge import judged_together
 from beam_ray.llm.request import Model
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import AttachmentContent
@@ -138,8 +139,8 @@ class PreparedNode:
     """Names of the values, other than the output, that the criteria use."""
     uses_attachments: bool
     """Whether its prompt or arguments use the attachments; then images are sent with the last user turn."""
-    plain: tuple[Criterion, ...]
-    """Criteria in plain language, which a judge model decides."""
+    judged: tuple[tuple[Criterion, ...], ...]
+    """Criteria in plain language, grouped by the calls in which a judge model decides them: those that read the reasoning apart from the others."""
     rules: tuple[Criterion, ...]
     """Criteria that need no model."""
 
@@ -155,7 +156,7 @@ class PreparedNode:
             settings = ("tool/1", node.tool, node.version or context.tools.version(str(node.tool)))
         criteria = node.evaluate.criteria if node.evaluate else ()
         fingerprinted = (
-            [[item.kind, item.text if item.kind == "plain" else "", item.weight, item.field, item.want, item.ignore] for item in criteria],
+            [_fingerprinted(item) for item in criteria],
             context.identities[judge] if judge else None,
             node.evaluate.threshold if node.evaluate else None,
             node.auto_rerun.model_dump() if node.auto_rerun else None,
@@ -170,7 +171,7 @@ class PreparedNode:
             fingerprinted,
             tuple(sorted(used - {name, "output"})),
             any(use.root == "attachments" for text in _templates(node) for use in uses(text)),
-            tuple(item for item in criteria if item.kind == "plain"),
+            judged_together(criteria),
             tuple(item for item in criteria if item.kind != "plain"),
         )
 
@@ -179,6 +180,11 @@ def _templates(node: Node) -> list[str]:
     if node.llm:
         return [turn.content for turn in node.llm.prompt]
     return [value for value in flatten(node.arguments).values() if isinstance(value, str)]
+
+
+def _fingerprinted(item: Criterion) -> list[Any]:
+    parts = [item.kind, item.text if item.kind == "plain" else "", item.weight, item.field, item.want, item.ignore]
+    return [*parts, "reasoning"] if item.reasoning else parts
 
 
 def _expressions(item: Criterion) -> list[str]:

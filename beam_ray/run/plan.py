@@ -22,6 +22,7 @@ from beam_ray.define.load import load
 from beam_ray.define.returns import object_schema
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
+from beam_ray.evaluate.judge import judged_together
 from beam_ray.llm.answer import first_fault
 from beam_ray.llm.prices import Pricing, Tokens
 from beam_ray.llm.prices import price_of as listed_price
@@ -291,18 +292,18 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
         if node.llm:
             given = sum(len(turn.content) + (typical if "task_query" in turn.content else 0) for turn in node.llm.prompt) / CHARACTERS_PER_TOKEN
             said = node.llm.max_tokens
-        plain = len([item for item in node.evaluate.criteria if item.kind == "plain"]) if node.evaluate else 0
+        judged = judged_together(node.evaluate.criteria) if node.evaluate else ()
         usd = _usd(models[model], given, said, rows) if model else 0.0
-        if judge:
-            judged = _usd(models[judge], given + said + 200 + 40 * plain, 200 * plain + 100, rows)
-            usd = None if usd is None or judged is None else usd + judged
+        for group in judged:
+            price = _usd(models[str(judge)], given + said + 200 + 40 * len(group), 200 * len(group) + 100, rows)
+            usd = None if usd is None or price is None else usd + price
         plans.append(
             NodePlan(
                 name,
                 "llm" if node.llm else "tool",
                 model,
                 rows,
-                judge_calls=rows if judge else 0,
+                judge_calls=rows * len(judged),
                 conditional=conditional,
                 input_tokens=int(given * rows),
                 output_tokens=int(said * rows),

@@ -14,7 +14,7 @@ from beam_ray.address import Address
 from beam_ray.define.fingerprint import Json, digest
 from beam_ray.define.template import evaluate, fill, render
 from beam_ray.errors import BadAnswer, StepFailed
-from beam_ray.evaluate.judge import judge_by_model
+from beam_ray.evaluate.judge import JudgedOutput, judge_by_model
 from beam_ray.evaluate.rules import judge_by_rule
 from beam_ray.evaluate.score import Finding, score
 from beam_ray.llm.request import Message
@@ -222,11 +222,13 @@ class _StepExecution:
         prepared, context, output = self.prepared, self.context, attempt.output
         known = {"reasoning": attempt.reasoning, **self.values, prepared.name: output, "output": output, "expected": self.task.expected or {}}
         findings = {item.id: judge_by_rule(item, output, known, context.tools.function) for item in prepared.rules}
-        if prepared.plain:
+        if prepared.judged:
             self._spool_attempts(attempt)
             question = "\n".join(str(message["content"]) for message in self.messages) or to_json(self.arguments)
             request, judge = judge_request(context, prepared, self.task, attempt), str(prepared.judge)
-            judged = await judge_by_model(context.models[judge], judge, prepared.plain, question, output, request, self.judging)
+        for criteria in prepared.judged:
+            shown = JudgedOutput(question, output, (attempt.reasoning or "(none was returned)") if criteria[0].reasoning else "")
+            judged = await judge_by_model(context.models[judge], judge, criteria, shown, request, self.judging)
             findings |= {finding.id: finding for finding in judged}
         assert self.node.evaluate is not None
         return [findings[item.id] for item in self.node.evaluate.criteria]

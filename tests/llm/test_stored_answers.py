@@ -2,6 +2,7 @@
 
 import asyncio
 
+from beam_ray.llm.request import Answer
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.plan import make_plan
 from beam_ray.store.beginning import begin
@@ -53,3 +54,30 @@ def test_a_criterion_may_ask_for_the_reasoning(lab: Lab):
     row, _ = step(lab, Picky(thinks=True), WORKFLOW.replace("'hm' in a.text", "'hm' in reasoning"))
 
     assert row["score"] == 100
+
+
+def test_only_a_sentence_that_asks_for_the_reasoning_is_judged_by_it(lab: Lab):
+    """Of two sentences the judge reads the reasoning for one, in a call of its own."""
+    text = """
+    workflow: w
+    model: m
+    nodes:
+      a:
+        llm: {prompt: "{{ task_query }}"}
+        evaluate: {criteria: [It is polite., {text: The reasoning is short., reasoning: true}]}
+    """
+    shown = []
+
+    def answer(request):
+        if not request.judges:
+            return Answer("hello", reasoning="SECRET THOUGHT")
+        shown.append(request.messages[-1]["content"])
+        return {"criterion_1": {"reason": "x", "met": True}}
+
+    row = lab.steps(lab.run(text, ["x"], answer), "a")["t0"]
+
+    assert [("SECRET THOUGHT" in words, "It is polite." in words, "The reasoning is short." in words) for words in shown] == [
+        (False, True, False),
+        (True, False, True),
+    ]
+    assert (row["score"], row["judge_calls"]) == (100, 2)
