@@ -14,7 +14,7 @@ from beam_ray.run.plan import estimate
 from beam_ray.store.integrity import Damage, Found, Key, damaged_parts, look, pending
 from beam_ray.store.run_record import tasks_digest
 from beam_ray.store.runs import Run
-from beam_ray.tasks.sources import only, read_source, shuffled, with_origins
+from beam_ray.tasks.sources import only, read, shuffled, with_origins
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def restored_tasks(run: Run, found: Found) -> pa.Table | None:
     if not record.source.startswith(("library:", "run:")):
         return None
     try:
-        tasks, _ = read_source(run.objects, record.source)
+        tasks, _ = read(run.objects, record.source)
     except (Unusable, Damaged):
         return None
     if record.cut_from is None:

@@ -52,12 +52,16 @@ class Problem:
     text: str
     notes: tuple[str, ...] = ()
     """Further lines: what is allowed instead, and what to do."""
+    unit: str = "line"
+    """What *line* counts: ``line``, or ``row`` of a table."""
 
     def __str__(self) -> str:
         place = self.file
         if not place:
             return "\n".join([self.text, *(f"  {note}" for note in self.notes)])
-        if self.line:
+        if self.line and self.unit == "row":
+            place += f", row {self.line}"
+        elif self.line:
             place += f":{self.line}"
             if self.column:
                 place += f":{self.column}"

@@ -36,7 +36,7 @@ from beam_ray.store.beginning import begin
 from beam_ray.store.objects import Objects
 from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
-from beam_ray.tasks.sources import read_source
+from beam_ray.tasks.sources import read
 
 HERE = Path(__file__).parent
 FIELDS = ("company", "date", "address", "total")
@@ -69,7 +69,7 @@ def run_over(objects: Objects, workflow: Workflow, tasks: list[Task], models: Ma
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{workflow.name}.jsonl")
         path.write_text("".join(f"{json.dumps(task)}\n" for task in tasks), encoding="utf-8")
-        rows, _ = read_source(objects, str(path))
+        rows, _ = read(objects, str(path))
     plan = make_plan(workflow, rows, models, source=f"{workflow.name}.jsonl")
     probe_models(models, workflow)
     record = begin(objects, plan.record, plan.tasks)

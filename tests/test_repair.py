@@ -62,9 +62,9 @@ def run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def tables_of(lab: Lab):
     """The library's tasks."""
-    from beam_ray.tasks.sources import read_source
+    from beam_ray.tasks.sources import read
 
-    return read_source(lab.objects, "library:qs")
+    return read(lab.objects, "library:qs")
 
 
 def spoil(lab: Lab, run: Run, name: str, where: float = 0.3) -> None:

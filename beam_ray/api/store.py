@@ -116,8 +116,9 @@ class Store(Location):
 
         Args:
             workflow: A ``Workflow``, the path of a YAML file, or a published ``NAME`` or ``NAME@VERSION``.
-            tasks: A path (.jsonl, .csv, .parquet), ``library:NAME[@VERSION]``, ``run:RUN``, an Arrow table, a
-                pandas or polars data frame, a list of dicts, or a ``Tasks`` with options.
+            tasks: A file (.jsonl, .json, .csv, .tsv, .parquet, .xlsx; text also as .gz), a folder, a pattern, an
+                ``s3://`` address, ``library:NAME[@VERSION]``, ``run:RUN``, several of these in a list, an Arrow
+                table, a pandas or polars data frame, a list of dicts, or a ``Tasks`` with options.
             trials: Repetitions of each task.
             budget: Limits by name: ``max_usd``, ``max_tokens``, ``max_calls``, ``max_minutes``.
             takeover: Take over a run whose driver is known to be dead.

@@ -3,7 +3,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
 
     backtest: extract-prompt-v8
     workflow: purchase-orders             # a published name, or a file
-    tasks: library:orders@3               # or a file, or run:ID
+    tasks: library:orders@3               # or a file, a folder, run:ID; or a list of these
     baseline: published                   # or a version number, a file, run:ID
     candidates:
       v8: {nodes.extract.llm.prompt: prompts/extract-v8.md}     # overrides, or a file
@@ -47,8 +47,8 @@ class Spec(Frozen):
 
     name: str = Field(alias="backtest", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     workflow: str
-    tasks: str
-    """A .jsonl, .csv or .parquet file, library:NAME[@V] or run:ID."""
+    tasks: str | Annotated[list[str], Field(min_length=1)]
+    """A file, a folder, a pattern, an s3:// address, library:NAME[@V] or run:ID; or several of these in a list."""
     baseline: str | int = Field(default="published", description="published, a version's number, a file or run:ID")
     candidates: dict[str, str | JsonObject] = Field(default={}, description="a file, or a mapping of overrides such as {nodes.NODE.llm.prompt: FILE}")
     """Files, or overrides of the baseline's definition."""

@@ -26,7 +26,7 @@ class Which:
     """Which tasks are saved."""
 
     tasks: tuple[str, ...]
-    source: str | None
+    sources: tuple[str, ...]
     mapping: tuple[str, ...]
     from_run: str | None
     failed: bool
@@ -57,7 +57,7 @@ class Said:
     Which,
     "which",
     click.argument("tasks", nargs=-1, metavar="[TASK]…"),
-    click.option("--tasks", "source", metavar="SOURCE", help=SOURCES),
+    click.option("--tasks", "sources", multiple=True, metavar="SOURCE", help=SOURCES),
     MAP,
     click.option("--from-run", "from_run", metavar="RUN", help="Tasks of this run, or those of them that the options below select."),
     click.option("--failed", is_flag=True, help="Only tasks that did not pass."),
@@ -77,17 +77,17 @@ class Said:
 @reads_store
 def add(name: str, which: Which, selection: Selection, said: Said, place: Place) -> None:
     """Save tasks in the library NAME: from a file, from a run, or each TASK as RUN/TASK or an id for its newest run."""
-    if (which.source is not None) + (which.from_run is not None) + bool(which.tasks) != 1:
+    if bool(which.sources) + (which.from_run is not None) + bool(which.tasks) != 1:
         raise click.UsageError("give tasks, or --from-run RUN, or --tasks FILE: one of the three")
-    if not which.from_run and (which.failed or selection.status or selection.where or (selection.labels and not which.source)):
+    if not which.from_run and (which.failed or selection.status or selection.where or (selection.labels and not which.sources)):
         raise click.UsageError("--failed, --status, --label and --where select from a run; add --from-run RUN")
-    if said.from_output and (said.expect or which.source):
+    if said.from_output and (said.expect or which.sources):
         raise click.UsageError("--expect-from-output uses outputs of a run; --expect JSON gives the outcome itself, and a file has its own column 'expected'")
     if said.node and not said.from_output:
         raise click.UsageError("--of names the node whose output is expected; add --expect-from-output")
     tasks: Any = list(which.tasks)
-    if which.source:
-        tasks = beam_ray.Tasks(which.source, pairs(which.mapping, "--map"), selection.labels)
+    if which.sources:
+        tasks = beam_ray.Tasks(list(which.sources), pairs(which.mapping, "--map"), selection.labels)
     elif which.from_run:
         tasks = beam_ray.Selection(which.from_run, status="failing" if which.failed else selection.status, labels=selection.labels, where=selection.where)
     _report(place.opened.add_to_library(name, tasks, saved=said.saved), place)
@@ -132,7 +132,7 @@ class Traces:
 
 @library.command(name="import")
 @click.argument("name")
-@click.argument("file", required=False)
+@click.argument("files", nargs=-1, metavar="[FILE]…")
 @MAP
 @grouped(
     Traces,
@@ -147,12 +147,16 @@ class Traces:
 )
 @click.option("--replace", is_flag=True, help="Replace tasks that are there already with other content.")
 @reads_store
-def import_(name: str, file: str | None, mapping: tuple[str, ...], traces: Traces, replace: bool, place: Place) -> None:
-    """Add the tasks of FILE, or production traces, to the library NAME."""
-    if (file is None) == (traces.source is None):
+def import_(name: str, files: tuple[str, ...], mapping: tuple[str, ...], traces: Traces, replace: bool, place: Place) -> None:
+    """
+    Add the tasks of files, or production traces, to the library NAME.
+
+    FILE is anything that --tasks of run takes: a file, a folder, a quoted pattern, s3://… or - for standard input.
+    """
+    if (not files) == (traces.source is None):
         raise click.UsageError("give FILE, or --from SOURCE: one of the two")
-    if file is not None:
-        tasks = beam_ray.Tasks(file, pairs(mapping, "--map"))
+    if files:
+        tasks = beam_ray.Tasks(list(files), pairs(mapping, "--map"))
         _report(place.opened.add_to_library(name, tasks, saved=beam_ray.SavedTasks(replace=replace)), place)
         return
     done = place.opened.import_traces(name, str(traces.source), options=traces.options, replace=replace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property, wraps
@@ -16,7 +17,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
 
 STATUSES = ("passed", "below", "failed", "failing", "review")
-SOURCES = "A .jsonl, .csv or .parquet file, library:NAME[@VERSION] or run:RUN."
+SOURCES = (
+    "A file (.jsonl, .json, .csv, .tsv, .parquet, .xlsx, or text as .gz), a folder, a quoted pattern, s3://…, "
+    "- for standard input, library:NAME[@VERSION] or run:RUN. Repeat it for several."
+)
 
 
 def grouped(group: type[Any], name: str, *options: Callable[[Any], Any]) -> Decorator[Any]:
@@ -60,7 +64,7 @@ class Place:
 class TaskSource:
     """Which tasks, and how they are read."""
 
-    source: str | None
+    sources: tuple[str, ...]
     mapping: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     limit: int | None = None
@@ -68,9 +72,14 @@ class TaskSource:
     @property
     def tasks(self) -> beam_ray.Tasks:
         """The tasks as the API takes them."""
-        if not self.source:
+        if not self.sources:
             raise click.UsageError("--tasks SOURCE is required")
-        return beam_ray.Tasks(self.source, pairs(self.mapping, "--map"), self.labels, self.limit)
+        return beam_ray.Tasks(list(self.sources), pairs(self.mapping, "--map"), self.labels, self.limit)
+
+    @property
+    def words(self) -> str:
+        """The options that name the sources, as they are typed."""
+        return " ".join(f"--tasks {shlex.quote(source)}" for source in self.sources)
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ selects = grouped(Selection, "selection", _STATUS, _LABEL, _WHERE)
 takes_tasks = grouped(
     TaskSource,
     "source",
-    click.option("--tasks", "source", metavar="SOURCE", help=SOURCES),
+    click.option("--tasks", "sources", multiple=True, metavar="SOURCE", help=SOURCES),
     MAP,
     _LABEL,
     click.option("--limit", type=click.IntRange(min=1), help="Only the first so many tasks."),

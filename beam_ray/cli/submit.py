@@ -57,6 +57,8 @@ def submit(context: click.Context, address: str, folder: str, i_know: bool, as_j
     if inner.get_parameter_source("address") is ParameterSource.COMMANDLINE:
         raise click.UsageError(f"the cluster's address goes before {kind}: beam-ray submit --address URL {kind} …")
     _require_no_secret(inner)
+    if "-" in inner.params.get("sources", ()):
+        raise click.UsageError("standard input does not reach a job; name a file that the job can read, such as s3://bucket/tasks.jsonl")
     store = beam_ray.open(inner.params["store"])
     metadata = _metadata(kind, inner, Path(folder))
     job = store.submit([kind, *arguments, *_from_environment(inner)], address=address, folder=folder, allow_open=i_know, metadata=metadata)

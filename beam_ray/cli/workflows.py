@@ -72,4 +72,4 @@ def plan(workflow: str, source: TaskSource, trials: int, origin: str | None, pla
     show(totals(made))
     if made.prices:
         show(f"prices: {', '.join(f'{name} from {source}' if source != 'unpriced' else f'{name} unpriced' for name, source in made.prices.items())}")
-    show(f"run it:  beam-ray run {workflow} --tasks {source.source}{place.option}")
+    show(f"run it:  beam-ray run {workflow} {source.words}{place.option}")

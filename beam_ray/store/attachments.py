@@ -43,17 +43,30 @@ def keep_attachment(path: Path, objects: Objects) -> AttachmentRow:
         OSError: it cannot be read.
         ValueError: it is too large.
     """
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ValueError(f"the attachment {path.name!r} has {size:,} bytes; at most {MAX_BYTES:,} are allowed")
-    body = path.read_bytes()
+    _require_size(path.stat().st_size)
+    return keep_bytes(path.name, path.read_bytes(), objects)
+
+
+def keep_bytes(name: str, body: bytes, objects: Objects) -> AttachmentRow:
+    """
+    The entry of a file with that name and content in a task; the content is kept under its sha256.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    _require_size(len(body))
     sha = hashlib.sha256(body).hexdigest()
     key = f"attachments/{sha}"
     if not objects.create(key, body) and _aged(key, objects):
         # gc takes away what is old and unused: this one is about to be used
         objects.put(key, body)
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return {"name": path.name, "sha256": sha, "media_type": kind, "bytes": len(body)}
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return {"name": name, "sha256": sha, "media_type": kind, "bytes": len(body)}
+
+
+def _require_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise ValueError(f"it has {size:,} bytes; at most {MAX_BYTES:,} are allowed")
 
 
 def _aged(key: str, objects: Objects) -> bool:

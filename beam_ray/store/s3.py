@@ -4,7 +4,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import stamina
@@ -20,6 +20,9 @@ CONNECT_S = 5.0
 
 READ_S = 60.0
 """Seconds without a byte after which a server's answer is given up, and asked for again."""
+
+PIECE = 4_000_000
+"""Bytes of an object that is copied to a file at a time."""
 
 _NO_ACCESS = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed")
 """What S3 says with status 400 to credentials that will not do; other words come with 401 or 403."""
@@ -89,6 +92,20 @@ class S3:
             return bytes(self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read())
 
         return bytes(self._ask("read", key, get))
+
+    def download(self, key: str, file: IO[bytes]) -> None:
+        """Write what is under *key* to *file*, a piece at a time; raises NotThere."""
+
+        def get() -> None:
+            file.seek(0)
+            file.truncate()
+            for piece in self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].iter_chunks(PIECE):
+                try:
+                    file.write(piece)
+                except OSError as error:
+                    raise Unusable(f"{self.uri}/{key} cannot be copied to this machine ({error.strerror or error})") from None
+
+        self._ask("read", key, get)
 
     def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
         for page in self._pages(prefix):

@@ -1,5 +1,5 @@
 """
-Tasks as a user gives them: a JSONL, CSV or Parquet file with one task a row.
+Rows that somebody wrote, as the tasks of a store: every field checked, and every fault with its place.
 
     {"id": "inv-017", "task_query": "…", "expected": {"total": 12.5}, "labels": ["scan"]}
 
@@ -15,19 +15,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from beam_ray.define.fingerprint import Json, digest, strict_json
+from beam_ray.define.fingerprint import digest, strict_json
 from beam_ray.define.validation import as_written
-from beam_ray.define.yaml_file import display_path
 from beam_ray.errors import BadDefinition, Problem, Unusable
-from beam_ray.store.attachments import keep_attachment
 from beam_ray.store.objects import Objects
 from beam_ray.store.parquet import to_json, to_table
 from beam_ray.store.tables import TASKS, AttachmentRow, TaskRow
-from beam_ray.tasks.formats import MAX_ROW, Row, read_rows
+from beam_ray.tasks.files import Attach, find_files
+from beam_ray.tasks.formats import read_rows
+from beam_ray.tasks.rows import MAX_ROW, Row
 
 COLUMNS = ("id", "task_query", "query_is_json", "variables", "expected", "labels", "attachments", "origin", "tests", "notes", "recorded")
-SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
-TABLES = (".csv", ".parquet")
 BATCH = 2_000
 MAX_PROBLEMS = 20
 
@@ -37,57 +35,13 @@ def read_tasks(path: Path, objects: Objects, *, mapping: Mapping[str, str] | Non
     The tasks in the file, as the table TASKS; attachments are kept in *objects*.
 
     Raises:
-        BadDefinition: rows are wrong, or two have the same id; with file:line:column each.
+        BadDefinition: rows are wrong, or two have the same id; with the place of each.
         Unusable: the file cannot be read.
     """
-    if path.suffix not in SUFFIXES:
-        raise Unusable(f"{path}: a tasks file ends in {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.glob("*")], 1) if path.parent.is_dir() else []
-        raise Unusable(f"{path}: there is no such file" + (f"\n  did you mean {near[0]!r}?" if near else ""))
-    return _parsed(read_rows(path), objects, _Reader(path, objects, _known_mapping(mapping)), limit)
-
-
-def parse_values(rows: Iterable[Any], objects: Objects, *, mapping: Mapping[str, str] | None = None, limit: int | None = None) -> pa.Table:
-    """
-    The tasks in *rows*, which are mappings with a task's fields, as the table TASKS.
-
-    Attachments are paths relative to the working folder.
-
-    Raises:
-        BadDefinition: rows are wrong, or two have the same id; each with the number of its row, from 1.
-    """
-    numbered = (Row(number, row) for number, row in enumerate(rows, start=1))
-    return _parsed(numbered, objects, _Reader(Path("tasks"), objects, _known_mapping(mapping), in_memory=True), limit)
-
-
-def _known_mapping(mapping: Mapping[str, str] | None) -> dict[str, str]:
-    unknown = [name for name in mapping or {} if name not in COLUMNS]
-    if unknown:
-        raise Unusable(f"--map {unknown[0]}=…: a task has no {unknown[0]!r}\n  a task has {', '.join(COLUMNS)}")
-    return dict(mapping or {})
-
-
-def _parsed(found_rows: Iterable[Row], objects: Objects, reader: "_Reader", limit: int | None) -> pa.Table:
-    batches, rows = [], []
-    for found in found_rows:
-        if limit is not None and reader.count >= limit:
-            break
-        row = reader.task(found)
-        if row is not None:
-            rows.append(row)
-        if len(rows) == BATCH:
-            batches.append(to_table(TASKS, rows))
-            rows = []
-        if len(reader.problems) >= MAX_PROBLEMS:
-            reader.problems[-1] = replace(reader.problems[-1], notes=(*reader.problems[-1].notes, "what comes after this line was not read"))
-        if len(reader.problems) >= MAX_PROBLEMS or reader.hopeless:
-            break
-    if reader.problems:
-        raise BadDefinition(problems=reader.problems)
-    if reader.count == 0:
-        raise BadDefinition(problems=[reader.problem_at(1, 1, "there is no task in it")])
-    return pa.concat_tables([*batches, to_table(TASKS, rows)])
+    reader = TaskReader(objects, mapping, limit)
+    for file in find_files(str(path), Path.cwd()):
+        reader.read(read_rows(file), file.name, file.attach)
+    return reader.table()
 
 
 def inputs_digest(query: str, variables: str, attachments: Sequence[AttachmentRow]) -> str:
@@ -95,104 +49,207 @@ def inputs_digest(query: str, variables: str, attachments: Sequence[AttachmentRo
     return digest("task/1", query, variables, [[entry["name"], entry["sha256"]] for entry in attachments])
 
 
-class _Reader:
-    """Makes rows of the table from rows as written, and remembers what is wrong with them."""
+class TaskReader:
+    """Makes one table of the tasks of several sources, and remembers what is wrong with them."""
 
-    def __init__(self, path: Path, objects: Objects, mapping: Mapping[str, str], *, in_memory: bool = False):
-        self.path, self.objects, self.mapping, self.in_memory = path, objects, mapping, in_memory
-        self.name = "tasks" if in_memory else display_path(path)
+    def __init__(self, objects: Objects, mapping: Mapping[str, str] | None = None, limit: int | None = None):
+        """
+        Args:
+            mapping: Field of a task to the column that it is read from, where the names differ.
+            limit: Only the first so many tasks.
+
+        Raises:
+            Unusable: *mapping* names a field that tasks do not have.
+        """
+        self.objects, self.mapping, self.limit = objects, dict(mapping or {}), limit
+        unknown = [name for name in self.mapping if name not in COLUMNS]
+        if unknown:
+            raise Unusable(f"--map {unknown[0]}=…: a task has no {unknown[0]!r}\n  a task has {', '.join(COLUMNS)}")
+        self.count = 0
+        self._tables: list[pa.Table] = []
+        self._rows: list[TaskRow] = []
+        self._problems: list[Problem] = []
+        self._places: dict[str, Row | str] = {}
+        """Id of a task to its row, or to the name of its library or run."""
+        self._first: str | None = None
+        self._hopeless = False
+        """Whether every further row would only repeat what is wrong."""
+
+    def read(self, rows: Iterable[Row | Problem], name: str, attach: Attach) -> None:
+        """Add the tasks of a file, or of values in memory; *attach* keeps the attachments that they name."""
+        self._first = self._first or name
+        for row in rows:
+            if self._is_full:
+                return
+            if isinstance(row, Problem):
+                self._problems.append(row)
+            else:
+                self._check(row, attach)
+            if len(self._rows) == BATCH:
+                self._flush()
+            if len(self._problems) >= MAX_PROBLEMS:
+                last = self._problems[-1]
+                self._problems[-1] = replace(last, notes=(*last.notes, "what comes after this line was not read"))
+
+    def add(self, tasks: pa.Table, name: str) -> None:
+        """Add tasks of a library or a run, with the columns of TASKS."""
+        self._flush()
+        self._first = self._first or name
+        for task_id in tasks["task_id"].to_pylist():
+            if task_id in self._places:
+                self._problems.append(Problem(name, 0, 0, f"the id {task_id!r} stands here and in {self._place(task_id, name)}; ids must differ"))
+            self._places[task_id] = name
+        self.count += tasks.num_rows
+        self._tables.append(tasks)
+
+    def table(self) -> pa.Table:
+        """
+        All tasks.
+
+        Raises:
+            BadDefinition: there is no task, or tasks are wrong; with the place of each.
+        """
+        if self._problems:
+            raise BadDefinition(problems=self._problems[:MAX_PROBLEMS])
+        if self.count == 0:
+            raise BadDefinition(problems=[Problem(self._first or "tasks", 0, 0, "there is no task in it")])
+        self._flush()
+        return self._tables[0] if len(self._tables) == 1 else pa.concat_tables(self._tables)
+
+    @property
+    def _is_full(self) -> bool:
+        return (self.limit is not None and self.count >= self.limit) or len(self._problems) >= MAX_PROBLEMS or self._hopeless
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._tables.append(to_table(TASKS, self._rows))
+            self._rows = []
+
+    def _check(self, row: Row, attach: Attach) -> None:
+        if not isinstance(row.written, Mapping):
+            self._problems.append(row.problem('a task is an object such as {"task_query": "…"}'))
+            return
+        self.count += 1
+        check = _RowCheck(row, self.mapping, self.objects, attach)
+        task = check.task(f"task-{self.count:05d}")
+        name = task["task_id"]
+        if name in self._places:
+            check.fault(f"the id {name!r} stands here and in {self._place(name, row.file)}; ids must differ", field="id")
+        elif name:
+            self._places[name] = replace(row, written=None, find=row.find and _nowhere)
+        self._problems += check.problems
+        self._hopeless = check.hopeless
+        if not check.problems:
+            self._rows.append(task)
+
+    def _place(self, task_id: str, file: str) -> str:
+        """Where a task stands, in a message about *file*."""
+        place = self._places[task_id]
+        return place.seen_from(file) if isinstance(place, Row) else place
+
+
+def _nowhere(field: str) -> tuple[int, int]:
+    return 0, 0
+
+
+class _RowCheck:
+    """Checks the fields of one row, and makes a row of the table TASKS of them."""
+
+    def __init__(self, row: Row, mapping: Mapping[str, str], objects: Objects, attach: Attach):
+        self.row, self.mapping, self.objects, self.attach = row, mapping, objects, attach
         self.problems: list[Problem] = []
         self.hopeless = False
-        """Whether every further row would only repeat what is wrong."""
-        self.lines: dict[str, int] = {}
-        self.count = 0
-        self.row = Row(0)
 
-    def task(self, found: Row) -> TaskRow | None:
-        before = len(self.problems)
-        self.row = found
-        if found.broken:
-            self.problems.append(self.problem_at(found.line, found.at, found.broken, found.notes))
-            return None
-        written = found.written
-        if not isinstance(written, Mapping):
-            self._problem("", 'a task is an object such as {"task_query": "…"}')
-            return None
-        self.count += 1
-        row = {name: written.get(self.mapping.get(name, name)) for name in COLUMNS}
-        self._known(written)
-        query = row["task_query"]
-        column = self.mapping.get("task_query", "task_query")
-        if column not in written:
-            near = difflib.get_close_matches(column, [str(name) for name in written], 1)
-            has = ", ".join(str(name) for name in list(written)[:12])
-            what = f"the {'task' if self.path.suffix not in TABLES else 'header'} has no {column!r}"
-            self._missing(what, f"it has: {has[:200]}" if has else "it is empty", f"--map task_query={near[0] if near else 'NAME'}  takes it from there")
-        elif query is None or (isinstance(query, str) and not query.strip()):
-            self._problem("task_query", f"the task's {column!r} is empty")
-        elif isinstance(query, str) and row["query_is_json"] in (True, "true", "True"):
-            query = self._object("task_query", query)
-        elif not isinstance(query, (str, dict)):
-            self._problem("task_query", f"'task_query' is a text or an object, not {as_written(query)}")
-        name = row["id"]
-        if name is not None and (isinstance(name, bool) or not isinstance(name, (str, int))):
-            self._problem("id", f"the id must be a text or a whole number, not {as_written(name)}")
-        name = f"task-{self.count:05d}" if name in (None, "") else str(name)
-        if not 0 < len(name) <= 200 or not name.isprintable():
-            self._problem("id", f"the id {name[:40]!r} must be 1 to 200 printable characters")
-        elif name in self.lines:
-            self._problem("id", f"the id {name!r} stands here and in {'row' if self.in_memory else 'line'} {self.lines[name]}; ids must differ")
-        self.lines.setdefault(name, found.line)
-        variables = self._object("variables", row["variables"]) or {}
-        expected = self._object("expected", row["expected"])
-        recorded = self._object("recorded", row["recorded"])
-        labels = self._words("labels", row["labels"])
-        attachments = self._attachments(row["attachments"])
-        if len(self.problems) > before:
-            return None
-        try:
-            text = query if isinstance(query, str) else to_json(query)
-            variables_text = to_json(variables)
-            expected_text = None if expected is None else to_json(expected)
-            recorded_text = None if recorded is None else to_json(recorded)
-        except ValueError as error:
-            self._problem("", f"the task holds a value that JSON cannot: {error}")
-            return None
-        if len(text) + len(variables_text) + len(expected_text or "") + len(recorded_text or "") > MAX_ROW:
-            self._problem("", f"the task has more than {MAX_ROW:,} characters; no model reads that much")
-            return None
-        return {
-            "task_id": name,
-            "task_query": text,
+    def fault(self, text: str, *notes: str, field: str = "") -> None:
+        """Note a problem at *field*."""
+        self.problems.append(self.row.problem(text, *notes, field=self.mapping.get(field, field)))
+
+    def task(self, unnamed: str) -> TaskRow:
+        """
+        The task; one that is not to be used where there are problems.
+
+        Args:
+            unnamed: Its id where it has none.
+        """
+        written = self.row.written
+        given = {name: written.get(self.mapping.get(name, name)) for name in COLUMNS}
+        self._refuse_slips(written)
+        query = self._query(written, given["query_is_json"])
+        variables, expected, recorded = (self._object(name, given[name]) for name in ("variables", "expected", "recorded"))
+        task: TaskRow = {
+            "task_id": self._id(given["id"], unnamed),
+            "task_query": "",
             "query_is_json": not isinstance(query, str),
-            "variables": variables_text,
-            "expected": expected_text,
-            "labels": labels,
-            "attachments": attachments,
-            "inputs": inputs_digest(text, variables_text, attachments),
-            "origin": _text(row["origin"]),
-            "tests": _text(row["tests"]),
-            "notes": _text(row["notes"]),
-            "recorded": recorded_text,
+            "variables": "{}",
+            "expected": None,
+            "labels": self._words("labels", given["labels"]),
+            "attachments": self._attachments(given["attachments"]),
+            "inputs": "",
+            "origin": _text(given["origin"]),
+            "tests": _text(given["tests"]),
+            "notes": _text(given["notes"]),
+            "recorded": None,
         }
+        if self.problems:
+            return task
+        try:
+            task["task_query"] = query if isinstance(query, str) else to_json(query)
+            task["variables"] = to_json(variables or {})
+            task["expected"] = None if expected is None else to_json(expected)
+            task["recorded"] = None if recorded is None else to_json(recorded)
+        except ValueError as error:
+            self.fault(f"the task holds a value that JSON cannot: {error}")
+        if sum(len(text or "") for text in (task["task_query"], task["variables"], task["expected"], task["recorded"])) > MAX_ROW:
+            self.fault(f"the task has more than {MAX_ROW:,} characters; no model reads that much")
+        task["inputs"] = inputs_digest(task["task_query"], task["variables"], task["attachments"])
+        return task
 
-    def problem_at(self, line: int, column: int, text: str, notes: tuple[str, ...] = ()) -> Problem:
-        """A problem with its place: line and column of a file, or the number of a row in memory."""
-        return Problem(f"{self.name}, row {line}", 0, 0, text, notes) if self.in_memory else Problem(self.name, line, column, text, notes)
-
-    def _known(self, written: Mapping[str, Json]) -> None:
+    def _refuse_slips(self, written: Mapping[str, Any]) -> None:
         """Refuse a slip in the name of a field, which would otherwise be left out in silence; other fields are the user's own."""
         taken = set(self.mapping.values())
         for name in written:
             if name not in COLUMNS and name not in taken:
                 near = difflib.get_close_matches(str(name), [column for column in COLUMNS if column not in written and column not in self.mapping], 1, 0.8)
                 if near and near[0] != "task_query":
-                    self.hopeless = self.path.suffix in TABLES
-                    self._problem(
-                        str(name), f"a task has no {name!r}", f"did you mean {near[0]!r}? --map {near[0]}={name}  takes it; another name leaves it out"
-                    )
+                    self.hopeless = self.row.has_header
+                    note = f"did you mean {near[0]!r}? --map {near[0]}={name}  takes it; another name leaves it out"
+                    self.problems.append(self.row.problem(f"a task has no {name!r}", note, field=str(name)))
 
-    def _object(self, name: str, value: Any) -> Any:
+    def _query(self, written: Mapping[str, Any], is_json: Any) -> Any:
+        column = self.mapping.get("task_query", "task_query")
+        query = written.get(column)
+        if column not in written:
+            self._missing(column, [str(name) for name in written])
+        elif query is None or (isinstance(query, str) and not query.strip()):
+            self.fault(f"the task's {column!r} is empty", field="task_query")
+        elif isinstance(query, str) and is_json in (True, "true", "True"):
+            return self._object("task_query", query)
+        elif not isinstance(query, (str, dict)):
+            self.fault(f"'task_query' is a text or an object, not {as_written(query)}", field="task_query")
+        return query
+
+    def _missing(self, column: str, there: Sequence[str]) -> None:
+        near = difflib.get_close_matches(column, there, 1)
+        has = ", ".join(there[:12])
+        notes = (f"it has: {has[:200]}" if has else "it is empty", f"--map task_query={near[0] if near else 'NAME'}  takes it from there")
+        if self.row.has_header:
+            self.hopeless = True
+            place = (1, 1) if self.row.find else (0, 0)
+            self.problems.append(Problem(self.row.file, *place, f"the header has no {column!r}", notes))
+        else:
+            self.fault(f"the task has no {column!r}", *notes)
+
+    def _id(self, written: Any, unnamed: str) -> str:
+        if written is not None and (isinstance(written, bool) or not isinstance(written, (str, int))):
+            self.fault(f"the id must be a text or a whole number, not {as_written(written)}", field="id")
+        name = unnamed if written in (None, "") else str(written)
+        if not 0 < len(name) <= 200 or not name.isprintable():
+            self.fault(f"the id {name[:40]!r} must be 1 to 200 printable characters", field="id")
+            return ""
+        return name
+
+    def _object(self, field: str, value: Any) -> Any:
+        note = 'write an object such as {"total": 12.5}'
         if value in (None, ""):
             return None
         if isinstance(value, str):
@@ -200,50 +257,35 @@ class _Reader:
                 value = strict_json(value)
             except (ValueError, RecursionError) as error:
                 said = str(error) if "JSON value" in str(error) or "twice" in str(error) else as_written(value)
-                self._problem(name, f"{name!r} is not JSON: {said}", 'write an object such as {"total": 12.5}')
+                self.fault(f"{field!r} is not JSON: {said}", note, field=field)
                 return None
         if not isinstance(value, dict):
-            self._problem(name, f"{name!r} must be an object, not {as_written(value)}", 'write an object such as {"total": 12.5}')
+            self.fault(f"{field!r} must be an object, not {as_written(value)}", note, field=field)
             return None
         return value
 
-    def _words(self, name: str, value: Any) -> list[str]:
+    def _words(self, field: str, value: Any) -> list[str]:
         if value in (None, ""):
             return []
         if isinstance(value, str):
             return [word.strip() for word in value.replace(";", ",").split(",") if word.strip()]
         if isinstance(value, list) and all(isinstance(word, (str, int)) for word in value):
             return [str(word) for word in value]
-        self._problem(name, f"{name!r} must be a list of words, not {as_written(value)}")
+        self.fault(f"{field!r} must be a list of words, not {as_written(value)}", field=field)
         return []
 
     def _attachments(self, value: Any) -> list[AttachmentRow]:
         kept = []
-        folder = self.path.parent.resolve()
         for name in self._words("attachments", value):
             try:
-                path = (folder / name).resolve()
-                if not path.is_relative_to(folder):
-                    # a task is data from strangers, and what it attaches is sent to a model
-                    self._problem("attachments", f"the attachment {name!r} lies outside the folder of the tasks file; copy it there")
-                elif path.exists() and not path.is_file():
-                    self._problem("attachments", f"the attachment {name!r} is not a file")
-                else:
-                    kept.append(keep_attachment(path, self.objects))
+                kept.append(self.attach(name, self.objects))
             except OSError as error:
-                self._problem("attachments", f"the attachment {name!r} cannot be read ({error.strerror})")
+                self.fault(f"the attachment {name!r} cannot be read ({error.strerror})", field="attachments")
+            except Unusable as error:
+                self.fault(f"the attachment {name!r} {error}", field="attachments")
             except (ValueError, RuntimeError) as error:
-                self._problem("attachments", f"the attachment {name!r} cannot be used ({error})")
+                self.fault(f"the attachment {name!r} cannot be used ({error})", field="attachments")
         return kept
-
-    def _missing(self, text: str, *notes: str) -> None:
-        self.hopeless = self.path.suffix in TABLES
-        self.problems.append(self.problem_at(1 if self.hopeless else self.row.line, 1, text, notes))
-
-    def _problem(self, name: str, text: str, *notes: str) -> None:
-        """A problem at the field *name* of the current row."""
-        place = self.row.place(self.mapping.get(name, name)) if name else 1
-        self.problems.append(self.problem_at(self.row.line, place, text, notes))
 
 
 def _text(value: Any) -> str | None:

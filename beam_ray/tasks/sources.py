@@ -1,4 +1,4 @@
-"""Where tasks come from: a file, a library, an earlier run, or values in memory."""
+"""Where tasks come from: files, libraries, earlier runs, or values in memory."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,11 @@ from beam_ray.store.objects import Objects
 from beam_ray.store.run_record import tasks_digest
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import TASKS
-from beam_ray.tasks.parse import parse_values, read_tasks
+from beam_ray.tasks.files import STANDARD_INPUT, attach_from, find_files, names_many
+from beam_ray.tasks.formats import read_rows
+from beam_ray.tasks.parse import TaskReader
+from beam_ray.tasks.rows import Row
+from beam_ray.tasks.table_files import without_nulls
 
 IN_MEMORY = "values in memory"
 """What a run says of the origin of tasks that were given as values."""
@@ -28,7 +32,11 @@ class Tasks:
     """Which tasks, and how they are read."""
 
     source: Any
-    """A path (.jsonl, .csv, .parquet), ``library:NAME[@VERSION]``, ``run:RUN``, an Arrow table, a pandas or polars data frame, or a list of dicts."""
+    """
+    A file (.jsonl, .json, .csv, .tsv, .parquet or .xlsx; text also as .gz), a folder, a pattern such as ``data/*.jsonl``, an ``s3://`` address,
+    ``-`` for standard input, ``library:NAME[@VERSION]``, ``run:RUN``, several of these in a list, an Arrow table, a pandas or polars data frame,
+    or a list of dicts.
+    """
     columns: Mapping[str, str] = field(default_factory=dict)
     """Field of the task to the column that it is read from, where the names differ: ``{"task_query": "body"}``."""
     labels: tuple[str, ...] = ()
@@ -51,7 +59,16 @@ def read(objects: Objects, tasks: Any) -> tuple[pa.Table, str]:
         Unusable: there is no such source, or no task is left of it.
     """
     wanted = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
-    found, name = _read(objects, wanted)
+    reader = TaskReader(objects, wanted.columns, None if wanted.labels else wanted.limit)
+    if named := _named(wanted.source):
+        name = _listed([_add(reader, each, wanted.folder or Path.cwd()) for each in named])
+    elif isinstance(wanted.source, pa.Table) and wanted.source.schema.names == TASKS.names:
+        name = IN_MEMORY
+        reader.add(wanted.source, name)
+    else:
+        name = IN_MEMORY
+        reader.read((Row("tasks", number, row) for number, row in enumerate(_rows(wanted.source), 1)), "tasks", attach_from(Path.cwd()))
+    found = reader.table()
     for label in wanted.labels:
         kept = [label in (entry or ()) for entry in found["labels"].to_pylist()]
         found = found.filter(pa.array(kept, pa.bool_()))
@@ -62,46 +79,51 @@ def read(objects: Objects, tasks: Any) -> tuple[pa.Table, str]:
     return found, name
 
 
-def read_source(
-    objects: Objects,
-    written: str,
-    *,
-    mapping: Mapping[str, str] | None = None,
-    limit: int | None = None,
-    labels: tuple[str, ...] = (),
-    folder: Path | None = None,
-) -> tuple[pa.Table, str]:
-    """The tasks that *written* names, and its name in full: see ``read``."""
-    return read(objects, Tasks(written, mapping or {}, labels, limit, folder))
+def _named(source: Any) -> list[str]:
+    """The sources that *source* names; none where it holds the tasks themselves."""
+    if isinstance(source, str | Path):
+        return [str(source)]
+    if isinstance(source, list | tuple) and source and all(isinstance(each, str | Path) for each in source):
+        return [str(each) for each in source]
+    return []
 
 
-def _read(objects: Objects, wanted: Tasks) -> tuple[pa.Table, str]:
-    source = wanted.source
-    limit = None if wanted.labels else wanted.limit
-    if isinstance(source, pa.Table) and source.schema.names == TASKS.names:
-        return source, IN_MEMORY
-    if not isinstance(source, str | Path):
-        return parse_values(_rows(source), objects, mapping=wanted.columns, limit=limit), IN_MEMORY
-    written = str(source)
-    kind, _, rest = written.partition(":")
+def _add(reader: TaskReader, source: str, folder: Path) -> str:
+    """Add the tasks of a library, a run or files to *reader*; the source's name in full."""
+    kind, _, rest = source.partition(":")
     if kind == "library" and rest:
-        tasks, number = read_library(objects, rest)
-        return tasks, f"library:{rest.partition('@')[0]}@{number}"
+        tasks, number = read_library(reader.objects, rest)
+        name = f"library:{rest.partition('@')[0]}@{number}"
+        reader.add(tasks, name)
+        return name
     if kind == "run" and rest:
-        run = Run(objects, resolve(objects, rest))
-        return run.tasks(), f"run:{run.run_id}"
-    path = next((path for path in ((wanted.folder or Path.cwd()) / written, Path.cwd() / written) if path.is_file()), Path(written))
-    return read_tasks(path, objects, mapping=wanted.columns, limit=limit), written
+        run = Run(reader.objects, resolve(reader.objects, rest))
+        reader.add(run.tasks(), f"run:{run.run_id}")
+        return f"run:{run.run_id}"
+    files = find_files(source, folder)
+    for file in files:
+        reader.read(read_rows(file), file.name, file.attach)
+    if source == STANDARD_INPUT:
+        return files[0].name
+    many = len(files) > 1 or names_many(source, folder)
+    return f"{source} ({len(files)} file{'s'[: len(files) != 1]})" if many else source
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    shown = ", ".join(names[:3])
+    return f"{len(names)} sources: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _rows(source: Any) -> Iterable[Any]:
     """The rows of a table, a data frame or a list; pandas and polars are never imported for it."""
     if isinstance(source, pa.Table):
         return _of_table(source)
-    if hasattr(source, "__arrow_c_stream__"):  # polars, and pandas from version 2.2 on
+    if hasattr(source, "iloc") and hasattr(source, "to_dict"):  # pandas, whose objects Arrow would make structs with fields of other rows
+        return _of_pandas(source)
+    if hasattr(source, "__arrow_c_stream__"):
         return _of_table(pa.table(source))
-    if hasattr(source, "to_dict") and hasattr(source, "columns"):
-        return _of_table(pa.Table.from_pandas(source, preserve_index=False))
     if isinstance(source, list | tuple):
         return source
     raise Unusable(
@@ -114,7 +136,23 @@ def _of_table(table: pa.Table) -> Iterable[Any]:
     names = {"task_id": "id"} if "task_id" in table.column_names and "id" not in table.column_names else {}
     for batch in table.to_batches(max_chunksize=1_000):
         for row in batch.to_pylist():
-            yield {names.get(name, name): value for name, value in row.items() if value is not None or name == "task_query"}
+            yield _given({names.get(name, name): value for name, value in without_nulls(row).items()})
+
+
+def _of_pandas(frame: Any) -> Iterable[Any]:
+    """Row by row, each cell as the frame has it; NaN, NaT and NA are nothing."""
+    if not frame.columns.is_unique:
+        raise Unusable(f"the data frame has the column {str(frame.columns[frame.columns.duplicated()][0])!r} twice")
+    names = {"task_id": "id"} if "task_id" in frame.columns and "id" not in frame.columns else {}
+    for start in range(0, len(frame), 1_000):
+        part = frame.iloc[start : start + 1_000]
+        for row in part.astype(object).where(part.notna(), None).to_dict("records"):
+            yield _given({names.get(name, str(name)): value for name, value in row.items()})
+
+
+def _given(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row without empty cells, but for the query, which every task must have."""
+    return {name: value for name, value in row.items() if value is not None or name == "task_query"}
 
 
 def with_origins(tasks: pa.Table, run_id: str) -> pa.Table:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["beam_ray.define", "beam_ray.llm.answer", "beam_ray.tasks.parse", "beam_ray.tasks.formats", "ruamel.yaml", "jinja2"]):
+with atheris.instrument_imports(
+    include=["beam_ray.define", "beam_ray.llm.answer", "beam_ray.tasks.parse", "beam_ray.tasks.text_files", "ruamel.yaml", "jinja2"]
+):
     from tests.fuzz.targets import holds, seeds
 
 

@@ -104,8 +104,8 @@ def answer(text: str) -> None:
 
 
 def tasks(text: str) -> None:
-    """A tasks file, as JSON lines and as a table."""
-    for suffix in (".jsonl", ".csv"):
+    """A tasks file, as JSON lines, JSON and tables."""
+    for suffix in (".jsonl", ".csv", ".json", ".tsv"):
         path = FOLDER / f"tasks{suffix}"
         path.write_text(text, encoding="utf-8", errors="replace")
         try:

@@ -6,7 +6,7 @@ import sys
 
 from beam_ray.store.libraries import library_versions, read_library
 from beam_ray.store.runs import Run
-from beam_ray.tasks.sources import read_source
+from beam_ray.tasks.sources import read
 from tests.conftest import Lab
 from tests.library.conftest import ORDERS, orders, past_run
 
@@ -24,7 +24,7 @@ def test_what_a_real_run_did_is_saved_run_again_and_measured(ray_lab: Lab, cli):
     )
     cli("library", "add", "orders", "--from-run", first.run_id, "--status", "passed", "--expect-from-output", "--of", "extract")
     cli("library", "add", "orders", f"{first.run_id}/bad", "--with-label", "edge")
-    tasks, name = read_source(ray_lab.objects, "library:orders")
+    tasks, name = read(ray_lab.objects, "library:orders")
     second = ray_lab.run(ray_lab.workflow(ORDERS), tasks, answer)
     told = cli("library", "check", "orders", "--workflow", "workflow.yaml", "--json").json
 

@@ -31,7 +31,7 @@ from beam_ray.store.opening import open_objects
 from beam_ray.store.run_record import RunRecord, plan_shards
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import STEPS
-from beam_ray.tasks.sources import read_source
+from beam_ray.tasks.sources import read
 from tests.conftest import Lab
 from tests.machine.world import BELOW, ORDER, TASKS, Definition, Driver, Key, Mortal, answer, bury, lend, model, shm, workflow
 
@@ -131,7 +131,7 @@ class Machine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(dir=shm(), prefix="beam-ray-machine-"))
         shutil.copytree(_template(), self.folder / "store")
         self.objects = open_objects(str(self.folder / "store"))
-        self.tasks, self.source = read_source(self.objects, "library:qs")
+        self.tasks, self.source = read(self.objects, "library:qs")
         self.runs: list[Known] = []
         self.bills: dict[str, Bill] = {}
         self.published: list[Definition] = []

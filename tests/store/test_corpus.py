@@ -1,14 +1,18 @@
 """Every broken tasks file of the corpus is refused: where, what, and what to do; and nothing is asked of a model."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.corpus.cases import HERE, PLACE, Case, of
+from tests.corpus.cases import HERE, Case, of
 from tests.corpus.command import give
 from tests.endpoint import endpoint
+
+PLACE_OF_TASK = re.compile(r"^[\w./-]+(:\d+:\d+|, row \d+|): ")
+"""How a refusal begins: file:line:column, file, row, or the file where all of it is meant."""
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +45,7 @@ def test_a_broken_tasks_file_is_refused(case: Case, beside, model, monkeypatch, 
 
     assert (said.code, said.out) == (2, ""), said
     # inputs are checked task by task when the table is made, whatever it was made from
-    assert PLACE.match(said.err) or ": task 't1' does not match" in said.err, said.err
+    assert PLACE_OF_TASK.match(said.err) or ": task 't1' does not match" in said.err, said.err
     assert not model.journal
     assert not Path("store/runs").exists()
     case.expect(said.err)

@@ -17,7 +17,7 @@ from beam_ray.store.attachments import read_attachment
 from beam_ray.store.libraries import library_at, uses
 from beam_ray.store.run_record import tasks_digest
 from beam_ray.store.runs import Run
-from beam_ray.tasks.sources import read_source
+from beam_ray.tasks.sources import read
 from tests.conftest import Lab, drive_here
 from tests.stores.conftest import run_of
 from tests.stores.write import SPEC, WORKFLOW, answer, models
@@ -85,9 +85,7 @@ def test_its_runs_compare_as_they_did_and_its_backtest_is_not_run_again(old: Lab
     kept = read_verdict(old.objects, "sums-v2")
     candidate = kept["candidates"][0]
     comparison = compare_runs(Run(old.objects, candidate["baseline_run"]), Run(old.objects, candidate["run_id"]), names=("version 1", "v2"))
-    backtest = Backtest(
-        old.objects, resolve_spec(old.objects, old.write("spec.yaml", f"{SPEC}baseline: 1\n")), *read_source(old.objects, "library:sums@1"), models()
-    )
+    backtest = Backtest(old.objects, resolve_spec(old.objects, old.write("spec.yaml", f"{SPEC}baseline: 1\n")), *read(old.objects, "library:sums@1"), models())
 
     assert [list(comparison.newly_passing), list(comparison.newly_failing)] == [candidate["comparison"]["newly_passing"], []]
     assert [[metric.name, metric.before, metric.after] for metric in comparison.metrics] == [

@@ -22,7 +22,7 @@ from beam_ray.run.runner import Assignment, Runner
 from beam_ray.store.beginning import begin
 from beam_ray.store.libraries import write_library
 from beam_ray.store.opening import open_objects
-from beam_ray.tasks.sources import read_source
+from beam_ray.tasks.sources import read
 from tests.conftest import Lab
 
 WORKFLOW = """\
@@ -75,18 +75,18 @@ def write(folder: Path, **options: Any) -> None:
     rows[3]["attachments"] = ["note.txt"]
     (inputs / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
-    tasks, _ = read_source(objects, str(inputs / "tasks.jsonl"))
+    tasks, _ = read(objects, str(inputs / "tasks.jsonl"))
     write_library(objects, "sums", tasks, 0, change="the first three dozen")
     workflow = load_workflow(inputs / "sums.yaml")[0].model_copy(update={"tools_from": ""})
     publish(objects, workflow, source=WORKFLOW, reason="the first")
 
-    backtest = Backtest(objects, resolve_spec(objects, inputs / "spec.yaml"), *read_source(objects, "library:sums@1"), models(), **options)
+    backtest = Backtest(objects, resolve_spec(objects, inputs / "spec.yaml"), *read(objects, "library:sums@1"), models(), **options)
     verdict = conclude(backtest)
     better = backtest.resolved.candidates[0].workflow
     publish(objects, better, evidence=verdict["backtest_id"])
     lab.rerun(backtest.baseline(), ["n1", "n3"], better, answer, version=2, start_node="read", because="a better prompt")
 
-    plan = make_plan(workflow, read_source(objects, "library:sums@1")[0], models(), source="library:sums@1", version_number=1, trials=2)
+    plan = make_plan(workflow, read(objects, "library:sums@1")[0], models(), source="library:sums@1", version_number=1, trials=2)
     record = begin(objects, plan.record, plan.tasks)
     asyncio.run(_begin(str(folder), record.run_id))
 

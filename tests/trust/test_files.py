@@ -1,15 +1,18 @@
 """Files from strangers (threats 11 and 21): nothing in them runs, and a few bytes stand for no gigabyte."""
 
 import ast
+import gzip
 import io
 import json
 import os
 import resource
 import subprocess
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -80,12 +83,31 @@ def _nested_bomb() -> bytes:
     return sink.getvalue()
 
 
+def _gzip_bomb() -> bytes:
+    """A million bytes for a billion spaces."""
+    return gzip.compress((b" " * 999_999 + b"\n") * 1_000, 9)
+
+
+def _workbook_bomb() -> bytes:
+    """A workbook whose texts are half a billion bytes."""
+    body = io.BytesIO()
+    book = openpyxl.Workbook()
+    book.active.append(["task_query"])
+    book.save(body)
+    with zipfile.ZipFile(body, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as parts:
+        parts.writestr("xl/more.xml", b" " * 500_000_000)
+    return body.getvalue()
+
+
 BOMBS = {
     "a text again and again.parquet": made.parquet_bomb,
     "a list of a text again and again.parquet": _nested_bomb,
     "one line.jsonl": lambda: b'{"task_query": "',
     "one cell.csv": lambda: b"task_query\n",
     "one quoted cell.csv": lambda: b'task_query\n"' + b"a\n" * 30_000_000,
+    "one task.json": lambda: b'[{"task_query": "',
+    "spaces.jsonl.gz": _gzip_bomb,
+    "texts.xlsx": _workbook_bomb,
     "brackets.jsonl": lambda: b'{"task_query": ' + b"[" * 7_000_000,
 }
 
@@ -94,7 +116,7 @@ BOMBS = {
 def test_a_bomb_is_refused_in_little_memory(name, tmp_path):
     """Read in a process of its own, of which the memory is measured: less than 300 MB beyond what it had."""
     (tmp_path / name).write_bytes(BOMBS[name]())
-    if name.startswith("one line") or name.startswith("one cell"):
+    if name.startswith(("one line", "one cell", "one task")):
         os.truncate(tmp_path / name, 1_000_000_000)  # a hole that takes no disk, and reads as one line
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
