@@ -15,6 +15,7 @@ from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import BeamRayError, StepFailed, Stopped
 from beam_ray.run.context import RAN, StepContext, TaskTrial
 from beam_ray.run.outcome import outcome_row, output_nodes
+from beam_ray.run.prompt_order import grouped_by_beginning
 from beam_ray.run.step import failed_row, run_step
 from beam_ray.run.step_row import output_of
 from beam_ray.store.runs import Run
@@ -126,7 +127,7 @@ class Shard:
             )
         )
         async with asyncio.TaskGroup() as group:
-            for task in self.tasks:
+            for task in grouped_by_beginning(self.tasks, self.workflow):
                 group.create_task(self._until_stopped(self._row_in_line(task) if line else self._row_of_graph(task)))
         if self._stopped:
             raise self._stopped

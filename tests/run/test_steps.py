@@ -285,3 +285,31 @@ def test_spool_files_go_as_their_shards_are_committed(lab: Lab):
 
     assert len(record.shards) == 2
     asyncio.run(work())
+
+
+def test_prompts_with_a_common_beginning_follow_each_other(lab: Lab):
+    """Tasks over two long documents in turn: all questions about one are asked before the other's, so that a cache can serve them."""
+    asked = []
+
+    def answer(request):
+        asked.append(request.messages[-1]["content"][0])
+        return "ok"
+
+    tasks = [{"id": f"t{index}", "task_query": str(index), "variables": {"document": "AB"[index % 2] * 5_000}} for index in range(6)]
+    lab.run("workflow: w\nmodel: m\nnodes: {a: {llm: {prompt: '{{ variables.document }} {{ task_query }}'}}}", tasks, answer)
+
+    assert "".join(asked) == "AAABBB"
+
+
+def test_short_prompts_keep_the_order_of_the_tasks(lab: Lab):
+    """Below the length that providers cache nothing is moved."""
+    asked = []
+
+    def answer(request):
+        asked.append(request.messages[-1]["content"][0])
+        return "ok"
+
+    tasks = [{"id": f"t{index}", "task_query": "AB"[index % 2]} for index in range(6)]
+    lab.run("workflow: w\nmodel: m\nnodes: {a: {llm: {prompt: '{{ task_query }}'}}}", tasks, answer)
+
+    assert "".join(asked) == "ABABAB"
