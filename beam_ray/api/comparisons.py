@@ -120,11 +120,11 @@ class Comparison(Displayed):
         }
 
 
-def compare(store: Location, before: str, after: str, *, gate: str | Path | None = None) -> Comparison:
+def compare(store: Location, before: str, after: str, *, gate: str | Path | None = None, names: tuple[str, str] = ("baseline", "candidate")) -> Comparison:
     """See ``Store.compare``."""
     runs = [get_run(store, name) for name in (before, after)]
     chosen = load_gate(str(gate)) if gate else DEFAULT_GATE
-    found = compare_runs(runs[0].stored, runs[1].stored, chosen)
+    found = compare_runs(runs[0].stored, runs[1].stored, chosen, names=names)
     result = Result(found, judge(found, chosen))
     written = document([result])["candidates"][0]
     return Comparison(

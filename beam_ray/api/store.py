@@ -1,8 +1,9 @@
 """The store: where runs, backtests, versions and libraries are kept, and everything that can be done with them."""
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,22 @@ class Store(Location):
 
     def __repr__(self) -> str:
         return f"<Store {self.uri}>"
+
+    @contextlib.contextmanager
+    def connected(self) -> "Iterator[Store]":
+        """
+        Keep one connection to the Ray cluster open while the block runs: a local Ray starts once for all calls in it.
+
+        Yields the store that uses the connection.
+
+        Raises:
+            Unusable: there is no cluster at the address, or it requires no token.
+        """
+        from beam_ray.api.runs import connection
+
+        with connection(self) as opened:
+            opened.open()
+            yield replace(self, connection=opened)
 
     # -- workflows ------------------------------------------------------------------------
 
@@ -340,7 +357,7 @@ class Store(Location):
         """
         return self.verdict(backtest).report(name)
 
-    def compare(self, before: str, after: str, *, gate: "str | Path | None" = None) -> "Comparison":
+    def compare(self, before: str, after: str, *, gate: "str | Path | None" = None, names: tuple[str, str] = ("baseline", "candidate")) -> "Comparison":
         """
         Compare two finished runs pair by pair.
 
@@ -348,6 +365,7 @@ class Store(Location):
             before: A run, named as for ``get_run``.
             after: Another one, over the same tasks.
             gate: A gate file; None for the default gate.
+            names: The names of the two runs in reports.
 
         Raises:
             Unusable: a run is missing or unfinished.
@@ -355,7 +373,7 @@ class Store(Location):
         """
         from beam_ray.api.comparisons import compare
 
-        return compare(self, before, after, gate=gate)
+        return compare(self, before, after, gate=gate, names=names)
 
     def log_to_mlflow(self, name: str, uri: str | None = None) -> "MlflowLog":
         """

@@ -3,9 +3,9 @@ beam_ray on the same work: one process that connects to Ray, warms up, and then 
 
     python -m benchmarks.speed.ours FOLDER URL|scripted TASKS [--kind model|burn|wait --seconds S] [--die-at ROWS]
 
-Says in JSON how long the run took and what it used once all was warm. With --die-at it kills
-itself without a word when so many rows are done; started again in the same folder it goes on,
-and says after how many seconds there was something new.
+Prints as JSON how long the run took, and what it used after the warm-up. With --die-at it kills
+itself when so many steps are done; started again in the same folder it resumes, and reports after
+how many seconds the first new step was done.
 """
 
 import argparse
@@ -17,22 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from beam_ray.llm import ScriptedModel
-from beam_ray.llm.settings import load_models
-from beam_ray.run.cluster import Cluster
-from beam_ray.run.connection import Connection
-from beam_ray.run.execute import execute
-from beam_ray.run.plan import load_workflow, make_plan
-from beam_ray.run.progress import Progress
-from beam_ray.store.beginning import begin
-from beam_ray.store.opening import open_objects
-from beam_ray.store.runs import Run
-from beam_ray.tasks.parse import read_tasks
+import beam_ray
 from benchmarks.speed.watched import Family
 from benchmarks.speed.work import CONCURRENCY, STEPS
 
 FIRST = 10_000_000
-"""The number of the first task that only warms up."""
+"""The number of the first warm-up task."""
 TOOLS = """import time
 
 
@@ -50,7 +40,7 @@ def wait(query: str, seconds: float) -> dict:
 
 
 def workflow(folder: Path, steps: int = STEPS, changed: str = "", kind: str = "model", seconds: float = 0.0) -> Path:
-    """A chain of steps, each scored; *changed* makes the last one another."""
+    """A chain of steps, each scored; *changed* changes the prompt of the last one."""
     nodes = []
     for step in range(1, steps + 1):
         before = f"{{{{ s{step - 1}.text[:60] }}}}" if step > 1 else ""
@@ -68,7 +58,7 @@ def workflow(folder: Path, steps: int = STEPS, changed: str = "", kind: str = "m
 
 
 def tasks_file(folder: Path, tasks: int, first: int = 0) -> Path:
-    """Tasks that are numbers."""
+    """Tasks whose queries are numbers."""
     path = folder / f"tasks-{first}-{tasks}.jsonl"
     if not path.exists():
         path.write_text("".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(first, first + tasks)))
@@ -84,45 +74,45 @@ def models_file(folder: Path, url: str, concurrency: int = CONCURRENCY, **limits
 
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a warm run, and of what went before."""
+    """Seconds of a warm run, and of what came before it."""
     began, folder = time.monotonic(), Path(arguments.folder)
-    objects = open_objects(str(folder / "store"))
     limits = {"requests_per_minute": arguments.per_minute} if arguments.per_minute else {}
     if arguments.url == "scripted":
-        models: dict[str, Any] = {"m": ScriptedModel(lambda request: "ok")}
+        models: Any = {"m": beam_ray.ScriptedModel(lambda request: "ok")}
     else:
-        models = dict(load_models(models_file(folder, arguments.url, arguments.concurrency, **limits)))
-    found, _ = load_workflow(workflow(folder, kind=arguments.kind, seconds=arguments.seconds))
-    warm, _ = load_workflow(workflow(folder, steps=1, kind=arguments.kind))
-    cluster = Cluster()
-
-    def run(given: Any, path: Path, die_at: int = 0) -> dict[str, Any]:
-        start, news = time.monotonic(), list[float]()
-        plan = make_plan(given, read_tasks(path, objects), models)
-        record = begin(objects, plan.record, plan.tasks)
-        before, ready = list[int](), time.monotonic()
-
-        def watch(progress: Progress) -> None:
-            before.append(progress.steps_done)
-            if progress.steps_done > before[0] and not news:
-                news.append(time.monotonic() - ready)
-            if die_at and progress.steps_done >= die_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        execute(objects, record, models, connection=Connection(cluster=cluster), progress=watch)
-        return {"run_id": record.run_id, "seconds": time.monotonic() - start, "news_s": news[0] if news else None, "rows_before": before[0] if before else 0}
-
+        models = models_file(folder, arguments.url, arguments.concurrency, **limits)
+    found = beam_ray.load(workflow(folder, kind=arguments.kind, seconds=arguments.seconds))
+    warm = beam_ray.load(workflow(folder, steps=1, kind=arguments.kind))
     family = Family(os.getpid())
-    # as many rows as it takes for a runner on every CPU
-    run(warm, tasks_file(folder, 100 * cluster.cpus, first=FIRST))
-    family.look()
-    ready, cpu = time.monotonic() - began, family.cpu_s
-    said = run(found, tasks_file(folder, arguments.tasks), arguments.die_at)
-    family.look()
-    outcome = Run(objects, said["run_id"]).outcome(["passed"])
-    cpus = cluster.cpus
-    cluster.close()
-    return {**said, "ready_s": ready, "cpu_s": family.cpu_s - cpu, "cpus": cpus, "passed": sum(outcome["passed"].to_pylist())}
+    with beam_ray.open(folder / "store", models=models).connected() as store:
+        import ray  # beam_ray sets what Ray reads from the environment before it imports it
+
+        cpus = max(int(ray.cluster_resources()["CPU"]), 1)
+        # as many rows as it takes for a runner on every CPU
+        store.run(warm, tasks_file(folder, 100 * cpus, first=FIRST))
+        family.look()
+        ready, cpu = time.monotonic() - began, family.cpu_s
+        run, said = timed_run(store, found, tasks_file(folder, arguments.tasks), arguments.die_at)
+        family.look()
+    return {**said, "run_id": run.id, "ready_s": ready, "cpu_s": family.cpu_s - cpu, "cpus": cpus, "passed": run.passed}
+
+
+def timed_run(store: beam_ray.Store, given: beam_ray.Workflow, tasks: Path, die_at: int) -> tuple[beam_ray.Run, dict[str, Any]]:
+    """A finished run, its seconds, the steps done before, and the seconds from its first message to the first new step."""
+    start, seen, news, before = time.monotonic(), list[float](), list[float](), list[int]()
+
+    def watch(progress: beam_ray.Progress) -> None:
+        seen.append(time.monotonic())
+        if progress.message:
+            return
+        before.append(progress.steps_done)
+        if progress.steps_done > before[0] and not news:
+            news.append(seen[-1] - seen[0])
+        if die_at and progress.steps_done >= die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run = store.run(given, tasks, progress=watch)
+    return run, {"seconds": time.monotonic() - start, "news_s": news[0] if news else None, "rows_before": before[0] if before else 0}
 
 
 if __name__ == "__main__":
@@ -133,6 +123,6 @@ if __name__ == "__main__":
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY)
     parser.add_argument("--per-minute", type=float, default=0)
     parser.add_argument("--kind", choices=["model", "burn", "wait"], default="model")
-    parser.add_argument("--seconds", type=float, default=0, help="that a tool burns or waits")
+    parser.add_argument("--seconds", type=float, default=0, help="seconds that a tool uses the CPU or waits")
     parser.add_argument("--die-at", type=int, default=0)
     sys.stdout.write(json.dumps(main(parser.parse_args())) + "\n")

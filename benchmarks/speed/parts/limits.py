@@ -3,7 +3,8 @@ Limits that hold over all workers: the allowed rate is used, and the endpoint re
 
 One and two workers are runners of a real Ray. Eight and sixty-four would not fit two cores as
 processes, so they share one here: each has a client and leased permits of its own, as a
-runner has, and a message to the limiter takes as long as a Ray actor's answer.
+runner has, and a message to the limiter takes as long as a Ray actor's answer. For them the parts of
+the engine that enforce limits are imported.
 """
 
 import asyncio
@@ -16,15 +17,13 @@ from pathlib import Path
 
 import stamina.instrumentation
 
-from beam_ray.llm import Request
+import beam_ray
+from beam_ray import ModelSettings, Request
 from beam_ray.llm.model import OpenAIModel
-from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
 from beam_ray.run.limiter import Grant, Limiter, PermitRequest
 from beam_ray.run.permits import PermitLease
 from beam_ray.run.runner import limits_of
-from beam_ray.store.opening import open_objects
-from beam_ray.store.runs import Run
 from benchmarks.speed.endpoint import ROOT, Call, Endpoint, endpoint, span_s
 from benchmarks.speed.told import Told
 from benchmarks.speed.watched import watched
@@ -71,7 +70,7 @@ def real(model: Endpoint, workers: int) -> list[float]:
     with tempfile.TemporaryDirectory() as name:
         words = [sys.executable, "-m", "benchmarks.speed.ours", name, model.url, str(TASKS), "--per-minute", str(60 * PER_SECOND)]
         used = watched(words, ROOT, BEAM_RAY_MAX_RUNNERS=str(workers))
-        steps = Run(open_objects(str(Path(name) / "store")), str(used.said["run_id"])).steps(columns=["seconds", "calls"]).to_pylist()
+        steps = beam_ray.open(Path(name) / "store").get_run(str(used.said["run_id"])).steps(columns=["seconds", "calls"]).to_pylist()
     return [step["seconds"] / step["calls"] for step in steps]
 
 

@@ -1,8 +1,8 @@
 """
 Where the CPU of a model step goes: one runner in this process, the endpoint of 200 ms, a profiler.
 
-The profiler makes small functions dearer than they are, so it only says who has which share;
-milliseconds come from the same run without it.
+The profiler slows small functions down, so only shares are taken from it; milliseconds come from
+the same run without it. A runner is part of the engine, so the engine's modules are imported.
 """
 
 import asyncio
@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import beam_ray
 from beam_ray.llm.settings import load_models
-from beam_ray.run.plan import load_workflow, make_plan
+from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.store.beginning import begin
 from beam_ray.store.opening import open_objects
@@ -39,7 +40,7 @@ PLACES = {
 
 
 def measure(told: Told) -> None:
-    """Milliseconds per step, by whose code they are spent in."""
+    """Milliseconds per step, by the package that they are spent in."""
     with endpoint() as model:
         _work(model)
         loop_s, all_s, _ = _work(model)
@@ -65,7 +66,7 @@ def _work(model: Endpoint, profile: cProfile.Profile | None = None) -> tuple[flo
         folder = Path(name)
         objects = open_objects(str(folder / "store"))
         models: dict[str, Any] = dict(load_models(models_file(folder, model.url)))
-        plan = make_plan(load_workflow(workflow(folder))[0], read_tasks(tasks_file(folder, TASKS), objects), models)
+        plan = make_plan(beam_ray.load(workflow(folder)), read_tasks(tasks_file(folder, TASKS), objects), models)
         record = begin(objects, plan.record, plan.tasks)
 
         async def work() -> None:

@@ -1,8 +1,9 @@
 """
-What a run asks of its surroundings, counted: requests to the store, and what a renewal of permits costs.
+Requests of a run to its store, counted, and what a renewal of permits costs.
 
-One runner in this process, on a folder that counts; two runs that differ only in the number of
-their shards tell what a shard asks and what a run asks. docs/scale.md is made of these figures.
+One runner in this process, on a folder that counts requests; the difference between two runs that
+differ only in their number of shards is what a shard takes. docs/scale.md is made of these figures.
+Runner, limiter and store are parts of the engine, so the engine's modules are imported.
 """
 
 import asyncio
@@ -13,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from beam_ray.llm import ScriptedModel
+import beam_ray
 from beam_ray.run.limiter import Limiter, Limits, PermitRequest
-from beam_ray.run.plan import load_workflow, make_plan
+from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import OUTCOME_NODE
 from beam_ray.run.summary import summarise
@@ -36,7 +37,7 @@ SHARDS = (4, 8)
 
 
 class Counted:
-    """A store that counts what it is asked, by call and kind of key."""
+    """A store that counts its requests, by call and kind of key."""
 
     def __init__(self, objects: Objects):
         self.objects, self.uri = objects, objects.uri
@@ -85,8 +86,8 @@ def _counted(shards: int) -> Counted:
         plain = open_objects(str(folder / "store"))
         assert isinstance(plain, Disk)
         objects = Counted(plain)
-        models = {"m": ScriptedModel(lambda request: "ok")}
-        plan = make_plan(load_workflow(workflow(folder))[0], read_tasks(tasks_file(folder, shards * ROWS), plain), models)
+        models = {"m": beam_ray.ScriptedModel(lambda request: "ok")}
+        plan = make_plan(beam_ray.load(workflow(folder)), read_tasks(tasks_file(folder, shards * ROWS), plain), models)
         record = plan.record.model_copy(update={"shards": plan_shards(shards * ROWS, 1, ROWS)})
         asyncio.run(_drive(objects, record, plan.tasks, models))
         return objects
