@@ -1,5 +1,5 @@
 """
-``beam-ray rerun` as a Ray job, with the same arguments and the same exit code.
+``beam-ray rerun`` as a Ray job, with the same arguments and the same exit code.
 
     ray job submit --working-dir . -- python jobs/rerun.py TASK …
 """

@@ -24,11 +24,16 @@ def steady(text: str) -> str:
     return "\n".join(re.sub(r"(?<=\S) {2,}", "  ", line).rstrip() for line in text.splitlines()) + "\n"
 
 
-def check_golden(folder: Path, name: str, text: str) -> None:
-    """Assert that *text* is the golden file *name*; with UPDATE_GOLDEN=1 write the file instead."""
+def updating() -> bool:
+    """Whether golden files are written instead of compared: UPDATE_GOLDEN is set."""
+    return bool(os.environ.get("UPDATE_GOLDEN"))
+
+
+def check_golden(folder: Path, name: str, text: str, *, exact: bool = False) -> None:
+    """Assert that *text*, made steady unless *exact*, is the golden file *name*; with UPDATE_GOLDEN=1 write the file instead."""
     path = folder / name
-    found = steady(text)
-    if os.environ.get("UPDATE_GOLDEN"):
+    found = text if exact else steady(text)
+    if updating():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(found, encoding="utf-8")
     assert found == path.read_text(encoding="utf-8"), f"{path} differs; UPDATE_GOLDEN=1 writes it anew"

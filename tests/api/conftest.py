@@ -8,28 +8,14 @@ import pytest
 import beam_ray
 from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection
+from tests.sums import WORKFLOW, numbers, reply
 
-WORKFLOW = """
-workflow: sums
-model: m
-nodes:
-  read:
-    llm: {prompt: "read {{ task_query }}", returns: {n: int}}
-    evaluate: {criteria: [{equals: {n: expected.n}}]}
-  say:
-    after: read
-    llm: {prompt: "say {{ read.n }}"}
-"""
-
-TASKS = [{"id": f"n{number}", "task_query": str(number), "expected": {"n": number}, "labels": ["even"] if number % 2 == 0 else []} for number in range(9)]
+TASKS = numbers(9)
 
 
 def answer(request: beam_ray.Request) -> object:
-    """Reads every third number rightly, and with a better prompt all of them."""
-    word, number = str(request.messages[-1]["content"]).split()[:2]
-    if word == "say":
-        return f"it is {number}"
-    return {"n": int(number) if word == "better" or int(number) % 3 == 0 else -1}
+    """See ``sums.reply``."""
+    return reply(str(request.messages[-1]["content"]))
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from beam_ray.backtest import notification
 from beam_ray.errors import NotificationFailed, Unusable
 from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection
-from tests.api.conftest import TASKS, WORKFLOW, answer
+from tests.api.conftest import TASKS, answer
 from tests.commands import run_command
 from tests.http_server import QuietHandler, serving
 from tests.ray_nodes import free_ports
+from tests.sums import WORKFLOW
 
 
 @dataclass

@@ -34,6 +34,21 @@ def test_run(store: beam_ray.Store) -> None:
     assert store.get_run("last") == run
 
 
+def test_connected(store: beam_ray.Store) -> None:
+    """
+    Calls within the block share one connection, which ends with the block.
+    """
+    with beam_ray.open(store.uri, models=store.models).connected() as connected:
+        assert connected.connection
+        opened = connected.connection.cluster
+        runs = [connected.run("sums.yaml", TASKS[:count]) for count in (1, 2)]
+
+        assert opened is not None
+        assert connected.connection.cluster is opened
+        assert all(run.finished for run in runs)
+    assert connected.connection.cluster is None
+
+
 def test_task_and_step(store: beam_ray.Store) -> None:
     """
     A task leads to its steps, their criteria and attempts.

@@ -12,6 +12,7 @@ import pytest
 from tests.commands import CommandResult, run_command
 from tests.conftest import Lab
 from tests.endpoint import Endpoint, endpoint
+from tests.sums import WORKFLOW, numbers, reply
 
 
 @dataclass
@@ -26,18 +27,6 @@ class Desk:
         return self.give(*words)
 
 
-WORKFLOW = """
-workflow: sums
-model: m
-nodes:
-  read:
-    llm: {prompt: "read {{ task_query }}", returns: {n: int}}
-    evaluate: {criteria: [{equals: {n: expected.n}}]}
-  say:
-    after: read
-    llm: {prompt: "say {{ read.n }}"}
-"""
-
 SPEC = """
 backtest: sums-v2
 workflow: sums.yaml
@@ -49,12 +38,8 @@ candidates:
 
 
 def answer(body: dict[str, Any]) -> Any:
-    """Reads every third number rightly, and with a better prompt all of them."""
-    said = body["messages"][-1]["content"]
-    word, number = said.split()
-    if word == "say":
-        return f"it is {number}"
-    return {"n": int(number) if word == "better" or int(number) % 3 == 0 else -1}
+    """See ``sums.reply``."""
+    return reply(body["messages"][-1]["content"])
 
 
 @pytest.fixture
@@ -62,13 +47,7 @@ def desk(ray_lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     """A folder with a workflow, 36 tasks, a spec and a model."""
     ray_lab.write("sums.yaml", WORKFLOW)
     ray_lab.write("spec.yaml", SPEC)
-    ray_lab.write(
-        "tasks.jsonl",
-        "".join(
-            json.dumps({"id": f"n{index}", "task_query": str(index), "expected": {"n": index}, "labels": ["even"] if index % 2 == 0 else []}) + "\n"
-            for index in range(36)
-        ),
-    )
+    ray_lab.write("tasks.jsonl", "".join(f"{json.dumps(task)}\n" for task in numbers(36)))
     with endpoint(answer) as model:
         ray_lab.write("models.yaml", f"m: {{base_url: '{model.url}', model: x, usd_per_million: {{input: 1, output: 2}}}}\n")
         monkeypatch.chdir(ray_lab.folder)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.cli.conftest import WORKFLOW, answer
+from tests.cli.conftest import answer
 from tests.endpoint import Endpoint, endpoint
+from tests.sums import WORKFLOW
 
 RECIPE = Path(__file__).parents[2] / "docs" / "ci" / "backtest.yaml"
 GATE = "gate: g\nrules: {score: {up_by: 10}, regressions: {at_most: 0}}\n"

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import WORKFLOW, Desk, answer
+from tests.cli.conftest import Desk, answer
 from tests.improve.scripted import proposal
+from tests.sums import WORKFLOW
 
 
 def with_proposals(body: dict[str, Any]) -> Any:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.cli.conftest import WORKFLOW, Desk, answer
+from tests.cli.conftest import Desk, answer
+from tests.sums import WORKFLOW
 
 
 def test_the_whole_journey(desk: Desk):

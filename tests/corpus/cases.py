@@ -6,14 +6,13 @@ Broken input, and what is said about it, as text files that a stranger adds a ca
     >>>
     the whole refusal, word for word
 
-Leave out what comes after ``>>>``, run the tests with BEAM_RAY_WRITE_GOLDEN=1 and read what was
-written there: where, what, and what to do about it? What cannot be written as text, such as a
+Leave out what comes after ``>>>``, run the tests with UPDATE_GOLDEN=1 and read what was written
+there: where, what, and what to do about it? What cannot be written as text, such as a
 byte that is no UTF-8 or ten thousand brackets, is a function in ``made.py`` that the line
 ``made: NAME`` stands for. Where Pythons differ in their own words, one more ``>>>`` gives the
 refusal of the newer.
 """
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import pytest
 
 from tests.corpus import made
+from tests.golden import updating
 
 HERE = Path(__file__).parent
 PLACE = re.compile(r"^[\w./-]+:\d+:\d+: ")
@@ -45,9 +45,9 @@ class Case:
         return body if isinstance(body, bytes) else body.encode()
 
     def expect(self, said: str) -> None:
-        """Assert that *said* is the refusal; with BEAM_RAY_WRITE_GOLDEN=1 write it down instead."""
+        """Assert that *said* is the refusal; with UPDATE_GOLDEN=1 write it down instead."""
         known = said in self.says.split(">>>\n")
-        if os.environ.get("BEAM_RAY_WRITE_GOLDEN") and not known:
+        if updating() and not known:
             before, cases = _split(self.family)
             kept = [Case(case.family, case.title, case.text, said if case.title == self.title else case.says) for case in cases]
             self.family.write_text(before + "".join(f"=== {case.title}\n{case.text}>>>\n{case.says}" for case in kept), encoding="utf-8")

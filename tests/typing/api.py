@@ -18,7 +18,9 @@ def runs(store: beam_ray.Store, workflow: beam_ray.Workflow) -> float | None:
 def backtests(store: beam_ray.Store) -> str:
     verdict: beam_ray.Verdict = store.backtest("spec.yaml", options=beam_ray.BacktestOptions(notify=("slack:${env:HOOK}",)))
     verdict.notify("https://example.com/hook")
-    return verdict.word
+    with store.connected() as connected:
+        comparison: beam_ray.Comparison = connected.compare("last", "last", names=("old", "new"))
+    return verdict.word or comparison.word
 
 
 def checks() -> str:
