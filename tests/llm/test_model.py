@@ -161,9 +161,9 @@ def test_an_answer_in_parts_is_put_together_and_odd_counts_of_tokens_are_not_bel
         ({"retry-after": "soon"}, 0),
         ({}, 0),
     ],
-    ids=str,
+    ids=["seconds", "milliseconds", "date in an hour", "date an hour ago", "a day", "negative", "nan", "a word", "none"],
 )
-def test_the_pause_that_an_endpoint_asks_for_is_told_to_all_and_bounded(headers, pause):
+def test_the_pause_that_an_endpoint_asks_for_holds_for_all_and_is_bounded(headers, pause):
     """Seconds, milliseconds or a date; a negative one is none, and a day is two minutes."""
     told: list[float] = []
 

@@ -142,6 +142,7 @@ def test_cells_of_a_workbook_are_text(folder: Path) -> None:
         ("t.parquet.gz", b"", "t.parquet.gz: a tasks file ends in .jsonl, "),
         ("t.txt", b"", "t.txt: a tasks file ends in .jsonl, "),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_broken_file_is_named_with_its_place(folder: Path, name: str, body: bytes, said: str) -> None:
     """
