@@ -14,6 +14,7 @@ from beam_ray.run.plan import estimate
 from beam_ray.store.integrity import Damage, Found, Key, damaged_parts, look, pending
 from beam_ray.store.run_record import tasks_digest
 from beam_ray.store.runs import Run
+from beam_ray.tasks.changed_inputs import changed_tasks
 from beam_ray.tasks.sources import only, read, shuffled, with_origins
 
 
@@ -119,7 +120,9 @@ def restored_tasks(run: Run, found: Found) -> pa.Table | None:
         return None
     if record.cut_from is None:
         tasks = only(tasks, list(dict.fromkeys(task for task, _ in found.keys)))
-    if record.mode == "rerun" and record.origin:
+    if record.mode in ("rerun", "what-if") and record.origin:
         tasks = with_origins(tasks, record.origin)
+    if record.changed_inputs:
+        tasks = changed_tasks(tasks, record.changed_inputs, record.plan)
     # a backtest that may stop early shuffles its tasks
     return next((each for each in (tasks, shuffled(tasks)) if tasks_digest(each) == record.tasks_digest), None)

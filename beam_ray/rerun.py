@@ -7,7 +7,7 @@ that would call a model in the plan calls it in the run.
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import pyarrow.compute as pc
@@ -33,7 +33,11 @@ from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
 from beam_ray.store.steps import StepRows
 from beam_ray.store.tables import StepRow
+from beam_ray.tasks.changed_inputs import Changes, changed_tasks
 from beam_ray.tasks.sources import only, with_origins
+
+WHAT_IF = "what-if"
+"""Mode of a rerun with changed input: it solves nothing, because it does something else."""
 
 COUNTED_TASKS = 5_000
 """Tasks that are counted one by one; the counts are scaled up to the others."""
@@ -109,7 +113,7 @@ def count_borrowed(objects: Objects, plan: Plan, models: Models) -> Plan:
                 rescore=found.rescore,
                 judge_calls=round(node.judge_calls * judged),
                 conditional=node.conditional or "upstream output" in found.why,
-                why=found.why or reasons(origin, plan.workflow, node.node),
+                why=found.why or reasons(origin, plan.workflow, node.node) or (("task input",) if record.changed_inputs and found.run else ()),
                 input_tokens=int(node.input_tokens * share),
                 output_tokens=int(node.output_tokens * share),
                 usd=None if node.usd is None else node.usd * max(share, judged if node.judge_calls else 0),
@@ -219,6 +223,8 @@ class RerunOptions:
     """Reason for the rerun, stored with it."""
     allow_writes: bool = False
     """Whether tools with write effects are called; otherwise their recorded outputs are replayed."""
+    changed_inputs: Changes = field(default_factory=dict)
+    """Changes of the tasks' input: steps that see none of them are borrowed."""
 
 
 def make_rerun(
@@ -235,14 +241,14 @@ def make_rerun(
     """
     Plan a new run that redoes tasks of *origin*.
 
-    Query, attachments and variables are the origin's, byte for byte; the origin is only read.
+    Query, attachments and variables are the origin's, byte for byte, but for changed inputs; the origin is only read.
 
     Args:
         version: Number of the published version that *workflow* is; None for a draft.
 
     Raises:
         Unusable: the origin is not finished, has no such task, or has no outputs to borrow
-            before the start node.
+            before the start node; or its tasks have no such input.
     """
     options = options or RerunOptions()
     start = options.start_node
@@ -252,11 +258,15 @@ def make_rerun(
     missing = set(task_ids) - set(tasks["task_id"].to_pylist())
     if missing:
         raise Unusable(f"run {origin.run_id} has no task {sorted(missing)[0]!r}")
+    if start and options.changed_inputs:
+        raise Unusable("a rerun with changed input has no start node: what the change reaches is executed, and all else is borrowed")
     if start:
         require_start(origin, workflow, start, task_ids)
+    again = with_origins(only(tasks, task_ids), origin.run_id)
+    what_if = {"mode": WHAT_IF, "borrow": True, "changed_inputs": dict(options.changed_inputs)} if options.changed_inputs else {"mode": "rerun"}
     plan = make_plan(
         workflow,
-        with_origins(only(tasks, task_ids), origin.run_id),
+        changed_tasks(again, options.changed_inputs, workflow) if options.changed_inputs else again,
         models,
         source=f"run:{origin.run_id}",
         version_number=version,
@@ -265,10 +275,10 @@ def make_rerun(
         lineage=Lineage(
             origin=origin.run_id,
             start_node=start,
-            mode="rerun",
             because=options.because,
             changed=tuple(str(change) for change in changes(origin.record.plan, workflow)),
             allow_writes=options.allow_writes,
+            **what_if,
         ),
     )
     return count_borrowed(objects, plan, models)
@@ -291,7 +301,7 @@ def family(objects: Objects, address: Address) -> list[RerunEntry]:
     by_run = {entry["run_id"]: entry for entry in entries}
     for entry in entries:
         before = by_run.get(entry["origin"] or "")
-        entry["solved"] = solved(before["status"], entry["status"]) if before else ""
+        entry["solved"] = solved(before["status"], entry["status"]) if before and entry["mode"] != WHAT_IF else ""
     return entries
 
 

@@ -13,9 +13,10 @@ from beam_ray.api.plans import Plan, plan_of
 from beam_ray.api.progress import ProgressOption, progress_callback
 from beam_ray.api.runs import Budget, Run, checked_budget, finish, probe_models
 from beam_ray.api.workflows import WorkflowOption, check
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem, Unusable
-from beam_ray.rerun import RerunOptions, make_rerun, solved
+from beam_ray.rerun import WHAT_IF, RerunOptions, make_rerun, solved
 from beam_ray.run.plan import Plan as EnginePlan
 from beam_ray.run.progress import Progress
 from beam_ray.store.beginning import begin
@@ -24,6 +25,7 @@ from beam_ray.store.lookup import find_task, newest_first, resolve, select, stat
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run as StoredRun
 from beam_ray.store.tables import OutcomeRow
+from beam_ray.tasks.changed_inputs import Changes, read_changes
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Rerunning:
     """Reason for the rerun, stored with it."""
     allow_writes: bool = False
     """Call tools with write effects again; otherwise their recorded outputs are replayed."""
+    inputs: "Changes | str | Path | None" = None
+    """Changes of the tasks' input, or a JSON or YAML file of them."""
 
 
 class TaskChangeSide(TypedDict):
@@ -72,12 +76,14 @@ class TaskChange(TypedDict):
     before: TaskChangeSide
     after: TaskChangeSide
     word: str
-    """solved, not solved, still passes, or newly failing."""
+    """solved, not solved, still passes, or newly failing; what-if where the input was changed."""
     calls: int
     usd: float | None
 
 
-RerunDocument = TypedDict("RerunDocument", {"origin": str, "from": str | None, "changed": list[str], "tasks_redone": list[TaskChange]})
+RerunDocument = TypedDict(
+    "RerunDocument", {"origin": str, "from": str | None, "changed": list[str], "changed_inputs": JsonObject, "tasks_redone": list[TaskChange]}
+)
 """What ``--json`` prints of a rerun beside the fields of its run."""
 
 
@@ -98,7 +104,8 @@ class Rerun(Displayed):
     def changes(self) -> tuple[TaskChange, ...]:
         """Each rerun task, before and after."""
         before = {(row["task_id"], row["trial"]): row for row in self.origin.tasks().to_pylist()}
-        return tuple(_change(self.run.id, before[row["task_id"], row["trial"]], row) for row in self.run.tasks().to_pylist())
+        found = (_change(self.run.id, before[row["task_id"], row["trial"]], row) for row in self.run.tasks().to_pylist())
+        return tuple({**each, "word": WHAT_IF} if self.run.record.mode == WHAT_IF else each for each in found)
 
     @property
     def solved(self) -> int:
@@ -121,6 +128,7 @@ class Rerun(Displayed):
             "origin": self.origin.id,
             "from": self.from_node,
             "changed": list(self.run.record.changed),
+            "changed_inputs": dict(self.run.record.changed_inputs),
             "tasks_redone": list(self.changes),
         }
         return {**self.run.document(), **mine}
@@ -157,12 +165,18 @@ def rerun(
 
 def _planned(store: Location, tasks: Any, how: Rerunning, budget: Mapping[str, float] | None) -> Iterable[_Planned]:
     objects = store.existing()
-    options = RerunOptions(how.from_node, how.because, how.allow_writes)
+    options = RerunOptions(how.from_node, how.because, how.allow_writes, _inputs(how.inputs))
     for run_id, task_ids in _chosen(objects, tasks).items():
         origin = StoredRun(objects, run_id)
         workflow, version, warnings = _definition(store, origin, how.using)
         plan = make_rerun(objects, origin, task_ids, workflow, store.known_models, version=version, budget=budget, options=options)
         yield _Planned(origin, plan, warnings)
+
+
+def _inputs(written: "Changes | str | Path | None") -> Changes:
+    if isinstance(written, str | Path):
+        return read_changes(Path(written))
+    return written or {}
 
 
 def _chosen(objects: Objects, tasks: Any) -> dict[str, list[str]]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from beam_ray.define.diff import Change
     from beam_ray.define.workflow import Workflow
     from beam_ray.llm.scripted import Models
+    from beam_ray.tasks.changed_inputs import Changes
     from beam_ray.tasks.sources import Tasks
 
 
@@ -261,6 +262,7 @@ class Store(Location):
         from_node: str | None = None,
         using: "WorkflowOption" = "published",
         because: str = "",
+        inputs: "Changes | str | Path | None" = None,
         allow_writes: bool = False,
         budget: "Budget | None" = None,
         takeover: bool = False,
@@ -274,6 +276,9 @@ class Store(Location):
             from_node: Start at this node: steps that do not descend from it are borrowed. None reruns every step.
             using: ``published``, ``original`` (the definition of the original run), or a workflow.
             because: Reason for the rerun, stored with it.
+            inputs: What if the input were another one: field to new value, such as ``{"task_query": "…",
+                "variables.customer": "Ace"}``, or a JSON or YAML file of such an object. Steps that see none of the
+                changes are borrowed, and all others are executed.
             allow_writes: Call tools with write effects again; otherwise their recorded outputs are replayed.
             budget: As for ``run``.
             takeover: As for ``run``.
@@ -285,7 +290,7 @@ class Store(Location):
         """
         from beam_ray.api.reruns import Rerunning, rerun
 
-        return rerun(self, tasks, how=Rerunning(from_node, using, because, allow_writes), budget=budget, takeover=takeover, progress=progress)
+        return rerun(self, tasks, how=Rerunning(from_node, using, because, allow_writes, inputs), budget=budget, takeover=takeover, progress=progress)
 
     def plan_rerun(
         self,
@@ -293,12 +298,13 @@ class Store(Location):
         *,
         from_node: str | None = None,
         using: "WorkflowOption" = "published",
+        inputs: "Changes | str | Path | None" = None,
         allow_writes: bool = False,
     ) -> "list[Plan]":
         """What ``rerun`` would do and cost, one plan per original run. No model is called."""
         from beam_ray.api.reruns import Rerunning, plan_rerun
 
-        return plan_rerun(self, tasks, how=Rerunning(from_node, using, allow_writes=allow_writes))
+        return plan_rerun(self, tasks, how=Rerunning(from_node, using, allow_writes=allow_writes, inputs=inputs))
 
     # -- backtests ------------------------------------------------------------------------
 

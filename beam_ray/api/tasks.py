@@ -1,7 +1,7 @@
 """Tasks of runs: what became of each, step by step and attempt by attempt."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypedDict
@@ -62,11 +62,19 @@ class StepDocument(StepRow):
     output: Json  # type: ignore[misc]
 
 
+class InputChange(TypedDict):
+    """A field of a task's input that was changed for a rerun."""
+
+    before: Json
+    after: Json
+
+
 class TaskDocument(TypedDict):
     """A task as ``--json`` prints it."""
 
     task: str
     run: RunContext
+    changed_inputs: dict[str, InputChange]
     steps: list[StepDocument]
 
 
@@ -198,6 +206,17 @@ class Task(Displayed):
         rows: list[OutcomeRow] = found.filter(pc.and_(pc.equal(found["task_id"], self.id), pc.equal(found["trial"], self.trial))).to_pylist()
         return rows[0] if rows else None
 
+    @cached_property
+    def changed_inputs(self) -> Mapping[str, InputChange]:
+        """Field to what it was in the task that this one redoes, and what it is; empty where the input is the same."""
+        found: dict[str, InputChange] = json.loads(self.given["changed_inputs"] or "{}")
+        return found
+
+    @property
+    def origin(self) -> str | None:
+        """Address of the task that this one redoes, or was saved from; None where it is neither."""
+        return self.given["origin"]
+
     @property
     def status(self) -> str:
         """passed, below, failed, or running."""
@@ -258,7 +277,7 @@ class Task(Displayed):
             "because": record.because,
             "finished": self.run.finished,
         }
-        return {"task": self.address, "run": context, "steps": [step.document() for step in self.steps]}
+        return {"task": self.address, "run": context, "changed_inputs": dict(self.changed_inputs), "steps": [step.document() for step in self.steps]}
 
 
 def task(store: Location, address: str) -> Task:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
@@ -41,6 +43,15 @@ class How:
     using: str
     because: str
     allow_writes: bool
+    assignments: tuple[str, ...]
+    inputs_file: str | None
+
+    @property
+    def inputs(self) -> dict[str, Any] | str | None:
+        """The changes of the input as the API takes them."""
+        if self.assignments and self.inputs_file:
+            raise click.UsageError("give --with or --with-file: one of the two")
+        return dict(map(_assignment, self.assignments)) or self.inputs_file
 
 
 @click.command()
@@ -60,6 +71,14 @@ class How:
     click.option("--using", default="published", show_default=True, metavar="published|original|FILE", help="Definition to run."),
     click.option("--because", default="", metavar="TEXT", help="Reason for the rerun, stored with it."),
     click.option("--allow-writes", is_flag=True, help="Call tools with write effects again."),
+    click.option(
+        "--with",
+        "assignments",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        help="What if: change the input, e.g. task_query='…' or variables.customer=Ace. Steps that see no change are borrowed.",
+    ),
+    click.option("--with-file", "inputs_file", metavar="FILE", help="What if: change the input by the fields of a JSON or YAML object."),
 )
 @click.option("--plan", "only_plan", is_flag=True, help="Only show what would be done and what it would cost.")
 @executes
@@ -68,7 +87,7 @@ def rerun(which: Which, selection: Selection, how: How, only_plan: bool, executi
     """Rerun TASKs in a new run; the original run stays unchanged."""
     store, chosen = place.opened, which.chosen(selection)
     if only_plan:
-        plans = store.plan_rerun(chosen, from_node=how.start, using=how.using, allow_writes=how.allow_writes)
+        plans = store.plan_rerun(chosen, from_node=how.start, using=how.using, inputs=how.inputs, allow_writes=how.allow_writes)
         if place.as_json:
             _emit([plan.document() for plan in plans])
             return
@@ -83,6 +102,7 @@ def rerun(which: Which, selection: Selection, how: How, only_plan: bool, executi
             from_node=how.start,
             using=how.using,
             because=how.because,
+            inputs=how.inputs,
             allow_writes=how.allow_writes,
             budget=execution.limits,
             takeover=execution.takeover,
@@ -95,6 +115,18 @@ def rerun(which: Which, selection: Selection, how: How, only_plan: bool, executi
         _show(each, place)
 
 
+def _assignment(word: str) -> tuple[str, Any]:
+    """Field and value; JSON is read as such, and all else is text."""
+    field, equals, written = word.partition("=")
+    if not equals or not field:
+        raise click.UsageError(f"--with {word}: write it as FIELD=VALUE, such as variables.customer=Ace")
+    try:
+        value = json.loads(written)
+    except ValueError:
+        return field, written
+    return field, value if field != "task_query" or isinstance(value, dict) else written
+
+
 def _emit(documents: list[object]) -> None:
     emit(documents[0] if len(documents) == 1 else documents)
 
@@ -103,7 +135,10 @@ def _show(done: beam_ray.Rerun, place: Place) -> None:
     record, numbers = done.run.record, done.run.summary
     start = f" from {record.start_node}" if record.start_node else ""
     using = f"version {record.version}" if record.version else "a draft"
-    show(f"run {done.id} · rerun of {plural(record.tasks, 'task')} of run {done.origin.id}{start}, with {using}")
+    kind = "what-if on" if record.changed_inputs else "rerun of"
+    show(f"run {done.id} · {kind} {plural(record.tasks, 'task')} of run {done.origin.id}{start}, with {using}")
+    for field, value in record.changed_inputs.items():
+        show(f"  {field} = {json.dumps(value, ensure_ascii=False)}")
     if record.changed:
         show(f"  changed since: {', '.join(record.changed)}")
     rows = []
@@ -124,9 +159,8 @@ def _show(done: beam_ray.Rerun, place: Place) -> None:
     show(table(["task", "before", "score", "after", "score", "", "route"], rows, right=[2, 4], width=70))
     if len(done.changes) > 50:
         show(f"  … and {len(done.changes) - 50} more")
-    words = [entry["word"] for entry in done.changes]
-    counts = ("solved", words.count("solved")), ("not solved", words.count("not solved")), ("still passing", words.count("still passes"))
-    show("  " + ", ".join(f"{word} {count}" for word, count in (*counts, ("newly failing", words.count("newly failing")))))
+    if not record.changed_inputs:
+        _show_counts(done)
     if numbers["auto_reruns"]:
         gain = (numbers["score"] or 0.0) - (numbers["first_score"] or 0.0)
         first = f"first attempts scored {number(numbers['first_score'])}"
@@ -134,3 +168,9 @@ def _show(done: beam_ray.Rerun, place: Place) -> None:
     steps = f"{plural(numbers['steps_done'], 'step')} executed, {numbers['steps_borrowed']} borrowed"
     show(f"  {steps}, {plural(numbers['calls'], 'model call')}, {money(numbers['usd'])}")
     show(f"show one:  beam-ray show {done.changes[0]['task']}{place.option}")
+
+
+def _show_counts(done: beam_ray.Rerun) -> None:
+    words = [entry["word"] for entry in done.changes]
+    counts = ("solved", words.count("solved")), ("not solved", words.count("not solved")), ("still passing", words.count("still passes"))
+    show("  " + ", ".join(f"{word} {count}" for word, count in (*counts, ("newly failing", words.count("newly failing")))))

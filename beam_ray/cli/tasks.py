@@ -24,7 +24,8 @@ def tasks(run_id: str | None, selection: Selection, limit: int, place: Place) ->
     found = store.tasks(run=runs, status=selection.status, labels=selection.labels, where=selection.where)
     rows = (found.slice(0, limit) if limit else found).to_pylist()
     if place.as_json:
-        emit([{"task": _address(row), "status": beam_ray.status_of(row), **row} for row in rows])
+        changed = {run.id: run.record.changed_inputs for run in runs}
+        emit([{"task": _address(row), "status": beam_ray.status_of(row), **row, "changed_inputs": changed[row["run_id"]]} for row in rows])
         return
     cells = [
         [
@@ -42,7 +43,10 @@ def tasks(run_id: str | None, selection: Selection, limit: int, place: Place) ->
     show(table(["task", "status", "score", "route", "labels", "auto-reruns", "time", "error"], cells, right=[2, 5, 6], width=48))
     if found.num_rows > len(rows):
         show(f"{len(rows)} of {found.num_rows:,} tasks; --limit 0 shows all")
+    listed = {row["run_id"] for row in rows}
     for run in runs:
+        if run.id in listed and run.record.changed_inputs:
+            show(f"run {run.id} is a {_what_if(run.record)}")
         if not run.finished:
             show(f"run {run.id} is unfinished; the tasks above are those done so far. Resume it with:  beam-ray resume {run.id}{place.option}")
     if rows:
@@ -78,6 +82,8 @@ def _show_timeline(task: beam_ray.Task, place: Place) -> None:
     show(f"{task.address} · {run.workflow.name}{version} · {run.created_at[:16].replace('T', ' ')} UTC")
     for depth, line in enumerate(_lineage(task)):
         show(f"  {'  ' * depth}{line}")
+    for field, change in task.changed_inputs.items():
+        show(f"  changed {field}: {_short(_text(change['before']), 90)} => {_short(_text(change['after']), 90)}")
     show(f"  task query: {_short(given['task_query'], 200)}")
     if given["expected"]:
         show(f"  expected:   {_short(given['expected'], 200)}")
@@ -156,6 +162,9 @@ def _lineage(task: beam_ray.Task) -> list[str]:
         if not record.origin:
             break
         start = f" from {record.start_node}" if record.start_node else ""
+        if record.changed_inputs:
+            lines.append(f"{run.id} {_what_if(record)}" + (f", because: {record.because}" if record.because else ""))
+            continue
         what = (
             f"reruns run {record.origin}{start}"
             if record.mode == "rerun"
@@ -163,6 +172,10 @@ def _lineage(task: beam_ray.Task) -> list[str]:
         )
         lines.append(f"{run.id} {what}" + (f", because: {record.because}" if record.because else ""))
     return lines
+
+
+def _what_if(record: Any) -> str:
+    return f"what-if on run {record.origin}: {', '.join(f'{field} = {_short(_text(value), 60)}' for field, value in record.changed_inputs.items())}"
 
 
 def _result(step: beam_ray.Step) -> str:

@@ -28,7 +28,7 @@ class EndedTask:
     @property
     def saved(self) -> TaskRow:
         """The task as it is saved: as given, with the address of its run as origin."""
-        return {**self.task, "origin": str(self.address)}
+        return {**self.task, "origin": str(self.address), "changed_inputs": None}
 
 
 def ended_tasks_of_run(objects: Objects, written: str, *, status: str | None = None, labels: tuple[str, ...] = (), where: str | None = None) -> list[EndedTask]:

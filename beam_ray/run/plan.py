@@ -57,11 +57,13 @@ class Lineage(BaseModel):
     sample: int = 0
     """Independent sample number; enters every seed."""
     mode: str = "run"
-    """run, rerun, repair, or the side of a backtest."""
+    """run, rerun, what-if, repair, or the side of a backtest."""
     because: str = ""
     """Reason for the run, stored with it."""
     changed: tuple[str, ...] = ()
     """What differs from the origin's definition, by node and field."""
+    changed_inputs: JsonObject = {}
+    """What differs from the input of the origin's tasks: field to its new value."""
     backtest: str = ""
     """Id of the backtest or search that the run belongs to."""
     allow_writes: bool = True

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from beam_ray.define.fingerprint import digest
+from beam_ray.define.fingerprint import JsonObject, digest
 from beam_ray.define.workflow import Workflow
 
 
@@ -50,7 +50,7 @@ class RunRecord(BaseModel):
     start_node: str | None = None
     """The node from which the origin is redone."""
     mode: str = "run"
-    """run, rerun, or the side of a backtest."""
+    """run, rerun, what-if (a rerun with changed input), or the side of a backtest."""
     borrow: bool = False
     """Whether unchanged steps are taken from the origin."""
     ruler_only: bool = False
@@ -58,6 +58,8 @@ class RunRecord(BaseModel):
     because: str = ""
     changed: list[str] = []
     """What differs from the origin's definition, by node and field."""
+    changed_inputs: JsonObject = {}
+    """What differs from the input of the origin's tasks: field to its new value."""
     backtest: str = ""
     allow_writes: bool = True
     """Whether tools with write effects are called."""

@@ -156,6 +156,9 @@ TASKS = pa.schema(
         _column("tests", pa.string(), "the node or route that it is there to test"),
         _column("notes", pa.string(), "free text"),
         _column("recorded", pa.string(), "JSON object: what production answered, of a task that was a trace; null for other tasks"),
+        _column(
+            "changed_inputs", pa.string(), "JSON object: field to what it was and what it is, of a task that redoes another with changed input; null for others"
+        ),
     ],
     metadata={"beam_ray": "tasks/1"},
 )
@@ -304,6 +307,7 @@ class TaskRow(TypedDict):
     tests: str | None
     notes: str | None
     recorded: str | None
+    changed_inputs: str | None
 
 
 class FileEntry(TypedDict):

@@ -189,6 +189,7 @@ class _RowCheck:
             "tests": _text(given["tests"]),
             "notes": _text(given["notes"]),
             "recorded": None,
+            "changed_inputs": None,
         }
         if self.problems:
             return task

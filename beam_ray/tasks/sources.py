@@ -156,9 +156,10 @@ def _given(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_origins(tasks: pa.Table, run_id: str) -> pa.Table:
-    """*tasks* as rerun from *run_id*: each names the task that it was."""
+    """*tasks* as rerun from *run_id*, with the same input: each names the task that it was."""
     origins = pa.array([str(Address(run_id, name)) for name in tasks["task_id"].to_pylist()], pa.string())
-    return tasks.set_column(TASKS.get_field_index("origin"), TASKS.field("origin"), origins)
+    unchanged = tasks.set_column(TASKS.get_field_index("changed_inputs"), TASKS.field("changed_inputs"), pa.nulls(tasks.num_rows, pa.string()))
+    return unchanged.set_column(TASKS.get_field_index("origin"), TASKS.field("origin"), origins)
 
 
 def only(tasks: pa.Table, ids: list[str]) -> pa.Table:
