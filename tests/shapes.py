@@ -1,10 +1,63 @@
-"""Whether a JSON value has the shape that a TypedDict declares, no key more and no key less."""
+"""Whether JSON has the shape that a TypedDict declares, no key more and no key less; and which shape each document of a store has."""
 
+import datetime
+import json
+import re
 import types
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NotRequired, Required, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from pydantic import BaseModel
+
+from beam_ray.compare.verdict_json import BacktestDocument
+from beam_ray.improve.holdout import HoldoutTest, SplitDocument
+from beam_ray.improve.model_query import StoredAnswer
+from beam_ray.improve.search_result import SearchDocument, SearchOrigin
+from beam_ray.llm.families import EndpointFindings
+from beam_ray.publish import Version
+from beam_ray.run.job_record import JobExit, JobStart
+from beam_ray.store.checksummed_json import RunMark
+from beam_ray.store.lease import StoredLease
+from beam_ray.store.libraries import UseDocument
+from beam_ray.store.manifest import Manifest
+from beam_ray.store.opening import StoreFormat
+from beam_ray.store.run_record import RunRecord
+
+SHAPES: dict[str, Any] = {
+    r"store\.json": StoreFormat,
+    r"open/\w+\.json": RunMark,
+    r"runs/[\w-]+/run\.json": RunRecord,
+    r"runs/[\w-]+/lease/\d+\.json": StoredLease,
+    r"runs/[\w-]+/manifest\.json": Manifest,
+    r"backtests/[\w-]+/sides/[\w-]+\.json": RunMark,
+    r"backtests/[\w-]+/verdict\.json": BacktestDocument,
+    r"libraries/\w+/used/[\w-]+\.json": UseDocument,
+    r"libraries/\w+/split/\d+\.json": SplitDocument,
+    r"libraries/\w+/held/[\w-]+\.json": HoldoutTest,
+    r"workflows/\w+/\d+\.json": Version,
+    r"searches/[\w-]+\.json": SearchOrigin,
+    r"searches/[\w-]+/\d+\.json": SearchDocument,
+    r"answers/[\w-]+/\d+\.json": StoredAnswer,
+    r"models/\w+\.json": EndpointFindings,
+    r"jobs/[\w-]+/[\w-]+\.json": JobStart,
+    r"jobs/[\w-]+\.json": JobExit,
+}
+"""Key in the store to the shape of what is kept there."""
+
+
+def undeclared(store: Path) -> list[str]:
+    """What of the JSON documents in the folder *store* is not of their declared shapes; a document without a shape is a line too."""
+    paths = sorted(store.rglob("*.json"))
+    assert paths, f"there is nothing in {store}"
+    found = []
+    for path in paths:
+        key = path.relative_to(store).as_posix()
+        document = json.loads(path.read_text(encoding="utf-8"))
+        document.pop("seal", None)
+        shape = next((shape for pattern, shape in SHAPES.items() if re.fullmatch(pattern, key)), None)
+        found += [f"{key} has no declared shape"] if shape is None else misfits(document, shape, key)
+    return found
 
 
 def misfits(value: Any, shape: Any, at: str = "it") -> list[str]:
@@ -21,6 +74,8 @@ def misfits(value: Any, shape: Any, at: str = "it") -> list[str]:
         return [] if [] in found else max(found, key=lambda lines: max(line.count(".") for line in lines))
     if origin is Literal:
         return [] if value in inner else [f"{at} is {value!r}, not one of {inner}"]
+    if shape is datetime.datetime:
+        return [] if isinstance(value, shape) else _other(value, shape, at)
     if origin in (list, Sequence):
         return (
             [line for index, one in enumerate(value) for line in misfits(one, inner[0], f"{at}[{index}]")]

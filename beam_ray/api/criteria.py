@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
@@ -12,9 +12,17 @@ from beam_ray.api.runs import probe_models
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
-from beam_ray.improve.criteria import CriterionStats, ProposedCriterion, evaluate_criteria, present_criteria, propose_criteria, stored_outputs
+from beam_ray.improve.criteria import (
+    CriterionStats,
+    CriterionStatsDocument,
+    ProposedCriterion,
+    evaluate_criteria,
+    present_criteria,
+    propose_criteria,
+    stored_outputs,
+)
 from beam_ray.improve.drafts import criteria_text, require_place, with_criteria, write_draft
-from beam_ray.improve.model_query import CachedModel, QueryAttempt
+from beam_ray.improve.model_query import CachedModel, QueryAttempt, QueryAttemptDocument
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,34 @@ class CriterionCheck:
     """Why a model proposes it."""
 
 
+class CriteriaCheckDocument(TypedDict):
+    """A check of criteria as ``--json`` prints it."""
+
+    node: str
+    run_id: str
+    outputs: int
+    criteria: list[CriterionStatsDocument]
+
+
+class ProposedCriterionDocument(CriterionStatsDocument):
+    """A proposed criterion as ``--json`` prints it."""
+
+    useless: str
+    reason: str
+
+
+class CriteriaProposalDocument(TypedDict):
+    """Proposed criteria as ``--json`` prints them."""
+
+    node: str
+    run_id: str
+    outputs: int
+    criteria: list[ProposedCriterionDocument]
+    dropped: list[str]
+    tries: list[QueryAttemptDocument]
+    draft: str | None
+
+
 @dataclass(frozen=True, repr=False)
 class CriteriaCheck(Displayed):
     """The criteria of one node, judged again on stored outputs."""
@@ -78,7 +114,7 @@ class CriteriaCheck(Displayed):
         rows = [(each.text, each.met_percent, each.agreement, each.expected, each.useless) for each in self.criteria]
         return Display(self.node, (("outputs", self.outputs), ("run", self.run_id)), ("criterion", "met %", "kappa", "expected", ""), rows)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> CriteriaCheckDocument:
         """The check as a JSON document."""
         return {"node": self.node, "run_id": self.run_id, "outputs": self.outputs, "criteria": [one.document() for one in self._stats]}
 
@@ -123,16 +159,18 @@ class CriteriaProposal(Displayed):
         rows = [(each.text, each.met_percent, each.useless, each.reason) for each in self.criteria]
         return Display(f"{self.workflow}/{self.node}", (("draft", self.draft),), ("criterion", "met %", "", "reason"), rows)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> CriteriaProposalDocument:
         """The proposal as a JSON document."""
-        criteria = [{**seen.document(), "useless": seen.useless, "reason": one.reason} for one, seen in zip(self._proposed, self._stats, strict=True)]
+        criteria: list[ProposedCriterionDocument] = [
+            {**seen.document(), "useless": seen.useless, "reason": one.reason} for one, seen in zip(self._proposed, self._stats, strict=True)
+        ]
         return {
             "node": self.node,
             "run_id": self.run_id,
             "outputs": self.outputs,
             "criteria": criteria,
             "dropped": list(self.dropped),
-            "tries": [vars(one) for one in self._tries],
+            "tries": [one.document() for one in self._tries],
             "draft": str(self.draft) if self.draft else None,
         }
 

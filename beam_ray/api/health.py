@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.improve.health import Health as Engine
+from beam_ray.improve.health import HealthDocument
 from beam_ray.improve.health import health as measure
 from beam_ray.improve.health_rules import DEFAULT_RULES, load_rules
 
@@ -62,7 +62,7 @@ class Health(Displayed):
         facts = (("tasks", self.tasks), ("runs", len(self.runs)), ("passed", self.passed), ("warnings", len(self.warnings)))
         return Display(self.workflow, facts, ("sign", "node", "observed", "limit", ""), [(s.rule, s.node, s.found, s.allowed, s.word) for s in self.signs])
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> HealthDocument:
         """The result as a JSON document."""
         return self._engine.document()
 

@@ -1,11 +1,11 @@
 """The ledger of a workflow's reruns."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.improve.ledger import Ledger as Engine
+from beam_ray.improve.ledger import LedgerDocument
 from beam_ray.improve.ledger import ledger as make_ledger
 from beam_ray.improve.ledger_report import CAUTION, Table, html, markdown, summary, tables
 
@@ -48,7 +48,7 @@ class Ledger(Displayed):
     def display(self) -> Display:
         return Display(self.workflow, tuple(("", line) for line in self.summary))
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> LedgerDocument:
         """The ledger as a JSON document."""
         return self._engine.document()
 

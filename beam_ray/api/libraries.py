@@ -13,25 +13,27 @@ from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.reruns import Selection
 from beam_ray.api.workflows import WorkflowOption, check
-from beam_ray.define.fingerprint import strict_json
+from beam_ray.define.fingerprint import Json, JsonObject, strict_json
 from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.library.changes import Annotations, annotated
 from beam_ray.library.check import Check as Engine
 from beam_ray.library.check import check_library
 from beam_ray.library.coverage import EDGE_LABELS, routes_of, size_class
 from beam_ray.library.export import export
-from beam_ray.library.report import advice, document, fill_all_command, measures
+from beam_ray.library.report import CheckDocument, advice, document, fill_all_command, measures
 from beam_ray.library.selection import EndedTask, ended_tasks_at, ended_tasks_of_run, expected_outcomes
 from beam_ray.library.versions import LibraryUpdate
 from beam_ray.library.versions import add as add_tasks
 from beam_ray.library.versions import remove as remove_tasks
 from beam_ray.store.libraries import Library as StoredLibrary
-from beam_ray.store.libraries import Use, library_at, library_names, library_versions, uses
+from beam_ray.store.libraries import Use, UseDocument, library_at, library_names, library_versions, uses
 from beam_ray.store.parquet import to_json
 from beam_ray.store.runs import Run as StoredRun
-from beam_ray.store.tables import TaskRow
+from beam_ray.store.tables import AttachmentRow, TaskRow
 from beam_ray.tasks.sources import read, with_origins
 from beam_ray.tracking import ExportedDataset, default_uri, export_dataset
+from beam_ray.tracking.backtest_log import TaskRequest
+from beam_ray.tracking.exchange import TaskRecord
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class SavedTasks:
     """The node or route that they are there to test."""
     note: str = ""
     """Free text for readers."""
-    expected: Mapping[str, Any] | None = None
+    expected: Mapping[str, Json] | None = None
     """The expected outcome, by field."""
     expect_output: bool = False
     """Take what came out as the expected outcome; only of tasks that passed."""
@@ -54,12 +56,57 @@ class SavedTasks:
     """Replace a task that is there already with other content."""
 
 
-class LastUse(TypedDict):
-    """The newest backtest over a library."""
-
-    backtest_id: str
+class _LibraryFacts(TypedDict):
+    library: str
     version: int
-    at: str
+    size_class: str
+    saved_at: str | None
+    saved_by: str | None
+    change: str
+    last_used: UseDocument | None
+
+
+class LibrarySummary(_LibraryFacts):
+    """A library as ``--json`` prints it in a list."""
+
+    tasks: int
+
+
+class SavedTaskDocument(TypedDict):
+    """A saved task as ``--json`` prints it."""
+
+    id: str
+    task_query: Json
+    variables: JsonObject
+    expected: JsonObject | None
+    labels: list[str]
+    attachments: list[AttachmentRow]
+    tests: str | None
+    notes: str | None
+    origin: str | None
+    inputs: str
+    since: str | None
+    """When its inputs came into the library."""
+
+
+class LibraryDocument(_LibraryFacts):
+    """A library as ``--json`` prints it."""
+
+    versions: list[int]
+    tasks: list[SavedTaskDocument]
+
+
+class LibraryChangeDocument(TypedDict):
+    """A change to a library as ``--json`` prints it."""
+
+    library: str
+    version: int
+    tasks: int
+    size_class: str
+    added: list[str]
+    replaced: list[str]
+    removed: list[str]
+    unchanged: list[str]
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,10 +194,10 @@ class Library(Displayed):
         rows = [(row["task_id"], row["task_query"][:80], ", ".join(row["labels"] or ())) for row in self.tasks.slice(0, 20).to_pylist()]
         return Display(str(self), (("tasks", self.size), ("size", self.size_class), ("saved", self.saved_at[:10])), ("task", "query", "labels"), rows)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> LibrarySummary:
         """The library as a JSON document, without its tasks."""
         used = self.last_used
-        last: LastUse | None = {"backtest_id": used.backtest_id, "version": used.version, "at": used.at} if used else None
+        last: UseDocument | None = {"backtest_id": used.backtest_id, "version": used.version, "at": used.at} if used else None
         return {
             "library": self.name,
             "version": self.version,
@@ -162,7 +209,7 @@ class Library(Displayed):
             "last_used": last,
         }
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> LibraryDocument:
         """The library as a JSON document, with its tasks."""
         return {**self.summary(), "versions": self.versions, "tasks": [_task(row, self.since) for row in self.tasks.to_pylist()]}
 
@@ -201,12 +248,12 @@ class LibraryCheck(Displayed):
     @property
     def misplaced(self) -> Mapping[str, str]:
         """Task to why it does not test what it is there to test."""
-        return dict(self.document()["misplaced"])
+        return self.document()["misplaced"]
 
     def display(self) -> Display:
         return Display(f"{self.library} for {self.workflow}", (("gaps", len(self._engine.gaps)),), ("measure", "value", ""), self.measures)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> CheckDocument:
         """The check as a JSON document."""
         return document(self._engine, version=self.version, written=self._written, where=self.library.store.option)
 
@@ -243,10 +290,18 @@ class LibraryChange(Displayed):
     def display(self) -> Display:
         return Display(str(self.library), (("change", self.summary), ("tasks", self.library.size)))
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> LibraryChangeDocument:
         """The change as a JSON document."""
-        change = {"added": list(self.added), "replaced": list(self.replaced), "removed": list(self.removed), "unchanged": list(self.unchanged)}
-        return {"library": self.library.name, "version": self.library.version, "tasks": self.library.size, "size_class": self.library.size_class, **change}
+        return {
+            "library": self.library.name,
+            "version": self.library.version,
+            "tasks": self.library.size,
+            "size_class": self.library.size_class,
+            "added": list(self.added),
+            "replaced": list(self.replaced),
+            "removed": list(self.removed),
+            "unchanged": list(self.unchanged),
+        }
 
 
 def libraries(store: Location) -> list[Library]:
@@ -319,18 +374,21 @@ def _change(store: Location, update: LibraryUpdate, notes: tuple[str, ...]) -> L
     return LibraryChange(found, change.added, change.replaced, change.removed, change.unchanged, str(change), notes)
 
 
-def _record(row: Mapping[str, Any]) -> dict[str, Any]:
+def _record(row: TaskRow) -> TaskRecord:
     """The task as a record of an MLflow evaluation dataset."""
     variables = strict_json(row["variables"])
     query = strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"]
+    inputs: TaskRequest = {"task": row["task_id"], "task_query": query}
+    if variables:
+        inputs["variables"] = variables
     return {
-        "inputs": {"task": row["task_id"], "task_query": query, **({"variables": variables} if variables else {})},
+        "inputs": inputs,
         "expectations": strict_json(row["expected"]) if row["expected"] is not None else {},
         "tags": {"beam_ray.task": row["task_id"], **({"labels": ", ".join(row["labels"])} if row["labels"] else {})},
     }
 
 
-def _task(row: Mapping[str, Any], since: Mapping[str, str]) -> dict[str, Any]:
+def _task(row: TaskRow, since: Mapping[str, str]) -> SavedTaskDocument:
     return {
         "id": row["task_id"],
         "task_query": strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"],

@@ -1,8 +1,8 @@
 """Maintenance of a store: repairing damaged runs, and deleting what nothing needs."""
 
 import contextlib
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypedDict
 
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
@@ -18,6 +18,74 @@ from beam_ray.store.runs import Run as StoredRun
 if TYPE_CHECKING:
     from beam_ray.diagnosis import Diagnosis as Engine
     from beam_ray.llm.scripted import Models
+
+
+class DamageDocument(TypedDict):
+    """A damaged file as ``--json`` prints it."""
+
+    name: str
+    rows: int
+    why: str
+
+
+class NodeRepairDocument(TypedDict):
+    """What a repair does at one node, as ``--json`` prints it."""
+
+    node: str
+    redo: int
+    follow: int
+
+
+class RepairedDocument(TypedDict):
+    """What a repair did, as ``--json`` prints it."""
+
+    run_id: str
+    files: list[str]
+    repair_run: str | None
+    rows: int
+    calls: int
+    usd: float | None
+
+
+class DiagnosisDocument(TypedDict):
+    """The damage of a run, and its repair, as ``--json`` prints them."""
+
+    run_id: str
+    finished: bool
+    damaged: list[DamageDocument]
+    nodes: list[NodeRepairDocument]
+    calls: int
+    calls_at_most: int
+    usd_at_most: float | None
+    hopeless: str
+    repaired: RepairedDocument | None
+    """None before the repair."""
+
+
+class GarbageDocument(TypedDict):
+    """Objects that can be deleted, as ``--json`` prints them."""
+
+    kind: str
+    place: str
+    keys: list[str]
+    bytes: int
+    why: str
+
+
+class KeptDocument(TypedDict):
+    """What was spared, as ``--json`` prints it."""
+
+    place: str
+    why: str
+
+
+class GarbageReportDocument(TypedDict):
+    """A garbage report as ``--json`` prints it."""
+
+    garbage: list[GarbageDocument]
+    bytes: int
+    deleted: list[str]
+    kept: list[KeptDocument]
 
 
 @dataclass(frozen=True)
@@ -68,13 +136,13 @@ class Diagnosis(Displayed):
         facts = (("damaged files", len(self.files)), ("model calls", self.calls), ("beyond repair", self.beyond_repair))
         return Display(self.run_id, facts, ("file", "rows lost", "damage"), [(each.name, each.rows, each.why) for each in self.files])
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> DiagnosisDocument:
         """The diagnosis as a JSON document."""
         found = self._engine
         return {
             "run_id": found.run_id,
             "finished": found.finished,
-            "damaged": [asdict(damage) for damage in found.damaged],
+            "damaged": [{"name": damage.name, "rows": damage.rows, "why": damage.why} for damage in found.damaged],
             "nodes": [{"node": node.node, "redo": node.redo, "follow": node.follow} for node in found.nodes],
             "calls": found.calls,
             "calls_at_most": found.most_calls,
@@ -102,9 +170,16 @@ class Repair(Displayed):
     def display(self) -> Display:
         return Display(self.diagnosis.run_id, (("replaced files", self.files), ("rows executed again", self.rows), ("model calls", self.calls)))
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> DiagnosisDocument:
         """The repair as a JSON document."""
-        done = {"run_id": self.diagnosis.run_id, "files": self.files, "repair_run": self.repair_run, "rows": self.rows, "calls": self.calls, "usd": self.usd}
+        done: RepairedDocument = {
+            "run_id": self.diagnosis.run_id,
+            "files": list(self.files),
+            "repair_run": self.repair_run,
+            "rows": self.rows,
+            "calls": self.calls,
+            "usd": self.usd,
+        }
         return {**self.diagnosis.document(), "repaired": done}
 
 
@@ -140,10 +215,14 @@ class GarbageReport(Displayed):
         facts = (("bytes", self.bytes), ("deleted", len(self.deleted)))
         return Display("", facts, ("kind", "place", "objects", "bytes", "why"), [(g.kind, g.place, g.objects, g.bytes, g.why) for g in self.garbage])
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> GarbageReportDocument:
         """The report as a JSON document."""
-        kept = [asdict(each) for each in self._kept]
-        return {"garbage": [asdict(each) for each in self._found], "bytes": self.bytes, "deleted": list(self.deleted), "kept": kept}
+        return {
+            "garbage": [{"kind": g.kind, "place": g.place, "keys": list(g.keys), "bytes": g.bytes, "why": g.why} for g in self._found],
+            "bytes": self.bytes,
+            "deleted": list(self.deleted),
+            "kept": [{"place": each.place, "why": each.why} for each in self._kept],
+        }
 
 
 def diagnosis(store: Location, run: str) -> Diagnosis:

@@ -1,13 +1,21 @@
 """Showing results in MLflow."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from beam_ray.api.location import Location
 from beam_ray.tracking import default_uri, exists, production_alias
 
 if TYPE_CHECKING:
     from beam_ray.api.versions import Version
+
+
+class MlflowLogDocument(TypedDict):
+    """Where MLflow shows a result, as ``--json`` prints it."""
+
+    experiment_id: str
+    run_ids: dict[str, str]
+    url: str
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class MlflowLog:
     run_ids: dict[str, str]
     """Side to the id of its MLflow run."""
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> MlflowLogDocument:
         """The log as a JSON document."""
         return {"experiment_id": self.experiment_id, "run_ids": self.run_ids, "url": self.url}
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from beam_ray.address import Address
 from beam_ray.api.display import Display, Displayed
@@ -17,10 +17,10 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Stopped, Unusable, did_you_mean
 from beam_ray.improve.drafts import file_of, load_same, require_place, write_draft
 from beam_ray.improve.execute_plan import PlanExecutor
-from beam_ray.improve.model_query import CachedModel, QueryAttempt
+from beam_ray.improve.model_query import CachedModel, QueryAttempt, QueryAttemptDocument
 from beam_ray.improve.optimise import Proposal, ProposalOutcome, failure_of, propose, rerun_with_proposal
 from beam_ray.improve.search import Search
-from beam_ray.improve.search_result import SearchResult
+from beam_ray.improve.search_result import SearchDocument, SearchResult
 from beam_ray.llm.model import probe
 from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
@@ -63,6 +63,48 @@ class DraftFile:
     """The draft's path; None for a file beside the original, with -draft in its name."""
 
 
+class PromptChangeDocument(TypedDict):
+    """A change to a prompt as ``--json`` prints it."""
+
+    change: str
+    reason: str
+
+
+class PromptProposalDocument(TypedDict):
+    """A proposed prompt as ``--json`` prints it."""
+
+    step: str
+    model: str
+    weaknesses: list[str]
+    changes: list[PromptChangeDocument]
+    prompt: list[Mapping[str, str]]
+    """The proposed turns, with role and content."""
+    tries: list[QueryAttemptDocument]
+
+
+class ProposalScores(TypedDict):
+    """The rerun with a proposed prompt, and the scores of the step and its task before and after, 0 to 100."""
+
+    run_id: str
+    step_before: float | None
+    step_after: float | None
+    task_before: float | None
+    task_after: float | None
+
+
+class AppliedProposalDocument(PromptProposalDocument):
+    """A proposed prompt that was tried, as ``--json`` prints it."""
+
+    draft: str
+    rerun: ProposalScores
+
+
+class PromptSearchDocument(SearchDocument):
+    """A search as ``--json`` prints it."""
+
+    draft: str | None
+
+
 @dataclass(frozen=True, repr=False)
 class PromptProposal(Displayed):
     """A better prompt for a failed step, as a model proposes it. Nothing was published or changed."""
@@ -101,7 +143,7 @@ class PromptProposal(Displayed):
         facts = (("proposed by", self.model), ("weaknesses", "; ".join(self.weaknesses)))
         return Display(self.step, facts, ("change", "reason"), self.changes)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> PromptProposalDocument:
         """The proposal as a JSON document."""
         return {
             "step": self.step,
@@ -109,7 +151,7 @@ class PromptProposal(Displayed):
             "weaknesses": list(self.weaknesses),
             "changes": [{"change": change, "reason": reason} for change, reason in self.changes],
             "prompt": list(self.prompt),
-            "tries": [vars(one) for one in self._proposal.tries],
+            "tries": [one.document() for one in self._proposal.tries],
         }
 
 
@@ -132,10 +174,16 @@ class AppliedProposal(Displayed):
         rows = [("step", self.before.score, self.after.score), ("task", self.task_before, self.task_after)]
         return Display(self.proposal.step, (("draft", self.draft),), ("score", "before", "after"), rows)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> AppliedProposalDocument:
         """The result as a JSON document."""
-        scores = {"step_before": self.before.score, "step_after": self.after.score, "task_before": self.task_before, "task_after": self.task_after}
-        return {**self.proposal.document(), "draft": str(self.draft), "rerun": {"run_id": self.run.id, **scores}}
+        scores: ProposalScores = {
+            "run_id": self.run.id,
+            "step_before": self.before.score,
+            "step_after": self.after.score,
+            "task_before": self.task_before,
+            "task_after": self.task_after,
+        }
+        return {**self.proposal.document(), "draft": str(self.draft), "rerun": scores}
 
 
 @dataclass(frozen=True)
@@ -177,13 +225,13 @@ class PromptSearch(Displayed):
     @property
     def evidence(self) -> str:
         """Id of the backtest on the holdout set; empty without one."""
-        return str(self.found.verdict["backtest_id"]) if self.found.verdict else ""
+        return self.found.verdict["backtest_id"] if self.found.verdict else ""
 
     def display(self) -> Display:
         rows = [(one.name, score) for one, score in zip(self.found.candidates, self.found.scores, strict=True)]
         return Display(self.id, (("accepted", self.accepted), ("draft", self.draft)), ("prompts", "score"), rows)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> PromptSearchDocument:
         """The search as a JSON document."""
         return {**self.found.document(), "draft": str(self.draft) if self.draft else None}
 

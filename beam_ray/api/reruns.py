@@ -11,7 +11,7 @@ from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.plans import Plan, plan_of
 from beam_ray.api.progress import ProgressOption, progress_callback
-from beam_ray.api.runs import Budget, Run, checked_budget, finish, probe_models
+from beam_ray.api.runs import Budget, Run, RunDocument, checked_budget, finish, probe_models
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.workflow import Workflow
@@ -81,10 +81,16 @@ class TaskChange(TypedDict):
     usd: float | None
 
 
-RerunDocument = TypedDict(
-    "RerunDocument", {"origin": str, "from": str | None, "changed": list[str], "changed_inputs": JsonObject, "tasks_redone": list[TaskChange]}
-)
-"""What ``--json`` prints of a rerun beside the fields of its run."""
+_StartNode = TypedDict("_StartNode", {"from": str | None})
+
+
+class RerunDocument(RunDocument, _StartNode):
+    """A rerun as ``--json`` prints it: its run, what it reruns, and each task before and after."""
+
+    origin: str
+    changed: list[str]
+    changed_inputs: JsonObject
+    tasks_redone: list[TaskChange]
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,16 +128,16 @@ class Rerun(Displayed):
         rows = [(each["task"], each["before"]["score"], each["after"]["score"], each["word"]) for each in self.changes]
         return Display(self.run.id, facts, ("task", "before", "after", ""), rows)
 
-    def document(self) -> dict[str, Any]:
-        """The rerun as a JSON document: the fields of its run and of ``RerunDocument``."""
-        mine: RerunDocument = {
+    def document(self) -> RerunDocument:
+        """The rerun as a JSON document."""
+        return {
+            **self.run.document(),
             "origin": self.origin.id,
             "from": self.from_node,
             "changed": list(self.run.record.changed),
             "changed_inputs": dict(self.run.record.changed_inputs),
             "tasks_redone": list(self.changes),
         }
-        return {**self.run.document(), **mine}
 
 
 @dataclass(frozen=True)

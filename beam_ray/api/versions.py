@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
@@ -18,6 +18,21 @@ from beam_ray.publish import versions as version_numbers
 
 if TYPE_CHECKING:
     from beam_ray.api.backtests import Candidate, Verdict
+
+
+class VersionDocument(TypedDict):
+    """A version as ``--json`` prints it, without its definition."""
+
+    format: int
+    workflow: str
+    version: int
+    digest: str
+    evidence: str
+    verdict: str
+    reason: str
+    rollback_of: int | None
+    published_by: str
+    published_at: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,7 +55,7 @@ class Version(Displayed):
     published_by: str
     published_at: str
     """ISO 8601, UTC."""
-    _document: dict[str, Any] = field(compare=False)
+    _document: VersionDocument = field(compare=False)
 
     def display(self) -> Display:
         why = f"backtest {self.evidence} ({self.verdict})" if self.evidence else self.reason
@@ -48,9 +63,9 @@ class Version(Displayed):
             f"{self.workflow}@{self.number}", (("evidence", why), ("by", self.published_by), ("at", self.published_at[:16].replace("T", " ") + " UTC"))
         )
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> VersionDocument:
         """The version as a JSON document, without its definition."""
-        return dict(self._document)
+        return self._document.copy()
 
 
 def version_of(stored: StoredVersion) -> Version:
@@ -66,7 +81,18 @@ def version_of(stored: StoredVersion) -> Version:
         stored.rollback_of,
         stored.published_by,
         stored.published_at,
-        stored.model_dump(mode="json", exclude={"definition", "source"}),
+        {
+            "format": stored.format,
+            "workflow": stored.workflow,
+            "version": stored.version,
+            "digest": stored.digest,
+            "evidence": stored.evidence,
+            "verdict": stored.verdict,
+            "reason": stored.reason,
+            "rollback_of": stored.rollback_of,
+            "published_by": stored.published_by,
+            "published_at": stored.published_at,
+        },
     )
 
 

@@ -9,10 +9,10 @@ already in the store; no step is executed.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from beam_ray.define.criterion import Criterion
-from beam_ray.define.fingerprint import strict_json
+from beam_ray.define.fingerprint import Json, JsonObject, strict_json
 from beam_ray.define.workflow import DEFAULT_THRESHOLD, TEXT_SCHEMA, Workflow
 from beam_ray.errors import BadDefinition, Unusable
 from beam_ray.evaluate.rules import same
@@ -48,6 +48,27 @@ class ProposedCriterion:
     reason: str
 
 
+class CriterionStatsDocument(TypedDict):
+    """Statistics of a criterion as JSON; the names are those of 0.1."""
+
+    id: str
+    text: str
+    kind: str
+    met: int
+    unmet: int
+    undecided: int
+    good: Sequence[int]
+    bad: Sequence[int]
+    itself: float | None
+    itself_word: str
+    repeated: int
+    alike: int
+    expected: float | None
+    expected_word: str
+    labelled: int
+    share: float | None
+
+
 @dataclass(frozen=True)
 class CriterionStats:
     """Statistics of a criterion on stored outputs."""
@@ -77,10 +98,26 @@ class CriterionStats:
     labelled: int = 0
     """Number of outputs whose task has an expected outcome."""
 
-    def document(self) -> dict[str, Any]:
-        """The statistics as JSON; the names are those of 0.1."""
-        names = {"self_agreement": "itself", "self_agreement_note": "itself_word", "same_verdict": "alike", "expected_note": "expected_word"}
-        return {**{names.get(name, name): value for name, value in vars(self).items()}, "share": self.share}
+    def document(self) -> CriterionStatsDocument:
+        """The statistics as a JSON document."""
+        return {
+            "id": self.id,
+            "text": self.text,
+            "kind": self.kind,
+            "met": self.met,
+            "unmet": self.unmet,
+            "undecided": self.undecided,
+            "good": self.good,
+            "bad": self.bad,
+            "itself": self.self_agreement,
+            "itself_word": self.self_agreement_note,
+            "repeated": self.repeated,
+            "alike": self.same_verdict,
+            "expected": self.expected,
+            "expected_word": self.expected_note,
+            "labelled": self.labelled,
+            "share": self.share,
+        }
 
     @property
     def share(self) -> float | None:
@@ -138,7 +175,7 @@ def propose_criteria(
     found: list[ProposedCriterion] = []
     dropped: list[str] = []
 
-    def fault(answer: Mapping[str, Any]) -> str:
+    def fault(answer: Mapping[str, Json]) -> str:
         found.clear()
         dropped.clear()
         known = {item.text.lower(): "already present" for item in criteria_of(workflow, node)} if keep else {}
@@ -221,7 +258,7 @@ def _judged(plan: Workflow, node: str, criteria: Sequence[Any], source: Workflow
 def _plan(executor: PlanExecutor, run: Run, workflow: Workflow, tasks: Sequence[str], sample: int) -> Plan:
     chosen = only(run.tasks(), list(tasks))
     # the first sample has no number in its record
-    samples: dict[str, Any] = {"sample": sample} if sample else {}
+    samples: JsonObject = {"sample": sample} if sample else {}
     return make_plan(
         workflow,
         chosen,

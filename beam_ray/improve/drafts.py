@@ -18,6 +18,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 from ruamel.yaml.util import load_yaml_guess_indent
 
 from beam_ray.define.check import check
+from beam_ray.define.fingerprint import Json
 from beam_ray.define.load import load, parse_workflow
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import display_path, read_yaml
@@ -50,7 +51,7 @@ def with_criteria(workflow: Workflow, node: str, criteria: Sequence[Any]) -> Wor
     return checked(document)
 
 
-def checked(document: Mapping[str, Any]) -> Workflow:
+def checked(document: Mapping[str, Json]) -> Workflow:
     """
     The workflow that *document* defines.
 

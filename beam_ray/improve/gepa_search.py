@@ -8,7 +8,7 @@ even task ids.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import gepa
 from gepa.core.adapter import EvaluationBatch
@@ -30,6 +30,12 @@ class _Silent:
         """Ignore gepa's log; our progress is in the store."""
 
 
+class Reflection(TypedDict):
+    """What is shown of a failed step to whoever proposes another prompt."""
+
+    failure: StepRow
+
+
 class _Adapter:
     """A workflow as gepa sees it."""
 
@@ -43,12 +49,12 @@ class _Adapter:
 
     def make_reflective_dataset(
         self, candidate: dict[str, str], eval_batch: EvaluationBatch[TaskScore, None], components_to_update: list[str]
-    ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    ) -> Mapping[str, Sequence[Reflection]]:
         tried = eval_batch.trajectories or []
         return {node: [{"failure": one.failures[node]} for one in tried if node in one.failures] for node in components_to_update}
 
     def propose_new_texts(
-        self, candidate: dict[str, str], reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]], components_to_update: list[str]
+        self, candidate: dict[str, str], reflective_dataset: Mapping[str, Sequence[Reflection]], components_to_update: list[str]
     ) -> dict[str, str]:
         found: dict[str, str] = {}
         for node in components_to_update:

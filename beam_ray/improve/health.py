@@ -8,13 +8,14 @@ model did not answer and steps that could not be scored are left out of all perc
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 
 from beam_ray.compare.formatting import amount, plural, span
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval, Quantity, paired_means
+from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.improve.duration import duration_change
@@ -37,11 +38,45 @@ class Finding:
     found: str
     """The observed value in words; where it is unknown, why."""
     allowed: str
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Json] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
     """Addresses of the tasks or steps behind a warning."""
     advice: str = ""
     commands: tuple[str, ...] = ()
+
+
+class FindingDocument(TypedDict):
+    """The result of one rule as JSON."""
+
+    rule: str
+    node: str
+    word: Word
+    found: str
+    allowed: str
+    figures: Mapping[str, Json]
+    """The numbers behind it; each rule has its own."""
+    tasks: Sequence[str]
+    advice: str
+    commands: Sequence[str]
+
+
+class HealthDocument(TypedDict):
+    """The health of a definition as JSON."""
+
+    workflow: str
+    version: int | None
+    definition_digest: str
+    rules: JsonObject
+    """The rules file."""
+    runs: Sequence[str]
+    tasks: int
+    different: int
+    passed: int
+    model_away: int
+    previous: int | None
+    previous_runs: Sequence[str]
+    signs: Sequence[FindingDocument]
+    warnings: int
 
 
 @dataclass(frozen=True)
@@ -70,9 +105,10 @@ class Health:
         """The findings that need attention."""
         return tuple(sign for sign in self.signs if sign.word == "WARNING")
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> HealthDocument:
         """The result as a JSON document."""
-        return {**asdict(self), "rules": self.rules.model_dump(mode="json", by_alias=True), "warnings": len(self.warnings)}
+        found = {**asdict(self), "rules": self.rules.model_dump(mode="json", by_alias=True), "warnings": len(self.warnings)}
+        return cast(HealthDocument, found)
 
 
 def health(

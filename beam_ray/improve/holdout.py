@@ -9,12 +9,13 @@ their id, so the split is deterministic and nobody chooses it.
 """
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import pyarrow as pa
 
 from beam_ray.define.fingerprint import digest
 from beam_ray.errors import Unusable
-from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.libraries import Library
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.run_record import now
@@ -36,6 +37,21 @@ class Split:
 
     search: pa.Table
     held: pa.Table
+
+
+class SplitDocument(TypedDict):
+    """The content of split/<version>.json: ids of the tasks of both sides."""
+
+    at: str
+    search: list[str]
+    held: list[str]
+
+
+class HoldoutTest(TypedDict):
+    """The content of held/<backtest>.json."""
+
+    at: str
+    backtest_id: str
 
 
 def split(objects: Objects, library: Library) -> Split:
@@ -76,8 +92,9 @@ def require_fresh_holdout(objects: Objects, library: Library) -> None:
 def drafts_before(objects: Objects, library: Library, backtest_id: str) -> int:
     """Number of drafts tested on the holdout set before this one, which is recorded as tested."""
     prefix = f"libraries/{library.name}/held"
-    objects.create(f"{prefix}/{backtest_id}.json", seal({"at": now(), "backtest_id": backtest_id}))
-    found = [unseal(objects.read(key), key) for key, _ in objects.keys(f"{prefix}/")]
+    test: HoldoutTest = {"at": now(), "backtest_id": backtest_id}
+    objects.create(f"{prefix}/{backtest_id}.json", seal(test))
+    found = [read_document(objects, key, HoldoutTest) for key, _ in objects.keys(f"{prefix}/")]
     mine = next(entry for entry in found if entry["backtest_id"] == backtest_id)
     return sum((entry["at"], entry["backtest_id"]) < (mine["at"], mine["backtest_id"]) for entry in found)
 
@@ -85,7 +102,7 @@ def drafts_before(objects: Objects, library: Library, backtest_id: str) -> int:
 def _stored_split(objects: Objects, library: Library) -> dict[str, list[str]] | None:
     key = f"libraries/{library.name}/split/{library.version:06d}.json"
     try:
-        found = unseal(objects.read(key), key)
+        found = read_document(objects, key, SplitDocument)
     except NotThere:
         return None
     return {"search": found["search"], "held": found["held"]}
@@ -95,13 +112,14 @@ def _assign(objects: Objects, library: Library, ids: list[str]) -> dict[str, lis
     sides: dict[str, list[str]] = {"search": [], "held": []}
     before: dict[str, str] = {}
     for key, _ in sorted(objects.keys(f"libraries/{library.name}/split/")):
-        found = unseal(objects.read(key), key)
-        before |= {task: side for side in sides for task in found[side]}
+        found = read_document(objects, key, SplitDocument)
+        before |= dict.fromkeys(found["search"], "search") | dict.fromkeys(found["held"], "held")
     for task in ids:
         if task in before:
             sides[before[task]].append(task)
     searched = max(LEAST, round(SEARCHED * len(ids)))
     for task in sorted((task for task in ids if task not in before), key=lambda task: digest("split/1", task)):
         sides["search" if len(sides["search"]) < searched else "held"].append(task)
-    objects.create(f"libraries/{library.name}/split/{library.version:06d}.json", seal({"at": now(), **sides}))
+    document: SplitDocument = {"at": now(), "search": sides["search"], "held": sides["held"]}
+    objects.create(f"libraries/{library.name}/split/{library.version:06d}.json", seal(document))
     return _stored_split(objects, library) or sides

@@ -10,13 +10,13 @@ and after is left out of the points, because its two scores are not comparable.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TypedDict, cast
 
 from beam_ray.address import Address
 from beam_ray.define.diff import changes
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable, did_you_mean
-from beam_ray.improve.failure_groups import CachedRun, Failure, TaskResult
+from beam_ray.improve.failure_groups import CachedRun, Failure, Kind, TaskResult
 from beam_ray.rerun import solved
 from beam_ray.store.lookup import find_runs
 from beam_ray.store.objects import Objects
@@ -123,6 +123,102 @@ class Totals:
         return self.points / self.usd if self.usd and self.points is not None else None
 
 
+class FieldChangeDocument(TypedDict):
+    """A changed field as JSON."""
+
+    name: str
+    diff: str
+
+
+class FailureDocument(TypedDict):
+    """A reason for failing as JSON."""
+
+    node: str
+    kind: Kind
+    what: str
+    text: str
+
+
+class TaskResultDocument(TypedDict):
+    """The result of a task in one run as JSON."""
+
+    status: str
+    score: float | None
+    failures: Sequence[FailureDocument]
+
+
+class TaskKeyDocument(TypedDict):
+    """Which task it is, as JSON."""
+
+    task_id: str
+    inputs: str
+    trial: int
+
+
+class RedoneTaskDocument(TypedDict):
+    """One task in one rerun as JSON."""
+
+    task: str
+    origin: str
+    key: TaskKeyDocument
+    before: TaskResultDocument | None
+    after: TaskResultDocument | None
+    word: str
+    calls: int
+    usd: float | None
+
+
+class RerunDocument(TypedDict):
+    """One rerun as JSON."""
+
+    run_id: str
+    started: str
+    origin: str
+    start: str | None
+    version: int | None
+    because: str
+    changed: Sequence[FieldChangeDocument]
+    tasks: Sequence[RedoneTaskDocument]
+    usd: float | None
+    same_ruler: bool
+
+
+class PatternDocument(TypedDict):
+    """Tasks that failed for the same reason, as JSON."""
+
+    failure: FailureDocument
+    tasks: Sequence[str]
+    passing: int
+
+
+class TotalsDocument(TypedDict):
+    """Cost and effect of all reruns as JSON."""
+
+    tasks: int
+    solved: int
+    unchanged: int
+    recovered: int
+    newly_failing: int
+    away: int
+    other_criteria: int
+    points: float | None
+    scored: int
+    calls: int
+    usd: float | None
+    unpriced: int
+    solved_per_usd: float | None
+    points_per_usd: float | None
+
+
+class LedgerDocument(TypedDict):
+    """A ledger as JSON; fields keep the names of 0.1."""
+
+    workflow: str
+    reruns: Sequence[RerunDocument]
+    patterns: Sequence[PatternDocument]
+    bought: TotalsDocument
+
+
 @dataclass(frozen=True)
 class Ledger:
     """All reruns of a workflow. ``document()`` is plain JSON."""
@@ -134,15 +230,15 @@ class Ledger:
     """Largest first."""
     totals: Totals
 
-    def document(self) -> dict[str, Any]:
-        """The ledger as a JSON document; fields keep the names of 0.1."""
+    def document(self) -> LedgerDocument:
+        """The ledger as a JSON document."""
         document = asdict(self)
         document["bought"] = document.pop("totals") | {"solved_per_usd": self.totals.solved_per_usd, "points_per_usd": self.totals.points_per_usd}
         for rerun, written in zip(self.reruns, document["reruns"], strict=True):
             written |= {"usd": rerun.usd, "same_ruler": written.pop("same_criteria")}  # the name that 0.1 gave it
             for task in written["tasks"]:
                 task["key"] = dict(zip(("task_id", "inputs", "trial"), task["key"], strict=True))
-        return document
+        return cast(LedgerDocument, document)
 
 
 def ledger(objects: Objects, workflow: str) -> Ledger:

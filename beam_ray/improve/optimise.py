@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from beam_ray.address import Address
+from beam_ray.define.fingerprint import Json, JsonSchema
 from beam_ray.define.template import TemplateFault, render, uses
 from beam_ray.define.workflow import TEXT_SCHEMA, Workflow
 from beam_ray.errors import StepFailed, Unusable
@@ -147,7 +147,7 @@ def propose(ask: CachedModel, workflow: Workflow, node: str, failures: Sequence[
     changed = list[Workflow]()
     before = turns_of(workflow, node)
 
-    def fault(answer: Mapping[str, Any]) -> str:
+    def fault(answer: Mapping[str, Json]) -> str:
         found = proposal_fault(workflow, node, with_texts(before, answer["texts"]))
         if isinstance(found, str):
             return found
@@ -216,11 +216,11 @@ def _question(workflow: Workflow, node: str, failures: Sequence[Failure], sample
     return Question("prompt", _SYSTEM, blocks, task, _schema(texts), sample)
 
 
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+def _object(properties: Mapping[str, JsonSchema]) -> JsonSchema:
     return {"type": "object", "properties": dict(properties), "required": list(properties), "additionalProperties": False}
 
 
-def _schema(texts: Mapping[str, str]) -> dict[str, Any]:
+def _schema(texts: Mapping[str, str]) -> JsonSchema:
     short = {"type": "string", "maxLength": 200}
     return _object(
         {

@@ -2,14 +2,84 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from beam_ray.library.check import Check
 from beam_ray.library.coverage import misplaced, size_class
 from beam_ray.library.gaps import Gap
+from beam_ray.store.libraries import UseDocument
 
 
-def document(check: Check, *, version: int | None = None, written: str = "", where: str = "") -> dict[str, Any]:
+class Covered(TypedDict):
+    """Which routes, nodes or criteria the library's tasks reach."""
+
+    covered: dict[str, list[str]]
+    """Name to the ids of the tasks that reach it."""
+    not_covered: list[str]
+
+
+class Decided(TypedDict):
+    """How many tasks meet a criterion."""
+
+    met: int
+    not_met: int
+
+
+class TaskShare(TypedDict):
+    """Some of the library's tasks."""
+
+    tasks: list[str]
+    share: float | None
+    """0 to 1; None for an empty library."""
+
+
+class EdgeCases(TaskShare):
+    """The tasks that carry a label of edge cases."""
+
+    labels: list[str]
+
+
+class GapDocument(TypedDict):
+    """One thing that the library lacks."""
+
+    kind: str
+    name: str
+    text: str
+    needed: int
+    fill: list[str]
+    command: str | None
+    remedy: str | None
+
+
+class CheckDocument(TypedDict):
+    """A library check as JSON."""
+
+    library: str
+    version: int
+    workflow: str
+    workflow_version: int | None
+    tasks: int
+    size_class: str
+    never_run: list[str]
+    routes: Covered
+    nodes: Covered
+    criteria: Covered
+    decided: dict[str, Decided]
+    failures: TaskShare
+    edge_cases: EdgeCases
+    successes: TaskShare
+    newest_task: str | None
+    newest_task_days: int | None
+    refreshed_days: int | None
+    last_used: UseDocument | None
+    misplaced: dict[str, str]
+    """Task to why it does not test what it is there to test."""
+    gaps: list[GapDocument]
+    all_at_once: str | None
+    good: bool
+
+
+def document(check: Check, *, version: int | None = None, written: str = "", where: str = "") -> CheckDocument:
     """
     The check as a JSON document.
 
@@ -57,21 +127,21 @@ def document(check: Check, *, version: int | None = None, written: str = "", whe
     }
 
 
-def measures(checked: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def measures(checked: CheckDocument) -> list[tuple[str, str, str]]:
     """Name, value and meaning of each measure in the document."""
     rows = [("size", checked["size_class"], "at least 10 tasks; 20 to 30 are good, 50 for major changes")]
-    for kind in ("routes", "nodes", "criteria"):
-        covered, missing = checked[kind]["covered"], checked[kind]["not_covered"]
+    for kind, part in (("routes", checked["routes"]), ("nodes", checked["nodes"]), ("criteria", checked["criteria"])):
+        covered, missing = part["covered"], part["not_covered"]
         if covered or missing:
             rows.append((kind, f"{len(covered)} of {len(covered) + len(missing)}", f"not covered: {', '.join(missing)}" if missing else "all covered"))
     labels = " or ".join(checked["edge_cases"]["labels"])
-    for kind, some, none in (
-        ("failures", "failed in a past run", "no task failed in a past run"),
-        ("edge_cases", f"labelled {labels}", f"no task is labelled {labels}"),
-        ("successes", "passed in their newest run", "no task passed in its newest run"),
-    ):
-        share = checked[kind]["share"]
-        rows.append((kind.replace("_", " "), f"{len(checked[kind]['tasks'])} of {checked['tasks']}", f"{share:.0%} {some}" if share else none))
+    shares: tuple[tuple[str, TaskShare, str, str], ...] = (
+        ("failures", checked["failures"], "failed in a past run", "no task failed in a past run"),
+        ("edge cases", checked["edge_cases"], f"labelled {labels}", f"no task is labelled {labels}"),
+        ("successes", checked["successes"], "passed in their newest run", "no task passed in its newest run"),
+    )
+    for name, found, some, none in shares:
+        rows.append((name, f"{len(found['tasks'])} of {checked['tasks']}", f"{found['share']:.0%} {some}" if found["share"] else none))
     newest = (
         f"age of the newest task, {checked['newest_task']}; last task added {_days(checked['refreshed_days'])} ago"
         if checked["newest_task"]
@@ -110,11 +180,11 @@ def _adds(check: Check, addresses: Sequence[str], where: str) -> str:
     return f"beam-ray library add {check.facts.library.name} {' '.join(map(shlex.quote, addresses))}{where}" if addresses else ""
 
 
-def _split(covered: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _split(covered: Mapping[str, Sequence[str]]) -> Covered:
     return {"covered": {name: list(tasks) for name, tasks in covered.items() if tasks}, "not_covered": [name for name, tasks in covered.items() if not tasks]}
 
 
-def _share(tasks: Sequence[str], count: int) -> dict[str, Any]:
+def _share(tasks: Sequence[str], count: int) -> TaskShare:
     return {"tasks": list(tasks), "share": len(tasks) / count if count else None}
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beam_ray.address import Address
+from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.errors import Unusable
 from beam_ray.store.lookup import find_task, resolve, select
 from beam_ray.store.objects import Objects
@@ -95,14 +96,14 @@ def expected_outcomes(objects: Objects, ended: Sequence[EndedTask], node: str = 
     return {str(address): to_json(output) for address, output in outputs.items()}
 
 
-def merged(output: str | None, address: Address) -> Mapping[str, Any]:
+def merged(output: str | None, address: Address) -> Mapping[str, Json]:
     """
     The merged fields of the outputs of all last nodes.
 
     Raises:
         Unusable: There are none, or two nodes have different values for a field.
     """
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for node, value in json.loads(output or "{}").items():
         for name, inner in _fields(value, node, address).items():
             if name in found and found[name] != inner:
@@ -113,8 +114,8 @@ def merged(output: str | None, address: Address) -> Mapping[str, Any]:
     return found
 
 
-def _outputs(objects: Objects, ended: Sequence[EndedTask], node: str) -> dict[Address, Mapping[str, Any]]:
-    found: dict[Address, Mapping[str, Any]] = {}
+def _outputs(objects: Objects, ended: Sequence[EndedTask], node: str) -> dict[Address, Mapping[str, Json]]:
+    found: dict[Address, Mapping[str, Json]] = {}
     for run_id in dict.fromkeys(each.address.run for each in ended):
         run, here = Run(objects, run_id), [each for each in ended if each.address.run == run_id]
         if not run.finished:
@@ -129,7 +130,7 @@ def _outputs(objects: Objects, ended: Sequence[EndedTask], node: str) -> dict[Ad
     return found
 
 
-def _fields(value: Any, node: str, address: Address) -> Mapping[str, Any]:
+def _fields(value: Any, node: str, address: Address) -> Mapping[str, Json]:
     if not isinstance(value, Mapping):
         raise Unusable(f"the output of {address}/{node} is not an object with fields, so nothing can be compared with it\n  choose another node with --of NODE")
     return value

@@ -56,7 +56,8 @@ def record_run(store: str, run_id: str) -> None:
     """Record in the store that this Ray job drives the run; does nothing outside a job."""
     name = submission_id()
     if name:
-        open_objects(store, proven=True).create(f"jobs/{name}/{run_id}.json", json.dumps({"began_at": now()}).encode())
+        start: JobStart = {"began_at": now()}
+        open_objects(store, proven=True).create(f"jobs/{name}/{run_id}.json", json.dumps(start).encode())
 
 
 def record_exit(objects: Objects, submission: str, command: str, exit_code: int) -> None:
@@ -74,6 +75,12 @@ class VerdictExit(TypedDict):
     """What of the verdict of a backtest or search decides how its job ended."""
 
     exit_code: int
+
+
+class JobStart(TypedDict):
+    """The content of jobs/<submission>/<run_id>.json."""
+
+    began_at: str
 
 
 class JobExit(TypedDict):

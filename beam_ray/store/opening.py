@@ -3,6 +3,7 @@
 import json
 import uuid
 from pathlib import Path
+from typing import TypedDict
 
 from beam_ray.errors import Unusable
 from beam_ray.store.disk import Disk
@@ -10,6 +11,14 @@ from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.s3 import S3
 
 FORMAT = 1
+
+
+class StoreFormat(TypedDict):
+    """The content of store.json."""
+
+    format: int
+    proof: str
+    """Written once; who reads back another one has a store that overwrites."""
 
 
 def open_objects(uri: str, *, proven: bool = False) -> Objects:
@@ -31,7 +40,8 @@ def _prove(objects: Objects) -> None:
     try:
         kept = objects.read("store.json")
     except NotThere:
-        objects.create("store.json", json.dumps({"format": FORMAT, "proof": uuid.uuid4().hex}).encode())
+        written: StoreFormat = {"format": FORMAT, "proof": uuid.uuid4().hex}
+        objects.create("store.json", json.dumps(written).encode())
         kept = objects.read("store.json")
     try:
         found = json.loads(kept)["format"]

@@ -5,10 +5,12 @@ What is logged of a backtest: its sides, and which of their tasks get traces.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.store.run_record import RunRecord
 
 MOST_TRACES = 1_000
@@ -16,6 +18,14 @@ MOST_TRACES = 1_000
 
 MOST_ROWS = 10_000
 """Rows logged of a side's results table."""
+
+
+class TaskRequest(TypedDict):
+    """A task as MLflow shows what came in."""
+
+    task: str
+    task_query: NotRequired[Json]
+    variables: NotRequired[JsonObject]
 
 
 @dataclass(frozen=True)

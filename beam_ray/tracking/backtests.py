@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TypedDict, TypeVar
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
@@ -25,7 +25,7 @@ from mlflow.tracing.client import TracingClient
 
 from beam_ray.store.tables import OutcomeRow, StepRow, TaskRow
 from beam_ray.tracking import prompts
-from beam_ray.tracking.backtest_log import BacktestLog, SideLog, traced_tasks
+from beam_ray.tracking.backtest_log import BacktestLog, SideLog, TaskRequest, traced_tasks
 from beam_ray.tracking.location import artifacts, is_server, page
 from beam_ray.tracking.results_table import results
 from beam_ray.tracking.traces import Case, loads, spans, trace
@@ -265,8 +265,8 @@ def _cases(log: BacktestLog, logged: _LoggedSide) -> Iterator[Case]:
             )
 
 
-def _request(task: str, trial: int, row: TaskRow | None) -> dict[str, Any]:
-    request: dict[str, Any] = {"task": task if trial == 1 else f"{task}#{trial}"}
+def _request(task: str, trial: int, row: TaskRow | None) -> TaskRequest:
+    request: TaskRequest = {"task": task if trial == 1 else f"{task}#{trial}"}
     if row is not None:
         request["task_query"] = loads(row["task_query"]) if row["query_is_json"] else row["task_query"]
         variables = loads(row["variables"])

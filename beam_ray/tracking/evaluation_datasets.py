@@ -3,9 +3,8 @@ A library as an MLflow evaluation dataset.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import DatasetRecord, EvaluationDataset
@@ -13,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.genai.datasets import get_dataset
 
 from beam_ray.tracking.backtests import experiment_of
+from beam_ray.tracking.exchange import DatasetChanges, DatasetRequest, DatasetResult, Refused, TaskRecord
 from beam_ray.tracking.location import page
 from beam_ray.tracking.watchdog import Heartbeat
 
@@ -22,17 +22,11 @@ _BATCH = 100
 """Records per request."""
 
 
-def export_dataset(uri: str, request: dict[str, Any], beat: Heartbeat) -> dict[str, Any]:
+def export_dataset(uri: str, request: DatasetRequest, beat: Heartbeat) -> DatasetResult | Refused:
     """
     Bring the dataset to the state of the library: records are added, changed and removed as needed, so repeating it changes nothing.
 
     Records that people added to the dataset stay.
-
-    Args:
-        request: ``dataset``, ``library``, ``version``, and ``file``: a record per line with inputs, expectations and tags.
-
-    Returns:
-        ``dataset_id``, ``url``, and the numbers ``added``, ``changed``, ``removed`` and ``unchanged``; or ``refused``.
     """
     client = MlflowClient(tracking_uri=uri)
     experiment_id = experiment_of(client, uri, EXPERIMENT)
@@ -58,7 +52,7 @@ def _dataset(client: MlflowClient, name: str) -> EvaluationDataset | None:
         return None
 
 
-def _bring(dataset: EvaluationDataset, wanted: list[dict[str, Any]], beat: Heartbeat) -> dict[str, int]:
+def _bring(dataset: EvaluationDataset, wanted: list[TaskRecord], beat: Heartbeat) -> DatasetChanges:
     known = {_key(record.inputs): record for record in dataset.records}
     beat("records")
     keys = {_key(record["inputs"]) for record in wanted}
@@ -76,15 +70,15 @@ def _bring(dataset: EvaluationDataset, wanted: list[dict[str, Any]], beat: Heart
     return {"added": len(new) - len(changed), "changed": len(changed), "removed": len(gone), "unchanged": len(wanted) - len(new)}
 
 
-def _is_same(record: DatasetRecord, wanted: dict[str, Any]) -> bool:
+def _is_same(record: DatasetRecord, wanted: TaskRecord) -> bool:
     ours = {name: value for name, value in (record.tags or {}).items() if not name.startswith("mlflow.")}
     return bool((record.expectations or {}) == wanted["expectations"] and ours == wanted["tags"])
 
 
-def _key(inputs: dict[str, Any]) -> str:
+def _key(inputs: Mapping[str, object]) -> str:
     return json.dumps(inputs, sort_keys=True)
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def _lines(file: Path) -> Iterator[TaskRecord]:
     with file.open(encoding="utf-8") as lines:
         yield from map(json.loads, lines)

@@ -8,12 +8,71 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import Stopped, TrackingUnavailable, Unusable
+from beam_ray.tracking.backtest_log import TaskRequest
 from beam_ray.tracking.location import exists, shown
 from beam_ray.tracking.snapshot import write_request
 from beam_ray.tracking.watchdog import PATIENCE_S, run_worker
+
+
+class TraceSearchRequest(TypedDict):
+    """Which traces the worker process copies, and where to."""
+
+    experiment: str
+    """Name or id."""
+    filter: str
+    """In MLflow's search syntax; may be empty."""
+    file: str
+
+
+class TraceSearchResult(TypedDict):
+    """Numbers of traces."""
+
+    traces: int
+    left_out: int
+
+
+class TaskRecord(TypedDict):
+    """A task as a record of an evaluation dataset."""
+
+    inputs: TaskRequest
+    expectations: JsonObject
+    tags: dict[str, str]
+
+
+class DatasetRequest(TypedDict):
+    """What the worker process makes of a dataset."""
+
+    dataset: str
+    library: str
+    version: int
+    file: str
+    """A ``TaskRecord`` per line."""
+
+
+class DatasetChanges(TypedDict):
+    """Numbers of records."""
+
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+
+
+class DatasetResult(DatasetChanges):
+    """What the worker process made of a dataset."""
+
+    dataset_id: str
+    url: str
+
+
+class Refused(TypedDict):
+    """Why the worker process did nothing, and what the user can correct."""
+
+    refused: str
 
 
 @dataclass(frozen=True)
@@ -52,16 +111,17 @@ def copied_traces(uri: str, experiment: str, filter_string: str = "", *, patienc
         raise Unusable(f"there is no MLflow database at {shown(uri)}\n  --mlflow URI names a server or a database")
     with tempfile.TemporaryDirectory(prefix="beam-ray-traces-") as folder:
         file = Path(folder) / "traces.jsonl"
-        found = _ask(uri, "search_traces", {"experiment": experiment, "filter": filter_string, "file": str(file)}, "no trace was imported", patience_s)
-        yield FoundTraces(file, int(found["left_out"]))
+        request: TraceSearchRequest = {"experiment": experiment, "filter": filter_string, "file": str(file)}
+        found: TraceSearchResult = _ask(uri, "search_traces", request, "no trace was imported", patience_s)
+        yield FoundTraces(file, found["left_out"])
 
 
-def export_dataset(uri: str, name: str, records: Iterable[Mapping[str, Any]], *, library: str, version: int, patience_s: float = PATIENCE_S) -> ExportedDataset:
+def export_dataset(uri: str, name: str, records: Iterable[TaskRecord], *, library: str, version: int, patience_s: float = PATIENCE_S) -> ExportedDataset:
     """
     Make the evaluation dataset *name* hold exactly *records*, beside those that people added. It is safe to repeat.
 
     Args:
-        records: Mappings with inputs, expectations and tags.
+        records: The library's tasks.
 
     Raises:
         Unusable: the dataset holds another library, or MLflow has no place for datasets.
@@ -72,8 +132,8 @@ def export_dataset(uri: str, name: str, records: Iterable[Mapping[str, Any]], *,
         file = Path(folder) / "records.jsonl"
         with file.open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        request = {"dataset": name, "library": library, "version": version, "file": str(file)}
-        found = _ask(uri, "export_dataset", request, "the dataset is not complete", patience_s)
+        request: DatasetRequest = {"dataset": name, "library": library, "version": version, "file": str(file)}
+        found: DatasetResult = _ask(uri, "export_dataset", request, "the dataset is not complete", patience_s)
     return ExportedDataset(**found)
 
 
@@ -82,9 +142,9 @@ def _require_place(uri: str) -> None:
         raise Unusable("there is no MLflow to use: a store on S3 has no local database\n  --mlflow URI or MLFLOW_TRACKING_URI names a server")
 
 
-def _ask(uri: str, work: str, request: Mapping[str, Any], failed: str, patience_s: float) -> dict[str, Any]:
+def _ask(uri: str, work: str, request: Mapping[str, object], failed: str, patience_s: float) -> Any:
     try:
-        found: dict[str, Any] = run_worker(
+        found = run_worker(
             lambda folder: write_request(folder, work, uri, request), uri=uri, retry="run the same command again", patience_s=patience_s, failed=failed
         )
     except TrackingUnavailable as error:

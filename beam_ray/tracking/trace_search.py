@@ -3,13 +3,13 @@ The traces of an MLflow experiment, written to a file page by page.
 """
 
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Trace, TraceState
 from mlflow.exceptions import MlflowException
 
 from beam_ray.errors import did_you_mean
+from beam_ray.tracking.exchange import Refused, TraceSearchRequest, TraceSearchResult
 from beam_ray.tracking.location import shown
 from beam_ray.tracking.watchdog import Heartbeat
 
@@ -19,19 +19,13 @@ _PAGE = 100
 _USERS_FAULT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED", "UNAUTHENTICATED", "BAD_REQUEST")
 
 
-def search_traces(uri: str, request: dict[str, Any], beat: Heartbeat) -> dict[str, Any]:
+def search_traces(uri: str, request: TraceSearchRequest, beat: Heartbeat) -> TraceSearchResult | Refused:
     """
-    Write the traces to *file*, one as JSON per line, the oldest first.
-
-    Args:
-        request: ``experiment`` (name or id), ``filter`` (in MLflow's search syntax; may be empty) and ``file``.
-
-    Returns:
-        ``traces`` and ``left_out``, numbers of traces; or ``refused``, what the user can correct.
+    Write the traces to the request's file, one as JSON per line, the oldest first.
     """
     client = MlflowClient(tracking_uri=uri)
     try:
-        experiment = _experiment(client, str(request["experiment"]))
+        experiment = _experiment(client, request["experiment"])
         beat("experiment")
         if isinstance(experiment, str):
             return {"refused": experiment.replace("{uri}", shown(uri))}
@@ -61,7 +55,7 @@ def _listed(known: list[str]) -> list[str]:
     return [f"there are: {', '.join(known[:8])}"] if known else []
 
 
-def _write(client: MlflowClient, experiment: Experiment, request: dict[str, Any], beat: Heartbeat) -> dict[str, Any]:
+def _write(client: MlflowClient, experiment: Experiment, request: TraceSearchRequest, beat: Heartbeat) -> TraceSearchResult:
     written = left_out = 0
     token: str | None = None
     with Path(request["file"]).open("w", encoding="utf-8") as file:

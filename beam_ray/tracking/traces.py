@@ -16,8 +16,10 @@ from mlflow.entities import Assessment, AssessmentError, AssessmentSource, Feedb
 from mlflow.entities.model_registry import PromptVersion
 
 from beam_ray.address import Address
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.workflow import Workflow
 from beam_ray.store.tables import AttemptRow, CriterionRow, OutcomeRow, StepRow
+from beam_ray.tracking.backtest_log import TaskRequest
 
 _PREVIEW = 1_000
 _CODE = AssessmentSource("CODE", "beam_ray")
@@ -31,9 +33,9 @@ class Case:
     side: str
     mlflow_run: str
     workflow: Workflow
-    models: Mapping[str, Mapping[str, Any]]
+    models: Mapping[str, JsonObject]
     prompts: Mapping[str, PromptVersion]
-    request: Mapping[str, Any]
+    request: TaskRequest
     """The trace's input. MLflow pairs the traces of two sides by it, so it is the same on every side."""
     expected: Any
     changed: bool
@@ -189,7 +191,9 @@ def _inputs(case: Case, node: str) -> Any:
     return {name: output for name, output in after.items() if output is not None} or case.request
 
 
-def _span(case: Case, identity: bytes, parent: bytes | None, name: str, kind: str, times: tuple[int, int], error: str | None, about: Mapping[str, Any]) -> Span:
+def _span(
+    case: Case, identity: bytes, parent: bytes | None, name: str, kind: str, times: tuple[int, int], error: str | None, about: Mapping[str, object]
+) -> Span:
     attributes = {"mlflow.traceRequestId": case.trace_id, "mlflow.spanType": kind, **{key: value for key, value in about.items() if value is not None}}
     return Span.from_dict(
         {

@@ -17,8 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
+from beam_ray.define.fingerprint import Json
 from beam_ray.errors import TrackingUnavailable
 from beam_ray.tracking.location import shown
 
@@ -47,6 +48,15 @@ Heartbeat = Callable[[str], None]
 """Called whenever MLflow answered, with what it was asked."""
 
 _log = logging.getLogger("beam_ray")
+
+
+class WorkerMessage(TypedDict, total=False):
+    """A line of the worker process: ``at`` whenever MLflow answered, finally ``result``, or ``failed`` with its ``trace``."""
+
+    at: str
+    result: Json
+    failed: str
+    trace: str
 
 
 def run_worker(write_job: Callable[[Path], None], *, uri: str, retry: str, patience_s: float, failed: str = "not logged to MLflow") -> Any:
@@ -97,7 +107,7 @@ def _start(folder: Path, uri: str, errors: IO[bytes]) -> subprocess.Popen[bytes]
 
 
 def _follow(process: subprocess.Popen[bytes], uri: str, patience_s: float) -> Any:
-    messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    messages: queue.Queue[WorkerMessage | None] = queue.Queue()
     threading.Thread(target=_listen, args=(process, messages), daemon=True).start()
     notice = _MigrationNotice(uri)
     allowed, last = _START_S, time.monotonic()
@@ -117,13 +127,13 @@ def _follow(process: subprocess.Popen[bytes], uri: str, patience_s: float) -> An
         notice.saw(message["at"])
 
 
-def _listen(process: subprocess.Popen[bytes], messages: "queue.Queue[dict[str, Any] | None]") -> None:
+def _listen(process: subprocess.Popen[bytes], messages: "queue.Queue[WorkerMessage | None]") -> None:
     for message in _messages(process.stdout):
         messages.put(message)
     messages.put(None)
 
 
-def _messages(stream: IO[bytes] | None) -> Iterator[dict[str, Any]]:
+def _messages(stream: IO[bytes] | None) -> Iterator[WorkerMessage]:
     for line in stream or ():
         yield json.loads(line)
 

@@ -21,7 +21,7 @@ from typing import Any
 from beam_ray.errors import BeamRayError
 from beam_ray.tracking.location import is_server, prepare, shown
 from beam_ray.tracking.snapshot import read
-from beam_ray.tracking.watchdog import Heartbeat
+from beam_ray.tracking.watchdog import Heartbeat, WorkerMessage
 
 _PROBE_S = 3.0
 _PROBES = 2
@@ -36,16 +36,16 @@ def main(folder: Path) -> None:
     with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as channel:
         os.dup2(2, 1)
 
-        def say(**message: Any) -> None:
+        def say(message: WorkerMessage) -> None:
             channel.write(json.dumps(message) + "\n")
 
         work, uri, subject = read(folder)
         try:
-            result = _do(work, uri, subject, lambda at: say(at=at))
+            result = _do(work, uri, subject, lambda at: say({"at": at}))
         except Exception as error:
-            say(failed=_one_line(error, uri), trace=traceback.format_exc())
+            say({"failed": _one_line(error, uri), "trace": traceback.format_exc()})
         else:
-            say(result=result)
+            say({"result": result})
 
 
 def _do(work: str, uri: str, subject: Any, beat: Heartbeat) -> Any:

@@ -11,6 +11,7 @@ from beam_ray.errors import Unusable
 from tests.corpus.command import give
 from tests.endpoint import Picky, endpoint
 from tests.golden import check_golden
+from tests.shapes import undeclared
 
 GOLDEN = Path(__file__).parents[1] / "cli" / "golden"
 
@@ -58,6 +59,7 @@ def test_what_was_found_is_kept_and_used(place):
 
     assert (found.settings["temperature"], found.settings["seeds"], found.settings["structured"]) == ("omit", False, "object")
     assert found.sources["seeds"] == "models check"
+    assert undeclared(Path("store")) == []
     assert found.checked_at
 
 

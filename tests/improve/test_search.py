@@ -27,6 +27,7 @@ from beam_ray.store.lookup import find_runs
 from tests.compare.sides import side, task
 from tests.conftest import Lab
 from tests.improve.scripted import ask, executor, proposal
+from tests.shapes import undeclared
 
 TEXT = """\
 workflow: w
@@ -160,6 +161,7 @@ def test_the_search_finds_the_needed_instruction_and_its_draft_can_be_published(
     draft = load_workflow(Path("w-draft.yaml"))[0]
     assert publish(library.objects, draft, evidence=found.verdict["backtest_id"]).version == 1
     assert "# the one that fails" in one.draft(found.best)
+    assert undeclared(library.folder / "store") == []
 
 
 def reachable(start: object) -> Iterator[object]:

@@ -2,41 +2,24 @@
 
 import asyncio
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import pytest
 
 from beam_ray.compare.verdict_json import BacktestDocument
 from beam_ray.llm.request import Model
-from beam_ray.publish import Version
-from beam_ray.store.checksummed_json import RunMark
-from beam_ray.store.lease import Lease, StoredLease
-from beam_ray.store.libraries import LibraryMetadata, UseDocument, library_at
-from beam_ray.store.manifest import Manifest
+from beam_ray.store.lease import Lease
+from beam_ray.store.libraries import LibraryMetadata, library_at
 from beam_ray.store.objects import Objects
 from beam_ray.store.opening import open_objects
 from beam_ray.store.run_record import RunRecord
 from tests.conftest import Lab, drive_here
-from tests.shapes import misfits
+from tests.shapes import misfits, undeclared
 from tests.stores.conftest import RELEASES, run_of
 from tests.stores.write import write
-
-SHAPES: dict[str, Any] = {
-    r"store\.json": TypedDict("StoreFormat", {"format": int, "proof": str}),
-    r"open/\w+\.json": RunMark,
-    r"runs/[\w-]+/run\.json": RunRecord,
-    r"runs/[\w-]+/lease/\d+\.json": StoredLease,
-    r"runs/[\w-]+/manifest\.json": Manifest,
-    r"backtests/[\w-]+/sides/[\w-]+\.json": RunMark,
-    r"backtests/[\w-]+/verdict\.json": BacktestDocument,
-    r"libraries/\w+/used/[\w-]+\.json": UseDocument,
-    r"workflows/\w+/\d+\.json": Version,
-}
-"""Key in the store to the shape of what is kept there."""
 
 
 @pytest.fixture(scope="module", params=[*RELEASES, "now"])
@@ -56,15 +39,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_every_document_of_a_store_has_the_shape_that_is_declared(store: Path) -> None:
     """No key more, none less: what a new version adds is declared, and need not be there in what an older one wrote."""
-    found = {path.relative_to(store).as_posix(): json.loads(path.read_text(encoding="utf-8")) for path in store.rglob("*.json")}
-    shapes = {key: [shape for pattern, shape in SHAPES.items() if re.fullmatch(pattern, key)] for key in found}
-
-    assert [key for key, fitting in shapes.items() if len(fitting) != 1] == []
-    wrong = [
-        f"{key}: {line}" for key, [shape] in shapes.items() for line in misfits({name: value for name, value in found[key].items() if name != "seal"}, shape)
-    ]
-    assert wrong == []
-    assert {pattern for pattern in SHAPES if not any(re.fullmatch(pattern, key) for key in found)} == set()
+    assert undeclared(store) == []
 
 
 def test_a_librarys_metadata_has_the_shape_that_is_declared(store: Path) -> None:
