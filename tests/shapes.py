@@ -77,11 +77,9 @@ def misfits(value: Any, shape: Any, at: str = "it") -> list[str]:
     if shape is datetime.datetime:
         return [] if isinstance(value, shape) else _other(value, shape, at)
     if origin in (list, Sequence):
-        return (
-            [line for index, one in enumerate(value) for line in misfits(one, inner[0], f"{at}[{index}]")]
-            if isinstance(value, list)
-            else _other(value, shape, at)
-        )
+        if not isinstance(value, list if origin is list else (list, tuple)):
+            return _other(value, shape, at)
+        return [line for index, one in enumerate(value) for line in misfits(one, inner[0], f"{at}[{index}]")]
     if origin is tuple:
         return [] if isinstance(value, list) else _other(value, shape, at)
     if origin in (dict, Mapping):

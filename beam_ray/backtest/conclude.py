@@ -138,8 +138,7 @@ def _keep(backtest: Backtest, results: list[Result], baseline: Run, sides: list[
 
 def _usage(run: Run) -> RunSummary:
     assert run.manifest is not None, "every side was brought to its end"
-    usage: RunSummary = run.manifest["usage"]
-    return usage
+    return run.manifest["usage"]
 
 
 def _described(side: Side, run: Run) -> SideDocument:

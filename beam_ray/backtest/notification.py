@@ -149,7 +149,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _send(to: Webhook, document: Mapping[str, Any]) -> None:
+def _send(to: Webhook, document: Mapping[str, object]) -> None:
     body = json.dumps(document).encode()
     faults: list[str] = []
     # a server that sends a byte now and then would keep every timeout of a socket from expiring

@@ -28,7 +28,7 @@ class SpecOptions:
 
     def options(self, execution: Execution) -> beam_ray.BacktestOptions:
         """The options as the API takes them."""
-        changes: dict[str, Any] = {key: _value(value) for key, value in pairs(self.changes, "--set").items()}
+        changes: dict[str, object] = {key: _value(value) for key, value in pairs(self.changes, "--set").items()}
         if execution.limits is not None:
             changes["budget"] = execution.limits
         if self.fresh:

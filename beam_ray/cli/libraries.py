@@ -93,7 +93,7 @@ def add(name: str, which: Which, selection: Selection, said: Said, place: Place)
     _report(place.opened.add_to_library(name, tasks, saved=said.saved), place)
 
 
-def _expectation(written: str) -> Mapping[str, Any]:
+def _expectation(written: str) -> Mapping[str, object]:
     try:
         value = json.loads(written)
     except ValueError as error:

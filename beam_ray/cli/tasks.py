@@ -25,11 +25,21 @@ def tasks(run_id: str | None, selection: Selection, limit: int, place: Place) ->
     rows = (found.slice(0, limit) if limit else found).to_pylist()
     if place.as_json:
         changed = {run.id: run.record.changed_inputs for run in runs}
-        emit([{"task": _address(row), "status": beam_ray.status_of(row), **row, "changed_inputs": changed[row["run_id"]]} for row in rows])
+        emit(
+            [
+                {
+                    "task": _address(row["run_id"], row["task_id"], row["trial"]),
+                    "status": beam_ray.status_of(row),
+                    **row,
+                    "changed_inputs": changed[row["run_id"]],
+                }
+                for row in rows
+            ]
+        )
         return
     cells = [
         [
-            _address(row),
+            _address(row["run_id"], row["task_id"], row["trial"]),
             MARKS[beam_ray.status_of(row)],
             number(row["score"]),
             " > ".join(row["routes"] or ()),
@@ -50,11 +60,11 @@ def tasks(run_id: str | None, selection: Selection, limit: int, place: Place) ->
         if not run.finished:
             show(f"run {run.id} is unfinished; the tasks above are those done so far. Resume it with:  beam-ray resume {run.id}{place.option}")
     if rows:
-        show(f"show one:  beam-ray show {_address(rows[0])}{place.option}")
+        show(f"show one:  beam-ray show {_address(rows[0]['run_id'], rows[0]['task_id'], rows[0]['trial'])}{place.option}")
 
 
-def _address(row: dict[str, Any]) -> str:
-    return str(beam_ray.Address(row["run_id"], row["task_id"], row["trial"]))
+def _address(run_id: str, task_id: str, trial: int) -> str:
+    return str(beam_ray.Address(run_id, task_id, trial))
 
 
 @click.command(name="show")

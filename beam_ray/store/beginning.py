@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.checksummed_json import RunMark, read_document, seal
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.parquet import encode
 from beam_ray.store.run_record import RunRecord
@@ -33,7 +33,7 @@ def begin(objects: Objects, record: RunRecord, tasks: pa.Table) -> RunRecord:
 def unfinished(objects: Objects, key: str) -> RunRecord | None:
     """The run that was begun under *key* and not closed."""
     try:
-        found = unseal(objects.read(f"open/{key}.json"), f"open/{key}.json")["run_id"]
+        found = read_document(objects, f"open/{key}.json", RunMark)["run_id"]
     except NotThere:
         return None
     return Run(objects, found).record

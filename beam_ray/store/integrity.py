@@ -19,7 +19,6 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 
@@ -30,7 +29,7 @@ from beam_ray.store.objects import NotThere
 from beam_ray.store.parquet import decode, salvage
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import OUTCOME, STEPS, TASKS
+from beam_ray.store.tables import OUTCOME, STEPS, TASKS, FileEntry
 
 Key = tuple[str, int]
 """A task's id and a trial."""
@@ -53,7 +52,7 @@ class Damage:
 class Found:
     """What was found in a finished run."""
 
-    manifest: dict[str, Any] | None
+    manifest: Manifest | None
     """None where it is damaged or gone."""
     record: RunRecord
     tasks: pa.Table | None
@@ -154,8 +153,8 @@ def _salvaged(run: Run, name: str, schema: pa.Schema) -> list[pa.Table]:
         return []
 
 
-def _entry(manifest: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
-    return next((entry for entry in (manifest or {"files": []})["files"] if entry["name"] == name), None)
+def _entry(manifest: Manifest | None, name: str) -> FileEntry | None:
+    return next((entry for entry in (manifest["files"] if manifest else ()) if entry["name"] == name), None)
 
 
 def _why(run: Run, name: str, error: Exception) -> str:

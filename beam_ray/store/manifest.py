@@ -43,6 +43,13 @@ class RunSummary(TypedDict):
     """From the start of the first step to the end of the last one."""
 
 
+class CutDocument(TypedDict):
+    """The content of cut.json, of a run that ended early."""
+
+    shards: int
+    """After how many it ended."""
+
+
 class RepairEntry(TypedDict):
     """One repair of a finished run."""
 

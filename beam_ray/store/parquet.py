@@ -23,7 +23,7 @@ ROW_GROUP = 2_000
 """Rows from which a merged file's row group is closed."""
 
 
-def encode(schema: pa.Schema, rows: Iterable[Mapping[str, Any]] | pa.Table, *, row_group: int = 50_000) -> bytes:
+def encode(schema: pa.Schema, rows: Iterable[Mapping[str, object]] | pa.Table, *, row_group: int = 50_000) -> bytes:
     """The rows as one Parquet file. Equal rows give equal bytes."""
     file = _File(schema)
     file.write(rows if isinstance(rows, pa.Table) else to_table(schema, rows), row_group)
@@ -143,7 +143,7 @@ def salvage(body: bytes, schema: pa.Schema, where: str) -> Iterator[tuple[int, p
         yield group.num_rows, completed(file.read_row_group(number, use_threads=False), schema) if sound else None
 
 
-def to_table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+def to_table(schema: pa.Schema, rows: Iterable[Mapping[str, object]]) -> pa.Table:
     """The rows as a table; a column that a row lacks is null."""
     rows = list(rows)
     try:

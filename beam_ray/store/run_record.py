@@ -6,7 +6,6 @@ import json
 import secrets
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -30,11 +29,11 @@ class RunRecord(BaseModel):
     workflow: str
     version: int | None = None
     """The published version's number; none for a draft."""
-    definition: dict[str, Any]
+    definition: JsonObject
     definition_digest: str
     tools: dict[str, str] = {}
     """Tool to the version that its source had when the run was planned."""
-    models: dict[str, dict[str, Any]] = {}
+    models: dict[str, JsonObject] = {}
     """Name to model id, address and prices; never a key."""
     source: str = ""
     """Where the tasks came from, in the user's words."""

@@ -15,14 +15,15 @@ Runs: what is to be done, what is done so far, and the finished tables.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
 
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import Damaged, RunIsTaken, Unusable
-from beam_ray.store.checksummed_json import seal, unseal
+from beam_ray.store.checksummed_json import read_document, seal, unseal
+from beam_ray.store.manifest import CutDocument, Manifest, RunSummary
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.parquet import decode, encode, encode_batches
 from beam_ray.store.run_record import RunRecord, now
@@ -86,15 +87,16 @@ class Run:
         Raises:
             NotThere: it did not.
         """
-        return int(unseal(self.objects.read(f"{self.prefix}/cut.json"), f"{self.prefix}/cut.json")["shards"])
+        return read_document(self.objects, f"{self.prefix}/cut.json", CutDocument)["shards"]
 
     def cut(self, shards: int) -> None:
         """End an early run after its first *shards*; of several who say so the first one counts."""
-        self.objects.create(f"{self.prefix}/cut.json", seal({"shards": shards}))
+        document: CutDocument = {"shards": shards}
+        self.objects.create(f"{self.prefix}/cut.json", seal(document))
         self.__dict__.pop("record", None)
 
     @property
-    def written(self) -> dict[str, Any]:
+    def written(self) -> JsonObject:
         """What run.json says, in full also where the run ended early; the manifest has a copy of it."""
         return unseal(self.objects.read(f"{self.prefix}/run.json"), f"{self.prefix}/run.json")
 
@@ -189,11 +191,11 @@ class Run:
         return False
 
     @cached_property
-    def _manifest(self) -> dict[str, Any]:
-        return unseal(self.objects.read(f"{self.prefix}/manifest.json"), f"{self.prefix}/manifest.json")
+    def _manifest(self) -> Manifest:
+        return read_document(self.objects, f"{self.prefix}/manifest.json", Manifest)
 
     @property
-    def manifest(self) -> dict[str, Any] | None:
+    def manifest(self) -> Manifest | None:
         """Every file with rows, bytes and sha256, usage, times, and a copy of run.json; None while the run goes on."""
         try:
             return self._manifest
@@ -236,10 +238,10 @@ class Run:
         """What the manifest says of a file."""
         return {"name": name, "rows": rows, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
 
-    def finish(self, files: list[FileEntry], usage: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(self, files: list[FileEntry], usage: RunSummary) -> Manifest:
         """Write the manifest, the last act but tidying up; the manifest that counts."""
         files = [*files, self.entry("tasks.parquet", self.objects.read(f"{self.prefix}/tasks.parquet"), self.tasks().num_rows)]
-        manifest = {"format": 1, "run_id": self.run_id, "finished_at": now(), "files": files, "usage": dict(usage), "record": self.written}
+        manifest: Manifest = {"format": 1, "run_id": self.run_id, "finished_at": now(), "files": files, "usage": usage, "record": self.written}
         self.objects.create(f"{self.prefix}/manifest.json", seal(manifest))
         self.tidy()
         return self.manifest or manifest
@@ -284,7 +286,7 @@ class Run:
         schema = OUTCOME if columns is None else pa.schema([OUTCOME.field(name) for name in columns])
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
-    def read(self, name: str, schema: pa.Schema, columns: list[str] | None = None, entry: Mapping[str, Any] | None = None) -> pa.Table:
+    def read(self, name: str, schema: pa.Schema, columns: list[str] | None = None, entry: FileEntry | None = None) -> pa.Table:
         """
         The run's table of that name, verified against its *entry* in the manifest if given.
 

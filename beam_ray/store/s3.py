@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import stamina
 
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.failpoint import reach
 from beam_ray.store.objects import NotThere
@@ -135,7 +136,7 @@ class S3:
     def strays(self) -> Iterator[tuple[str, int]]:
         yield from ()
 
-    def _pages(self, prefix: str, delimiter: str = "") -> Iterator[dict[str, Any]]:
+    def _pages(self, prefix: str, delimiter: str = "") -> Iterator[JsonObject]:
         token: dict[str, str] = {}
         extra = {"Delimiter": delimiter} if delimiter else {}
         while True:
@@ -206,6 +207,6 @@ def _code(error: Any) -> str:
     return str(_response(error).get("Error", {}).get("Code", ""))
 
 
-def _response(error: Any) -> dict[str, Any]:
+def _response(error: Any) -> JsonObject:
     # a connection that was reset has an error whose response is None
     return getattr(error, "response", None) or {}

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from beam_ray.define.fingerprint import digest, strict_json
+from beam_ray.define.fingerprint import Json, digest, strict_json
 from beam_ray.define.validation import as_written
 from beam_ray.errors import BadDefinition, Problem, Unusable
 from beam_ray.store.objects import Objects
@@ -205,7 +205,7 @@ class _RowCheck:
         task["inputs"] = inputs_digest(task["task_query"], task["variables"], task["attachments"])
         return task
 
-    def _refuse_slips(self, written: Mapping[str, Any]) -> None:
+    def _refuse_slips(self, written: Mapping[str, Json]) -> None:
         """Refuse a slip in the name of a field, which would otherwise be left out in silence; other fields are the user's own."""
         taken = set(self.mapping.values())
         for name in written:
@@ -216,7 +216,7 @@ class _RowCheck:
                     note = f"did you mean {near[0]!r}? --map {near[0]}={name}  takes it; another name leaves it out"
                     self.problems.append(self.row.problem(f"a task has no {name!r}", note, field=str(name)))
 
-    def _query(self, written: Mapping[str, Any], is_json: Any) -> Any:
+    def _query(self, written: Mapping[str, Json], is_json: Any) -> Any:
         column = self.mapping.get("task_query", "task_query")
         query = written.get(column)
         if column not in written:

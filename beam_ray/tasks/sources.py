@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_ray.address import Address
+from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.errors import Unusable
 from beam_ray.store.libraries import read_library
 from beam_ray.store.lookup import resolve
@@ -150,7 +151,7 @@ def _of_pandas(frame: Any) -> Iterable[Any]:
             yield _given({names.get(name, str(name)): value for name, value in row.items()})
 
 
-def _given(row: Mapping[str, Any]) -> dict[str, Any]:
+def _given(row: Mapping[str, Json]) -> JsonObject:
     """The row without empty cells, but for the query, which every task must have."""
     return {name: value for name, value in row.items() if value is not None or name == "task_query"}
 

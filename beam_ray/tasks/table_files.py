@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import Problem, Unusable
 from beam_ray.tasks.rows import FREE, Row
 from beam_ray.tasks.text_files import faults_of_header
@@ -55,7 +56,7 @@ def read_parquet(stream: BinaryIO, name: str) -> Iterator[Row | Problem]:
         yield Problem(name, number and number + 1, 0, f"not a Parquet file, or a damaged one ({said})", ("write the file again",), unit="row")
 
 
-def without_nulls(row: dict[str, Any]) -> dict[str, Any]:
+def without_nulls(row: JsonObject) -> JsonObject:
     """
     The row without the null fields of its structs: all rows of a table share one struct, so a field that a row does not have is null there.
     """

@@ -55,5 +55,5 @@ def test_a_list_of_reruns_has_its_declared_shape(store: beam_ray.Store) -> None:
     rerun = next(run for run in newest_first(store.objects) if run.record.mode == "rerun")
     found = store.history(f"{rerun.run_id}/n1")
 
-    assert len(found.document()) == 4
+    assert len(found.document()) == 3
     assert misfits(found.document(), get_type_hints(type(found).document)["return"]) == []

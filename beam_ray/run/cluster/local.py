@@ -5,19 +5,20 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import Stopped, Unusable
 
 OBJECT_STORE_BYTES = 80_000_000
 """Size of a local Ray's object store; Ray takes no less than 75 MB."""
 
 
-def _print_on_standard_error(data: dict[str, Any], *rest: Any, **more: Any) -> None:
+def _print_on_standard_error(data: Mapping[str, object], *rest: Any, **more: Any) -> None:
     _print({**data, "is_err": True}, *rest, **more)
 
 
@@ -60,7 +61,7 @@ def exit_now() -> None:
     os._exit(Stopped.exit_code)
 
 
-def local_options() -> dict[str, Any]:
+def local_options() -> JsonObject:
     """
     What ``ray.init`` is told for a local Ray on this machine, which may be a container.
 
@@ -79,7 +80,7 @@ def local_options() -> dict[str, Any]:
     except OSError as error:
         raise Unusable(f"cannot start a local Ray: its processes cannot reach each other at 127.0.0.1 ({error.strerror or error})") from None
     # nothing of a run goes through the object store
-    options: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    options: JsonObject = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     return options if os.access("/dev/shm", os.W_OK) else {**options, "_plasma_directory": str(folder)}
 
 
