@@ -301,6 +301,9 @@ class Workflow(Frozen):
             node.pop("title")
             for turn in (node["llm"] or {}).get("prompt", ()):
                 turn.pop("file")
+            for criterion in (node["evaluate"] or {}).get("criteria", ()):
+                if not criterion["reasoning"]:
+                    criterion.pop("reasoning")  # newer than 0.1, whose definitions keep their digests
         return document
 
     @cached_property
