@@ -47,7 +47,7 @@ class How:
     inputs_file: str | None
 
     @property
-    def inputs(self) -> dict[str, Any] | str | None:
+    def inputs(self) -> dict[str, object] | str | None:
         """The changes of the input as the API takes them."""
         if self.assignments and self.inputs_file:
             raise click.UsageError("give --with or --with-file: one of the two")

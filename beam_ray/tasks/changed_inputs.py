@@ -9,7 +9,6 @@ A field is the query, or a part of the variables, of the expected outcome or of 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -25,7 +24,7 @@ from beam_ray.tasks.rows import MAX_ROW
 OBJECTS = ("variables", "expected")
 """Fields whose parts are changed one by one."""
 
-Changes = Mapping[str, Any]
+Changes = Mapping[str, Json]
 """Dotted field to its new value; a mapping under *variables* or *expected* changes the parts that it names."""
 
 
