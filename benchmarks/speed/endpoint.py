@@ -1,10 +1,9 @@
 """
-An OpenAI-compatible endpoint whose speed is known, with a journal of its calls.
+An OpenAI-compatible endpoint with a known latency, and a journal of its calls.
 
     python -m benchmarks.speed.endpoint --latency lognormal --per-second 100 --busy 0.01
 
-``GET /journal`` tells when each call came and left, what it was and how it ended; ``POST
-/journal`` forgets them.
+``GET /journal`` lists start, end, task, step and status of each call; ``POST /journal`` clears the list.
 """
 
 import argparse
@@ -29,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Call:
-    """A call that ended, in seconds on the endpoint's clock."""
+    """A finished call; times are seconds on the endpoint's clock."""
 
     began: float
     ended: float
@@ -40,16 +39,16 @@ class Call:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint in a process of its own."""
+    """An endpoint in a separate process."""
 
     url: str
 
     def forget(self) -> None:
-        """Begin a new journal."""
+        """Clear the journal."""
         self._ask("POST")
 
     def calls(self) -> list[Call]:
-        """Every call since, in the order in which they ended."""
+        """Every call in the journal, in the order in which they ended."""
         return [Call(*entry) for entry in self._ask("GET")]
 
     def _ask(self, method: str) -> list[tuple[float, float, int, int, int]]:
@@ -64,7 +63,7 @@ def span_s(calls: list[Call]) -> float:
 
 @contextlib.contextmanager
 def endpoint(*options: str) -> Iterator[Endpoint]:
-    """An endpoint with these options, for as long as the block lasts."""
+    """Serve an endpoint with these options while the block runs."""
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.speed.endpoint", *options], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
@@ -97,7 +96,7 @@ class _Server:
 
     def _refusal(self, now: float) -> web.Response | None:
         if self.per_second:
-            # as gateways count: a bucket that fills evenly and holds one second's worth
+            # as gateways do: a token bucket that holds one second's worth
             self.level, self.filled = min(self.per_second, self.level + (now - self.filled) * self.per_second), now
             if self.level < 1:
                 return web.json_response({"error": {"message": "too many requests"}}, status=429, headers={"Retry-After": "1"})
@@ -135,8 +134,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--latency", choices=["fixed", "lognormal", "zero"], default="fixed")
-    parser.add_argument("--slow", default="", help="numbers of tasks, comma between, that take 20 times as long")
-    parser.add_argument("--per-second", type=float, default=0, help="answer 429 beyond so many calls a second, with one second's worth at once")
+    parser.add_argument("--slow", default="", help="comma-separated numbers of the tasks that take 20 times as long")
+    parser.add_argument("--per-second", type=float, default=0, help="answer 429 beyond this many calls per second, with a burst of one second's worth")
     parser.add_argument("--busy", type=float, default=0, help="share of calls answered 429")
     parser.add_argument("--broken", type=float, default=0, help="share of calls answered 500")
     asyncio.run(_serve(parser.parse_args()))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import beam_ray
-from benchmarks.speed.watched import Family
+from benchmarks.speed.resources import ProcessTree
 from benchmarks.speed.work import CONCURRENCY, STEPS
 
 FIRST = 10_000_000
@@ -83,18 +83,18 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         models = models_file(folder, arguments.url, arguments.concurrency, **limits)
     found = beam_ray.load(workflow(folder, kind=arguments.kind, seconds=arguments.seconds))
     warm = beam_ray.load(workflow(folder, steps=1, kind=arguments.kind))
-    family = Family(os.getpid())
+    tree = ProcessTree(os.getpid())
     with beam_ray.open(folder / "store", models=models).connected() as store:
         import ray  # beam_ray sets what Ray reads from the environment before it imports it
 
         cpus = max(int(ray.cluster_resources()["CPU"]), 1)
         # as many rows as it takes for a runner on every CPU
         store.run(warm, tasks_file(folder, 100 * cpus, first=FIRST))
-        family.look()
-        ready, cpu = time.monotonic() - began, family.cpu_s
+        tree.sample()
+        ready, cpu = time.monotonic() - began, tree.cpu_s
         run, said = timed_run(store, found, tasks_file(folder, arguments.tasks), arguments.die_at)
-        family.look()
-    return {**said, "run_id": run.id, "ready_s": ready, "cpu_s": family.cpu_s - cpu, "cpus": cpus, "passed": run.passed}
+        tree.sample()
+    return {**said, "run_id": run.id, "ready_s": ready, "cpu_s": tree.cpu_s - cpu, "cpus": cpus, "passed": run.passed}
 
 
 def timed_run(store: beam_ray.Store, given: beam_ray.Workflow, tasks: Path, die_at: int) -> tuple[beam_ray.Run, dict[str, Any]]:

@@ -1,8 +1,8 @@
 """
-The work that everybody is given: how long each call takes, and how fast it could be done.
+The workload, the same for every tool: the latency of each call, and the ideal time.
 
-A prompt is ``task N step M …``. The same prompt always takes as long, whoever asks it and
-in whatever order, so that all have the same ideal time.
+A prompt is ``task N step M …``. The latency depends on the prompt only, so the ideal time is the
+same for every tool and order.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 STEPS, CONCURRENCY = 4, 64
 MEDIAN_S, SIGMA = 0.2, 0.8
 SLOWER = 20
-"""Times as long that a slow task takes for each of its steps."""
+"""How many times as long each step of a slow task takes."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Latency:
         return sum(self.of(task, step) for step in range(1, steps + 1))
 
     def ideal_s(self, tasks: int, steps: int = STEPS, concurrency: int = CONCURRENCY) -> float:
-        """What nobody can beat: the longest task, or all latency spread over the calls allowed at once."""
+        """The lower bound: the longest task, or the total latency divided by the concurrency, whichever is larger."""
         each = [self.of_task(task, steps) for task in range(tasks)]
         return max(max(each, default=0.0), sum(each) / concurrency)
 
     def in_order(self, tasks: int, steps: int = STEPS, concurrency: int = CONCURRENCY) -> list[float]:
         """
-        When each task ends if they are begun in their order, and no call that is allowed is ever put off.
+        When each task ends if tasks start in order and no permit is ever idle.
 
-        Nobody knows beforehand which task is slow, so this is what a scheduler can be asked for.
+        Which tasks are slow is not known in advance, so no scheduler can be expected to do better.
         """
         free, ends = [0.0] * concurrency, []
         for task in range(tasks):

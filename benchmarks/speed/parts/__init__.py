@@ -1,1 +1,1 @@
-"""The parts of the benchmark: each measures one thing and tells a table and its bars."""
+"""The parts of the benchmark: each measures one thing and reports a table and its targets."""

@@ -1,4 +1,4 @@
-"""A backtest that changes the last of four nodes, against the run that it borrows from."""
+"""A backtest that changes the last of four nodes, compared with the run that it borrows from."""
 
 import json
 import subprocess
@@ -8,15 +8,15 @@ from pathlib import Path
 from benchmarks.speed.endpoint import endpoint, span_s
 from benchmarks.speed.ours import models_file, tasks_file, workflow
 from benchmarks.speed.parts.commands import BEAM_RAY
-from benchmarks.speed.told import Told
-from benchmarks.speed.watched import watched
+from benchmarks.speed.report import Report
+from benchmarks.speed.resources import run_measured
 from benchmarks.speed.work import STEPS
 
 TASKS = 2_000
 
 
-def measure(told: Told) -> None:
-    """The calls that were made, beside those that the plan told, and their time beside a quarter of the full run's."""
+def measure(report: Report) -> None:
+    """Compare the calls with those of the plan, and their time with a quarter of the full run's."""
     with endpoint() as model, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models_file(folder, model.url)
@@ -26,20 +26,20 @@ def measure(told: Told) -> None:
         (folder / "spec.yaml").write_text(
             f"backtest: b\nworkflow: {before.name}\nbaseline: {before.name}\ntasks: {path.name}\ncandidates: {{last: {after.name}}}\ngate: gate.yaml\n"
         )
-        whole = watched([*BEAM_RAY, "run", before.name, "--tasks", path.name, *options], folder)
+        whole = run_measured([*BEAM_RAY, "run", before.name, "--tasks", path.name, *options], folder)
         full = model.calls()
         plan = subprocess.run([*BEAM_RAY, "backtest", "spec.yaml", "--plan", *options], cwd=folder, capture_output=True, text=True, check=True)
         planned = sum(side["calls"] for side in json.loads(plan.stdout)["sides"])
         model.forget()
-        used = watched([*BEAM_RAY, "backtest", "spec.yaml", "--mlflow", "none", *options], folder)
+        used = run_measured([*BEAM_RAY, "backtest", "spec.yaml", "--mlflow", "none", *options], folder)
         part = model.calls()
     share = span_s(part) / (span_s(full) / STEPS)
-    told.table(
-        [f"{TASKS:,} tasks", "calls", "planned", "model time s", "x a quarter", "whole command s", "CPU s"],
+    report.table(
+        [f"{TASKS:,} tasks", "calls", "planned", "model time s", "x quarter", "command s", "CPU s"],
         [
             ["all four nodes", len(full), TASKS * STEPS, span_s(full), "", whole.wall_s, whole.cpu_s],
             ["the last one changed", len(part), planned, span_s(part), share, used.wall_s, used.cpu_s],
         ],
     )
-    told.at_most("last of 4 nodes changed: model time, a quarter of the full run's being 1", share, 1.15)
-    told.at_most("last of 4 nodes changed: calls made and not planned, or planned and not made", abs(len(part) - planned), 0)
+    report.at_most("last of 4 nodes changed: model time / quarter of the full run's", share, 1.15)
+    report.at_most("last of 4 nodes changed: difference between planned and actual calls", abs(len(part) - planned), 0)

@@ -1,4 +1,4 @@
-"""What one waits for at the prompt: --help, check, and the first run of the day."""
+"""Commands that do not start Ray (--help, check), and a cold run."""
 
 import subprocess
 import sys
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from benchmarks.speed.endpoint import ROOT, endpoint
 from benchmarks.speed.ours import models_file, tasks_file, workflow
-from benchmarks.speed.told import Told
-from benchmarks.speed.watched import watched
+from benchmarks.speed.report import Report
+from benchmarks.speed.resources import run_measured
 
 BEAM_RAY = [str(Path(sys.executable).parent / "beam-ray")]
 TASKS = 50
 
 
-def prompt(told: Told) -> None:
-    """The commands that start nothing."""
+def prompt(report: Report) -> None:
+    """Time --help and check."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         path = workflow(Path(name))
@@ -28,23 +28,23 @@ def prompt(told: Told) -> None:
                 taken.append(time.monotonic() - began)
             middle = sorted(taken)[2]
             rows.append([f"beam-ray {words[0]}", middle, min(taken), max(taken)])
-            told.at_most(f"beam-ray {words[0]}", middle, limit, " s")
-    told.table(["command", "median of 5, s", "least", "most"], rows)
+            report.at_most(f"beam-ray {words[0]}", middle, limit, " s")
+    report.table(["command", "median of 5, s", "minimum", "maximum"], rows)
 
 
-def cold(told: Told) -> None:
-    """The command line from nothing, Ray's start and end included, against the same run warm."""
+def cold(report: Report) -> None:
+    """A cold run by the command line, including start and end of Ray, compared with the same run warm."""
     with endpoint() as model, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words = ["run", str(workflow(folder)), "--tasks", str(tasks_file(folder, TASKS)), "--json"]
         models_file(folder, model.url)
-        used = watched([*BEAM_RAY, *words, "--store", str(folder / "store"), "--models", str(folder / "models.yaml")], folder)
-        warm = watched([sys.executable, "-m", "benchmarks.speed.ours", str(folder), model.url, str(TASKS)], ROOT)
-    told.table(
+        used = run_measured([*BEAM_RAY, *words, "--store", str(folder / "store"), "--models", str(folder / "models.yaml")], folder)
+        warm = run_measured([sys.executable, "-m", "benchmarks.speed.ours", str(folder), model.url, str(TASKS)], ROOT)
+    report.table(
         ["50 tasks", "seconds", "CPU s", "peak MB"],
         [
-            ["cold: beam-ray run, start of Ray to its end", used.wall_s, used.cpu_s, used.peak_mb],
-            ["warm: the run alone", float(warm.said["seconds"]), float(warm.said["cpu_s"]), warm.peak_mb],
+            ["cold: beam-ray run, including start and end of Ray", used.wall_s, used.cpu_s, used.peak_mb],
+            ["warm: the run only", float(warm.printed["seconds"]), float(warm.printed["cpu_s"]), warm.peak_mb],
         ],
     )
-    told.at_most(f"{TASKS} tasks cold, more than warm", used.wall_s - float(warm.said["seconds"]), 6, " s")
+    report.at_most(f"{TASKS} tasks: cold minus warm", used.wall_s - float(warm.printed["seconds"]), 6, " s")

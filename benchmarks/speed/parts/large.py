@@ -1,4 +1,4 @@
-"""Zero latency, scripted answers inside the workers: what our own machinery costs as runs grow."""
+"""Zero latency and scripted answers inside the workers: our own overhead for large runs."""
 
 import signal
 import subprocess
@@ -10,46 +10,46 @@ from pathlib import Path
 from benchmarks.speed.endpoint import ROOT
 from benchmarks.speed.ours import models_file
 from benchmarks.speed.parts.commands import BEAM_RAY
-from benchmarks.speed.told import Told
-from benchmarks.speed.watched import Used, watched
+from benchmarks.speed.report import Report
+from benchmarks.speed.resources import Used, run_measured
 from benchmarks.speed.work import STEPS
 
 
-def measure(told: Told, sizes: list[int]) -> None:
-    """One run of each size; the largest is killed half-way first, and gone on with."""
+def measure(report: Report, sizes: list[int]) -> None:
+    """One run of each size; the largest is then killed half-way and resumed."""
     rows, costs = [], []
     for tasks in sizes:
         with tempfile.TemporaryDirectory() as name:
             folder, last = Path(name), tasks == sizes[-1]
             used = _run(name, tasks)
-            told.progress(f"{tasks} tasks: {used.said['seconds']:.1f} s")
-            cost = 1000 * float(used.said["cpu_s"]) / (tasks * STEPS)
+            report.progress(f"{tasks} tasks: {used.printed['seconds']:.1f} s")
+            cost = 1000 * float(used.printed["cpu_s"]) / (tasks * STEPS)
             costs.append(cost)
-            files = sum(1 for _ in (folder / "store" / "runs" / str(used.said["run_id"])).rglob("*.parquet"))
-            size = sum(path.stat().st_size for path in (folder / "store" / "runs" / str(used.said["run_id"])).rglob("*.parquet")) / 1e6
-            times = _commands(told, folder, str(used.said["run_id"]))
-        rows.append([f"{tasks:,} tasks", float(used.said["seconds"]), cost, cost / costs[0], used.driver_mb, used.workers_mb, files, size, *times])
+            files = sum(1 for _ in (folder / "store" / "runs" / str(used.printed["run_id"])).rglob("*.parquet"))
+            size = sum(path.stat().st_size for path in (folder / "store" / "runs" / str(used.printed["run_id"])).rglob("*.parquet")) / 1e6
+            times = _commands(report, folder, str(used.printed["run_id"]))
+        rows.append([f"{tasks:,} tasks", float(used.printed["seconds"]), cost, cost / costs[0], used.driver_mb, used.workers_mb, files, size, *times])
         if last:
-            told.at_most(f"{tasks:,} x {STEPS} steps: the driver's memory", used.driver_mb, 400, " MB")
-            told.at_most(f"{tasks:,} x {STEPS} steps: all workers' memory", used.workers_mb, 1_000, " MB")
-            told.at_most(f"{tasks:,} x {STEPS} steps: Parquet files", files, 200)
-            told.at_most(f"beam-ray tasks of {tasks:,}", times[0], 5, " s")
-            told.at_most(f"beam-ray compare of {tasks:,}", times[1], 5, " s")
-    told.table(
+            report.at_most(f"{tasks:,} x {STEPS} steps: memory of the driver", used.driver_mb, 400, " MB")
+            report.at_most(f"{tasks:,} x {STEPS} steps: memory of all workers", used.workers_mb, 1_000, " MB")
+            report.at_most(f"{tasks:,} x {STEPS} steps: Parquet files", files, 200)
+            report.at_most(f"beam-ray tasks of {tasks:,}", times[0], 5, " s")
+            report.at_most(f"beam-ray compare of {tasks:,}", times[1], 5, " s")
+    report.table(
         ["zero latency", "seconds", "CPU ms/step", "x first", "driver MB", "workers MB", "files", "MB on disk", "tasks s", "compare s"],
         rows,
     )
-    told.at_most(f"CPU per step of {sizes[-1]:,} tasks, of {sizes[0]:,} being 1", costs[-1] / costs[0], 1.15)
-    _resume(told, sizes[-1])
+    report.at_most(f"CPU per step: {sizes[-1]:,} tasks / {sizes[0]:,} tasks", costs[-1] / costs[0], 1.15)
+    _resume(report, sizes[-1])
 
 
 def _run(folder: str, tasks: int, die_at: int = 0) -> Used:
     codes = (0, -signal.SIGKILL) if die_at else (0,)
     words = [folder, "scripted", str(tasks), *(["--die-at", str(die_at)] if die_at else [])]
-    return watched([sys.executable, "-m", "benchmarks.speed.ours", *words], ROOT, codes=codes)
+    return run_measured([sys.executable, "-m", "benchmarks.speed.ours", *words], ROOT, codes=codes)
 
 
-def _commands(told: Told, folder: Path, run: str) -> list[float]:
+def _commands(report: Report, folder: Path, run: str) -> list[float]:
     models_file(folder, "http://127.0.0.1:9", 1)
     times = []
     for words in (["tasks", "--run", run], ["compare", run, run]):
@@ -57,18 +57,18 @@ def _commands(told: Told, folder: Path, run: str) -> list[float]:
         done = subprocess.run([*BEAM_RAY, *words, "--store", str(folder / "store")], capture_output=True, text=True, check=False)
         times.append(time.monotonic() - began)
         if done.returncode:
-            told.note(f"beam-ray {words[0]} left with {done.returncode}: {done.stderr.strip()[:300]}")
+            report.note(f"beam-ray {words[0]} exited with code {done.returncode}: {done.stderr.strip()[:300]}")
     return times
 
 
-def _resume(told: Told, tasks: int) -> None:
+def _resume(report: Report, tasks: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         _run(name, tasks, die_at=tasks * STEPS // 2)
         used = _run(name, tasks)
-    kept = int(used.said["rows_before"])
-    told.note(
-        f"Killed with SIGKILL half-way and begun again: {kept:,} of {tasks * STEPS:,} steps were in committed parts, "
-        f"the first new ones were done {used.said['news_s']:.1f} s after it went on (looked at once a second; reading the tasks file, which resume does not, and starting Ray left out), "
-        f"the rest took {used.said['seconds']:.1f} s; the driver had {used.driver_mb:.0f} MB."
+    kept = int(used.printed["rows_before"])
+    report.note(
+        f"Resumed after a kill (SIGKILL) half-way: {kept:,} of {tasks * STEPS:,} steps were in committed parts. "
+        f"The first new step was done {used.printed['news_s']:.1f} s after the resume (checked once per second; without starting Ray and reading the tasks file). "
+        f"The resumed run took {used.printed['seconds']:.1f} s; its driver used {used.driver_mb:.0f} MB."
     )
-    told.at_most(f"resume of {tasks:,} tasks killed half-way: to the first new step", float(used.said["news_s"]), 10, " s")
+    report.at_most(f"resume of {tasks:,} tasks after a kill: time to the first new step", float(used.printed["news_s"]), 10, " s")

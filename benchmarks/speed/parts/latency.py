@@ -1,4 +1,4 @@
-"""Makespan against the ideal, and CPU per step, beside the plain loop and the peers."""
+"""Makespan relative to the ideal, and CPU per step, of beam_ray, the plain loop and the peers."""
 
 import sys
 import tempfile
@@ -8,19 +8,19 @@ from pathlib import Path
 
 from benchmarks.speed.endpoint import ROOT, Endpoint, endpoint, span_s
 from benchmarks.speed.peers import PEERS, command
-from benchmarks.speed.told import Told
-from benchmarks.speed.watched import Used, watched
+from benchmarks.speed.report import Report
+from benchmarks.speed.resources import Used, run_measured
 from benchmarks.speed.work import CONCURRENCY, STEPS, Latency
 
 LIMITS = {2_000: 1.10, 50: 1.25}
-"""Tasks to what the makespan may be of the ideal."""
+"""Number of tasks to the largest allowed ratio of makespan to ideal."""
 OURS = "beam_ray"
 FULL_S = 900
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One run of somebody's."""
+    """One run of one tool."""
 
     who: str
     tasks: int
@@ -31,25 +31,25 @@ class Seen:
 
     @property
     def cpu_ms(self) -> float:
-        """Milliseconds per step, everything counted from the start of the process."""
+        """Milliseconds per step, counted from the start of the process."""
         return 1000 * self.used.cpu_s / (self.tasks * STEPS)
 
 
-def measure(told: Told, sizes: list[int], shape: str, *, repeats: int = 1, largest: Mapping[str, int]) -> None:
-    """Everybody at every size; a peer up to *largest* tasks."""
+def measure(report: Report, sizes: list[int], shape: str, *, repeats: int = 1, largest: Mapping[str, int]) -> None:
+    """Run every tool at every size; a peer up to *largest* tasks."""
     with endpoint("--latency", shape) as model:
         found: dict[str, list[Seen]] = {}
         for tasks in sizes:
             for who in ("loop", OURS, *PEERS):
                 if who in PEERS and tasks > largest.get(who, 0):
                     continue
-                runs = list(_runs(told, model, who, tasks, repeats if who in ("loop", OURS) else 1))
+                runs = list(_runs(report, model, who, tasks, repeats if who in ("loop", OURS) else 1))
                 if runs:
                     found.setdefault(who, []).append(sorted(runs, key=lambda each: each.seconds)[len(runs) // 2])
-    _tell(told, found, Latency(shape), shape, sizes)
+    _tell(report, found, Latency(shape), shape, sizes)
 
 
-def _runs(told: Told, model: Endpoint, who: str, tasks: int, repeats: int) -> Iterator[Seen]:
+def _runs(report: Report, model: Endpoint, who: str, tasks: int, repeats: int) -> Iterator[Seen]:
     words = [sys.executable, "-m", "benchmarks.speed.ours"] if who == OURS else command(who)
     if words is None:
         return
@@ -58,17 +58,17 @@ def _runs(told: Told, model: Endpoint, who: str, tasks: int, repeats: int) -> It
         with tempfile.TemporaryDirectory() as folder:
             given = [folder, model.url, str(tasks)] if who == OURS else [model.url, str(tasks), str(STEPS), str(CONCURRENCY), f"{folder}/out"]
             try:
-                used = watched([*words, *given], ROOT if who == OURS else Path(folder), timeout_s=FULL_S)
+                used = run_measured([*words, *given], ROOT if who == OURS else Path(folder), timeout_s=FULL_S)
             except RuntimeError as error:
-                told.note(f"{who}, {tasks} tasks: {str(error).strip().splitlines()[0]}")
-                told.progress(str(error))
+                report.note(f"{who}, {tasks} tasks: {str(error).strip().splitlines()[0]}")
+                report.progress(str(error))
                 return
         calls = [call for call in model.calls() if call.task < tasks]
-        told.progress(f"{who}, {tasks} tasks: {used.said['seconds']:.2f} s, {used.cpu_s:.1f} CPU s")
-        yield Seen(who, tasks, float(used.said["seconds"]), span_s(calls), len(calls), used)
+        report.progress(f"{who}, {tasks} tasks: {used.printed['seconds']:.2f} s, {used.cpu_s:.1f} CPU s")
+        yield Seen(who, tasks, float(used.printed["seconds"]), span_s(calls), len(calls), used)
 
 
-def _tell(told: Told, found: dict[str, list[Seen]], latency: Latency, shape: str, sizes: list[int]) -> None:
+def _tell(report: Report, found: dict[str, list[Seen]], latency: Latency, shape: str, sizes: list[int]) -> None:
     rows, more = [], dict[str, float]()
     for tasks in sizes:
         ideal = latency.ideal_s(tasks)
@@ -78,8 +78,8 @@ def _tell(told: Told, found: dict[str, list[Seen]], latency: Latency, shape: str
                 if seen.tasks != tasks:
                     continue
                 further: object = ""
-                if "cpu_s" in seen.used.said:
-                    more[who] = further = 1000 * float(seen.used.said["cpu_s"]) / (tasks * STEPS)
+                if "cpu_s" in seen.used.printed:
+                    more[who] = further = 1000 * float(seen.used.printed["cpu_s"]) / (tasks * STEPS)
                 elif before:
                     more[who] = further = 1000 * (seen.used.cpu_s - before.used.cpu_s) / ((tasks - before.tasks) * STEPS)
                 against = seen.cpu_ms / loop.cpu_ms if loop else ""
@@ -87,12 +87,12 @@ def _tell(told: Told, found: dict[str, list[Seen]], latency: Latency, shape: str
                 name = who if not lost else f"{who} ({abs(lost)} calls {'missing' if lost > 0 else 'too many'})"
                 rows.append([name, tasks, seen.seconds, seen.seconds / ideal, seen.span_s / ideal, seen.cpu_ms, against, further, seen.used.peak_mb])
                 if who == OURS and tasks in LIMITS:
-                    told.at_most(f"{shape}, {tasks:,} tasks: warm makespan, the ideal being 1", seen.seconds / ideal, LIMITS[tasks])
-    told.table(
-        [shape, "tasks", "makespan s", "x ideal", "calls x ideal", "CPU ms/step", "x loop", "without start", "peak MB"],
+                    report.at_most(f"{shape}, {tasks:,} tasks: warm makespan / ideal", seen.seconds / ideal, LIMITS[tasks])
+    report.table(
+        [shape, "tasks", "makespan s", "x ideal", "calls x ideal", "CPU ms/step", "x loop", "after start", "peak MB"],
         rows,
     )
     if OURS in more and "loop" in more:
-        told.at_most(f"{shape}: CPU of a step without the start, the loop's being 1", more[OURS] / more["loop"], 1.5)
+        report.at_most(f"{shape}: CPU per step after the start / the loop's", more[OURS] / more["loop"], 1.5)
     if OURS in more and "inspect" in more:
-        told.at_most(f"{shape}: CPU of a step without the start, Inspect AI's being 1", more[OURS] / more["inspect"], 1 / 3)
+        report.at_most(f"{shape}: CPU per step after the start / Inspect AI's", more[OURS] / more["inspect"], 1 / 3)

@@ -1,10 +1,10 @@
 """
-Limits that hold over all workers: the allowed rate is used, and the endpoint refuses next to nothing.
+Rate limits over all workers: the allowed rate is used, and the endpoint rejects almost no call.
 
 One and two workers are runners of a real Ray. Eight and sixty-four would not fit two cores as
-processes, so they share one here: each has a client and leased permits of its own, as a
-runner has, and a message to the limiter takes as long as a Ray actor's answer. For them the parts of
-the engine that enforce limits are imported.
+processes, so they share one process here: each has its own client and leased permits, as a
+runner has, and a message to the limiter takes as long as a call of a Ray actor. For them the parts
+of the engine that enforce limits are imported.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from beam_ray.run.limiter import Grant, Limiter, PermitRequest
 from beam_ray.run.permits import PermitLease
 from beam_ray.run.runner import limits_of
 from benchmarks.speed.endpoint import ROOT, Call, Endpoint, endpoint, span_s
-from benchmarks.speed.told import Told
-from benchmarks.speed.watched import watched
+from benchmarks.speed.report import Report
+from benchmarks.speed.resources import run_measured
 from benchmarks.speed.work import CONCURRENCY, MEDIAN_S, STEPS
 
 PER_SECOND = 150
-"""Calls that the endpoint takes a second, and at once when it had none for a second; it answers 429 to all others."""
+"""Calls per second that the endpoint accepts, with a burst of one second's worth; it answers 429 to all others."""
 TASKS = 750
 HOP_S = 0.002
-"""Seconds that an actor's answer takes."""
+"""Seconds of an actor call."""
 
 
-def measure(told: Told) -> None:
-    """Throughput, refusals and latency for each number of workers; then without telling the limit."""
+def measure(report: Report) -> None:
+    """Measure throughput, rejections and latency for each number of workers, and without a configured limit."""
     stamina.instrumentation.set_on_retry_hooks([])
     rows = []
     with endpoint("--per-second", str(PER_SECOND)) as model:
@@ -47,18 +47,18 @@ def measure(told: Told) -> None:
             calls = [call for call in model.calls() if 0 <= call.task < TASKS]
             row = _row(f"{workers} {'on Ray' if workers <= 2 else 'in one process'}", calls, seconds)
             rows.append(row)
-            told.at_least(f"{workers} workers at {PER_SECOND} calls/s: share of the allowed throughput", float(row[3]), 90, " %")
-            told.at_most(f"{workers} workers at {PER_SECOND} calls/s: calls answered 429", float(row[4]), 1, " %")
-            told.at_most(f"{workers} workers at {PER_SECOND} calls/s: median latency without waiting, the endpoint's being 1", float(row[5]) / MEDIAN_S, 1.25)
+            report.at_least(f"{workers} workers at {PER_SECOND} calls/s: share of the allowed throughput", float(row[3]), 90, "%")
+            report.at_most(f"{workers} workers at {PER_SECOND} calls/s: calls answered 429", float(row[4]), 1, "%")
+            report.at_most(f"{workers} workers at {PER_SECOND} calls/s: median latency without waiting / the endpoint's", float(row[5]) / MEDIAN_S, 1.25)
         model.forget()
-        seconds = asyncio.run(together(model, 8, told_limit=False))
-        rows.append(_row("8, the limit not told", [call for call in model.calls() if 0 <= call.task < TASKS], seconds))
-    told.table(["workers", "calls", "seconds", "of allowed %", "429 %", "median latency s", "p95 s"], rows)
+        seconds = asyncio.run(together(model, 8, with_limit=False))
+        rows.append(_row("8, no limit configured", [call for call in model.calls() if 0 <= call.task < TASKS], seconds))
+    report.table(["workers", "calls", "seconds", "% of allowed", "% 429", "median latency s", "p95 s"], rows)
 
 
 def _row(what: str, calls: list[Call], seconds: list[float]) -> list[object]:
     answered = sum(call.status == 200 for call in calls)
-    # the last answer takes its own time
+    # the last answer takes its latency after the last call is allowed
     allowed = PER_SECOND * max(span_s(calls) - MEDIAN_S, 1)
     ordered = sorted(seconds)
     refused = 100 * (len(calls) - answered) / len(calls)
@@ -66,26 +66,26 @@ def _row(what: str, calls: list[Call], seconds: list[float]) -> list[object]:
 
 
 def real(model: Endpoint, workers: int) -> list[float]:
-    """beam_ray as it is, on so many runners; each step's seconds as stored."""
+    """Run beam_ray on so many runners; the stored seconds of each step."""
     with tempfile.TemporaryDirectory() as name:
         words = [sys.executable, "-m", "benchmarks.speed.ours", name, model.url, str(TASKS), "--per-minute", str(60 * PER_SECOND)]
-        used = watched(words, ROOT, BEAM_RAY_MAX_RUNNERS=str(workers))
-        steps = beam_ray.open(Path(name) / "store").get_run(str(used.said["run_id"])).steps(columns=["seconds", "calls"]).to_pylist()
+        used = run_measured(words, ROOT, BEAM_RAY_MAX_RUNNERS=str(workers))
+        steps = beam_ray.open(Path(name) / "store").get_run(str(used.printed["run_id"])).steps(columns=["seconds", "calls"]).to_pylist()
     return [step["seconds"] / step["calls"] for step in steps]
 
 
-async def together(model: Endpoint, workers: int, *, told_limit: bool = True) -> list[float]:
-    """So many workers' clients in this process; each answer's seconds, as a step would store them."""
+async def together(model: Endpoint, workers: int, *, with_limit: bool = True) -> list[float]:
+    """Run the clients of so many workers in this process; the seconds of each answer, as a step would store them."""
     settings = ModelSettings(
-        base_url=f"{model.url}/v1", model="x", concurrency=CONCURRENCY, requests_per_minute=60 * PER_SECOND if told_limit else None, tries=20
+        base_url=f"{model.url}/v1", model="x", concurrency=CONCURRENCY, requests_per_minute=60 * PER_SECOND if with_limit else None, tries=20
     )
     limiter, seconds = Limiter(), list[float]()
     tasks = iter(range(TASKS))
 
     async def work(name: str) -> None:
-        async def renew(report: PermitRequest) -> Grant:
+        async def renew(request: PermitRequest) -> Grant:
             await asyncio.sleep(HOP_S)
-            return limiter.renew(name, report, time.monotonic())
+            return limiter.renew(name, request, time.monotonic())
 
         leased = PermitLease(renew, limits_of(settings))
         client = OpenAIModel(settings, leased)

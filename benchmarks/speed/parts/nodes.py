@@ -1,8 +1,8 @@
 """
-One, two and four Ray nodes on this machine, and one of four lost half-way.
+One, two and four Ray nodes on this machine, and the loss of one of four half-way.
 
-Nodes are started one after the other: at once they would take each other's sockets. Each has
-one CPU and is kept on one core of the machine, so that a second node is a second core; the
+Nodes are started one after the other, because concurrent starts would use each other's sockets. Each
+node has one CPU and is pinned to one core of the machine, so a second node adds a second core; the
 third and fourth share the cores of the first two.
 """
 
@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.speed.endpoint import ROOT, Call, endpoint, span_s
-from benchmarks.speed.told import Told
-from benchmarks.speed.watched import Used, watched
+from benchmarks.speed.report import Report
+from benchmarks.speed.resources import Used, run_measured
 from benchmarks.speed.work import CONCURRENCY, MEDIAN_S, STEPS, Latency
 from tests.ray_nodes import cluster_environment, dashboard_answers, end_node, head_command, head_ports, node_command
 
@@ -31,7 +31,7 @@ PAUSE_S = 2.0
 
 @dataclass
 class Nodes:
-    """A Ray cluster of our own with a token, on this machine."""
+    """A separate Ray cluster with a token, on this machine."""
 
     folder: Path
     environment: dict[str, str] = field(repr=False)
@@ -39,7 +39,7 @@ class Nodes:
     running: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def start(self) -> None:
-        """One more node; the first is the head."""
+        """Start one more node; the first is the head."""
         cores = sorted(os.sched_getaffinity(0))
         core = cores[len(self.running) % len(cores)]
         ports = {} if self.running else head_ports()
@@ -54,18 +54,18 @@ class Nodes:
         time.sleep(PAUSE_S)
 
     def alive(self) -> int:
-        """How many nodes the cluster counts."""
+        """Number of live nodes in the cluster."""
         look = "import ray; ray.init(logging_level='ERROR'); print('NODES', sum(node['Alive'] for node in ray.nodes()))"
         said = subprocess.run([sys.executable, "-c", look], env=self.connected, capture_output=True, text=True, check=False).stdout
         return int((said.partition("NODES ")[2].split() or ["0"])[0])
 
     @property
     def connected(self) -> dict[str, str]:
-        """The environment of who works on this cluster."""
+        """The environment of a process that uses this cluster."""
         return {**self.environment, "RAY_ADDRESS": f"127.0.0.1:{self.port}"}
 
     def lose(self, number: int) -> None:
-        """Kill a node and all that runs on it."""
+        """Kill a node and everything on it."""
         os.killpg(self.running[number].pid, signal.SIGKILL)
 
     def end(self) -> None:
@@ -83,7 +83,7 @@ class Nodes:
 
 @contextlib.contextmanager
 def cluster() -> Iterator[Nodes]:
-    """A cluster without nodes yet; those it gets end with it."""
+    """A cluster without nodes; nodes that are started end with the block."""
     folder = Path(tempfile.mkdtemp(prefix="brn-", dir="/tmp"))  # a socket's path has at most 107 characters
     nodes = Nodes(folder, {**cluster_environment(folder), "PYTHONPATH": str(ROOT)})
     try:
@@ -93,34 +93,34 @@ def cluster() -> Iterator[Nodes]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def measure(told: Told) -> None:
-    """Rows a second with one, two and four nodes; then one of four is lost."""
+def measure(report: Report) -> None:
+    """Measure rows per second with one, two and four nodes; then kill one of four."""
     rows, first = [], dict[str, float]()
     ideal = Latency().ideal_s(MODEL_TASKS)
     with cluster() as nodes, endpoint() as model:
         for count in (1, 2, 4):
             while len(nodes.running) < count:
                 nodes.start()
-            told.progress(f"{count} nodes")
+            report.progress(f"{count} nodes")
             for kind, tasks in (("model", MODEL_TASKS), ("burn", TOOL_TASKS), ("wait", TOOL_TASKS)):
                 model.forget()
                 used = _ours(nodes, model.url, tasks, kind)
-                seconds = float(used.said["seconds"])
+                seconds = float(used.printed["seconds"])
                 first.setdefault(kind, seconds)
                 against = seconds / ideal if kind == "model" else ""
                 rows.append([f"{count}", KINDS[kind], tasks, seconds, tasks * STEPS / seconds, first[kind] / seconds, against])
-                told.progress(f"{kind}: {seconds:.1f} s")
+                report.progress(f"{kind}: {seconds:.1f} s")
         model.forget()
         lost = _lost(nodes, model)
-    told.table(["nodes", "work", "tasks", "makespan s", "steps/s", "x one node", "x ideal"], rows)
+    report.table(["nodes", "work", "tasks", "makespan s", "steps/s", "x one node", "x ideal"], rows)
     calls = [call for call in lost if 0 <= call.task < MODEL_TASKS]
     twice = len(calls) - MODEL_TASKS * STEPS
-    told.note(
-        f"One of four nodes killed when half of the {MODEL_TASKS * STEPS:,} calls were made: {span_s(calls):.1f} s in all ({span_s(calls) / ideal:.2f} x ideal), "
-        f"{twice} calls made twice, every step recorded once."
+    report.note(
+        f"One of four nodes killed after half of the {MODEL_TASKS * STEPS:,} calls: {span_s(calls):.1f} s in total ({span_s(calls) / ideal:.2f} x ideal), "
+        f"{twice} calls repeated, every step recorded once."
     )
-    # what one of four runners had in flight, and what it was answered in its last second
-    told.at_most("one of 4 nodes lost half-way: calls made twice", twice, (CONCURRENCY + CONCURRENCY / MEDIAN_S) / 4)
+    # the calls that one of four runners had in flight, and those answered in its last second
+    report.at_most("one of 4 nodes lost half-way: repeated calls", twice, (CONCURRENCY + CONCURRENCY / MEDIAN_S) / 4)
 
 
 KINDS = {"model": "model steps of 0.2 s", "burn": f"tool steps of {TOOL_S:g} s CPU", "wait": f"tool steps that wait {TOOL_S:g} s"}
@@ -129,9 +129,9 @@ KINDS = {"model": "model steps of 0.2 s", "burn": f"tool steps of {TOOL_S:g} s C
 def _ours(nodes: Nodes, url: str, tasks: int, kind: str = "model") -> Used:
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "benchmarks.speed.ours", folder, url, str(tasks), "--kind", kind, "--seconds", str(TOOL_S)]
-        used = watched(words, ROOT, timeout_s=300, **nodes.connected)
-    if used.said["passed"] != tasks:
-        raise RuntimeError(f"{used.said['passed']} of {tasks} tasks passed")
+        used = run_measured(words, ROOT, timeout_s=300, **nodes.connected)
+    if used.printed["passed"] != tasks:
+        raise RuntimeError(f"{used.printed['passed']} of {tasks} tasks passed")
     return used
 
 

@@ -23,7 +23,7 @@ from beam_ray.store.opening import open_objects
 from beam_ray.tasks.parse import read_tasks
 from benchmarks.speed.endpoint import Endpoint, endpoint
 from benchmarks.speed.ours import models_file, tasks_file, workflow
-from benchmarks.speed.told import Told
+from benchmarks.speed.report import Report
 from benchmarks.speed.work import CONCURRENCY, STEPS
 
 TASKS = 500
@@ -35,11 +35,11 @@ PLACES = {
     r"beam_ray/define|jinja2|markupsafe|hashlib|sha": "prompts, rules and fingerprints",
     r"beam_ray/store|pyarrow": "rows and Parquet",
     r"json": "JSON",
-    r"beam_ray": "beam_ray: the rest",
+    r"beam_ray": "beam_ray: other modules",
 }
 
 
-def measure(told: Told) -> None:
+def measure(report: Report) -> None:
     """Milliseconds per step, by the package that they are spent in."""
     with endpoint() as model:
         _work(model)
@@ -57,8 +57,8 @@ def measure(told: Told) -> None:
         [where, 100 * own / whole, 1000 * loop_s / steps * own / whole] for where, own in sorted(shares.items(), key=lambda each: -each[1])
     ]
     rows.append(["writing parts and spool, in threads", "", 1000 * (all_s - loop_s) / steps])
-    rows.append(["all of it", "", 1000 * all_s / steps])
-    told.table(["a model step's CPU, in a runner", "% of the loop", "ms"], rows)
+    rows.append(["total", "", 1000 * all_s / steps])
+    report.table(["CPU of a model step in a runner", "% of the event loop", "ms"], rows)
 
 
 def _work(model: Endpoint, profile: cProfile.Profile | None = None) -> tuple[float, float, cProfile.Profile | None]:

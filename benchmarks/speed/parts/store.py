@@ -29,7 +29,7 @@ from beam_ray.store.run_record import plan_shards
 from beam_ray.store.runs import Run
 from beam_ray.tasks.parse import read_tasks
 from benchmarks.speed.ours import tasks_file, workflow
-from benchmarks.speed.told import Told
+from benchmarks.speed.report import Report
 from benchmarks.speed.work import STEPS
 
 ROWS = 250
@@ -60,7 +60,7 @@ class Counted:
 WORDS = {"create": "PUT if absent", "put": "PUT", "read": "GET", "keys": "LIST", "folders": "LIST", "delete": "DELETE", "age": "HEAD"}
 
 
-def measure(told: Told) -> None:
+def measure(report: Report) -> None:
     """Requests per shard and per run, bytes, and renewals."""
     few, many = (_counted(shards) for shards in SHARDS)
     more = SHARDS[1] - SHARDS[0]
@@ -69,14 +69,14 @@ def measure(told: Told) -> None:
     for what in sorted(each for each in few.asked | many.asked if not each.endswith("spool") or each.startswith("LIST")):
         each = (many.asked[what] - few.asked[what]) / more
         rows.append([what, each, few.asked[what] - each * SHARDS[0]])
-    rows.append(["all of them", *(sum(float(row[column]) for row in rows) for column in (1, 2))])
-    told.table([f"asked of the store, {STEPS} nodes, {ROWS} rows a shard", "per shard", "per run"], rows)
-    told.note(
-        f"{(many.bytes - few.bytes) / more / ROWS / STEPS:,.0f} bytes written per step: its part, once more merged, and the spool. "
+    rows.append(["total", *(sum(float(row[column]) for row in rows) for column in (1, 2))])
+    report.table([f"requests, {STEPS} nodes, {ROWS} rows per shard", "per shard", "per run"], rows)
+    report.note(
+        f"{(many.bytes - few.bytes) / more / ROWS / STEPS:,.0f} bytes written per step: its part, the merged file, and the spool. "
         f"Merging takes {1e6 * (many.merge_s - few.merge_s) / more / ROWS / STEPS:,.0f} microseconds of CPU per step."
     )
-    told.table(
-        ["a renewal of permits, pure logic", "runners", "microseconds"], [["limiter.renew", runners, _renewal_us(runners)] for runners in (2, 8, 64, 200)]
+    report.table(
+        ["renewal of permits, without Ray", "runners", "microseconds"], [["limiter.renew", runners, _renewal_us(runners)] for runners in (2, 8, 64, 200)]
     )
 
 
@@ -115,8 +115,8 @@ async def _drive(objects: Any, record: Any, tasks: Any, models: dict[str, Any]) 
 
 def _renewal_us(runners: int) -> float:
     limits, limiter, times = Limits(64, 9_000.0, 1_000_000.0), Limiter(), 2_000
-    report = PermitRequest(limits, 1, 5, 500, 1, 10)
+    request = PermitRequest(limits, 1, 5, 500, 1, 10)
     began = time.perf_counter()
     for turn in range(times):
-        limiter.renew(f"runner-{turn % runners}", report, turn / 1_000)
+        limiter.renew(f"runner-{turn % runners}", request, turn / 1_000)
     return 1e6 * (time.perf_counter() - began) / times

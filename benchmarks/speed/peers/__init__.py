@@ -1,5 +1,5 @@
 """
-What people would use instead, each in an environment of its own and at its best settings.
+Comparable tools, each in its own environment and with its best settings.
 
 Each peer is a folder with ``run.py``, called with URL TASKS STEPS CONCURRENCY OUT; its last
 line is ``{"seconds": …}``: from the first task to the last record, imports left out.
@@ -15,16 +15,16 @@ LARGEST = {
     "fixed": {"langgraph": 2_000, "promptfoo": 2_000, "inspect": 2_000, "prefect": 50, "mlflow": 50},
     "lognormal": {"langgraph": 500, "promptfoo": 500, "inspect": 500},
 }
-"""The most tasks that a peer is given unless all are asked for: beyond that it takes minutes and says nothing new."""
+"""The most tasks that a peer gets without --every-peer: larger runs take minutes and add no information."""
 
 
 def environment(peer: str) -> Path:
-    """Where the peer is installed."""
+    """The folder in which the peer is installed."""
     return HERE / ".venv" / peer
 
 
 def command(peer: str) -> list[str] | None:
-    """What runs the peer; None where it is not installed."""
+    """The command that runs the peer; None if it is not installed."""
     python = Path(sys.executable)
     if peer == "promptfoo":
         installed = shutil.which("node") is not None and (environment(peer) / "node_modules" / ".bin" / peer).exists()

@@ -1,5 +1,5 @@
 """
-Install peers, each in an environment of its own.
+Install peers, each in its own environment.
 
     python -m benchmarks.speed.peers [NAME …]
 """
@@ -13,7 +13,7 @@ from benchmarks.speed.peers import HERE, PEERS, environment
 
 
 def install(peer: str) -> None:
-    """With the versions that stand in the peer's folder; begins anew where it was installed in part."""
+    """Install the versions listed in the peer's folder; a partial installation is replaced."""
     place = environment(peer)
     if peer == "promptfoo":
         place.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def install(peer: str) -> None:
 
 
 def main() -> int:
-    """Those named, or all; 1 where one could not be."""
+    """Install the peers that are named, or all; 1 if one could not be installed."""
     failed = []
     for peer in sys.argv[1:] or PEERS:
         sys.stderr.write(f"-- {peer}\n")

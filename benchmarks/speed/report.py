@@ -1,4 +1,4 @@
-"""What the benchmark says: Markdown tables as they come, and every bar with what was found."""
+"""The benchmark's report: Markdown tables, and every target with what was measured."""
 
 import os
 import platform
@@ -11,8 +11,8 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A figure, and what it may be at most, or must be at least."""
+class Target:
+    """A measured value, and its upper or lower limit."""
 
     what: str
     found: float
@@ -22,21 +22,21 @@ class Bar:
 
     @property
     def met(self) -> bool:
-        """Whether it is."""
+        """Whether the value keeps the limit."""
         return self.found >= self.limit if self.least else self.found <= self.limit
 
     @property
     def row(self) -> list[str]:
-        """The bar as a row of the last table."""
+        """The target as a row of the last table."""
         wanted = f"{'at least' if self.least else 'at most'} {number(self.limit)}{self.unit}"
         return [self.what, wanted, f"{number(self.found)}{self.unit}", "met" if self.met else "MISSED"]
 
 
 @dataclass
-class Told:
+class Report:
     """Tables on standard output, progress on standard error."""
 
-    bars: list[Bar] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
     def part(self, title: str) -> None:
@@ -44,7 +44,7 @@ class Told:
         say(f"\n### {title}\n")
 
     def progress(self, text: str) -> None:
-        """Something for whoever waits."""
+        """A line on standard error."""
         sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
         sys.stderr.flush()
 
@@ -53,7 +53,7 @@ class Told:
         say(f"{text}\n")
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table; numbers stand right, and the first column left."""
+        """A table; the first column is left-aligned, the others right-aligned."""
         lines = [list(head), *([each if isinstance(each, str) else number(each) for each in row] for row in rows)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
 
@@ -65,24 +65,24 @@ class Told:
         say("\n".join([line(lines[0]), f"| {' | '.join(rule)} |", *map(line, lines[1:])]) + "\n")
 
     def at_most(self, what: str, found: float, limit: float, unit: str = "") -> None:
-        """Hold *found* against a bar."""
-        self.bars.append(Bar(what, found, limit, unit))
-        self.progress(" · ".join(self.bars[-1].row))
+        """Compare *found* with a target."""
+        self.targets.append(Target(what, found, limit, unit))
+        self.progress(" · ".join(self.targets[-1].row))
 
     def at_least(self, what: str, found: float, limit: float, unit: str = "") -> None:
-        """Hold *found* against a bar."""
-        self.bars.append(Bar(what, found, limit, unit, least=True))
-        self.progress(" · ".join(self.bars[-1].row))
+        """Compare *found* with a target."""
+        self.targets.append(Target(what, found, limit, unit, least=True))
+        self.progress(" · ".join(self.targets[-1].row))
 
 
 def say(text: str) -> None:
-    """Lines on standard output, at once."""
+    """Print to standard output and flush."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def number(value: object) -> str:
-    """A number as people read it: three digits that count, thousands set apart."""
+    """A number with three significant digits and separated thousands."""
     if not isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, int) or value == int(value) or abs(value) >= 100:
@@ -91,12 +91,12 @@ def number(value: object) -> str:
 
 
 def machine() -> str:
-    """Where and when this is, and what else goes on there."""
+    """Date, machine, versions and load."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / 1024**2
     versions = ", ".join(f"{name} {version(name)}" for name in ("ray", "openai", "pyarrow"))
     return (
         f"{time.strftime('%-d %B %Y %H:%M')} · {len(os.sched_getaffinity(0))} cores ({model}), {memory:.0f} GiB · Python {platform.python_version()}, {versions}"
-        f" · load before it began {os.getloadavg()[0]:.1f}"
+        f" · load before the start {os.getloadavg()[0]:.1f}"
     )

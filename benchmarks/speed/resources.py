@@ -1,4 +1,4 @@
-"""A command run to its end, with what it and all its descendants used, from /proc."""
+"""Run a command to its end, and measure what it and all its descendants use, from /proc."""
 
 import contextlib
 import json
@@ -15,30 +15,30 @@ from typing import Any
 EVERY_S = 0.1
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-LEAVE_S = 10.0
-"""Seconds that processes of a command have to end after it."""
+END_S = 10.0
+"""Seconds that the descendants of a command have to end after it."""
 
 
 @dataclass(frozen=True)
 class Used:
-    """What a command took."""
+    """What a command used."""
 
     wall_s: float
     cpu_s: float
-    """Of all its processes; the last tenth of a second of one that was killed may be missing."""
+    """Of all its processes; for a killed process, the last tenth of a second may be missing."""
     peak_mb: float
-    """Resident memory of all its processes together; pages that they share count for each."""
+    """Resident memory of all its processes together; shared pages count once per process."""
     driver_mb: float
     """The same of the command's own process."""
     workers_mb: float
     """The same of Ray's worker processes; 0 for others."""
-    said: dict[str, Any]
+    printed: dict[str, Any]
     """The JSON that it printed last."""
 
 
 @dataclass
-class Family:
-    """A process and all that descend from it, also those whose parents are gone."""
+class ProcessTree:
+    """A process and all its descendants, including those whose parents have ended."""
 
     root: int
     cpu: dict[tuple[int, str], float] = field(default_factory=dict)
@@ -46,8 +46,8 @@ class Family:
     peaks: dict[str, float] = field(default_factory=lambda: {"all": 0.0, "driver": 0.0, "workers": 0.0})
     alive: list[int] = field(default_factory=list)
 
-    def look(self) -> None:
-        """See who is there and what they have used so far."""
+    def sample(self) -> None:
+        """Update the list of processes and what they have used so far."""
         found = {}
         for entry in os.scandir("/proc"):
             if entry.name.isdecimal():
@@ -78,32 +78,32 @@ class Family:
 
     @property
     def cpu_s(self) -> float:
-        """Seconds of CPU of all of them, when last looked at."""
+        """Seconds of CPU of all of them, at the last sample."""
         return sum(self.cpu.values())
 
     def end(self) -> None:
-        """Kill whoever is left."""
+        """Kill all that still run."""
         for pid in self.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def watched(command: list[str], folder: Path, *, timeout_s: float = 900, codes: tuple[int, ...] = (0,), **environment: str) -> Used:
+def run_measured(command: list[str], folder: Path, *, timeout_s: float = 900, codes: tuple[int, ...] = (0,), **environment: str) -> Used:
     """
-    Run the command in *folder* to its end, and wait until all its processes are gone.
+    Run the command in *folder* to its end, and wait until all its processes have ended.
 
     Raises:
-        RuntimeError: it failed, or took longer than *timeout_s* seconds; with what it said.
+        RuntimeError: it failed, or took longer than *timeout_s* seconds; with what it printed.
     """
     before, began = _waited_for_s(), time.monotonic()
-    # with bytecode, as whoever uses a tool more than once has it
+    # with bytecode, as after the first use of a tool
     given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     process = subprocess.Popen(command, cwd=folder, env={**given, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    family, over = Family(process.pid), threading.Event()
+    tree, over = ProcessTree(process.pid), threading.Event()
 
     def watch() -> None:
         while not over.is_set():
-            family.look()
+            tree.sample()
             over.wait(EVERY_S)
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -113,18 +113,18 @@ def watched(command: list[str], folder: Path, *, timeout_s: float = 900, codes: 
         out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         late = True
-        family.end()
+        tree.end()
         out, err = process.communicate()
     finally:
         wall = time.monotonic() - began
         over.set()
         watcher.join()
-        _leave(family)
+        _wait_for_end(tree)
     if late or process.returncode not in codes:
-        ended = f"took longer than {timeout_s:g} s" if late else f"left with {process.returncode}"
+        ended = f"took longer than {timeout_s:g} s" if late else f"exited with code {process.returncode}"
         raise RuntimeError(f"{' '.join(command)} {ended}\n{err[-3000:]}")
-    # a process that waited for its children knows best what they used; those that nobody waits for are seen only by us
-    return Used(wall, max(family.cpu_s, _waited_for_s() - before), *family.peaks.values(), said=last_json(out))
+    # a parent that waited for its children has their exact usage; the others are only in our samples
+    return Used(wall, max(tree.cpu_s, _waited_for_s() - before), *tree.peaks.values(), printed=last_json(out))
 
 
 def last_json(out: str) -> dict[str, Any]:
@@ -133,13 +133,13 @@ def last_json(out: str) -> dict[str, Any]:
     return dict(json.loads(out[start:])) if out[start:].strip().startswith("{") else {}
 
 
-def _leave(family: Family) -> None:
-    # what is left of one command would be on the next one's account
-    deadline = time.monotonic() + LEAVE_S
-    while family.alive and time.monotonic() < deadline:
-        family.look()
-        time.sleep(EVERY_S if family.alive else 0)
-    family.end()
+def _wait_for_end(tree: ProcessTree) -> None:
+    # processes of one command would be counted with the next one
+    deadline = time.monotonic() + END_S
+    while tree.alive and time.monotonic() < deadline:
+        tree.sample()
+        time.sleep(EVERY_S if tree.alive else 0)
+    tree.end()
 
 
 def _waited_for_s() -> float:
