@@ -25,7 +25,7 @@ def test_the_same_definition_is_not_published_twice(lab: Lab):
 
 
 def test_a_rollback_is_a_new_version_with_the_old_definition(lab: Lab):
-    """Nothing is ever taken away."""
+    """No version is ever deleted."""
     for number in (1, 2):
         publish(lab.objects, lab.workflow(TEXT % number), reason="next")
     made = rollback(lab.objects, "w", 1)

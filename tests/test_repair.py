@@ -184,7 +184,7 @@ def test_readers_that_borrow_find_the_mended_rows(lab: Lab, run: Run):
 
 
 def test_a_repair_that_dies_anywhere_is_finished_by_the_same_command_and_pays_once(lab: Lab, run: Run):
-    """At each of its writes: before the end every reader has the right rows or is told of damage, and after it all is as it was."""
+    """At each of its writes: before the end every reader gets correct rows or an error, and afterwards the run is as before the damage."""
     said = result(lab, run)
     spoil(lab, run, "steps/one-000.parquet")
     spoil(lab, run, "tasks.parquet")
@@ -226,7 +226,7 @@ def test_a_second_repairer_is_refused_while_the_first_lives(lab: Lab, run: Run):
 
 
 def test_a_repairer_that_wakes_after_a_takeover_puts_nothing_in_place(lab: Lab, run: Run):
-    """It learns that it lost, and whoever took over uses what it paid for."""
+    """It notices that it lost, and the driver that took over uses the answers that it paid for."""
     spoil(lab, run, "steps/one-000.parquet")
     before, asked = contents(lab, run), Asked()
     models = {"m": ScriptedModel(asked)}

@@ -126,7 +126,7 @@ class BacktestPlan(Displayed):
     tasks: int
     """How many tasks."""
     interim_analyses: tuple[int, ...]
-    """Numbers of tasks after which the verdict may be settled early."""
+    """Numbers of tasks at the interim analyses of a backtest that may stop early."""
     sides: tuple[SidePlan, ...]
     """The baseline first."""
 
@@ -226,7 +226,7 @@ class Verdict(Displayed):
     @cached_property
     def flips(self) -> pa.Table:
         """
-        Tasks that changed sides, one row per candidate, task and trial.
+        Tasks that flipped, one row per candidate, task and trial.
 
         The columns are those of comparison.parquet: flip, scores, routes and outputs on both sides, and
         the first node whose output differs.

@@ -73,7 +73,7 @@ class ComparisonDocument(ResultsDocument):
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Displayed):
-    """Two runs over the same tasks, compared pair by pair, and what a gate says of it."""
+    """Two runs over the same tasks, compared pair by pair, and the verdict of a gate."""
 
     before: Run
     after: Run

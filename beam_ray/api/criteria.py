@@ -124,11 +124,11 @@ class CriteriaDraft:
     """How criteria are proposed, and where the draft goes."""
 
     add: bool = False
-    """Keep the present criteria and add to them."""
+    """Keep the existing criteria and add new ones."""
     model: str | None = None
     """The proposing model; None for the judge, or the step's own model."""
     to: str | None = None
-    """The draft's path; None for a file beside the original, with -criteria in its name."""
+    """The draft's path; None for a file next to the original, with -criteria in its name."""
     again: bool = False
     """Ask for other proposals than the stored ones."""
 

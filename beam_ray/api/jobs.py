@@ -125,7 +125,7 @@ class CurrentJob:
         require_shared_store(store)
 
     def record_exit(self, store: str, command: str, exit_code: int) -> None:
-        """Record in the store how the job's command exited, for whoever waits for it."""
+        """Record the exit code of the job's command in the store, where the waiting process reads it."""
         record_exit(open_objects(store, proven=True), self.id, command, exit_code)
 
 

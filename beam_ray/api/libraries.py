@@ -38,7 +38,7 @@ from beam_ray.tracking.exchange import TaskRecord
 
 @dataclass(frozen=True)
 class SavedTasks:
-    """What is said of tasks when they are saved in a library."""
+    """Details that are stored with tasks saved in a library."""
 
     labels: tuple[str, ...] = ()
     """Labels added to the tasks' own, such as a scenario, or ``edge``."""
@@ -49,7 +49,7 @@ class SavedTasks:
     expected: Mapping[str, Json] | None = None
     """The expected outcome, by field."""
     expect_output: bool = False
-    """Take what came out as the expected outcome; only of tasks that passed."""
+    """Use the output as the expected outcome; only for tasks that passed."""
     expect_output_of: str = ""
     """With *expect_output*: this node's output; otherwise the fields of the last nodes."""
     replace: bool = False
@@ -136,7 +136,7 @@ class Library(Displayed):
 
     @property
     def size_class(self) -> str:
-        """What so many tasks are enough for."""
+        """What this number of tasks is enough to judge."""
         return size_class(self.size)
 
     @property
@@ -151,7 +151,7 @@ class Library(Displayed):
 
     def export(self, path: str | Path) -> int:
         """
-        Write the tasks to a .jsonl, .csv or .parquet file, and their attachments into a folder beside it; how many attachments.
+        Write the tasks to a .jsonl, .csv or .parquet file, and their attachments into a folder next to it. Returns the number of attachments.
 
         Raises:
             Unusable: the file exists, or cannot hold the tasks.
@@ -247,7 +247,7 @@ class LibraryCheck(Displayed):
 
     @property
     def misplaced(self) -> Mapping[str, str]:
-        """Task to why it does not test what it is there to test."""
+        """Task to the reason why it does not test the node or route that it was saved for."""
         return self.document()["misplaced"]
 
     def display(self) -> Display:

@@ -90,7 +90,7 @@ class GarbageReportDocument(TypedDict):
 
 @dataclass(frozen=True)
 class DamagedFile:
-    """A file of a run that is not what was written."""
+    """A damaged file of a run."""
 
     name: str
     rows: int
@@ -129,7 +129,7 @@ class Diagnosis(Displayed):
 
     @property
     def intact(self) -> bool:
-        """Whether every file is what was written."""
+        """Whether no file is damaged."""
         return not self.files
 
     def display(self) -> Display:
@@ -196,11 +196,11 @@ class Garbage:
 
 @dataclass(frozen=True, repr=False)
 class GarbageReport(Displayed):
-    """What can be deleted from a store, what was deleted, and what was spared."""
+    """What can be deleted from a store, what was deleted, and what is kept although it may look unused."""
 
     garbage: tuple[Garbage, ...]
     deleted: tuple[str, ...]
-    """Places that were deleted; empty unless that was asked for."""
+    """Places that were deleted; empty unless deletion was requested."""
     spared: tuple[tuple[str, str], ...]
     """Place and reason of what looks unused and was kept."""
     _found: tuple[StoredGarbage, ...] = field(compare=False)

@@ -62,7 +62,7 @@ class ModelInfo(Displayed):
     sources: Mapping[str, str]
     """Setting to where its value comes from: models file, models check, a family, or default."""
     checked_at: str | None
-    """When ``check_model`` last asked it, in UTC; None for never."""
+    """Time of the last ``check_model``, UTC; None if it was never checked."""
     check_calls: int
     """The most calls that ``check_model`` makes."""
     check_usd: float | None

@@ -60,7 +60,7 @@ class DraftFile:
     using: str | None = None
     """The workflow file; None for the one that the run was made from."""
     to: str | None = None
-    """The draft's path; None for a file beside the original, with -draft in its name."""
+    """The draft's path; None for a file next to the original, with -draft in its name."""
 
 
 class PromptChangeDocument(TypedDict):
@@ -199,7 +199,7 @@ class SearchOptions:
     seed: int = 0
     """Another seed is another search."""
     to: str | None = None
-    """The draft's path; None for a file beside the original, with -draft in its name."""
+    """The draft's path; None for a file next to the original, with -draft in its name."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -384,7 +384,7 @@ def workflow_file(objects: Objects, written: str) -> Path:
         return file_of(version.plan, None)
     except Unusable:
         raise Unusable(
-            f"no file here has the definition of {version.workflow!r} version {version.version}\n  name the file: the draft is written beside it"
+            f"no file here has the definition of {version.workflow!r} version {version.version}\n  name the file: the draft is written next to it"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Plans: what a run would do and cost, before anything is spent."""
+"""Plans: what a run would do and cost, before any model is called."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,7 +59,7 @@ class NodePlan:
 
     node: str
     model: str | None
-    """The model that is asked; None for a tool."""
+    """The model that is called; None for a tool."""
     run: int
     """Steps that are executed."""
     borrow: int
@@ -70,7 +70,7 @@ class NodePlan:
     """Model calls for outputs, without auto-reruns and retries."""
     judge_calls: int
     conditional: bool
-    """Whether a condition decides which tasks reach the node, so that counts are the most possible."""
+    """Whether a condition decides which tasks reach the node, so that counts are upper bounds."""
     why: tuple[str, ...]
     """What changed since the original run: prompt, model, upstream output, ..."""
     input_tokens: int
@@ -109,7 +109,7 @@ class Plan(Displayed):
 
     @property
     def conditional(self) -> bool:
-        """Whether a condition decides how many steps run, so that the counts are the most possible."""
+        """Whether a condition decides how many steps run, so that the counts are upper bounds."""
         return any(node.conditional for node in self.nodes)
 
     def display(self) -> Display:

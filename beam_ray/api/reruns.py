@@ -30,7 +30,7 @@ from beam_ray.tasks.changed_inputs import Changes, read_changes
 
 @dataclass(frozen=True)
 class Selection:
-    """Tasks of a run or of a library, chosen by what became of them."""
+    """Tasks of a run or of a library, chosen by their results."""
 
     run: str | None = None
     """Tasks of this run."""
@@ -70,7 +70,7 @@ class TaskChangeSide(TypedDict):
 
 
 class TaskChange(TypedDict):
-    """A rerun task: what it was and what it is now."""
+    """A rerun task, before and after."""
 
     task: str
     before: TaskChangeSide

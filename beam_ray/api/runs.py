@@ -276,7 +276,7 @@ def resume(store: Location, name: str, *, budget: Budget | None = None, takeover
 
 def finish(store: Location, record: RunRecord, *, takeover: bool, callback: ProgressCallback) -> Run:
     """
-    Execute what is left of a run.
+    Execute the remaining steps of a run.
 
     Raises:
         Stopped: before the end; ``error.resume`` is the command that resumes.
@@ -310,7 +310,7 @@ def finish(store: Location, record: RunRecord, *, takeover: bool, callback: Prog
 
 @contextlib.contextmanager
 def connection(store: Location) -> "Iterator[Connection]":
-    """The connection to the store's cluster; one that is kept open by somebody else stays open."""
+    """The connection to the store's cluster; a shared one stays open."""
     from beam_ray.run.connection import Connection  # loads Ray
 
     if store.connection is not None:

@@ -157,7 +157,7 @@ class Store(Location):
 
         Args:
             run: A run, its id, the beginning of one, or ``last``.
-            budget: A new budget for what is left.
+            budget: A new budget for the remaining work.
             takeover: As for ``run``.
             progress: As for ``run``.
 
@@ -408,7 +408,7 @@ class Store(Location):
             without_evidence: Reason for publishing without evidence.
 
         Raises:
-            Unusable: nothing supports it, the evidence does not fit, or somebody else published first.
+            Unusable: nothing supports it, the evidence does not fit, or another process published first.
         """
         from beam_ray.api.versions import publish
 
@@ -501,7 +501,7 @@ class Store(Location):
             saved: Labels, notes and expected outcomes to save with them.
 
         Raises:
-            Unusable: a task is there with other content, or somebody else changed the library in this moment.
+            Unusable: a task with the same id has other content, or another process changed the library at the same time.
         """
         from beam_ray.api.libraries import add_to_library
 
@@ -509,7 +509,7 @@ class Store(Location):
 
     def import_traces(self, name: str, source: str, *, options: "TraceOptions | None" = None, replace: bool = False) -> "TraceImport":
         """
-        Save production traces as tasks of a library: what was asked, what came out, and what people said of it.
+        Save production traces as tasks of a library: input, recorded output and human feedback.
 
         Tags become variables, feedback labels and notes, expectations the expected outcome; what came out
         is kept with the task as ``recorded``.
@@ -632,7 +632,7 @@ class Store(Location):
         Args:
             workflow: The path of a YAML file, or a published name whose file is here.
             node: The node.
-            draft: Proposing model, whether to keep the present criteria, and the draft's path.
+            draft: Proposing model, whether to keep the existing criteria, and the draft's path.
             outputs: Which stored outputs.
             takeover: As for ``run``.
             progress: As for ``run``.
@@ -673,7 +673,7 @@ class Store(Location):
             workflow: As for ``check``.
             rules: A file of warning rules; None for the defaults.
             since: Only runs from this day on, ``2026-11-23``, UTC.
-            last: Only the so many newest runs.
+            last: Only the newest runs, this many.
 
         Raises:
             Unusable: no finished run is of this definition.

@@ -1,4 +1,4 @@
-"""Tasks of runs: what became of each, step by step and attempt by attempt."""
+"""Tasks of runs: the result of each, step by step and attempt by attempt."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ LISTED = (
 
 
 class RunContext(TypedDict):
-    """What ``beam-ray show --json`` says of the task's run."""
+    """What ``beam-ray show --json`` prints of the task's run."""
 
     run_id: str
     workflow: str
@@ -94,7 +94,7 @@ class CriterionResult:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a step."""
+    """One attempt at a step."""
 
     number: int
     """1 is the first."""
@@ -111,7 +111,7 @@ class Attempt:
     """None when the model has no price."""
     criteria: tuple[CriterionResult, ...]
     reasoning: str | None = None
-    """What the model wrote while thinking, at most 64,000 characters; None where none was returned."""
+    """The model's reasoning, at most 64,000 characters; None where none was returned."""
     cached_tokens: int | None = None
     """Input tokens read from the provider's cache; None where the endpoint does not report them."""
     reasoning_tokens: int | None = None
@@ -130,7 +130,7 @@ class Step(Displayed):
     definition: Node
     """The node as it was defined."""
     model: str | None
-    """The model that was asked; None for a tool."""
+    """The model that was called; None for a tool."""
     outcome: str
     """done, failed, skipped or borrowed."""
     output: Any
@@ -179,7 +179,7 @@ class Step(Displayed):
 
 @dataclass(frozen=True, repr=False)
 class Task(Displayed):
-    """What became of one task in one run."""
+    """The result of one task in one run."""
 
     run: Run
     id: str
@@ -208,7 +208,7 @@ class Task(Displayed):
 
     @cached_property
     def changed_inputs(self) -> Mapping[str, InputChange]:
-        """Field to what it was in the task that this one redoes, and what it is; empty where the input is the same."""
+        """Changed input fields of a rerun task, with the value before and after; empty where the input is the same."""
         found: dict[str, InputChange] = json.loads(self.given["changed_inputs"] or "{}")
         return found
 

@@ -47,7 +47,7 @@ class TraceImport(Displayed):
     strata: Mapping[str, tuple[int, int]]
     """Kind of execution to how many traces were drawn of how many."""
     near_duplicates: Mapping[str, str] = field(default_factory=dict)
-    """Task to the earlier task that asks nearly the same; both were saved."""
+    """Task to an earlier task with nearly the same query; both were saved."""
     left_out: int = 0
     """Traces of an MLflow experiment that are still in progress, or have no spans."""
 

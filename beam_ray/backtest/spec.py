@@ -66,7 +66,7 @@ class Spec(Frozen):
     fresh: bool = False
     """Borrow nothing: every step of every side is executed."""
     limit: int | None = Field(default=None, ge=1)
-    """Only the first so many tasks."""
+    """Only the first N tasks."""
     notify: tuple[str, ...] = Field(default=(), description="URL or slack:URL, or a list of them")
     """Webhooks that the verdict is sent to; ``${env:NAME}`` stands for an environment variable."""
 
@@ -264,12 +264,12 @@ def _asking(side: Side, models: Mapping[str, str], source: Source, among: tuple[
     for name in models:
         if name not in asked:
             notes = [f"they ask: {', '.join(sorted(asked)) or 'none'}", *did_you_mean(name, asked)]
-            raise BadDefinition(problems=[source.problem(("models", name), f"no side asks the model {name!r}", *notes)])
+            raise BadDefinition(problems=[source.problem(("models", name), f"no side uses the model {name!r}", *notes)])
     if not models or not set(models) & set(side.workflow.models):
         return side
     if side.run_id:
         raise BadDefinition(
-            problems=[source.problem(("models",), f"the baseline is run {side.run_id}, which asked its own models; name a version or a file instead")]
+            problems=[source.problem(("models",), f"the baseline is the run {side.run_id}, whose models cannot be replaced; name a version or a file instead")]
         )
     document = side.workflow.document()
     for place in (document, *(node["llm"] for node in document["nodes"].values() if "llm" in node)):

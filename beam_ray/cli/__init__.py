@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> Any:
         code = _stopped()
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "beam-ray"
-        _complain(f"{error.format_message()}\n  {command} --help  explains")
+        _complain(f"{error.format_message()}\n  {command} --help  shows the usage")
         code = 2
     except Stopped as error:
         code = _failed(error)

@@ -46,8 +46,8 @@ class Draft:
     Wanted,
     "wanted",
     click.argument("workflow", metavar="WORKFLOW"),
-    click.option("--node", metavar="NODE", help="Node whose criteria are meant. With --check, default: all nodes that have some."),
-    click.option("--generate", is_flag=True, help="Propose criteria for the node, try them on stored outputs, write a draft."),
+    click.option("--node", metavar="NODE", help="Node to propose or check criteria for. With --check, default: all nodes with criteria."),
+    click.option("--generate", is_flag=True, help="Propose criteria for the node, test them on stored outputs, and write a draft."),
     click.option("--check", "check_", is_flag=True, help="Judge stored outputs again: how often each criterion is met, and how reliable its judge is."),
     click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 10), help="With --check: how often each output is judged."),
 )
@@ -60,10 +60,10 @@ class Draft:
 @grouped(
     Draft,
     "draft",
-    click.option("--add", is_flag=True, help="With --generate: keep the present criteria, and add to them."),
+    click.option("--add", is_flag=True, help="With --generate: keep the existing criteria and add new ones."),
     click.option("--model", metavar="NAME", help="With --generate: proposing model. Default: the judge, or the step's own model."),
-    click.option("--to", metavar="FILE", help="With --generate: path of the draft. Default: beside the original, with -criteria in its name."),
-    click.option("--again", is_flag=True, help="With --generate: ask for other proposals than the stored ones."),
+    click.option("--to", metavar="FILE", help="With --generate: path of the draft. Default: next to the original, with -criteria in its name."),
+    click.option("--again", is_flag=True, help="With --generate: request new proposals instead of the stored ones."),
 )
 @TAKEOVER
 @runs_on_ray
@@ -113,7 +113,7 @@ def _show_proposal(made: beam_ray.CriteriaProposal, add: bool) -> None:
         ]
         show(table(["criterion", "", "met %", "of good", "of bad", "undecided", ""], rows, right=[2, 3, 4, 5], width=70))
     if made.draft:
-        show(f"draft:  {made.draft}   ({'with' if add else 'instead of'} the present criteria)")
+        show(f"draft:  {made.draft}   ({'with' if add else 'instead of'} the existing criteria)")
     elif made.criteria:
         show("every criterion is useless; there is no draft")
     else:

@@ -19,14 +19,14 @@ MODELS = Path("configs/models.yaml")
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many documents.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N documents.")
 @reads_store
 @click.pass_context
 def demo(context: click.Context, limit: int | None, place: Place) -> None:
     """Run the demo workflow with prompt version 1, backtest version 2, and print the verdict."""
     for path in (WORKFLOW, TASKS, SPEC, MODELS):
         if not path.is_file():
-            raise Unusable(f"{path} is not here; run the demo in the project's folder")
+            raise Unusable(f"{path} not found; run the demo in the project's folder")
     store = beam_ray.open(place.store, models=MODELS)
     say("1  start the embedded model")
     with beam_ray.embedded_model(store), progress(quiet=place.as_json) as callback:

@@ -34,7 +34,7 @@ class Which:
 
 @dataclass(frozen=True)
 class Said:
-    """What is said of saved tasks."""
+    """Details stored with saved tasks."""
 
     marks: tuple[str, ...]
     tests: str
@@ -139,7 +139,7 @@ class Traces:
     "traces",
     click.option("--from", "source", metavar="SOURCE", help="Traces: mlflow:EXPERIMENT, or otel, langfuse, langsmith, openai or mlflow-file and :FILE."),
     click.option("--filter", default="", metavar="FILTER", help="With --from mlflow: only these traces, e.g. \"tags.customer = 'acme'\"."),
-    click.option("--sample", "size", type=click.IntRange(min=1), metavar="N", help="With --from: draw so many; rare kinds and failures stay in."),
+    click.option("--sample", "size", type=click.IntRange(min=1), metavar="N", help="With --from: sample N traces; rare kinds and failures stay in."),
     click.option("--stratify", default="", metavar="TAG", help="With --from: draw the values of this tag in proportion."),
     click.option("--seed", default=0, show_default=True, help="With --from: another seed draws another sample."),
     click.option("--redact", metavar="MODULE:FUNCTION", help="With --from: change every text with this function before it is stored."),
@@ -177,7 +177,7 @@ def import_(name: str, files: tuple[str, ...], mapping: tuple[str, ...], traces:
 @MLFLOW
 @reads_store
 def export(name: str, file: str | None, target: str | None, mlflow_uri: str | None, place: Place) -> None:
-    """Write the library to FILE (.jsonl, .csv or .parquet), and its attachments beside it; or to MLflow."""
+    """Write the library to FILE (.jsonl, .csv or .parquet), and its attachments next to it; or to MLflow."""
     if (file is None) == (target is None):
         raise click.UsageError("give FILE, or --to mlflow:DATASET: one of the two")
     found = place.opened.library(name)
@@ -188,7 +188,7 @@ def export(name: str, file: str | None, target: str | None, mlflow_uri: str | No
     if place.as_json:
         emit({"library": found.name, "version": found.version, "tasks": found.size, "file": file, "attachments": attached})
         return
-    show(f"{found}: wrote {plural(found.size, 'task')} to {file}" + (f", and {plural(attached, 'attachment')} beside it" if attached else ""))
+    show(f"{found}: wrote {plural(found.size, 'task')} to {file}" + (f", and {plural(attached, 'attachment')} next to it" if attached else ""))
 
 
 def _export_to_mlflow(found: beam_ray.Library, target: str, mlflow_uri: str | None, place: Place) -> None:

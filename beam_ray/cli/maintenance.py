@@ -48,11 +48,17 @@ def _show_diagnosis(found: beam_ray.Diagnosis) -> None:
         show(f"run {found.run_id}: every file is intact")
         return
     show(f"run {found.run_id}: {plural(len(found.files), 'damaged file')}")
-    show(table(["file", "rows lost", "damage"], [[each.name, each.rows or "", re.sub(r"^\S+ ", "", each.why)] for each in found.files], right=[1]))
+    show(
+        table(
+            ["file", "rows lost", "damage"],
+            [[each.name, f"{each.rows:,}" if each.rows else "", re.sub(r"^\S+ (is damaged: )?", "", each.why)] for each in found.files],
+            right=[1],
+        )
+    )
     if found.nodes:
         show()
-        show(table(["node", "execute again", "check again"], [[node.node, node.redo, node.follow] for node in found.nodes], right=[1, 2]))
-        show(f"  {plural(found.calls, 'model call')}, {found.max_calls} if everything that follows changes too; {at_most(found.max_usd)}")
+        show(table(["node", "execute again", "check again"], [[node.node, f"{node.redo:,}", f"{node.follow:,}"] for node in found.nodes], right=[1, 2]))
+        show(f"  {plural(found.calls, 'model call')}, {found.max_calls:,} if everything that follows changes too; {at_most(found.max_usd)}")
     elif found.finished and not found.beyond_repair:
         show("  everything can be restored without a model call")
 

@@ -58,17 +58,17 @@ class Searching:
     Searching,
     "searching",
     click.option("--node", "nodes", multiple=True, metavar="NODE", help="With --library: only the prompt of this node. Default: all nodes that fail."),
-    click.option("--rounds", default=20, show_default=True, type=click.IntRange(min=1), help="With --library: proposals at most."),
-    click.option("--seed", default=0, show_default=True, help="With --library: another seed is another search."),
+    click.option("--rounds", default=20, show_default=True, type=click.IntRange(min=1), help="With --library: maximum number of proposals."),
+    click.option("--seed", default=0, show_default=True, help="With --library: seed of the search."),
 )
 @grouped(
     Proposing,
     "proposing",
     click.option("--model", metavar="NAME", help="Proposing model. Default: the judge, or the step's own model."),
-    click.option("--using", metavar="FILE", help="With TASK: the workflow file, where none beside the run's tools has its definition."),
-    click.option("--to", metavar="FILE", help="Path of the draft. Default: beside the original, with -draft in its name."),
+    click.option("--using", metavar="FILE", help="With TASK: workflow file, if no file in the folder of the run's tools has its definition."),
+    click.option("--to", metavar="FILE", help="Path of the draft. Default: next to the original, with -draft in its name."),
     click.option("--apply", "apply_", is_flag=True, help="With TASK: write the draft, rerun the step and what follows, show scores before and after."),
-    click.option("--again", is_flag=True, help="With TASK: ask for another proposal than the stored one."),
+    click.option("--again", is_flag=True, help="With TASK: request a new proposal instead of the stored one."),
 )
 @MLFLOW
 @executes

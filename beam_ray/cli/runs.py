@@ -27,7 +27,7 @@ def run(workflow: str, source: TaskSource, trials: int, execution: Execution, pl
 @executes
 @runs_on_ray
 def resume(run_id: str, execution: Execution, place: Place) -> None:
-    """Resume RUN: only what is missing is executed. Of a finished run the result is shown."""
+    """Resume RUN: only what is missing is executed. For a finished run, its result is shown."""
     with progress(quiet=place.as_json) as callback:
         done = place.opened.resume(run_id, budget=execution.limits, takeover=execution.takeover, progress=callback)
     show_run(done, place)
@@ -41,7 +41,7 @@ def show_run(done: beam_ray.Run, place: Place) -> None:
     numbers, record = done.summary, done.record
     version = f" version {done.version}" if done.version else ""
     show(f"run {done.id} · {record.workflow}{version} · {plural(record.tasks, 'task')} from {done.source}")
-    show(f"  passed {done.passed} of {numbers['rows']}, below threshold {done.below}, failed {done.failed}")
+    show(f"  passed {done.passed:,} of {numbers['rows']:,}, below threshold {done.below:,}, failed {done.failed:,}")
     show(f"  mean score {number(done.score)}")
     if numbers["auto_reruns"]:
         gain = (numbers["score"] or 0.0) - (numbers["first_score"] or 0.0)

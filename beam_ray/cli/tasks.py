@@ -15,10 +15,10 @@ from beam_ray.cli.screen import MARKS, duration, emit, money, number, show, tabl
 @click.command()
 @click.option("--run", "run_id", metavar="RUN", help="Only tasks of this run; 'last' is the newest.")
 @selects
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=0), help="Show at most so many; 0 shows all.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=0), help="Show at most N tasks; 0 shows all.")
 @reads_store
 def tasks(run_id: str | None, selection: Selection, limit: int, place: Place) -> None:
-    """List tasks and what became of them, the newest run first."""
+    """List tasks with their results, newest run first."""
     store = place.opened
     runs = [store.get_run(run_id)] if run_id else store.runs()
     found = store.tasks(run=runs, status=selection.status, labels=selection.labels, where=selection.where)

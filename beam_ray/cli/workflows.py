@@ -1,4 +1,4 @@
-"""check and plan: everything that can be known before anything is spent."""
+"""check and plan: everything that can be known before any model is called."""
 
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 

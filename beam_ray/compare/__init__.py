@@ -7,5 +7,5 @@ newly failing task counts only after repeats. A limit that the interval leaves o
 INCONCLUSIVE, with the number of tasks that would decide.
 
 The road not taken: comparing two averages. On paired data it hides real differences, and
-with 5 % of flakes it finds a regression in 92 of 100 backtests of an unchanged workflow.
+with 5% of flakes it finds a regression in 92 of 100 backtests of an unchanged workflow.
 """

@@ -70,7 +70,7 @@ class Comparison:
     confidence: float
     """Of every interval, in percent."""
     planned: int
-    """Where the backtest may stop early, the tasks that were planned: intervals then hold at every look. Otherwise 0."""
+    """Where the backtest may stop early, the tasks that were planned: intervals are then valid at every interim analysis. Otherwise 0."""
     seed: int
     pairs: int
     """Pairs that were judged."""
@@ -92,7 +92,7 @@ class Comparison:
     regressions: Regressions
     route_flips: tuple[RouteFlip, ...]
     changes: tuple[Change, ...]
-    """The tasks that changed sides, each with the first node at which its two runs part."""
+    """The tasks that flipped, each with the first node at which its two runs differ."""
     changes_left_out: int
     """Changed tasks beyond those in *changes*; the table has them all."""
     table: pa.Table = field(repr=False, compare=False)
@@ -145,7 +145,7 @@ def compare(
         order: the workflow's nodes, each after what it stands on.
         family: how many candidates are compared at once; p-values are adjusted for it.
         same: whether both sides are samples of one definition.
-        planned: of a backtest that may stop early, its tasks; intervals and p-values then hold at every look.
+        planned: of a backtest that may stop early, its tasks; intervals and p-values are then valid at every interim analysis.
     """
     sure = Confidence(confidence, planned)
     pairs = pair(baseline, candidate)

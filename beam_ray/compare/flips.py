@@ -1,4 +1,4 @@
-"""Which tasks changed sides, and at which node the two runs first part."""
+"""Which tasks flipped, and at which node the two runs first differ."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

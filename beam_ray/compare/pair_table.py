@@ -42,7 +42,7 @@ PAIRS = pa.schema(
 
 @dataclass(frozen=True)
 class Change:
-    """A task that changed sides. Long outputs are cut; the table has them whole."""
+    """A task that flipped. Long outputs are shortened here; the table has them in full."""
 
     task_id: str
     trial: int

@@ -107,7 +107,8 @@ def noise(comparison: Comparison) -> list[str]:
 
 
 def _result(comparison: Comparison, verdict: Verdict, title: str) -> str:
-    names = [f"{plural(comparison.tasks, 'task')}", f"baseline {comparison.baseline.name}", f"candidate {comparison.candidate.name}"]
+    sides = {"baseline": comparison.baseline.name, "candidate": comparison.candidate.name}
+    names = [plural(comparison.tasks, "task"), *(f"{side} {name}" for side, name in sides.items() if name != side)]
     if comparison.trials > 1:
         names.insert(1, f"{comparison.trials} trials")
     lines = [plain(" · ".join([title, *names] if title else names)), *(plain(note, 400) for note in notes(comparison)), ""]

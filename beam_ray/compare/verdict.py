@@ -107,7 +107,7 @@ def settled(comparison: Comparison, gate: Gate) -> Word | None:
     """
     The word that more tasks like these would not change, if there is one: PASS or BLOCK.
 
-    For a backtest that may stop early: *comparison* has intervals that hold at every look. It
+    For a backtest that may stop early: *comparison* has intervals that are valid at every interim analysis. It
     is BLOCK as soon as one limit is broken by its whole interval, and PASS when every limit
     that can block is kept by its whole interval. Counts say nothing about tasks that were not
     looked at: of those, only route changes beyond the limit settle anything.
@@ -222,7 +222,7 @@ def _tasks_needed(found: _Found, bound: float, tasks: int, confidence: Confidenc
 
 def _open(line: Line, needed: float, tasks: int, reason: str) -> Line:
     if needed > MOST_TASKS:
-        return replace(line, word="INCONCLUSIVE", reason=f"{reason}. The effect is so close to the limit that no affordable number of tasks would decide.")
+        return replace(line, word="INCONCLUSIVE", reason=f"{reason}. The effect is so close to the limit that more than {MOST_TASKS:,} tasks would be needed.")
     count = _two_digits(max(needed, tasks + 1, ENOUGH_TASKS))
     return replace(line, word="INCONCLUSIVE", reason=f"{reason}. About {count:,} tasks would decide.", tasks_needed=count)
 

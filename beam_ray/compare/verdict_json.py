@@ -77,7 +77,7 @@ class RegressionsDocument(TypedDict):
 
 
 class ChangeDocument(TypedDict):
-    """A task that changed sides, as JSON."""
+    """A task that flipped, as JSON."""
 
     task_id: str
     trial: int

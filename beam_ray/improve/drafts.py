@@ -109,7 +109,7 @@ def require_place(file: Path, to: str | None, ending: str) -> Path:
     if place.suffix not in (".yaml", ".yml"):
         raise Unusable(f"--to {to}: a draft is a workflow file, so its name must end in .yaml")
     if place.parent.resolve() != file.parent.resolve():
-        raise Unusable(f"--to {to}: the draft must lie beside {display_path(file)}\n  its prompts and tools are looked for from there")
+        raise Unusable(f"--to {to}: the draft must be in the folder of {display_path(file)}\n  its prompts and tools are found relative to that folder")
     if place.resolve() == file.resolve():
         raise Unusable(f"--to {to}: that is the original file; choose another name")
     if not os.access(place.parent, os.W_OK):

@@ -31,7 +31,7 @@ def execute(
     progress: ProgressCallback = ignore_progress,
 ) -> Result:
     """
-    Execute what is left of a run; calling it again after a stop resumes the run.
+    Execute the remaining steps of a run; calling it again after a stop resumes the run.
 
     Args:
         connection: The cluster; None starts a local Ray that ends with the call.

@@ -1,4 +1,4 @@
-"""Progress of a run: what is done, what is left, and what it has cost so far."""
+"""Progress of a run: what is done, what remains, and what it has cost so far."""
 
 import math
 from collections.abc import Callable, Iterable

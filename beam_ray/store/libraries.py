@@ -95,7 +95,7 @@ def library_at(objects: Objects, written: str) -> Library:
     numbers = library_versions(objects, name)
     if not numbers:
         known = library_names(objects)
-        raise Unusable("\n  ".join([f"there is no task library {name!r}", f"there are: {', '.join(known) or 'none'}", *did_you_mean(name, known)]))
+        raise Unusable("\n  ".join([f"there is no task library {name!r}", f"libraries: {', '.join(known) or 'none'}", *did_you_mean(name, known)]))
     if number and (not number.isdecimal() or int(number) not in numbers):
         raise Unusable(f"the library {name!r} has no version {number!r}; it has {numbers[0]} to {numbers[-1]}")
     version = int(number) if number else numbers[-1]
@@ -138,7 +138,7 @@ def write_library(objects: Objects, name: str, tasks: pa.Table, after: int, *, c
     about: LibraryMetadata = {"saved_at": moment, "saved_by": getpass.getuser(), "change": change, "since": times}
     schema = TASKS.with_metadata({**TASKS.metadata, _ABOUT: json.dumps(about).encode()})
     if not objects.create(_key(name, version), encode(schema, tasks, row_group=1_000)):
-        raise Unusable(f"the library {name!r} was changed by somebody else at the same time; run the same command again")
+        raise Unusable(f"the library {name!r} was changed by another process at the same time; run the same command again")
     return version
 
 

@@ -56,7 +56,7 @@ class TaskReader:
         """
         Args:
             mapping: Field of a task to the column that it is read from, where the names differ.
-            limit: Only the first so many tasks.
+            limit: Only the first N tasks.
 
         Raises:
             Unusable: *mapping* names a field that tasks do not have.

@@ -43,7 +43,7 @@ class Tasks:
     labels: tuple[str, ...] = ()
     """Only tasks that have all of these labels."""
     limit: int | None = None
-    """Only the first so many tasks."""
+    """Only the first N tasks."""
     folder: Path | None = None
     """Where a relative path is looked for first; the working folder follows."""
 

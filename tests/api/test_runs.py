@@ -132,7 +132,7 @@ def test_progress_and_messages(store: beam_ray.Store) -> None:
 
 def test_a_budget_stops_and_resumes(store: beam_ray.Store) -> None:
     """
-    A run that reached its budget says how to resume it, and goes on with another budget.
+    A run that reached its budget shows how to resume it, and resumes with another budget.
     """
     with pytest.raises(BudgetReached) as stopped:
         store.run("sums.yaml", TASKS, budget={"max_calls": 5})

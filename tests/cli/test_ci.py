@@ -118,7 +118,7 @@ def test_a_pull_request_is_backtested_told_and_published_after_the_merge(runner:
 
 @pytest.mark.timeout(300)
 def test_a_pull_request_that_breaks_what_worked_is_red(runner: Runner):
-    """The comment says why, and the last step leaves with 4."""
+    """The comment gives the reason, and the last step exits with code 4."""
     file = runner.folder / "configs/workflows/orders.yaml"
     file.write_text(WORKFLOW.replace("read {{ task_query", "read -{{ task_query"))
     codes = runner.event("pull_request", "8")

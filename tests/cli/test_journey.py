@@ -51,7 +51,7 @@ def test_the_whole_journey(desk: Desk):
 
 
 def test_the_verdict_is_the_exit_code(desk: Desk):
-    """A candidate that breaks what worked leaves with 4, one that proves nothing with 5."""
+    """A candidate that breaks passing tasks exits with code 4, an inconclusive one with 5."""
     desk("publish", "sums.yaml", "--without-evidence", "first")
     worse = desk.lab.write(
         "worse.yaml", (desk.lab.folder / "spec.yaml").read_text().replace("sums-v2", "worse").replace('"better {{ task_query }}"', '"read -{{ task_query }}"')
@@ -109,7 +109,7 @@ def test_a_model_without_a_price_is_refused_under_a_budget_in_dollars(desk: Desk
 
 
 def test_a_budget_stops_the_run_and_raising_it_pays_nothing_twice(desk: Desk):
-    """Exit 3 with the command that goes on; the same questions are asked once."""
+    """Exit code 3 with the command that resumes; no call is repeated."""
     desk.model.latency_s = 0.4
     stopped = desk("run", "sums.yaml", "--tasks", "tasks.jsonl", "--budget", "max_calls=8")
     desk.model.latency_s = 0.0
@@ -123,7 +123,7 @@ def test_a_budget_stops_the_run_and_raising_it_pays_nothing_twice(desk: Desk):
 
 
 def test_a_budget_holds_for_the_whole_backtest(desk: Desk):
-    """What the baseline's run spent is gone for the candidate's; raising it goes on and asks nothing twice."""
+    """What the baseline's run spent is deducted for the candidate's; a larger budget resumes without repeating a call."""
     desk("publish", "sums.yaml", "--without-evidence", "first")
     desk.model.latency_s = 0.3
     stopped = desk("backtest", "spec.yaml", "--budget", "max_calls=80")
@@ -194,7 +194,7 @@ def test_the_spec_can_be_changed_on_the_command_line(desk: Desk):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("models.q=n", "no side asks the model 'q'"),
+        ("models.q=n", "no side uses the model 'q'"),
         ("gate.x=1", "only models.NAME and candidates.NAME"),
         ("candidates.v2.nodes.rea.llm.temperature=1", "there is no 'rea'"),
         ("stop=soon", "spec.yaml"),

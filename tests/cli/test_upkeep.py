@@ -4,7 +4,7 @@ from tests.cli.conftest import Desk
 
 
 def test_repair_says_what_it_will_do_and_does_only_that(desk: Desk):
-    """--plan leaves with 6 and asks nothing; repair redoes the lost rows; afterwards the run is as it was, and a second repair finds nothing."""
+    """--plan exits with code 6 and calls no model; repair executes the lost rows again; afterwards the run is as before, and a second repair finds nothing."""
     run = desk("run", "sums.yaml", "--tasks", "tasks.jsonl", "--json").json
     before, asked = desk("tasks", "--run", run["run_id"], "--json").json, len(desk.model.journal)
     path = desk.lab.folder / "store" / "runs" / run["run_id"] / "steps" / "read-000.parquet"

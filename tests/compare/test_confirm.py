@@ -1,4 +1,4 @@
-"""Regressions are told from flakes: both promises of the gate, simulated."""
+"""Regressions are distinguished from flaky tasks: both guarantees of the gate, simulated."""
 
 import numpy as np
 import pytest

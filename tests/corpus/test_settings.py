@@ -30,7 +30,7 @@ def model():
 
 @pytest.mark.parametrize("case", [*of("specs"), *of("gates"), *of("models")])
 def test_broken_settings_are_refused(case: Case, beside, model, capsys):
-    """The command leaves with 2, and has asked nothing and begun no run; a backtest and its plan prepare alike."""
+    """The command exits with code 2, made no model call and began no run; a backtest and its plan behave alike."""
     model.journal.clear()
     Path("models.yaml").write_text(f"m: {{base_url: '{model.url}', model: x}}\n")
     file = {"specs": "spec.yaml", "gates": "gate.yaml", "models": "models.yaml"}[case.family.stem]

@@ -23,7 +23,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", of("workflows"))
 def test_a_broken_workflow_file_is_refused(case: Case, beside, monkeypatch, capsys):
-    """The command leaves with 2, says nothing on standard output, and begins with a place."""
+    """The command exits with code 2, prints nothing on standard output, and its message begins with a place."""
     monkeypatch.chdir(beside)
     Path("w.yaml").write_bytes(case.body)
 

@@ -1,4 +1,4 @@
-"""A command dies or fails at a named place; the same command goes on, and nothing shows."""
+"""A command is killed or fails at a named point; the same command resumes, and the result is the same."""
 
 import os
 import random
@@ -42,7 +42,7 @@ def test_the_command_comes_by_points_enough(undisturbed: Bench):
 
 @pytest.mark.parametrize("action", STRUCK)
 def test_at_every_named_point(action: str, bench: Bench, undisturbed: Bench):
-    """At each in turn the command is killed, or its disk fails or is full; then the same command goes on from there."""
+    """At each point the command is killed, or its disk fails or is full; then the same command resumes."""
     strike(bench, undisturbed, list(undisturbed.hits), "open", {point: f"{point}:1:{action}" for point in points(undisturbed, *STRUCK[action])}, action)
     assert action != "ENOSPC" or not list(bench.folder.glob("store*/**/.tmp-*"))
 
@@ -130,7 +130,7 @@ def test_a_journey_with_many_deaths_ends_where_an_undisturbed_one_does(seed: int
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "1"))))
 def test_runners_that_are_killed_under_a_living_driver(seed: int, tmp_path, forge: Forge):
-    """The driver replaces them, and what they spooled is not paid for again, whoever takes their shards."""
+    """The driver replaces them, and spooled answers are not paid for again."""
     dice, pids = random.Random(seed), tmp_path / "runners"
     with endpoint(answer) as model:
         calm = make_bench(tmp_path / "calm", forge, model, 200)

@@ -63,7 +63,7 @@ def merging(run: Run) -> bool:
 
 @pytest.mark.parametrize("when", ["amid its rows", "as it merges"])
 def test_a_runner_that_gives_no_sign_of_life_is_ended_and_its_work_is_done_by_others(when: str, bench: Bench, undisturbed: Bench, runners: Path):
-    """It is stopped by SIGSTOP; the run goes on without it, to the same result, and what it spooled is not paid for again."""
+    """It is stopped by SIGSTOP; the run finishes without it, with the same result, and spooled answers are not paid for again."""
     bench.model.latency_s = 0.5 if when == "amid its rows" else 0.0
 
     def stop(driver: int) -> None:

@@ -55,7 +55,7 @@ def descendants(pid: int, word: str) -> list[int]:
 
 
 def test_workers_that_are_killed_again_and_again(ray_lab: Lab, forge: Forge, tmp_path, monkeypatch: pytest.MonkeyPatch):
-    """One or all at once; the run goes on by itself, its result is the undisturbed one, and nothing that was kept is paid for again."""
+    """One or all at once: the run continues by itself, with the same result, and no stored answer is paid for again."""
     dice, count, killed = random.Random(5), max(12 * KILLS, 120), 0
     # no row is to blame here, and looking for one takes a process a time; a row that kills is looked for in tests/run
     monkeypatch.setattr(driver_module, "CRASHES_BEFORE_SPLIT", KILLS)
@@ -126,7 +126,7 @@ main(sys.argv[1:])
 
 
 def test_a_node_a_head_and_a_driver_that_die_and_a_driver_that_is_stopped(tmp_path, ray_cluster: Cluster, forge: Forge):
-    """Exit 3 with the words that go on, or none if killed, or 143 within three seconds; and the same command goes on."""
+    """Exit code 3 with the command that resumes, or no message if killed, or 143 within three seconds; the same command resumes."""
     with endpoint(answer) as model:
         calm = make_bench(tmp_path / "calm", forge, model, 40)
         assert calm.run().code == 0

@@ -1,4 +1,4 @@
-"""A store on S3: a command that dies at a named place, a network that breaks there, a server that falls silent; the same command goes on."""
+"""A store on S3: a command is killed at a named point, the network fails there, or the server stops answering; the same command resumes."""
 
 import itertools
 import os

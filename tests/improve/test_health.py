@@ -204,7 +204,7 @@ def test_a_bad_rules_file_is_refused_with_its_place(lab: Lab, text, said):
 
 
 def test_the_command_shows_signs_tasks_and_what_to_do_next(lab: Lab, monkeypatch, capsys):
-    """The command leaves with 0 whatever it finds, and with 2 for rules that cannot be used."""
+    """The command exits with code 0 whatever it finds, and with 2 for invalid rules."""
     run = lab.run(RETRIED, queries(100), tries((31, 0), (69, 1)))
     publish(lab.objects, run.record.plan, reason="first")
     lab.write("bad.yaml", "health: x\nrules: {auto_reruns: {more_than: x}}\n")

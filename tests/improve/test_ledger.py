@@ -143,7 +143,7 @@ def priced(lab: Lab, origin: Run, tasks: list[str], *, usd: float | None) -> Run
 
 
 def test_unpriced_is_a_word_and_free_is_not_infinitely_good(lab: Lab):
-    """With one unpriced rerun there is no sum and nothing per dollar; of free ones nothing per dollar is told at all."""
+    """With one unpriced rerun there is no total and nothing per dollar; for free reruns nothing per dollar is shown."""
     run = first_run(lab, 1, 2)
     lab.rerun(run, ["n1"], lab.workflow(SUMS % "better"), answer)
     free = ledger(lab.objects, "sums").totals
@@ -182,7 +182,7 @@ def test_a_task_that_only_missed_its_model_is_solved_without_points(lab: Lab):
 
 
 def test_a_rerun_that_changed_nothing_claims_nothing(lab: Lab):
-    """Solved by a second try is told apart from solved by a change."""
+    """Solved by repetition is distinguished from solved by a change."""
     run = first_run(lab, 1)
     lab.rerun(run, ["n1"], run.record.plan, lambda request: {"n": 1})
     totals = ledger(lab.objects, "sums").totals
@@ -220,7 +220,7 @@ def test_a_rerun_that_goes_on_and_one_whose_origin_is_gone(lab: Lab):
 
 
 def test_a_rerun_that_was_never_begun_is_no_rerun(lab: Lab):
-    """Whoever planned it died before its tasks were kept; the others are told all the same."""
+    """A run whose planner died before its tasks were stored does not hide the others."""
     run = first_run(lab, 1)
     better = lab.workflow(SUMS % "better")
     done = lab.rerun(run, ["n1"], better, answer)

@@ -166,7 +166,7 @@ def test_a_proposal_is_paid_for_once(lab: Lab, failed: Address):
 
 
 def test_a_proposer_that_is_away_stops_the_command(lab: Lab, failed: Address):
-    """That is no refusal: nothing is kept, and the same command goes on."""
+    """An unavailable model is no refusal: nothing is stored, and the same command resumes."""
 
     def away(request: Request) -> str:
         raise OSError("gone")
@@ -222,7 +222,7 @@ def test_a_draft_is_never_written_over_another_file(lab: Lab):
     assert (lab.folder / "d-2.yaml").read_text() == "two\n"
 
 
-@pytest.mark.parametrize(("to", "why"), [("elsewhere/d.yaml", "must lie beside"), ("w.yaml", "the original"), ("d.txt", "must end in .yaml")])
+@pytest.mark.parametrize(("to", "why"), [("elsewhere/d.yaml", "must be in the folder of"), ("w.yaml", "the original"), ("d.txt", "must end in .yaml")])
 def test_a_draft_lies_where_its_prompts_and_tools_are_found(lab: Lab, failed: Address, to: str, why: str):
     """Any other place is refused before anything is spent."""
     with pytest.raises(Unusable, match=why):

@@ -236,7 +236,7 @@ def test_what_was_run_before_is_not_paid_for_again(library: Lab):
 
 
 def test_the_same_search_again_asks_nobody(library: Lab):
-    """Runs and proposals are kept, so that whoever gives the command again gets its result without a call."""
+    """Runs and proposals are stored, so the same command gives its result again without a call."""
     first = search(library, Asked(), Hints("Be kind.", NEEDED)).run()
     model, hints = Asked(), Hints("Be kind.", NEEDED)
     runs = find_runs(library.objects)

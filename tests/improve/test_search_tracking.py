@@ -101,7 +101,7 @@ def test_an_mlflow_that_is_away_is_told_later_with_the_same_numbers(searched: Se
 
 
 def test_a_search_that_comes_further_is_what_is_told(library: Lab):  # noqa: F811
-    """With a larger budget the same search goes on; the store keeps both results, and the later one counts."""
+    """With a larger budget the same search continues; the store keeps both results, and the later one counts."""
     short = search(library, Asked(), Hints("Be kind.", "Be brief.", NEEDED), budget={"max_calls": 90})
     short.run()
     first = read_search(library.objects, short.search_id)

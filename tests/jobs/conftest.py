@@ -81,7 +81,7 @@ class Project:
         return open_objects(str(self.store))
 
     def ask(self, *command: object, **environment: str | None) -> "subprocess.CompletedProcess[str]":
-        """Run a program in the folder, with the head's token; a variable that is None is taken away."""
+        """Run a program in the folder, with the head's token; a variable that is None is removed."""
         full = {name: value for name, value in {**self.head.environment, **environment}.items() if value is not None}
         return subprocess.run([*map(str, command)], cwd=self.folder, env=full, capture_output=True, text=True, timeout=240)
 
@@ -90,7 +90,7 @@ class Project:
         return self.ask(sys.executable, "-m", "beam_ray", *arguments, **environment)
 
     def start(self, *arguments: object) -> "subprocess.Popen[str]":
-        """A beam-ray command in the folder that goes on beside the test."""
+        """A beam-ray command in the folder, in the background."""
         command = [sys.executable, "-m", "beam_ray", *map(str, arguments)]
         return subprocess.Popen(command, cwd=self.folder, env=self.head.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -1,4 +1,4 @@
-"""What counts of a job's end: the store, whatever Ray says and however often it says nothing."""
+"""How a job ended is read from the store, whatever Ray reports, or if Ray does not answer."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_a_finished_run_is_0_although_its_job_was_killed(lab: Lab, monkeypatch: 
 
 
 def test_a_job_without_a_result_is_stopped(lab: Lab, monkeypatch: pytest.MonkeyPatch):
-    """Even if Ray calls it a success: exit 3, and the command that goes on."""
+    """Even if Ray reports success: exit code 3, and the command that resumes."""
     driven(lab, monkeypatch)
     with pytest.raises(Stopped, match="left no result in .*; Ray says SUCCEEDED") as stopped:
         code(lab, Told("RUNNING", "SUCCEEDED"), "run")
@@ -108,7 +108,7 @@ def test_a_job_without_a_result_is_stopped(lab: Lab, monkeypatch: pytest.MonkeyP
 
 
 def test_lost_looks_cost_nothing(lab: Lab, capsys: pytest.CaptureFixture[str]):
-    """Sockets drop and the dashboard restarts: the wait goes on, and every line of the log is told once."""
+    """If sockets drop and the dashboard restarts, the wait continues, and every line of the log is shown once."""
     lost = OSError("connection reset")
 
     def log(look: int) -> str:
@@ -133,7 +133,7 @@ def test_a_job_that_ray_believes_to_run_for_ever_ends_with_its_last_word(lab: La
 
 
 def test_a_cluster_that_never_answers_again_is_given_up(lab: Lab):
-    """After its patience submit stops; the same command goes on."""
+    """When its time-out is over, submit stops; the same command resumes."""
     with pytest.raises(Stopped, match="Ray says nothing"):
         code(lab, Told(OSError("no route")))
 

@@ -133,7 +133,7 @@ def test_submit_refuses_before_it_uploads(project: Project, words: list[str], sa
 
 
 def test_a_relative_store_is_refused_inside_a_job_too(project: Project):
-    """Whoever submits with Ray's own command is told the same in one line."""
+    """Ray's own command ends with the same one-line message."""
     job = json.dumps({"metadata": {"job_submission_id": "x"}})
     done = project.ask(sys.executable, "jobs/run.py", "good.yaml", "--tasks", "tasks.jsonl", RAY_JOB_CONFIG_JSON_ENV_VAR=job, PYTHONPATH=".")
 

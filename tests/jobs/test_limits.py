@@ -81,7 +81,7 @@ def test_two_drivers_at_once_keep_the_limit_together_and_leave_no_limiter_behind
 
 
 def test_a_limiter_that_dies_is_followed_by_another_and_the_limit_holds(narrow: Project):
-    """It is killed half-way: the run goes on to its end, asks nothing twice, and has never more calls in flight than are allowed."""
+    """It is killed half-way: the run finishes, repeats no call, and never has more calls in flight than allowed."""
     asked = len(narrow.model.journal)
     run = begin(narrow, "lucky")
     until(lambda: len(narrow.model.journal) > asked + LIMIT or run.poll() is not None)

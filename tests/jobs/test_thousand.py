@@ -47,7 +47,7 @@ def test_a_thousand_tasks_leave_with_their_verdict(ended: dict[str, tuple[int, i
 
 
 def test_a_budget_that_is_reached_is_3_and_raising_it_pays_for_the_rest_only(thousand: Project):
-    """The job stops before its end; the same command with more goes on, and asks again at most what was in flight."""
+    """The job stops before its end; the same command with a larger budget resumes, and repeats at most the calls in flight."""
     asked = len(thousand.model.journal)
     thousand.model.latency_s = 0.05
     stopped = left(thousand, "thousand-costly-1", "costly.yaml", "--fresh", "--budget", "max_calls=400")

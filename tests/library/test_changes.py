@@ -214,7 +214,7 @@ def test_of_racing_writers_one_wins_and_the_others_are_told(lab: Lab):
             thread.join()
 
         assert won == [after + 1]
-        assert told == ["the library 'orders' was changed by somebody else at the same time; run the same command again"] * 7
+        assert told == ["the library 'orders' was changed by another process at the same time; run the same command again"] * 7
     assert library_versions(lab.objects, "orders") == [1, 2, 3, 4, 5]
 
 

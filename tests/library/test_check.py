@@ -267,7 +267,7 @@ def test_a_check_reads_and_never_writes(lab: Lab, cli):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("none", "there is no task library 'none'\n  there are: orders\n"),
+        ("none", "there is no task library 'none'\n  libraries: orders\n"),
         ("orders@7", "the library 'orders' has no version '7'; it has 1 to 1\n"),
         ("../x", "there is no task library '../x'"),
     ],

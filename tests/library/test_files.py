@@ -43,7 +43,7 @@ def test_an_exported_library_is_imported_as_it_was(lab: Lab, cli, kind):
     said = cli("library", "export", "orders", f"out/orders.{kind}")
     imported = cli("library", "import", "copy", f"out/orders.{kind}")
 
-    assert (said.code, said.out) == (0, f"orders@1: wrote 2 tasks to out/orders.{kind}, and 2 attachments beside it\n")
+    assert (said.code, said.out) == (0, f"orders@1: wrote 2 tasks to out/orders.{kind}, and 2 attachments next to it\n")
     assert imported.code == 0
     assert read_library(lab.objects, "copy")[0].to_pylist() == rows
 

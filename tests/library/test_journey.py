@@ -52,5 +52,5 @@ def test_commands_at_the_same_time_lose_nothing_unsaid(lab: Lab):
     assert sorted(read_library(lab.objects, "orders")[0]["task_id"].to_pylist()) == won
     assert library_versions(lab.objects, "orders") == list(range(1, len(won) + 1))
     assert {(code, said[1]) for said, code in ended if code} <= {
-        (2, "the library 'orders' was changed by somebody else at the same time; run the same command again\n")
+        (2, "the library 'orders' was changed by another process at the same time; run the same command again\n")
     }

@@ -178,7 +178,7 @@ def test_the_pause_that_an_endpoint_asks_for_holds_for_all_and_is_bounded(header
 
 @pytest.mark.parametrize("fault", [httpx2.Response(500), httpx2.Response(503, headers={"retry-after": "0.01"}), httpx2.RemoteProtocolError("reset")], ids=str)
 def test_a_server_that_is_ill_is_not_taken_for_one_that_is_asked_too_fast(fault):
-    """Fewer calls at once would not make it well: the limiter is told nothing."""
+    """Fewer concurrent calls would not help, so the limiter is not changed."""
 
     class Deaf(Unlimited):
         def throttled(self, seconds: float) -> None:

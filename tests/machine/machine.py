@@ -284,7 +284,7 @@ class Machine(RuleBasedStateMachine):
         takeover=st.booleans(),
     )
     def go(self, draw: st.DataObject, how: str, calls: int, left: int | None, late: bool, linger_s: float, cut: bool, takeover: bool) -> None:
-        """Begin with a run or go on with it, until it is done, stopped, killed, or frozen."""
+        """Start or resume a run, until it is done, stopped, killed, or frozen."""
         known = self._some(draw, self.open)
         disk = self._mortal(left, late)
         if known.frozen and not takeover:
@@ -342,7 +342,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: [known for known in self.runs if known.zombies or (known.frozen and known.sound)])
     @rule(draw=st.data(), works=st.booleans(), calls=st.integers(0, 25), how=st.sampled_from(["finish", "kill", "stop"]))
     def wake(self, draw: st.DataObject, works: bool, calls: int, how: str) -> None:
-        """A frozen driver goes on, or learns that another one has the run; it may do some work before it learns it."""
+        """A frozen driver continues, or notices that another one has the run; it may do some work before that."""
         known = self._some(draw, [known for known in self.runs if known.zombies or (known.frozen and known.sound)])
         if known.frozen and known.sound:
             driver, known.frozen = known.frozen, None
@@ -439,7 +439,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.ended)
     @rule(draw=st.data(), how=st.sampled_from(["gone", "torn", "flipped"]), where=st.floats(0, 0.999))
     def spoil(self, draw: st.DataObject, how: str, where: float) -> None:
-        """A file of a finished run is lost, torn, or has another bit: every reader is told, or reads what is right."""
+        """A file of a finished run is lost, truncated, or has a flipped bit: every reader gets an error or correct data."""
         known = self._some(draw, [known for known in self.runs if known.finished])
         prefix = f"runs/{known.run_id}/"
         names = sorted(key.removeprefix(prefix) for key, _ in self.objects.keys(prefix) if key.endswith((".json", ".parquet")))

@@ -1,4 +1,4 @@
-"""A proxy between us and an S3 server that harms requests, by a seeded chance or as it is told, as networks and servers do."""
+"""A proxy before an S3 server that injects faults of networks and servers, at random with a seed or as configured."""
 
 import http.client
 import random
@@ -18,20 +18,20 @@ HANGS = {
     "no reply": "it is done, and nothing is said",
     "half a reply": "it is done, and in the middle of the answer nothing more comes",
 }
-"""What befalls a request only where it is told to: each lasts until the other side gives up."""
+"""Faults that happen only where they are requested: each lasts until the client gives up."""
 SLOW_S = 0.02
 
 
 @dataclass
 class Proxy:
-    """Where it listens, how often it harms, and what it did."""
+    """Address, rate of faults, and what was done."""
 
     url: str = ""
     rate: float = 0.0
     refuse: tuple[int, str] | None = None
     """A status and a code with which every request is answered."""
     befalls: Iterator[str] = field(default_factory=lambda: iter(()))
-    """What becomes of the next requests, one by one, before chance has its say."""
+    """Faults of the next requests, one by one; random faults follow."""
     careless: bool = False
     """Whether it forgets the condition of conditional writes, as old servers did."""
     chance: random.Random = field(default_factory=lambda: random.Random(5))
@@ -48,7 +48,7 @@ class Proxy:
 
 @contextmanager
 def proxy(server: str, key: str, secret: str) -> Iterator[Proxy]:
-    """Stand in front of *server* until left."""
+    """Forward requests to *server* while the block runs."""
     state, target = Proxy(), urlsplit(server)
 
     class Handler(QuietHandler):

@@ -35,7 +35,7 @@ def model():
 
 @pytest.mark.parametrize("case", of("tasks"))
 def test_a_broken_tasks_file_is_refused(case: Case, beside, model, monkeypatch, capsys):
-    """The command that would pay leaves with 2, begins with a place, and has asked nothing and begun no run."""
+    """The command exits with code 2, its message begins with a place, and it made no model call and began no run."""
     monkeypatch.chdir(beside)
     tasks = Path(f"tasks.{case.family.stem}")
     tasks.write_bytes(case.body)

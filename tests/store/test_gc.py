@@ -87,7 +87,7 @@ LEFT = {"merged parts": merged_parts, "temporary files": temporary, "attachments
 
 
 def commands(store: Objects) -> list[Any]:
-    """What people ask of finished runs, and what they are told."""
+    """Queries of finished runs, and their answers."""
     told: list[Any] = []
     runs = [run for run in (Run(store, name) for name in find_runs(store)) if run.finished]
     for run in runs:
@@ -149,7 +149,7 @@ def test_an_unfinished_run_goes_only_when_asked_for_and_old(tmp_path: Path):
 
 
 def test_a_run_that_is_driven_is_not_touched(tmp_path: Path):
-    """Neither listed, nor taken away if somebody began to drive it after it was listed."""
+    """Neither listed, nor deleted if a driver started after it was listed."""
     store = copied(tmp_path)
     run = run_of(store, "run")
     listed = collect(store, abandoned=True)

@@ -102,7 +102,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(lab: Lab, small_disk: 
 
 
 def test_a_driver_that_sleeps_through_a_takeover_harms_nothing_when_it_wakes(lab: Lab):
-    """A process is stopped by SIGSTOP, another one finishes its run, and it goes on by SIGCONT: it leaves, told why."""
+    """A process is stopped by SIGSTOP, another one finishes its run, and SIGCONT wakes the first: it exits with the reason."""
     texts = [f"q{index}" for index in range(120)]
     run = begun(lab, texts)
     script = f"""

@@ -12,7 +12,7 @@ from beam_ray.store.opening import open_objects
 
 
 def test_only_the_first_create_counts(uri):
-    """A second create of the same key is told that it lost, and changes nothing."""
+    """A second create of the same key reports that it lost, and changes nothing."""
     store = open_objects(uri)
 
     assert [store.create("a/b", b"one"), store.create("a/b", b"two")] == [True, False]

@@ -31,7 +31,7 @@ def test_what_asking_again_does_not_mend_is_one_line_and_exit_2(s3_proxy, s3_uri
 
 
 def test_a_token_that_expires_in_the_middle_stops_the_work_and_does_not_call_it_unbegun(s3_proxy, s3_uri):
-    """Something may have been spent by then: the same command goes on."""
+    """Answers may have been paid for by then: the same command resumes."""
     store = open_objects(s3_uri)
     s3_proxy.refuse = 400, "ExpiredToken"
     with pytest.raises(Stopped, match=r"access is refused \(ExpiredToken\).*run the same command again"):

@@ -1,4 +1,4 @@
-"""What an earlier release wrote is read, gone on with, redone and compared by the code of today."""
+"""Stores of an earlier release are read, resumed, rerun and compared by the current code."""
 
 import asyncio
 import json
@@ -71,7 +71,7 @@ def test_its_unfinished_run_goes_on_and_pays_for_nothing_twice(old: Lab):
 
 
 def test_its_runs_are_redone_and_borrowed_from(old: Lab):
-    """A rerun from a node borrows what stands before it; the chain of reruns goes on."""
+    """A rerun from a node borrows the steps before it, and can be rerun in turn."""
     origin = run_of(old, "baseline")
     again = old.rerun(origin, ["n1"], origin.record.plan, answer, start_node="say")
     rows = {row["node"]: row for row in again.steps().to_pylist()}

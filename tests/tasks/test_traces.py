@@ -211,7 +211,7 @@ def test_openai_messages(tmp_path: Path) -> None:
     [
         ("otel", b'{"spans": []}\n', ":1:1", "'resourceSpans'"),
         ("otel", json.dumps(request({"traceId": "t", "name": "x"})).encode(), ":1:1", "no 'spanId'"),
-        ("otel", json.dumps(request(span("app", {}))).encode(), ":1:1", "nothing of what was asked"),
+        ("otel", json.dumps(request(span("app", {}))).encode(), ":1:1", "has no input"),
         ("langfuse", b'{"id": "a", "input": "x"}\n{"input": "y"}\n', ":2:1", "'id'"),
         ("langfuse", b'{"id": "a", "input": "x"}\n{"id": "a", "input": "y"}\n', ":2:1", "here and in line 1"),
         ("langsmith", b'{"id": "a"}\n', ":1:1", "'inputs'"),

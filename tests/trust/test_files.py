@@ -140,7 +140,7 @@ def test_a_bomb_is_refused_in_little_memory(name, tmp_path):
     ids=["a head", "brackets", "words", "nothing", "a catalog of itself", "pages of themselves"],
 )
 def test_a_broken_pdf_is_a_failed_row(body, lab: Lab):
-    """Whatever is wrong inside, the row says so and the run goes on."""
+    """Whatever is wrong inside, the row has the error and the run continues."""
     path = lab.folder / "a.pdf"
     path.write_bytes(body)
 

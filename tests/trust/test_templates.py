@@ -81,7 +81,7 @@ NAMED = [source for source in ESCAPES if "__" in source and not any(word in sour
 
 @pytest.mark.parametrize("source", NAMED)
 def test_an_escape_is_found_before_the_start(source):
-    """Whoever writes one is told at once, and not by a failed row."""
+    """The author gets an error when the file is read, and not a failed row."""
     with pytest.raises(TemplateFault):
         uses(source)
 

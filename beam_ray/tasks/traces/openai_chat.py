@@ -18,7 +18,7 @@ def _trace(document: Json, name: str) -> Trace:
     answered = turns[-1]["role"] == "assistant"
     asked = turns[:-1] if answered else turns
     if not any(turn["role"] == "user" for turn in asked):
-        raise BadTrace("the messages have no user turn, so nothing was asked")
+        raise BadTrace("the messages have no user turn")
     answer = parsed(turns[-1]["content"]) if answered else None
     expected: Mapping[str, Json] = {}
     if answer is not None:

@@ -116,7 +116,7 @@ def assemble(trace_id: str, spans: Sequence[Span]) -> tuple[Json, Json, dict[str
     if output is None and models:
         output = models[-1].output
     if inputs is None:
-        raise BadTrace(f"trace {trace_id!r} says nothing of what was asked: content is recorded only where the instrumentation was told to")
+        raise BadTrace(f"trace {trace_id!r} has no input: configure the instrumentation to record message content")
     steps = {span.name: span.output for span in ordered if span is not root and span.output is not None}
     return inputs, output, steps, root.failed
 

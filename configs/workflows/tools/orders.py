@@ -1,7 +1,7 @@
 """
 The tools of the workflow `orders`.
 
-The order book is a small CSV file beside this one; a real workflow would ask its ERP.
+The order book is a small CSV file next to this one; a real workflow would query an ERP system.
 """
 
 import csv
