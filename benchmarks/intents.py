@@ -87,7 +87,7 @@ def intents(data: Path, models: Path | None, model: str, limit: int | None, stor
     with open_store(store, models, model, answer, cache_prompt=True) as opened:
         done = [timed_run(opened, with_examples(plain, choose_examples(data, count)), tasks[:limit]) for count in counts]
         found = [{"examples": count, **labels(run), **costs(run, seconds)} for count, (run, seconds) in zip(counts, done, strict=True)]
-        comparison = opened.compare(done[0][0].id, done[1][0].id, names=("no examples", f"{counts[1]} examples")) if compare else None
+        comparison = opened.compare(done[0][0].id, done[1][0].id, gate="improve", names=("no examples", f"{counts[1]} examples")) if compare else None
     if as_json:
         document = {"benchmark": "intents", "model": model, "messages": len(tasks), "runs": found}
         click.echo(json.dumps({**document, **({"comparison": comparison.document()} if comparison else {})}, indent=2))

@@ -53,7 +53,7 @@ class Backtest:
     confirm: int = 0
     """How often each newly failing task is repeated on both sides before it counts as a regression."""
     gate: str | Path | None = None
-    """A gate file; None for the default gate."""
+    """``no-harm`` (the default), ``improve``, ``cheaper``, ``none``, or a gate file."""
     stop: str | None = None
     """``early`` ends the backtest at the first interim analysis that settles its verdict."""
     budget: Mapping[str, float] = field(default_factory=dict)
@@ -157,7 +157,7 @@ class Candidate(Displayed):
 
     name: str
     word: str
-    """PASS, WARN, BLOCK or INCONCLUSIVE."""
+    """PASS, WARN, BLOCK or INCONCLUSIVE; NONE under the gate ``none`` and in an A/A test."""
     gate: tuple[GateLine, ...]
     """One line per limit of the gate."""
     run: Run
@@ -185,12 +185,12 @@ class Verdict(Displayed):
 
     @property
     def word(self) -> str:
-        """PASS, WARN, BLOCK or INCONCLUSIVE: the word of the best candidate."""
+        """PASS, WARN, BLOCK or INCONCLUSIVE: the word of the best candidate; NONE under the gate ``none`` and in an A/A test."""
         return self._document["word"]
 
     @property
     def exit_code(self) -> int:
-        """0 for PASS and WARN, 4 for BLOCK, 5 for INCONCLUSIVE."""
+        """0 for PASS, WARN and NONE, 4 for BLOCK, 5 for INCONCLUSIVE."""
         return self._document["exit_code"]
 
     @property
@@ -315,7 +315,7 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
             probe_models(store.known_models, engine.resolved.baseline.workflow, *(side.workflow for side in engine.resolved.candidates))
             callback(Progress(message=f"backtest {engine.backtest_id}: {engine.tasks.num_rows:,} tasks from {engine.source}"))
         else:
-            callback(Progress(message=f"backtest {engine.backtest_id} has a verdict already; nothing is run (--again runs it again)"))
+            callback(Progress(message=_judged(engine)))
         try:
             document = conclude(engine)
         except Stopped as error:
@@ -324,6 +324,14 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
         for message in notify_all(engine.objects, document, webhooks):
             callback(Progress(message=message))
     return Verdict(store, document["backtest_id"], document)
+
+
+def _judged(engine: Engine) -> str:
+    """That the backtest has its verdict, and by which gate where that is not the one asked for."""
+    assert engine.verdict is not None
+    by, asked = engine.verdict["candidates"][0]["verdict"]["gate"], gate_of(engine.resolved).name
+    other = f" by the gate {by!r}, not {asked!r}" if by != asked else ""
+    return f"backtest {engine.backtest_id} has a verdict already{other}; nothing is run (--again runs it again)"
 
 
 def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestOptions | None = None) -> BacktestPlan:

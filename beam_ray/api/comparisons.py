@@ -10,7 +10,7 @@ from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.runs import Run, get_run
 from beam_ray.compare.compare_runs import compare_runs
-from beam_ray.compare.gate import DEFAULT_GATE, load_gate
+from beam_ray.compare.gate_file import default_gate, load_gate
 from beam_ray.compare.html import html
 from beam_ray.compare.markdown import markdown
 from beam_ray.compare.report import Result, document, junit
@@ -28,12 +28,12 @@ class GateLine:
     limit: str
     observed: str
     word: str
-    """PASS, WARN, BLOCK or INCONCLUSIVE."""
+    """PASS, WARN, BLOCK or INCONCLUSIVE; of a target PASS where it is met, else WARN."""
     reason: str
     level: str
-    """block, or warn where the line can only warn."""
+    """block; warn where the line can only warn; target where it is shown and does not decide."""
     tasks_needed: int | None
-    """How many tasks would decide; None when the line is decided, or when no number would."""
+    """How many tasks would decide with 80% power; None when the line is decided, or when no number would."""
 
     @classmethod
     def of(cls, line: LineDocument) -> "GateLine":
@@ -78,7 +78,7 @@ class Comparison(Displayed):
     before: Run
     after: Run
     word: str
-    """PASS, WARN, BLOCK or INCONCLUSIVE, by the gate."""
+    """PASS, WARN, BLOCK or INCONCLUSIVE, by the gate; NONE by the gate ``none``."""
     exit_code: int
     gate: tuple[GateLine, ...]
     metrics: Mapping[str, Metric]
@@ -123,7 +123,7 @@ class Comparison(Displayed):
 def compare(store: Location, before: str, after: str, *, gate: str | Path | None = None, names: tuple[str, str] = ("baseline", "candidate")) -> Comparison:
     """See ``Store.compare``."""
     runs = [get_run(store, name) for name in (before, after)]
-    chosen = load_gate(str(gate)) if gate else DEFAULT_GATE
+    chosen = load_gate(gate) if gate else default_gate()
     found = compare_runs(runs[0].stored, runs[1].stored, chosen, names=names)
     result = Result(found, judge(found, chosen))
     written = document([result])["candidates"][0]

@@ -370,7 +370,7 @@ class Store(Location):
         Args:
             before: A run, named as for ``get_run``.
             after: Another one, over the same tasks.
-            gate: A gate file; None for the default gate.
+            gate: ``no-harm`` (the default), ``improve``, ``cheaper``, ``none``, or a gate file.
             names: The names of the two runs in reports.
 
         Raises:

@@ -15,7 +15,8 @@ from beam_ray.backtest.sides import Backtest, rescored_name
 from beam_ray.backtest.spec import Resolved, Side
 from beam_ray.compare.compare_runs import compare_done
 from beam_ray.compare.comparison import Comparison
-from beam_ray.compare.gate import DEFAULT_GATE, Gate, load_gate
+from beam_ray.compare.gate import NONE, Gate
+from beam_ray.compare.gate_file import NAMED, default_gate, load_gate
 from beam_ray.compare.html import html
 from beam_ray.compare.markdown import markdown
 from beam_ray.compare.regressions import Repeats
@@ -68,9 +69,14 @@ def conclude(backtest: Backtest, gate: Gate | None = None) -> BacktestDocument:
 
 def gate_of(resolved: Resolved) -> Gate:
     """The spec's gate, or the default one."""
-    gate = load_gate(resolved.find(resolved.spec.gate), resolved.baseline.workflow) if resolved.spec.gate else DEFAULT_GATE
+    written = resolved.spec.gate
+    if written is None:
+        gate = default_gate()
+    else:
+        file = resolved.find(written)
+        gate = load_gate(file if written not in NAMED and (file.is_file() or file.suffix) else written, resolved.baseline.workflow)
     # of a baseline and itself nothing is asked but how far apart they are
-    return Gate(name="none", confidence=gate.confidence, limits=()) if resolved.spec.aa else gate
+    return NONE.model_copy(update={"confidence": gate.confidence}) if resolved.spec.aa else gate
 
 
 def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run, looked: int | None = None) -> Comparison:

@@ -112,7 +112,10 @@ def slack_message(verdict: BacktestDocument) -> JsonObject:
     blocks: list[JsonObject] = [{"type": "header", "text": {"type": "plain_text", "text": title[:150], "emoji": True}}]
     blocks.append(_section(f"workflow *{_safe(verdict['workflow'])}*, tasks {_safe(verdict['tasks_source'])}"))
     for entry in verdict["candidates"][:MAX_LINES]:
-        compared, lines = entry["comparison"], sorted(entry["verdict"]["lines"], key=lambda line: list(SIGNS).index(line["word"]), reverse=True)
+        compared, lines = (
+            entry["comparison"],
+            sorted((line for line in entry["verdict"]["lines"] if line["level"] != "target"), key=lambda line: list(SIGNS).index(line["word"]), reverse=True),
+        )
         text = [
             f"*{_safe(entry['name'])}*: {entry['verdict']['word']}, {len(compared['newly_passing']):,} newly passing, {len(compared['newly_failing']):,} newly failing"
         ]

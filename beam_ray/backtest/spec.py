@@ -10,7 +10,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
     trials: 1
     confirm: 2
     models: {remote/large: local/small}   # on every side, ask another model
-    gate: configs/gates/default.yaml
+    gate: no-harm                         # or improve, cheaper, none, or a gate file
     budget: {max_usd: 5}
     stop: early                           # end as soon as more tasks would not change the verdict
     fresh: false
@@ -59,7 +59,7 @@ class Spec(Frozen):
     trials: int = Field(default=1, ge=1, le=100)
     confirm: int = Field(default=0, ge=0, le=20)
     """How often each newly failing task is repeated on both sides before it counts."""
-    gate: str | None = None
+    gate: str | None = Field(default=None, description="no-harm, improve, cheaper, none, or a gate file")
     stop: Literal["early"] | None = None
     """Whether the backtest ends at the first look that settles its verdict."""
     budget: dict[str, Annotated[StrictFloat, Field(ge=0)]] = {}

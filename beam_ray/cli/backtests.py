@@ -13,6 +13,12 @@ from beam_ray.cli.plans import plan_table, totals
 from beam_ray.cli.screen import clean, emit, plural, progress, say, show
 from beam_ray.errors import TrackingUnavailable
 
+GATE = click.option(
+    "--gate",
+    metavar="NAME|FILE",
+    help="no-harm (the default), improve, cheaper, none, or a gate file.",
+)
+
 
 @dataclass(frozen=True)
 class SpecOptions:
@@ -20,6 +26,7 @@ class SpecOptions:
 
     changes: tuple[str, ...]
     labels: tuple[str, ...]
+    gate: str | None
     aa: bool
     fresh: bool
     again: bool
@@ -31,6 +38,8 @@ class SpecOptions:
         changes: dict[str, object] = {key: _value(value) for key, value in pairs(self.changes, "--set").items()}
         if execution.limits is not None:
             changes["budget"] = execution.limits
+        if self.gate is not None:
+            changes["gate"] = self.gate
         if self.fresh:
             changes["fresh"] = True
         if self.aa:
@@ -48,6 +57,7 @@ _changes_spec = grouped(
         metavar="KEY=VALUE",
         help="Change the spec: tasks, baseline, trials, confirm, gate, limit, stop, models.NAME, candidates.NAME.PATH.",
     ),
+    GATE,
     click.option("--aa", is_flag=True, help="A/A test: compare the baseline with itself to measure the noise floor."),
     click.option("--label", "labels", multiple=True, metavar="LABEL", help="Only tasks with this label."),
     click.option("--fresh", is_flag=True, help="Borrow nothing: execute every step of every side."),
@@ -78,7 +88,7 @@ def backtest(
     """
     Compare the candidates of SPEC with its baseline over the same tasks.
 
-    The exit code is the verdict: 0 for PASS and WARN, 4 for BLOCK, 5 for INCONCLUSIVE. Run the
+    The exit code is the verdict: 0 for PASS and WARN (and for the gate none), 4 for BLOCK, 5 for INCONCLUSIVE. Run the
     same command again to resume; once there is a verdict, it is printed again.
     """
     options = spec_options.options(execution)
@@ -118,17 +128,17 @@ def show_backtest_plan(plan: beam_ray.BacktestPlan, place: Place) -> None:
 @click.command()
 @click.argument("before")
 @click.argument("after")
-@click.option("--gate", "gate_file", metavar="FILE", help="Gate file; the exit code is then the verdict.")
+@GATE
 @reads_store
 @click.pass_context
-def compare(context: click.Context, before: str, after: str, gate_file: str | None, place: Place) -> None:
+def compare(context: click.Context, before: str, after: str, gate: str | None, place: Place) -> None:
     """Compare two finished runs pair by pair. With --gate the exit code is the verdict."""
-    found = place.opened.compare(before, after, gate=gate_file)
+    found = place.opened.compare(before, after, gate=gate)
     if place.as_json:
         emit(found.document())
     else:
         show(found.report())
-    context.exit(found.exit_code if gate_file else 0)
+    context.exit(found.exit_code if gate else 0)
 
 
 @click.command()

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_ray.compare.comparison import Comparison, compare
-from beam_ray.compare.gate import DEFAULT_GATE, Gate
+from beam_ray.compare.gate import Gate
+from beam_ray.compare.gate_file import default_gate
 from beam_ray.compare.pairs import Side
 from beam_ray.errors import Unusable
 from beam_ray.store.runs import Run
@@ -35,7 +36,7 @@ STEPS_COLUMNS = ["task_id", "trial", "node", "outcome", "score", "output", "crit
 """What a comparison looks at; attempts, which are most of a run's bytes, are not read."""
 
 
-def compare_runs(before: Run, after: Run, gate: Gate = DEFAULT_GATE, *, names: tuple[str, str] = ("baseline", "candidate"), **how: Any) -> Comparison:
+def compare_runs(before: Run, after: Run, gate: Gate | None = None, *, names: tuple[str, str] = ("baseline", "candidate"), **how: Any) -> Comparison:
     """
     Two finished runs, pair by pair.
 
@@ -45,7 +46,7 @@ def compare_runs(before: Run, after: Run, gate: Gate = DEFAULT_GATE, *, names: t
     for run in (before, after):
         if not run.finished:
             raise Unusable(f"run {run.run_id} is not finished\n  beam-ray resume {run.run_id}  resumes it")
-    return compare_done(before, after, gate, names, **how)
+    return compare_done(before, after, gate or default_gate(), names, **how)
 
 
 def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], tasks: pa.Array | None = None, **how: Any) -> Comparison:

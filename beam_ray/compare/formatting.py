@@ -49,6 +49,11 @@ def found_text(metric: Metric, level: bool, relative: bool) -> str:
     return f"{shown} ({span(interval, unit, signed=not level)})" if interval else shown
 
 
+def line_word(word: str, level: str) -> str:
+    """The word of a gate's line as people read it; of a target whether it is met."""
+    return word if level != "target" else "target met" if word == "PASS" else "target not met"
+
+
 def plural(count: int, noun: str) -> str:
     """The count with its noun: ``1 task``, ``2 tasks``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from beam_ray.compare.formatting import amount, change, plain
+from beam_ray.compare.formatting import amount, change, line_word, plain
 from beam_ray.compare.plots import plots
 from beam_ray.compare.report import Result
 from beam_ray.compare.terminal import ids, metric_cells, notes, slice_cells
@@ -37,7 +37,7 @@ def page(template: str, package: str = "beam_ray.compare", **values: Any) -> str
     """A page from the *package*'s template, which may extend ``page.html``; every value is escaped."""
     loader = ChoiceLoader([PackageLoader(package), PackageLoader("beam_ray.compare")])
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pages.filters.update(plain=plain, ids=ids, amount=amount, change=change, pretty=_pretty)
+    pages.filters.update(plain=plain, ids=ids, amount=amount, change=change, line_word=line_word, pretty=_pretty)
     return pages.get_template(template).render(**values)
 
 

@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 
 from beam_ray.compare.comparison import Comparison
-from beam_ray.compare.formatting import plain
+from beam_ray.compare.formatting import line_word, plain
 from beam_ray.compare.report import Result
 from beam_ray.compare.terminal import ids, metric_cells, notes, slice_cells, worth_showing
 from beam_ray.compare.verdict import Verdict
 
-SIGNS = {"PASS": "✅", "WARN": "⚠️", "BLOCK": "⛔", "INCONCLUSIVE": "❔"}
+SIGNS = {"NONE": "📊", "PASS": "✅", "WARN": "⚠️", "BLOCK": "⛔", "INCONCLUSIVE": "❔"}
 MAX_CHARACTERS = 60_000
 """A comment on a pull request holds 65,536."""
 
@@ -26,17 +26,23 @@ def _result(comparison: Comparison, verdict: Verdict) -> str:
     heading = f"## {SIGNS[verdict.word]} {verdict.word}: {safe(comparison.candidate.name)} against {safe(comparison.baseline.name)}"
     gate = table(
         ["gate", "limit", "observed", "", "why"],
-        [[safe(line.rule), safe(line.allowed), safe(line.found), f"{SIGNS[line.word]} {line.word}", safe(line.reason)] for line in verdict.lines],
+        [[safe(line.rule), safe(line.allowed), safe(line.found), signed_word(line.word, line.level), safe(line.reason)] for line in verdict.lines],
     )
     interval = f"{comparison.confidence:g}% confidence interval"
     metrics = table(["", "baseline", "candidate", "change", "relative", interval], [all_safe(metric_cells(metric)) for metric in worth_showing(comparison)])
-    parts = [heading, "\n".join(safe(note) for note in notes(comparison)), gate, metrics, _flips(comparison)]
+    parts = [heading, "\n".join(safe(note) for note in notes(comparison)), *([gate] if verdict.lines else []), metrics, _flips(comparison)]
     for kind, name in (("node", "Nodes"), ("criterion", "Criteria"), ("label", "Labels"), ("route", "Routes")):
         rows = [all_safe(slice_cells(part)) for part in comparison.of_kind(kind)]
         if rows:
             shown = table([kind, "pairs", "baseline", "candidate", "change", interval, ""], rows)
             parts.append(f"<details><summary>{name}</summary>\n\n{shown}\n\n</details>")
     return "\n\n".join(parts)
+
+
+def signed_word(word: str, level: str) -> str:
+    """The word of a gate's line with its sign; a target that is not met is no warning."""
+    sign = "▫️" if level == "target" and word != "PASS" else SIGNS[word]
+    return f"{sign} {line_word(word, level)}"
 
 
 def _flips(comparison: Comparison) -> str:

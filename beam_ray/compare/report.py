@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pyarrow as pa
 
 from beam_ray.compare.comparison import Comparison
-from beam_ray.compare.formatting import plain
+from beam_ray.compare.formatting import line_word, plain
 from beam_ray.compare.pair_table import PAIRS
 from beam_ray.compare.verdict import WORST_FIRST, Verdict
 from beam_ray.compare.verdict_json import ResultsDocument
@@ -64,7 +64,7 @@ def junit(results: Sequence[Result], name: str = "backtest") -> str:
         suite = ElementTree.SubElement(root, "testsuite", name=plain(comparison.candidate.name))
         for line in verdict.lines:
             case = _case(suite, f"gate.{verdict.gate}", f"{line.rule} {line.allowed}")
-            text = f"{line.word}: observed {line.found}. {line.reason}"
+            text = f"{line_word(line.word, line.level)}: observed {line.found}. {line.reason}"
             if line.word == "BLOCK":
                 _mark(case, "failure", "BLOCK", text)
             elif line.word == "INCONCLUSIVE":

@@ -6,7 +6,7 @@ from rich.cells import cell_len
 
 from beam_ray.compare.breakdown import Slice
 from beam_ray.compare.comparison import Comparison
-from beam_ray.compare.formatting import amount, change, plain, plural, span
+from beam_ray.compare.formatting import amount, change, line_word, plain, plural, span
 from beam_ray.compare.metrics import Metric
 from beam_ray.compare.report import Result
 from beam_ray.compare.statistics import Interval
@@ -120,10 +120,13 @@ def _result(comparison: Comparison, verdict: Verdict, title: str) -> str:
             header = [heading, "pairs", "baseline", "candidate", "change", f"{comparison.confidence:g}% confidence interval", ""]
             lines += ["", *aligned([header, *(slice_cells(part) for part in parts)])]
     lines += ["", *_flips(comparison), ""]
-    if comparison.same:
+    if verdict.word == "NONE":
+        lines += [] if comparison.same else ["verdict: none; the gate 'none' only compares"]
         return "\n".join(line.rstrip() for line in lines)
-    lines += aligned([[f"gate {verdict.gate}", "limit", "observed", ""], *([line.rule, line.allowed, line.found, line.word] for line in verdict.lines)], left=3)
-    lines += ["", *(f"{line.word}: {plain(line.rule)}: {line.reason}" for line in verdict.lines if line.word != "PASS"), f"verdict: {verdict.word}"]
+    rows = [[line.rule, line.allowed, line.found, line_word(line.word, line.level)] for line in verdict.lines]
+    lines += aligned([[f"gate {verdict.gate}", "limit", "observed", ""], *rows], left=3)
+    reasons = [f"{line.word}: {plain(line.rule)}: {line.reason}" for line in verdict.lines if line.word != "PASS" and line.level != "target"]
+    lines += ["", *reasons, f"verdict: {verdict.word}"]
     return "\n".join(line.rstrip() for line in lines)
 
 

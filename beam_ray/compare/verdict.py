@@ -8,29 +8,37 @@ Each limit of the gate gets a line with one word.
 - A **target** (``up_by``, ``down_by``) PASSes when the change found reaches it and the whole
   interval is an improvement; it BLOCKs when the whole interval falls short of the target.
 - A **guard** (``up_by_at_most``, ``down_by_at_most``) asks whether harm is shown: it PASSes when
-  the change found keeps it, and BLOCKs when the whole interval breaks it. A guard of a node
-  or criterion BLOCKs only if the change also holds after Holm's correction, because a gate
-  with many guards would otherwise find harm by chance.
-- Whatever is between is INCONCLUSIVE and names the number of tasks that would decide. Below
-  ten tasks nothing that has an interval PASSes, because so few cannot show it.
+  the change found keeps it, and BLOCKs when the whole interval breaks it.
+- **Non-inferiority** (``not_worse_than``) asks whether harm is excluded: it PASSes when the whole
+  interval lies above a loss of so much, and BLOCKs when all of it lies below; under
+  ``any_loss: block`` also when any loss is shown with 99 % confidence, because a gate whose
+  success rate, score and regressions all may block would otherwise block too many unchanged
+  workflows.
+- A guard or non-inferiority of a node or criterion BLOCKs only if the change also holds after
+  Holm's correction, because a gate with many of them would otherwise find harm by chance.
+- Whatever is between is INCONCLUSIVE and names the number of tasks that would decide with 80 %
+  power if the truth is what was found. Below ten tasks nothing that has an interval PASSes,
+  because so few cannot show it.
 - Counts (``regressions``, ``route_changes``) are exact. Only regressions that repeats confirmed
   can BLOCK; those that nobody repeated WARN. Too few compared tasks are INCONCLUSIVE: a
   missing task is neither a pass nor a failure.
 
-Under ``level: warn`` what would be BLOCK or INCONCLUSIVE is WARN. The whole verdict is the
-worst line: BLOCK, then INCONCLUSIVE, WARN, PASS.
+Under ``level: warn`` what would be BLOCK or INCONCLUSIVE is WARN; in a gate that is not strict,
+so is what an interval leaves open. A ``target`` is PASS when it is met, else WARN, and is no part
+of the verdict. The whole verdict is the worst of the other lines: BLOCK, then INCONCLUSIVE, WARN,
+PASS; a gate without limits gives NONE.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from scipy import special
 
 from beam_ray.compare.breakdown import Slice
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import amount, found_text, plural
-from beam_ray.compare.gate import LEVELS, PERCENTAGES, Gate, Limit
+from beam_ray.compare.gate import LEVELS, PERCENTAGES, Gate, Level, Limit
 from beam_ray.compare.metrics import Metric
 from beam_ray.compare.regressions import DEFAULT_REPEATS
 from beam_ray.compare.sequential import Confidence
@@ -38,10 +46,15 @@ from beam_ray.compare.statistics import Interval
 from beam_ray.compare.verdict_json import LineDocument, VerdictDocument, Word
 from beam_ray.errors import Unusable, did_you_mean
 
-EXIT_CODES: dict[Word, int] = {"PASS": 0, "WARN": 0, "BLOCK": 4, "INCONCLUSIVE": 5}
-WORST_FIRST: tuple[Word, ...] = ("BLOCK", "INCONCLUSIVE", "WARN", "PASS")
+EXIT_CODES: dict[Word, int] = {"PASS": 0, "WARN": 0, "BLOCK": 4, "INCONCLUSIVE": 5, "NONE": 0}
+WORST_FIRST: tuple[Word, ...] = ("BLOCK", "INCONCLUSIVE", "WARN", "PASS", "NONE")
 ENOUGH_TASKS = 10
 MOST_TASKS = 100_000
+BEYOND_DOUBT = 99.0
+"""Confidence, in percent, with which ``any_loss: block`` wants a loss shown."""
+POWER = 0.8
+"""The chance with which the tasks that "would decide" decide, if the truth is what was found."""
+NO_NUMBER = "no number"
 
 
 @dataclass(frozen=True)
@@ -54,9 +67,9 @@ class Line:
     word: Word
     reason: str
     """In a sentence."""
-    level: Literal["block", "warn"] = "block"
+    level: Level = "block"
     tasks_needed: int | None = None
-    """How many tasks would decide; None when the line is decided, or when no number would."""
+    """How many tasks would decide with 80% power; None when the line is decided, or when no number would."""
 
     def document(self) -> LineDocument:
         """The line as plain JSON."""
@@ -81,7 +94,7 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """0 for PASS and WARN, 4 for BLOCK, 5 for INCONCLUSIVE."""
+        """0 for PASS, WARN and NONE, 4 for BLOCK, 5 for INCONCLUSIVE."""
         return EXIT_CODES[self.word]
 
     def document(self) -> VerdictDocument:
@@ -98,9 +111,9 @@ def judge(comparison: Comparison, gate: Gate) -> Verdict:
     """
     if comparison.confidence != gate.confidence:
         raise ValueError(f"compared with {comparison.confidence:g}% intervals, but the gate requires {gate.confidence:g}%")
-    lines = tuple(_softened(_line(limit, comparison), limit) for limit in gate.limits)
-    word = next(word for word in WORST_FIRST if word == "PASS" or any(line.word == word for line in lines))
-    return Verdict(gate.name, word, lines)
+    lines = tuple(_softened(_line(limit, comparison), limit, gate) for limit in gate.limits if not _left_out(limit, comparison))
+    words = {line.word for line in lines if line.level != "target"} | {"PASS" if gate.limits else "NONE"}
+    return Verdict(gate.name, next(word for word in WORST_FIRST if word in words), lines)
 
 
 def settled(comparison: Comparison, gate: Gate) -> Word | None:
@@ -112,7 +125,7 @@ def settled(comparison: Comparison, gate: Gate) -> Word | None:
     that can block is kept by its whole interval. Counts say nothing about tasks that were not
     looked at: of those, only route changes beyond the limit settle anything.
     """
-    words = [word for limit in gate.limits if limit.level == "block" for word in _settled(limit, comparison)]
+    words = [word for limit in gate.limits if limit.level == "block" and not _left_out(limit, comparison) for word in _settled(limit, comparison)]
     return "BLOCK" if "BLOCK" in words else "PASS" if words and all(word == "PASS" for word in words) else None
 
 
@@ -133,7 +146,8 @@ def _settled(limit: Limit, comparison: Comparison) -> list[Word | None]:
         return [None]
     if found.interval.low >= max(found.limit, found.proof) and line.word == "PASS":
         return ["PASS"]
-    return ["BLOCK"] if found.interval.high < found.limit and line.word == "BLOCK" else [None]
+    broken = found.interval.high < (0.0 if limit.any_loss == "block" else found.limit)
+    return ["BLOCK"] if broken and line.word == "BLOCK" else [None]
 
 
 class _Found(NamedTuple):
@@ -158,7 +172,7 @@ def _line(limit: Limit, comparison: Comparison) -> Line:
     part = _slice(limit, comparison) if "/" in limit.rule else None
     metric = _as_metric(part, _sure(comparison)) if part else comparison.metric(limit.rule)
     if metric.after is None or metric.before is None or metric.change is None:
-        return Line(limit.rule, limit.text, "no number", "INCONCLUSIVE", f"There is no number to check: {metric.note}.")
+        return Line(limit.rule, limit.text, NO_NUMBER, "INCONCLUSIVE", f"There is no number to check: {metric.note}.")
     found = _oriented(limit, metric)
     line = Line(limit.rule, limit.text, found_text(metric, limit.kind in LEVELS, limit.percent), "PASS", "")
     if limit.by == "estimate" or metric.name.startswith("seconds_p"):
@@ -171,23 +185,31 @@ def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, pa
     if found.interval is None:
         return replace(line, word="INCONCLUSIVE", reason="There are too few tasks for an interval.", tasks_needed=ENOUGH_TASKS)
     level = limit.kind in LEVELS
-    confidence = _sure(comparison) if level and limit.rule in PERCENTAGES else None
-    if _meets(found):
-        return _kept(line, found, level, comparison.tasks, confidence)
+    share = level and limit.rule in PERCENTAGES
+    if limit.kind == "not_worse_than":
+        if limit.any_loss == "block" and _shown(found.value, found.interval.high, comparison) and not _chance(part, comparison):
+            return replace(line, word="BLOCK", reason=f"A loss is shown, whatever its size: the interval of {BEYOND_DOUBT:g}% confidence excludes none.")
+        if found.interval.low > found.limit:
+            return _kept(line, found, limit, comparison, share)
+        if found.interval.high >= found.limit:
+            reason = "The confidence interval includes a loss beyond the limit"
+            return _open(line, _tasks_needed(found, found.limit, comparison, share), comparison.tasks, reason)
+    elif _meets(found):
+        return _kept(line, found, limit, comparison, share)
     if found.interval.high >= found.limit:
         reason = "The estimate violates the limit but the confidence interval crosses it"
-        return _open(line, _tasks_needed(found, found.limit, comparison.tasks, confidence), comparison.tasks, reason)
-    chance = 1 - comparison.confidence / 100
-    if found.guard and part and part.p_adjusted > chance:
-        wanted, seen = (-special.ndtri(p / 2) for p in (chance, part.p_adjusted))
+        return _open(line, _tasks_needed(found, found.limit, comparison, share), comparison.tasks, reason)
+    if (found.guard or limit.kind == "not_worse_than") and part and _chance(part, comparison):
+        wanted, seen = (-special.ndtri(p / 2) for p in (1 - comparison.confidence / 100, part.p_adjusted))
         reason = "The limit is violated, but with this many criteria and candidates that can be chance"
         return _open(line, comparison.tasks * (wanted / seen) ** 2 if seen > 0 else math.inf, comparison.tasks, reason)
     return replace(line, word="BLOCK", reason="The entire confidence interval violates the limit.")
 
 
-def _kept(line: Line, found: _Found, level: bool, tasks: int, confidence: Confidence | None) -> Line:
+def _kept(line: Line, found: _Found, limit: Limit, comparison: Comparison, share: bool) -> Line:
     """The estimate meets the limit: does the entire confidence interval?"""
     assert found.interval is not None
+    tasks, level = comparison.tasks, limit.kind in LEVELS
     proven = found.guard or found.interval.low > found.proof or (level and found.interval.low == found.limit)
     if not proven:
         doubt = (
@@ -195,10 +217,12 @@ def _kept(line: Line, found: _Found, level: bool, tasks: int, confidence: Confid
             if level
             else "The target is met, but the confidence interval includes no gain"
         )
-        return _open(line, _tasks_needed(found, found.proof, tasks, confidence), tasks, doubt)
+        return _open(line, _tasks_needed(found, found.proof, comparison, share), tasks, doubt)
     if tasks < ENOUGH_TASKS:
         reason = f"The limit is met, but {plural(tasks, 'task')} are too few to judge."
         return replace(line, word="INCONCLUSIVE", reason=reason, tasks_needed=ENOUGH_TASKS)
+    if limit.kind == "not_worse_than":
+        return replace(line, reason="A loss beyond the limit is excluded: the confidence interval ends before it.")
     if found.guard:
         return replace(line, reason="The observed change meets the limit; no harm is shown.")
     return replace(
@@ -206,42 +230,76 @@ def _kept(line: Line, found: _Found, level: bool, tasks: int, confidence: Confid
     )
 
 
-def _tasks_needed(found: _Found, bound: float, tasks: int, confidence: Confidence | None) -> float:
-    """How many tasks, like these, would hold the interval off *bound*: it narrows with the square root of their number."""
+def _shown(value: float, high: float, comparison: Comparison) -> bool:
+    """Whether an interval with confidence beyond doubt would be a loss as a whole."""
+    tasks = max(comparison.tasks, 2)
+    percents = comparison.confidence, max(comparison.confidence, BEYOND_DOUBT)
+    if comparison.planned:
+        usual, wide = (Confidence(percent, comparison.planned).boundary(tasks) for percent in percents)
+    else:
+        usual, wide = (float(special.stdtrit(tasks - 1, 0.5 + percent / 200)) for percent in percents)
+    return value + (high - value) * wide / usual < 0
+
+
+def _chance(part: Slice | None, comparison: Comparison) -> bool:
+    """Whether the change of a node or criterion can be chance, with all of its kind in mind."""
+    return part is not None and part.p_adjusted > 1 - comparison.confidence / 100
+
+
+def _tasks_needed(found: _Found, bound: float, comparison: Comparison, share: bool) -> float:
+    """How many tasks, if the truth is what was found, hold the interval off *bound* with 80% power: it narrows with the square root of their number."""
     assert found.interval is not None
     distance = abs(found.value - bound)
     if not distance:
         return math.inf
-    if confidence:
+    tasks, sure = comparison.tasks, float(special.ndtri(POWER))
+    wanted = _sure(comparison).boundary(tasks)
+    if share:
         # Wilson's interval of a share excludes *bound* exactly when the score test does
-        limit = abs(bound) / 100
-        return float(confidence.boundary(tasks) ** 2 * limit * (1 - limit) / (distance / 100) ** 2)
+        limit, truth = abs(bound) / 100, abs(found.value) / 100
+        spread = wanted * math.sqrt(limit * (1 - limit)) + sure * math.sqrt(truth * (1 - truth))
+        return (spread / (distance / 100)) ** 2
     reach = found.interval.high - found.value if found.value < bound else found.value - found.interval.low
-    return tasks * (reach / distance) ** 2
+    return tasks * (reach * (1 + sure / wanted) / distance) ** 2
 
 
 def _open(line: Line, needed: float, tasks: int, reason: str) -> Line:
     if needed > MOST_TASKS:
         return replace(line, word="INCONCLUSIVE", reason=f"{reason}. The effect is so close to the limit that more than {MOST_TASKS:,} tasks would be needed.")
     count = _two_digits(max(needed, tasks + 1, ENOUGH_TASKS))
-    return replace(line, word="INCONCLUSIVE", reason=f"{reason}. About {count:,} tasks would decide.", tasks_needed=count)
+    return replace(line, word="INCONCLUSIVE", reason=f"{reason}. About {count:,} tasks would decide (80% power).", tasks_needed=count)
 
 
 def _oriented(limit: Limit, metric: Metric) -> _Found:
     assert metric.after is not None and metric.before is not None and metric.change is not None
-    sign = 1 if limit.kind in ("at_least", "up_by", "down_by_at_most") else -1
+    upward = metric.better == "up" if limit.kind == "not_worse_than" else limit.kind in ("at_least", "up_by", "down_by_at_most")
+    sign = 1 if upward else -1
     guard = limit.kind.endswith("_at_most")
     if limit.kind in LEVELS:
         return _turned(sign, _Found(metric.after, metric.after_interval, limit.amount, limit.amount, False))
     # a tolerated loss lies below no change, a wanted gain above it
-    bound = -sign * limit.amount if guard else sign * limit.amount
+    tolerated = guard or limit.kind == "not_worse_than"
+    bound = -sign * limit.amount if tolerated else sign * limit.amount
     change = None if metric.low is None or metric.high is None else Interval(metric.low, metric.high)
+    proof = bound if limit.kind == "not_worse_than" else 0.0
     if limit.percent and metric.relative is None:
         # nothing can be a share of a baseline of 0: all that is left is not to be worse
-        return _turned(sign, _Found(metric.change, change, 0.0, 0.0, True))
+        return _turned(sign, _Found(metric.change, change, 0.0, 0.0, limit.kind != "not_worse_than"))
     if limit.percent and metric.relative is not None:
-        return _turned(sign, _Found(metric.relative, metric.relative_interval, bound, 0.0, guard))
-    return _turned(sign, _Found(metric.change, change, bound, 0.0, guard))
+        return _turned(sign, _Found(metric.relative, metric.relative_interval, bound, proof, guard))
+    return _turned(sign, _Found(metric.change, change, bound, proof, guard))
+
+
+def _left_out(limit: Limit, comparison: Comparison) -> bool:
+    """Whether neither side has the number of an optional limit."""
+    if not limit.optional:
+        return False
+    if "/" in limit.rule:
+        part = _slice(limit, comparison)
+        return not part.before_count + part.after_count
+    name = limit.rule.removeprefix("first_").removesuffix("_sd").partition("_p")[0]
+    columns = [f"{side}_{name}" for side in ("before", "after")]
+    return all(column in comparison.table.schema.names and comparison.table[column].null_count == comparison.table.num_rows for column in columns)
 
 
 def _turned(sign: int, found: _Found) -> _Found:
@@ -319,10 +377,13 @@ def _allowed_count(limit: Limit, total: int) -> int:
     return math.floor(total * limit.amount / 100 + 1e-9) if limit.percent else math.floor(limit.amount)
 
 
-def _softened(line: Line, limit: Limit) -> Line:
-    if limit.level == "warn":
-        return replace(line, level="warn", word="WARN" if line.word in ("BLOCK", "INCONCLUSIVE") else line.word)
-    return line
+def _softened(line: Line, limit: Limit, gate: Gate) -> Line:
+    if line.word in ("PASS", "WARN"):
+        return replace(line, level=limit.level)
+    # too few compared tasks, and a number that is asked for and not there, leave nothing to go by: no mere warning
+    left_open = line.word == "INCONCLUSIVE" and limit.rule != "compared" and (line.found != NO_NUMBER or limit.optional)
+    soft = limit.level != "block" or (left_open and not gate.strict)
+    return replace(line, level=limit.level, word="WARN" if soft else line.word)
 
 
 def _two_digits(number: float) -> int:

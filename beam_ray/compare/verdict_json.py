@@ -5,7 +5,8 @@ from typing import Literal, TypedDict
 from beam_ray.compare.metric_definitions import Better
 from beam_ray.define.fingerprint import JsonObject
 
-Word = Literal["PASS", "WARN", "BLOCK", "INCONCLUSIVE"]
+Word = Literal["PASS", "WARN", "BLOCK", "INCONCLUSIVE", "NONE"]
+"""NONE: the gate asks for nothing."""
 SliceKind = Literal["node", "criterion", "label", "route"]
 
 
@@ -145,7 +146,7 @@ class LineDocument(TypedDict):
     found: str
     word: Word
     reason: str
-    level: Literal["block", "warn"]
+    level: Literal["block", "warn", "target"]
     tasks_needed: int | None
 
 

@@ -172,7 +172,7 @@ def test_a_baseline_against_itself_shows_the_noise(desk: Desk):
 def test_exit_zero(desk: Desk):
     """For schedulers that retry failures, every verdict ends with 0; the verdict itself is the same."""
     desk("publish", "sums.yaml", "--without-evidence", "first")
-    words = ("backtest", "spec.yaml", "--set", "limit=6", "--json")
+    words = ("backtest", "spec.yaml", "--set", "limit=6", "--gate", "improve", "--json")
 
     assert desk(*words).code == 5
     assert (desk(*words, "--exit-zero").code, desk(*words, "--exit-zero").json["word"]) == (0, "INCONCLUSIVE")

@@ -22,6 +22,8 @@ def test_screens_of_the_journey(desk: Desk) -> None:
     """
     From checking a workflow to publishing a version on evidence, each command prints its golden file.
     """
+    # scripted answers take no time that could be compared
+    desk.lab.write("gate.yaml", "gate: sums\nextends: no-harm\nrules: {seconds: null}\n")
     screen("check", desk("check", "sums.yaml"))
     screen("plan", desk("plan", "sums.yaml", "--tasks", "tasks.jsonl"))
     screen("publish-first", desk("publish", "sums.yaml", "--without-evidence", "the first"))
@@ -32,12 +34,12 @@ def test_screens_of_the_journey(desk: Desk) -> None:
     screen("show-step", desk("show", f"{run}/n4", "--step", "read"))
     screen("resume-finished", desk("resume", run))
     screen("backtest-plan", desk("backtest", "spec.yaml", "--plan"))
-    screen("backtest", desk("backtest", "spec.yaml"))
+    screen("backtest", desk("backtest", "spec.yaml", "--gate", "gate.yaml"))
     screen("backtest-again", desk("backtest", "spec.yaml"))
     screen("rerun", desk("rerun", "--from-run", run, "--status", "below", "--label", "even", "--from", "read", "--because", "looked again"))
     screen("history", desk("history", "n4"))
     screen("history-ledger", desk("history", "sums", "--report"))
-    screen("compare", desk("compare", run, "last"))
+    screen("compare", desk("compare", run, "last", "--gate", "gate.yaml"))
     screen("library-add", desk("library", "add", "sums", "--from-run", run, "--failed", "--with-label", "edge"))
     screen("library-list", desk("library", "list"))
     screen("library-check", desk("library", "check", "sums", "--workflow", "sums"))

@@ -3,7 +3,7 @@
 from sides import side, step, task
 
 from beam_ray.compare.comparison import compare
-from beam_ray.compare.gate import DEFAULT_GATE
+from beam_ray.compare.gate_file import default_gate
 from beam_ray.compare.report import Result
 from beam_ray.compare.verdict import judge
 
@@ -32,4 +32,4 @@ def result(name="v8", *, odd=""):
         made(name, lambda index: index not in (4, 5), 2.5),
         order=["extract"],
     ).confirmed({f"order-04{odd}": (3, 3, 0, 3)})
-    return Result(found, judge(found, DEFAULT_GATE))
+    return Result(found, judge(found, default_gate()))

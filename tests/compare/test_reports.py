@@ -13,7 +13,7 @@ from sides import scored
 
 from beam_ray.compare.comparison import compare
 from beam_ray.compare.formatting import amount, plain
-from beam_ray.compare.gate import DEFAULT_GATE
+from beam_ray.compare.gate_file import default_gate
 from beam_ray.compare.html import html
 from beam_ray.compare.markdown import MAX_CHARACTERS, markdown
 from beam_ray.compare.report import COMPARISON, Result, best, document, junit, table
@@ -84,7 +84,7 @@ def test_the_best_candidate_speaks_for_the_backtest(results):
     Of several candidates one that may be published suffices.
     """
     comparison = compare(scored("a", [0] * 40), scored("good", [100] * 40))
-    good = Result(comparison, judge(comparison, DEFAULT_GATE))
+    good = Result(comparison, judge(comparison, default_gate()))
 
     assert best([*results, good]) is good
     assert ("PASS", 0, "good", 2) == (*tuple(document([*results, good])[key] for key in ("word", "exit_code", "best")), 2)
@@ -171,7 +171,7 @@ def test_degenerate_comparisons_have_every_face(scores):
     No pairs, one pair, no scores or no differences: words and dashes, no crash and no NaN.
     """
     comparison = compare(scored("a", scores), scored("b", scores))
-    results = [Result(comparison, judge(comparison, DEFAULT_GATE))]
+    results = [Result(comparison, judge(comparison, default_gate()))]
 
     faces = [terminal(results), markdown(results), html(results), junit(results), json.dumps(document(results), allow_nan=False)]
 

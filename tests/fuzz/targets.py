@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from beam_ray.backtest.spec import load_spec
-from beam_ray.compare.gate import load_gate
+from beam_ray.compare.gate_file import load_gate
 from beam_ray.define.check import check
 from beam_ray.define.criterion import expand
 from beam_ray.define.load import parse_workflow
