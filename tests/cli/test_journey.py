@@ -58,7 +58,7 @@ def test_the_verdict_is_the_exit_code(desk: Desk):
     )
 
     assert desk("backtest", worse).code == 4
-    assert desk("backtest", "spec.yaml", "--set", "limit=6").code == 5
+    assert desk("backtest", "spec.yaml", "--set", "limit=6", "--gate", "improve").code == 5
 
 
 @pytest.mark.parametrize(
