@@ -18,7 +18,8 @@ The errors of beam_ray, with the exit code of a command that they end.
         ├── ModelRefused             the model declined to answer; another attempt will not help
         ├── BadAnswer                the answer does not fit what the node returns
         ├── ToolFailed               the tool raised an exception, timed out or its process died
-        └── BadTemplate              a template could not be rendered with this row's values
+        ├── BadTemplate              a template could not be rendered with this row's values
+        └── FailedInProduction       what was recorded of the row is a failed execution
 
 The message is the only positional argument and facts are keyword attributes, so that an error
 keeps its type when it is pickled between processes. Exit code 1 is Python's own, for a crash.
@@ -157,6 +158,10 @@ class ToolFailed(StepFailed):
 
 class BadTemplate(StepFailed):
     """A template could not be rendered with the values of this row."""
+
+
+class FailedInProduction(StepFailed):
+    """What was recorded of the row is a failed execution."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> tuple[str, ...]:

@@ -151,6 +151,7 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
             start_node=record.start_node,
             borrow=record.borrow,
             rescore_only=record.ruler_only,
+            recorded=record.recorded,
             mode="repair",
             because=f"repair of run {run.run_id}",
             allow_writes=record.allow_writes and allow_writes,

@@ -22,7 +22,8 @@ from beam_ray.llm.scripted import Models
 from beam_ray.llm.usage import Usage
 from beam_ray.run.borrowing import CRITERIA_CHANGED
 from beam_ray.run.context import RAN, StepContext, TaskTrial
-from beam_ray.run.plan import Lineage, Plan, make_plan
+from beam_ray.run.plan import Lineage, NodePlan, Plan, make_plan
+from beam_ray.run.recorded import RECORDED
 from beam_ray.run.runner import identity
 from beam_ray.run.step import run_step
 from beam_ray.run.step_row import output_of
@@ -96,15 +97,15 @@ class NodeCounts:
 def count_borrowed(objects: Objects, plan: Plan, models: Models) -> Plan:
     """*plan* with the rows that each node executes, borrows and rescores, and why; for a plan without an origin, *plan* itself."""
     record = plan.record
-    if not record.origin:
+    if not record.origin and not record.recorded:
         return plan
     counts = asyncio.run(_count_nodes(objects, plan, models))
-    origin = Run(objects, record.origin).record.plan
+    origin = Run(objects, record.origin).record.plan if record.origin and not record.recorded else plan.workflow
     nodes = []
     for node in plan.nodes:
         found = counts[node.node]
         share = found.run / max(record.rows, 1)
-        judged = (found.run + found.rescore) / max(record.rows, 1)
+        judged = (found.run + found.rescore) / max(record.rows, 1) if node.judge_calls else 0.0
         nodes.append(
             replace(
                 node,
@@ -116,19 +117,26 @@ def count_borrowed(objects: Objects, plan: Plan, models: Models) -> Plan:
                 why=found.why or reasons(origin, plan.workflow, node.node) or (("task input",) if record.changed_inputs and found.run else ()),
                 input_tokens=int(node.input_tokens * share),
                 output_tokens=int(node.output_tokens * share),
-                usd=None if node.usd is None else node.usd * max(share, judged if node.judge_calls else 0),
+                usd=_share_of_usd(node, share, judged),
+                judge_usd=None if node.judge_usd is None else node.judge_usd * judged,
             )
         )
     return replace(plan, nodes=tuple(nodes))
 
 
+def _share_of_usd(node: NodePlan, share: float, judged: float) -> float | None:
+    """US dollars for the rows that are executed and those that are only judged; None where a model that is asked has no price."""
+    if not share and node.judge_usd is not None:
+        return node.judge_usd * judged
+    return None if node.usd is None or node.judge_usd is None else (node.usd - node.judge_usd) * share + node.judge_usd * judged
+
+
 async def _count_nodes(objects: Objects, plan: Plan, models: Models) -> dict[str, NodeCounts]:
     record, workflow = plan.record, plan.workflow
-    assert record.origin
-    reader = StepRows(Run(objects, record.origin))
+    reader = StepRows(Run(objects, record.origin)) if record.origin else None
     tasks = [TaskTrial.of(row, trial, 0) for row in plan.tasks.slice(0, COUNTED_TASKS).to_pylist() for trial in range(1, record.trials + 1)]
     keys = [(task.task_id, task.trial) for task in tasks]
-    rows = {name: reader.rows(name, keys) for name in workflow.order}
+    rows = {name: reader.rows(name, keys) if reader else {} for name in workflow.order}
     execute = frozenset({record.start_node}) | workflow.downstream(record.start_node) if record.start_node else None
     context = StepContext(
         run_id=record.run_id,
@@ -141,6 +149,7 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Models) -> dict[str
         borrow=record.borrow,
         read_attachments=lambda task: [read_attachment(entry, objects) for entry in task.attachments],
         rescore_only=record.ruler_only,
+        recorded=bool(record.recorded),
         origin_row=lambda node, task: rows[node].get((task.task_id, task.trial)),
     )
     counts = {name: {"run": 0, "borrow": 0, "rescore": 0} for name in workflow.order}
@@ -163,6 +172,7 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Models) -> dict[str
                 unknown.add(name)
             elif row["outcome"] == "borrowed":
                 judged = row["judge_calls"] or str(row["unscored"] or "").find("the judge gave no answer") >= 0 or row["reason"] == CRITERIA_CHANGED
+                judged = judged or (row["reason"] == RECORDED and not row["borrowed_from"])
                 counts[name]["rescore" if judged else "borrow"] += 1
             values[name] = output_of(row)
     scale = record.rows / max(len(tasks), 1)

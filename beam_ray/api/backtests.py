@@ -20,7 +20,7 @@ from beam_ray.backtest.conclude import FILES, conclude, gate_of, read_verdict
 from beam_ray.backtest.conclude import report as read_report
 from beam_ray.backtest.notification import Webhook, notify, notify_all, webhook
 from beam_ray.backtest.sides import Backtest as Engine
-from beam_ray.backtest.spec import Resolved, Side, Spec, override, resolve_spec
+from beam_ray.backtest.spec import RECORDED, Resolved, Side, Spec, as_judged, override, resolve_spec
 from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument
 from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Workflow
@@ -47,7 +47,12 @@ class Backtest:
     candidates: Mapping[str, WorkflowOption | Mapping[str, Json]]
     """Name to a workflow, or to overrides of the baseline such as ``{"nodes.sort.llm.prompt": "..."}``."""
     baseline: WorkflowOption | None = None
-    """None for the published version of *workflow*; a workflow, a file, ``NAME@VERSION``, or ``run:RUN``."""
+    """
+    None for the published version of *workflow*; a workflow, a file, ``NAME@VERSION``, or ``run:RUN``.
+
+    ``recorded`` for what production answered: the tasks' recorded outputs, scored by each candidate's criteria.
+    Overrides are then of *workflow* itself.
+    """
     trials: int = 1
     """Repetitions of each task."""
     confirm: int = 0
@@ -338,8 +343,10 @@ def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: Back
     """See ``Store.plan_backtest``."""
     engine = _prepared(store, spec, options or BacktestOptions())
     sides = []
+    # against what production answered, the first candidate has no run of this backtest to borrow from
+    borrowing = [each.name for each in engine.resolved.candidates][int(engine.resolved.baseline.recorded) :]
     for side, made, run_id in engine.plans():
-        bound = made is not None and side.name != "baseline" and made.record.origin is None
+        bound = made is not None and side.name in borrowing and made.record.origin is None
         sides.append(SidePlan(side.name, plan_of(made) if made else None, run_id or None, bound))
     return BacktestPlan(engine.backtest_id, engine.tasks.num_rows, tuple(engine.pauses), tuple(sides))
 
@@ -392,12 +399,15 @@ def _resolved(store: Location, backtest: Backtest) -> Resolved:
         baseline = Side("baseline", run.workflow, run.version, run.id)
     else:
         named = backtest.baseline
-        if named is None:
+        if named == RECORDED:
+            named = backtest.workflow
+        elif named is None:
             named = backtest.workflow.name if isinstance(backtest.workflow, Workflow) else backtest.workflow
             if isinstance(named, Path) or str(named).endswith((".yaml", ".yml")):
                 named = check(named, store).workflow.name
         found = check(named, store)
-        baseline = Side("baseline", found.workflow, found.version)
+        recorded = backtest.baseline == RECORDED
+        baseline = Side("baseline", found.workflow, None if recorded else found.version, recorded=recorded)
     source = Source("backtest", {}, {})
     candidates, warnings = [], []
     for name, written in backtest.candidates.items():
@@ -423,4 +433,4 @@ def _resolved(store: Location, backtest: Backtest) -> Resolved:
             "notify": backtest.notify,
         }
     )
-    return Resolved(spec, folder, baseline, tuple(candidates), tuple(dict.fromkeys(warnings)))
+    return Resolved(spec, folder, as_judged(baseline, candidates[0]) if candidates else baseline, tuple(candidates), tuple(dict.fromkeys(warnings)))

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from beam_ray.backtest.early_stopping import run_interim_analyses
 from beam_ray.backtest.sides import Backtest, rescored_name
-from beam_ray.backtest.spec import Resolved, Side
+from beam_ray.backtest.spec import RECORDED, Resolved, Side
 from beam_ray.compare.compare_runs import compare_done
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.gate import NONE, Gate
@@ -82,7 +82,7 @@ def gate_of(resolved: Resolved) -> Gate:
 def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run, looked: int | None = None) -> Comparison:
     """A candidate against the baseline; at a look, over the first *looked* tasks and without repeats."""
     version, early = backtest.resolved.baseline.version, bool(backtest.pauses)
-    names = f"version {version}" if version else "baseline", side.name
+    names = RECORDED if backtest.resolved.baseline.recorded else f"version {version}" if version else "baseline", side.name
     how = {"family": len(backtest.resolved.candidates), "planned": backtest.tasks.num_rows if early else 0, "same": backtest.resolved.spec.aa}
     tasks = backtest.tasks["task_id"].slice(0, looked or after.record.tasks).combine_chunks() if early else None
     found = compare_done(before, after, gate, names, tasks, **how)
@@ -153,7 +153,8 @@ def _described(side: Side, run: Run) -> SideDocument:
         "name": side.name,
         "run_id": run.run_id,
         "version": side.version,
-        "definition_digest": side.workflow.digest,
+        # what production answered is no definition: it is evidence for a first version, and never against a published one
+        "definition_digest": RECORDED if side.recorded else side.workflow.digest,
         "definition": side.workflow.document(),
         "paid": {
             "calls": usage["calls"],

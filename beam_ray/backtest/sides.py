@@ -21,6 +21,7 @@ from beam_ray.run.driver import Driver
 from beam_ray.run.execute import drive, execute
 from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.run.progress import Progress, ProgressCallback, ignore_progress
+from beam_ray.run.recorded import judged_alike, recorded_digest, require_recorded
 from beam_ray.run.runner import identity
 from beam_ray.run.summary import committed_counts
 from beam_ray.run.tools import tool_folders
@@ -59,6 +60,7 @@ class Backtest:
         spec = self.resolved.spec
         sides = [self.resolved.baseline, *self.resolved.candidates]
         asked = {name for side in sides for name in side.workflow.models}
+        self._recorded, self._notes = self._check_recorded() if self.resolved.baseline.recorded else ("", ())
         key = digest(
             "backtest/1",
             [[side.name, side.workflow.digest, side.run_id, self._tools(side.workflow)] for side in sides],
@@ -68,6 +70,7 @@ class Backtest:
             spec.fresh,
             *([spec.stop] if spec.stop else []),
             *(["aa"] if spec.aa else []),
+            *([self._recorded] if self._recorded else []),
             {name: identity(self.models[name]) for name in sorted(asked) if name in self.models},
         )
         self._given = self.tasks
@@ -105,24 +108,31 @@ class Backtest:
     def plans(self) -> list[tuple[Side, Plan | None, str]]:
         """What each side will cost: its plan, or None and the finished run that it is."""
         baseline = self.resolved.baseline
+        if baseline.recorded:
+            return [*self._plans_of_recorded(), *(self._plan_of_candidate(side, self._origin_of_candidate(side, None)) for side in self.resolved.candidates)]
         run_id = self._known("baseline") or baseline.run_id or self._same_run(baseline.workflow)
         found: list[tuple[Side, Plan | None, str]] = []
         if run_id:
             found.append((baseline, None, run_id))
         else:
             found.append((baseline, self._plan(baseline, "baseline", None), ""))
-        for side in self.resolved.candidates:
-            known = self._known(side.name)
-            if known and Run(self.objects, known).finished:
-                found.append((side, None, known))
-            else:
-                plan = self._plan(side, "candidate", None if self.resolved.spec.aa else run_id)
-                found.append((side, count_borrowed(self.objects, plan, self.models) if plan.record.origin and not plan.record.start_node else plan, ""))
-        return found
+        return [*found, *(self._plan_of_candidate(side, None if self.resolved.spec.aa else run_id) for side in self.resolved.candidates)]
+
+    def _plan_of_candidate(self, side: Side, origin: str | None) -> tuple[Side, Plan | None, str]:
+        known = self._known(side.name)
+        if known and Run(self.objects, known).finished:
+            return side, None, known
+        plan = self._plan(side, "candidate", origin)
+        return side, count_borrowed(self.objects, plan, self.models) if plan.record.origin and not plan.record.start_node else plan, ""
 
     def baseline(self) -> Run:
         """The baseline's run: one that is there already, or one begun now."""
         side = self.resolved.baseline
+        if side.recorded:
+            for note in self._notes:
+                self.say(note)
+            known = self._known("baseline")
+            return Run(self.objects, known) if known else self._begin("baseline", self._plan_of_recorded(side.workflow))
         run_id = self._known("baseline") or side.run_id or self._same_run(side.workflow)
         if run_id is None:
             return self._begin("baseline", self._plan(side, "baseline", self._origin_of_tasks() or self._same_run(side.workflow, whole=False)))
@@ -136,18 +146,30 @@ class Backtest:
         known = self._known(side.name)
         if known:
             return Run(self.objects, known)
+        return self._begin(side.name, self._plan(side, "candidate", self._origin_of_candidate(side, baseline), sample=1 if self.resolved.spec.aa else 0))
+
+    def _origin_of_candidate(self, side: Side, baseline: Run | None) -> str | None:
+        """The run that the candidate's unchanged steps are borrowed from; what production answered is no step's output."""
         spec = self.resolved.spec
-        return self._begin(side.name, self._plan(side, "candidate", None if spec.fresh or spec.aa else baseline.run_id, sample=1 if spec.aa else 0))
+        if spec.fresh or spec.aa:
+            return None
+        if baseline is not None and not self.resolved.baseline.recorded:
+            return baseline.run_id
+        # most likely the run of an earlier candidate
+        return None if self.again else self._same_run(side.workflow) or self._similar_run(side.workflow)
 
     def rescored_baseline(self, side: Side, baseline: Run) -> Run:
         """The baseline judged by the candidate's criteria: itself, or a run that scores its outputs anew."""
-        judged = with_criteria_of(baseline.record.plan, side.workflow)
-        if judged.digest == baseline.record.plan.digest:
+        recorded = self.resolved.baseline.recorded
+        judged = side.workflow if recorded else with_criteria_of(baseline.record.plan, side.workflow)
+        if judged_alike(judged, baseline.record.plan) if recorded else judged.digest == baseline.record.plan.digest:
             return baseline
         known = self._known(rescored_name(side))
         if known:
             return Run(self.objects, known)
         self.say(f"the criteria of {side.name} differ: the baseline's outputs are scored by them too")
+        if recorded:
+            return self._begin(rescored_name(side), self._plan_of_recorded(judged))
         return self._begin(rescored_name(side), self._plan(Side(rescored_name(side), judged), "baseline", baseline.run_id, rescore_only=True))
 
     def finish(self, name: str, run: Run) -> Run:
@@ -191,21 +213,22 @@ class Backtest:
             return self.finish(f"{name} repeats", Run(self.objects, known))
         tasks = only(run.tasks(), task_ids)
         spec = self.resolved.spec
+        recorded: JsonObject = {"recorded": run.record.recorded} if run.record.recorded else {}
         plan = make_plan(
             run.record.plan,
             tasks,
             self.models,
             source=f"{len(task_ids)} newly failing tasks of run {run.run_id}",
             trials=run.record.trials + spec.confirm,
-            lineage=Lineage(origin=run.run_id, borrow=True, mode="repeats", backtest=self.backtest_id, allow_writes=self.allow_writes),
+            lineage=Lineage(origin=run.run_id, borrow=True, mode="repeats", backtest=self.backtest_id, allow_writes=self.allow_writes, **recorded),
         )
         return self.finish(f"{name} repeats", self._begin(f"{name}-repeats", plan))
 
     # -- runs ---------------------------------------------------------------------------------
 
-    def _plan(self, side: Side, mode: str, origin: str | None, *, rescore_only: bool = False, sample: int = 0) -> Plan:
+    def _plan(self, side: Side, mode: str, origin: str | None, *, rescore_only: bool = False, sample: int = 0, recorded: str = "") -> Plan:
         # a record of the first sample says nothing of it, so that it is the run that any command would begin
-        samples: JsonObject = {"sample": sample} if sample else {}
+        special: JsonObject = {**({"sample": sample} if sample else {}), **({"recorded": recorded} if recorded else {})}
         spec = self.resolved.spec
         return make_plan(
             side.workflow,
@@ -223,9 +246,38 @@ class Backtest:
                 backtest=self.backtest_id,
                 allow_writes=self.allow_writes,
                 pauses=self.pauses,
-                **samples,
+                **special,
             ),
         )
+
+    # -- what production answered -----------------------------------------------------------------
+
+    def _check_recorded(self) -> tuple[str, tuple[str, ...]]:
+        """The digest of the recorded outputs, and what should be known of them; raises Unusable where tasks have none."""
+        notes = dict.fromkeys(require_recorded(side.workflow, self.tasks) for side in self.resolved.candidates)
+        return recorded_digest(self.tasks), tuple(note for note in notes if note)
+
+    def _plans_of_recorded(self) -> Iterator[tuple[Side, Plan | None, str]]:
+        """What scoring production's outputs costs, once more for each candidate that judges them otherwise: only judges are asked."""
+        first = self.resolved.baseline
+        others = [Side(rescored_name(side), side.workflow) for side in self.resolved.candidates if not judged_alike(side.workflow, first.workflow)]
+        for side in (first, *others):
+            known = self._known(side.name)
+            if known and Run(self.objects, known).finished:
+                yield side, None, known
+            else:
+                yield side, count_borrowed(self.objects, self._plan_of_recorded(side.workflow), self.models), ""
+
+    def _plan_of_recorded(self, workflow: Workflow) -> Plan:
+        """A run that scores what production answered by the criteria of *workflow*; scores that an earlier one has are borrowed."""
+        return self._plan(Side("baseline", workflow), "baseline", self._recorded_before(), recorded=self._recorded)
+
+    def _recorded_before(self) -> str | None:
+        if self.resolved.spec.fresh:
+            return None
+        runs = (Run(self.objects, run_id) for run_id in find_runs(self.objects))
+        found = [run for run in runs if run.record.recorded == self._recorded and run.record.mode == "baseline" and run.finished]
+        return max(found, key=lambda run: run.record.created_at).run_id if found else None
 
     def _begin(self, name: str, plan: Plan) -> Run:
         record = begin(self.objects, plan.record, plan.tasks)
@@ -272,11 +324,23 @@ class Backtest:
                 and record.trials == self.resolved.spec.trials
                 and bool(record.cut_from) != whole
                 and not record.sample
+                and not record.recorded
             )
             asked = {name: entry.get("identity") for name, entry in record.models.items()}
             if same and asked == wanted and record.tools == tools and not record.start_node and Run(self.objects, run_id).finished:
                 matching.append((record.created_at, run_id))
         return max(matching)[1] if matching else None
+
+    def _similar_run(self, workflow: Workflow) -> str | None:
+        """The newest finished run of the workflow by that name over these very tasks: steps that a change does not reach are borrowed from it."""
+        found = []
+        for run_id in find_runs(self.objects):
+            record = Run(self.objects, run_id).record
+            same = record.workflow == workflow.name and record.tasks_digest in self.digests and record.trials == self.resolved.spec.trials
+            plain = record.mode in ("run", "baseline", "candidate") and not (record.sample or record.recorded or record.ruler_only or record.start_node)
+            if same and plain and not record.cut_from and Run(self.objects, run_id).finished:
+                found.append((record.created_at, run_id))
+        return max(found)[1] if found else None
 
     def _origin_of_tasks(self) -> str | None:
         """Where the tasks are an earlier run's, that run's unchanged steps are borrowed."""

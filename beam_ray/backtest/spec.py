@@ -4,7 +4,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
     backtest: extract-prompt-v8
     workflow: purchase-orders             # a published name, or a file
     tasks: library:orders@3               # or a file, a folder, run:ID; or a list of these
-    baseline: published                   # or a version number, a file, run:ID
+    baseline: published                   # or a version number, a file, run:ID; recorded: what production answered
     candidates:
       v8: {nodes.extract.llm.prompt: prompts/extract-v8.md}     # overrides, or a file
     trials: 1
@@ -19,7 +19,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,6 +41,9 @@ from beam_ray.store.lookup import resolve
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
 
+RECORDED = "recorded"
+"""The baseline that is what production answered."""
+
 
 class Spec(Frozen):
     """A backtest as written."""
@@ -49,7 +52,7 @@ class Spec(Frozen):
     workflow: str
     tasks: str | Annotated[list[str], Field(min_length=1)]
     """A file, a folder, a pattern, an s3:// address, library:NAME[@V] or run:ID; or several of these in a list."""
-    baseline: str | int = Field(default="published", description="published, a version's number, a file or run:ID")
+    baseline: str | int = Field(default="published", description="published, a version's number, a file, run:ID or recorded")
     candidates: dict[str, str | JsonObject] = Field(default={}, description="a file, or a mapping of overrides such as {nodes.NODE.llm.prompt: FILE}")
     """Files, or overrides of the baseline's definition."""
     models: dict[str, str] = {}
@@ -94,6 +97,8 @@ class Side:
     version: int | None = None
     run_id: str | None = None
     """A finished run that is the side, instead of one to be made."""
+    recorded: bool = False
+    """What production answered is the side: no step is executed for it."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,8 @@ def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Json] | Non
     folder = path.parent
     baseline = _baseline(objects, spec, folder, source)
     if spec.aa:
+        if baseline.recorded:
+            raise BadDefinition(problems=[source.problem(("baseline",), f"an A/A test runs the baseline twice, and {RECORDED} outputs cannot be run again")])
         baseline = _asking(baseline, spec.models, source)
         return Resolved(spec, folder, baseline, (Side("again", baseline.workflow, baseline.version),))
     candidates = list[Side]()
@@ -175,7 +182,12 @@ def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Json] | Non
     if problems:
         raise BadDefinition(problems=problems)
     sides = [_asking(side, spec.models, source, among=(baseline, *candidates)) for side in (baseline, *candidates)]
-    return Resolved(spec, folder, sides[0], tuple(sides[1:]), tuple(dict.fromkeys(warnings)))
+    return Resolved(spec, folder, as_judged(sides[0], sides[1]), tuple(sides[1:]), tuple(dict.fromkeys(warnings)))
+
+
+def as_judged(baseline: Side, candidate: Side) -> Side:
+    """The baseline; where it is what production answered, with the definition whose last node and criteria judge it: the first candidate's."""
+    return Side("baseline", candidate.workflow, recorded=True) if baseline.recorded else baseline
 
 
 def _baseline(objects: Objects, spec: Spec, folder: Path, source: Source) -> Side:
@@ -186,6 +198,8 @@ def _baseline(objects: Objects, spec: Spec, folder: Path, source: Source) -> Sid
             raise Unusable(f"the baseline {record.run_id} is not finished\n  beam-ray resume {record.run_id}  resumes it")
         return Side("baseline", record.plan, record.version, record.run_id)
     try:
+        if written == RECORDED:
+            return replace(_definition(objects, spec.workflow, folder), version=None, recorded=True)
         if written == "published" and spec.workflow.endswith((".yaml", ".yml")):
             # the file names the workflow; what counts is its published version
             workflow, _ = load(_beside(folder, spec.workflow))
@@ -194,12 +208,17 @@ def _baseline(objects: Objects, spec: Spec, folder: Path, source: Source) -> Sid
         target = spec.workflow if written == "published" else written
         if written.isdecimal():
             target = f"{spec.workflow.partition('@')[0]}@{written}"
-        near = _beside(folder, target) if target.endswith((".yaml", ".yml")) else folder
-        file, found = find_workflow(objects, str(near) if near != folder else target)
+        return _definition(objects, target, folder)
     except BadDefinition:
         raise
     except Unusable as error:
         raise BadDefinition(problems=[source.problem(("baseline",) if "baseline" in (source.data or {}) else ("workflow",), str(error))]) from None
+
+
+def _definition(objects: Objects, target: str, folder: Path) -> Side:
+    """The baseline that is a file or a published version."""
+    near = _beside(folder, target) if target.endswith((".yaml", ".yml")) else folder
+    file, found = find_workflow(objects, str(near) if near != folder else target)
     if found:
         return Side("baseline", found.plan, found.version)
     assert file

@@ -55,5 +55,5 @@ def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], ta
     for name, run in zip(names, (before, after), strict=True):
         tables = (run.outcome(OUTCOME_COLUMNS), run.steps(columns=STEPS_COLUMNS))
         outcome, steps = (table if tasks is None else table.filter(pc.is_in(table["task_id"], tasks)) for table in tables)
-        sides.append(Side(name, run.run_id, outcome, steps))
+        sides.append(Side(name, run.run_id, outcome, steps, bool(run.record.recorded)))
     return compare(sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, **how)

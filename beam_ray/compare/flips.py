@@ -54,8 +54,10 @@ def flip_words(before: Numbers, after: Numbers) -> list[str]:
     return [words.get(sides, NOT_JUDGED) for sides in zip(before.tolist(), after.tolist(), strict=True)]
 
 
-def route_flips(pairs: Pairs) -> tuple[RouteFlip, ...]:
-    """The matrix of routes taken before and after, the commonest first."""
+def route_flips(pairs: Pairs, baseline: Side, candidate: Side) -> tuple[RouteFlip, ...]:
+    """The matrix of routes taken before and after, the commonest first; empty where those of one side are not recorded."""
+    if baseline.recorded or candidate.recorded:
+        return ()
     both = zip(_routes(pairs.before), _routes(pairs.after), strict=True)
     counted = Counter(both)
     return tuple(RouteFlip(*ways, count) for ways, count in sorted(counted.items(), key=lambda entry: (-entry[1], entry[0])))
@@ -71,6 +73,9 @@ def diverge(pairs: Pairs, baseline: Side, candidate: Side, order: Sequence[str])
     named = set(pc.unique(baseline.steps["node"]).to_pylist()) | set(pc.unique(candidate.steps["node"]).to_pylist())
     count = len(pairs)
     at = np.full(count, -1)
+    for side in (baseline, candidate):
+        if side.recorded:
+            named &= set(pc.unique(side.steps["node"].filter(pc.is_valid(side.steps["output"]))).to_pylist())
     nodes = [*(node for node in order if node in named), *sorted(named - set(order))]
     before, after = pa.nulls(count, pa.string()), pa.nulls(count, pa.string())
     for index, node in enumerate(nodes):

@@ -6,7 +6,7 @@ A number that does not exist is None and its note says why in words; never NaN, 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,22 @@ class Metric:
 
 # of no kind of their own: the standard deviation is made of the scores and their squares
 _SQUARES = "score²"
+UNKNOWN = (
+    "first_score",
+    "tool_errors",
+    "infrastructure_errors",
+    "auto_reruns",
+    "auto_rerun_tokens",
+    "auto_rerun_usd",
+    "seconds",
+    "seconds_p50",
+    "seconds_p95",
+    "calls",
+    "tokens",
+    "usd",
+)
+"""What nobody knows of a side that production recorded."""
+NOT_RECORDED = "not recorded"
 _QUANTILES = {"seconds_p50": 50, "seconds_p95": 95}
 
 
@@ -59,6 +75,12 @@ def quantities(pairs: Pairs, baseline: Side, candidate: Side, judged: np.ndarray
     def of(column: str) -> Quantity:
         return Quantity(*(np.where(judged, numbers(side[column]).astype(np.float64), np.nan) for side in both))
 
+    def known(found: Quantity) -> Quantity:
+        # a side without the number is given the other's, so that the other's is averaged; ``metrics`` shows one side alone
+        if baseline.recorded == candidate.recorded:
+            return found
+        return Quantity(found.after, found.after) if baseline.recorded else Quantity(found.before, found.before)
+
     def errors(kinds: tuple[str, ...], among: Any = True, *, others: bool = False) -> Quantity:
         sides = (failed_with(pairs, side.steps, kinds, others=others) for side in (baseline, candidate))
         return Quantity(*(np.where(among, flags.astype(np.float64), np.nan) for flags in sides))
@@ -68,25 +90,32 @@ def quantities(pairs: Pairs, baseline: Side, candidate: Side, judged: np.ndarray
     return {
         "success_rate": Quantity(*(np.where(judged, np.nan_to_num(side), np.nan) for side in (passed.before, passed.after))),
         "score": score,
-        "first_score": of("first_score"),
+        "first_score": known(of("first_score")),
         "failing": failing,
         _SQUARES: Quantity(score.before**2, score.after**2),
         "unscored": Quantity(*(np.where(judged, np.isnan(side).astype(np.float64), np.nan) for side in (score.before, score.after))),
-        "tool_errors": errors(("ToolFailed",)),
-        "infrastructure_errors": errors(INFRASTRUCTURE),
+        "tool_errors": known(errors(("ToolFailed",))),
+        "infrastructure_errors": known(errors(INFRASTRUCTURE)),
         "answer_errors": errors(INFRASTRUCTURE, judged, others=True),
-        "auto_reruns": of("auto_reruns"),
-        "auto_rerun_tokens": of("auto_rerun_tokens"),
-        "auto_rerun_usd": of("auto_rerun_usd"),
-        "seconds": of("work_seconds"),
-        "calls": of("work_calls"),
-        "tokens": of("work_tokens"),
-        "usd": of("work_usd"),
+        "auto_reruns": known(of("auto_reruns")),
+        "auto_rerun_tokens": known(of("auto_rerun_tokens")),
+        "auto_rerun_usd": known(of("auto_rerun_usd")),
+        "seconds": known(of("work_seconds")),
+        "calls": known(of("work_calls")),
+        "tokens": known(of("work_tokens")),
+        "usd": known(of("work_usd")),
     }
 
 
-def metrics(named: Mapping[str, Quantity], means: Mapping[str, Means], *, confidence: Confidence) -> tuple[Metric, ...]:
-    """The metrics, in the order in which they are read."""
+def metrics(
+    named: Mapping[str, Quantity], means: Mapping[str, Means], *, confidence: Confidence, recorded: tuple[bool, bool] = (False, False)
+) -> tuple[Metric, ...]:
+    """
+    The metrics, in the order in which they are read.
+
+    Args:
+        recorded: whether baseline and candidate are what production recorded, of which UNKNOWN is not known.
+    """
     made = []
     for name, kind in KINDS.items():
         if name in _QUANTILES:
@@ -96,7 +125,24 @@ def metrics(named: Mapping[str, Quantity], means: Mapping[str, Means], *, confid
         else:
             mean = _scaled(means[name], kind.scale if name != "failing" else means[name].tasks)
             made.append(_metric(name, kind, mean, _missing(named, name, mean), confidence))
-    return tuple(made)
+    return tuple(_one_sided(metric, recorded) if any(recorded) and metric.name in UNKNOWN else metric for metric in made)
+
+
+def _one_sided(metric: Metric, recorded: tuple[bool, bool]) -> Metric:
+    """The metric without the sides that do not have it, so that nothing is compared."""
+    whose = " and the ".join(word for word, unknown in zip(("baseline", "candidate"), recorded, strict=True) if unknown)
+    return replace(
+        metric,
+        before=None if recorded[0] else metric.before,
+        after=None if recorded[1] else metric.after,
+        change=None,
+        relative=None,
+        low=None,
+        high=None,
+        relative_interval=None,
+        after_interval=None if recorded[1] else metric.after_interval,
+        note=f"{NOT_RECORDED} on the {whose}",
+    )
 
 
 def rounded(value: float | None) -> float | None:

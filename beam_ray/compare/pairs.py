@@ -19,6 +19,8 @@ class Side:
     run_id: str
     outcome: pa.Table
     steps: pa.Table
+    recorded: bool = False
+    """Whether it is what production answered: then costs, times, attempts, routes and inner steps are unknown."""
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,9 @@ def _cost(figure: Any, comparison: Comparison) -> bool:
     for axes, (name, unit) in zip(np.atleast_1d(figure.subplots(1, len(kept))), kept, strict=True):
         for side, colour, label in (("before", BEFORE, "baseline"), ("after", AFTER, "candidate")):
             values = numbers(table[f"{side}_{name}"]).astype(float)
-            values = np.quantile(values[~np.isnan(values)], np.linspace(0, 1, 201)) if (~np.isnan(values)).any() else np.array([])
+            if np.isnan(values).all():
+                continue
+            values = np.quantile(values[~np.isnan(values)], np.linspace(0, 1, 201))
             axes.plot(values, np.linspace(0, 100, len(values)), color=colour, label=label, drawstyle="steps-post")
         axes.set(
             xlabel=f"{unit} per task", ylabel="percent of tasks", title={"seconds": "Execution time", "tokens": "Tokens", "usd": "Cost"}[name], ylim=(0, 101)

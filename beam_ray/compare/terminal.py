@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from beam_ray.compare.breakdown import Slice
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import amount, change, line_word, plain, plural, span
-from beam_ray.compare.metrics import Metric
+from beam_ray.compare.metrics import NOT_RECORDED, Metric
 from beam_ray.compare.report import Result
 from beam_ray.compare.statistics import Interval
 from beam_ray.compare.verdict import Verdict
@@ -23,7 +23,7 @@ def terminal(results: Sequence[Result], title: str = "") -> str:
 def metric_cells(metric: Metric) -> list[str]:
     """A metric's row: name, baseline, candidate, change, relative change, interval."""
     if metric.before is None or metric.after is None:
-        return [metric.title, "-", "-", "-", "-", metric.note]
+        return [metric.title, *(amount(value, metric.unit) for value in (metric.before, metric.after)), "-", "-", metric.note]
     ends = Interval(metric.low, metric.high) if metric.low is not None and metric.high is not None else None
     relative = "-" if metric.relative is None else amount(metric.relative, "%", signed=True)
     values = [amount(value, metric.unit) for value in (metric.before, metric.after)]
@@ -63,6 +63,8 @@ def notes(comparison: Comparison) -> list[str]:
     found = [f"{comparison.advice}."]
     if comparison.same:
         found += noise(comparison)
+    if comparison.metric("calls").note.startswith(NOT_RECORDED):
+        found.append("The baseline is what production recorded: its costs, times, routes and inner steps are unknown.")
     if comparison.planned:
         found.append("Sequential test: intervals stay valid at every interim analysis, so they are wider.")
         seen = comparison.tasks + comparison.unpaired.count

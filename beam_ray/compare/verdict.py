@@ -39,7 +39,7 @@ from beam_ray.compare.breakdown import Slice
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import amount, found_text, plural
 from beam_ray.compare.gate import LEVELS, PERCENTAGES, Gate, Level, Limit
-from beam_ray.compare.metrics import Metric
+from beam_ray.compare.metrics import NOT_RECORDED, Metric
 from beam_ray.compare.regressions import DEFAULT_REPEATS
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval
@@ -139,7 +139,7 @@ def _settled(limit: Limit, comparison: Comparison) -> list[Word | None]:
         return ["BLOCK"] if over else []
     part = _slice(limit, comparison) if "/" in limit.rule else None
     metric = _as_metric(part, _sure(comparison)) if part else comparison.metric(limit.rule)
-    if metric.change is None:
+    if not _has_number(limit, metric):
         return [None]
     found = _oriented(limit, metric)
     if found.interval is None:
@@ -166,19 +166,27 @@ def _line(limit: Limit, comparison: Comparison) -> Line:
         return _regressions(limit, comparison)
     if limit.rule == "route_changes":
         allowed = _allowed_count(limit, comparison.pairs)
+        if comparison.pairs and not comparison.route_flips:
+            return Line(limit.rule, limit.text, NO_NUMBER, "INCONCLUSIVE", "There is no number to check: the routes of one side are not recorded.")
         return _counted(limit, comparison.route_changes, allowed, "pairs with a changed route")
     if limit.rule == "compared":
         return _compared(limit, comparison)
     part = _slice(limit, comparison) if "/" in limit.rule else None
     metric = _as_metric(part, _sure(comparison)) if part else comparison.metric(limit.rule)
-    if metric.after is None or metric.before is None or metric.change is None:
-        return Line(limit.rule, limit.text, NO_NUMBER, "INCONCLUSIVE", f"There is no number to check: {metric.note}.")
+    if not _has_number(limit, metric):
+        alone = "" if metric.after is None else " Limits at_least and at_most judge the candidate alone."
+        return Line(limit.rule, limit.text, NO_NUMBER, "INCONCLUSIVE", f"There is no number to check: {metric.note}.{alone}")
     found = _oriented(limit, metric)
     line = Line(limit.rule, limit.text, found_text(metric, limit.kind in LEVELS, limit.percent), "PASS", "")
     if limit.by == "estimate" or metric.name.startswith("seconds_p"):
         word: Word = "PASS" if _meets(found) else "BLOCK"
         return replace(line, word=word, reason=f"The estimate {'meets' if word == 'PASS' else 'violates'} the limit; the gate ignores its confidence interval.")
     return _weighed(line, limit, found, comparison, part)
+
+
+def _has_number(limit: Limit, metric: Metric) -> bool:
+    """Whether the metric has what the limit is about: a level is about the candidate alone, whatever is known of the baseline."""
+    return metric.after is not None and (limit.kind in LEVELS or metric.change is not None)
 
 
 def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, part: Slice | None) -> Line:
@@ -271,12 +279,13 @@ def _open(line: Line, needed: float, tasks: int, reason: str) -> Line:
 
 
 def _oriented(limit: Limit, metric: Metric) -> _Found:
-    assert metric.after is not None and metric.before is not None and metric.change is not None
+    assert metric.after is not None
     upward = metric.better == "up" if limit.kind == "not_worse_than" else limit.kind in ("at_least", "up_by", "down_by_at_most")
     sign = 1 if upward else -1
     guard = limit.kind.endswith("_at_most")
     if limit.kind in LEVELS:
         return _turned(sign, _Found(metric.after, metric.after_interval, limit.amount, limit.amount, False))
+    assert metric.change is not None
     # a tolerated loss lies below no change, a wanted gain above it
     tolerated = guard or limit.kind == "not_worse_than"
     bound = -sign * limit.amount if tolerated else sign * limit.amount
@@ -291,9 +300,11 @@ def _oriented(limit: Limit, metric: Metric) -> _Found:
 
 
 def _left_out(limit: Limit, comparison: Comparison) -> bool:
-    """Whether neither side has the number of an optional limit."""
+    """Whether neither side has the number of an optional limit, or the limit compares it with a side that was not recorded."""
     if not limit.optional:
         return False
+    if any(metric.name == limit.rule and metric.note.startswith(NOT_RECORDED) for metric in comparison.metrics):
+        return limit.kind not in LEVELS
     if "/" in limit.rule:
         part = _slice(limit, comparison)
         return not part.before_count + part.after_count

@@ -135,6 +135,11 @@ class CriterionStats:
         return "never holds" if not self.met else "always holds" if not self.unmet else ""
 
 
+def _executes(run: Run) -> bool:
+    """Whether the run is of the workflow as people use it: no trial of other criteria, and not what production answered."""
+    return run.record.mode not in TRYING and not run.record.recorded
+
+
 def stored_outputs(objects: Objects, workflow: Workflow, node: str, most: int, run_id: str | None = None) -> tuple[Run, list[str]]:
     """
     A finished run with outputs of *node*, by default the newest, and at most *most* of its tasks: half passed and half failed where possible.
@@ -142,7 +147,7 @@ def stored_outputs(objects: Objects, workflow: Workflow, node: str, most: int, r
     Raises:
         Unusable: There is none, or the named run has no outputs of the node.
     """
-    runs = [Run(objects, resolve(objects, run_id))] if run_id else [run for run in newest_first(objects) if run.record.mode not in TRYING]
+    runs = [Run(objects, resolve(objects, run_id))] if run_id else [run for run in newest_first(objects) if _executes(run)]
     # prefer a run with many tasks: a newer rerun of one task says less
     for run in sorted(runs, key=lambda run: -min(run.record.tasks, most)):
         if not run.finished or run.record.workflow != workflow.name or node not in run.record.plan.nodes:

@@ -80,7 +80,7 @@ def runs_of(objects: Objects, workflow: Workflow, *, since: str = "", last: int 
     for run in newest_first(objects):
         record = run.record
         fits = record.definition_digest == workflow.digest and record.workflow == workflow.name
-        if fits and record.mode in COUNTED and not record.ruler_only and record.created_at >= since and run.finished:
+        if fits and record.mode in COUNTED and not record.ruler_only and not record.recorded and record.created_at >= since and run.finished:
             found.append(run)
     return found[:last]
 

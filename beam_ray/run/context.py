@@ -34,6 +34,8 @@ class TaskTrial:
     """As the task names them; ``StepContext.read_attachments`` reads them."""
     inputs: str = ""
     labels: tuple[str, ...] = ()
+    recorded: str | None = None
+    """What production answered, a JSON object; None for tasks that were no traces."""
 
     @classmethod
     def of(cls, row: TaskRow, trial: int, shard: int) -> "TaskTrial":
@@ -48,6 +50,7 @@ class TaskTrial:
             attachments=tuple(row["attachments"] or ()),
             inputs=row["inputs"],
             labels=tuple(row["labels"] or ()),
+            recorded=row["recorded"],
         )
 
     def values(self, workflow: Workflow) -> JsonObject:
@@ -104,6 +107,8 @@ class StepContext:
     """Whether a step with the origin's fingerprint is borrowed."""
     rescore_only: bool = False
     """Whether the run only scores the origin's outputs again, by other criteria."""
+    recorded: bool = False
+    """Whether the run only scores what production answered."""
     read_attachments: Callable[[TaskTrial], list[AttachmentContent]] = _no_attachments
     """Reads a task's attachments, for nodes whose templates use them."""
     origin_row: RowLookup = _no_row

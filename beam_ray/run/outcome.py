@@ -30,6 +30,7 @@ def outcome_row(run_id: str, task: TaskTrial, steps: Sequence[StepRow], ends: se
     again = [attempt for row in steps for attempt in [tried for tried in row["attempts"] if not tried["error"]][1:]]
     scores = [row["score"] for row in ran if row["score"] is not None]
     outcomes = [row["outcome"] for row in steps]
+    known = all(row["work_calls"] is not None for row in steps)
     return {
         "run_id": run_id,
         "task_id": task.task_id,
@@ -48,9 +49,9 @@ def outcome_row(run_id: str, task: TaskTrial, steps: Sequence[StepRow], ends: se
         "steps_failed": outcomes.count("failed"),
         "steps_skipped": outcomes.count("skipped"),
         "steps_unscored": sum(row["score"] is None and row["threshold"] is not None for row in ran),
-        "auto_reruns": len(again),
-        "auto_rerun_tokens": sum(attempt["input_tokens"] + attempt["output_tokens"] for attempt in again),
-        "auto_rerun_usd": sum_of_prices(attempt["usd"] for attempt in again),
+        "auto_reruns": len(again) if known else None,
+        "auto_rerun_tokens": sum(attempt["input_tokens"] + attempt["output_tokens"] for attempt in again) if known else None,
+        "auto_rerun_usd": sum_of_prices(attempt["usd"] for attempt in again) if known else None,
         "review": any(row["review"] for row in steps),
         "seconds": sum(row["seconds"] for row in steps),
         "calls": sum(row["calls"] + row["judge_calls"] for row in steps),
@@ -60,9 +61,9 @@ def outcome_row(run_id: str, task: TaskTrial, steps: Sequence[StepRow], ends: se
         "cached_tokens": _known_sum(row["cached_tokens"] for row in steps),
         "reasoning_tokens": _known_sum(row["reasoning_tokens"] for row in steps),
         "estimated_calls": sum(row["estimated_calls"] or 0 for row in steps),
-        "work_seconds": sum(row["work_seconds"] for row in steps),
-        "work_calls": sum(row["work_calls"] for row in steps),
-        "work_tokens": sum(row["work_tokens"] for row in steps),
+        "work_seconds": sum_of_prices(row["work_seconds"] for row in steps),
+        "work_calls": _sum_if_known(row["work_calls"] for row in steps),
+        "work_tokens": _sum_if_known(row["work_tokens"] for row in steps),
         "work_usd": sum_of_prices(row["work_usd"] for row in steps),
         "started_at": min(row["started_at"] for row in steps),
         "ended_at": max(row["ended_at"] for row in steps),
@@ -71,13 +72,19 @@ def outcome_row(run_id: str, task: TaskTrial, steps: Sequence[StepRow], ends: se
 
 
 def sum_of_prices(prices: Iterable[float | None]) -> float | None:
-    """The sum; None when a price is unknown."""
+    """The sum, of prices or of seconds; None when one is unknown."""
     total = 0.0
     for price in prices:
         if price is None:
             return None
         total += price
     return total
+
+
+def _sum_if_known(counts: Iterable[int | None]) -> int | None:
+    """The sum; None when a count is unknown."""
+    found = list(counts)
+    return None if None in found else sum(count for count in found if count is not None)
 
 
 def _known_sum(counts: Iterable[int | None]) -> int | None:

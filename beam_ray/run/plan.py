@@ -54,6 +54,8 @@ class Lineage(BaseModel):
     """Whether unchanged steps are taken from the origin."""
     rescore_only: bool = Field(default=False, serialization_alias="ruler_only")
     """Whether the origin's outputs are only scored again, by other criteria."""
+    recorded: str = ""
+    """Digest of what production answered, where the run only scores that; empty otherwise."""
     sample: int = 0
     """Independent sample number; enters every seed."""
     mode: str = "run"
@@ -94,6 +96,8 @@ class NodePlan:
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float | None = 0.0
+    judge_usd: float | None = 0.0
+    """The judge's part of *usd*."""
 
     @property
     def calls(self) -> int:
@@ -296,9 +300,11 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
             said = node.llm.max_tokens
         judged = judged_together(node.evaluate.criteria) if node.evaluate else ()
         usd = _usd(models[model], given, said, rows) if model else 0.0
+        judge_usd: float | None = 0.0
         for group in judged:
             price = _usd(models[str(judge)], given + said + 200 + 40 * len(group), 200 * len(group) + 100, rows)
-            usd = None if usd is None or price is None else usd + price
+            judge_usd = None if judge_usd is None or price is None else judge_usd + price
+        usd = None if usd is None or judge_usd is None else usd + judge_usd
         plans.append(
             NodePlan(
                 name,
@@ -310,6 +316,7 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
                 input_tokens=int(given * rows),
                 output_tokens=int(said * rows),
                 usd=usd,
+                judge_usd=judge_usd,
             )
         )
     return plans

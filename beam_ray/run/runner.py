@@ -295,6 +295,7 @@ class Runner:
             borrow=record.borrow,
             read_attachments=lambda task: [read_attachment(entry, self.objects) for entry in task.attachments],
             rescore_only=record.ruler_only,
+            recorded=bool(record.recorded),
             origin_row=lambda node, task: self._origin_rows.get((node, task.task_id, task.trial)),
             spooled_row=lambda node, task: self._spooled_rows.get((node, task.task_id, task.trial)),
             require_budget=self._require_budget,

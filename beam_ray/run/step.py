@@ -23,7 +23,8 @@ from beam_ray.run.attempt import Attempt
 from beam_ray.run.borrowing import Borrow, Copy, Skip, decide
 from beam_ray.run.context import RAN, PreparedNode, StepContext, TaskTrial
 from beam_ray.run.model_call import call_model, feedback_turns, judge_request, with_images
-from beam_ray.run.step_row import StepFrame, output_value, usage_of_row, with_costs
+from beam_ray.run.recorded import NOT_RECORDED, RECORDED, recorded_output
+from beam_ray.run.step_row import StepFrame, output_value, usage_of_row, with_costs, without_work
 from beam_ray.store.attachments import AttachmentContent
 from beam_ray.store.parquet import text, to_json
 from beam_ray.store.tables import AttemptRow, StepRow
@@ -62,6 +63,8 @@ class _StepExecution:
 
     async def run(self, above: Mapping[str, StepRow]) -> StepRow:
         try:
+            if self.context.recorded:
+                return await self._score_recorded()
             reason = self._reason_to_skip(above)
             if reason:
                 return self.row_without_output("skipped", reason=reason)
@@ -69,12 +72,9 @@ class _StepExecution:
                 # a PDF takes seconds to read, in which no other row would move
                 self.values = {**self.values, "attachments": await asyncio.to_thread(self.context.read_attachments, self.task)}
             self._identify()
-            spooled = self.context.spooled_row(self.prepared.name, self.task)
-            if spooled and spooled["fingerprint"] == self.frame.fingerprint and spooled["criteria_fingerprint"] == self.frame.criteria_fingerprint:
-                if spooled["outcome"] != "open":
-                    return {**spooled, "run_id": self.context.run_id, "shard": self.task.shard}
-                self._keep_attempts(spooled["attempts"] or ())
-                self.usage, self.judging = usage_of_row(spooled)
+            spooled = self._spooled_row()
+            if spooled:
+                return spooled
             match decide(self.context, self.prepared, self.task, self.frame.fingerprint, self.frame.criteria_fingerprint):
                 case Skip(reason):
                     return self.row_without_output("skipped", reason=reason)
@@ -115,10 +115,52 @@ class _StepExecution:
         else:
             self.arguments = {key: fill(value, self.values) for key, value in node.arguments.items()}
             given = self.arguments
-        used = {name: self.values.get(name) for name in prepared.criteria_inputs if name != "expected"}
         self.frame.inputs = digest("inputs/1", given)
         self.frame.fingerprint = digest("step/1", prepared.settings, self.frame.inputs)
+        self._identify_criteria()
+
+    def _identify_criteria(self) -> None:
+        prepared = self.prepared
+        used = {name: self.values.get(name) for name in prepared.criteria_inputs if name != "expected"}
         self.frame.criteria_fingerprint = digest("criteria/1", prepared.criteria, used, self.task.expected if "expected" in prepared.criteria_inputs else None)
+
+    def _spooled_row(self) -> StepRow | None:
+        """The row as an earlier driver of this run finished it; what it paid for an unfinished one is kept."""
+        spooled = self.context.spooled_row(self.prepared.name, self.task)
+        if not spooled or spooled["fingerprint"] != self.frame.fingerprint or spooled["criteria_fingerprint"] != self.frame.criteria_fingerprint:
+            return None
+        if spooled["outcome"] != "open":
+            return {**spooled, "run_id": self.context.run_id, "shard": self.task.shard}
+        self._keep_attempts(spooled["attempts"] or ())
+        self.usage, self.judging = usage_of_row(spooled)
+        return None
+
+    # -- what production answered -------------------------------------------------------------
+
+    async def _score_recorded(self) -> StepRow:
+        """The row of a step that is not executed: of the last node, with what production answered; of the others, without output."""
+        found = recorded_output(self.context.workflow, self.task.recorded)
+        if found.node != self.prepared.name:
+            return without_work(self.row_without_output("skipped", reason=NOT_RECORDED))
+        if found.error:
+            return without_work(self.row_without_output("failed", error=found.error))
+        # the judge is told what production was asked, as nobody knows by which prompt
+        asked = self.task.query if isinstance(self.task.query, str) else to_json(self.task.query)
+        self.messages = (Message(role="user", content="\n".join([asked, *([to_json(self.task.variables)] if self.task.variables else [])])),)
+        self.frame.inputs = digest("inputs/1", self.messages)
+        self.frame.fingerprint = digest("recorded/1", found.value)
+        self._identify_criteria()
+        row: StepRow = {**self.frame.row("borrowed"), "output": to_json(found.value), "reason": RECORDED}
+        spooled = self._spooled_row()
+        if spooled:
+            return spooled
+        origin = self.context.origin_row(self.prepared.name, self.task) if self.context.borrow else None
+        if origin and origin["fingerprint"] == self.frame.fingerprint and origin["criteria_fingerprint"] == self.frame.criteria_fingerprint:
+            address = str(Address(origin["run_id"], self.task.task_id, self.task.trial, self.prepared.name))
+            return {**self.frame.on(origin, "borrowed"), "borrowed_from": origin["borrowed_from"] or address}
+        attempt = Attempt(1, output=found.value)
+        await self._evaluate(attempt)
+        return without_work(with_costs(self._judged(row, attempt), self.usage, self.judging))
 
     # -- borrowing --------------------------------------------------------------------------
 

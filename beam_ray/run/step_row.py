@@ -138,6 +138,11 @@ def with_costs(row: StepRow, usage: Usage, judging: Usage, work: Usage | None = 
     }
 
 
+def without_work(row: StepRow) -> StepRow:
+    """The row, saying that nobody knows what its output took."""
+    return {**row, "work_seconds": None, "work_calls": None, "work_tokens": None, "work_usd": None}
+
+
 def usage_of_row(row: StepRow) -> tuple[Usage, Usage]:
     """What the calls behind a row cost: for its output, and for its judge."""
     usage = Usage(row["calls"], row["input_tokens"], row["output_tokens"], row["usd"], row["seconds"], row["waited"])

@@ -54,6 +54,8 @@ class RunRecord(BaseModel):
     """Whether unchanged steps are taken from the origin."""
     ruler_only: bool = False
     """Whether the run only scores the origin's outputs by other criteria."""
+    recorded: str = ""
+    """Digest of what production answered, where the run only scores that; empty for runs that execute steps."""
     because: str = ""
     changed: list[str] = []
     """What differs from the origin's definition, by node and field."""

@@ -86,8 +86,8 @@ STEPS = pa.schema(
         _column("cached_tokens", pa.int64(), "input tokens read from the provider's cache, judges included; null when not reported"),
         _column("reasoning_tokens", pa.int64(), "output tokens that were reasoning, judges included; null when not reported"),
         _column("estimated_calls", pa.int32(), "calls without reported usage, judges included, whose tokens and usd are estimates"),
-        _column("work_seconds", pa.float64(), "what the output takes in model or tool, whoever paid for it"),
-        _column("work_calls", pa.int32(), "model calls that the output and its score take, whoever paid"),
+        _column("work_seconds", pa.float64(), "what the output takes in model or tool, whoever paid for it; null when not recorded"),
+        _column("work_calls", pa.int32(), "model calls that the output and its score take, whoever paid; null when not recorded"),
         _column("work_tokens", pa.int64(), "tokens of those calls"),
         _column("work_usd", pa.float64(), "US dollars of those calls; null when a model has no price"),
         _column("error_type", pa.string(), "kind of error"),
@@ -234,9 +234,9 @@ class StepRow(TypedDict):
     cached_tokens: int | None
     reasoning_tokens: int | None
     estimated_calls: int | None
-    work_seconds: float
-    work_calls: int
-    work_tokens: int
+    work_seconds: float | None
+    work_calls: int | None
+    work_tokens: int | None
     work_usd: float | None
     error_type: str | None
     error: str | None
@@ -262,8 +262,8 @@ class OutcomeRow(TypedDict):
     steps_failed: int
     steps_skipped: int
     steps_unscored: int
-    auto_reruns: int
-    auto_rerun_tokens: int
+    auto_reruns: int | None
+    auto_rerun_tokens: int | None
     auto_rerun_usd: float | None
     review: bool
     seconds: float
@@ -274,9 +274,9 @@ class OutcomeRow(TypedDict):
     cached_tokens: int | None
     reasoning_tokens: int | None
     estimated_calls: int | None
-    work_seconds: float
-    work_calls: int
-    work_tokens: int
+    work_seconds: float | None
+    work_calls: int | None
+    work_tokens: int | None
     work_usd: float | None
     started_at: datetime.datetime
     ended_at: datetime.datetime

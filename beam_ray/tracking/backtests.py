@@ -23,6 +23,7 @@ from mlflow.entities.model_registry import PromptVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
 
+from beam_ray.store.run_record import RunRecord
 from beam_ray.store.tables import OutcomeRow, StepRow, TaskRow
 from beam_ray.tracking import prompts
 from beam_ray.tracking.backtest_log import BacktestLog, SideLog, TaskRequest, traced_tasks
@@ -96,7 +97,8 @@ def experiment_of(client: MlflowClient, uri: str, name: str) -> str:
 
 
 def _log_side(client: MlflowClient, uri: str, experiment_id: str, log: BacktestLog, side: SideLog, index: int, beat: Heartbeat) -> _LoggedSide:
-    versions = prompts.register(client, side.record.plan, f"{side.name} of {log.name}", beat)
+    # nobody knows which prompts and models gave what production answered
+    versions = {} if side.record.recorded else prompts.register(client, side.record.plan, f"{side.name} of {log.name}", beat)
     prompts.link(client, versions, experiment_id, beat)
     run = _run(client, experiment_id, log, side, index)
     beat("run")
@@ -152,18 +154,24 @@ def _params(run: Run, log: BacktestLog, side: SideLog, versions: Mapping[str, Pr
     params = {
         "backtest": log.backtest_id,
         "run": record.run_id,
-        "version": f"v{record.version}" if record.version is not None else f"draft {record.definition_digest[:8]}",
+        "version": _version(record),
         "tasks": f"{record.tasks} of {record.source}" if record.source else str(record.tasks),
         "trials": str(record.trials),
     }
     for node in record.plan.order:
         if node in versions:
             params[f"prompt.{node}"] = f"v{versions[node].version}"
-        for what, name in (("model", record.plan.model_of(node)), ("judge", record.plan.judge_of(node))):
+        for what, name in (("model", None if record.recorded else record.plan.model_of(node)), ("judge", record.plan.judge_of(node))):
             if name:
                 model = record.models.get(name, {}).get("model")
                 params[f"{what}.{node}"] = f"{name} ({model})" if model else name
     return [Param(name, value) for name, value in params.items() if name not in run.data.params]
+
+
+def _version(record: RunRecord) -> str:
+    if record.recorded:
+        return "recorded in production"
+    return f"v{record.version}" if record.version is not None else f"draft {record.definition_digest[:8]}"
 
 
 def _tags(log: BacktestLog, side: SideLog, versions: Mapping[str, PromptVersion]) -> list[RunTag]:
@@ -260,6 +268,7 @@ def _cases(log: BacktestLog, logged: _LoggedSide) -> Iterator[Case]:
                 request=_request(task, outcome["trial"], row),
                 expected=loads(row["expected"]) if row else None,
                 changed=task in changed,
+                recorded=bool(side.record.recorded),
                 outcome={**outcome, "started_at": outcome["started_at"] or side.started_at, "ended_at": outcome["ended_at"] or side.ended_at},
                 steps=sorted(ran, key=lambda step: place[step["node"]]),
             )

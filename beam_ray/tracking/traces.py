@@ -42,6 +42,8 @@ class Case:
     outcome: OutcomeRow
     steps: Sequence[StepRow]
     """All steps that were not skipped, in the workflow's order."""
+    recorded: bool = False
+    """Whether it is what production answered: then how long it took, and in how many attempts, is unknown."""
 
     @property
     def key(self) -> bytes:
@@ -72,7 +74,7 @@ def trace(case: Case, experiment_id: str) -> TraceInfo:
         trace_id=case.trace_id,
         trace_location=TraceLocation.from_experiment_id(experiment_id),
         request_time=start // 1_000_000,
-        execution_duration=max(end - start, 0) // 1_000_000,
+        execution_duration=None if case.recorded else max(end - start, 0) // 1_000_000,
         state=TraceState.ERROR if outcome["outcome"] == "failed" else TraceState.OK,
         client_request_id=str(case.address),
         request_preview=cut(" · ".join(readable(part) for part in case.request.values()), _PREVIEW),
@@ -96,7 +98,8 @@ def _assessments(case: Case) -> Iterator[Assessment]:
     if outcome["score"] is not None:
         yield _feedback(case, "1 score", round(outcome["score"], 2), _CODE)
     yield _feedback(case, "2 passed", "yes" if outcome["passed"] else "no", _CODE, why=outcome["error"] or "")
-    yield _feedback(case, "3 attempts", sum(len(step["attempts"] or ()) for step in case.steps), _CODE)
+    if not case.recorded:
+        yield _feedback(case, "3 attempts", sum(len(step["attempts"] or ()) for step in case.steps), _CODE)
     for step in case.steps:
         for criterion in step["criteria"] or ():
             # An undecided criterion of a scored step does not apply.
@@ -194,6 +197,9 @@ def _inputs(case: Case, node: str) -> Any:
 def _span(
     case: Case, identity: bytes, parent: bytes | None, name: str, kind: str, times: tuple[int, int], error: str | None, about: Mapping[str, object]
 ) -> Span:
+    if case.recorded:
+        # MLflow computes a trace's duration from its spans, and how long production took is unknown
+        times = (_nanoseconds(case.outcome["started_at"]), 0)
     attributes = {"mlflow.traceRequestId": case.trace_id, "mlflow.spanType": kind, **{key: value for key, value in about.items() if value is not None}}
     return Span.from_dict(
         {
