@@ -3,7 +3,7 @@ Rows that somebody wrote, as the tasks of a store: every field checked, and ever
 
     {"id": "inv-017", "task_query": "…", "expected": {"total": 12.5}, "labels": ["scan"]}
 
-Columns of other names are taken by a mapping such as ``{"task_query": "body"}``. Rows are
+Columns of other names are taken by a mapping, see ``mapping``, such as ``{"task_query": "body"}``. Rows are
 read and checked in batches, so that memory does not grow with their number.
 """
 
@@ -23,6 +23,7 @@ from beam_ray.store.parquet import to_json, to_table
 from beam_ray.store.tables import TASKS, AttachmentRow, TaskRow
 from beam_ray.tasks.files import Attach, find_files
 from beam_ray.tasks.formats import read_rows
+from beam_ray.tasks.mapping import columns_of, mapped
 from beam_ray.tasks.rows import MAX_ROW, Row
 
 COLUMNS = ("id", "task_query", "query_is_json", "variables", "expected", "labels", "attachments", "origin", "tests", "notes", "recorded")
@@ -162,7 +163,7 @@ class _RowCheck:
 
     def fault(self, text: str, *notes: str, field: str = "") -> None:
         """Note a problem at *field*."""
-        self.problems.append(self.row.problem(text, *notes, field=self.mapping.get(field, field)))
+        self.problems.append(self.row.problem(text, *notes, field=columns_of(field, self.mapping)[0]))
 
     def task(self, unnamed: str) -> TaskRow:
         """
@@ -172,8 +173,9 @@ class _RowCheck:
             unnamed: Its id where it has none.
         """
         written = self.row.written
-        given = {name: written.get(self.mapping.get(name, name)) for name in COLUMNS}
+        given = {name: mapped(name, self.mapping, written) for name in COLUMNS}
         self._refuse_slips(written)
+        self._refuse_missing(written)
         query = self._query(written, given["query_is_json"])
         variables, expected, recorded = (self._object(name, given[name]) for name in ("variables", "expected", "recorded"))
         task: TaskRow = {
@@ -207,7 +209,7 @@ class _RowCheck:
 
     def _refuse_slips(self, written: Mapping[str, Json]) -> None:
         """Refuse a slip in the name of a field, which would otherwise be left out in silence; other fields are the user's own."""
-        taken = set(self.mapping.values())
+        taken = {column for name in self.mapping for column in columns_of(name, self.mapping)}
         for name in written:
             if name not in COLUMNS and name not in taken:
                 near = difflib.get_close_matches(str(name), [column for column in COLUMNS if column not in written and column not in self.mapping], 1, 0.8)
@@ -216,9 +218,17 @@ class _RowCheck:
                     note = f"did you mean {near[0]!r}? --map {near[0]}={name}  takes it; another name leaves it out"
                     self.problems.append(self.row.problem(f"a task has no {name!r}", note, field=str(name)))
 
+    def _refuse_missing(self, written: Mapping[str, Json]) -> None:
+        """Refuse a column that was named for a field and that no row of the file has."""
+        missing = [column for name in self.mapping if name != "task_query" for column in columns_of(name, self.mapping) if column not in written]
+        if missing and self.row.has_header:
+            near = difflib.get_close_matches(missing[0], [str(name) for name in written], 1)
+            self._missing(missing[0], [str(name) for name in written], f"did you mean {near[0]!r}?" if near else "--map FIELD=COLUMN names one of these")
+
     def _query(self, written: Mapping[str, Json], is_json: Any) -> Any:
-        column = self.mapping.get("task_query", "task_query")
-        query = written.get(column)
+        columns = columns_of("task_query", self.mapping)
+        column = next((each for each in columns if each not in written), columns[0])
+        query = mapped("task_query", self.mapping, written)
         if column not in written:
             self._missing(column, [str(name) for name in written])
         elif query is None or (isinstance(query, str) and not query.strip()):
@@ -229,10 +239,10 @@ class _RowCheck:
             self.fault(f"'task_query' is a text or an object, not {as_written(query)}", field="task_query")
         return query
 
-    def _missing(self, column: str, there: Sequence[str]) -> None:
+    def _missing(self, column: str, there: Sequence[str], remedy: str = "") -> None:
         near = difflib.get_close_matches(column, there, 1)
         has = ", ".join(there[:12])
-        notes = (f"it has: {has[:200]}" if has else "it is empty", f"--map task_query={near[0] if near else 'NAME'}  takes it from there")
+        notes = (f"it has: {has[:200]}" if has else "it is empty", remedy or f"--map task_query={near[0] if near else 'NAME'}  takes it from there")
         if self.row.has_header:
             self.hopeless = True
             place = (1, 1) if self.row.find else (0, 0)
