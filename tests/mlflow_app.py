@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 EXPERIMENT = "support"
+FEEDBACK = 3
 TEAMS = ("billing", "delivery", "technical")
 WORDS = ("charged twice", "arrived broken", "cannot log in")
 
@@ -26,7 +27,7 @@ def produce(folder: Path, count: int, *, wrong_every: int, assessed: int = 0) ->
     URI of an MLflow database in *folder* with *count* traces.
 
     Every *wrong_every*th message is sorted wrongly. The first *assessed* traces have an expectation,
-    a person's feedback and a judge's.
+    and the first few of them a person's feedback and a judge's.
     """
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     words = [sys.executable, "-m", "tests.mlflow_app", str(folder), str(count), str(wrong_every), str(assessed)]
@@ -69,8 +70,9 @@ def _main(folder: Path, count: int, wrong_every: int, assessed: int) -> None:
     person, judge = AssessmentSource("HUMAN", "eva"), AssessmentSource("LLM_JUDGE", "judge")
     for number, trace_id in enumerate(ids[:assessed]):
         mlflow.log_expectation(trace_id=trace_id, name="text", value=TEAMS[number % 3], source=person)
-        mlflow.log_feedback(trace_id=trace_id, name="correct", value=number % wrong_every > 0, rationale="seen", source=person)
-        mlflow.log_feedback(trace_id=trace_id, name="safe", value="yes", source=judge)
+        if number < FEEDBACK:
+            mlflow.log_feedback(trace_id=trace_id, name="correct", value=number % wrong_every > 0, rationale="seen", source=person)
+            mlflow.log_feedback(trace_id=trace_id, name="safe", value="yes", source=judge)
 
 
 if __name__ == "__main__":
