@@ -112,7 +112,13 @@ _MODELS = click.option("--models", envvar="BEAM_RAY_MODELS", default=beam_ray.DE
 _ADDRESS = click.option("--address", envvar="RAY_ADDRESS", default=None, metavar="ADDRESS", help="Ray cluster. Default: a local one is started.")
 TAKEOVER = click.option("--takeover", is_flag=True, help="Take over a run whose driver is known to be dead.")
 _BUDGET = click.option("--budget", multiple=True, metavar="LIMIT=VALUE", help="Limit: max_usd, max_tokens, max_calls or max_minutes.")
-MAP = click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="Read a field of the task from a column with another name.")
+MAP = click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Read a field of the task from a column with another name, or an object from several, e.g. expected=answer,level.",
+)
 MLFLOW = click.option(
     "--mlflow", "mlflow_uri", envvar="MLFLOW_TRACKING_URI", metavar="URI", help="MLflow server; 'none' for none. Default: a database in the store."
 )
