@@ -20,7 +20,8 @@ Gates in YAML: those that come with the package, and those of a project.
       tokens: {down_by: 10 %}
 
 ``level: warn`` never blocks. ``by: estimate`` lets the found value alone decide, whatever its
-interval. ``optional: true`` leaves the line out where neither side has the number.
+interval. ``optional: true`` leaves the line out where neither side has the number, or where a
+change is limited and the number was not recorded on one side.
 ``any_loss: block`` lets ``not_worse_than`` block on any loss that is shown with 99% confidence.
 """
 
