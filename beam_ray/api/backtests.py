@@ -317,7 +317,7 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
         for warning in engine.resolved.warnings:
             callback(Progress(message=str(warning)))
         if engine.verdict is None:
-            probe_models(store.known_models, engine.resolved.baseline.workflow, *(side.workflow for side in engine.resolved.candidates))
+            probe_models(store, engine.resolved.baseline.workflow, *(side.workflow for side in engine.resolved.candidates))
             callback(Progress(message=f"backtest {engine.backtest_id}: {engine.tasks.num_rows:,} tasks from {engine.source}"))
         else:
             callback(Progress(message=_judged(engine)))

@@ -193,7 +193,7 @@ def check_criteria(
     if not nodes or (node and not definition.nodes[node].evaluate):
         raise Unusable(f"{node or definition.name!r} has no criteria\n  --generate --node NODE  proposes some")
     chosen = {name: stored_outputs(objects, definition, name, outputs.limit, outputs.run) for name in nodes}
-    probe_models(store.known_models, definition)
+    probe_models(store, definition)
     checks = []
     with executing(store, takeover, progress) as run_plan:
         for name, (run, tasks) in chosen.items():
@@ -225,7 +225,7 @@ def propose(
     proposed, tries, dropped = propose_criteria(ask, definition, node, run, tasks, keep=draft.add)
     stats: list[CriterionStats] = []
     if proposed:
-        probe_models(store.known_models, with_criteria(definition, node, [one.written for one in proposed]))
+        probe_models(store, with_criteria(definition, node, [one.written for one in proposed]))
         with executing(store, takeover, progress) as run_plan:
             stats = evaluate_criteria(run_plan, run, node, [one.written for one in proposed], tasks, source=definition)
     good = [one for one, seen in zip(proposed, stats, strict=True) if not seen.useless]

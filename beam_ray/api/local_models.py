@@ -1,5 +1,6 @@
 """The embedded model: a small language model served on this machine."""
 
+import atexit
 import contextlib
 import socket
 from collections.abc import Iterator
@@ -25,16 +26,38 @@ def embedded_model(store: Location, name: str = "local/small") -> Iterator[bool]
     written = store.known_models.get(name)
     if not isinstance(written, ModelSettings):
         raise Unusable(f"the models file has no {name!r}\n  it has: {', '.join(store.known_models)}")
-    address = urlsplit(written.url)
-    host, port = str(address.hostname), int(address.port or 80)
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        answers = probe.connect_ex((host, port)) == 0
-    if answers:
+    if _answers(written):
         yield False
         return
-    with running(port):
+    with running(_address(written)[1]):
         yield True
+
+
+_kept = contextlib.ExitStack()
+"""The embedded model that this process started for its runs."""
+
+
+def start_if_embedded(store: Location, settings: ModelSettings) -> None:
+    """Start the embedded model where *settings* name it and nothing answers there; it ends with this process."""
+    from beam_ray.llm.local import MODEL, installed, running
+
+    host, port = _address(settings)
+    # workers of a cluster would look for it on their own machines
+    if settings.model != MODEL or host not in ("127.0.0.1", "localhost") or store.address or not installed() or _answers(settings):
+        return
+    atexit.register(_kept.close)
+    _kept.enter_context(running(port))
+
+
+def _address(settings: ModelSettings) -> tuple[str, int]:
+    address = urlsplit(settings.url)
+    return str(address.hostname), int(address.port or 80)
+
+
+def _answers(settings: ModelSettings) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(_address(settings)) == 0
 
 
 def serve_model(port: int = 8377) -> None:

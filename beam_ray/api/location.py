@@ -63,7 +63,8 @@ class Location:
             BadDefinition: the models file has problems.
         """
         from beam_ray.llm.families import EndpointFindings
-        from beam_ray.llm.settings import ModelSettings, load_models
+        from beam_ray.llm.models_file import load_models
+        from beam_ray.llm.settings import ModelSettings
         from beam_ray.store.model_findings import read_findings
 
         known: Models = self.models if isinstance(self.models, Mapping) else load_models(Path(self.models))

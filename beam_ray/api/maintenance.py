@@ -257,7 +257,7 @@ def repair(store: Location, run: str | Diagnosis, *, allow_writes: bool = False,
         return Repair(found, (), None, 0, 0, 0.0)
     models: Models = store.known_models if found.nodes else {}
     if found.nodes:
-        probe_models(models, StoredRun(store.objects, found.run_id).record.plan)
+        probe_models(store, StoredRun(store.objects, found.run_id).record.plan)
     with contextlib.ExitStack() as stack:
         callback = stack.enter_context(progress_callback(progress))
 

@@ -250,7 +250,7 @@ class _Apply:
 
         store = self.store
         assert proposal.workflow
-        probe_models(store.known_models, proposal.workflow)
+        probe_models(store, proposal.workflow)
         with executing(store, takeover, progress) as run_plan:
             found: ProposalOutcome = rerun_with_proposal(store.objects, self.address, proposal._proposal, self.file, self.place, run_plan)
         before = task(store, str(Address(self.address.run, self.address.task, self.address.trial))).step(self.address.node)
@@ -301,7 +301,7 @@ def search_prompts(
         raise Unusable(f"{file}: no step of {definition.name!r} has a prompt")
     proposer = proposer_of(store, options.model, definition, asking)
     limits = checked_budget(budget)
-    probe_models(store.known_models, definition)
+    probe_models(store, definition)
     with progress_callback(progress) as callback, executing(store, takeover, callback) as run_plan:
         for warning in checked.warnings:
             callback(Progress(message=str(warning)))

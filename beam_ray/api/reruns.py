@@ -162,7 +162,7 @@ def rerun(
         for each in _planned(store, tasks, how, checked_budget(budget) if budget else None):
             for warning in each.warnings:
                 callback(Progress(message=str(warning)))
-            probe_models(store.known_models, each.plan.workflow)
+            probe_models(store, each.plan.workflow)
             record = begin(store.objects, each.plan.record, each.plan.tasks)
             run = finish(store, record, takeover=takeover, callback=callback)
             done.append(Rerun(run, Run(store, each.origin.run_id), how.from_node))

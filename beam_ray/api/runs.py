@@ -17,7 +17,6 @@ from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm.advice import ignored_settings
-from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.progress import Progress, ProgressCallback
 from beam_ray.store.beginning import begin
@@ -255,7 +254,7 @@ def run(
             callback(Progress(message=str(warning)))
         found, source = read(objects, tasks)
         made = make_plan(checked.workflow, found, models, source=source, version_number=checked.version, trials=trials, budget=limits)
-        probe_models(models, checked.workflow)
+        probe_models(store, checked.workflow)
         record = begin(objects, made.record, made.tasks)
         if record.run_id != made.record.run_id:
             callback(Progress(message=f"resuming run {record.run_id}, started {record.created_at.replace('T', ' ')[:16]} UTC"))
@@ -269,7 +268,7 @@ def resume(store: Location, name: str, *, budget: Budget | None = None, takeover
     if budget is not None:
         record = record.model_copy(update={"budget": checked_budget(budget)})
     if not found.finished:
-        probe_models(store.known_models, record.plan)
+        probe_models(store, record.plan)
     with progress_callback(progress) as callback:
         return finish(store, record, takeover=takeover, callback=callback)
 
@@ -320,13 +319,15 @@ def connection(store: Location) -> "Iterator[Connection]":
         yield opened
 
 
-def probe_models(models: Models, *workflows: Workflow) -> None:
-    """Check that every endpoint answers, before anything is written."""
+def probe_models(store: Location, *workflows: Workflow) -> None:
+    """Check that every endpoint answers, before anything is written; the embedded model is started where it does not."""
+    from beam_ray.api.local_models import start_if_embedded
     from beam_ray.llm.model import probe  # loads openai
 
     for name in dict.fromkeys(name for workflow in workflows for name in workflow.models):
-        written = models.get(name)
+        written = store.known_models.get(name)
         if isinstance(written, ModelSettings):
+            start_if_embedded(store, written)
             probe(written, name)
 
 

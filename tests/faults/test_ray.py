@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from beam_ray.errors import Stopped
-from beam_ray.llm.settings import load_models
+from beam_ray.llm.models_file import load_models
 from beam_ray.run import driver as driver_module
 from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection

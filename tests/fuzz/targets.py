@@ -25,7 +25,7 @@ from beam_ray.errors import BadAnswer, BeamRayError
 from beam_ray.evaluate.judge import judge_schema
 from beam_ray.evaluate.rules import judge_by_rule
 from beam_ray.llm.answer import parse_answer
-from beam_ray.llm.settings import load_models
+from beam_ray.llm.models_file import load_models
 from beam_ray.store.disk import Disk
 from beam_ray.store.parquet import encode, to_json, to_table
 from beam_ray.store.tables import STEPS

@@ -12,9 +12,10 @@ import stamina
 
 from beam_ray.errors import BadDefinition, ModelRefused, ModelUnavailable, Stopped, Unusable
 from beam_ray.llm.model import MAX_RETRY_AFTER_S, OpenAIModel
+from beam_ray.llm.models_file import load_models
 from beam_ray.llm.permits import Unlimited
 from beam_ray.llm.request import Answer, Request
-from beam_ray.llm.settings import ModelSettings, load_models
+from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
 
 ASKED = Request(({"role": "user", "content": "hello"},), schema={"type": "object", "properties": {"a": {"type": "string", "maxLength": 5}}}, seed=7, node="n")

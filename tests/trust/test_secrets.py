@@ -11,8 +11,8 @@ import pytest
 
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm.model import OpenAIModel, probe
+from beam_ray.llm.models_file import load_models
 from beam_ray.llm.request import Request
-from beam_ray.llm.settings import load_models
 from beam_ray.llm.usage import Usage
 from beam_ray.run.plan import make_plan
 from beam_ray.store.beginning import begin
@@ -153,7 +153,7 @@ def test_mlflow_is_told_no_key(keyed, monkeypatch):
 TOLD = """
 import asyncio, pathlib
 from datetime import UTC, datetime
-from beam_ray.llm.settings import load_models
+from beam_ray.llm.models_file import load_models
 from beam_ray.run.plan import load_workflow, make_plan
 from beam_ray.store.opening import open_objects
 from beam_ray.store.beginning import begin

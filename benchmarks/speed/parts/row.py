@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import beam_ray
-from beam_ray.llm.settings import load_models
+from beam_ray.llm.models_file import load_models
 from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.store.beginning import begin
