@@ -12,6 +12,7 @@ from beam_ray.errors import Problem, Unusable
 from beam_ray.llm.advice import ignored_settings, missing_models
 from beam_ray.publish import find_workflow
 from beam_ray.run.plan import load_workflow
+from beam_ray.run.tool_imports import functions, missing_modules, remedy
 from beam_ray.run.tools import tool_folders
 
 WorkflowOption = Workflow | str | Path
@@ -87,8 +88,15 @@ def check(workflow: WorkflowOption, store: Location | None = None) -> CheckResul
 def check_with_models(workflow: WorkflowOption, store: Location) -> CheckResult:
     """See ``Store.check``."""
     found = check(workflow, store)
+    found = replace(found, warnings=(*found.warnings, *_missing_modules(found.workflow)))
     try:
         models = store.known_models if found.workflow.models else {}
     except Unusable:  # plan and run, which need the models, report it
         return found
     return replace(found, warnings=(*found.warnings, *missing_models(found.workflow, models), *ignored_settings(found.workflow, models)))
+
+
+def _missing_modules(workflow: Workflow) -> list[Problem]:
+    """Advice on modules that the workflow's functions need: the run may have them where it is executed."""
+    missing = missing_modules(functions(workflow, workflow.order), tool_folders(workflow))
+    return [Problem("", 0, 0, f"warning: {remedy(workflow, each, local=True)}") for each in missing]

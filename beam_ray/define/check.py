@@ -9,12 +9,13 @@ import ast
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from beam_ray.address import NODE_NAME
 from beam_ray.define.criterion import expand
+from beam_ray.define.fingerprint import digest
 from beam_ray.define.returns import type_schema
 from beam_ray.define.template import TemplateFault, Use, uses
 from beam_ray.define.workflow import Node, Turn, Workflow
@@ -33,7 +34,7 @@ class Tool:
 
     file: Path
     version: str
-    """The digest of the source file."""
+    """The digest of the source file, and of the workflow's requirements where it has any."""
     parameters: tuple[str, ...] | None
     """None where the function accepts any keyword."""
     required: tuple[str, ...]
@@ -270,7 +271,10 @@ def find_tool(workflow: Workflow, tool: str, folders: Iterable[Path]) -> Tool:
         base = folder / Path(*module.split("."))
         for file in (base.with_suffix(".py"), base / "__init__.py"):
             if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
-                return _read_tool(file, function, tool)
+                found = _read_tool(file, function, tool)
+                # another version of a package may give other results
+                packages = sorted(workflow.requirements)
+                return replace(found, version=digest("tool with packages/1", found.version, packages)) if packages else found
     shown = ", ".join(str(folder) for folder in looked) or "no folder"
     raise Unusable(f"the tool {tool!r} was not found\n  searched for {module.replace('.', '/')}.py in {shown}\n  set BEAM_RAY_TOOLS to search further folders")
 

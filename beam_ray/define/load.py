@@ -11,6 +11,7 @@ from pathlib import Path
 import pydantic
 
 from beam_ray.define.fingerprint import Json
+from beam_ray.define.requirements import read_requirements
 from beam_ray.define.validation import known_keys, validation_problems
 from beam_ray.define.workflow import Workflow, turn_fault
 from beam_ray.define.yaml_file import Source, display_path, not_utf8, read_yaml, relative_path
@@ -49,6 +50,12 @@ def parse_workflow(source: Source, folder: Path, project: Path) -> Workflow:
     if "tools_from" in data:
         known = known_keys(("tools_from",), Workflow)
         problems.append(source.problem(("tools_from",), "unknown key 'tools_from'", f"allowed keys: {', '.join(known)}"))
+    if isinstance(data.get("requirements"), str):
+        try:
+            data["requirements"] = read_requirements(data["requirements"], folder)
+        except Unusable as error:
+            problems.append(source.problem(("requirements",), str(error)))
+            del data["requirements"]
     data["tools_from"] = relative_path(folder, project)
     try:
         workflow = Workflow.model_validate(data)

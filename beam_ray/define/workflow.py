@@ -20,6 +20,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictBool, Str
 
 from beam_ray.define.criterion import Criterion, expand, numbered
 from beam_ray.define.fingerprint import Json, JsonSchema, digest
+from beam_ray.define.requirements import requirement_fault
 from beam_ray.define.returns import Faults, object_schema
 from beam_ray.define.validation import validation_problems
 from beam_ray.define.yaml_file import NoFile
@@ -241,8 +242,18 @@ class Workflow(Frozen):
     model: str | None = None
     judge: str | None = None
     nodes: dict[str, Node] = Field(min_length=1)
+    requirements: tuple[str, ...] = ()
+    """Python packages that its tools need, one requirement a line; a cluster installs them for the run. In a file, also the name of a requirements file."""
     tools_from: str = ""
     """The folder that tools are imported from, relative to the project; set when a file is loaded."""
+
+    @field_validator("requirements", mode="after")
+    @classmethod
+    def _requirements(cls, written: tuple[str, ...]) -> tuple[str, ...]:
+        faults: list[tuple[int | str, str]] = [(index, fault) for index, fault in enumerate(map(requirement_fault, written)) if fault]
+        if faults:
+            raise Faults(faults)
+        return written
 
     @cached_property
     def order(self) -> tuple[str, ...]:
@@ -297,6 +308,8 @@ class Workflow(Frozen):
         document = self.model_dump(mode="json", by_alias=True)
         for key in ("description", "tools_from"):
             document.pop(key)
+        if not self.requirements:  # definitions of earlier versions have none
+            document.pop("requirements")
         for node in document["nodes"].values():
             node.pop("title")
             for turn in (node["llm"] or {}).get("prompt", ()):

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from beam_ray.errors import BudgetReached, OutOfQuota, Stopped, WrongSetting
+from beam_ray.errors import BudgetReached, OutOfQuota, Stopped, Unusable, WrongSetting
 from beam_ray.llm.scripted import Models
 from beam_ray.run.budget import remaining, require_within
 from beam_ray.run.cluster import Cluster, RunnerDied
@@ -29,6 +29,7 @@ from beam_ray.run.runner_pool import RunnerPool, RunnerState
 from beam_ray.run.shard import OUTCOME_NODE, ShardLost
 from beam_ray.run.signals import Signals
 from beam_ray.run.summary import committed_counts, summarise
+from beam_ray.run.tool_imports import functions, remedy
 from beam_ray.run.tools import Tools
 from beam_ray.store.lease import BEAT_S, Lease
 from beam_ray.store.manifest import RunSummary
@@ -110,6 +111,7 @@ class Driver:
             if self.before.steps:
                 self._message(f"resuming run {self.run.run_id}: {self.before.steps:,} of {self._steps:,} steps are done")
             self.pool = self._open_pool(self.cluster)
+            self._require_modules(self.pool)
         while self.unfinished:
             self._submit_shards(self.pool)
             self._collect(self.pool)
@@ -132,6 +134,8 @@ class Driver:
         # a runner's open shards must hold a window's worth of rows, or permits would idle
         self.open_shards = max(2, math.ceil(self.window / largest) + 1)
         alone = count == 1 and not any(node.resources for node in self.workflow.nodes.values())
+        if self.workflow.requirements and not cluster.local:
+            self._message(f"the cluster installs the requirements of {self.workflow.name}, once on each node")
         pool = RunnerPool(cluster, self._assignment, alone=alone, check=self._check)
         pool.start(count)
         return pool
@@ -148,7 +152,22 @@ class Driver:
             unfinished=frozenset(self._undone()) if self.resumed or self.crashes else frozenset(),
             crashed_rows=dict(self.crashed_rows),
             budget=remaining(self.record.budget, self._counts()),
+            requirements=self.workflow.requirements,
         )
+
+    def _require_modules(self, pool: RunnerPool) -> None:
+        """
+        Check on every machine that the functions of the workflow find what they import, before any row is given out.
+
+        Raises:
+            Unusable: a module is not installed.
+        """
+        if not functions(self.workflow, self.workflow.nodes):
+            return
+        for call in [pool.cluster.call(runner.handle, "import tools", "missing_modules") for runner in pool.runners]:
+            with contextlib.suppress(RunnerDied):  # its rows will notice
+                for missing in pool.result(call):
+                    raise Unusable(remedy(self.workflow, missing, local=pool.cluster.local))
 
     # -- the loop -----------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from beam_ray.run.limiter import Grant, Limiter, Limits, PermitRequest
 from beam_ray.run.permits import PermitLease
 from beam_ray.run.progress import Counts
 from beam_ray.run.shard import RunElsewhere, Shard
+from beam_ray.run.tool_imports import MissingModule, functions, missing_modules
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.opening import open_objects
@@ -58,6 +59,8 @@ class Assignment:
     """Shards of which an earlier driver or runner may have spooled rows."""
     budget: Mapping[str, float] = field(default_factory=dict)
     """What is left of max_usd, max_tokens and max_calls when the runner starts; the driver adds up what all runners spend."""
+    requirements: tuple[str, ...] = ()
+    """Packages that a cluster installs for the runner."""
     crashed_rows: Mapping[Key, str] = field(default_factory=dict)
     """Rows that crash their worker process and are not tried again, with the error that they get."""
 
@@ -119,6 +122,10 @@ class Runner:
         await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows, only=node).step(node)
         await self._flush()
 
+    async def missing_modules(self) -> list[MissingModule]:
+        """What the functions that this run is sure to call need and do not find on this machine."""
+        return await asyncio.to_thread(missing_modules, self._sure_functions(), self.context.tools.folders)
+
     async def merge(self, node: str) -> list[FileEntry]:
         """Merge the committed parts of *node* into its finished files."""
         # one after the other: each holds all rows of its node
@@ -156,6 +163,19 @@ class Runner:
         for model in self.models.values():
             await model.close()  # type: ignore[attr-defined]
         await self.context.tools.close()
+
+    def _sure_functions(self) -> dict[str, str]:
+        """Functions that no output of the origin stands in for, and no other machine calls, with their nodes."""
+        record, workflow, execute = self.record, self.workflow, self.context.execute
+        if record.ruler_only:
+            return {}
+        nodes = [name for name, node in workflow.nodes.items() if not node.resources and (execute is None or name in execute)]
+        wanted = functions(workflow, nodes)
+        if record.borrow and record.origin:
+            known = Run(self.objects, record.origin).record.tools
+            wanted = {name: node for name, node in wanted.items() if name in record.tools and known.get(name) != record.tools[name]}
+        withheld = {node.tool for node in workflow.nodes.values() if node.effects == "write" and not record.allow_writes}
+        return {name: node for name, node in wanted.items() if name not in withheld}
 
     # -- opening a shard ----------------------------------------------------------------------
 

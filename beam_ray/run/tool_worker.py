@@ -25,12 +25,14 @@ def main(folders: list[str]) -> None:
         try:
             _limit_memory(call["memory"])
             module = importlib.import_module(call["module"])
-            value = getattr(module, call["function"])(**call["arguments"])
+            # without a function, only the import is tried
+            value = getattr(module, call["function"])(**call["arguments"]) if call["function"] else None
             result = json.dumps({"value": value}, allow_nan=False)
         except BaseException as error:  # an error of the tool is its result
             _limit_memory(None)
             text = str(error) or (f"it needed more than {call['memory']:,} bytes, the node's resources.memory" if isinstance(error, MemoryError) else "")
-            result = json.dumps({"error": f"{type(error).__name__}: {text}"[:2000]})
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            result = json.dumps({"error": f"{type(error).__name__}: {text}"[:2000], "missing": missing})
         if os.getpid() != me:
             # the tool forked and its copy returned: a second result would be taken for the next call's
             os._exit(0)

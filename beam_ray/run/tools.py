@@ -44,6 +44,11 @@ def tool_folders(workflow: Workflow, folder: Path | None = None) -> list[Path]:
     return [own, own.parent, *further]
 
 
+def tool_environment() -> dict[str, str]:
+    """What a child process of a tool sees of our environment."""
+    return {name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith("BEAM_RAY_TOOL_")}
+
+
 class Tools:
     """Calls a workflow's tools, at most *children* of them in child processes at a time."""
 
@@ -179,7 +184,6 @@ class _ChildProcess:
         await self.process.wait()
 
     async def _start(self) -> asyncio.subprocess.Process:
-        environment = {name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith("BEAM_RAY_TOOL_")}
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # otherwise our own folder would come first, and hide the user's modules
@@ -188,7 +192,7 @@ class _ChildProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env=environment,
+            env=tool_environment(),
             start_new_session=True,
             limit=MAX_RESULT,
         )

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from beam_ray.errors import BeamRayError, Stopped, Unusable
@@ -26,6 +26,9 @@ from beam_ray.run.runner import Assignment
 
 HEAD_LOST_S = 40.0
 """Seconds without an answer from the head after which the cluster is given up; at 60 Ray would end our process itself, without a message."""
+
+INSTALL_S = 1_800
+"""Seconds in which a node must have installed a workflow's requirements."""
 
 _IDLE_RUNNERS: dict[str, list["RunnerHandle"]] = {}
 """Stopped runners whose processes can be used again, by Ray job: one for each time that a process connects."""
@@ -43,6 +46,8 @@ class RunnerHandle:
     actor: ActorHandle
     node: str
     """Id of the Ray node that it was placed on; another one if that node was lost meanwhile."""
+    requirements: tuple[str, ...] = ()
+    """Packages that were installed for its process."""
 
 
 class Cluster:
@@ -119,25 +124,30 @@ class Cluster:
         if assignment.run_id not in self._recorded_runs:
             record_run(assignment.store, assignment.run_id)
             self._recorded_runs.add(assignment.run_id)
-        actor, node = self._process()
+        # on this machine, the packages are those of this Python
+        requirements = () if self.local else assignment.requirements
+        actor, node = self._process(requirements)
         limited = bool(assignment.models) and not (alone and self.local)
         if limited and self._limiter is None:
             self._limiter = limiter_actor()
         actor.assign.remote(assignment, limited)
-        return RunnerHandle(assignment.runner, actor, node)
+        return RunnerHandle(assignment.runner, actor, node, requirements)
 
-    def _process(self) -> tuple[ActorHandle, str]:
-        """A process for a runner, and its node: an idle one, or a new one where most CPUs have none."""
-        if self._idle:
-            idle = self._idle.pop()
-            return idle.actor, idle.node
+    def _process(self, requirements: tuple[str, ...]) -> tuple[ActorHandle, str]:
+        """A process for a runner, and its node: an idle one with the same packages, or a new one where most CPUs have none."""
+        for index, idle in enumerate(self._idle):
+            if idle.requirements == requirements:
+                del self._idle[index]
+                return idle.actor, idle.node
         cpus = {node["NodeID"]: node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
         # at random among equals, because drivers do not know of each other
         node = min(cpus or {self._node: 1}, key=lambda node: (self._placed[node] + random.random()) / cpus.get(node, 1))
         self._placed[node] += 1
         # runners hold no CPU; an actor that asks for no resource at all, Ray puts on any node and ignores the strategy
         # as many calls as there are nodes times shards in flight wait in a runner at once
-        options = {"num_cpus": 0, "memory": 1, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000}
+        options: dict[str, Any] = {"num_cpus": 0, "memory": 1, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000}
+        if requirements:
+            options["runtime_env"] = {"pip": list(requirements), "config": {"setup_timeout_seconds": INSTALL_S}}
         strategy = NodeAffinitySchedulingStrategy(node, soft=True)
         return ray.remote(RunnerActor).options(**options, scheduling_strategy=strategy).remote(), node
 
@@ -178,6 +188,8 @@ class Cluster:
             raise RunnerDied(str(error).strip().splitlines()[0]) from None
         except GetTimeoutError:
             raise TimeoutError from None
+        except RuntimeEnvSetupError as error:
+            raise Unusable(f"the cluster cannot install the workflow's requirements: {_reason(str(error))}") from None
         except RayError as error:
             raise Stopped(f"Ray: {str(error).strip().splitlines()[0]}; run the same command again to resume") from None
 
@@ -213,3 +225,9 @@ def cannot_connect(address: str, error: Exception) -> str:
         f"cannot connect to a Ray cluster at {address}: {first_line(error)}\n"
         "  start one with  ray start --head , or leave out --address to use a local Ray that ends with the command"
     )
+
+
+def _reason(output: str) -> str:
+    """The line of pip's output that says why it failed."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return next((line.removeprefix("ERROR: ") for line in reversed(lines) if line.startswith("ERROR:")), lines[-1] if lines else "no reason given")
