@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import beam_ray
 from tests.ray_nodes import cluster_environment, dashboard_answers, end_node, head_command, head_ports
 
 pytestmark = pytest.mark.timeout(300)
@@ -69,7 +70,7 @@ class Project:
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)[key]
         run = found if isinstance(found, str) else found[0]
-        return str(json.loads(self.beam_ray("show", f"{run}/t1", "--step", "look", "--store", self.folder / "store", "--json").stdout)["output"])
+        return str(beam_ray.open(self.folder / "store").task(f"{run}/t1").step("look").output)
 
 
 @pytest.fixture(scope="module")
