@@ -1,6 +1,7 @@
 """Packages that tools need: a missing one is said before the first row, and a cluster installs those that a workflow names."""
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -92,7 +93,13 @@ def project() -> Iterator[Project]:
         wheel(folder, "1.0")
         wheel(folder, "2.0")
         ports = head_ports()
-        environment = {**cluster_environment(folder), "RUNTIME_ENV_RETRY_TIMES": "1", "PYTHONPATH": str(ROOT), "HEAD": f"127.0.0.1:{ports['port']}"}
+        environment = {
+            **cluster_environment(folder),
+            "PATH": f"{folder}/venv/bin:{os.environ['PATH']}",
+            "RUNTIME_ENV_RETRY_TIMES": "1",
+            "PYTHONPATH": str(ROOT),
+            "HEAD": f"127.0.0.1:{ports['port']}",
+        }
         command = [str(folder / "venv/bin/python"), "-m", "ray.scripts.scripts", *head_command(folder, ports, cpus=1)[1:]]
         with open(folder / "log", "w") as log:
             ray = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
