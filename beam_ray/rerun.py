@@ -32,7 +32,7 @@ from beam_ray.store.attachments import read_attachment
 from beam_ray.store.lookup import find_runs, status_of
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
-from beam_ray.store.steps import StepRows
+from beam_ray.store.step_lookup import StepRows
 from beam_ray.store.tables import StepRow
 from beam_ray.tasks.changed_inputs import Changes, changed_tasks
 from beam_ray.tasks.sources import only, with_origins

@@ -20,7 +20,7 @@ from beam_ray.store.disk import Disk
 from beam_ray.store.lease import Lease
 from beam_ray.store.libraries import write_library
 from beam_ray.store.runs import Run
-from beam_ray.store.steps import StepRows
+from beam_ray.store.step_lookup import StepRows
 from beam_ray.tasks.sources import shuffled
 from tests.conftest import Lab, drive_here
 from tests.store.dying import Dying

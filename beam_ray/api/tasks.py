@@ -19,7 +19,7 @@ from beam_ray.errors import Unusable
 from beam_ray.run.context import RAN
 from beam_ray.store.lookup import find_runs, find_task, select, status_of
 from beam_ray.store.runs import Run as StoredRun
-from beam_ray.store.steps import StepRows
+from beam_ray.store.step_lookup import StepRows
 from beam_ray.store.tables import OUTCOME, AttemptRow, CriterionRow, OutcomeRow, StepRow, TaskRow
 
 LISTED = (

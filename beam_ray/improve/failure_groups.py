@@ -17,7 +17,7 @@ from beam_ray.define.fingerprint import digest
 from beam_ray.errors import Unusable
 from beam_ray.store.lookup import status_of
 from beam_ray.store.runs import Run
-from beam_ray.store.steps import StepRows
+from beam_ray.store.step_lookup import StepRows
 from beam_ray.store.tables import OutcomeRow, StepRow
 
 Kind = Literal["criterion", "error", "model away"]

@@ -27,7 +27,7 @@ from beam_ray.run.step_row import output_of
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
-from beam_ray.store.steps import StepRows
+from beam_ray.store.step_lookup import StepRows
 from beam_ray.store.tables import StepRow
 
 MOST_FAILURES = 5

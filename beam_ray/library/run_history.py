@@ -13,7 +13,7 @@ from beam_ray.library.selection import RAN
 from beam_ray.store.lookup import find_runs, newest_first
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
-from beam_ray.store.steps import StepRows
+from beam_ray.store.step_lookup import StepRows
 from beam_ray.store.tables import OutcomeRow, StepRow
 
 CONSIDERED = 20_000

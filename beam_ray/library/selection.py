@@ -12,7 +12,7 @@ from beam_ray.store.lookup import find_task, resolve, select
 from beam_ray.store.objects import Objects
 from beam_ray.store.parquet import to_json
 from beam_ray.store.runs import Run
-from beam_ray.store.steps import StepRows
+from beam_ray.store.step_lookup import StepRows
 from beam_ray.store.tables import OutcomeRow, TaskRow
 
 RAN = ("done", "borrowed")

@@ -35,7 +35,7 @@ from beam_ray.store.lease import BEAT_S, Lease
 from beam_ray.store.manifest import RunSummary
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run
-from beam_ray.store.steps import Key
+from beam_ray.store.step_lookup import Key
 from beam_ray.store.tables import FileEntry
 
 CLUSTER_CHECK_S = 2.0

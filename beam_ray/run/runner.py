@@ -33,7 +33,7 @@ from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
-from beam_ray.store.steps import Key, StepRows
+from beam_ray.store.step_lookup import Key, StepRows
 from beam_ray.store.tables import FileEntry, StepRow
 
 SPOOL_S = 0.8

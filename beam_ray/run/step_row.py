@@ -1,4 +1,4 @@
-"""Rows of the steps table, as steps write them."""
+"""Rows of the steps table, as steps write them. The columns are declared in ``store.tables``."""
 
 import datetime
 from dataclasses import dataclass

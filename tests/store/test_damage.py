@@ -19,7 +19,7 @@ from beam_ray.store.lookup import find_runs
 from beam_ray.store.objects import Objects
 from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
-from beam_ray.store.steps import StepRows
+from beam_ray.store.step_lookup import StepRows
 
 STORE = Path(__file__).parent.parent / "stores" / "0.1"
 

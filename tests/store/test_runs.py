@@ -18,7 +18,7 @@ from beam_ray.store.gc import collect, remove
 from beam_ray.store.opening import open_objects
 from beam_ray.store.run_record import plan_shards
 from beam_ray.store.runs import Run
-from beam_ray.store.steps import StepRows
+from beam_ray.store.step_lookup import StepRows
 from tests.conftest import Lab, drive_here
 from tests.endpoint import endpoint
 

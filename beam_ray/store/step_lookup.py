@@ -1,4 +1,4 @@
-"""Finding the rows of given tasks in a run, without reading all of it."""
+"""Finding the steps of given tasks in a run, without reading all of it. The columns of the table are in ``tables``."""
 
 import hashlib
 from collections.abc import Iterable
