@@ -184,7 +184,7 @@ class CachedModel:
     async def _ask(self, question: Question, messages: Sequence[Message], number: int, usage: Usage) -> Answer:
         model: Model
         if isinstance(self.written, ModelSettings):
-            from beam_ray.llm.model import OpenAIModel
+            from beam_ray.llm.client import OpenAIModel
 
             model = OpenAIModel(self.written)
         else:

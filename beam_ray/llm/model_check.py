@@ -16,8 +16,8 @@ import stamina
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.errors import BadAnswer
 from beam_ray.llm.answer import parse_answer
+from beam_ray.llm.client import UNANSWERED, OpenAIModel, Refused, read_rate_limits
 from beam_ray.llm.families import STRUCTURED, Api, Capabilities, Structured
-from beam_ray.llm.model import UNANSWERED, OpenAIModel, Refused, read_rate_limits
 from beam_ray.llm.prices import Tokens, price_of
 from beam_ray.llm.refusals import Kind
 from beam_ray.llm.request import Answer, Request

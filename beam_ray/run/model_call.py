@@ -1,4 +1,4 @@
-"""The model call of one attempt: its messages, its seed and its temperature."""
+"""The model call of one attempt: its messages, its seed and its temperature. Its retries are in ``llm.client``."""
 
 from collections.abc import Sequence
 from typing import Any

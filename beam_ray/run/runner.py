@@ -327,7 +327,7 @@ class Runner:
         permits = self._permits(endpoint_of(name, written), renew)
         if isinstance(written, ModelSettings):
             # imported here because a run of tools alone needs no client
-            from beam_ray.llm.model import OpenAIModel
+            from beam_ray.llm.client import OpenAIModel
 
             return OpenAIModel(written, permits, name=name)
         scripted: Model = replace(written, permits=permits)

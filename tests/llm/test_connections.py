@@ -9,7 +9,7 @@ import pytest
 import stamina
 
 from beam_ray.errors import ModelUnavailable
-from beam_ray.llm.model import OpenAIModel
+from beam_ray.llm.client import OpenAIModel
 from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from beam_ray.llm.answer import read_answer
-from beam_ray.llm.model import OpenAIModel
+from beam_ray.llm.client import OpenAIModel
 from beam_ray.llm.models_file import load_models
 from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.usage import Usage

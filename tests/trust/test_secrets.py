@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beam_ray.errors import Stopped, Unusable
-from beam_ray.llm.model import OpenAIModel, probe
+from beam_ray.llm.client import OpenAIModel, probe
 from beam_ray.llm.models_file import load_models
 from beam_ray.llm.request import Request
 from beam_ray.llm.usage import Usage

@@ -19,7 +19,7 @@ import stamina.instrumentation
 
 import beam_ray
 from beam_ray import ModelSettings, Request
-from beam_ray.llm.model import OpenAIModel
+from beam_ray.llm.client import OpenAIModel
 from beam_ray.llm.usage import Usage
 from beam_ray.run.limiter import Grant, Limiter, PermitRequest
 from beam_ray.run.permits import PermitLease

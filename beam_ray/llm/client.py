@@ -1,5 +1,5 @@
 """
-A model behind an OpenAI-compatible endpoint; the only module that imports openai.
+The client of an OpenAI-compatible endpoint, with its retries; the only module that imports openai.
 
 Retries are ours: those of the client library are off, so that the limiter sees every 429 and every
 call that may be billed is counted.
