@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from beam_ray.run.progress import Progress
     from beam_ray.store.lookup import status_of
     from beam_ray.tasks.sources import Tasks
-    from beam_ray.tracking.exchange import ExportedDataset
+    from beam_ray.tracking.worker_calls import ExportedDataset
 
 __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # address
@@ -198,7 +198,7 @@ _SOURCES = {
     "beam_ray.run.progress": ("Progress",),
     "beam_ray.store.lookup": ("status_of",),
     "beam_ray.tasks.sources": ("Tasks",),
-    "beam_ray.tracking.exchange": ("ExportedDataset",),
+    "beam_ray.tracking.worker_calls": ("ExportedDataset",),
 }
 _MODULE_OF = {name: module for module, names in _SOURCES.items() for name in names}
 

@@ -33,7 +33,7 @@ from beam_ray.store.tables import AttachmentRow, TaskRow
 from beam_ray.tasks.sources import read, with_origins
 from beam_ray.tracking import ExportedDataset, default_uri, export_dataset
 from beam_ray.tracking.backtest_log import TaskRequest
-from beam_ray.tracking.exchange import TaskRecord
+from beam_ray.tracking.worker_calls import TaskRecord
 
 
 @dataclass(frozen=True)

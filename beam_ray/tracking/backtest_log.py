@@ -1,5 +1,5 @@
 """
-What is logged of a backtest: its sides, and which of their tasks get traces.
+What is logged of a backtest: its sides, and which of their tasks get traces. ``experiments`` makes MLflow's fields of it.
 """
 
 from collections.abc import Mapping, Sequence

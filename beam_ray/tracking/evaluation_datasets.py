@@ -11,8 +11,8 @@ from mlflow.entities import DatasetRecord, EvaluationDataset
 from mlflow.exceptions import MlflowException
 from mlflow.genai.datasets import get_dataset
 
-from beam_ray.tracking.backtests import experiment_of
-from beam_ray.tracking.exchange import DatasetChanges, DatasetRequest, DatasetResult, Refused, TaskRecord
+from beam_ray.tracking.experiments import experiment_of
+from beam_ray.tracking.worker_calls import DatasetChanges, DatasetRequest, DatasetResult, Refused, TaskRecord
 from beam_ray.tracking.location import page
 from beam_ray.tracking.watchdog import Heartbeat
 

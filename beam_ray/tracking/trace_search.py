@@ -9,7 +9,7 @@ from mlflow.entities import Experiment, Trace, TraceState
 from mlflow.exceptions import MlflowException
 
 from beam_ray.errors import did_you_mean
-from beam_ray.tracking.exchange import Refused, TraceSearchRequest, TraceSearchResult
+from beam_ray.tracking.worker_calls import Refused, TraceSearchRequest, TraceSearchResult
 from beam_ray.tracking.location import shown
 from beam_ray.tracking.watchdog import Heartbeat
 

@@ -54,8 +54,8 @@ def _do(work: str, uri: str, subject: Any, beat: Heartbeat) -> Any:
     prepare(uri)
     beat("start")
     from beam_ray.tracking import (
-        backtests,
         evaluation_datasets,
+        experiments,
         prompts,
         trace_search,
     )  # importing mlflow takes seconds: not before the server is known to answer
@@ -64,7 +64,7 @@ def _do(work: str, uri: str, subject: Any, beat: Heartbeat) -> Any:
     logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
     beat("open")
     works: dict[str, Callable[..., Any]] = {
-        "log_backtest": backtests.log_backtest,
+        "log_backtest": experiments.log_backtest,
         "production_alias": prompts.production_alias,
         "search_traces": trace_search.search_traces,
         "export_dataset": evaluation_datasets.export_dataset,

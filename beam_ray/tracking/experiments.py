@@ -1,5 +1,5 @@
 """
-Log a backtest as an MLflow experiment with one MLflow run per side.
+A backtest as an MLflow experiment with one MLflow run per side: its metrics, parameters, tags and files.
 
 A run is looked up by its key before it is created, so logging again changes nothing.
 """
