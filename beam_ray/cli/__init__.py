@@ -89,7 +89,7 @@ _caught: list[int] = []
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run a command and exit with its code: see ``beam_ray.errors``."""
+    """Run a command and exit with its code: that of an error is in ``beam_ray.errors``, that of a verdict in ``compare.verdict``."""
     if threading.current_thread() is threading.main_thread():
         _caught.clear()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,5 +1,5 @@
 """
-WAS IT BETTER? Two sides over the same tasks: differences, verdict, reports.
+Comparisons of two runs over the same tasks: metrics, gate, verdict and reports.
 
 The question: when does a backtest of 10 to 50 tasks prove anything? The answer: everything
 is paired by task, every number has an interval, tasks and not rows are resampled, and a

@@ -1,5 +1,5 @@
 """
-The gate: limits that a candidate must keep, or may reach. ``gate_file`` reads it from YAML.
+The gate: limits that a candidate must keep, or may reach. ``gate_file`` reads and checks it, ``verdict`` judges by it.
 
 A rule is a name and limits; several limits of one rule are judged one by one.
 

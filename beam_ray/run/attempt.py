@@ -1,4 +1,4 @@
-"""One try at a step: its output, its score, and what it cost."""
+"""What one try at a step gave and cost, and its row in the store; ``step`` makes the attempts."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,3 +1,3 @@
 """
-TO WHAT it is done: tasks read from files, libraries and earlier runs, each row with its place for messages.
+Reading tasks from files, libraries, earlier runs and traces, each row with its place for messages.
 """

@@ -12,9 +12,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.genai.datasets import get_dataset
 
 from beam_ray.tracking.experiments import experiment_of
-from beam_ray.tracking.worker_calls import DatasetChanges, DatasetRequest, DatasetResult, Refused, TaskRecord
 from beam_ray.tracking.location import page
 from beam_ray.tracking.watchdog import Heartbeat
+from beam_ray.tracking.worker_calls import DatasetChanges, DatasetRequest, DatasetResult, Refused, TaskRecord
 
 EXPERIMENT = "beam_ray/libraries"
 _LIBRARY, _VERSION, _TASK = "beam_ray.library", "beam_ray.version", "beam_ray.task"

@@ -9,9 +9,9 @@ from mlflow.entities import Experiment, Trace, TraceState
 from mlflow.exceptions import MlflowException
 
 from beam_ray.errors import did_you_mean
-from beam_ray.tracking.worker_calls import Refused, TraceSearchRequest, TraceSearchResult
 from beam_ray.tracking.location import shown
 from beam_ray.tracking.watchdog import Heartbeat
+from beam_ray.tracking.worker_calls import Refused, TraceSearchRequest, TraceSearchResult
 
 _PAGE = 100
 """Traces per request; they come with all of their spans."""
