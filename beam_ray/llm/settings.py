@@ -1,5 +1,5 @@
 """
-The models file: which models there are, where they answer, what they cost and what they accept.
+The settings of one model in the models file: where it answers, what it costs and what it accepts.
 
     hosted/large:
       base_url: https://api.openai.com/v1
