@@ -11,7 +11,7 @@ import pyarrow as pa
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.llm.scripted import Models
 from beam_ray.run.plan import estimate
-from beam_ray.store.integrity import Damage, Found, Key, damaged_parts, look, pending
+from beam_ray.store.integrity import Damage, Found, Key, damaged_parts, inspect, pending
 from beam_ray.store.run_record import tasks_digest
 from beam_ray.store.runs import Run
 from beam_ray.tasks.changed_inputs import changed_tasks
@@ -73,7 +73,7 @@ def diagnose(run: Run, models: Models | None = None) -> Diagnosis:
     if not run.merged:
         run.tasks()
         return Diagnosis(run.run_id, False, tuple(damage for _, _, damage in damaged_parts(run)))
-    found = look(run)
+    found = inspect(run)
     damaged = list(found.damaged)
     if pending(run) is not None:
         damaged.append(Damage("repair/manifest.json", 0, f"{run.prefix}: a repair was interrupted; running it again completes it without model calls"))

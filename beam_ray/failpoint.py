@@ -59,8 +59,8 @@ CALLS = {
     "recall": "S3: what became of a doubtful create is about to be asked",
     "read": "an object is about to be read",
     "list": "keys are about to be listed",
-    "delete": "an object is about to be taken away",
-    "deleted": "an object was taken away",
+    "delete": "an object is about to be deleted",
+    "deleted": "an object was deleted",
 }
 
 ACTIONS = ("kill", "EIO", "ENOSPC", "delay")

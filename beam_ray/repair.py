@@ -35,7 +35,7 @@ from beam_ray.run.runner import identity
 from beam_ray.run.summary import summary_of
 from beam_ray.store.beginning import begin
 from beam_ray.store.checksummed_json import RunMark, read_document, seal
-from beam_ray.store.integrity import Found, Key, commit, keys_of, look, pending, put_in_place, take_away
+from beam_ray.store.integrity import Found, Key, commit, delete_damaged_parts, inspect, keys_of, pending, put_in_place
 from beam_ray.store.lease import Lease
 from beam_ray.store.manifest import Manifest, RepairEntry
 from beam_ray.store.objects import NotThere, Objects
@@ -80,7 +80,7 @@ def repair(objects: Objects, run_id: str, models: Models, execute: ExecuteRun, *
     lease = Lease(run, takeover=takeover)
     try:
         if not run.merged:
-            return RepairResult(run_id, tuple(take_away(run)))
+            return RepairResult(run_id, tuple(delete_damaged_parts(run)))
         # a commit that cannot be read is no commit; the files that it replaced match it, or are repaired now
         waiting = pending(run)
         put_in_place(run)
@@ -96,7 +96,7 @@ def repair(objects: Objects, run_id: str, models: Models, execute: ExecuteRun, *
 
 
 def _repair_finished(objects: Objects, run: Run, models: Models, execute: ExecuteRun, lease: Lease, allow_writes: bool) -> RepairResult:
-    found = look(run)
+    found = inspect(run)
     workflow = found.record.plan
     bodies: dict[str, bytes] = {}
     if found.tasks is None:
@@ -169,7 +169,7 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
         shard_of = _shards([(task, trial) for task in ids.to_pylist() for trial in range(1, record.trials + 1)], redo.record)
         for number, table in enumerate(found.steps.values()):
             sound: list[StepRow] = table.filter(pc.is_in(table["task_id"], value_set=ids.combine_chunks())).to_pylist()
-            redo.spool("0000-sound", number, [{**row, "shard": shard_of[row["task_id"], row["trial"]]} for row in sound])
+            redo.spool("0000-intact", number, [{**row, "shard": shard_of[row["task_id"], row["trial"]]} for row in sound])
         # the next driver is not the first one of this run, and so reads the spool
         Lease(redo).release()
         execute(redo.record)

@@ -58,7 +58,7 @@ def keep_bytes(name: str, body: bytes, objects: Objects) -> AttachmentRow:
     sha = hashlib.sha256(body).hexdigest()
     key = f"attachments/{sha}"
     if not objects.create(key, body) and _aged(key, objects):
-        # gc takes away what is old and unused: this one is about to be used
+        # gc deletes what is old and unused: this one is about to be used
         objects.put(key, body)
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return {"name": name, "sha256": sha, "media_type": kind, "bytes": len(body)}

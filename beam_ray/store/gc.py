@@ -1,12 +1,12 @@
 """
-What lies in a store and is of no use to anyone; and taking it away.
+What a store holds that nothing needs, and deleting it.
 
 Nothing that a finished run, a rerun, a backtest, a library or a version needs is ever listed: a
 finished run is not garbage, whoever redid it or borrowed from it. Nor is the mark of a
 finished run under open/, by which the same command finds its result. What is young
 is left alone, since its writer may be at work: a file is older than YOUNG_S by the store's own
 clock before it counts. A run that a driver may be driving is not touched, and an
-abandoned run is taken under our own lease before it is taken away.
+abandoned run is taken under our own lease before it is deleted.
 """
 
 from collections.abc import Callable, Iterator
@@ -63,7 +63,7 @@ def collect(objects: Objects, *, abandoned: bool = False, older_than_s: float = 
 
 
 def remove(objects: Objects, garbage: Garbage) -> bool:
-    """Take it away; False where somebody has begun to use it since it was listed."""
+    """Delete it; False where somebody has begun to use it since it was listed."""
     if garbage.kind in ("abandoned run", "run never begun"):
         return _remove_run(objects, Run(objects, garbage.place.removeprefix("runs/")))
     if garbage.kind == "merged parts" and driver_of(Run(objects, garbage.place.split("/")[1])):

@@ -1,17 +1,17 @@
 """
-What of a run is damaged, what of it can still be read, and how mended files take their place.
+Which files of a run are damaged, what can still be read, and how repaired files replace them.
 
-A finished run never changes, with one exception, and this is it. Mended files take the
-place of damaged ones in three moves, so that a crash anywhere leaves a run that is either as
-damaged as before or is mended by the same command:
+A finished run never changes, with this one exception. Repaired files replace damaged ones in
+three steps, so that after a crash at any point the run is either as damaged as before or is
+repaired by the same command:
 
-    runs/<run_id>/repair/files/<sha256>     the mended files, each under its digest
-    runs/<run_id>/repair/manifest.json      created if absent: the commit. It names every file of the mended run
+    runs/<run_id>/repair/files/<sha256>     the repaired files, each under its digest
+    runs/<run_id>/repair/manifest.json      created if absent: the commit. It names every file of the repaired run
     (then)                                  each file is put in its place, the manifest last, and repair/ is removed
 
-Of two repairers one commits, and both put the same bytes in the same places. A reader in the
-middle of the third move finds files that do not fit the manifest, which is damage as before
-and never a wrong result. What the run was before stands in the manifest under "repairs".
+Of two repairers one commits, and both put the same bytes in the same places. A reader during
+the third step finds files that do not match the manifest, which it reports as damage. What
+was repaired is listed in the manifest under "repairs".
 """
 
 import contextlib
@@ -58,13 +58,13 @@ class Found:
     tasks: pa.Table | None
     """None where they are damaged or gone."""
     steps: dict[str, pa.Table] = field(default_factory=dict)
-    """Node to those of its rows that are sound."""
+    """Node to its intact rows."""
     outcome: pa.Table = field(default_factory=OUTCOME.empty_table)
     damaged: list[Damage] = field(default_factory=list)
 
     @property
     def keys(self) -> list[Key]:
-        """Every task and trial of the run, in order; of those that are known where the tasks are not."""
+        """Every task and trial of the run, in order; where the tasks are lost, those that are known."""
         if self.tasks is not None:
             return [(task, trial) for task in self.tasks["task_id"].to_pylist() for trial in range(1, self.record.trials + 1)]
         return list(dict.fromkeys(key for table in [*self.steps.values(), self.outcome] for key in keys_of(table)))
@@ -80,7 +80,7 @@ def keys_of(table: pa.Table) -> list[Key]:
     return list(zip(table["task_id"].to_pylist(), table["trial"].to_pylist(), strict=True))
 
 
-def look(run: Run) -> Found:
+def inspect(run: Run) -> Found:
     """
     Read every file of a finished run.
 
@@ -121,7 +121,7 @@ def look(run: Run) -> Found:
 
 
 def _readable(run: Run, found: Found, pattern: str, schema: pa.Schema) -> pa.Table:
-    """The sound rows of the files whose names fit; what is wrong with the others is noted."""
+    """The intact rows of the files whose names match; the damage of the others is noted."""
     if found.manifest:
         listed = [entry["name"] for entry in found.manifest["files"]]
     else:
@@ -177,7 +177,7 @@ def damaged_parts(run: Run) -> Iterator[tuple[str, int, Damage]]:
             yield "", 0, Damage(key.removeprefix(f"{run.prefix}/"), 0, str(error))
 
 
-def take_away(run: Run) -> list[str]:
+def delete_damaged_parts(run: Run) -> list[str]:
     """
     Take away the damaged parts of an unfinished run; their names.
 
@@ -186,7 +186,7 @@ def take_away(run: Run) -> list[str]:
     workflow = run.record.plan
     there, damaged, gone = run.parts(), list(damaged_parts(run)), list[str]()
     if any(node for node, _, _ in damaged):
-        _take_merged_away(run, {(node, shard) for node, shard, _ in damaged})
+        _delete_merged(run, {(node, shard) for node, shard, _ in damaged})
     for node, shard, damage in damaged:
         for below in [name for name in workflow.order if node in workflow.upstream.get(name, ())]:
             if (below, shard) in there:
@@ -195,7 +195,7 @@ def take_away(run: Run) -> list[str]:
                 except Damaged:
                     continue  # it is in the list too
                 if part is not None:
-                    run.spool(f"0000-sound-{below}-{hashlib.sha256(damage.name.encode()).hexdigest()[:8]}", shard, part.to_pylist())
+                    run.spool(f"0000-intact-{below}-{hashlib.sha256(damage.name.encode()).hexdigest()[:8]}", shard, part.to_pylist())
         if node:
             after = ["_outcome", *reversed([name for name in workflow.order if node in workflow.upstream.get(name, ())])]
             for name in after:
@@ -205,8 +205,8 @@ def take_away(run: Run) -> list[str]:
     return gone
 
 
-def _take_merged_away(run: Run, lost: set[tuple[str, int]]) -> None:
-    """Take away what a driver merged before it died, which with parts missing would say that the run was finished; rows of *lost* parts are kept."""
+def _delete_merged(run: Run, lost: set[tuple[str, int]]) -> None:
+    """Delete the files that a driver merged before it died: with parts missing, the run would look finished. Rows of *lost* parts are kept."""
     merged = [key for folder in ("steps/", "outcome") for key, _ in run.objects.keys(f"{run.prefix}/{folder}")]
     for number, key in enumerate(merged):
         with contextlib.suppress(Damaged):
@@ -221,14 +221,14 @@ def _take_merged_away(run: Run, lost: set[tuple[str, int]]) -> None:
 
 
 def commit(run: Run, manifest: Manifest, bodies: list[bytes]) -> None:
-    """Say that the run is from now on what *manifest* says; *bodies* are those of its files that are mended."""
+    """Commit *manifest* as the run's new manifest; *bodies* are the repaired files."""
     for body in bodies:
         run.objects.create(f"{run.prefix}/repair/files/{hashlib.sha256(body).hexdigest()}", body)
     run.objects.create(f"{run.prefix}/repair/manifest.json", seal(manifest))
 
 
 def pending(run: Run) -> Manifest | None:
-    """The manifest that a repair has committed and not yet put in its place."""
+    """The manifest that a repair has committed and not yet put in place."""
     try:
         return read_document(run.objects, f"{run.prefix}/repair/manifest.json", Manifest)
     except (NotThere, Damaged):
@@ -236,7 +236,7 @@ def pending(run: Run) -> Manifest | None:
 
 
 def put_in_place(run: Run) -> None:
-    """Do, or do to its end, what the committed repair says."""
+    """Put the committed repair in place, or complete that."""
     manifest = pending(run)
     if manifest is not None:
         named = {entry["name"] for entry in manifest["files"]}

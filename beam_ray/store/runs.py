@@ -141,13 +141,13 @@ class Run:
         (node, shard) of every part that is committed; the outcome's node is '_outcome'.
 
         Raises:
-            Damaged: the parts were merged and taken away, and the manifest that says so is gone.
+            Damaged: the parts were merged and deleted, and the manifest that says so is gone.
         """
         found = set()
         for key, _ in self.objects.keys(f"{self.prefix}/parts/"):
             node, _, name = key.removeprefix(f"{self.prefix}/parts/").partition("/")
             found.add((node, int(name.removesuffix(".parquet"))))
-        # parts are merged when all of them are there, and taken away when the manifest is
+        # parts are merged when all of them are there, and deleted when the manifest is
         if next(self.objects.keys(f"{self.prefix}/steps/"), None) and not self.manifest and not self._all_parts(found):
             raise Damaged(f"{self.prefix}/manifest.json is missing, though the run is finished\n  beam-ray repair {self.run_id}  restores it")
         return found
@@ -161,7 +161,7 @@ class Run:
         self.objects.create(f"{self.prefix}/spool/{runner}-{number:06d}.parquet", encode(STEPS, rows))
 
     def unspool(self, runner: str, number: int) -> None:
-        """Take a spool file away: its rows are all in parts."""
+        """Delete a spool file: its rows are all in parts."""
         self.objects.delete(f"{self.prefix}/spool/{runner}-{number:06d}.parquet")
 
     def spooled(self) -> Iterator[pa.Table]:
@@ -247,7 +247,7 @@ class Run:
         return self.manifest or manifest
 
     def tidy(self) -> None:
-        """Take away the parts and the spool of a finished run."""
+        """Delete the parts and the spool of a finished run."""
         for folder in ("parts/", "spool/"):
             for key, _ in list(self.objects.keys(f"{self.prefix}/{folder}")):
                 self.objects.delete(key)
