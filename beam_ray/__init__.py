@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from beam_ray.address import Address
     from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, Candidate, SidePlan, Verdict
+    from beam_ray.api.batches import OpenBatch
     from beam_ray.api.comparisons import Comparison, GateLine, Metric
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, CriterionCheck, Outputs
     from beam_ray.api.health import Health, Sign
@@ -55,6 +56,8 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Candidate",
     "SidePlan",
     "Verdict",
+    # api.batches
+    "OpenBatch",
     # api.comparisons
     "Comparison",
     "GateLine",
@@ -166,6 +169,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
 _SOURCES = {
     "beam_ray.address": ("Address",),
     "beam_ray.api.backtests": ("Backtest", "BacktestOptions", "BacktestPlan", "Candidate", "SidePlan", "Verdict"),
+    "beam_ray.api.batches": ("OpenBatch",),
     "beam_ray.api.comparisons": ("Comparison", "GateLine", "Metric"),
     "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaProposal", "CriterionCheck", "Outputs"),
     "beam_ray.api.health": ("Health", "Sign"),

@@ -31,6 +31,12 @@ OBJECTS = {
     "outcome-part": ("runs/*/parts/_outcome/*", "the tasks of a shard that is done"),
     "part": ("runs/*/parts/*", "a step of a shard: the commit"),
     "spool": ("runs/*/spool/*", "paid rows of a shard that is not done"),
+    "outbox": ("runs/*/batches/outbox/*", "requests that wait for a batch"),
+    "wave": ("runs/*/batches/*/wave.json", "that a wave of batches is to be submitted"),
+    "input": ("runs/*/batches/*.jsonl", "an input file, as it is uploaded"),
+    "batch": ("runs/*/batches/*.batch-*.json", "which batch was created for an input file"),
+    "answers": ("runs/*/batches/answers/*", "what a batch brought"),
+    "ended": ("runs/*/batches/*.ended.json", "that all of a batch is in the store"),
     "steps": ("runs/*/steps/*", "a node's parts, merged"),
     "outcome": ("runs/*/outcome*.parquet", "the tasks of a run, merged"),
     "cut": ("runs/*/cut.json", "where a run that may end early ended"),
@@ -61,6 +67,12 @@ CALLS = {
     "list": "keys are about to be listed",
     "delete": "an object is about to be deleted",
     "deleted": "an object was deleted",
+    "upload": "batch endpoint: an input file is about to be uploaded",
+    "uploaded": "batch endpoint: it is there, and no batch is created yet",
+    "create": "batch endpoint: a batch is about to be created",
+    "created": "batch endpoint: it is there, and the store does not know yet",
+    "poll": "batch endpoint: it is about to be asked how far a batch is",
+    "fetch": "batch endpoint: an ended batch is about to be read",
 }
 
 ACTIONS = ("kill", "EIO", "ENOSPC", "delay")

@@ -263,7 +263,7 @@ def _entries(run: Run, found: Found) -> list[FileEntry]:
     entries = []
     for key, _ in run.objects.keys(f"{run.prefix}/"):
         name = key.removeprefix(f"{run.prefix}/")
-        if name.endswith(".parquet") and name.partition("/")[0] not in ("parts", "spool", "repair"):
+        if name.endswith(".parquet") and name.partition("/")[0] not in ("parts", "spool", "batches", "repair"):
             body = run.objects.read(key)
             node = name.removeprefix("steps/").rpartition("-")[0]
             entries.append(Run.entry(name, body, found.steps[node].num_rows if name.startswith("steps/") else found.outcome.num_rows))

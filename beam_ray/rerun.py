@@ -119,9 +119,15 @@ def count_borrowed(objects: Objects, plan: Plan, models: Models) -> Plan:
                 output_tokens=int(node.output_tokens * share),
                 usd=_share_of_usd(node, share, judged),
                 judge_usd=None if node.judge_usd is None else node.judge_usd * judged,
+                usd_by_lane={lane: (_share(output, share), _share(judge, judged)) for lane, (output, judge) in node.usd_by_lane.items()},
             )
         )
     return replace(plan, nodes=tuple(nodes))
+
+
+def _share(usd: float | None, share: float) -> float | None:
+    """A share of a price; nothing costs nothing, whatever its price."""
+    return 0.0 if not share else None if usd is None else usd * share
 
 
 def _share_of_usd(node: NodePlan, share: float, judged: float) -> float | None:

@@ -26,6 +26,7 @@ from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source
 from beam_ray.errors import Stopped, Unusable, did_you_mean
+from beam_ray.llm.lanes import in_lane, require_lane
 from beam_ray.run.plan import require_models
 from beam_ray.run.progress import Progress
 from beam_ray.tasks.sources import IN_MEMORY, Tasks, read
@@ -65,6 +66,8 @@ class Backtest:
     """Limits of the whole backtest: max_usd, max_tokens, max_calls, max_minutes."""
     fresh: bool = False
     """Borrow nothing: every step of every side is executed."""
+    lane: str | None = None
+    """batch or interactive, for models whose settings leave it open; the store's lane has precedence."""
     notify: str | Sequence[str] = ()
     """Webhooks that the verdict is sent to: ``URL`` or ``slack:URL``; ``${env:NAME}`` stands for an environment variable."""
 
@@ -383,6 +386,9 @@ def _prepared(store: Location, spec: str | Path | Backtest, options: BacktestOpt
         tasks = Tasks(resolved.spec.tasks, limit=resolved.spec.limit, folder=resolved.folder)
     wanted = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
     gate_of(resolved)
+    lane = store.lane or resolved.spec.lane or ""
+    models = in_lane(models, lane)
+    require_lane(lane, models, [name for side in (resolved.baseline, *resolved.candidates) for name in side.workflow.models])
     for side in (resolved.baseline, *resolved.candidates):
         require_models(side.workflow, models)
     found, name = read(objects, dataclasses.replace(wanted, labels=(*wanted.labels, *options.labels)))
@@ -430,6 +436,7 @@ def _resolved(store: Location, backtest: Backtest) -> Resolved:
             "stop": backtest.stop,
             "budget": checked_budget(backtest.budget),
             "fresh": backtest.fresh,
+            "lane": backtest.lane,
             "notify": backtest.notify,
         }
     )

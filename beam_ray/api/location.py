@@ -26,6 +26,9 @@ class Location:
     address: str | None = field(default=None, compare=False)
     """The Ray cluster's address; None for a local Ray."""
 
+    lane: str = field(default="", compare=False)
+    """interactive or batch, for all models whose settings leave it open; empty where the models file or the spec decides."""
+
     connection: "Connection | None" = field(default=None, compare=False)
     """A connection to a cluster that is shared and stays open; None for one per command."""
 
@@ -63,11 +66,12 @@ class Location:
             BadDefinition: the models file has problems.
         """
         from beam_ray.llm.families import EndpointFindings
+        from beam_ray.llm.lanes import in_lane
         from beam_ray.llm.models_file import load_models
         from beam_ray.llm.settings import ModelSettings
         from beam_ray.store.model_findings import read_findings
 
-        known: Models = self.models if isinstance(self.models, Mapping) else load_models(Path(self.models))
+        known = in_lane(self.models if isinstance(self.models, Mapping) else load_models(Path(self.models)), self.lane)
         if not self.exists:
             return known
         found = {name: read_findings(self.objects, model.endpoint, EndpointFindings) for name, model in known.items() if isinstance(model, ModelSettings)}

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -290,6 +290,8 @@ def search_prompts(
 ) -> PromptSearch:
     """See ``Store.search_prompts``."""
     options = options or SearchOptions()
+    # each round waits for the last one, and would wait for a day
+    store = replace(store, lane="interactive")
     objects = store.existing()
     file = workflow_file(objects, workflow)
     place = require_place(file, options.to, "draft")
@@ -355,7 +357,8 @@ def proposer_of(store: Location, name: str | None, workflow: Workflow, node: str
 
 @contextlib.contextmanager
 def executing(store: Location, takeover: bool, progress: ProgressOption) -> Iterator[PlanExecutor]:
-    """Executes plans, all on one Ray, which is started when the first of them needs it."""
+    """Executes plans, all on one Ray, which is started when the first of them needs it. Models are asked interactively."""
+    store = replace(store, lane="interactive")
     with progress_callback(progress) as callback, connection(store) as opened:
 
         def one(objects: Objects, record: RunRecord, models: Models, **more: Any) -> Any:

@@ -12,6 +12,7 @@ from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem
 from beam_ray.llm.advice import ignored_settings
+from beam_ray.llm.lanes import require_lane
 from beam_ray.rerun import count_borrowed
 from beam_ray.run.plan import Lineage, make_plan
 from beam_ray.run.plan import NodePlan as EngineNodePlan
@@ -49,6 +50,7 @@ class PlanDocument(TypedDict):
     calls: int
     max_auto_reruns: int
     max_usd: float | None
+    max_usd_by_lane: dict[str, float | None]
     prices: dict[str, str]
     nodes: list[NodePlanDocument]
 
@@ -106,6 +108,8 @@ class Plan(Displayed):
     warnings: tuple[Problem, ...] = ()
     prices: Mapping[str, str] = field(default_factory=dict)
     """Model to where its price comes from: the models file, genai-prices with its version, or unpriced."""
+    max_usd_by_lane: Mapping[str, float | None] = field(default_factory=dict)
+    """interactive and batch to US dollars at most, if all models that can be are asked in that lane."""
 
     @property
     def conditional(self) -> bool:
@@ -137,6 +141,7 @@ class Plan(Displayed):
             "calls": self.calls,
             "max_auto_reruns": self.max_auto_reruns,
             "max_usd": self.max_usd,
+            "max_usd_by_lane": dict(self.max_usd_by_lane),
             "prices": dict(self.prices),
             "nodes": [
                 {
@@ -176,6 +181,7 @@ def plan_of(made: EnginePlan, warnings: tuple[Problem, ...] = ()) -> Plan:
         record.origin,
         warnings,
         {name: str(written.get("price_source", "the model object")) for name, written in record.models.items()},
+        made.usd_by_lane,
     )
 
 
@@ -192,6 +198,7 @@ def plan(store: Location, workflow: WorkflowOption, tasks: "Tasks | Any", *, tri
     origin = resolve(store.objects, borrow_from) if borrow_from else None
     lineage = Lineage(origin=origin, borrow=True) if origin else None
     models = store.known_models
+    require_lane(store.lane, models, checked.workflow.models)
     made = make_plan(checked.workflow, found, models, source=source, version_number=checked.version, trials=trials, lineage=lineage)
     warnings = (*checked.warnings, *ignored_settings(checked.workflow, models))
     return plan_of(count_borrowed(store.objects, made, models), warnings)

@@ -42,9 +42,10 @@ def _bar() -> Iterator[ProgressCallback]:
             if progress.message:
                 bar.console.print(f"{progress.title}: {progress.message}" if progress.title else progress.message, markup=False, highlight=False)
                 return
+            waits = f"{progress.title}: {progress.waits_for}" if progress.waits_for else progress.title
             if progress.title not in tasks:
                 tasks[progress.title] = bar.add_task(progress.title, total=progress.steps, cost="")
             cost = "" if progress.usd is None else f"${progress.usd:,.2f}"
-            bar.update(tasks[progress.title], completed=progress.steps_done, total=progress.steps, cost=cost)
+            bar.update(tasks[progress.title], description=waits, completed=progress.steps_done, total=progress.steps, cost=cost)
 
         yield callback

@@ -16,6 +16,7 @@ from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem, Unusable
+from beam_ray.llm.lanes import require_lane
 from beam_ray.rerun import WHAT_IF, RerunOptions, make_rerun, solved
 from beam_ray.run.plan import Plan as EnginePlan
 from beam_ray.run.progress import Progress
@@ -175,6 +176,7 @@ def _planned(store: Location, tasks: Any, how: Rerunning, budget: Mapping[str, f
     for run_id, task_ids in _chosen(objects, tasks).items():
         origin = StoredRun(objects, run_id)
         workflow, version, warnings = _definition(store, origin, how.using)
+        require_lane(store.lane, store.known_models, workflow.models)
         plan = make_rerun(objects, origin, task_ids, workflow, store.known_models, version=version, budget=budget, options=options)
         yield _Planned(origin, plan, warnings)
 

@@ -17,6 +17,8 @@ from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.llm.advice import ignored_settings
+from beam_ray.llm.lanes import in_lane, require_lane
+from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.progress import Progress, ProgressCallback
 from beam_ray.store.beginning import begin
@@ -249,6 +251,7 @@ def run(
 
     objects, models, limits = store.objects, store.known_models, checked_budget(budget)
     checked = check(workflow, store)
+    require_lane(store.lane, models, checked.workflow.models)
     with progress_callback(progress) as callback:
         for warning in (*checked.warnings, *ignored_settings(checked.workflow, models)):
             callback(Progress(message=str(warning)))
@@ -267,15 +270,24 @@ def resume(store: Location, name: str, *, budget: Budget | None = None, takeover
     record = found.record
     if budget is not None:
         record = record.model_copy(update={"budget": checked_budget(budget)})
+    models = store.known_models
     if not found.finished:
+        models = models if store.lane else _in_recorded_lanes(models, record)
+        require_lane(store.lane, models, record.plan.models)
         probe_models(store, record.plan)
     with progress_callback(progress) as callback:
-        return finish(store, record, takeover=takeover, callback=callback)
+        return finish(store, record, takeover=takeover, callback=callback, models=models)
 
 
-def finish(store: Location, record: RunRecord, *, takeover: bool, callback: ProgressCallback) -> Run:
+def _in_recorded_lanes(models: Models, record: RunRecord) -> Models:
+    """The models in the lanes that the run was begun in."""
+    lanes = {name: str(written.get("lane", "")) for name, written in record.models.items()}
+    return {name: in_lane({name: model}, lanes.get(name, "").removeprefix("auto"))[name] for name, model in models.items()}
+
+
+def finish(store: Location, record: RunRecord, *, takeover: bool, callback: ProgressCallback, models: Models | None = None) -> Run:
     """
-    Execute the remaining steps of a run.
+    Execute the remaining steps of a run; *models* take the place of the store's.
 
     Raises:
         Stopped: before the end; ``error.resume`` is the command that resumes.
@@ -284,7 +296,7 @@ def finish(store: Location, record: RunRecord, *, takeover: bool, callback: Prog
 
     try:
         with connection(store) as opened:
-            execute(store.objects, record, store.known_models, connection=opened, takeover=takeover, progress=callback)
+            execute(store.objects, record, models or store.known_models, connection=opened, takeover=takeover, progress=callback)
     except Stopped as error:
         error.resume = f"beam-ray resume {record.run_id}{store.option}"
         raise

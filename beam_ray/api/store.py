@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, Candidate, Verdict
+    from beam_ray.api.batches import OpenBatch
     from beam_ray.api.comparisons import Comparison
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, Outputs
     from beam_ray.api.health import Health
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from beam_ray.tasks.sources import Tasks
 
 
-def open(uri: str | Path | None = None, *, models: "str | Path | Models | None" = None, address: str | None = None) -> "Store":
+def open(uri: str | Path | None = None, *, models: "str | Path | Models | None" = None, address: str | None = None, lane: str | None = None) -> "Store":
     """
     Open a store; nothing is read or written until it is used.
 
@@ -50,10 +51,12 @@ def open(uri: str | Path | None = None, *, models: "str | Path | Models | None" 
             ``ScriptedModel``. Default: ``BEAM_RAY_MODELS``, else ``configs/models.yaml``.
         address: The Ray cluster that runs execute on. Default: ``RAY_ADDRESS``, else a local Ray that is
             started when it is first needed.
+        lane: ``batch`` asks models through their batch endpoints at half the price, ``interactive`` call by
+            call. Default: what the models file or the spec says, else interactive.
     """
     ensure_temporary_folder()
     chosen = str(uri or os.environ.get("BEAM_RAY_STORE") or DEFAULT_STORE)
-    return Store(chosen, models or os.environ.get("BEAM_RAY_MODELS") or DEFAULT_MODELS, address or os.environ.get("RAY_ADDRESS"))
+    return Store(chosen, models or os.environ.get("BEAM_RAY_MODELS") or DEFAULT_MODELS, address or os.environ.get("RAY_ADDRESS"), lane or "")
 
 
 @dataclass(frozen=True, repr=False)
@@ -168,6 +171,12 @@ class Store(Location):
         from beam_ray.api.runs import resume
 
         return resume(self, run if isinstance(run, str) else run.id, budget=budget, takeover=takeover, progress=progress)
+
+    def batches(self) -> "list[OpenBatch]":
+        """The batches that unfinished runs wait for, the newest run first; their endpoints are asked how far they are."""
+        from beam_ray.api.batches import batches
+
+        return batches(self)
 
     def runs(self) -> "list[Run]":
         """All runs, the newest first."""

@@ -14,6 +14,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
     budget: {max_usd: 5}
     stop: early                           # end as soon as more tasks would not change the verdict
     fresh: false
+    lane: batch                           # ask models through their batch endpoints, at half the price
     notify: slack:${env:SLACK_WEBHOOK}    # where the verdict is sent; a URL or several
 """
 
@@ -68,6 +69,8 @@ class Spec(Frozen):
     budget: dict[str, Annotated[StrictFloat, Field(ge=0)]] = {}
     fresh: bool = False
     """Borrow nothing: every step of every side is executed."""
+    lane: Literal["interactive", "batch"] | None = None
+    """How models are asked whose settings leave it open; --lane has precedence."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first N tasks."""
     notify: tuple[str, ...] = Field(default=(), description="URL or slack:URL, or a list of them")

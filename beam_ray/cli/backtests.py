@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 import beam_ray
-from beam_ray.cli.options import MLFLOW, Execution, Place, executes, grouped, pairs, reads_store, runs_on_ray
-from beam_ray.cli.plans import plan_table, totals
+from beam_ray.cli.options import MLFLOW, Execution, Place, executes, grouped, pairs, reads_store, runs_in_lane
+from beam_ray.cli.plans import lanes, plan_table, totals
 from beam_ray.cli.screen import clean, emit, plural, progress, say, show
 from beam_ray.errors import TrackingUnavailable
 
@@ -80,7 +80,7 @@ _changes_spec = grouped(
 @click.option("--exit-zero", is_flag=True, help="Exit with code 0 for every verdict, for schedulers that retry failures.")
 @MLFLOW
 @executes
-@runs_on_ray
+@runs_in_lane
 @click.pass_context
 def backtest(
     context: click.Context, spec: str, spec_options: SpecOptions, only_plan: bool, exit_zero: bool, mlflow_uri: str | None, execution: Execution, place: Place
@@ -123,6 +123,8 @@ def show_backtest_plan(plan: beam_ray.BacktestPlan, place: Place) -> None:
         show(f"{side.name}: {plural(side.plan.tasks.num_rows, 'task')}{bound}")
         show(plan_table(side.plan))
         show(totals(side.plan))
+        if text := lanes(side.plan):
+            show(text)
 
 
 @click.command()

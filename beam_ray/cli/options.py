@@ -48,11 +48,12 @@ class Place:
     as_json: bool = False
     models: str = beam_ray.DEFAULT_MODELS
     address: str | None = None
+    lane: str | None = None
 
     @cached_property
     def opened(self) -> beam_ray.Store:
         """The store."""
-        return beam_ray.open(self.store, models=self.models, address=self.address)
+        return beam_ray.open(self.store, models=self.models, address=self.address, lane=self.lane)
 
     @property
     def option(self) -> str:
@@ -110,6 +111,11 @@ _STORE = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 _MODELS = click.option("--models", envvar="BEAM_RAY_MODELS", default=beam_ray.DEFAULT_MODELS, show_default=True, metavar="FILE", help="Models file.")
 _ADDRESS = click.option("--address", envvar="RAY_ADDRESS", default=None, metavar="ADDRESS", help="Ray cluster. Default: a local one is started.")
+_LANE = click.option(
+    "--lane",
+    type=click.Choice(["interactive", "batch"]),
+    help="batch asks models through their batch endpoints: half the price, answers within a day. Default: as the models file or spec says.",
+)
 TAKEOVER = click.option("--takeover", is_flag=True, help="Take over a run whose driver is known to be dead.")
 _BUDGET = click.option("--budget", multiple=True, metavar="LIMIT=VALUE", help="Limit: max_usd, max_tokens, max_calls or max_minutes.")
 MAP = click.option(
@@ -132,6 +138,10 @@ uses_models = grouped(Place, "place", _MODELS, _STORE, _JSON)
 """--models, --store, --json"""
 runs_on_ray = grouped(Place, "place", _ADDRESS, _MODELS, _STORE, _JSON)
 """--address, --models, --store, --json"""
+plans_in_lane = grouped(Place, "place", _LANE, _MODELS, _STORE, _JSON)
+"""--lane, --models, --store, --json"""
+runs_in_lane = grouped(Place, "place", _LANE, _ADDRESS, _MODELS, _STORE, _JSON)
+"""--lane, --address, --models, --store, --json"""
 executes = grouped(Execution, "execution", _BUDGET, TAKEOVER)
 """--budget, --takeover"""
 selects = grouped(Selection, "selection", _STATUS, _LABEL, _WHERE)

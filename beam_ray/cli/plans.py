@@ -26,6 +26,14 @@ def plan_table(made: beam_ray.Plan) -> str:
     return table(["node", "model or tool", "run", "borrow", "rescore", "model calls", "cost", "because of"], rows, right=[2, 3, 4, 5, 6])
 
 
+def lanes(made: beam_ray.Plan) -> str:
+    """What each lane costs at most; empty where both cost the same."""
+    interactive, batch = made.max_usd_by_lane.get("interactive"), made.max_usd_by_lane.get("batch")
+    if interactive == batch:
+        return ""
+    return f"lanes: interactive {at_most(interactive)}, batch {at_most(batch)} (--lane batch: answers within a day per wave)"
+
+
 def totals(made: beam_ray.Plan) -> str:
     """The plan in one line."""
     bound = "at most " if made.conditional else ""

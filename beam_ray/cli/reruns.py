@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 import beam_ray
-from beam_ray.cli.options import Execution, Place, Selection, executes, grouped, runs_on_ray, selects
-from beam_ray.cli.plans import plan_table, totals
+from beam_ray.cli.options import Execution, Place, Selection, executes, grouped, runs_in_lane, selects
+from beam_ray.cli.plans import lanes, plan_table, totals
 from beam_ray.cli.screen import MARKS, emit, money, number, plural, progress, show, table
 
 
@@ -82,7 +82,7 @@ class How:
 )
 @click.option("--plan", "only_plan", is_flag=True, help="Only show what would be done and what it would cost.")
 @executes
-@runs_on_ray
+@runs_in_lane
 def rerun(which: Which, selection: Selection, how: How, only_plan: bool, execution: Execution, place: Place) -> None:
     """Rerun TASKs in a new run; the original run stays unchanged."""
     store, chosen = place.opened, which.chosen(selection)
@@ -95,6 +95,8 @@ def rerun(which: Which, selection: Selection, how: How, only_plan: bool, executi
             show(f"{plural(plan.tasks.num_rows, 'task')} of run {plan.origin}" + (f", from {how.start}" if how.start else ""))
             show(plan_table(plan))
             show(totals(plan))
+            if text := lanes(plan):
+                show(text)
         return
     with progress(quiet=place.as_json) as callback:
         done = store.rerun(

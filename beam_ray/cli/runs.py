@@ -5,7 +5,7 @@ from __future__ import annotations  # a type of the API is not loaded for its na
 import click
 
 import beam_ray
-from beam_ray.cli.options import Execution, Place, TaskSource, executes, runs_on_ray, takes_tasks
+from beam_ray.cli.options import Execution, Place, TaskSource, executes, runs_in_lane, takes_tasks
 from beam_ray.cli.screen import duration, emit, money, number, plural, progress, show
 
 
@@ -14,7 +14,7 @@ from beam_ray.cli.screen import duration, emit, money, number, plural, progress,
 @takes_tasks
 @click.option("--trials", default=1, show_default=True, type=click.IntRange(min=1), help="Repetitions of each task.")
 @executes
-@runs_on_ray
+@runs_in_lane
 def run(workflow: str, source: TaskSource, trials: int, execution: Execution, place: Place) -> None:
     """Run WORKFLOW, a YAML file or a published NAME[@VERSION], over tasks. Run the same command again to resume."""
     with progress(quiet=place.as_json) as callback:
@@ -25,7 +25,7 @@ def run(workflow: str, source: TaskSource, trials: int, execution: Execution, pl
 @click.command()
 @click.argument("run_id", metavar="RUN")
 @executes
-@runs_on_ray
+@runs_in_lane
 def resume(run_id: str, execution: Execution, place: Place) -> None:
     """Resume RUN: only what is missing is executed. For a finished run, its result is shown."""
     with progress(quiet=place.as_json) as callback:

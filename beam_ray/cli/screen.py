@@ -17,6 +17,8 @@ import beam_ray
 
 PLAIN_S = 5.0
 """Seconds between two progress lines where there is no terminal."""
+WAITING_S = 300.0
+"""The same while a run waits for batches."""
 
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _NOT_ESCAPED = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -105,18 +107,21 @@ class Meter:
         self.title, self.quiet = title, quiet
         self.live = sys.stderr.isatty() and not os.environ.get("CI")
         self.told = time.monotonic()
-        self.shown = False
+        self.shown = self.waiting = False
 
     def __call__(self, progress: Any) -> None:
         moment = time.monotonic()
-        if self.quiet or (moment - self.told < (0.2 if self.live else PLAIN_S)):
+        pause = 0.2 if self.live else WAITING_S if progress.waits_for and self.waiting else PLAIN_S
+        if self.quiet or moment - self.told < pause:
             return
-        self.told = moment
+        self.told, self.waiting = moment, bool(progress.waits_for)
         rate = progress.calls / progress.seconds if progress.seconds else 0.0
         text = f"{self.title}  {progress.tasks_done}/{progress.tasks} tasks  {progress.steps_done}/{progress.steps} steps  {rate:.1f} calls/s  {money(progress.usd)}"
         if progress.steps_failed:
             text += f"  {progress.steps_failed} failed"
-        if progress.remaining_s is not None and progress.steps_done < progress.steps:
+        if progress.waits_for:
+            text = f"{self.title}  {progress.waits_for}  {money(progress.usd)}"
+        elif progress.remaining_s is not None and progress.steps_done < progress.steps:
             text += f"  {duration(progress.remaining_s)} left"
         if self.live:
             self.shown = True

@@ -8,8 +8,8 @@ import click
 
 import beam_ray
 from beam_ray.cli.backtests import show_backtest_plan
-from beam_ray.cli.options import Place, TaskSource, reads_store, takes_tasks, uses_models
-from beam_ray.cli.plans import plan_table, totals
+from beam_ray.cli.options import Place, TaskSource, plans_in_lane, reads_store, takes_tasks
+from beam_ray.cli.plans import lanes, plan_table, totals
 from beam_ray.cli.screen import emit, plural, say, show, table
 
 
@@ -54,7 +54,7 @@ def graph(workflow: beam_ray.Workflow) -> str:
 @takes_tasks
 @click.option("--trials", default=1, show_default=True, type=click.IntRange(min=1), help="Repetitions of each task.")
 @click.option("--from-run", "origin", metavar="RUN", help="Borrow unchanged steps from this run.")
-@uses_models
+@plans_in_lane
 def plan(workflow: str, source: TaskSource, trials: int, origin: str | None, place: Place) -> None:
     """Show what a run of WORKFLOW, or the backtest SPEC, would do and cost. No model is called."""
     if beam_ray.is_backtest_spec(Path(workflow)):
@@ -70,6 +70,8 @@ def plan(workflow: str, source: TaskSource, trials: int, origin: str | None, pla
     show(plan_table(made))
     show()
     show(totals(made))
+    if text := lanes(made):
+        show(text)
     if made.prices:
         show(f"prices: {', '.join(f'{name} from {source}' if source != 'unpriced' else f'{name} unpriced' for name, source in made.prices.items())}")
     show(f"run it:  beam-ray run {workflow} {source.words}{place.option}")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from beam_ray.define.criterion import Criterion
-from beam_ray.define.fingerprint import Json, JsonSchema
+from beam_ray.define.fingerprint import Json, JsonSchema, digest
 from beam_ray.errors import BadAnswer, ModelRefused, StepFailed
 from beam_ray.evaluate.score import Finding
 from beam_ray.llm.answer import read_answer
@@ -81,6 +81,7 @@ async def judge_by_model(model: Model, name: str, criteria: Sequence[Criterion],
     """
     schema = judge_schema(len(criteria))
     messages = judge_messages(criteria, judged.question, judged.output, secrets.token_hex(6), judged.reasoning)
+    same = digest("question/1", judge_messages(criteria, judged.question, judged.output, "", judged.reasoning))
     reason = ""
     for number in range(TRIES):
         asked = Request(
@@ -95,6 +96,7 @@ async def judge_by_model(model: Model, name: str, criteria: Sequence[Criterion],
             trial=request.trial,
             attempt=request.attempt,
             judges=True,
+            question=same,
         )
         try:
             answer = await model.ask(asked, usage)

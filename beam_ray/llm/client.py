@@ -1,5 +1,5 @@
 """
-The client of an OpenAI-compatible endpoint, with its retries; the only module that imports openai.
+The client of an OpenAI-compatible endpoint, with its retries; of all modules only this one and ``batch_endpoint`` import openai.
 
 Retries are ours: those of the client library are off, so that the limiter sees every 429 and every
 call that may be billed is counted.
@@ -95,7 +95,7 @@ class OpenAIModel:
     async def ask(self, request: Request, usage: Usage) -> Answer:
         """The answer, after as many tries as the settings allow."""
         body = self.body_of(request)
-        estimate = _characters(request) // 4 + request.max_tokens
+        estimate = characters(request) // 4 + request.max_tokens
         try:
             async for attempt in stamina.retry_context(
                 on=self._pause, attempts=self.settings.tries, timeout=self.settings.deadline_s, wait_initial=0.5, wait_max=20.0
@@ -103,7 +103,7 @@ class OpenAIModel:
                 with attempt:
                     return await self._once(body, estimate, request, usage)
         except Refused as error:
-            raise self._failure(error, request) from None
+            raise self.failure(error, request) from None
         except TimeoutError:
             raise ModelUnavailable(f"no answer within {request.timeout_s:g} s") from None
         except openai.APIError as error:
@@ -165,7 +165,7 @@ class OpenAIModel:
         if answer.reported:
             return _replaced(answer, **hidden)
         written = (len(answer.text) + len(answer.reasoning)) // 4 + 1
-        return _replaced(answer, **hidden, input_tokens=_characters(request) // 4 + 1, output_tokens=written)
+        return _replaced(answer, **hidden, input_tokens=characters(request) // 4 + 1, output_tokens=written)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -188,16 +188,16 @@ class OpenAIModel:
             except Refused as error:
                 if error.kind in _FOR_EVERY_ROW:
                     # before the permit is given back: the next row's call would be refused too
-                    self.permits.refuse(self._failure(error, request))
+                    self.permits.refuse(self.failure(error, request))
                 raise
             finally:
                 spent.seconds = time.monotonic() - started
                 usage.add(spent)
-        usage.add(self._cost(answer))
+        usage.add(self.cost(answer))
         self.permits.answered(estimate, answer.input_tokens + answer.output_tokens)
         return answer
 
-    def _cost(self, answer: Answer) -> Usage:
+    def cost(self, answer: Answer) -> Usage:
         """What an answer cost, its call not counted again."""
         tokens = Tokens(answer.input_tokens, answer.output_tokens, answer.cached_tokens or 0, answer.cache_write_tokens or 0)
         return Usage(
@@ -209,7 +209,7 @@ class OpenAIModel:
             estimated_calls=0 if answer.reported else 1,
         )
 
-    def _failure(self, error: Refused, request: Request) -> BeamRayError:
+    def failure(self, error: Refused, request: Request) -> BeamRayError:
         """The error of ours that a refusal becomes after the last try."""
         said = _refusal_text(error.refusal)
         where = f"{self.settings.model} at {self.settings.base_url}"
@@ -308,7 +308,8 @@ def _key_elsewhere(settings: ModelSettings) -> dict[str, openai.Omit]:
     return {"Authorization": openai.Omit()} if elsewhere else {}
 
 
-def _characters(request: Request) -> int:
+def characters(request: Request) -> int:
+    """Characters of the messages."""
     return sum(len(str(message.get("content", ""))) for message in request.messages)
 
 

@@ -97,8 +97,11 @@ class ListedPrice:
     source: str
 
     def cost(self, tokens: Tokens, tier: str = "") -> float | None:
-        """US dollars of one call at the price of today."""
-        return _listed(self.model, self.url, tokens, "default" if tier in STANDARD else tier)
+        """US dollars of one call at the price of today; a batch costs half where no price of batches is listed."""
+        usd = _listed(self.model, self.url, tokens, "default" if tier in STANDARD else tier)
+        if tier == "batch" and usd is not None and usd == _listed(self.model, self.url, tokens, "default"):
+            return usd / 2
+        return usd
 
 
 def price_of(settings: "ModelSettings") -> Pricing | None:

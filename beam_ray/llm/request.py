@@ -52,6 +52,8 @@ class Request:
     """Counted from 1."""
     judges: bool = False
     """Whether a judge is asked about an output."""
+    question: str = ""
+    """Identifies what is asked where the messages contain random text; empty where the messages themselves do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,10 @@ class Answer:
     """The service tier that the endpoint used, where it says so."""
     tool_calls: tuple[str, ...] = ()
     """Functions that the model called although they were not offered."""
+
+
+class Deferred(Exception):
+    """The request was put aside for a batch: its row waits for the answer, and has neither failed nor finished."""
 
 
 class Model(Protocol):

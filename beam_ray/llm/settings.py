@@ -74,6 +74,25 @@ class CallSettings:
     """Setting to where its value comes from: the models file, ``models check``, a family or the default."""
 
 
+Lane = Literal["interactive", "batch"]
+"""How a model is asked: call by call, or through its batch endpoint."""
+
+LANES: tuple[Lane, ...] = ("interactive", "batch")
+
+
+class BatchSettings(Frozen):
+    """How a model's batch endpoint is used."""
+
+    rows: StrictInt = Field(default=50_000, ge=1, le=50_000)
+    """Requests per batch at most."""
+    megabytes: StrictFloat = Field(default=200, gt=0, le=200)
+    """Size of a batch's input file at most."""
+    window: str = Field(default="24h", pattern=r"^[0-9]{1,4}[hd]$")
+    """How long the endpoint may take for a batch."""
+    fallback: Literal["fail", "interactive"] = "fail"
+    """What becomes of a request that three batches did not answer: fail, or ask interactively."""
+
+
 class ModelSettings(Frozen):
     """One model at one OpenAI-compatible endpoint."""
 
@@ -92,6 +111,10 @@ class ModelSettings(Frozen):
     """Calls for one answer before the row fails."""
     deadline_s: StrictFloat = Field(default=300, gt=0, le=86_400)
     """Seconds for one answer, all its tries included."""
+    lane: Literal["auto", "interactive", "batch"] = "auto"
+    """batch asks through the batch endpoint at half the price; interactive never does; auto leaves it to --lane, the spec or the Python call."""
+    batch: BatchSettings = BatchSettings()
+    """Limits of the batch endpoint, and what becomes of requests that it does not answer."""
     api: Literal["auto", "chat", "responses"] = "auto"
     """Which API is called: ``/chat/completions`` or ``/responses``."""
     max_tokens_as: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
@@ -188,6 +211,12 @@ class ModelSettings(Frozen):
             return self.url
         except Unusable:
             return self.base_url
+
+    def lane_in(self, chosen: str) -> Lane:
+        """The lane of the model in a run for which the lane *chosen* was asked; an empty string chooses none."""
+        if self.lane == "interactive" or chosen == "interactive":
+            return "interactive"
+        return "batch" if "batch" in (self.lane, chosen) else "interactive"
 
     @property
     def identity(self) -> str:

@@ -1,9 +1,10 @@
 """Budgets: limits on what a run may spend, and the check that it stays within them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from beam_ray.errors import BudgetReached, Unusable
 from beam_ray.run.progress import Counts
+from beam_ray.store.batches import InputEntry
 
 LIMITS = ("max_usd", "max_tokens", "max_calls", "max_minutes")
 
@@ -38,6 +39,33 @@ def require_within(budget: Mapping[str, float], counts: Counts, seconds: float =
         value = used[name]
         if value is not None and value >= limit:
             raise BudgetReached(f"the budget is reached: {name}; raise it and run the same command again to resume, all finished results are kept")
+
+
+def require_room(budget: Mapping[str, float], counts: Counts, inputs: Sequence[InputEntry]) -> None:
+    """
+    Check that what is left of the budget covers batches, at the most that they can cost.
+
+    Raises:
+        BudgetReached: it does not, and none of them is submitted.
+    """
+    rows = sum(entry["rows"] for entry in inputs)
+    prices = [entry["max_usd"] for entry in inputs]
+    most = {
+        "max_usd": sum(price or 0.0 for price in prices),
+        "max_tokens": sum(entry["input_tokens"] + entry["max_output_tokens"] for entry in inputs),
+        "max_calls": rows,
+    }
+    for name, left in remaining(budget, counts).items():
+        if most[name] > left:
+            needed, there, more = (_shown(name, value) for value in (most[name], max(left, 0.0), most[name] - max(left, 0.0)))
+            raise BudgetReached(
+                f"the budget does not cover the next batches: {rows:,} requests may take up to {needed} of {name}, and {there} is left; none was submitted\n"
+                f"  raise {name} by {more} and run the same command again to resume, all finished results are kept"
+            )
+
+
+def _shown(name: str, value: float) -> str:
+    return f"${value:,.4f}" if name == "max_usd" else f"{value:,.0f}"
 
 
 def _used(counts: Counts) -> dict[str, float | None]:

@@ -12,6 +12,8 @@ class Connection:
 
     def __init__(self, address: str | None = None, cluster: Cluster | None = None):
         self.address, self.cluster, self._given = address, cluster, cluster is not None
+        self.users = 0
+        """Pools of runners that are up."""
 
     def open(self) -> Cluster:
         """
@@ -22,6 +24,14 @@ class Connection:
         """
         self.cluster = self.cluster or Cluster(self.address)
         return self.cluster
+
+    def rest(self) -> None:
+        """Hold no process while nobody has runners; the cluster is opened again when it is needed."""
+        if self.users == 0 and self.cluster is not None:
+            if self._given:
+                self.cluster.release_idle()
+            else:
+                self.close()
 
     def close(self) -> None:
         """Disconnect from the cluster; a local one ends."""

@@ -12,6 +12,7 @@ from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import Stopped
 from beam_ray.evaluate.judge import judged_together
 from beam_ray.llm.request import Model
+from beam_ray.llm.usage import Usage
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import AttachmentContent
 from beam_ray.store.tables import AttachmentRow, StepRow, TaskRow
@@ -88,6 +89,10 @@ def _ignore_row(row: StepRow) -> None:
     return None
 
 
+def _ignore_costs(usage: Usage, judging: Usage) -> None:
+    return None
+
+
 @dataclass
 class StepContext:
     """What the steps of a run share."""
@@ -121,6 +126,8 @@ class StepContext:
     """Called when a call shows that no row could be answered: calls in flight end, and no other starts."""
     on_row: Callable[[StepRow], None] = _ignore_row
     """Receives every row that cost something, finished or with an attempt that is still to be judged."""
+    on_deferred: Callable[[Usage, Usage], None] = _ignore_costs
+    """Receives what a step has cost so far that waits for a batch: for its output, and for its judge."""
 
     @cached_property
     def nodes(self) -> dict[str, "PreparedNode"]:

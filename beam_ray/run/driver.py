@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from beam_ray.errors import BudgetReached, OutOfQuota, Stopped, Unusable, WrongSetting
+from beam_ray.llm.lanes import lane_of
 from beam_ray.llm.scripted import Models
-from beam_ray.run.budget import remaining, require_within
+from beam_ray.run.budget import remaining, require_room, require_within
 from beam_ray.run.cluster import Cluster, RunnerDied
 from beam_ray.run.connection import Connection
 from beam_ray.run.crash_isolation import crashing_rows
@@ -31,6 +32,8 @@ from beam_ray.run.signals import Signals
 from beam_ray.run.summary import committed_counts, summarise
 from beam_ray.run.tool_imports import functions, remedy
 from beam_ray.run.tools import Tools
+from beam_ray.run.waves import Waves
+from beam_ray.store.batches import Batches, Wave
 from beam_ray.store.lease import BEAT_S, Lease
 from beam_ray.store.manifest import RunSummary
 from beam_ray.store.run_record import RunRecord
@@ -88,6 +91,15 @@ class Driver:
         self.first_runner: dict[int, int] = {}
         """Shard to the first runner that has read what was spooled of it: an earlier one would pay for it again."""
         self.crashed_rows: dict[Key, str] = {}
+        self.deferred: set[int] = set()  # shards with rows that wait for a batch
+        self.after_wave = False
+        """Whether rows that waited for a batch are run again, so that runners must read the spool."""
+        self.last_number = 0
+        """Number of the last runner that was started; the spool is read in the order of these."""
+        self.batched = frozenset(name for name, written in self.models.items() if lane_of(written) == "batch")
+        self.waves: Waves | None = None
+        if self.batched or (self.resumed and Batches(run).begun):
+            self.waves = Waves(Batches(run), self.models, self.workflow.order, self._check, self._say_waiting, connection.rest)
         self.before = committed_counts(run) if self.resumed else Counts()
         self.tasks_done = sum(self._rows(shard) for shard in self.done) // self.record.trials
         self.started_at = self.beat_at = self.cluster_seen_at = time.monotonic()
@@ -101,14 +113,23 @@ class Driver:
         """
         if budget is not None:
             self.record = self.record.model_copy(update={"budget": dict(budget)})
+        if self.waves and (wave := self.waves.unfinished()):
+            self._await(wave)
+        while self._run(rows):
+            self._await(self._close_wave())
+
+    def _run(self, rows: int | None) -> bool:
+        """Run the shards of the first *rows* rows as far as they can; whether some wait for a batch."""
         self.queue = deque(shard for shard in self._undone() if rows is None or self.record.shards[shard][0] < rows)
-        self.unfinished = set(self.queue)
+        self.unfinished, self.deferred = set(self.queue), set()
         if not self.unfinished:
-            return
+            return False
         with self.signals.immediately():
             self.cluster = self.connection.open()
         if self.pool is None:
-            if self.before.steps:
+            if self.after_wave:
+                self.before = committed_counts(self.run)
+            elif self.before.steps:
                 self._message(f"resuming run {self.run.run_id}: {self.before.steps:,} of {self._steps:,} steps are done")
             self.pool = self._open_pool(self.cluster)
             self._require_modules(self.pool)
@@ -116,6 +137,7 @@ class Driver:
             self._submit_shards(self.pool)
             self._collect(self.pool)
             self._monitor(self.pool)
+        return bool(self.deferred)
 
     def beat(self) -> None:
         """Renew the lease, if it is time."""
@@ -134,9 +156,12 @@ class Driver:
         # a runner's open shards must hold a window's worth of rows, or permits would idle
         self.open_shards = max(2, math.ceil(self.window / largest) + 1)
         alone = count == 1 and not any(node.resources for node in self.workflow.nodes.values())
-        if self.workflow.requirements and not cluster.local:
+        if self.workflow.requirements and not cluster.local and not self.after_wave:
             self._message(f"the cluster installs the requirements of {self.workflow.name}, once on each node")
+        self.wave = self.waves.next if self.waves else 0
         pool = RunnerPool(cluster, self._assignment, alone=alone, check=self._check)
+        pool.last_number = self.last_number
+        self.connection.users += 1
         pool.start(count)
         return pool
 
@@ -149,8 +174,10 @@ class Driver:
             runner=f"{self.lease.epoch:04d}-{number:04d}-{secrets.token_hex(4)}",
             window=self.window,
             folder=os.getcwd(),
-            unfinished=frozenset(self._undone()) if self.resumed or self.crashes else frozenset(),
+            unfinished=frozenset(self._undone()) if self.resumed or self.crashes or self.after_wave else frozenset(),
             crashed_rows=dict(self.crashed_rows),
+            batched=self.batched,
+            wave=self.wave,
             budget=remaining(self.record.budget, self._counts()),
             requirements=self.workflow.requirements,
         )
@@ -198,8 +225,8 @@ class Driver:
                 continue
             runner, shard = self.calls.pop(reference)
             try:
-                pool.cluster.result(reference)
-                self._step_done(runner, shard)
+                committed = pool.cluster.result(reference)
+                self._step_done(runner, shard, deferred=not committed)
             except RunnerDied:
                 self._replace(pool, runner)
             except ShardLost:
@@ -209,11 +236,15 @@ class Driver:
                 pool.drain(str(error))
                 raise
 
-    def _step_done(self, runner: RunnerState, shard: int) -> None:
+    def _step_done(self, runner: RunnerState, shard: int, *, deferred: bool) -> None:
+        if deferred:
+            self.deferred.add(shard)
         runner.open_calls[shard] -= 1
         if runner.open_calls[shard] == 0:
             del runner.open_calls[shard]
             self.unfinished.discard(shard)
+            if shard in self.deferred:
+                return
             self.done.add(shard)
             self.tasks_done += self._rows(shard) // self.record.trials
 
@@ -222,6 +253,7 @@ class Driver:
         pool.remove(runner)
         self.calls = {reference: entry for reference, entry in self.calls.items() if entry[0] is not runner}
         for shard in reversed(list(runner.open_calls)):
+            self.deferred.discard(shard)
             self.crashes[shard] = self.crashes.get(shard, 0) + 1
             self.first_runner[shard] = pool.last_number + 1
             self.queue.appendleft(shard)
@@ -240,6 +272,7 @@ class Driver:
         self.calls = {reference: entry for reference, entry in self.calls.items() if entry != (runner, shard)}
         if runner.open_calls.pop(shard, None):
             runner.assigned_rows -= self._rows(shard)
+        self.deferred.discard(shard)
         with contextlib.suppress(RunnerDied):
             pool.result(pool.cluster.call(runner.handle, "drop", "drop", shard))
         self.queue.appendleft(shard)
@@ -270,6 +303,34 @@ class Driver:
         # runners that are up have not read the rows spooled meanwhile, and do not know which rows crash
         self.first_runner[shard] = pool.last_number + 1
         pool.restart_idle()
+
+    # -- batches ------------------------------------------------------------------------------
+
+    def _close_wave(self) -> Wave:
+        """Close the wave that all rows wait for, and stop the runners."""
+        pool, waves = self.pool, self.waves
+        assert pool is not None and waves is not None
+        pool.poll_all()
+        entries = waves.pack(self.wave, self.lease.epoch)
+        counts = self._counts()
+        require_room(self.record.budget, counts, entries)
+        waves.close(self.wave, entries)
+        self.close()
+        self.before, self.pool, self.cluster, self.last_number = counts, None, None, pool.last_number
+        wave = waves.unfinished()
+        assert wave is not None, "rows wait for a batch, and none of them asked for anything"
+        return wave
+
+    def _await(self, wave: Wave) -> None:
+        """Wait until all batches of a wave have ended and what they brought is in the store."""
+        assert self.waves is not None
+        self.after_wave, began = True, time.monotonic()
+        self.waves.finish(wave)
+        # max_minutes limits the work of this run, not the endpoint's
+        self.started_at += time.monotonic() - began
+
+    def _say_waiting(self, waits_for: str) -> None:
+        self.notify(replace(self.progress(), waits_for=waits_for))
 
     # -- monitoring ---------------------------------------------------------------------------
 
@@ -340,6 +401,7 @@ class Driver:
     def close(self) -> None:
         """Stop the runners and give them a moment to spool finished rows."""
         if self.pool is not None:
+            self.connection.users -= 1
             self.pool.stop()
             self.pool.wait_until_stopped(keep=self.reuse_processes)
 

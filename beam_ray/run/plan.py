@@ -7,8 +7,8 @@ A plan is a run record that is not stored yet, with an estimate per node.
 import math
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -24,10 +24,11 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.evaluate.judge import judged_together
 from beam_ray.llm.answer import first_fault
+from beam_ray.llm.lanes import lane_of
 from beam_ray.llm.prices import Pricing, Tokens
 from beam_ray.llm.prices import price_of as listed_price
 from beam_ray.llm.scripted import Models, ScriptedModel
-from beam_ray.llm.settings import ModelSettings
+from beam_ray.llm.settings import LANES, ModelSettings
 from beam_ray.run.budget import require_known_limits
 from beam_ray.run.runner import identity
 from beam_ray.run.tools import tool_folders
@@ -96,8 +97,11 @@ class NodePlan:
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float | None = 0.0
+    """In the lanes in which the models are asked."""
     judge_usd: float | None = 0.0
     """The judge's part of *usd*."""
+    usd_by_lane: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    """Lane to US dollars for outputs and for judges, if all models that can be are asked in it."""
 
     @property
     def calls(self) -> int:
@@ -128,8 +132,12 @@ class Plan:
     @property
     def usd(self) -> float | None:
         """US dollars at most, without auto-reruns; None when a model has no price."""
-        money = [node.usd for node in self.nodes]
-        return None if None in money else math.fsum(value for value in money if value is not None)
+        return _sum(node.usd for node in self.nodes)
+
+    @property
+    def usd_by_lane(self) -> dict[str, float | None]:
+        """Lane to US dollars at most, if all models that can be are asked in it."""
+        return {lane: _sum(usd for node in self.nodes for usd in node.usd_by_lane.get(lane, ())) for lane in LANES}
 
 
 def load_workflow(path: Path) -> tuple[Workflow, list[Problem]]:
@@ -299,12 +307,11 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
             given = sum(len(turn.content) + (typical if "task_query" in turn.content else 0) for turn in node.llm.prompt) / CHARACTERS_PER_TOKEN
             said = node.llm.max_tokens
         judged = judged_together(node.evaluate.criteria) if node.evaluate else ()
-        usd = _usd(models[model], given, said, rows) if model else 0.0
-        judge_usd: float | None = 0.0
-        for group in judged:
-            price = _usd(models[str(judge)], given + said + 200 + 40 * len(group), 200 * len(group) + 100, rows)
-            judge_usd = None if judge_usd is None or price is None else judge_usd + price
-        usd = None if usd is None or judge_usd is None else usd + judge_usd
+        usd_by_lane: dict[str, tuple[float | None, float | None]] = {}
+        for lane in ("", *LANES):
+            judging = [_usd(models[str(judge)], given + said + 200 + 40 * len(group), 200 * len(group) + 100, rows, lane) for group in judged]
+            usd_by_lane[lane] = _usd(models[model], given, said, rows, lane) if model else 0.0, _sum(judging)
+        prices = usd_by_lane.pop("")
         plans.append(
             NodePlan(
                 name,
@@ -315,16 +322,23 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
                 conditional=conditional,
                 input_tokens=int(given * rows),
                 output_tokens=int(said * rows),
-                usd=usd,
-                judge_usd=judge_usd,
+                usd=_sum(prices),
+                judge_usd=prices[1],
+                usd_by_lane=usd_by_lane,
             )
         )
     return plans
 
 
-def _usd(written: ModelSettings | ScriptedModel, input_tokens: float, output_tokens: float, calls: int) -> float | None:
-    """US dollars of *calls* with about so many tokens each."""
+def _sum(prices: Iterable[float | None]) -> float | None:
+    """The sum; None where one is unknown."""
+    known = list(prices)
+    return None if None in known else math.fsum(value for value in known if value is not None)
+
+
+def _usd(written: ModelSettings | ScriptedModel, input_tokens: float, output_tokens: float, calls: int, lane: str) -> float | None:
+    """US dollars of *calls* with about so many tokens each, where *lane* was asked for."""
     price = price_of(written)
     # per call, because the price of a token may depend on the length of the request
-    usd = price.cost(Tokens(math.ceil(input_tokens), math.ceil(output_tokens))) if price else None
+    usd = price.cost(Tokens(math.ceil(input_tokens), math.ceil(output_tokens)), "batch" if lane_of(written, lane) == "batch" else "") if price else None
     return None if usd is None else usd * calls

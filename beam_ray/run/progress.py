@@ -15,6 +15,8 @@ class Progress:
 
     title: str = ""
     """What the report is about: a run, or a side of a backtest."""
+    waits_for: str = ""
+    """The batches that the run waits for, such as "node 2 of 4: batch 3 of 3, 18,200 of 50,000 answered, expires in 19 h"; empty while it goes on."""
     message: str = ""
     """A note for people, such as "resuming run 261127-4f21"; empty in plain counts."""
     steps: int = 0

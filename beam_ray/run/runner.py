@@ -13,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import stamina.instrumentation
 
@@ -22,19 +22,25 @@ from beam_ray.errors import Stopped
 from beam_ray.llm.request import Model
 from beam_ray.llm.scripted import Models, ScriptedModel
 from beam_ray.llm.settings import ModelSettings
+from beam_ray.llm.usage import Usage
 from beam_ray.run.budget import require_within
 from beam_ray.run.context import StepContext, TaskTrial
 from beam_ray.run.limiter import Grant, Limiter, Limits, PermitRequest
 from beam_ray.run.permits import PermitLease
 from beam_ray.run.progress import Counts
 from beam_ray.run.shard import RunElsewhere, Shard
+from beam_ray.run.step_row import usage_of_row
 from beam_ray.run.tool_imports import MissingModule, functions, missing_modules
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import read_attachment
+from beam_ray.store.batches import Batches
 from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
 from beam_ray.store.step_lookup import Key, StepRows
 from beam_ray.store.tables import FileEntry, StepRow
+
+if TYPE_CHECKING:
+    from beam_ray.run.mailbox import RunnerMailbox
 
 SPOOL_S = 0.8
 """Seconds between the beginnings of two spool files; with the time that writing takes, an answer is in the store within a second."""
@@ -63,6 +69,10 @@ class Assignment:
     """Packages that a cluster installs for the runner."""
     crashed_rows: Mapping[Key, str] = field(default_factory=dict)
     """Rows that crash their worker process and are not tried again, with the error that they get."""
+    batched: frozenset[str] = frozenset()
+    """Models whose requests wait for a batch."""
+    wave: int = 0
+    """The wave that requests are put aside for; 0 in a run without batches."""
 
 
 class Runner:
@@ -78,8 +88,9 @@ class Runner:
         self.window = asyncio.Semaphore(assignment.window)
         self.run_elsewhere = run_elsewhere
         self.shards: dict[int, asyncio.Task[Shard]] = {}
-        self._finished = self._failed = self._calls = self._tokens = 0
-        self._usd: float | None = 0.0
+        self._finished = self._failed = 0
+        self._spent = Usage()
+        """What finished and deferred steps cost."""
         self._unspooled: list[StepRow] = []
         self._next_spool = 0
         self._spool_shards: dict[int, set[int]] = {}
@@ -94,19 +105,27 @@ class Runner:
         self._origin = StepRows(Run(self.objects, self.record.origin)) if self.record.origin else None
         self._origin_rows: dict[tuple[str, str, int], StepRow] = {}
         self._permit_leases: dict[str, PermitLease] = {}
+        self._mailbox = self._opened_mailbox() if assignment.wave else None
         self._stopped: Stopped | None = None
         self.models = {name: self._model(name, written, renew) for name, written in assignment.models.items()}
         self.context = self._context()
 
-    async def step(self, shard: int, node: str) -> None:
-        """Run *node* for all rows of *shard*; its rows are committed when this returns."""
+    async def step(self, shard: int, node: str) -> bool:
+        """
+        Run *node* for all rows of *shard*; its rows are committed when this returns.
+
+        False if rows of it wait for a batch: then their requests are in the outbox, and its other rows in the spool.
+        """
         if shard not in self.shards:
             self.shards[shard] = asyncio.create_task(self._open(shard))
         opened = await self.shards[shard]
-        await opened.step(node)
+        committed = await opened.step(node)
+        if not committed:
+            await self._flush()
         self._require_spool()
         if all(event.is_set() for event in opened.committed.values()):
             self._forget(shard)
+        return committed
 
     async def run_rows(self, shard: int, start: int, stop: int) -> None:
         """Run all nodes for the rows [start, stop) of *shard* and spool them, committing nothing: to find rows that crash."""
@@ -115,12 +134,13 @@ class Runner:
         await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows).run_rows()
         await self._flush()
 
-    async def run_node(self, shard: int, node: str) -> None:
-        """Run one node of a shard whose predecessors are committed."""
+    async def run_node(self, shard: int, node: str) -> bool:
+        """Run one node of a shard whose predecessors are committed; False if rows of it wait for a batch."""
         self._begin_spooling()
         tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
-        await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows, only=node).step(node)
+        committed = await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows, only=node).step(node)
         await self._flush()
+        return committed
 
     async def missing_modules(self) -> list[MissingModule]:
         """What the functions that this run is sure to call need and do not find on this machine."""
@@ -198,6 +218,8 @@ class Runner:
         table = self._tasks.slice(start // trials, -(-stop // trials) - start // trials)
         rows = [TaskTrial.of(row, trial, shard) for row in table.to_pylist() for trial in range(1, trials + 1)]
         rows = rows[start % trials :][: stop - start]
+        if self._mailbox:
+            self._mailbox.open(shard, [(row.task_id, row.trial) for row in rows])
         if self._origin:
             keys = [(row.task_id, row.trial) for row in rows]
             for node in self.workflow.order:
@@ -209,15 +231,22 @@ class Runner:
         rows: dict[tuple[str, str, int], StepRow] = {}
         if not self.assignment.unfinished:
             return rows
+        committed = self.run.parts()
         for table in self.run.spooled():
             for row in table.to_pylist():
                 key = row["node"], row["task_id"], row["trial"]
-                if row["shard"] in self.assignment.unfinished and (key not in rows or rows[key]["outcome"] == "open"):
+                if (
+                    row["shard"] in self.assignment.unfinished
+                    and (row["node"], row["shard"]) not in committed
+                    and (key not in rows or rows[key]["outcome"] == "open")
+                ):
                     rows[key] = row
         return rows
 
     def _forget(self, shard: int) -> None:
         self._committed.add(shard)
+        if self._mailbox:
+            self._mailbox.forget(shard)
         if self.shards.pop(shard, None):
             self._unspooled = [row for row in self._unspooled if row["shard"] != shard]
             gone = self._tasks_of(shard)
@@ -254,18 +283,29 @@ class Runner:
 
     @property
     def _counts(self) -> Counts:
-        return Counts(self._finished, self._failed, self._calls, self._tokens, self._usd)
+        spent = self._spent
+        return Counts(self._finished, self._failed, spent.calls, spent.input_tokens + spent.output_tokens, spent.usd)
 
     def _on_row(self, row: StepRow) -> None:
         if row["outcome"] != "open":
             self._finished += 1
             self._failed += row["outcome"] == "failed"
-            self._calls += row["calls"] + row["judge_calls"]
-            self._tokens += row["input_tokens"] + row["output_tokens"] + row["judge_input_tokens"] + row["judge_output_tokens"]
-            self._usd = None if self._usd is None or row["usd"] is None or row["judge_usd"] is None else self._usd + row["usd"] + row["judge_usd"]
+            for usage in usage_of_row(row):
+                self._spent.add(usage)
+        if self._is_spooled(row):
+            return
         if row["outcome"] == "open" or row["calls"] or row["judge_calls"] or row["seconds"] > 0:
             # a row that cost nothing is made again as quickly as it is read
             self._unspooled.append(row)
+
+    def _is_spooled(self, row: StepRow) -> bool:
+        """Whether the row was read from the spool, where it stays until the run is finished."""
+        spooled = self._spooled_rows.get((row["node"], row["task_id"], row["trial"]))
+        return spooled is not None and spooled["outcome"] == row["outcome"] != "open" and spooled["ended_at"] == row["ended_at"]
+
+    def _on_deferred(self, usage: Usage, judging: Usage) -> None:
+        self._spent.add(usage)
+        self._spent.add(judging)
 
     def _begin_spooling(self) -> None:
         if self._spooling is None:
@@ -280,6 +320,8 @@ class Runner:
 
     async def _flush(self) -> None:
         async with self._flushing:
+            if self._mailbox:
+                await self._mailbox.flush()
             rows, self._unspooled = self._unspooled, []
             if rows:
                 number = self._next_spool
@@ -321,6 +363,7 @@ class Runner:
             require_budget=self._require_budget,
             start_no_more=self._start_no_more,
             on_row=self._on_row,
+            on_deferred=self._on_deferred,
         )
 
     def _model(self, name: str, written: ModelSettings | ScriptedModel, renew: RenewPermits | None) -> Model:
@@ -329,9 +372,19 @@ class Runner:
             # imported here because a run of tools alone needs no client
             from beam_ray.llm.client import OpenAIModel
 
-            return OpenAIModel(written, permits, name=name)
+            model = OpenAIModel(written, permits, name=name)
+            if self._mailbox is None:
+                return model
+            from beam_ray.llm.batched import BatchedModel
+
+            return BatchedModel(model, self._mailbox, defers=name in self.assignment.batched)
         scripted: Model = replace(written, permits=permits)
         return scripted
+
+    def _opened_mailbox(self) -> "RunnerMailbox":
+        from beam_ray.run.mailbox import RunnerMailbox  # loads openai
+
+        return RunnerMailbox(Batches(self.run), self.assignment.wave, self.assignment.runner)
 
     def _permits(self, endpoint: str, renew: RenewPermits | None) -> PermitLease:
         """The permits of an endpoint, shared by all model names that use it."""

@@ -139,6 +139,12 @@ class RunnerPool:
         """Counts of all runners so far, from their last polls."""
         return total([*self._gone, *(runner.counts for runner in self.runners if runner.counts)])
 
+    def poll_all(self) -> None:
+        """Poll every runner and wait for the answers."""
+        for runner in self.runners:
+            with contextlib.suppress(RunnerDied):
+                runner.counts = self.result(self._progress(runner), runner)
+
     def wait(self, calls: list[Any]) -> list[Any]:
         """Those of *calls* whose result is there, after at most a tick; answers to polls are taken meanwhile."""
         done = []

@@ -4,6 +4,7 @@ The rows of a shard, streaming from node to node.
 A row moves on to its next node as soon as its predecessors have finished; no row waits for
 another. A node's rows are committed as one part when the last of them has finished, after
 the parts of the nodes before it: so a part never depends on rows that lost a race.
+Rows that wait for a batch go no further; a node with such rows is not committed.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from typing import Any
 from beam_ray.address import Address
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import BeamRayError, StepFailed, Stopped
+from beam_ray.llm.request import Deferred
 from beam_ray.run.context import RAN, StepContext, TaskTrial
 from beam_ray.run.outcome import outcome_row, output_nodes
 from beam_ray.run.prompt_order import grouped_by_beginning
@@ -28,8 +30,8 @@ class ShardLost(BeamRayError):
     """Another writer committed different rows for a part: this shard must be read again."""
 
 
-RunElsewhere = Callable[[str, int], Awaitable[None]]
-"""Runs a node of a shard where its resources are; its part is committed when this returns."""
+RunElsewhere = Callable[[str, int], Awaitable[bool]]
+"""Runs a node of a shard where its resources are; whether its part is committed, since no row of it waits for a batch."""
 
 
 class Shard:
@@ -54,7 +56,10 @@ class Shard:
         self.crashed_rows = crashed_rows or {}
         self.only = only
         self.rows: dict[str, dict[tuple[str, int], StepRow]] = {name: {} for name in self.workflow.order}
-        self.finished = {name: asyncio.Event() for name in self.workflow.order}
+        self.deferred: dict[str, set[tuple[str, int]]] = {name: set() for name in self.workflow.order}
+        """Rows that wait for a batch, at this node or before it."""
+        self.at_rest = {name: asyncio.Event() for name in self.workflow.order}
+        """Whether every row of a node is finished or deferred."""
         self.committed = {name: asyncio.Event() for name in self.workflow.order}
         self.ready = {name: asyncio.Event() for name in self.elsewhere}
         self.replayed: set[str] = set()
@@ -63,18 +68,25 @@ class Shard:
         self._last_committed = ""
         self._stopped: Stopped | None = None
 
-    async def step(self, node: str) -> None:
-        """Run one node for all rows of the shard, and commit its part; the last node commits the outcome too."""
+    async def step(self, node: str) -> bool:
+        """
+        Run one node for all rows of the shard, and commit its part; the last node commits the outcome too.
+
+        False if rows of it wait for a batch, so that it is not committed.
+        """
         async with self._started:
             if self._streams is None:
                 await self._replay()
                 self._streams = asyncio.create_task(self._stream())
         if node in self.elsewhere and node not in self.replayed:
             await self._wait_elsewhere(node)
-        await self._until(self.finished[node])
+        await self._until(self.at_rest[node])
+        if self.deferred[node]:
+            return False
         await self._commit(node)
         if all(event.is_set() for event in self.committed.values()) and node == self._last_committed:
             await self._commit_outcome()
+        return True
 
     async def run_rows(self) -> None:
         """Run every node for the rows and commit nothing: ``context.on_row`` receives them."""
@@ -109,12 +121,12 @@ class Shard:
 
     def _take_part(self, name: str, rows: list[StepRow]) -> None:
         self.rows[name] = {(row["task_id"], row["trial"]): row for row in rows}
-        self.finished[name].set()
+        self.at_rest[name].set()
         self.committed[name].set()
         self._last_committed = name
 
     async def _stream(self) -> None:
-        if all(event.is_set() for event in self.finished.values()):
+        if all(event.is_set() for event in self.at_rest.values()):
             return
         # without branches a row needs no coroutine per node
         line = (
@@ -169,7 +181,8 @@ class Shard:
                     held[0] = False
                     self.window.release()
                 await self.ready[name].wait()
-            await self._until_stopped(self._one(name, task, values))
+            if (task.task_id, task.trial) not in self.deferred[name]:
+                await self._until_stopped(self._one(name, task, values))
             done[name].set()
 
         try:
@@ -189,23 +202,46 @@ class Shard:
     async def _one(self, name: str, task: TaskTrial, values: JsonObject) -> None:
         key = (task.task_id, task.trial)
         row = self.rows[name].get(key)
+        if row is None and any(key in self.deferred[parent] for parent in self.workflow.nodes[name].after):
+            self._defer(name, key)
+            return
         if row is None:
             above = {parent: self.rows[parent][key] for parent in self.workflow.nodes[name].after}
             if key in self.crashed_rows and self.context.spooled_row(name, task) is None and all(row["outcome"] in RAN for row in above.values()):
                 row = failed_row(self.context, name, task, StepFailed(self.crashed_rows[key]))
             else:
-                row = await run_step(self.context, name, task, values, above)
+                try:
+                    row = await run_step(self.context, name, task, values, above)
+                except Deferred:
+                    self._defer(name, key)
+                    return
             self.rows[name][key] = row
             self.context.on_row(row)
-            if len(self.rows[name]) == len(self.tasks):
-                self.finished[name].set()
+            self._settle(name)
         values[name] = output_of(row)
+
+    def _defer(self, name: str, key: tuple[str, int]) -> None:
+        self.deferred[name].add(key)
+        self._settle(name)
+
+    def _settle(self, name: str) -> None:
+        if len(self.rows[name]) + len(self.deferred[name]) == len(self.tasks):
+            self.at_rest[name].set()
 
     async def _wait_elsewhere(self, node: str) -> None:
         for parent in self.workflow.nodes[node].after:
-            await self._until(self.committed[parent])
+            await self._until(self.at_rest[parent])
+        waits = any(self.deferred[parent] for parent in self.workflow.nodes[node].after)
+        for parent in self.workflow.nodes[node].after:
+            if not waits:
+                await self._until(self.committed[parent])
         assert self._run_elsewhere
-        await self._run_elsewhere(node, self.number)
+        if waits or not await self._run_elsewhere(node, self.number):
+            # it has all rows of its shard or none
+            self.deferred[node] = {(task.task_id, task.trial) for task in self.tasks}
+            self.at_rest[node].set()
+            self.ready[node].set()
+            return
         part = await asyncio.to_thread(self.run.part, node, self.number)
         if part is None:
             raise ShardLost(f"{Address(self.run.run_id)}: the part of {node!r} is missing")

@@ -17,7 +17,7 @@ from beam_ray.errors import BadAnswer, StepFailed
 from beam_ray.evaluate.judge import JudgedOutput, judge_by_model
 from beam_ray.evaluate.rules import judge_by_rule
 from beam_ray.evaluate.score import Finding, score
-from beam_ray.llm.request import Message
+from beam_ray.llm.request import Deferred, Message
 from beam_ray.llm.usage import Usage
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.borrowing import Borrow, Copy, Skip, decide
@@ -39,6 +39,9 @@ async def run_step(context: StepContext, name: str, task: TaskTrial, values: Map
 
     *values* are what templates may use; *above* are the rows of the node's predecessors.
     The row's own failure becomes its outcome; only what stops the whole run is raised.
+
+    Raises:
+        Deferred: it waits for a batch.
     """
     return await _StepExecution(context, context.nodes[name], task, values).run(above)
 
@@ -88,6 +91,9 @@ class _StepExecution:
                     return await self._execute()
         except StepFailed as error:
             return self.row_without_output("failed", error=error)
+        except Deferred:
+            self.context.on_deferred(self.usage, self.judging)
+            raise
 
     # -- deciding ---------------------------------------------------------------------------
 
@@ -268,10 +274,17 @@ class _StepExecution:
             self._spool_attempts(attempt)
             question = "\n".join(str(message["content"]) for message in self.messages) or to_json(self.arguments)
             request, judge = judge_request(context, prepared, self.task, attempt), str(prepared.judge)
+        waits = False
         for criteria in prepared.judged:
             shown = JudgedOutput(question, output, (attempt.reasoning or "(none was returned)") if criteria[0].reasoning else "")
-            judged = await judge_by_model(context.models[judge], judge, criteria, shown, request, self.judging)
+            try:
+                judged = await judge_by_model(context.models[judge], judge, criteria, shown, request, self.judging)
+            except Deferred:
+                waits = True  # what else is asked goes in the same batch
+                continue
             findings |= {finding.id: finding for finding in judged}
+        if waits:
+            raise Deferred
         assert self.node.evaluate is not None
         return [findings[item.id] for item in self.node.evaluate.criteria]
 

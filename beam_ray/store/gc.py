@@ -102,13 +102,13 @@ def _of_run(objects: Objects, run: Run, abandoned: bool, older_than_s: float, ke
         kept(Kept(run.prefix, f"process {driver['pid']} on {driver['host']} drives it"))
         return
     if finished:
-        left = [(key, size) for folder in ("parts/", "spool/") for key, size in objects.keys(f"{run.prefix}/{folder}")]
+        left = [(key, size) for folder in ("parts/", "spool/", "batches/") for key, size in objects.keys(f"{run.prefix}/{folder}")]
         if left:
             yield Garbage("merged parts", run.prefix, tuple(key for key, _ in left), sum(size for _, size in left), "the run is finished, and has their rows")
         return
     everything = list(objects.keys(f"{run.prefix}/"))
     keys, size = tuple(key for key, _ in everything), sum(size for _, size in everything)
-    paid = any(key.startswith((f"{run.prefix}/parts/", f"{run.prefix}/spool/", f"{run.prefix}/steps/")) for key in keys)
+    paid = any(key.startswith((f"{run.prefix}/parts/", f"{run.prefix}/spool/", f"{run.prefix}/steps/", f"{run.prefix}/batches/")) for key in keys)
     marked = record is not None and _named(objects, record.key) == run.run_id
     user = _user(objects, run.run_id)
     if user:

@@ -7,6 +7,7 @@ Runs: what is to be done, what is done so far, and the finished tables.
     runs/<run_id>/lease/<epoch>.json                the highest epoch owns the run
     runs/<run_id>/parts/<node>/<shard>.parquet      one step of one shard, written once
     runs/<run_id>/spool/<runner>-<n>.parquet        finished rows whose shard is not finished
+    runs/<run_id>/batches/                          batches that are out, and their answers: see ``batches``
     runs/<run_id>/steps/<node>-<n>.parquet          when finished: the parts merged
     runs/<run_id>/outcome.parquet                   one row per task and trial
     runs/<run_id>/manifest.json                     its presence means that the run is finished
@@ -247,8 +248,8 @@ class Run:
         return self.manifest or manifest
 
     def tidy(self) -> None:
-        """Delete the parts and the spool of a finished run."""
-        for folder in ("parts/", "spool/"):
+        """Delete the parts, the spool and the batches of a finished run."""
+        for folder in ("parts/", "spool/", "batches/"):
             for key, _ in list(self.objects.keys(f"{self.prefix}/{folder}")):
                 self.objects.delete(key)
 

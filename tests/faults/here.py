@@ -39,6 +39,9 @@ class Here:
     def keep_idle(self, runner: Runner) -> None:
         """Each run has runners of its own."""
 
+    def release_idle(self) -> None:
+        """Each run has runners of its own."""
+
     def kill(self, runner: Runner) -> None:
         asyncio.run_coroutine_threadsafe(runner.stop(), self._loop)
 

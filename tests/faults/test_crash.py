@@ -16,6 +16,8 @@ from beam_ray.store.objects import NotThere
 from tests.endpoint import endpoint
 from tests.faults.conftest import Bench, Ended, Forge, answer, make_bench, question_of
 
+BATCH_CALLS = ("upload", "uploaded", "create", "created", "poll", "fetch")
+"""Calls of the batch lane: see ``test_batches``."""
 PHASES = ("run", "part", "manifest")
 SAID = {
     "EIO": "Input/output error; fix this, then run the same command again",
@@ -36,7 +38,7 @@ def test_the_command_comes_by_points_enough(undisturbed: Bench):
 
     assert len(seen) >= 80
     assert {point.partition(".")[0] for point in seen} >= {"tasks", "run", "open", "lease", "part", "outcome-part", "steps", "outcome", "manifest"}
-    assert {point.partition(".")[2] for point in seen} == set(CALLS) - {"put", "answered", "recall"}
+    assert {point.partition(".")[2] for point in seen} == set(CALLS) - {"put", "answered", "recall", *BATCH_CALLS}
     assert {point.partition(".")[0] for point in seen} <= set(OBJECTS)
 
 

@@ -156,6 +156,11 @@ class Cluster:
         if len(self._idle) < self.cpus:
             self._idle.append(runner)
 
+    def release_idle(self) -> None:
+        """End the processes that were kept."""
+        while self._idle:
+            self._placed[self._idle.pop().node] -= 1
+
     def call(self, runner: RunnerHandle, title: str, method: str, *arguments: Any) -> Any:
         """Begin a call, shown as *title* on the dashboard; a reference to its result."""
         return getattr(runner.actor, method).options(name=title).remote(*arguments)

@@ -39,8 +39,8 @@ class RunnerActor:
                 gc.freeze()
         return self._runner
 
-    async def step(self, shard: int, node: str) -> None:
-        await (await self._get()).step(shard, node)
+    async def step(self, shard: int, node: str) -> bool:
+        return await (await self._get()).step(shard, node)
 
     async def run_rows(self, shard: int, start: int, stop: int) -> None:
         await (await self._get()).run_rows(shard, start, stop)
@@ -67,27 +67,27 @@ class RunnerActor:
         self._assigned.clear()
         self._runner = None
 
-    async def _run_elsewhere(self, node: str, shard: int) -> None:
+    async def _run_elsewhere(self, node: str, shard: int) -> bool:
         runner = await self._get()
         needs = runner.workflow.nodes[node].resources
         assert needs is not None
         options: JsonObject = {name: value for name, value in needs.model_dump().items() if value is not None}
         task = ray.remote(_run_node).options(name=f"{runner.workflow.name}/{node}", max_retries=0, **options)
-        await task.remote(self._assignment, self._limiter is not None, shard, node)
+        return bool(await task.remote(self._assignment, self._limiter is not None, shard, node))
 
 
-def _run_node(assignment: Assignment, limited: bool, shard: int, node: str) -> None:
+def _run_node(assignment: Assignment, limited: bool, shard: int, node: str) -> bool:
     """Run one node of one shard, on a machine that has its resources."""
 
-    async def work() -> None:
+    async def work() -> bool:
         name = f"{assignment.runner}-{node}-{shard}"
         limiter = LimiterClient(name) if limited else None
         runner = Runner(replace(assignment, runner=name), limiter.renew if limiter else None)
         try:
-            await runner.run_node(shard, node)
+            return await runner.run_node(shard, node)
         finally:
             await runner.stop()
             if limiter:
                 await limiter.release()
 
-    asyncio.run(work())
+    return asyncio.run(work())

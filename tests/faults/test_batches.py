@@ -1,0 +1,372 @@
+"""The batch lane: equal stores in both lanes, and nothing lost or submitted twice whatever fails."""
+
+import json
+import os
+import random
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beam_ray.backtest.conclude import read_verdict
+from beam_ray.failpoint import CALLS
+from beam_ray.store.lookup import find_runs
+from beam_ray.store.runs import Run
+from tests.batch_endpoint import BatchServer, batch_endpoint
+from tests.endpoint import refused
+from tests.faults.conftest import SPEC, WORKFLOW, Ended, Forge, answer, essence, opened
+
+QUICK = {"beam_ray.run.waves:FIRST_PAUSE_S": 0.02, "beam_ray.run.waves:MAX_PAUSE_S": 0.05, "beam_ray.run.waves:LOST_REPLY_S": 0.01}
+"""Pauses that a test can wait for."""
+
+THINGS = ("outbox", "wave", "input", "batch", "answers", "ended")
+ENDPOINT = ("upload", "uploaded", "create", "created", "poll", "fetch")
+STORE = ("link", "kept", "read", "delete")
+"""Calls of the store at which the command is killed; ``make soak`` takes all."""
+
+
+@dataclass
+class Post:
+    """A folder with a workflow, its tasks and a store, and an endpoint that takes batches."""
+
+    folder: Path
+    forge: Forge
+    server: BatchServer
+    uri: str
+    tasks: int = 16
+
+    def __call__(self, *words: str, code: int | None = 0, **how: Any) -> Ended:
+        """Give a command, and see how it ends."""
+        models = () if words[0] in ("publish", "library") else ("--models", "models.yaml")
+        ended = self.forge(self.folder, *words, *models, "--store", self.uri, **{"settings": QUICK, **how})
+        assert "Traceback" not in ended.err.partition("Exception ignored")[0], ended.err
+        assert code is None or ended.code == code, (ended.code, ended.err)
+        return ended
+
+    def run(self, *words: str, **how: Any) -> Ended:
+        """The command that is disturbed, and given again."""
+        return self("run", "work.yaml", "--tasks", "tasks.jsonl", "--lane", "batch", *words, **how)
+
+    def models(self, *lines: str, **more: str) -> None:
+        """Write the models file: further lines of the model m, and other models."""
+        written = [f"m: {{base_url: '{self.server.url}', model: x, concurrency: 8, usd_per_million: {{input: 1, output: 2}}, {', '.join(lines)}}}"]
+        written += [f"{name}: {{base_url: '{self.server.url}', model: y, usd_per_million: {{input: 1, output: 2}}, {text}}}" for name, text in more.items()]
+        (self.folder / "models.yaml").write_text("\n".join(written) + "\n")
+
+    @property
+    def finished(self) -> Run:
+        """The one finished run."""
+        objects = opened(self.uri)
+        [run] = [run for run in (Run(objects, run_id) for run_id in find_runs(objects)) if run.finished]
+        return run
+
+    def anew(self) -> None:
+        """Begin with an empty store."""
+        self.uri += "+"
+
+    def assert_once(self) -> None:
+        """No batch was created twice, and no row was answered twice."""
+        assert [mark for mark, count in self.server.submitted.items() if count > 1] == []
+        assert [name for name, count in self.server.rows.items() if count > 1] == []
+
+
+def make_post(folder: Path, forge: Forge, server: BatchServer, tasks: int = 16) -> Post:
+    """A post in an empty folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "work.yaml").write_text(WORKFLOW)
+    (folder / "spec.yaml").write_text(SPEC)
+    (folder / "tasks.jsonl").write_text("".join(json.dumps({"id": f"t{number}", "task_query": str(number)}) + "\n" for number in range(tasks)))
+    post = Post(folder, forge, server, str(folder / "store"), tasks)
+    post.models()
+    return post
+
+
+@pytest.fixture
+def post(tmp_path: Path, forge: Forge) -> Iterator[Post]:
+    """A post whose endpoint does all it is asked."""
+    with batch_endpoint(answer) as server:
+        yield make_post(tmp_path / "post", forge, server)
+
+
+@pytest.fixture(scope="module")
+def interactive(tmp_path_factory: pytest.TempPathFactory, forge: Forge) -> Run:
+    """The same work, asked call by call."""
+    with batch_endpoint(answer) as server:
+        calm = make_post(tmp_path_factory.mktemp("interactive"), forge, server)
+        calm("run", "work.yaml", "--tasks", "tasks.jsonl", "--lane", "interactive")
+        assert not server.batches
+        return calm.finished
+
+
+def spent(run: Run) -> Mapping[str, Any]:
+    """What a finished run cost."""
+    assert run.manifest
+    return {name: run.manifest["usage"][name] for name in ("calls", "input_tokens", "output_tokens", "auto_reruns", "score", "passed")}
+
+
+def usd(run: Run) -> float:
+    """US dollars of a finished run."""
+    assert run.manifest
+    return float(run.manifest["usage"]["usd"])
+
+
+def test_both_lanes_give_equal_stores(post: Post, interactive: Run):
+    """Through batches every row is the same, nothing is asked interactively, and the price is half."""
+    post.run()
+
+    assert essence(post.finished) == essence(interactive)
+    assert spent(post.finished) == spent(interactive)
+    assert usd(post.finished) == pytest.approx(usd(interactive) / 2)
+    assert not post.server.journal
+    assert len(post.server.batches) == 6
+    assert not list(opened(post.uri).keys(f"{post.finished.prefix}/batches/"))
+    post.assert_once()
+
+
+def test_killed_at_each_step(post: Post, interactive: Run):
+    """At each call to the endpoint, and at each by which the store keeps what a batch needs: the same command goes on, and nothing shows."""
+    seen = post.run(fail="*.*:0:kill").hits
+    post.anew()
+    calls = tuple(CALLS) if "SOAK" in os.environ else (*STORE, *ENDPOINT)
+    points = [point for point in seen if point.partition(".")[0] in THINGS and point.partition(".")[2] in calls]
+    killed = []
+    for point in points:
+        ended = post.run(fail=f"{point}:1:kill", code=None)
+        if ended.code == 0:
+            assert essence(post.finished) == essence(interactive)
+            post.anew()
+            ended = post.run(fail=f"{point}:1:kill", code=None)
+        assert ended.code == -9 and f"killed at {point}" in ended.err, (point, ended)
+        killed.append(point)
+    post.run()
+
+    assert essence(post.finished) == essence(interactive)
+    assert {point.partition(".")[2] for point in killed} >= {*ENDPOINT, "link", "kept", "read"}
+    post.assert_once()
+
+
+@pytest.mark.parametrize("call", ["upload", "create", "list", "get", "content"])
+def test_lost_replies(call: str, post: Post, interactive: Run):
+    """The reply to every second call is lost after it was done: batches are found by their marks, and not created again."""
+    post.server.loses = lambda name, times: name == call and times % 2 == 1
+    for _ in range(3):
+        if post.run("--budget", "max_calls=64", code=None).code == 0:
+            break
+
+    assert essence(post.finished) == essence(interactive)
+    post.assert_once()
+    assert not post.server.journal
+
+
+def test_refused_calls_are_made_again(post: Post, interactive: Run):
+    """Calls that are refused with 429 and 503 for a moment do not end the run."""
+    post.server.refuses = lambda name, times: 0 if times % 4 else (429, 503)[times % 8 == 0]
+    post.run()
+
+    assert essence(post.finished) == essence(interactive)
+    post.assert_once()
+
+
+def test_interrupted_while_it_waits(post: Post, interactive: Run):
+    """Ctrl-C leaves the batches running and says so; whoever resumes collects their answers."""
+    post.server.polls = 10**6
+    ended = post.run(signals=[(2.0, signal.SIGINT)], code=130)
+    run_id = next(iter(find_runs(opened(post.uri))))
+
+    assert "1 batch goes on at the endpoint; resuming the run collects their answers" in ended.err
+    assert f"resume with:  beam-ray resume {run_id}" in ended.err
+
+    listed = json.loads(post("batches", "--json").out)
+
+    assert [(each["run_id"], each["batch_id"], each["model"], each["rows"], each["status"]) for each in listed] == [(run_id, "batch-0", "m", 16, "in_progress")]
+    assert listed[0]["max_usd"] == pytest.approx(16 * (9 * 1 + 1024 * 2) / 2e6, rel=0.01)
+    assert "batch-0" in post("batches").out
+
+    post.server.polls = 1
+    post("resume", run_id)
+
+    assert essence(post.finished) == essence(interactive)
+    post.assert_once()
+    assert "no unfinished run waits for a batch" in post("batches").out
+
+
+def test_rows_of_expired_batches_are_in_the_next_wave(post: Post, interactive: Run):
+    """What an expired batch answered is kept, and only the rest is asked again."""
+    post.server.skips = lambda line, times: times < 3 and int(line["custom_id"][-1], 16) % 3 == 0
+    post.run()
+
+    assert essence(post.finished) == essence(interactive)
+    assert "expired" in {batch.status for batch in post.server.batches}
+    post.assert_once()
+
+
+@pytest.mark.parametrize("fallback", ["fail", "interactive"])
+def test_rows_that_three_batches_did_not_answer(fallback: str, post: Post):
+    """They fail, or are asked interactively, as the models file says."""
+    post.server.skips = lambda line, times: "read #3#" in str(line["body"]["messages"]) and "criterion_1" not in str(line["body"])
+    post.models(f"batch: {{fallback: {fallback}}}")
+    post.run()
+    [row] = [row for row in post.finished.steps(["read"]).to_pylist() if row["task_id"] == "t3"]
+
+    assert max(count for name, count in post.server.counts.items() if name.startswith("row ")) == 3
+    assert [call.said for call in post.server.journal] == ([] if fallback == "fail" else ["read #3#"])
+    assert row["outcome"] == ("failed" if fallback == "fail" else "done")
+    assert row["error"] == ("no answer in 3 batches: the batch ended without an answer (expired)" if fallback == "fail" else None)
+
+
+def test_errors_of_single_rows(post: Post):
+    """A row that is refused fails alone, with the same words in both lanes."""
+
+    def refusing(body: dict[str, Any]) -> Any:
+        if "even #4#" in str(body["messages"]):
+            return 400, {}, {"error": {"message": "The response was filtered", "code": "content_filter"}}
+        return answer(body)
+
+    post.server.answer = refusing
+    post.run()
+    in_batches, post.uri = post.finished, post.uri + "+"
+    post("run", "work.yaml", "--tasks", "tasks.jsonl")
+
+    assert essence(in_batches) == essence(post.finished)
+    assert spent(in_batches) == spent(post.finished)
+
+
+def test_a_refused_setting_stops_the_run(post: Post, interactive: Run):
+    """A setting that the endpoint refuses stops the run with its words, and once it is mended the same command goes on."""
+    post.server.answer = lambda body: refused("top_k") if "top_k" in body else answer(body)
+    post.models("extra: {top_k: 3}")
+    ended = post.run(code=3)
+
+    assert "x at http" in ended.err and "refuses 'top_k'" in ended.err
+
+    post.models()
+    post.run()
+
+    assert essence(post.finished)[1] == essence(interactive)[1]
+
+
+def test_a_batch_that_fails_stops_the_run(post: Post, interactive: Run):
+    """An input file that the endpoint does not take stops the run with its reason; with smaller batches it goes on."""
+    post.server.max_rows = 5
+    ended = post.run(code=3)
+
+    assert "batch batch-0 failed: the batch has more than 5 lines" in ended.err
+
+    post.models("batch: {rows: 5}")
+    post.run()
+
+    assert essence(post.finished) == essence(interactive)
+    assert max(len(batch.lines) for batch in post.server.batches[1:]) == 5
+    post.assert_once()
+
+
+def test_files_are_split_by_bytes(post: Post, interactive: Run):
+    """No input file is larger than the models file says."""
+    post.models("batch: {megabytes: 0.002}")
+    post.run()
+
+    assert max(len(body) for name, body in post.server.files.items() if name.startswith("file-")) <= 2_000
+    assert essence(post.finished) == essence(interactive)
+    post.assert_once()
+
+
+def test_a_full_queue_is_waited_for(post: Post, interactive: Run):
+    """A batch that does not fit in the endpoint's queue is created again when there is room."""
+    post.server.queue = 8
+    post.models("batch: {rows: 6}")
+    post.run()
+
+    assert essence(post.finished) == essence(interactive)
+    assert "failed" in {batch.status for batch in post.server.batches}
+    assert not [name for name, count in post.server.rows.items() if count > 1]
+
+
+def test_the_budget_is_reserved_before_a_wave_is_submitted(post: Post, interactive: Run):
+    """A wave that may cost more than is left is not submitted: exit code 3, and a larger budget resumes."""
+    ended = post.run("--budget", "max_usd=0.01", code=3)
+
+    assert "the budget does not cover the next batches: 16 requests may take up to $0.0164 of max_usd, and $0.0100 is left; none was submitted" in ended.err
+    assert "raise max_usd by $0.0064" in ended.err
+    assert not post.server.batches
+
+    post.run("--budget", "max_usd=1")
+
+    assert essence(post.finished) == essence(interactive)
+
+
+def test_a_judge_may_be_asked_interactively(post: Post, interactive: Run):
+    """A model with lane interactive is asked call by call, while the others go in batches."""
+    post.models(judge="lane: interactive")
+    (post.folder / "work.yaml").write_text(WORKFLOW.replace("model: m", "model: m\njudge: judge", 1))
+    post.run()
+
+    assert spent(post.finished) == spent(interactive)
+    assert {"criterion_1" in str(call.body) for call in post.server.journal} == {True}
+    assert len(post.server.journal) == 12
+    assert len(post.server.batches) == 4
+
+
+def test_a_run_may_change_its_lane(post: Post, interactive: Run):
+    """Resumed interactively, it takes what its open batches bring, and asks the rest call by call."""
+    post.run(fail="answers.kept:1:kill", code=-9)
+    post("run", "work.yaml", "--tasks", "tasks.jsonl", "--lane", "interactive")
+
+    assert essence(post.finished) == essence(interactive)
+    assert len(post.server.batches) == 1
+    assert len(post.server.journal) == 48
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "1"))))
+def test_a_backtest_killed_again_and_again(seed: int, tmp_path: Path, forge: Forge):
+    """Killed twenty times at random places, a backtest in batches has the verdict of an undisturbed interactive one, at half the price."""
+    tasks, dice = int(os.environ.get("BATCH_TASKS", "40")), random.Random(seed)
+    commands = (
+        ("publish", "work.yaml", "--without-evidence", "the first"),
+        ("library", "add", "numbers", "--tasks", "tasks.jsonl"),
+    )
+    backtest = ("backtest", "spec.yaml", "--mlflow", "none", "--json")
+    with batch_endpoint(answer) as server:
+        calm = make_post(tmp_path / "calm", forge, server, tasks)
+        for words in (*commands, backtest):
+            calm(*words, code=None)
+    with batch_endpoint(answer) as server:
+        post = make_post(tmp_path / "post", forge, server, tasks)
+        post.models(f"batch: {{rows: {tasks // 4}}}")
+        for words in commands:
+            post(*words)
+        for _ in range(20):
+            call = dice.choice([*ENDPOINT, "kept"])
+            post(*backtest, "--lane", "batch", fail=f"*.{call}:{dice.randint(1, 10) if call == 'kept' else 1}:kill", code=-9)
+        post(*backtest, "--lane", "batch", code=4)
+
+        assert journey(post) == journey(calm)
+        assert cost(post) == pytest.approx(cost(calm) / 2)
+        assert not server.journal
+        post.assert_once()
+
+
+def journey(post: Post) -> dict[str, Any]:
+    """The verdict, what was found, and the rows of both sides."""
+    objects = opened(post.uri)
+    [backtest] = objects.folders("backtests")
+    verdict = read_verdict(objects, backtest)
+    [candidate] = verdict["candidates"]
+    runs = [Run(objects, run_id) for run_id in find_runs(objects)]
+    return {
+        "word": verdict["word"],
+        "found": {
+            metric["name"]: (metric["before"], metric["after"])
+            for metric in candidate["comparison"]["metrics"]
+            if "second" not in metric["name"] and "usd" not in metric["name"] and "cost" not in metric["name"]
+        },
+        "runs": {run.record.mode: essence(run) for run in runs if run.finished},
+    }
+
+
+def cost(post: Post) -> float:
+    """US dollars of all runs."""
+    objects = opened(post.uri)
+    return sum(usd(Run(objects, run_id)) for run_id in find_runs(objects))
