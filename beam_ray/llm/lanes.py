@@ -31,5 +31,7 @@ def require_lane(chosen: str, models: Models, asked: Iterable[str]) -> None:
     names = [name for name in asked if name in models]
     if chosen != "batch" or not names or any(lane_of(models[name], chosen) == "batch" for name in names):
         return
-    why = ["is scripted and has no batch endpoint" if isinstance(models[name], ScriptedModel) else "has  lane: interactive  in the models file" for name in names]
+    why = [
+        "is scripted and has no batch endpoint" if isinstance(models[name], ScriptedModel) else "has  lane: interactive  in the models file" for name in names
+    ]
     raise Unusable("\n  ".join(["no model can be asked in batches", *(f"{name!r} {reason}" for name, reason in zip(names, why, strict=True))]))
