@@ -271,7 +271,6 @@ class Store(Location):
         from_node: str | None = None,
         using: "WorkflowOption" = "published",
         because: str = "",
-        inputs: "Changes | str | Path | None" = None,
         allow_writes: bool = False,
         budget: "Budget | None" = None,
         takeover: bool = False,
@@ -285,9 +284,6 @@ class Store(Location):
             from_node: Start at this node: steps that do not descend from it are borrowed. None reruns every step.
             using: ``published``, ``original`` (the definition of the original run), or a workflow.
             because: Reason for the rerun, stored with it.
-            inputs: What if the input were another one: field to new value, such as ``{"task_query": "…",
-                "variables.customer": "Ace"}``, or a JSON or YAML file of such an object. Steps that see none of the
-                changes are borrowed, and all others are executed.
             allow_writes: Call tools with write effects again; otherwise their recorded outputs are replayed.
             budget: As for ``run``.
             takeover: As for ``run``.
@@ -299,7 +295,42 @@ class Store(Location):
         """
         from beam_ray.api.reruns import Rerunning, rerun
 
-        return rerun(self, tasks, how=Rerunning(from_node, using, because, allow_writes, inputs), budget=budget, takeover=takeover, progress=progress)
+        return rerun(self, tasks, how=Rerunning(from_node, using, because, allow_writes), budget=budget, takeover=takeover, progress=progress)
+
+    def what_if(
+        self,
+        tasks: "Task | str | Iterable[Task | str] | Selection",
+        inputs: "Changes | str | Path",
+        *,
+        using: "WorkflowOption" = "published",
+        because: str = "",
+        allow_writes: bool = False,
+        budget: "Budget | None" = None,
+        takeover: bool = False,
+        progress: "ProgressOption" = None,
+    ) -> "list[Rerun]":
+        """
+        Rerun tasks with a changed input: steps that see none of the changes are borrowed, all others are executed.
+
+        Args:
+            tasks: As for ``rerun``.
+            inputs: Field to new value, such as ``{"task_query": "…", "variables.customer": "Ace"}``, or a JSON or YAML
+                file of such an object.
+            using: As for ``rerun``.
+            because: As for ``rerun``.
+            allow_writes: As for ``rerun``.
+            budget: As for ``run``.
+            takeover: As for ``run``.
+            progress: As for ``run``.
+
+        Raises:
+            Unusable: as for ``rerun``, or a task has no such field.
+            Stopped: before the end.
+        """
+        from beam_ray.api.reruns import Rerunning, rerun
+
+        how = Rerunning(None, using, because, allow_writes, inputs)
+        return rerun(self, tasks, how=how, budget=budget, takeover=takeover, progress=progress)
 
     def plan_rerun(
         self,
@@ -310,7 +341,7 @@ class Store(Location):
         inputs: "Changes | str | Path | None" = None,
         allow_writes: bool = False,
     ) -> "list[Plan]":
-        """What ``rerun`` would do and cost, one plan per original run. No model is called."""
+        """What ``rerun``, or with *inputs* ``what_if``, would do and cost, one plan per original run. No model is called."""
         from beam_ray.api.reruns import Rerunning, plan_rerun
 
         return plan_rerun(self, tasks, how=Rerunning(from_node, using, allow_writes=allow_writes, inputs=inputs))

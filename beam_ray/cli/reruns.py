@@ -51,6 +51,8 @@ class How:
         """The changes of the input as the API takes them."""
         if self.assignments and self.inputs_file:
             raise click.UsageError("give --with or --with-file: one of the two")
+        if self.start and (self.assignments or self.inputs_file):
+            raise click.UsageError("--from keeps steps that see the changed input; leave it out with --with and --with-file")
         return dict(map(_assignment, self.assignments)) or self.inputs_file
 
 
@@ -99,17 +101,15 @@ def rerun(which: Which, selection: Selection, how: How, only_plan: bool, executi
                 show(text)
         return
     with progress(quiet=place.as_json) as callback:
-        done = store.rerun(
-            chosen,
-            from_node=how.start,
-            using=how.using,
-            because=how.because,
-            inputs=how.inputs,
-            allow_writes=how.allow_writes,
-            budget=execution.limits,
-            takeover=execution.takeover,
-            progress=callback,
-        )
+        shared: Any = {
+            "using": how.using,
+            "because": how.because,
+            "allow_writes": how.allow_writes,
+            "budget": execution.limits,
+            "takeover": execution.takeover,
+            "progress": callback,
+        }
+        done = store.what_if(chosen, how.inputs, **shared) if how.inputs else store.rerun(chosen, from_node=how.start, **shared)
     if place.as_json:
         _emit([each.document() for each in done])
         return

@@ -51,7 +51,7 @@ def test_only_what_sees_the_change_is_executed(mails: beam_ray.Store, run: beam_
     The new task names its origin and what was changed; a step that uses none of it is borrowed, and the original stays as it was.
     """
     (plan,) = mails.plan_rerun(f"{run.id}/a", using="original", inputs={"variables.customer": "Zed"})
-    (again,) = mails.rerun(f"{run.id}/a", using="original", inputs={"variables.customer": "Zed"}, because="another customer")
+    (again,) = mails.what_if(f"{run.id}/a", {"variables.customer": "Zed"}, using="original", because="another customer")
     task = again.run.task("a")
 
     assert [(node.node, node.run, node.borrow, node.why) for node in plan.nodes] == [
@@ -72,7 +72,7 @@ def test_another_expected_outcome_only_scores_again(mails: beam_ray.Store, run: 
     """
     No model is called when only what is expected changes.
     """
-    (again,) = mails.rerun(f"{run.id}/a", using="original", inputs={"expected": {"greeting": "hello"}})
+    (again,) = mails.what_if(f"{run.id}/a", {"expected": {"greeting": "hello"}}, using="original")
 
     assert again.run.calls == 0
     assert again.run.task("a").step("greet").passed is False
@@ -85,7 +85,7 @@ def test_a_file_of_changes_and_several_tasks(mails: beam_ray.Store, run: beam_ra
     Path("change.yaml").write_text("task_query: three\nvariables: {tone: kind}\n")
     Path("change.json").write_text('{\n\t"task_query": "three", "variables.tone": "kind"}')
     made = [
-        mails.rerun(beam_ray.Selection(run=run.id), using="original", inputs=inputs)[0]
+        mails.what_if(beam_ray.Selection(run=run.id), inputs, using="original")[0]
         for inputs in ("change.yaml", Path("change.json"), {"task_query": "three", "variables": {"tone": "kind"}})
     ]
     given = [[{name: row[name] for name in ("task_query", "variables", "changed_inputs", "inputs")} for row in each.run.inputs().to_pylist()] for each in made]
@@ -102,7 +102,7 @@ def test_a_rerun_of_a_what_if_changes_nothing_more(mails: beam_ray.Store, run: b
     """
     It has the input of the task that it redoes, and says of no change.
     """
-    (changed,) = mails.rerun(f"{run.id}/a", using="original", inputs={"task_query": "three"})
+    (changed,) = mails.what_if(f"{run.id}/a", {"task_query": "three"}, using="original")
     (again,) = mails.rerun(f"{changed.id}/a", using="original")
 
     assert again.run.task("a").given["task_query"] == "three"
@@ -131,7 +131,7 @@ def test_what_cannot_be_changed_is_refused(mails: beam_ray.Store, run: beam_ray.
     One line names what is there instead, and no run is begun.
     """
     with pytest.raises(Unusable) as caught:
-        mails.rerun(f"{run.id}/a", using="original", inputs=inputs)
+        mails.what_if(f"{run.id}/a", inputs, using="original")
 
     assert said in str(caught.value)
     assert [each.id for each in mails.runs()] == [run.id]
@@ -144,16 +144,16 @@ def test_a_start_node_and_a_file_without_an_object_are_refused(mails: beam_ray.S
     Path("change.yaml").write_text("- task_query\n")
 
     with pytest.raises(Unusable, match="a rerun with changed input has no start node"):
-        mails.rerun(f"{run.id}/a", using="original", from_node="reply", inputs={"task_query": "x"})
+        mails.plan_rerun(f"{run.id}/a", using="original", from_node="reply", inputs={"task_query": "x"})
     with pytest.raises(BadDefinition, match=r"change.yaml:1:1: changes of the input are an object"):
-        mails.rerun(f"{run.id}/a", using="original", inputs="change.yaml")
+        mails.what_if(f"{run.id}/a", "change.yaml", using="original")
 
 
 def test_lost_tasks_of_a_what_if_are_restored(mails: beam_ray.Store, run: beam_ray.Run) -> None:
     """
     A repair makes them again from the origin and the changes in the record.
     """
-    (changed,) = mails.rerun(f"{run.id}/a", using="original", inputs={"task_query": "three"})
+    (changed,) = mails.what_if(f"{run.id}/a", {"task_query": "three"}, using="original")
     open_objects(mails.uri).delete(f"runs/{changed.id}/tasks.parquet")
     mails.repair(changed.id)
 
