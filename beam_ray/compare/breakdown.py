@@ -10,13 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_ray.compare.metrics import rounded
+from beam_ray.compare.intervals import change, level, p_of_change, relative, sample
+from beam_ray.compare.metrics import rounded, rounded_interval
 from beam_ray.compare.pairs import Pairs, Side, numbers
 from beam_ray.compare.sequential import Confidence
-from beam_ray.compare.statistics import Means, Numbers, Quantity, holm, mcnemar
+from beam_ray.compare.statistics import Interval, Numbers, Quantity, holm
 from beam_ray.compare.verdict_json import SliceKind
 from beam_ray.define.fingerprint import JsonObject
 
+FEWEST_TASKS = 5
+"""Of a slice; below it a slice shows its numbers, and neither interval nor p-value."""
 MAX_GROUPS = 40
 """Labels or routes shown; what is beyond is counted in the comparison's notes."""
 
@@ -46,13 +49,17 @@ class Slice:
     better_tasks: int
     worse_tasks: int
     p: float
-    """Exact test of better against worse tasks (McNemar's, when a task has one trial)."""
+    """Of the change: below 5% exactly when the 95% interval leaves out 0. 1 where there is no interval."""
     p_adjusted: float
-    """Holm's, over all slices of the kind and all candidates."""
+    """Holm's, over all slices of the kind that have an interval and all candidates."""
     field: bool = False
     """The criterion is about one field of the output."""
     errors_removed: float | None = None
     """Of a criterion: the percent of its unmet pairs that is gone; negative when there are more."""
+    relative_interval: Interval | None = None
+    """Of the change in percent of *before*."""
+    after_interval: Interval | None = None
+    """Of *after* itself."""
 
 
 Members = Mapping[str, np.ndarray[Any, Any]]
@@ -115,40 +122,48 @@ def by_route(pairs: Pairs, score: Quantity) -> list[Part]:
     return _grouped("route", score, before, after)
 
 
-def slices(parts: Iterable[Part], means: Iterable[Means], task: np.ndarray[Any, Any], *, confidence: Confidence, family: int) -> tuple[Slice, ...]:
-    """The parts with their numbers; p-values are adjusted over all of them."""
-    made = [_slice(part, mean, task, confidence) for part, mean in zip(parts, means, strict=True)]
-    adjusted = holm([entry.p for entry in made], family)
-    return tuple(replace(entry, p_adjusted=rounded(p) or 0.0) for entry, p in zip(made, adjusted, strict=True))
+def slices(parts: Iterable[Part], task: np.ndarray[Any, Any], *, confidence: Confidence, family: int) -> tuple[Slice, ...]:
+    """The parts with their numbers; p-values are adjusted over all that have an interval."""
+    made = [_slice(part, task, confidence) for part in parts]
+    tested = [index for index, entry in enumerate(made) if entry.low is not None]
+    for index, p in zip(tested, holm([made[index].p for index in tested], family), strict=True):
+        made[index] = replace(made[index], p_adjusted=rounded(p) or 0.0)
+    return tuple(made)
 
 
-def _slice(part: Part, mean: Means, task: np.ndarray[Any, Any], confidence: Confidence) -> Slice:
+def _slice(part: Part, task: np.ndarray[Any, Any], confidence: Confidence) -> Slice:
+    most = 100.0 / part.scale
+    sampled = sample(part.quantity, task, largest=most)
+    before, after = sampled.means
+    enough = sampled.tasks >= FEWEST_TASKS
+    moved = change(sampled, confidence) if enough else None
+    reached = level(sampled.after, confidence, largest=most) if enough else None
     better, worse = changed_tasks(part.quantity, task)
-    moved = (mean.after - mean.before) * part.scale
-    change = confidence.interval((mean.after_drawn - mean.before_drawn) * part.scale, moved, mean.tasks, 100.0) if mean.pairs else None
-    p = rounded(confidence.p(mcnemar(better, worse), mean.tasks)) or 0.0
+    p = rounded(confidence.p(p_of_change(sampled, confidence))) or 0.0 if moved else 1.0
     removed = None
-    if part.kind == "criterion" and mean.pairs and mean.before < 1:
-        removed = rounded(100 * (mean.after - mean.before) / (1 - mean.before))
+    if part.kind == "criterion" and sampled.pairs and before < 1:
+        removed = rounded(100 * (after - before) / (1 - before))
     return Slice(
         part.kind,
         part.name,
         part.text,
         part.unit,
-        mean.pairs,
+        sampled.pairs,
         *part.counts,
         *part.unscored,
-        rounded(mean.before * part.scale),
-        rounded(mean.after * part.scale),
-        rounded(moved),
-        rounded(change.low) if change else None,
-        rounded(change.high) if change else None,
+        rounded(before * part.scale),
+        rounded(after * part.scale),
+        rounded((after - before) * part.scale),
+        rounded(moved.low * part.scale) if moved else None,
+        rounded(moved.high * part.scale) if moved else None,
         better,
         worse,
         p,
         p,
         part.field,
         removed,
+        rounded_interval(relative(sampled, confidence)) if enough else None,
+        rounded_interval(reached and Interval(reached.low * part.scale, reached.high * part.scale)),
     )
 
 

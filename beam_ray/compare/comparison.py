@@ -31,7 +31,7 @@ from beam_ray.compare.pair_table import Change, changes, rows
 from beam_ray.compare.pairs import UNAVAILABLE, Pairs, Side, failed_with, numbers, pair
 from beam_ray.compare.regressions import Regressions, regressions
 from beam_ray.compare.sequential import Confidence
-from beam_ray.compare.statistics import Quantity, detectable_mean, detectable_share, mcnemar, paired_means
+from beam_ray.compare.statistics import Quantity, detectable_mean, detectable_share, mcnemar
 from beam_ray.compare.verdict_json import ComparisonDocument
 
 
@@ -71,7 +71,6 @@ class Comparison:
     """Of every interval, in percent."""
     planned: int
     """Where the backtest may stop early, the tasks that were planned: intervals are then valid at every interim analysis. Otherwise 0."""
-    seed: int
     pairs: int
     """Pairs that were judged."""
     tasks: int
@@ -134,12 +133,11 @@ def compare(
     confidence: float = 95.0,
     planned: int = 0,
     same: bool = False,
-    seed: int = 0,
 ) -> Comparison:
     """
     Compare *candidate* with *baseline*, pair by pair.
 
-    Swapping the sides turns the sign of every change. Equal arguments give equal values.
+    Swapping the sides turns the sign of every change. Equal arguments give equal values: nothing is drawn at random.
 
     Args:
         order: the workflow's nodes, each after what it stands on.
@@ -147,7 +145,6 @@ def compare(
         same: whether both sides are samples of one definition.
         planned: of a backtest that may stop early, its tasks; intervals and p-values are then valid at every interim analysis.
     """
-    sure = Confidence(confidence, planned)
     pairs = pair(baseline, candidate)
     baseline, candidate = pairs.placed(baseline), pairs.placed(candidate)
     unavailable = failed_with(pairs, baseline.steps, (UNAVAILABLE,)) | failed_with(pairs, candidate.steps, (UNAVAILABLE,))
@@ -161,31 +158,29 @@ def compare(
         by_label(pairs, named["score"]),
         by_route(pairs, named["score"]),
     ]
-    means = paired_means([*named.values(), *(part.quantity for group in parts for part in group)], pairs.task, seed=seed)
-    rest = iter(means[len(named) :])
     words = flip_words(passing.before, passing.after)
     table = rows(pairs, words, diverge(pairs, baseline, candidate, order))
     listed = {word: tuple(task for task, other in zip(pairs.task_ids, words, strict=True) if other == word) for word in set(words)}
     shown, left_out = changes(table)
     failing = listed.get(NEWLY_FAILING, ())
     count = len(words) - len(listed.get(NOT_JUDGED, ()))
+    sure = Confidence(confidence, planned, count)
     return Comparison(
         Named(baseline.name, baseline.run_id),
         Named(candidate.name, candidate.run_id),
         same,
         confidence,
         planned,
-        seed,
         int(judged.sum()),
         count,
         int(np.bincount(pairs.task).max()) if len(pairs) else 0,
         Unpaired(pairs.baseline_only, pairs.candidate_only, pairs.inputs_differ, listed.get(NOT_JUDGED, ())),
-        metrics(named, dict(zip(named, means, strict=False)), confidence=sure, recorded=(baseline.recorded, candidate.recorded)),
-        rounded(sure.p(mcnemar(len(listed.get(NEWLY_PASSING, ())), len(failing)), count)) or 0.0,
+        metrics(named, pairs.task, confidence=sure, recorded=(baseline.recorded, candidate.recorded)),
+        rounded(sure.p(mcnemar(len(listed.get(NEWLY_PASSING, ())), len(failing)))) or 0.0,
         rounded(detectable_mean(_task_differences(named["score"], pairs))),
         _percent(detectable_share(len(failing), count)),
         size_advice(count),
-        tuple(entry for group in parts for entry in slices(group, [next(rest) for _ in group], pairs.task, confidence=sure, family=family)),
+        tuple(entry for group in parts for entry in slices(group, pairs.task, confidence=sure, family=family)),
         listed.get(NEWLY_PASSING, ()),
         failing,
         listed.get(BOTH_FAILING, ()),

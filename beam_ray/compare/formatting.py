@@ -17,7 +17,9 @@ def amount(value: float | None, unit: str, *, signed: bool = False) -> str:
     if unit == "USD":
         digits = 2 if abs(value) >= 1 or value == 0 else 4 if abs(value) >= 0.0005 else 7
         return f"{'-' if value < 0 else sign}${abs(value):,.{digits}f}"
-    digits = 0 if unit in ("tasks", "tokens") and (abs(value) >= 100 or value == int(value)) else 1 if abs(value) >= 10 or unit in ("%", "points") else 2
+    digits = (
+        0 if unit in ("tasks", "tokens") and (abs(value) >= 100 or value == int(value)) else 1 if abs(value) >= 10 or unit in ("%", "points", "tasks") else 2
+    )
     text = f"{value:{sign},.{digits}f}" if sign else f"{value:,.{digits}f}"
     if float(text.replace(",", "")) == 0:
         text = text.lstrip("+-")

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from beam_ray.compare.intervals import Estimate, Sample, change, deviations, level, quantiles, relative, sample
 from beam_ray.compare.metric_definitions import KINDS, Better, Kind
 from beam_ray.compare.pairs import INFRASTRUCTURE, Pairs, Side, failed_with, numbers
 from beam_ray.compare.sequential import Confidence
-from beam_ray.compare.statistics import Interval, Means, Quantity
+from beam_ray.compare.statistics import Interval, Quantity
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,6 @@ class Metric:
     """What a reader must know; why there is no number."""
 
 
-# of no kind of their own: the standard deviation is made of the scores and their squares
-_SQUARES = "score²"
 UNKNOWN = (
     "first_score",
     "tool_errors",
@@ -92,7 +91,6 @@ def quantities(pairs: Pairs, baseline: Side, candidate: Side, judged: np.ndarray
         "score": score,
         "first_score": known(of("first_score")),
         "failing": failing,
-        _SQUARES: Quantity(score.before**2, score.after**2),
         "unscored": Quantity(*(np.where(judged, np.isnan(side).astype(np.float64), np.nan) for side in (score.before, score.after))),
         "tool_errors": known(errors(("ToolFailed",))),
         "infrastructure_errors": known(errors(INFRASTRUCTURE)),
@@ -108,7 +106,7 @@ def quantities(pairs: Pairs, baseline: Side, candidate: Side, judged: np.ndarray
 
 
 def metrics(
-    named: Mapping[str, Quantity], means: Mapping[str, Means], *, confidence: Confidence, recorded: tuple[bool, bool] = (False, False)
+    named: Mapping[str, Quantity], task: np.ndarray[Any, Any], *, confidence: Confidence, recorded: tuple[bool, bool] = (False, False)
 ) -> tuple[Metric, ...]:
     """
     The metrics, in the order in which they are read.
@@ -119,12 +117,20 @@ def metrics(
     made = []
     for name, kind in KINDS.items():
         if name in _QUANTILES:
-            made.append(_quantile(name, kind, named["seconds"]))
+            quantity = named["seconds"]
+            found = quantiles(quantity, task, _QUANTILES[name], confidence)
+            pairs, wanting = _pairs(quantity), f"too few tasks for an interval of the {'median' if name == 'seconds_p50' else '95th percentile'}"
         elif name == "score_sd":
-            made.append(_metric(name, kind, _deviation(means["score"], means[_SQUARES]), "", confidence))
+            quantity = named["score"]
+            sampled = sample(quantity, task, largest=100.0)
+            found, pairs, wanting = deviations(quantity, task, sampled, confidence), sampled.pairs, "too few tasks for an interval"
         else:
-            mean = _scaled(means[name], kind.scale if name != "failing" else means[name].tasks)
-            made.append(_metric(name, kind, mean, _missing(named, name, mean), confidence))
+            largest = {"%": 1.0, "points": 100.0, "tasks": 1.0}.get(kind.unit)
+            sampled = sample(named[name], task, largest=largest, usual=_usual(named, name))
+            factor = kind.scale if name != "failing" else float(sampled.tasks)
+            made.append(_mean(name, kind, sampled, factor, _missing(named, name, sampled.pairs), confidence))
+            continue
+        made.append(_metric(name, kind, found, pairs, "" if found.change else wanting))
     return tuple(_one_sided(metric, recorded) if any(recorded) and metric.name in UNKNOWN else metric for metric in made)
 
 
@@ -145,9 +151,10 @@ def _one_sided(metric: Metric, recorded: tuple[bool, bool]) -> Metric:
     )
 
 
+
 def rounded(value: float | None) -> float | None:
-    """*value* to nine significant digits, so that a document does not depend on the last bit; None for no number."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.9g}") + 0.0
+    """*value* to twelve significant digits, so that a document does not depend on the last bit; None for no number."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.12g}") + 0.0
 
 
 def rounded_interval(found: Interval | None) -> Interval | None:
@@ -155,24 +162,29 @@ def rounded_interval(found: Interval | None) -> Interval | None:
     return found and Interval(rounded(found.low) or 0.0, rounded(found.high) or 0.0)
 
 
-def _metric(name: str, kind: Kind, mean: Means, note: str, confidence: Confidence) -> Metric:
-    before, after = rounded(mean.before), rounded(mean.after)
+def _mean(name: str, kind: Kind, sampled: Sample, factor: float, note: str, confidence: Confidence) -> Metric:
+    before, after = sampled.means
+    bounds = {"largest": sampled.largest} if sampled.largest is not None else {"usual": sampled.unit}
+    scaled = (
+        found and Interval(found.low * factor, found.high * factor) for found in (change(sampled, confidence), level(sampled.after, confidence, **bounds))
+    )
+    moved, reached = scaled
+    found = Estimate(before * factor, after * factor, moved, relative(sampled, confidence), reached)
+    return _metric(name, kind, found, sampled.pairs, note or ("" if moved else "too few tasks for an interval"))
+
+
+def _metric(name: str, kind: Kind, found: Estimate, pairs: int, note: str) -> Metric:
+    before, after = rounded(found.before), rounded(found.after)
     if before is None or after is None:
         nothing = (None, None, None, None, None, None, None, None)
-        return Metric(name, kind.title, kind.unit, kind.better, *nothing, pairs=mean.pairs, note=note or "no pair has this number on both sides")
-    # one task moves a mean of points by at most 100 of them over the number of tasks, and a count by one
-    reach = {"%": 100.0, "points": 100.0, "tasks": float(mean.tasks)}.get(kind.unit, 0.0)
-    change = confidence.interval(mean.after_drawn - mean.before_drawn, mean.after - mean.before, mean.tasks, reach)
-    share, relative = None, None
+        # what is unpriced or unscored says more than that there is none
+        note = note if pairs == 0 and ":" in note else "no pair has this number on both sides"
+        return Metric(name, kind.title, kind.unit, kind.better, *nothing, pairs=pairs, note=note)
+    share = None
     if before:
         # a baseline of next to nothing makes the ratio overflow; it then has no relative change
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            share = rounded(100 * float(np.float64(mean.after - mean.before) / mean.before))
-            ratio = 100 * (mean.after_drawn / mean.before_drawn - 1)
-            relative = None if share is None else confidence.interval(ratio, share, mean.tasks, 100 * reach / abs(mean.before))
-    level = confidence.interval(mean.after_drawn, mean.after, mean.tasks, reach)
-    if kind.scale == 100:
-        level = confidence.of_share(mean.after, mean.tasks)
+        with np.errstate(over="ignore"):
+            share = rounded(100 * float(np.float64(found.after - found.before) / found.before))
     return Metric(
         name,
         kind.title,
@@ -180,67 +192,39 @@ def _metric(name: str, kind: Kind, mean: Means, note: str, confidence: Confidenc
         kind.better,
         before,
         after,
-        rounded(mean.after - mean.before),
+        rounded(found.after - found.before),
         share,
-        rounded(change.low) if change else None,
-        rounded(change.high) if change else None,
-        rounded_interval(relative),
-        rounded_interval(level),
-        mean.pairs,
-        note or ("" if change else "too few tasks for an interval"),
+        rounded(found.change.low) if found.change else None,
+        rounded(found.change.high) if found.change else None,
+        None if share is None else rounded_interval(found.relative),
+        rounded_interval(found.level),
+        pairs,
+        note,
     )
 
 
-def _scaled(mean: Means, factor: float) -> Means:
-    drawn = (mean.before_drawn * factor, mean.after_drawn * factor)
-    return Means(mean.before * factor, mean.after * factor, *drawn, mean.pairs, mean.tasks)
+def _pairs(quantity: Quantity) -> int:
+    return int((~(np.isnan(quantity.before) | np.isnan(quantity.after))).sum())
 
 
-def _deviation(mean: Means, squares: Means) -> Means:
-    count = mean.pairs
-    if count < 2:
-        return Means(math.nan, math.nan, mean.before_drawn, mean.after_drawn, count, mean.tasks)
-
-    def spread(square: Any, plain: Any) -> Any:
-        return np.sqrt(np.maximum(0.0, square - plain**2) * count / (count - 1))
-
-    return Means(
-        float(spread(squares.before, mean.before)),
-        float(spread(squares.after, mean.after)),
-        spread(squares.before_drawn, mean.before_drawn),
-        spread(squares.after_drawn, mean.after_drawn),
-        count,
-        mean.tasks,
-    )
+def _usual(named: Mapping[str, Quantity], name: str) -> float | None:
+    """A value that a task may have of the metric although none has; None for the mean."""
+    if name == "auto_reruns":
+        return 1.0
+    whole = {"auto_rerun_tokens": "tokens", "auto_rerun_usd": "usd"}.get(name)
+    if whole is None:
+        return None
+    # another attempt costs about what the task did
+    values = np.concatenate([named[whole].before, named[whole].after])
+    return float(np.nanmean(values)) if not np.isnan(values).all() else 0.0
 
 
-def _quantile(name: str, kind: Kind, seconds: Quantity) -> Metric:
-    there = ~(np.isnan(seconds.before) | np.isnan(seconds.after))
-    count = int(there.sum())
-    before = after = math.nan
-    if count:
-        before, after = (float(np.percentile(side[there], _QUANTILES[name])) for side in (seconds.before, seconds.after))
-    return Metric(
-        name,
-        kind.title,
-        kind.unit,
-        kind.better,
-        rounded(before),
-        rounded(after),
-        rounded(after - before),
-        rounded(100 * (after - before) / before) if count and before else None,
-        *(None, None, None, None),
-        pairs=count,
-        note="has no interval" if count else "no pair has this number on both sides",
-    )
-
-
-def _missing(named: Mapping[str, Quantity], name: str, mean: Means) -> str:
+def _missing(named: Mapping[str, Quantity], name: str, pairs: int) -> str:
     judged = ~np.isnan(named["success_rate"].before)
     gone = [int(np.isnan(side[judged]).sum()) for side in (named[name].before, named[name].after)]
     if name == "usd" and max(gone):
         unpriced = " and the ".join(word for word, count in zip(("baseline", "candidate"), gone, strict=True) if count)
-        rest = f"; {mean.pairs:,} pairs have a price on both sides" if mean.pairs else ""
+        rest = f"; {pairs:,} pairs have a price on both sides" if pairs else ""
         return f"unpriced: a model of the {unpriced} has no price{rest}"
     if name in ("score", "first_score") and max(gone):
         return f"unscored and excluded: {gone[0]:,} on the baseline, {gone[1]:,} on the candidate"

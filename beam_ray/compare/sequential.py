@@ -1,36 +1,33 @@
 """
-Looking at a comparison while it grows, without being fooled by looking often.
+Interim analyses: stopping a backtest early without being fooled by looking often.
 
-An interval that holds at 95 of 100 single looks is broken sooner or later by someone who
-looks after every task. Under ``stop: early`` intervals are wider, so that 95 of 100
-backtests never see one broken, however often they look (the normal mixture boundary of
-Robbins; Waudby-Smith et al. 2021 for means that are only nearly normal). So a backtest may
-end at the first look that settles its verdict.
-
-A spread found to be nothing is no proof that there is none: of 20 tasks that all stayed as
-they were, as many as 17 in 100 may change. So an interval of a bounded number is never
-narrower than such a sample allows.
+An interval that holds in 95 of 100 single analyses is broken sooner or later by someone who
+looks after every task. Under ``stop: early`` the analyses are planned, so the boundary of a
+group-sequential test is known before the first one (Wang and Tsiatis 1987, shape 0.25): how
+many standard errors an interval reaches at each, so that 95 of 100 backtests never see one
+broken. It is wide at the first analyses and, at the last one, hardly wider than without any.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import special
 
-from beam_ray.compare.statistics import Interval, Numbers, interval, wilson
-
-FIRST_LOOK = 20
+FIRST_ANALYSIS = 20
 """Tasks; with fewer, how often an interval holds is not known well enough."""
 GROWTH = 1.3
-"""From look to look. Each look waits for its last task, so there are not many."""
-TIGHTEST = 8.0
-"""The boundary is lowest where tasks times ``spread`` is about so many."""
+"""From analysis to analysis. Each waits for its last task, so there are not many."""
+SHAPE = 0.25
+"""Between Pocock's boundary (0.5), which is the same at all analyses, and O'Brien and Fleming's (0)."""
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(96)
 
 
 def interim_analyses(tasks: int) -> tuple[int, ...]:
-    """After how many of *tasks* to look, the last one left out."""
-    found, size = [], max(FIRST_LOOK, math.ceil(tasks / 40))
+    """After how many of *tasks* to analyse, the last analysis left out."""
+    found, size = [], max(FIRST_ANALYSIS, math.ceil(tasks / 40))
     while size < 0.9 * tasks:
         found.append(size)
         size = math.ceil(size * GROWTH)
@@ -39,47 +36,69 @@ def interim_analyses(tasks: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Confidence:
-    """How often an interval holds the truth: at one look, or at all looks at a growing sample."""
+    """How often an interval holds the truth: in a single analysis, or at all analyses of a growing sample."""
 
     percent: float = 95.0
     planned: int = 0
-    """The tasks at the last look of many; 0 for a sample that is looked at once."""
+    """The tasks at the last of several analyses; 0 for a sample that is analysed once."""
+    looked: int = 0
+    """The tasks at this one."""
 
     def boundary(self, tasks: int) -> float:
-        """How many standard errors the interval reaches, among so many tasks."""
-        chance = 1 - self.percent / 100
+        """How many standard errors an interval reaches, in the analysis of so many tasks."""
         if not self.planned:
-            return float(-special.ndtri(chance / 2))
-        grown = self._grown(tasks)
-        return math.sqrt((1 + 1 / grown) * (math.log1p(grown) - 2 * math.log(chance)))
+            return float(-special.ndtri((1 - self.percent / 100) / 2))
+        return _constant(self._shares, self.percent) / math.pow(self._share(tasks), 0.5 - SHAPE)
 
-    def interval(self, drawn: Numbers, value: float, tasks: int, reach: float = 0.0) -> Interval | None:
-        """
-        The interval of a statistic that was found to be *value*, from its resampled values.
+    @property
+    def tail(self) -> float:
+        """The chance on each side that an interval of this analysis leaves out."""
+        return float(special.ndtr(-self.boundary(self.looked)))
 
-        *reach* is how far a single task can move it times the number of tasks; 0 if that has no bound.
-        """
-        once = interval(drawn, tasks, self.percent)
-        if once is None or not self.planned:
-            return once
-        few = max(tasks - 1, 1)
-        chance = 1 - self.percent / 100
-        wider = special.stdtrit(few, special.ndtr(-self.boundary(tasks))) / special.stdtrit(few, chance / 2)
-        least = -reach * math.log(chance / 2) / tasks
-        return Interval(value - max(wider * (value - once.low), least), value + max(wider * (once.high - value), least))
+    @property
+    def padding(self) -> int:
+        """How many unusual tasks each way an interval allows for that the sample does not have; more where extremes of many analyses count."""
+        return 2 if self.planned else 1
 
-    def of_share(self, percent: float, count: int) -> Interval | None:
-        """Wilson's interval of a percentage of *count* tasks."""
-        confidence = 100 * (1 - 2 * float(special.ndtr(-self.boundary(count)))) if self.planned and count else self.percent
-        share = wilson(percent / 100, count, confidence)
-        return share and Interval(100 * share.low, 100 * share.high)
+    def quantile(self, tasks: int) -> float:
+        """How many estimated standard errors the interval of a mean over so many tasks reaches (Student's)."""
+        return float(-special.stdtrit(max(tasks - 1, 1), self.tail))
 
-    def p(self, p: float, tasks: int) -> float:
-        """The p-value *p* of one look, or what it is worth when every look counts."""
-        if not self.planned or not tasks:
+    def p(self, p: float) -> float:
+        """The p-value *p* of this analysis alone, or what it is worth among all: how often some analysis is as far out without an effect."""
+        if not self.planned:
             return p
-        grown, seen = self._grown(tasks), float(-special.ndtri(max(p, 1e-300) / 2))
-        return float(min(1.0, np.sqrt(1 + grown) * np.exp(-(seen**2) * grown / (2 * (1 + grown)))))
+        seen = float(-special.ndtri(max(p, 1e-300) / 2))
+        return _crossed(self._shares, seen * self._share(self.looked) ** (0.5 - SHAPE))
 
-    def _grown(self, tasks: int) -> float:
-        return 4 * TIGHTEST * tasks / self.planned
+    @property
+    def _shares(self) -> tuple[float, ...]:
+        return tuple(tasks / self.planned for tasks in (*interim_analyses(self.planned), self.planned))
+
+    def _share(self, tasks: int) -> float:
+        return min(max(tasks, 1) / self.planned, 1.0)
+
+
+@cache
+def _constant(shares: tuple[float, ...], percent: float) -> float:
+    """The boundary at the last analysis, found by halving."""
+    low, high = 1.0, 10.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _crossed(shares, middle) > 1 - percent / 100 else (low, middle)
+    return high
+
+
+def _crossed(shares: Sequence[float], constant: float) -> float:
+    """How often a process without drift is beyond the boundary at any of the analyses (Armitage, McPherson and Rowe 1969)."""
+    if constant <= 0:
+        return 1.0
+    at, density = np.zeros(1), np.ones(1)
+    before = 0.0
+    for share in shares:
+        reach = constant * share**SHAPE
+        step = math.sqrt(share - before)
+        places = reach * _NODES
+        steps = np.exp(-(((places[:, None] - at) / step) ** 2) / 2) / (step * math.sqrt(2 * math.pi))
+        at, density, before = places, (steps @ density) * reach * _WEIGHTS, share
+    return float(min(1.0, max(0.0, 1 - density.sum())))

@@ -138,7 +138,7 @@ def _settled(limit: Limit, comparison: Comparison) -> list[Word | None]:
         over = comparison.route_changes > _allowed_count(limit, comparison.planned * max(comparison.trials, 1))
         return ["BLOCK"] if over else []
     part = _slice(limit, comparison) if "/" in limit.rule else None
-    metric = _as_metric(part, _sure(comparison)) if part else comparison.metric(limit.rule)
+    metric = _as_metric(part) if part else comparison.metric(limit.rule)
     if not _has_number(limit, metric):
         return [None]
     found = _oriented(limit, metric)
@@ -172,13 +172,13 @@ def _line(limit: Limit, comparison: Comparison) -> Line:
     if limit.rule == "compared":
         return _compared(limit, comparison)
     part = _slice(limit, comparison) if "/" in limit.rule else None
-    metric = _as_metric(part, _sure(comparison)) if part else comparison.metric(limit.rule)
+    metric = _as_metric(part) if part else comparison.metric(limit.rule)
     if not _has_number(limit, metric):
         alone = "" if metric.after is None else " Limits at_least and at_most judge the candidate alone."
         return Line(limit.rule, limit.text, NO_NUMBER, "INCONCLUSIVE", f"There is no number to check: {metric.note}.{alone}")
     found = _oriented(limit, metric)
     line = Line(limit.rule, limit.text, found_text(metric, limit.kind in LEVELS, limit.percent), "PASS", "")
-    if limit.by == "estimate" or metric.name.startswith("seconds_p"):
+    if limit.by == "estimate":
         word: Word = "PASS" if _meets(found) else "BLOCK"
         return replace(line, word=word, reason=f"The estimate {'meets' if word == 'PASS' else 'violates'} the limit; the gate ignores its confidence interval.")
     return _weighed(line, limit, found, comparison, part)
@@ -242,10 +242,7 @@ def _shown(value: float, high: float, comparison: Comparison) -> bool:
     """Whether an interval with confidence beyond doubt would be a loss as a whole."""
     tasks = max(comparison.tasks, 2)
     percents = comparison.confidence, max(comparison.confidence, BEYOND_DOUBT)
-    if comparison.planned:
-        usual, wide = (Confidence(percent, comparison.planned).boundary(tasks) for percent in percents)
-    else:
-        usual, wide = (float(special.stdtrit(tasks - 1, 0.5 + percent / 200)) for percent in percents)
+    usual, wide = (Confidence(percent, comparison.planned, tasks).quantile(tasks) for percent in percents)
     return value + (high - value) * wide / usual < 0
 
 
@@ -261,9 +258,9 @@ def _tasks_needed(found: _Found, bound: float, comparison: Comparison, share: bo
     if not distance:
         return math.inf
     tasks, sure = comparison.tasks, float(special.ndtri(POWER))
-    wanted = _sure(comparison).boundary(tasks)
+    wanted = _sure(comparison).quantile(tasks)
     if share:
-        # Wilson's interval of a share excludes *bound* exactly when the score test does
+        # Wilson's interval of a share excludes *bound* when the score test does
         limit, truth = abs(bound) / 100, abs(found.value) / 100
         spread = wanted * math.sqrt(limit * (1 - limit)) + sure * math.sqrt(truth * (1 - truth))
         return (spread / (distance / 100)) ** 2
@@ -325,7 +322,7 @@ def _meets(found: _Found) -> bool:
 
 
 def _sure(comparison: Comparison) -> Confidence:
-    return Confidence(comparison.confidence, comparison.planned)
+    return Confidence(comparison.confidence, comparison.planned, comparison.tasks)
 
 
 def _slice(limit: Limit, comparison: Comparison) -> Slice:
@@ -337,19 +334,11 @@ def _slice(limit: Limit, comparison: Comparison) -> Slice:
     return known[name]
 
 
-def _as_metric(part: Slice, confidence: Confidence) -> Metric:
-    """A node or criterion as a metric. The interval of its level is that of its change, moved; of a share, Wilson's."""
-    relative = ends = level = change = None
-    if part.low is not None and part.high is not None and part.after is not None and part.change is not None:
-        change = Interval(part.low, part.high)
-        level = Interval(*(part.after - part.change + end for end in change))
-        ends = Interval(*(100 * end / part.before for end in change)) if part.before else None
-    if part.before and part.change is not None:
-        relative = 100 * part.change / part.before
-    if part.unit == "%" and part.after is not None:
-        level = confidence.of_share(part.after, part.pairs)
+def _as_metric(part: Slice) -> Metric:
+    """A node or criterion as a metric."""
+    relative = 100 * part.change / part.before if part.before and part.change is not None else None
     note = "" if part.pairs else "no pair has this number on both sides"
-    numbers = (part.before, part.after, part.change, relative, part.low, part.high, ends, level)
+    numbers = (part.before, part.after, part.change, relative, part.low, part.high, part.relative_interval, part.after_interval)
     return Metric(part.name, part.name, part.unit, "up", *numbers, part.pairs, note)
 
 

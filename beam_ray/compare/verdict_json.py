@@ -59,6 +59,8 @@ class SliceDocument(TypedDict):
     p_adjusted: float
     field: bool
     errors_removed: float | None
+    relative_interval: IntervalDocument | None
+    after_interval: IntervalDocument | None
 
 
 class RouteFlipDocument(TypedDict):
@@ -118,7 +120,6 @@ class ComparisonDocument(TypedDict):
     same: bool
     confidence: float
     planned: int
-    seed: int
     pairs: int
     tasks: int
     trials: int

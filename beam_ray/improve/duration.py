@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from beam_ray.compare.formatting import plural
+from beam_ray.compare.intervals import relative, sample
 from beam_ray.compare.sequential import Confidence
-from beam_ray.compare.statistics import Interval, Quantity, paired_means
+from beam_ray.compare.statistics import Interval, Quantity
 from beam_ray.improve.executions import Executions, TaskExecution
 
 
@@ -59,10 +60,8 @@ def _by_task(side: Executions) -> Mapping[tuple[str, str], list[float]]:
 
 
 def _interval(before: Sequence[float], after: Sequence[float]) -> Interval | None:
-    [mean] = paired_means([Quantity(np.array(before, dtype=np.float64), np.array(after, dtype=np.float64))], np.arange(len(before)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = 100 * (mean.after_drawn / mean.before_drawn - 1)
-    return Confidence().interval(drawn, 100 * (mean.after / mean.before - 1), mean.tasks)
+    sides = Quantity(np.array(before, dtype=np.float64), np.array(after, dtype=np.float64))
+    return relative(sample(sides, np.arange(len(before))), Confidence())
 
 
 def _mean(values: Sequence[float]) -> float:

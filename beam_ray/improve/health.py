@@ -5,6 +5,7 @@ Percentages are compared as exact fractions: 30 of 100 is not more than 30%. Tas
 model did not answer and steps that could not be scored are left out of all percentages.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -13,8 +14,9 @@ from typing import Any, Literal, TypedDict, cast
 import numpy as np
 
 from beam_ray.compare.formatting import amount, plural, span
+from beam_ray.compare.intervals import change, sample
 from beam_ray.compare.sequential import Confidence
-from beam_ray.compare.statistics import Interval, Quantity, paired_means
+from beam_ray.compare.statistics import Interval, Quantity
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
@@ -248,17 +250,16 @@ class _Checks:
         if few:
             return few
         first, final = (np.array([getattr(step, name) for step in scored], dtype=np.float64) for name in ("first", "final"))
-        # the mean of the differences, because the difference of two means is not exactly 0 where nothing changed
-        sides = [Quantity(first, final), Quantity(np.zeros(len(first)), final - first)]
-        mean, gain = paired_means(sides, _clusters([step.address.task for step in scored]))
-        interval = Confidence(confidence).interval(gain.after_drawn, gain.after, gain.tasks)
+        sampled = sample(Quantity(first, final), _clusters([step.address.task for step in scored]), largest=100.0)
+        interval = change(sampled, Confidence(confidence))
+        was, gain = sampled.means[0], math.fsum(final - first) / len(scored)
         better = int((final > first).sum())
-        found = f"{amount(gain.after, 'points', signed=True)} points ({span(interval, 'points')}) over {plural(len(scored), 'step')}, {better:,} improved"
+        found = f"{amount(gain, 'points', signed=True)} points ({span(interval, 'points')}) over {plural(len(scored), 'step')}, {better:,} improved"
         figures = {
             "auto_rerun_steps": len(scored),
-            "first_score": mean.before,
-            "score": mean.after,
-            "uplift": gain.after,
+            "first_score": was,
+            "score": was + gain,
+            "uplift": gain,
             "interval": _ends(interval),
             "better": better,
             "left_out": len(again) - len(scored),

@@ -100,8 +100,8 @@ def test_a_model_that_was_unavailable_is_no_failure():
     assert ("t00001",) == found.newly_failing
     assert 2 == found.pairs
     assert 50.0 == found.metric("success_rate").after
-    assert 66.6666667 == found.metric("infrastructure_errors").after
-    assert 33.3333333 == found.metric("tool_errors").after
+    assert 66.6666666667 == found.metric("infrastructure_errors").after
+    assert 33.3333333333 == found.metric("tool_errors").after
     assert 0.0 == found.metric("answer_errors").after
 
 
@@ -112,7 +112,7 @@ def test_unscored_tasks_are_counted_and_never_averaged():
     found = compare(scored("a", [80, 80, None]), scored("b", [100, None, None]))
 
     assert (80.0, 100.0, 1) == (found.metric("score").before, found.metric("score").after, found.metric("score").pairs)
-    assert 66.6666667 == found.metric("unscored").after
+    assert 66.6666666667 == found.metric("unscored").after
     assert "1 on the baseline, 2 on the candidate" in found.metric("score").note
 
 
@@ -139,7 +139,7 @@ def test_of_several_trials_the_majority_decides():
     assert (12, 3, 4) == (found.pairs, found.tasks, found.trials)
     assert ("none", "tie") == found.newly_failing
     assert (0.0, 2.0) == (found.metric("failing").before, found.metric("failing").after)
-    assert 41.6666667 == found.metric("success_rate").after
+    assert 41.6666666667 == found.metric("success_rate").after
 
 
 def test_criteria_and_fields():

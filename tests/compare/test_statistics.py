@@ -9,75 +9,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from beam_ray.compare.statistics import (
-    Quantity,
     detectable_mean,
     detectable_share,
     holm,
-    interval,
     mcnemar,
-    paired_means,
-    wilson,
 )
-
-
-def _interval_of_mean(differences, seed=0, draws=2_000, confidence=95.0):
-    [mean] = paired_means([Quantity(np.zeros(len(differences)), differences)], np.arange(len(differences)), seed=seed, draws=draws)
-    return interval(mean.after_drawn - mean.before_drawn, mean.tasks, confidence)
-
-
-def test_interval_agrees_with_scipy():
-    """
-    For many tasks the interval is scipy's percentile bootstrap of the mean difference.
-    """
-    differences = np.random.default_rng(1).exponential(10, 2_000) - 8
-    reference = stats.bootstrap((differences,), np.mean, n_resamples=9_999, method="percentile", rng=np.random.default_rng(2), batch=500).confidence_interval
-
-    low, high = _interval_of_mean(differences, draws=9_999)
-
-    width = reference.high - reference.low
-    assert low == pytest.approx(reference.low, abs=0.03 * width)
-    assert high == pytest.approx(reference.high, abs=0.03 * width)
-
-
-@pytest.mark.parametrize("tasks", [20, 60])
-def test_interval_covers(tasks):
-    """
-    The 95 % interval holds the true difference in 94 to 96 of 100 simulated backtests.
-    """
-    chance = np.random.default_rng(7)
-    covered = 0
-    for seed in range(5_000):
-        low, high = _interval_of_mean(chance.normal(12, 20, tasks), seed=seed, draws=1_000)
-        covered += low <= 12 <= high
-
-    assert 0.94 <= covered / 5_000 <= 0.96
-
-
-def test_interval_of_trials_covers():
-    """
-    With several trials of a task the interval still covers: tasks are resampled, not rows.
-    """
-    chance = np.random.default_rng(8)
-    tasks, trials, covered = 40, 3, 0
-    of_rows = np.repeat(np.arange(tasks), trials)
-    for seed in range(5_000):
-        differences = (chance.normal(5, 20, tasks)[:, None] + chance.normal(0, 5, (tasks, trials))).ravel()
-        [mean] = paired_means([Quantity(np.zeros(len(differences)), differences)], of_rows, seed=seed, draws=1_000)
-        low, high = interval(mean.after_drawn, mean.tasks)
-        covered += low <= 5 <= high
-
-    assert 0.94 <= covered / 5_000 <= 0.96
-
-
-def test_pairs_without_a_number_do_not_count():
-    """
-    A pair with a number on one side only is in neither mean.
-    """
-    quantity = Quantity(np.array([1.0, np.nan, 3.0]), np.array([2.0, 100.0, np.nan]))
-
-    [mean] = paired_means([quantity], np.arange(3))
-
-    assert (1.0, 2.0, 1) == (mean.before, mean.after, mean.pairs)
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
@@ -180,14 +116,3 @@ def test_too_few_tasks_detect_nothing():
     assert detectable_share(0, 5) is None
     assert detectable_share(0, 0) is None
     assert detectable_mean(np.array([1.0, 2.0])) is None
-
-
-@given(st.integers(1, 100_000), st.floats(0, 1), st.floats(50, 99.9999))
-def test_wilson_is_the_interval_of_scipy(count, share, confidence):
-    """
-    The interval of a share is Wilson's as scipy.stats has it, with 0 and 1 as exact ends.
-    """
-    passed = round(share * count)
-    reference = stats.binomtest(passed, count).proportion_ci(confidence / 100, "wilson")
-
-    assert wilson(passed / count, count, confidence) == pytest.approx(tuple(reference), rel=1e-9, abs=1e-15)

@@ -251,8 +251,8 @@ def test_as_many_tasks_as_it_says_do_decide():
 
     word, needed = _word(few, gate)
 
-    assert ("INCONCLUSIVE", 35) == (word, needed)
-    assert "PASS" == _word(compare(scored("a", [0] * 35), scored("b", [100] * 35)), gate)[0]
+    assert ("INCONCLUSIVE", 40) == (word, needed)
+    assert "PASS" == _word(compare(scored("a", [0] * 40), scored("b", [100] * 40)), gate)[0]
 
 
 def test_a_clear_improvement_passes_and_a_clear_drop_blocks():

@@ -1,12 +1,13 @@
-"""Looking often: intervals that hold at every look, and what is saved by stopping."""
+"""Interim analyses: intervals that hold at all of them, their power, and what is saved by stopping."""
 
 import numpy as np
 import pytest
 
 from beam_ray.compare.comparison import compare
 from beam_ray.compare.gate import Gate, Limit
-from beam_ray.compare.sequential import FIRST_LOOK, Confidence, interim_analyses
-from beam_ray.compare.statistics import Quantity, paired_means
+from beam_ray.compare.intervals import change, sample
+from beam_ray.compare.sequential import FIRST_ANALYSIS, Confidence, interim_analyses
+from beam_ray.compare.statistics import Quantity
 from beam_ray.compare.verdict import settled
 from tests.compare.sides import scored
 
@@ -29,14 +30,14 @@ def even(chance, tasks):
 
 
 def ever_broken(draw, truth, planned, backtests=300):
-    """The share of simulated backtests in which some look's interval misses the truth."""
+    """The share of simulated backtests in which some analysis's interval misses the truth."""
     chance, broken = np.random.default_rng(5), 0
-    sure = Confidence(95, planned)
-    for seed in range(backtests):
+    for _ in range(backtests):
         differences = draw(chance, PLANNED)
+        # scores from 0 to 100 that differ by so much
+        sides = np.maximum(-differences, 0), np.maximum(differences, 0)
         for tasks in (*interim_analyses(PLANNED), PLANNED):
-            [mean] = paired_means([Quantity(np.zeros(tasks), differences[:tasks])], np.arange(tasks), seed=seed, draws=1_000)
-            found = sure.interval(mean.after_drawn, mean.after, tasks, 100.0)
+            found = change(sample(Quantity(sides[0][:tasks], sides[1][:tasks]), np.arange(tasks), largest=100), Confidence(95, planned, tasks))
             if not found.low <= truth <= found.high:
                 broken += 1
                 break
@@ -62,22 +63,56 @@ def test_looks_begin_when_there_is_something_to_see_and_grow():
     """
     None below the first look's size or beside the last task; few enough that waiting at each costs little.
     """
-    assert interim_analyses(FIRST_LOOK) == ()
-    assert interim_analyses(100)[0] == FIRST_LOOK
+    assert interim_analyses(FIRST_ANALYSIS) == ()
+    assert interim_analyses(100)[0] == FIRST_ANALYSIS
     assert all(after > before for before, after in zip(interim_analyses(5_000), interim_analyses(5_000)[1:], strict=False))
     assert interim_analyses(100_000)[-1] < 90_000
     assert len(interim_analyses(100_000)) <= 16
 
 
-def test_a_single_look_is_what_it_always_was():
+def test_a_single_analysis_is_what_it_always_was():
     """
-    Without planned looks an interval and a p-value are those of the sample.
+    Without planned analyses an interval and a p-value are those of the sample.
     """
     once = Confidence(95)
 
     assert once.boundary(50) == pytest.approx(1.959964)
-    assert once.p(0.03, 50) == 0.03
-    assert Confidence(95, 200).p(0.03, 50) > 0.05
+    assert once.p(0.03) == 0.03
+    assert Confidence(95, FIRST_ANALYSIS, FIRST_ANALYSIS).boundary(FIRST_ANALYSIS) == pytest.approx(1.959964)
+
+
+@pytest.mark.parametrize("planned", [100, 400, 5_000])
+def test_the_boundary_is_crossed_by_chance_in_5_of_100_backtests(planned):
+    """
+    Of 40,000 random walks 5% are ever beyond it; the p-value of the analysis at which one just is, is 5%.
+    """
+    analyses = np.array([*interim_analyses(planned), planned]) / planned
+    steps = np.random.default_rng(1).normal(size=(40_000, len(analyses))) * np.sqrt(np.diff(analyses, prepend=0))
+    reached = np.abs(np.cumsum(steps, axis=1)) / np.sqrt(analyses)
+    bounds = [Confidence(95, planned).boundary(tasks) for tasks in (*interim_analyses(planned), planned)]
+
+    assert (reached > bounds).any(axis=1).mean() == pytest.approx(0.05, abs=0.004)
+    for tasks in (interim_analyses(planned)[-1], planned):
+        at = Confidence(95, planned, tasks)
+        assert at.p(2 * at.tail) == pytest.approx(0.05, abs=1e-6)
+
+
+def test_planned_analyses_keep_most_of_the_power():
+    """
+    An effect that a fixed number of tasks finds in 80 of 100 backtests is found in at least 73, with at most 8 of 10 tasks.
+    """
+    planned, chance = 400, np.random.default_rng(2)
+    analyses = (*interim_analyses(planned), planned)
+    quantiles = {tasks: Confidence(95, planned, tasks).quantile(tasks) for tasks in analyses}
+    found, used = 0, []
+    for _ in range(1_500):
+        values = chance.normal(2.8 / np.sqrt(planned), 1, planned)
+        ended = next((tasks for tasks in analyses if values[:tasks].mean() > quantiles[tasks] * values[:tasks].std(ddof=1) / np.sqrt(tasks)), None)
+        found += ended is not None
+        used.append(ended or planned)
+
+    assert found / 1_500 >= 0.73
+    assert np.mean(used) <= 0.8 * planned
 
 
 SCORE = Gate(name="g", limits=(Limit(rule="score", kind="up_by", amount=10), Limit(rule="regressions", kind="at_most", amount=0)))
