@@ -1,6 +1,6 @@
 """The content of verdict.json: what a backtest found, as plain JSON. Its tables are in comparison.parquet."""
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from beam_ray.compare.metric_definitions import Better
 from beam_ray.define.fingerprint import JsonObject
@@ -59,8 +59,9 @@ class SliceDocument(TypedDict):
     p_adjusted: float
     field: bool
     errors_removed: float | None
-    relative_interval: IntervalDocument | None
-    after_interval: IntervalDocument | None
+    relative_interval: NotRequired[IntervalDocument | None]
+    """Not in documents of 0.1, like ``after_interval``."""
+    after_interval: NotRequired[IntervalDocument | None]
 
 
 class RouteFlipDocument(TypedDict):
@@ -120,6 +121,8 @@ class ComparisonDocument(TypedDict):
     same: bool
     confidence: float
     planned: int
+    seed: NotRequired[int]
+    """Of the resamples of 0.1; nothing is drawn at random since."""
     pairs: int
     tasks: int
     trials: int

@@ -88,8 +88,8 @@ def test_its_runs_compare_as_they_did_and_its_backtest_is_not_run_again(old: Lab
     backtest = Backtest(old.objects, resolve_spec(old.objects, old.write("spec.yaml", f"{SPEC}baseline: 1\n")), *read(old.objects, "library:sums@1"), models())
 
     assert [list(comparison.newly_passing), list(comparison.newly_failing)] == [candidate["comparison"]["newly_passing"], []]
-    assert [[metric.name, metric.before, metric.after] for metric in comparison.metrics] == [
-        [metric["name"], metric["before"], metric["after"]] for metric in candidate["comparison"]["metrics"]
-    ]
+    # a document of 0.1 has nine digits
+    for metric, was in zip(comparison.metrics, candidate["comparison"]["metrics"], strict=True):
+        assert (metric.name, metric.before, metric.after) == (was["name"], pytest.approx(was["before"]), pytest.approx(was["after"]))
     assert conclude(backtest) == kept
     assert report(old.objects, kept["backtest_id"]).startswith(f"{kept['backtest_id']} · 36 tasks")
