@@ -151,7 +151,6 @@ def _one_sided(metric: Metric, recorded: tuple[bool, bool]) -> Metric:
     )
 
 
-
 def rounded(value: float | None) -> float | None:
     """*value* to twelve significant digits, so that a document does not depend on the last bit; None for no number."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.12g}") + 0.0

@@ -10,9 +10,11 @@ from sides import scored, side, step, task
 from beam_ray.compare.comparison import compare
 from beam_ray.compare.gate import Gate, Limit
 from beam_ray.compare.gate_file import default_gate, load_gate
+from beam_ray.compare.intervals import wilson
 from beam_ray.compare.metrics import Metric
 from beam_ray.compare.regressions import regressions
-from beam_ray.compare.statistics import Interval, wilson
+from beam_ray.compare.sequential import Confidence
+from beam_ray.compare.statistics import Interval
 from beam_ray.compare.verdict import judge
 from beam_ray.errors import Unusable
 
@@ -208,7 +210,7 @@ def test_the_tasks_that_would_decide():
     """
     An interval that reaches twice too far needs four times the tasks to touch the limit, and twice as many again to clear it with 80% power.
     """
-    assert ("INCONCLUSIVE", 500) == _word(_found(-12, 12, 36), _gate("score", "up_by", 10))
+    assert ("INCONCLUSIVE", 490) == _word(_found(-12, 12, 36), _gate("score", "up_by", 10))
     assert ("INCONCLUSIVE", 500) == _word(_found(-8, 0, 20), _gate("score", "up_by", 10))
     assert ("INCONCLUSIVE", None) == _word(_found(-10, 9.999, 30), _gate("score", "up_by", 10))
 
@@ -236,7 +238,7 @@ def test_the_tasks_that_would_decide_a_level_have_80_percent_power(passing, task
     scores = [100.0] * passing + [0.0] * (tasks - passing)
     _, needed = _word(compare(scored("a", scores), scored("b", scores)), _gate("success_rate", "at_least", 90))
     drawn = np.random.default_rng(6).binomial(needed, passing / tasks, 4_000)
-    levels = {int(count): wilson(count / needed, needed) for count in set(drawn.tolist())}
+    levels = {int(count): wilson(count / needed, needed, Confidence().quantile(needed)) for count in set(drawn.tolist())}
     decided = {count: found.low >= 0.9 or found.high < 0.9 for count, found in levels.items()}
 
     assert np.mean([decided[int(count)] for count in drawn]) == pytest.approx(0.8, abs=0.06)

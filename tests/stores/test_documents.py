@@ -59,5 +59,5 @@ def test_a_key_that_is_not_declared_is_noticed(store: Path) -> None:
     assert sorted(misfits(verdict, BacktestDocument)) == [
         "it.candidates[0].comparison.metrics[2].unit is missing",
         "it.candidates[0].verdict.lines[1].colour is not in LineDocument",
-        "it.candidates[0].verdict.lines[1].word is 'FINE', not one of ('PASS', 'WARN', 'BLOCK', 'INCONCLUSIVE')",
+        "it.candidates[0].verdict.lines[1].word is 'FINE', not one of ('PASS', 'WARN', 'BLOCK', 'INCONCLUSIVE', 'NONE')",
     ]

@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+import pytest
+
 from beam_ray.address import Address
 from beam_ray.backtest.conclude import conclude, read_verdict, report
 from beam_ray.backtest.sides import Backtest
