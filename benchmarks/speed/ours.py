@@ -98,7 +98,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def timed_run(store: beam_ray.Store, given: beam_ray.Workflow, tasks: Path, die_at: int) -> tuple[beam_ray.Run, dict[str, Any]]:
-    """A finished run, its seconds, the steps done before, and the seconds from its first message to the first new step."""
+    """A finished run, its seconds, the steps done before, and the seconds from its first message to the first new step, or to its end."""
     start, seen, news, before = time.monotonic(), list[float](), list[float](), list[int]()
 
     def watch(progress: beam_ray.Progress) -> None:
@@ -112,7 +112,7 @@ def timed_run(store: beam_ray.Store, given: beam_ray.Workflow, tasks: Path, die_
             os.kill(os.getpid(), signal.SIGKILL)
 
     run = store.run(given, tasks, progress=watch)
-    return run, {"seconds": time.monotonic() - start, "news_s": news[0] if news else None, "rows_before": before[0] if before else 0}
+    return run, {"seconds": time.monotonic() - start, "news_s": news[0] if news else time.monotonic() - seen[0], "rows_before": before[0] if before else 0}
 
 
 if __name__ == "__main__":
