@@ -155,6 +155,8 @@ def import_(name: str, files: tuple[str, ...], mapping: tuple[str, ...], traces:
     """
     if (not files) == (traces.source is None):
         raise click.UsageError("give FILE, or --from SOURCE: one of the two")
+    if files and traces.options != beam_ray.TraceOptions(mlflow=traces.mlflow_uri):
+        raise click.UsageError("--filter, --sample, --stratify, --seed and --redact are for traces; name their source with --from")
     if files:
         tasks = beam_ray.Tasks(list(files), pairs(mapping, "--map"))
         _report(place.opened.add_to_library(name, tasks, saved=beam_ray.SavedTasks(replace=replace)), place)

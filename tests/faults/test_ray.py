@@ -163,3 +163,29 @@ def test_a_node_a_head_and_a_driver_that_die_and_a_driver_that_is_stopped(tmp_pa
             assert code != 143 or took < max(3.0, struck - begun)
         model.latency_s = 0.0
         bench.finish(calm, LATE_S)
+
+
+def test_a_cluster_address_where_nothing_listens_is_refused_at_once(tmp_path: Path):
+    """Ray itself would try for minutes; the command names the address and what to do."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/t.py").write_text("def f():\n    return {}\n")
+    (tmp_path / "w.yaml").write_text("workflow: w\nnodes: {a: {tool: tools.t:f}}\n")
+    (tmp_path / "t.jsonl").write_text('{"task_query": "x"}\n')
+    (tmp_path / "models.yaml").write_text("m: {base_url: 'http://127.0.0.1:9/v1', model: m}\n")
+    command = [
+        sys.executable,
+        "-c",
+        "from beam_ray.cli import main; main()",
+        "run",
+        "w.yaml",
+        "--tasks",
+        "t.jsonl",
+        "--models",
+        "models.yaml",
+        "--address",
+        "127.0.0.1:9",
+    ]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "cannot connect to a Ray cluster at 127.0.0.1:9: [Errno 111] Connection refused")

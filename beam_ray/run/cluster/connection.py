@@ -27,6 +27,9 @@ from beam_ray.run.runner import Assignment
 HEAD_LOST_S = 40.0
 """Seconds without an answer from the head after which the cluster is given up; at 60 Ray would end our process itself, without a message."""
 
+CONNECT_S = 10.0
+"""Seconds within which a cluster's address must accept a connection."""
+
 INSTALL_S = 1_800
 """Seconds in which a node must have installed a workflow's requirements."""
 
@@ -77,6 +80,7 @@ class Cluster:
         if self.local:
             ensure_token()
         elif has_port:
+            _require_listening(address)
             require_cluster_token(address)
         options = local_options() if self.local else {}
         try:
@@ -222,6 +226,20 @@ class Cluster:
                 kill_local_processes()
         elif self._ours and ray.is_initialized():
             ray.shutdown()
+
+
+def _require_listening(address: str) -> None:
+    """
+    Check that something listens at HOST:PORT: Ray itself would try for minutes.
+
+    Raises:
+        Unusable: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise Unusable(cannot_connect(address, error)) from None
 
 
 def cannot_connect(address: str, error: Exception) -> str:
