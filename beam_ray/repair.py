@@ -29,9 +29,9 @@ from beam_ray.errors import Damaged, Unusable
 from beam_ray.llm.scripted import Models
 from beam_ray.run.context import TaskTrial
 from beam_ray.run.execute import changed_tools
+from beam_ray.run.model_identity import identity
 from beam_ray.run.outcome import outcome_row, output_nodes, sum_of_prices
 from beam_ray.run.plan import Lineage, make_plan, require_models
-from beam_ray.run.runner import identity
 from beam_ray.run.summary import summary_of
 from beam_ray.store.beginning import begin
 from beam_ray.store.checksummed_json import RunMark, read_document, seal

@@ -22,9 +22,9 @@ from beam_ray.llm.scripted import Models
 from beam_ray.llm.usage import Usage
 from beam_ray.run.borrowing import CRITERIA_CHANGED
 from beam_ray.run.context import RAN, StepContext, TaskTrial
+from beam_ray.run.model_identity import identity
 from beam_ray.run.plan import Lineage, NodePlan, Plan, make_plan
 from beam_ray.run.recorded import RECORDED
-from beam_ray.run.runner import identity
 from beam_ray.run.step import run_step
 from beam_ray.run.step_row import output_of
 from beam_ray.run.tools import Tools

@@ -19,10 +19,10 @@ from beam_ray.rerun import count_borrowed
 from beam_ray.run.connection import Connection
 from beam_ray.run.driver import Driver
 from beam_ray.run.execute import drive, execute
+from beam_ray.run.model_identity import identity
 from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.run.progress import Progress, ProgressCallback, ignore_progress
 from beam_ray.run.recorded import judged_alike, recorded_digest, require_recorded
-from beam_ray.run.runner import identity
 from beam_ray.run.summary import committed_counts
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.beginning import begin

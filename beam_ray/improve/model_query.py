@@ -19,7 +19,7 @@ from beam_ray.llm.request import Answer, Message, Model, Request
 from beam_ray.llm.scripted import ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
-from beam_ray.run.runner import identity
+from beam_ray.run.model_identity import identity
 from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.run_record import now

@@ -38,8 +38,8 @@ from beam_ray.improve.search_result import Candidate, SearchOrigin, SearchResult
 from beam_ray.llm.scripted import Models
 from beam_ray.llm.usage import Usage
 from beam_ray.rerun import count_borrowed
+from beam_ray.run.model_identity import identity
 from beam_ray.run.plan import Lineage, Plan, make_plan, price_of
-from beam_ray.run.runner import identity
 from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.libraries import Library, library_at
 from beam_ray.store.objects import Objects

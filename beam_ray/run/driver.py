@@ -22,10 +22,11 @@ from beam_ray.llm.scripted import Models
 from beam_ray.run.budget import remaining, require_room, require_within
 from beam_ray.run.cluster import Cluster, RunnerDied
 from beam_ray.run.connection import Connection
-from beam_ray.run.crash_isolation import crashing_rows
+from beam_ray.run.crash_isolation import Crashes
+from beam_ray.run.model_identity import limits_of
 from beam_ray.run.plan import runner_count
 from beam_ray.run.progress import Counts, Progress, ProgressCallback, total
-from beam_ray.run.runner import Assignment, limits_of
+from beam_ray.run.runner import Assignment
 from beam_ray.run.runner_pool import RunnerPool, RunnerState
 from beam_ray.run.shard import OUTCOME_NODE, ShardLost
 from beam_ray.run.signals import Signals
@@ -38,15 +39,10 @@ from beam_ray.store.lease import BEAT_S, Lease
 from beam_ray.store.manifest import RunSummary
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run
-from beam_ray.store.step_lookup import Key
 from beam_ray.store.tables import FileEntry
 
 CLUSTER_CHECK_S = 2.0
 """Seconds between two checks that the cluster is still there."""
-CRASHES_BEFORE_SPLIT = 2
-"""Crashes of a shard after which the rows that crash are searched for."""
-MAX_UNEXPLAINED_CRASHES = 3
-"""Times that a shard may crash its runners with no row to blame, before the run stops."""
 MAX_LOST_RACES = 5
 
 
@@ -84,13 +80,8 @@ class Driver:
         self.queue: deque[int] = deque()
         self.unfinished: set[int] = set()
         self.calls: dict[Any, tuple[RunnerState, int]] = {}
-        self.crashes: dict[int, int] = {}
-        self.unexplained: dict[int, int] = {}
-        """Shard to how often it crashed with no row to blame."""
+        self.crashes = Crashes(run)
         self.lost_races: dict[int, int] = {}
-        self.first_runner: dict[int, int] = {}
-        """Shard to the first runner that has read what was spooled of it: an earlier one would pay for it again."""
-        self.crashed_rows: dict[Key, str] = {}
         self.deferred: set[int] = set()  # shards with rows that wait for a batch
         self.after_wave = False
         """Whether rows that waited for a batch are run again, so that runners must read the spool."""
@@ -174,8 +165,8 @@ class Driver:
             runner=f"{self.lease.epoch:04d}-{number:04d}-{secrets.token_hex(4)}",
             window=self.window,
             folder=os.getcwd(),
-            unfinished=frozenset(self._undone()) if self.resumed or self.crashes or self.after_wave else frozenset(),
-            crashed_rows=dict(self.crashed_rows),
+            unfinished=frozenset(self._undone()) if self.resumed or self.crashes.counts or self.after_wave else frozenset(),
+            crashed_rows=dict(self.crashes.rows),
             batched=self.batched,
             wave=self.wave,
             budget=remaining(self.record.budget, self._counts()),
@@ -206,9 +197,11 @@ class Driver:
             if not any(len(runner.open_calls) < self.open_shards or runner.pending_rows(nodes) < self.window for runner in pool.runners):
                 return
             shard = self.queue.popleft()
-            if self.crashes.get(shard, 0) >= CRASHES_BEFORE_SPLIT:
-                self._isolate_crash(pool, shard)
-            able = [runner for runner in pool.runners if runner.number >= self.first_runner.get(shard, 0)]
+            if self.crashes.must_be_isolated(shard):
+                start, stop = self.record.shards[shard]
+                self._message(f"worker processes died repeatedly on the same tasks; searching rows {start} to {stop - 1} for the cause")
+                self.crashes.isolate(pool, f"{self.workflow.name} (isolating a crash)", shard)
+            able = self.crashes.able(pool.runners, shard)
             self._submit(pool, min(able, key=lambda runner: runner.pending_rows(nodes)), shard)
 
     def _submit(self, pool: RunnerPool, runner: RunnerState, shard: int) -> None:
@@ -254,8 +247,7 @@ class Driver:
         self.calls = {reference: entry for reference, entry in self.calls.items() if entry[0] is not runner}
         for shard in reversed(list(runner.open_calls)):
             self.deferred.discard(shard)
-            self.crashes[shard] = self.crashes.get(shard, 0) + 1
-            self.first_runner[shard] = pool.last_number + 1
+            self.crashes.add(shard, pool.last_number)
             self.queue.appendleft(shard)
         pool.start()
         self._message("a worker process died; a new one repeats what it had not finished")
@@ -276,33 +268,6 @@ class Driver:
         with contextlib.suppress(RunnerDied):
             pool.result(pool.cluster.call(runner.handle, "drop", "drop", shard))
         self.queue.appendleft(shard)
-
-    # -- crashes ------------------------------------------------------------------------------
-
-    def _isolate_crash(self, pool: RunnerPool, shard: int) -> None:
-        """
-        Find the rows of a shard that crash their runner, by bisection.
-
-        Rows that finish are spooled; a row that crashes twice alone becomes a failed step.
-        """
-        start, stop = self.record.shards[shard]
-        self._message(f"worker processes died repeatedly on the same tasks; searching rows {start} to {stop - 1} for the cause")
-        found = 0
-        for row in crashing_rows(pool, self.run.run_id, f"{self.workflow.name} (isolating a crash)", shard, (start, stop)):
-            task = self.run.tasks().slice(row // self.record.trials, 1).to_pylist()[0]
-            self.crashed_rows[task["task_id"], row % self.record.trials + 1] = "the worker process died twice on this row alone"
-            found += 1
-        self.crashes[shard] = 0
-        if not found:
-            self.unexplained[shard] = self.unexplained.get(shard, 0) + 1
-            if self.unexplained[shard] >= MAX_UNEXPLAINED_CRASHES:
-                raise Stopped(
-                    f"run {self.run.run_id}: worker processes keep dying on shard {shard} (rows {start} to {stop - 1}), but on no single row of it\n"
-                    "  check whether they run out of memory, then run the same command again to resume"
-                )
-        # runners that are up have not read the rows spooled meanwhile, and do not know which rows crash
-        self.first_runner[shard] = pool.last_number + 1
-        pool.restart_idle()
 
     # -- batches ------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from beam_ray.llm.prices import price_of as listed_price
 from beam_ray.llm.scripted import Models, ScriptedModel
 from beam_ray.llm.settings import LANES, ModelSettings
 from beam_ray.run.budget import require_known_limits
-from beam_ray.run.runner import identity
+from beam_ray.run.model_identity import identity
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.run_record import RunRecord, new_run_id, now, plan_shards, tasks_digest
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import stamina.instrumentation
 
-from beam_ray.define.fingerprint import digest
 from beam_ray.errors import Stopped
 from beam_ray.llm.request import Model
 from beam_ray.llm.scripted import Models, ScriptedModel
@@ -26,6 +25,7 @@ from beam_ray.llm.usage import Usage
 from beam_ray.run.budget import require_within
 from beam_ray.run.context import StepContext, TaskTrial
 from beam_ray.run.limiter import Grant, Limiter, Limits, PermitRequest
+from beam_ray.run.model_identity import endpoint_of, identity, limits_of
 from beam_ray.run.permits import PermitLease
 from beam_ray.run.progress import Counts
 from beam_ray.run.shard import RunElsewhere, Shard
@@ -397,20 +397,3 @@ class Runner:
             limits = [limits_of(written) for name, written in self.assignment.models.items() if endpoint_of(name, written) == endpoint]
             self._permit_leases[endpoint] = PermitLease(ask, functools.reduce(Limits.tightest, limits))
         return self._permit_leases[endpoint]
-
-
-def endpoint_of(name: str, written: ModelSettings | ScriptedModel) -> str:
-    """What shares its rate limits: one model at one address with one key, under however many names."""
-    return digest("endpoint/1", written.url, written.model, written.secret) if isinstance(written, ModelSettings) else f"scripted {name}"
-
-
-def limits_of(written: ModelSettings | ScriptedModel) -> Limits:
-    """The limits of a model, real or scripted."""
-    return Limits(written.concurrency, written.requests_per_minute, written.tokens_per_minute)
-
-
-def identity(written: ModelSettings | ScriptedModel) -> str:
-    """Digest of what determines a model's answers: which model, and its settings; not its address or price."""
-    if isinstance(written, ModelSettings):
-        return written.identity
-    return digest("model/1", written.identity)

@@ -98,7 +98,7 @@ def test_a_row_that_holds_its_runners_loop_fails_alone(tmp_path: Path, forge: Fo
         (bench.folder / "work.yaml").write_text(HELD)
         (bench.folder / "tools").mkdir()
         (bench.folder / "tools" / "hold.py").write_text(HOLD)
-        ended = bench.run(environment={"RUNNERS": str(runners)}, settings={f"{POOL}:HUNG_S": 0.8, f"{DRIVER}:CRASHES_BEFORE_SPLIT": 1})
+        ended = bench.run(environment={"RUNNERS": str(runners)}, settings={f"{POOL}:HUNG_S": 0.8, "beam_ray.run.crash_isolation:CRASHES_BEFORE_SPLIT": 1})
 
     assert ended.code == 0, ended.err
     rows = {row["task_id"]: (row["outcome"], row["error"]) for row in bench.runs[0].steps().to_pylist()}

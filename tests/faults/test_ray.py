@@ -14,7 +14,7 @@ import ray
 
 from beam_ray.errors import Stopped
 from beam_ray.llm.models_file import load_models
-from beam_ray.run import driver as driver_module
+from beam_ray.run import crash_isolation
 from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
@@ -58,7 +58,7 @@ def test_workers_that_are_killed_again_and_again(ray_lab: Lab, forge: Forge, tmp
     """One or all at once: the run continues by itself, with the same result, and no stored answer is paid for again."""
     dice, count, killed = random.Random(5), max(12 * KILLS, 120), 0
     # no row is to blame here, and looking for one takes a process a time; a row that kills is looked for in tests/run
-    monkeypatch.setattr(driver_module, "CRASHES_BEFORE_SPLIT", KILLS)
+    monkeypatch.setattr(crash_isolation, "CRASHES_BEFORE_SPLIT", KILLS)
     with endpoint(answer, latency_s=0.1) as model:
         bench = make_bench(tmp_path / "bench", forge, model, count, str(ray_lab.folder / "store"))
         models = load_models(bench.folder / "models.yaml")
