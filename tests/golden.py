@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 VOLATILE = (
+    (re.compile(r"(?m)^.*  \d+/\d+ tasks  \d+/\d+ steps  .*\n"), ""),  # progress is printed only where a run takes long
     (re.compile(r"\b\d{6}-[0-9a-f]{6}\b"), "RUN"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?( UTC)?"), "TIME"),
     (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "DAY"),
