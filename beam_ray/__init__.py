@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from beam_ray.api.optimise import AppliedProposal, DraftFile, ModelTry, PromptProposal, PromptSearch, SearchOptions
     from beam_ray.api.plans import NodePlan, Plan
     from beam_ray.api.projects import Project, init
+    from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
     from beam_ray.api.runs import Run
     from beam_ray.api.store import Store, open
@@ -117,6 +118,8 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.projects
     "Project",
     "init",
+    # api.reproductions
+    "Reproduction",
     # api.reruns
     "Rerun",
     "Selection",
@@ -185,6 +188,7 @@ _SOURCES = {
     "beam_ray.api.optimise": ("AppliedProposal", "DraftFile", "ModelTry", "PromptProposal", "PromptSearch", "SearchOptions"),
     "beam_ray.api.plans": ("NodePlan", "Plan"),
     "beam_ray.api.projects": ("Project", "init"),
+    "beam_ray.api.reproductions": ("Reproduction",),
     "beam_ray.api.reruns": ("Rerun", "Selection"),
     "beam_ray.api.runs": ("Run",),
     "beam_ray.api.store": ("Store", "open"),

@@ -23,7 +23,8 @@ The errors of beam_ray, with the exit code of a command that they end.
 
 The message is the only positional argument and facts are keyword attributes, so that an error
 keeps its type when it is pickled between processes. Exit code 1 is Python's own, for a crash;
-those of a verdict (0, 4 and 5) are in ``compare.verdict``.
+those of a verdict (0, 4 and 5) are in ``compare.verdict``. ``reproduce`` also exits with 6 where
+a verdict does not follow from what is stored.
 """
 
 import difflib

@@ -256,7 +256,7 @@ class Verdict(Displayed):
         A report as it was stored.
 
         Args:
-            name: report.txt, report.md, report.html, junit.xml or verdict.json.
+            name: report.txt, report.md, report.html, junit.xml, manifest.json or verdict.json.
 
         Raises:
             Unusable: there is no report of that name.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from beam_ray.api.optimise import DraftFile, PromptProposal, PromptSearch, SearchOptions
     from beam_ray.api.plans import Plan
     from beam_ray.api.progress import ProgressOption
+    from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
     from beam_ray.api.runs import Budget, Run
     from beam_ray.api.tasks import Task
@@ -399,9 +400,54 @@ class Store(Location):
 
         Args:
             backtest: The backtest's id, or the beginning of one.
-            name: report.txt, report.md, report.html, junit.xml or verdict.json.
+            name: report.txt, report.md, report.html, junit.xml, manifest.json or verdict.json.
         """
         return self.verdict(backtest).report(name)
+
+    def reproduce(self, backtest: str) -> "Reproduction":
+        """
+        Compute the comparison and verdict of a finished backtest again from the rows of its runs. No model is called and nothing is written.
+
+        Args:
+            backtest: The backtest's id, or the beginning of one.
+
+        Raises:
+            Unusable: there is no such backtest, or it was finished by a version that kept no manifest.
+            Damaged: a file is missing, or is not what was written.
+        """
+        from beam_ray.api.reproductions import reproduce
+
+        return reproduce(self, backtest)
+
+    def export_backtest(self, backtest: str, file: "str | Path") -> int:
+        """
+        Write a finished backtest with its runs, tasks and attachments to one file; the number of files in it.
+
+        Args:
+            backtest: The backtest's id, or the beginning of one.
+            file: Where the bundle is written, a zip.
+
+        Raises:
+            Unusable: there is no such backtest, or it is too large.
+            Damaged: a file is missing, or is not what was written.
+        """
+        from beam_ray.api.reproductions import export_backtest
+
+        return export_backtest(self, backtest, file)
+
+    def import_backtest(self, file: "str | Path") -> str:
+        """
+        Put a backtest that ``export_backtest`` wrote into this store; its id. What is there already and equal stays.
+
+        The whole file is checked before anything is written. It is not signed: import only what you would believe.
+
+        Raises:
+            Unusable: it is no bundle, has something else in it, or differs from what is in the store.
+            Damaged: a file in it is not what was packed; the message names it.
+        """
+        from beam_ray.api.reproductions import import_backtest
+
+        return import_backtest(self, file)
 
     def compare(self, before: str, after: str, *, gate: "str | Path | None" = None, names: tuple[str, str] = ("baseline", "candidate")) -> "Comparison":
         """

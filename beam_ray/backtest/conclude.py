@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 
 from beam_ray.backtest.early_stopping import run_interim_analyses
+from beam_ray.backtest.manifest import ComparedRuns, make_manifest
 from beam_ray.backtest.sides import Backtest, rescored_name
 from beam_ray.backtest.spec import RECORDED, Resolved, Side
 from beam_ray.compare.compare_runs import compare_done
@@ -33,7 +34,7 @@ from beam_ray.store.run_record import now
 from beam_ray.store.runs import Run
 from beam_ray.tracking import BacktestLog, Logged, SideLog, log_backtest
 
-FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parquet", "verdict.json")
+FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parquet", "manifest.json", "verdict.json")
 """What a finished backtest keeps beside its sides; verdict.json is written last."""
 
 
@@ -64,7 +65,7 @@ def conclude(backtest: Backtest, gate: Gate | None = None) -> BacktestDocument:
             results.append(Result(comparison, judge(comparison, gate)))
             sides.append((side, before, run))
     used(backtest.objects, backtest.source, backtest.backtest_id)
-    return _keep(backtest, results, baseline, sides)
+    return _keep(backtest, gate, results, baseline, sides)
 
 
 def gate_of(resolved: Resolved) -> Gate:
@@ -90,11 +91,16 @@ def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run
         return found
     failing = list(found.newly_failing)
     backtest.say(f"{len(failing)} newly failing tasks of {side.name} are repeated {backtest.resolved.spec.confirm} times on both sides")
-    repeated = [backtest.repeats(name, run, failing) for name, run in ((f"baseline-for-{side.name}", before), (side.name, after))]
-    return found.confirmed(_repeats(before.record.trials, *repeated))
+    repeated = [backtest.repeats(name, run, failing) for name, run in zip(_repeated_names(side), (before, after), strict=True)]
+    return found.confirmed(repeats_of(before.record.trials, *repeated))
 
 
-def _repeats(trials: int, before: Run, after: Run) -> Mapping[str, tuple[int, int, int, int]]:
+def _repeated_names(side: Side) -> tuple[str, str]:
+    """The names of both sides of a comparison where newly failing tasks are repeated."""
+    return f"baseline-for-{side.name}", side.name
+
+
+def repeats_of(trials: int, before: Run, after: Run) -> Mapping[str, tuple[int, int, int, int]]:
     """Per task: how often it passed when it was repeated, on both sides; the trials of the backtest itself left out."""
     counts: dict[str, list[int]] = {}
     for place, run in ((0, before), (2, after)):
@@ -106,7 +112,7 @@ def _repeats(trials: int, before: Run, after: Run) -> Mapping[str, tuple[int, in
     return {task: Repeats(*found) for task, found in counts.items()}
 
 
-def _keep(backtest: Backtest, results: list[Result], baseline: Run, sides: list[tuple[Side, Run, Run]]) -> BacktestDocument:
+def _keep(backtest: Backtest, gate: Gate, results: list[Result], baseline: Run, sides: list[tuple[Side, Run, Run]]) -> BacktestDocument:
     spec, title = backtest.resolved.spec, backtest.backtest_id
     sink = io.BytesIO()
     pq.write_table(table(results), sink, compression="zstd", write_page_checksum=True)
@@ -116,6 +122,7 @@ def _keep(backtest: Backtest, results: list[Result], baseline: Run, sides: list[
         "report.txt": terminal(results, title).encode(),
         "junit.xml": junit(results, title).encode(),
         "comparison.parquet": sink.getvalue(),
+        "manifest.json": seal(make_manifest(backtest.objects, title, gate, _compared(backtest, results, sides), baseline.run_id, aa=spec.aa)),
     }
     found = document(results)
     verdict: BacktestDocument = {
@@ -140,6 +147,20 @@ def _keep(backtest: Backtest, results: list[Result], baseline: Run, sides: list[
     for name in FILES:
         backtest.objects.create(f"{backtest.prefix}/{name}", files[name])
     return read_verdict(backtest.objects, backtest.backtest_id)
+
+
+def _compared(backtest: Backtest, results: list[Result], sides: list[tuple[Side, Run, Run]]) -> list[ComparedRuns]:
+    return [
+        {
+            "candidate": side.name,
+            "baseline_name": comparison.baseline.name,
+            "baseline_run": before.run_id,
+            "candidate_run": run.run_id,
+            "repeats": [run_id for name in _repeated_names(side) if (run_id := backtest.known_repeats(name))] if comparison.newly_failing else [],
+            "planned": comparison.planned,
+        }
+        for (comparison, _), (side, before, run) in zip(results, sides, strict=True)
+    ]
 
 
 def _usage(run: Run) -> RunSummary:
@@ -221,7 +242,7 @@ def log_verdict(objects: Objects, verdict: BacktestDocument, uri: str, **how: An
         sides=tuple(sides),
         note=objects.read(f"{prefix}/report.md").decode(),
         verdict=verdict["word"],
-        files={name: objects.read(f"{prefix}/{name}") for name in FILES},
+        files={name: objects.read(f"{prefix}/{name}") for name in (*verdict["files"], "verdict.json")},
         changed=list(dict.fromkeys(changed)),
         tasks=Run(objects, candidates[0]["run_id"]).tasks(),
     )

@@ -208,7 +208,7 @@ class Backtest:
 
     def repeats(self, name: str, run: Run, task_ids: list[str]) -> Run:
         """The side's run of some tasks, repeated as often as the spec's ``confirm`` says; what was run before is borrowed."""
-        known = self._known(f"{name}-repeats")
+        known = self.known_repeats(name)
         if known:
             return self.finish(f"{name} repeats", Run(self.objects, known))
         tasks = only(run.tasks(), task_ids)
@@ -303,6 +303,10 @@ class Backtest:
             return read_document(self.objects, key, RunMark)["run_id"]
         except NotThere:
             return None
+
+    def known_repeats(self, name: str) -> str | None:
+        """The id of the run that repeats the side's newly failing tasks, if there is one."""
+        return self._known(f"{name}-repeats")
 
     def _remember(self, name: str, run_id: str) -> str:
         """Keep which run the side is; of two drivers the first one's counts for both."""

@@ -29,6 +29,7 @@ COMMANDS = {
     "backtest": ("beam_ray.cli.backtests", "Compare candidates with a baseline over the same tasks."),
     "compare": ("beam_ray.cli.backtests", "Compare two finished runs pair by pair."),
     "report": ("beam_ray.cli.backtests", "Print a report of a finished backtest."),
+    "reproduce": ("beam_ray.cli.reproductions", "Compute a verdict again from the stored rows, here or from a bundle."),
     "submit": ("beam_ray.cli.submit", "Run a command as a Ray job and wait for the verdict."),
     "mlflow-sync": ("beam_ray.cli.backtests", "Log a finished backtest or search to MLflow (safe to repeat)."),
     "publish": ("beam_ray.cli.versions", "Publish a workflow file as the current version."),

@@ -164,7 +164,7 @@ def report_(backtest_id: str, name: str, place: Place) -> None:
     """
     Print a report of the finished BACKTEST.
 
-    NAME is report.txt (the default), report.md, report.html, junit.xml or verdict.json.
+    NAME is report.txt (the default), report.md, report.html, junit.xml, manifest.json or verdict.json.
     """
     click.echo(clean(place.opened.report(backtest_id, "verdict.json" if place.as_json else name)), nl=False)
 

@@ -37,6 +37,7 @@ def test_a_clear_gain_ends_the_backtest_early(early: Desk):
     assert comparison["tasks"] <= 0.7 * TASKS
     assert sum(call.said.startswith("read") for call in early.model.journal) == comparison["tasks"]
     assert sum(call.said.startswith("better") for call in early.model.journal) == comparison["tasks"]
+    assert early("reproduce", done.json["backtest_id"]).code == 0
     assert f"Stopped early after {comparison['tasks']} of {TASKS} tasks" in early("backtest", "spec.yaml").out
 
 

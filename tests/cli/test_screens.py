@@ -36,6 +36,7 @@ def test_screens_of_the_journey(desk: Desk) -> None:
     screen("backtest-plan", desk("backtest", "spec.yaml", "--plan"))
     screen("backtest", desk("backtest", "spec.yaml", "--gate", "gate.yaml"))
     screen("backtest-again", desk("backtest", "spec.yaml"))
+    screen("reproduce", desk("reproduce", desk("backtest", "spec.yaml", "--json").json["backtest_id"]))
     screen("rerun", desk("rerun", "--from-run", run, "--status", "below", "--label", "even", "--from", "read", "--because", "looked again"))
     screen("history", desk("history", "n4"))
     screen("history-ledger", desk("history", "sums", "--report"))
