@@ -16,9 +16,10 @@ from beam_ray.api.plans import Plan, PlanDocument, plan_of
 from beam_ray.api.progress import ProgressOption, progress_callback
 from beam_ray.api.runs import Run, checked_budget, get_run, probe_models
 from beam_ray.api.workflows import WorkflowOption, check
-from beam_ray.backtest.conclude import FILES, conclude, gate_of, read_verdict
-from beam_ray.backtest.conclude import report as read_report
+from beam_ray.backtest.conclude import conclude, gate_of
 from beam_ray.backtest.notification import Webhook, notify, notify_all, webhook
+from beam_ray.backtest.results import FILES, read_verdict
+from beam_ray.backtest.results import report as read_report
 from beam_ray.backtest.sides import Backtest as Engine
 from beam_ray.backtest.spec import RECORDED, Resolved, Side, Spec, as_judged, override, resolve_spec
 from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument

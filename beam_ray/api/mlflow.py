@@ -43,7 +43,8 @@ def log_to_mlflow(store: Location, name: str, uri: str | None = None) -> MlflowL
 
         logged = log_search(objects, read_search(objects, name), target)
     else:
-        from beam_ray.backtest.conclude import log_verdict, read_verdict
+        from beam_ray.backtest.conclude import log_verdict
+        from beam_ray.backtest.results import read_verdict
 
         logged = log_verdict(objects, read_verdict(objects, name), target)
     return MlflowLog(logged.url, logged.experiment_id, dict(logged.run_ids))

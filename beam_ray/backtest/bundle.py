@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TypedDict, cast
 
-from beam_ray.backtest.conclude import read_verdict
 from beam_ray.backtest.manifest import BacktestManifest, read_file, read_manifest
+from beam_ray.backtest.results import read_verdict
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.store.checksummed_json import seal, unseal

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from beam_ray.backtest.early_stopping import run_interim_analyses
 from beam_ray.backtest.manifest import ComparedRuns, make_manifest
+from beam_ray.backtest.results import FILES, read_verdict, repeats_of
 from beam_ray.backtest.sides import Backtest, rescored_name
 from beam_ray.backtest.spec import RECORDED, Resolved, Side
 from beam_ray.compare.compare_runs import compare_done
@@ -20,22 +21,17 @@ from beam_ray.compare.gate import NONE, Gate
 from beam_ray.compare.gate_file import NAMED, default_gate, load_gate
 from beam_ray.compare.html import html
 from beam_ray.compare.markdown import markdown
-from beam_ray.compare.regressions import Repeats
 from beam_ray.compare.report import Result, document, junit, table
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
 from beam_ray.compare.verdict_json import BacktestDocument, ComparisonDocument, SideDocument
-from beam_ray.errors import Damaged, Unusable
-from beam_ray.store.checksummed_json import read_document, seal
+from beam_ray.store.checksummed_json import seal
 from beam_ray.store.libraries import used
 from beam_ray.store.manifest import RunSummary
-from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.objects import Objects
 from beam_ray.store.run_record import now
 from beam_ray.store.runs import Run
 from beam_ray.tracking import BacktestLog, Logged, SideLog, log_backtest
-
-FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parquet", "manifest.json", "verdict.json")
-"""What a finished backtest keeps beside its sides; verdict.json is written last."""
 
 
 def conclude(backtest: Backtest, gate: Gate | None = None) -> BacktestDocument:
@@ -98,18 +94,6 @@ def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run
 def _repeated_names(side: Side) -> tuple[str, str]:
     """The names of both sides of a comparison where newly failing tasks are repeated."""
     return f"baseline-for-{side.name}", side.name
-
-
-def repeats_of(trials: int, before: Run, after: Run) -> Mapping[str, tuple[int, int, int, int]]:
-    """Per task: how often it passed when it was repeated, on both sides; the trials of the backtest itself left out."""
-    counts: dict[str, list[int]] = {}
-    for place, run in ((0, before), (2, after)):
-        for row in run.outcome(["task_id", "trial", "passed"]).to_pylist():
-            if row["trial"] > trials:
-                found = counts.setdefault(row["task_id"], [0, 0, 0, 0])
-                found[place] += bool(row["passed"])
-                found[place + 1] += 1
-    return {task: Repeats(*found) for task, found in counts.items()}
 
 
 def _keep(backtest: Backtest, gate: Gate, results: list[Result], baseline: Run, sides: list[tuple[Side, Run, Run]]) -> BacktestDocument:
@@ -187,39 +171,6 @@ def _described(side: Side, run: Run) -> SideDocument:
             "seconds": usage["seconds"],
         },
     }
-
-
-def read_verdict(objects: Objects, backtest_id: str) -> BacktestDocument:
-    """
-    The verdict document of a finished backtest; the beginning of its id suffices.
-
-    Raises:
-        Unusable: there is no such backtest, or it is not finished.
-    """
-    known = objects.folders("backtests")
-    matches = [backtest_id] if backtest_id in known else [name for name in known if name.startswith(backtest_id)]
-    if len(matches) != 1:
-        raise Unusable(
-            f"{backtest_id!r} is ambiguous: {', '.join(matches[:5])}; give more of the id"
-            if matches
-            else f"there is no backtest {backtest_id!r}\n  there are: {', '.join(known[-5:]) or 'none'}"
-        )
-    try:
-        return read_document(objects, f"backtests/{matches[0]}/verdict.json", BacktestDocument)
-    except NotThere:
-        raise Unusable(f"the backtest {matches[0]} is not finished; run its command again to resume it") from None
-
-
-def report(objects: Objects, backtest_id: str, name: str = "report.txt") -> str:
-    """A report of a finished backtest, as it was kept."""
-    where = f"backtests/{backtest_id}/{name}"
-    try:
-        body = objects.read(where)
-    except NotThere:
-        raise Damaged(f"{where} is missing") from None
-    if hashlib.sha256(body).hexdigest() != read_verdict(objects, backtest_id)["files"][name]:
-        raise Damaged(f"{where} is damaged: its sha256 is not the one in the verdict")
-    return body.decode()
 
 
 def log_verdict(objects: Objects, verdict: BacktestDocument, uri: str, **how: Any) -> Logged:

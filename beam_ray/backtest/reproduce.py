@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from beam_ray.backtest.conclude import read_verdict, repeats_of
 from beam_ray.backtest.manifest import BacktestManifest, ComparedRuns, read_file, read_manifest, versions
+from beam_ray.backtest.results import read_verdict, repeats_of
 from beam_ray.compare.compare_runs import compare_done
 from beam_ray.compare.gate import Gate
 from beam_ray.compare.report import Result, document, table

@@ -5,7 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from beam_ray.backtest.conclude import log_verdict, metrics_of, read_verdict, times_of
+from beam_ray.backtest.conclude import log_verdict, metrics_of, times_of
+from beam_ray.backtest.results import read_verdict
 from beam_ray.compare.comparison import compare
 from beam_ray.compare.pairs import Side
 from beam_ray.improve.search_result import CandidateDocument, SearchDocument

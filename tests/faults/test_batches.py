@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from beam_ray.backtest.conclude import read_verdict
+from beam_ray.backtest.results import read_verdict
 from beam_ray.failpoint import CALLS
 from beam_ray.store.lookup import find_runs
 from beam_ray.store.runs import Run

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from beam_ray.backtest.conclude import read_verdict, report
+from beam_ray.backtest.results import read_verdict, report
 from beam_ray.cli import main
 from beam_ray.errors import Damaged
 from beam_ray.publish import read_version

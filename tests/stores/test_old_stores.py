@@ -6,7 +6,8 @@ import json
 import pytest
 
 from beam_ray.address import Address
-from beam_ray.backtest.conclude import conclude, read_verdict, report
+from beam_ray.backtest.conclude import conclude
+from beam_ray.backtest.results import read_verdict, report
 from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import resolve_spec
 from beam_ray.compare.compare_runs import compare_runs

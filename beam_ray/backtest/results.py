@@ -1,0 +1,59 @@
+"""What a finished backtest keeps, and how it is read. Importing this loads nothing that runs steps."""
+
+import hashlib
+from collections.abc import Mapping
+
+from beam_ray.compare.regressions import Repeats
+from beam_ray.compare.verdict_json import BacktestDocument
+from beam_ray.errors import Damaged, Unusable
+from beam_ray.store.checksummed_json import read_document
+from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.runs import Run
+
+FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parquet", "manifest.json", "verdict.json")
+"""What a finished backtest keeps beside its sides; verdict.json is written last."""
+
+
+def read_verdict(objects: Objects, backtest_id: str) -> BacktestDocument:
+    """
+    The verdict document of a finished backtest; the beginning of its id suffices.
+
+    Raises:
+        Unusable: there is no such backtest, or it is not finished.
+    """
+    known = objects.folders("backtests")
+    matches = [backtest_id] if backtest_id in known else [name for name in known if name.startswith(backtest_id)]
+    if len(matches) != 1:
+        raise Unusable(
+            f"{backtest_id!r} is ambiguous: {', '.join(matches[:5])}; give more of the id"
+            if matches
+            else f"there is no backtest {backtest_id!r}\n  there are: {', '.join(known[-5:]) or 'none'}"
+        )
+    try:
+        return read_document(objects, f"backtests/{matches[0]}/verdict.json", BacktestDocument)
+    except NotThere:
+        raise Unusable(f"the backtest {matches[0]} is not finished; run its command again to resume it") from None
+
+
+def report(objects: Objects, backtest_id: str, name: str = "report.txt") -> str:
+    """A report of a finished backtest, as it was kept."""
+    where = f"backtests/{backtest_id}/{name}"
+    try:
+        body = objects.read(where)
+    except NotThere:
+        raise Damaged(f"{where} is missing") from None
+    if hashlib.sha256(body).hexdigest() != read_verdict(objects, backtest_id)["files"][name]:
+        raise Damaged(f"{where} is damaged: its sha256 is not the one in the verdict")
+    return body.decode()
+
+
+def repeats_of(trials: int, before: Run, after: Run) -> Mapping[str, tuple[int, int, int, int]]:
+    """Per task: how often it passed when it was repeated, on both sides; the trials of the backtest itself left out."""
+    counts: dict[str, list[int]] = {}
+    for place, run in ((0, before), (2, after)):
+        for row in run.outcome(["task_id", "trial", "passed"]).to_pylist():
+            if row["trial"] > trials:
+                found = counts.setdefault(row["task_id"], [0, 0, 0, 0])
+                found[place] += bool(row["passed"])
+                found[place + 1] += 1
+    return {task: Repeats(*found) for task, found in counts.items()}
