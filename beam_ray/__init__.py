@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from beam_ray.api.batches import OpenBatch
     from beam_ray.api.comparisons import Comparison, GateLine, Metric
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, CriterionCheck, Outputs
+    from beam_ray.api.detection import Detection, DetectionOption
     from beam_ray.api.health import Health, Sign
     from beam_ray.api.history import TaskHistory
     from beam_ray.api.jobs import CurrentJob, Job, JobResult, current_job
@@ -69,6 +70,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "CriteriaProposal",
     "CriterionCheck",
     "Outputs",
+    # api.detection
+    "Detection",
+    "DetectionOption",
     # api.health
     "Health",
     "Sign",
@@ -175,6 +179,7 @@ _SOURCES = {
     "beam_ray.api.batches": ("OpenBatch",),
     "beam_ray.api.comparisons": ("Comparison", "GateLine", "Metric"),
     "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaProposal", "CriterionCheck", "Outputs"),
+    "beam_ray.api.detection": ("Detection", "DetectionOption"),
     "beam_ray.api.health": ("Health", "Sign"),
     "beam_ray.api.history": ("TaskHistory",),
     "beam_ray.api.jobs": ("CurrentJob", "Job", "JobResult", "current_job"),

@@ -10,6 +10,7 @@ VOLATILE = (
     (re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?( UTC)?"), "TIME"),
     (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "DAY"),
     (re.compile(r"(?<![\d.$…+-])\d+(\.\d+)? s\b"), "N s"),
+    (re.compile(r"\bN s to N s\b"), "N s"),
     (re.compile(r"\(([0-9a-f]{8})\)"), "(DIGEST)"),
     (re.compile(r"(?m)^ *execution time.*$"), "  execution time …"),
     (re.compile(r"http://127\.0\.0\.1:\d+"), "http://127.0.0.1:PORT"),

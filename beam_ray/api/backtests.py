@@ -10,9 +10,11 @@ from typing import Any, TypedDict
 import pyarrow as pa
 
 from beam_ray.api.comparisons import GateLine
+from beam_ray.api.detection import Detection, DetectionDocument, parse_change
+from beam_ray.api.detection import detect as detection
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
-from beam_ray.api.plans import Plan, PlanDocument, plan_of
+from beam_ray.api.plans import Plan, PlanDocument, TimeDocument, plan_of, time_document, time_of, times_of
 from beam_ray.api.progress import ProgressOption, progress_callback
 from beam_ray.api.runs import Run, checked_budget, get_run, probe_models
 from beam_ray.api.workflows import WorkflowOption, check
@@ -30,6 +32,7 @@ from beam_ray.errors import Stopped, Unusable, did_you_mean
 from beam_ray.llm.lanes import in_lane, require_lane
 from beam_ray.run.plan import require_models
 from beam_ray.run.progress import Progress
+from beam_ray.run.step_times import TimeRange
 from beam_ray.tasks.sources import IN_MEMORY, Tasks, read
 
 REPORTS = tuple(name for name in FILES if not name.endswith(".parquet"))
@@ -111,7 +114,9 @@ class BacktestPlanDocument(TypedDict):
     backtest_id: str
     tasks: int
     looks: list[int]
+    seconds: TimeDocument | None
     sides: list[SideDocument | FinishedSideDocument]
+    detection: DetectionDocument | None
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,15 @@ class BacktestPlan(Displayed):
     """Numbers of tasks at the interim analyses of a backtest that may stop early."""
     sides: tuple[SidePlan, ...]
     """The baseline first."""
+    detection: Detection | None = None
+    """How many tasks show the change that was asked for with ``detect=``."""
+
+    @property
+    def seconds(self) -> TimeRange | None:
+        """How long it takes, from the step times of earlier runs; None where they do not tell."""
+        ranges = [side.plan.seconds for side in self.sides if side.plan]
+        known = [each for each in ranges if each is not None]
+        return TimeRange(sum(each.low for each in known), sum(each.high for each in known)) if len(known) == len(ranges) else None
 
     def display(self) -> Display:
         rows = [
@@ -157,7 +171,14 @@ class BacktestPlan(Displayed):
         sides: list[SideDocument | FinishedSideDocument] = [
             {"side": side.name, **side.plan.document()} if side.plan else {"side": side.name, "run_id": side.run_id, "calls": 0} for side in self.sides
         ]
-        return {"backtest_id": self.id, "tasks": self.tasks, "looks": list(self.interim_analyses), "sides": sides}
+        return {
+            "backtest_id": self.id,
+            "tasks": self.tasks,
+            "looks": list(self.interim_analyses),
+            "seconds": time_document(self.seconds),
+            "sides": sides,
+            "detection": self.detection.document() if self.detection else None,
+        }
 
 
 @dataclass(frozen=True, repr=False)
@@ -343,16 +364,20 @@ def _judged(engine: Engine) -> str:
     return f"backtest {engine.backtest_id} has a verdict already{other}; nothing is run (--again runs it again)"
 
 
-def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestOptions | None = None) -> BacktestPlan:
+def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestOptions | None = None, detect: float | str | None = None) -> BacktestPlan:
     """See ``Store.plan_backtest``."""
+    if detect is not None:
+        parse_change(detect)
     engine = _prepared(store, spec, options or BacktestOptions())
+    times = times_of(store, engine.resolved.baseline.workflow)
     sides = []
     # against what production answered, the first candidate has no run of this backtest to borrow from
     borrowing = [each.name for each in engine.resolved.candidates][int(engine.resolved.baseline.recorded) :]
     for side, made, run_id in engine.plans():
         bound = made is not None and side.name in borrowing and made.record.origin is None
-        sides.append(SidePlan(side.name, plan_of(made) if made else None, run_id or None, bound))
-    return BacktestPlan(engine.backtest_id, engine.tasks.num_rows, tuple(engine.pauses), tuple(sides))
+        sides.append(SidePlan(side.name, plan_of(made, seconds=time_of(made, engine.models, times)) if made else None, run_id or None, bound))
+    found = None if detect is None else detection(engine, detect, gate_of(engine.resolved).confidence, times)
+    return BacktestPlan(engine.backtest_id, engine.tasks.num_rows, tuple(engine.pauses), tuple(sides), found)
 
 
 def verdict(store: Location, backtest_id: str) -> Verdict:

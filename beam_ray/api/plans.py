@@ -13,10 +13,12 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem
 from beam_ray.llm.advice import ignored_settings
 from beam_ray.llm.lanes import require_lane
+from beam_ray.llm.scripted import Models
 from beam_ray.rerun import count_borrowed
 from beam_ray.run.plan import Lineage, make_plan
 from beam_ray.run.plan import NodePlan as EngineNodePlan
 from beam_ray.run.plan import Plan as EnginePlan
+from beam_ray.run.step_times import StepTimes, TimeRange, learn_times
 from beam_ray.store.lookup import resolve
 from beam_ray.tasks.sources import read
 
@@ -41,6 +43,13 @@ class NodePlanDocument(TypedDict):
     max_usd: float | None
 
 
+class TimeDocument(TypedDict):
+    """A range of seconds as ``--json`` prints it."""
+
+    low: float
+    high: float
+
+
 class PlanDocument(TypedDict):
     """A plan as ``--json`` prints it."""
 
@@ -51,6 +60,7 @@ class PlanDocument(TypedDict):
     max_auto_reruns: int
     max_usd: float | None
     max_usd_by_lane: dict[str, float | None]
+    seconds: TimeDocument | None
     prices: dict[str, str]
     nodes: list[NodePlanDocument]
 
@@ -106,6 +116,8 @@ class Plan(Displayed):
     origin: str | None = None
     """The run that unchanged steps are borrowed from."""
     warnings: tuple[Problem, ...] = ()
+    seconds: TimeRange | None = None
+    """How long it takes, from the step times of earlier runs; None where they do not tell."""
     prices: Mapping[str, str] = field(default_factory=dict)
     """Model to where its price comes from: the models file, genai-prices with its version, or unpriced."""
     max_usd_by_lane: Mapping[str, float | None] = field(default_factory=dict)
@@ -123,6 +135,7 @@ class Plan(Displayed):
             ("source", self.source),
             ("model calls", self.calls),
             ("cost", cost),
+            ("seconds", f"{self.seconds.low:,.0f} to {self.seconds.high:,.0f}" if self.seconds else None),
             ("auto-reruns at most", self.max_auto_reruns or None),
         )
         header = ("node", "model", "run", "borrow", "rescore", "model calls", "at most $", "because of")
@@ -142,6 +155,7 @@ class Plan(Displayed):
             "max_auto_reruns": self.max_auto_reruns,
             "max_usd": self.max_usd,
             "max_usd_by_lane": dict(self.max_usd_by_lane),
+            "seconds": time_document(self.seconds),
             "prices": dict(self.prices),
             "nodes": [
                 {
@@ -163,7 +177,22 @@ class Plan(Displayed):
         }
 
 
-def plan_of(made: EnginePlan, warnings: tuple[Problem, ...] = ()) -> Plan:
+def time_document(seconds: TimeRange | None) -> TimeDocument | None:
+    """The range of seconds as JSON."""
+    return None if seconds is None else {"low": round(seconds.low, 3), "high": round(seconds.high, 3)}
+
+
+def times_of(store: Location, workflow: Workflow) -> StepTimes | None:
+    """The step times of earlier runs of *workflow*; None where none tell, and in the batch lane, in which endpoints answer when they like."""
+    return None if store.lane == "batch" else learn_times(store.objects, workflow.name)
+
+
+def time_of(made: EnginePlan, models: Models, times: StepTimes | None) -> TimeRange | None:
+    """How long the plan takes; None where that is unknown."""
+    return times.estimate(made, models) if times else None
+
+
+def plan_of(made: EnginePlan, warnings: tuple[Problem, ...] = (), seconds: TimeRange | None = None) -> Plan:
     """The engine's plan as a public value."""
     nodes = tuple(_node(node) for node in made.nodes)
     record = made.record
@@ -180,6 +209,7 @@ def plan_of(made: EnginePlan, warnings: tuple[Problem, ...] = ()) -> Plan:
         record.key,
         record.origin,
         warnings,
+        seconds,
         {name: str(written.get("price_source", "the model object")) for name, written in record.models.items()},
         made.usd_by_lane,
     )
@@ -201,4 +231,5 @@ def plan(store: Location, workflow: WorkflowOption, tasks: "Tasks | Any", *, tri
     require_lane(store.lane, models, checked.workflow.models)
     made = make_plan(checked.workflow, found, models, source=source, version_number=checked.version, trials=trials, lineage=lineage)
     warnings = (*checked.warnings, *ignored_settings(checked.workflow, models))
-    return plan_of(count_borrowed(store.objects, made, models), warnings)
+    counted = count_borrowed(store.objects, made, models)
+    return plan_of(counted, warnings, time_of(counted, models, times_of(store, checked.workflow)))

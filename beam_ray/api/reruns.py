@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from beam_ray.address import Address
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
-from beam_ray.api.plans import Plan, plan_of
+from beam_ray.api.plans import Plan, plan_of, time_of, times_of
 from beam_ray.api.progress import ProgressOption, progress_callback
 from beam_ray.api.runs import Budget, Run, RunDocument, checked_budget, finish, probe_models
 from beam_ray.api.workflows import WorkflowOption, check
@@ -150,7 +150,11 @@ class _Planned:
 
 def plan_rerun(store: Location, tasks: Any, *, how: Rerunning | None = None) -> list[Plan]:
     """See ``Store.plan_rerun``."""
-    return [plan_of(each.plan, each.warnings) for each in _planned(store, tasks, how or Rerunning(), None)]
+    plans = []
+    for each in _planned(store, tasks, how or Rerunning(), None):
+        seconds = time_of(each.plan, store.known_models, times_of(store, each.plan.workflow))
+        plans.append(plan_of(each.plan, each.warnings, seconds))
+    return plans
 
 
 def rerun(

@@ -368,11 +368,24 @@ class Store(Location):
 
         return backtest(self, spec, options=options, progress=progress)
 
-    def plan_backtest(self, spec: "str | Path | Backtest", *, options: "BacktestOptions | None" = None) -> "BacktestPlan":
-        """What each side of a backtest would do and cost. No model is called."""
+    def plan_backtest(self, spec: "str | Path | Backtest", *, options: "BacktestOptions | None" = None, detect: float | str | None = None) -> "BacktestPlan":
+        """
+        What each side of a backtest would do, cost, and how long it would take. No model is called.
+
+        Args:
+            spec: As for ``backtest``.
+            options: As for ``backtest``.
+            detect: A change to detect with 80% power: 3 for points of success rate and mean score, ``"3%"`` for the success
+                rate alone. ``plan.detection`` then says how many tasks and trials show it, and what they cost, from how much
+                finished runs of the workflow differ.
+
+        Raises:
+            BadDefinition: the spec, a definition, the gate or tasks have problems.
+            Unusable: *detect* is no number of points.
+        """
         from beam_ray.api.backtests import plan_backtest
 
-        return plan_backtest(self, spec, options=options)
+        return plan_backtest(self, spec, options=options, detect=detect)
 
     def backtests(self) -> "list[Verdict]":
         """All finished backtests, the newest first."""

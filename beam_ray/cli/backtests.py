@@ -9,7 +9,7 @@ import click
 
 import beam_ray
 from beam_ray.cli.options import MLFLOW, Execution, Place, executes, grouped, pairs, reads_store, runs_in_lane
-from beam_ray.cli.plans import lanes, plan_table, totals
+from beam_ray.cli.plans import able, detection_notes, detection_table, lanes, plan_table, totals
 from beam_ray.cli.screen import clean, emit, plural, progress, say, show
 from beam_ray.errors import TrackingUnavailable
 
@@ -125,6 +125,12 @@ def show_backtest_plan(plan: beam_ray.BacktestPlan, place: Place) -> None:
         show(totals(side.plan))
         if text := lanes(side.plan):
             show(text)
+    if plan.detection:
+        show()
+        for note in detection_notes(plan.detection):
+            show(note)
+        show(detection_table(plan.detection))
+        show(able(plan.detection, plan.tasks))
 
 
 @click.command()

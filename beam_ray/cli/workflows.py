@@ -11,6 +11,7 @@ from beam_ray.cli.backtests import show_backtest_plan
 from beam_ray.cli.options import Place, TaskSource, plans_in_lane, reads_store, takes_tasks
 from beam_ray.cli.plans import lanes, plan_table, totals
 from beam_ray.cli.screen import emit, plural, say, show, table
+from beam_ray.errors import Unusable
 
 
 @click.command()
@@ -54,12 +55,15 @@ def graph(workflow: beam_ray.Workflow) -> str:
 @takes_tasks
 @click.option("--trials", default=1, show_default=True, type=click.IntRange(min=1), help="Repetitions of each task.")
 @click.option("--from-run", "origin", metavar="RUN", help="Borrow unchanged steps from this run.")
+@click.option("--detect", metavar="POINTS", help="Of a SPEC: how many tasks and trials detect such a change with 80% power; 3% is of the success rate alone.")
 @plans_in_lane
-def plan(workflow: str, source: TaskSource, trials: int, origin: str | None, place: Place) -> None:
-    """Show what a run of WORKFLOW, or the backtest SPEC, would do and cost. No model is called."""
+def plan(workflow: str, source: TaskSource, trials: int, origin: str | None, detect: str | None, place: Place) -> None:
+    """Show what a run of WORKFLOW, or the backtest SPEC, would do, cost and take. No model is called."""
     if beam_ray.is_backtest_spec(Path(workflow)):
-        show_backtest_plan(place.opened.plan_backtest(workflow), place)
+        show_backtest_plan(place.opened.plan_backtest(workflow, detect=detect), place)
         return
+    if detect is not None:
+        raise Unusable(f"--detect is for a backtest spec, and {workflow} is none")
     made = place.opened.plan(workflow, source.tasks, trials=trials, borrow_from=origin)
     if place.as_json:
         emit(made.document())

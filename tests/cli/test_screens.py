@@ -35,6 +35,7 @@ def test_screens_of_the_journey(desk: Desk) -> None:
     screen("resume-finished", desk("resume", run))
     screen("backtest-plan", desk("backtest", "spec.yaml", "--plan"))
     screen("backtest", desk("backtest", "spec.yaml", "--gate", "gate.yaml"))
+    screen("plan-detect", desk("plan", "spec.yaml", "--detect", "3"))
     screen("backtest-again", desk("backtest", "spec.yaml"))
     screen("reproduce", desk("reproduce", desk("backtest", "spec.yaml", "--json").json["backtest_id"]))
     screen("rerun", desk("rerun", "--from-run", run, "--status", "below", "--label", "even", "--from", "read", "--because", "looked again"))

@@ -1,0 +1,74 @@
+"""
+How much a number of tasks can show, and how many show so much: with 80% power.
+
+Everything follows from standard errors, so that an interval, the change it can show, the noise
+floor and a plan never contradict each other. A change is shown when its interval leaves out 0; with
+80% power it is shown in 80 of 100 backtests in which it is there.
+"""
+
+import math
+
+from scipy import special
+
+from beam_ray.compare.statistics import Interval
+
+POWER = 0.8
+LEAST = 10
+"""Tasks; with fewer nothing passes."""
+
+
+def half_width(ends: Interval) -> float:
+    """How far an interval reaches to either side, on average."""
+    return (ends.high - ends.low) / 2
+
+
+def detectable(ends: Interval, reach: float, tasks: int) -> float:
+    """
+    The smallest change that as many tasks, scattering as much, show with 80% power.
+
+    Args:
+        ends: the interval of the change that was found, whose width tells the standard error.
+        reach: how many standard errors it reaches.
+        tasks: how many it is over.
+    """
+    return half_width(ends) * (1 + float(special.stdtrit(max(tasks - 1, 1), POWER)) / reach)
+
+
+def noise_floor(ends: Interval, reach: float) -> float:
+    """1.96 standard errors: a smaller change is shown in fewer than 5 of 100 comparisons without one, whatever this one found."""
+    return half_width(ends) * float(special.ndtri(0.975)) / reach
+
+
+def tasks_to_detect(deviation: float, effect: float, confidence: float = 95.0) -> int:
+    """How many tasks show *effect* with 80% power, when the change of a task has the standard *deviation*."""
+    standard_errors = float(special.ndtri(0.5 + confidence / 200) + special.ndtri(POWER))
+    return max(LEAST, math.ceil((standard_errors * deviation / effect) ** 2))
+
+
+def change_deviation(flips: float, noise: float | None, effect: float, trials: int = 1) -> float:
+    """
+    The standard deviation of a task's change of success, in points, when the rate truly changes by *effect* points.
+
+    Args:
+        flips: the share of tasks that differ between one trial of both sides.
+        noise: the share that differs between two trials of the same side; None where that is not known: then more trials do not help.
+        trials: how often each task is repeated on both sides. They average out the noise.
+    """
+    noise = min(noise or 0.0, flips)
+    # a change of 3 points flips 3 of 100 tasks at least
+    changed = max(flips - noise + noise / trials, effect / 100)
+    return 100 * math.sqrt(changed - (effect / 100) ** 2)
+
+
+def score_deviation(spread: float, noise: float | None, trials: int = 1) -> float:
+    """The same of a task's change of score: *spread* and *noise* are standard deviations between single trials, in points."""
+    noise = min(noise or 0.0, spread)
+    return math.sqrt(spread**2 - noise**2 + noise**2 / trials)
+
+
+def detectable_by(deviation: float, tasks: int, confidence: float = 95.0) -> float | None:
+    """The smallest change of a mean that so many tasks show with 80% power, when the change of a task has the standard *deviation*."""
+    if tasks < 2:
+        return None
+    quantiles = special.stdtrit(tasks - 1, [0.5 + confidence / 200, POWER])
+    return float(quantiles.sum()) * deviation / math.sqrt(tasks)
