@@ -36,8 +36,6 @@ class Discordance:
     runs: tuple[str, ...]
     tasks: int
     """Pairs of results that were compared."""
-    success_rate: float
-    """Percent, of the newest run."""
     of_changes: Scatter | None
     """Between runs of different definitions."""
     of_noise: Scatter | None
@@ -54,20 +52,19 @@ class Discordance:
 def discordance(objects: Objects, workflow: str) -> Discordance | None:
     """What the newest finished runs of *workflow* over common tasks tell; None where no two results of ten tasks can be compared."""
     runs = [run for run in newest_first(objects) if _usable(run, workflow)][:NEWEST_RUNS]
-    changes, noise = list[tuple[float, float | None]](), list[tuple[float, float | None]]()
-    used, tasks = dict[str, None](), 0
     samples = {run.run_id: _samples(run) for run in runs}
-    for run in runs:
-        for one, other in combinations(samples[run.run_id], 2):
-            tasks += _gather(one, other, noise, (run.run_id,), used)
-    for after, before in combinations(runs, 2):
+    pairs = [(run, run, *two) for run in runs for two in combinations(samples[run.run_id], 2)]
+    pairs += [(after, before, samples[before.run_id][0], samples[after.run_id][0]) for after, before in combinations(runs, 2)]
+    used, tasks = dict[str, None](), 0
+    changes, noise = list[Scatter](), list[Scatter]()
+    for after, before, one, other in pairs:
         same = after.record.definition_digest == before.record.definition_digest
-        tasks += _gather(samples[before.run_id][0], samples[after.run_id][0], noise if same else changes, (after.run_id, before.run_id), used)
-    if not changes and not noise:
-        return None
-    newest = samples[next(iter(used))][0]
-    rate = 100 * float(np.mean(np.asarray(newest["passed"].fill_null(False).to_numpy(zero_copy_only=False), dtype=float)))
-    return Discordance(tuple(used), tasks, rate, _scatter(changes), _scatter(noise))
+        found, count = _compared(one, other, same)
+        if found:
+            (noise if same else changes).append(found)
+            used.update({after.run_id: None, before.run_id: None})
+            tasks += count
+    return Discordance(tuple(used), tasks, _median(changes), _median(noise)) if used else None
 
 
 def _usable(run: Run, workflow: str) -> bool:
@@ -83,46 +80,44 @@ def _samples(run: Run) -> list[pa.Table]:
     return [table.filter(pc.equal(table["trial"], trial)) for trial in range(1, run.record.trials + 1)]
 
 
-def _gather(one: pa.Table, other: pa.Table, into: list[tuple[float, float | None]], ids: tuple[str, ...], used: dict[str, None]) -> int:
-    """Compare two samples over the tasks that both executed on the same inputs; gives how many those are."""
+def _compared(one: pa.Table, other: pa.Table, same: bool) -> tuple[Scatter | None, int]:
+    """How two samples differ over the tasks that both executed on the same inputs, and how many those are."""
     columns = ["task_id", "inputs", "passed", "score", "steps_done"]
     both = one.select(columns).join(other.select(columns), keys=["task_id", "inputs"], join_type="inner", right_suffix="_2")
     # a row that is borrowed as a whole is a copy and no second sample
     both = both.filter(pc.and_(pc.greater(both["steps_done"], 0), pc.greater(both["steps_done_2"], 0)))
     if both.num_rows < LEAST_TASKS:
-        return 0
+        return None, 0
     passed = [np.asarray(pc.fill_null(both[name], False).to_numpy(zero_copy_only=False), dtype=float) for name in ("passed", "passed_2")]
-    change = passed[1] - passed[0]
     scores = [np.asarray(both[name].to_numpy(zero_copy_only=False), dtype=float) for name in ("score", "score_2")]
     difference = scores[1] - scores[0]
     difference = difference[~np.isnan(difference)]
-    into.append((_flips(change), _spread(difference) if len(difference) else None))
-    used.update(dict.fromkeys(ids))
-    return int(both.num_rows)
+    return Scatter(_flips(passed[1] - passed[0], same), _spread(difference, same) if len(difference) else None), int(both.num_rows)
 
 
-def _flips(change: Numbers) -> float:
+def _flips(change: Numbers, same: bool) -> float:
     """
     The share of tasks that flip beyond the net change: 16 that got better and one that got worse are an effect and two flips.
 
-    Two more tasks flip, one each way: of few tasks without a flip nobody knows that none will.
+    Of samples of the *same* definition all flips count. Two more tasks flip, one each way: of few tasks without a flip nobody
+    knows that none will.
     """
     flipped = float(np.abs(change).sum())
-    net = math.sqrt(max(0.0, float(change.sum()) ** 2 - flipped))
+    net = 0.0 if same else math.sqrt(max(0.0, float(change.sum()) ** 2 - flipped))
     return (flipped - net + 2) / (len(change) + 2)
 
 
-def _spread(difference: Numbers) -> float:
+def _spread(difference: Numbers, same: bool) -> float:
     sizes = np.unique(np.abs(difference[difference != 0]))
     largest = float(sizes.max(initial=0.0)) or 100.0
     if len(sizes) <= 1:
         # all or nothing: as for passing and failing
-        return largest * math.sqrt(_flips(difference / largest))
+        return largest * math.sqrt(_flips(difference / largest, same))
     return float(np.append(difference, difference.mean() + np.array([largest, -largest])).std())
 
 
-def _scatter(found: Sequence[tuple[float, float | None]]) -> Scatter | None:
+def _median(found: Sequence[Scatter]) -> Scatter | None:
     if not found:
         return None
-    spreads = [spread for _, spread in found if spread is not None]
-    return Scatter(float(np.median([flips for flips, _ in found])), float(np.median(spreads)) if spreads else None)
+    spreads = [each.score_sd for each in found if each.score_sd is not None]
+    return Scatter(float(np.median([each.flips for each in found])), float(np.median(spreads)) if spreads else None)
