@@ -29,10 +29,14 @@ from beam_ray.compare.flips import (
 from beam_ray.compare.metrics import Metric, metrics, quantities, rounded
 from beam_ray.compare.pair_table import Change, changes, rows
 from beam_ray.compare.pairs import UNAVAILABLE, Pairs, Side, failed_with, numbers, pair
+from beam_ray.compare.power import detectable, two_digits
 from beam_ray.compare.regressions import Regressions, regressions
 from beam_ray.compare.sequential import Confidence
-from beam_ray.compare.statistics import Quantity, detectable_mean, detectable_share, mcnemar
+from beam_ray.compare.statistics import Interval, Quantity, mcnemar
 from beam_ray.compare.verdict_json import ComparisonDocument
+
+MAJOR = 10.0
+"""Points of success rate: what is called a major change."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Comparison:
     p: float
     """McNemar's exact test of newly passing against newly failing tasks."""
     detectable_score: float | None
-    """Minimum detectable effect of the mean score at 80% power, in points."""
+    """Minimum detectable effect of the mean score at 80% power, in points; from the width of its interval."""
     detectable_rate: float | None
     """The same for the success rate, in points."""
     advice: str
@@ -165,6 +169,8 @@ def compare(
     failing = listed.get(NEWLY_FAILING, ())
     count = len(words) - len(listed.get(NOT_JUDGED, ()))
     sure = Confidence(confidence, planned, count)
+    measured = metrics(named, pairs.task, confidence=sure, recorded=(baseline.recorded, candidate.recorded))
+    able = {metric.name: _detectable(metric, sure, count) for metric in measured}
     return Comparison(
         Named(baseline.name, baseline.run_id),
         Named(candidate.name, candidate.run_id),
@@ -175,11 +181,11 @@ def compare(
         count,
         int(np.bincount(pairs.task).max()) if len(pairs) else 0,
         Unpaired(pairs.baseline_only, pairs.candidate_only, pairs.inputs_differ, listed.get(NOT_JUDGED, ())),
-        metrics(named, pairs.task, confidence=sure, recorded=(baseline.recorded, candidate.recorded)),
+        measured,
         rounded(sure.p(mcnemar(len(listed.get(NEWLY_PASSING, ())), len(failing)))) or 0.0,
-        rounded(detectable_mean(_task_differences(named["score"], pairs))),
-        _percent(detectable_share(len(failing), count)),
-        size_advice(count),
+        able["score"],
+        able["success_rate"],
+        size_advice(count, able["success_rate"]),
         tuple(entry for group in parts for entry in slices(group, pairs.task, confidence=sure, family=family)),
         listed.get(NEWLY_PASSING, ()),
         failing,
@@ -192,15 +198,23 @@ def compare(
     )
 
 
-def size_advice(tasks: int) -> str:
-    """What so many tasks are good for, in a sentence."""
+def size_advice(tasks: int, detectable_rate: float | None) -> str:
+    """What so many tasks are good for, in a sentence; *detectable_rate* is the change of the success rate that they show with 80% power, in points."""
     if tasks < 10:
         return f"{tasks} {'task' if tasks == 1 else 'tasks'}: too few to judge. Use at least 10, better 20 to 30"
-    if tasks < 20:
-        return f"{tasks} tasks: enough for a basic check; 20 to 30 are better"
-    if tasks < 50:
-        return f"{tasks} tasks: a good size; a major change needs 50 or more"
-    return f"{tasks:,} tasks: enough to judge a major change"
+    if detectable_rate is not None and detectable_rate <= MAJOR:
+        return f"{tasks:,} tasks: enough to judge a major change ({MAJOR:g} points with 80% power)"
+    good = "enough for a basic check" if tasks < 20 else "a good size for a first answer" if tasks < 50 else "too few to judge a major change"
+    needed = "more" if detectable_rate is None else f"about {two_digits(tasks * (detectable_rate / MAJOR) ** 2):,}"
+    return f"{tasks:,} tasks: {good}; {MAJOR:g} points of success rate need {needed} (80% power)"
+
+
+def _detectable(metric: Metric, confidence: Confidence, tasks: int) -> float | None:
+    """The smallest change that would be shown with 80% power; None without an interval, or where no possible change is large enough."""
+    if metric.low is None or metric.high is None or tasks < 2:
+        return None
+    found = detectable(Interval(metric.low, metric.high), confidence.quantile(tasks), tasks)
+    return rounded(found) if found <= 100 or metric.unit not in ("%", "points") else None
 
 
 def _once(passing: Quantity, pairs: Pairs) -> Quantity:
@@ -208,18 +222,6 @@ def _once(passing: Quantity, pairs: Pairs) -> Quantity:
     first = np.zeros(len(pairs), dtype=bool)
     first[np.unique(pairs.task, return_index=True)[1]] = True
     return Quantity(*(np.where(first, 1 - side[pairs.task], np.nan) for side in (passing.before, passing.after)))
-
-
-def _task_differences(quantity: Quantity, pairs: Pairs) -> np.ndarray[Any, Any]:
-    change = quantity.after - quantity.before
-    there = ~np.isnan(change)
-    trials = np.bincount(pairs.task[there])
-    sums = np.bincount(pairs.task[there], weights=change[there])
-    return np.asarray(sums[trials > 0] / trials[trials > 0])
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else rounded(100 * share)
 
 
 def _plain(value: Any) -> Any:

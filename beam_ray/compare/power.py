@@ -72,3 +72,9 @@ def detectable_by(deviation: float, tasks: int, confidence: float = 95.0) -> flo
         return None
     quantiles = special.stdtrit(tasks - 1, [0.5 + confidence / 200, POWER])
     return float(quantiles.sum()) * deviation / math.sqrt(tasks)
+
+
+def two_digits(number: float) -> int:
+    """*number* rounded up to two digits: nobody knows a needed number of tasks better."""
+    step: int = 10 ** max(0, math.floor(math.log10(number)) - 1)
+    return math.ceil(number / step) * step

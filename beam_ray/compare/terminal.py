@@ -8,7 +8,9 @@ from beam_ray.compare.breakdown import Slice
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import amount, change, line_word, plain, plural, span
 from beam_ray.compare.metrics import NOT_RECORDED, Metric
+from beam_ray.compare.power import noise_floor
 from beam_ray.compare.report import Result
+from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval
 from beam_ray.compare.verdict import Verdict
 
@@ -73,7 +75,7 @@ def notes(comparison: Comparison) -> list[str]:
                 f"Stopped early after {seen:,} of {comparison.planned:,} tasks because the verdict could no longer change. Regressions are counted among these {seen:,}."
             )
     able = []
-    if comparison.detectable_score:
+    if comparison.detectable_score is not None:
         able.append(f"{amount(comparison.detectable_score, 'points')} points of score")
     if comparison.detectable_rate is not None:
         able.append(f"{amount(comparison.detectable_rate, 'points')} points of success rate")
@@ -95,7 +97,11 @@ def noise(comparison: Comparison) -> list[str]:
     """What two samples of one definition say of every other comparison of this size."""
     floors = []
     for metric in worth_showing(comparison):
-        floor = max(abs(metric.low or 0.0), abs(metric.high or 0.0))
+        if metric.low is None or metric.high is None:
+            continue
+        floor = noise_floor(
+            Interval(metric.low, metric.high), Confidence(comparison.confidence, comparison.planned, comparison.tasks).quantile(comparison.tasks)
+        )
         if floor:
             points = " points" if metric.unit in ("%", "points") else ""
             floors.append(f"{metric.title} ±{amount(floor, 'points' if points else metric.unit)}{points}")
@@ -104,7 +110,7 @@ def noise(comparison: Comparison) -> list[str]:
     return [
         "A/A test: the baseline was compared with itself, so every difference is noise.",
         f"{flipped:,} of {plural(comparison.tasks, 'task')} flipped although nothing changed ({amount(share, '%')}).",
-        f"Noise floor (a smaller change over this many tasks may be none): {'; '.join(floors) or 'too few tasks'}.",
+        f"Noise floor (1.96 standard errors; a smaller change over this many tasks may be none): {'; '.join(floors) or 'too few tasks'}.",
     ]
 
 

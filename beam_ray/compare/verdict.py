@@ -40,6 +40,7 @@ from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import amount, found_text, plural
 from beam_ray.compare.gate import LEVELS, PERCENTAGES, Gate, Level, Limit
 from beam_ray.compare.metrics import NOT_RECORDED, Metric
+from beam_ray.compare.power import POWER, two_digits
 from beam_ray.compare.regressions import DEFAULT_REPEATS
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval
@@ -52,8 +53,6 @@ ENOUGH_TASKS = 10
 MOST_TASKS = 100_000
 BEYOND_DOUBT = 99.0
 """Confidence, in percent, with which ``any_loss: block`` wants a loss shown."""
-POWER = 0.8
-"""The chance with which the tasks that "would decide" decide, if the truth is what was found."""
 NO_NUMBER = "no number"
 
 
@@ -271,7 +270,7 @@ def _tasks_needed(found: _Found, bound: float, comparison: Comparison, share: bo
 def _open(line: Line, needed: float, tasks: int, reason: str) -> Line:
     if needed > MOST_TASKS:
         return replace(line, word="INCONCLUSIVE", reason=f"{reason}. The effect is so close to the limit that more than {MOST_TASKS:,} tasks would be needed.")
-    count = _two_digits(max(needed, tasks + 1, ENOUGH_TASKS))
+    count = two_digits(max(needed, tasks + 1, ENOUGH_TASKS))
     return replace(line, word="INCONCLUSIVE", reason=f"{reason}. About {count:,} tasks would decide (80% power).", tasks_needed=count)
 
 
@@ -384,8 +383,3 @@ def _softened(line: Line, limit: Limit, gate: Gate) -> Line:
     left_open = line.word == "INCONCLUSIVE" and limit.rule != "compared" and (line.found != NO_NUMBER or limit.optional)
     soft = limit.level != "block" or (left_open and not gate.strict)
     return replace(line, level=limit.level, word="WARN" if soft else line.word)
-
-
-def _two_digits(number: float) -> int:
-    step: int = 10 ** max(0, math.floor(math.log10(number)) - 1)
-    return math.ceil(number / step) * step

@@ -4,12 +4,16 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sides import scored, side, step, task
 
 from beam_ray.compare.comparison import compare, size_advice
+from beam_ray.compare.power import noise_floor
+from beam_ray.compare.sequential import Confidence
+from beam_ray.compare.statistics import Interval
 
 scores = st.one_of(st.none(), st.sampled_from([0.0, 50.0, 90.0, 100.0]), st.floats(0, 100))
 
@@ -220,13 +224,52 @@ def test_order_of_rows_does_not_matter():
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(0, "0 tasks: too few"), (1, "1 task: too few"), (9, "too few"), (10, "basic check"), (20, "good size"), (50, "major change")]
+    ("count", "able", "words"),
+    [
+        (0, None, "0 tasks: too few"),
+        (1, None, "1 task: too few"),
+        (9, 5.0, "too few"),
+        (10, 40.0, "basic check; 10 points of success rate need about 160 (80% power)"),
+        (20, 20.0, "good size for a first answer; 10 points of success rate need about 80 (80% power)"),
+        (50, 10.0, "enough to judge a major change (10 points with 80% power)"),
+        (200, 20.0, "too few to judge a major change; 10 points of success rate need about 800 (80% power)"),
+    ],
 )
-def test_size_advice(count, words):
+def test_size_advice(count, able, words):
     """
-    Below 10 tasks are too few, 10 a basic check, 20 to 30 good, 50 for major changes.
+    The number alone says only whether there are enough to judge at all; what they can show depends on how much the results scatter.
     """
-    assert words in size_advice(count)
+    assert words in size_advice(count, able)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(8, 1), (5, 5), (0, 0)])
+def test_one_figure_says_what_can_be_detected(gained, lost):
+    """
+    Of the same 0/100 data, score and success rate have the same detectable change: it follows from how many tasks flip, both ways.
+    """
+    before = [0.0] * gained + [100.0] * lost + [100.0] * (60 - gained - lost)
+    after = [100.0] * gained + [0.0] * lost + [100.0] * (60 - gained - lost)
+    found = compare(scored("a", before), scored("b", after))
+
+    assert found.detectable_rate == pytest.approx(found.detectable_score)
+
+
+@pytest.mark.parametrize("tasks", [50, 200])
+def test_the_noise_floor_is_1_96_standard_errors(tasks):
+    """
+    Of an A/A test the floor is that of the true scatter, whatever difference was found: a tenth of the tasks flip either way.
+    """
+    chance, floors, found = np.random.default_rng(4), [], []
+    for _ in range(60):
+        flips = chance.multinomial(1, [0.05, 0.05, 0.9], tasks)
+        before, after = 100.0 * (1 - flips[:, 0]), 100.0 * (1 - flips[:, 1])
+        metric = compare(scored("a", before.tolist()), scored("b", after.tolist()), same=True).metric("score")
+        floors.append(noise_floor(Interval(metric.low, metric.high), Confidence(95, 0, tasks).quantile(tasks)))
+        found.append(abs(metric.change))
+
+    true = 1.96 * 100 * math.sqrt(0.1 / tasks)
+    assert np.mean(floors) == pytest.approx(true, rel=0.2 if tasks == 50 else 0.06)
+    assert np.corrcoef(floors, found)[0, 1] < 0.5
 
 
 def _opposite(one, other):
