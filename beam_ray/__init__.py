@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     from beam_ray.api.store import Store, open
     from beam_ray.api.tasks import Attempt, CriterionResult, Step, Task
     from beam_ray.api.traces import TraceImport, TraceOptions
+    from beam_ray.api.trend import Trend
     from beam_ray.api.versions import Version
     from beam_ray.api.workflows import CheckResult, check, load
     from beam_ray.backtest.spec import is_backtest_spec, spec_name
     from beam_ray.define.criterion import Criterion
     from beam_ray.define.diff import Change
     from beam_ray.define.workflow import AutoRerun, Evaluation, LlmCall, Node, Resources, Workflow
+    from beam_ray.improve.trend import CanarySet, TrendPoint
     from beam_ray.llm.request import Answer, Request
     from beam_ray.llm.scripted import ScriptedModel
     from beam_ray.llm.settings import ModelSettings
@@ -140,6 +142,8 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.traces
     "TraceImport",
     "TraceOptions",
+    # api.trend
+    "Trend",
     # api.versions
     "Version",
     # api.workflows
@@ -158,6 +162,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Node",
     "Resources",
     "Workflow",
+    # improve.trend
+    "CanarySet",
+    "TrendPoint",
     # llm
     "Answer",
     "ModelSettings",
@@ -199,12 +206,14 @@ _SOURCES = {
     "beam_ray.api.store": ("Store", "open"),
     "beam_ray.api.tasks": ("Attempt", "CriterionResult", "Step", "Task"),
     "beam_ray.api.traces": ("TraceImport", "TraceOptions"),
+    "beam_ray.api.trend": ("Trend",),
     "beam_ray.api.versions": ("Version",),
     "beam_ray.api.workflows": ("CheckResult", "check", "load"),
     "beam_ray.backtest.spec": ("is_backtest_spec", "spec_name"),
     "beam_ray.define.criterion": ("Criterion",),
     "beam_ray.define.diff": ("Change",),
     "beam_ray.define.workflow": ("AutoRerun", "Evaluation", "LlmCall", "Node", "Resources", "Workflow"),
+    "beam_ray.improve.trend": ("CanarySet", "TrendPoint"),
     "beam_ray.llm.request": ("Answer", "Request"),
     "beam_ray.llm.scripted": ("ScriptedModel",),
     "beam_ray.llm.settings": ("ModelSettings",),

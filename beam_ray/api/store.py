@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from beam_ray.api.runs import Budget, Run
     from beam_ray.api.tasks import Task
     from beam_ray.api.traces import TraceImport, TraceOptions
+    from beam_ray.api.trend import Trend
     from beam_ray.api.versions import Version
     from beam_ray.api.workflows import CheckResult, WorkflowOption
     from beam_ray.define.diff import Change
@@ -780,6 +781,24 @@ class Store(Location):
         from beam_ray.api.health import health
 
         return health(self, workflow, rules=rules, since=since, last=last)
+
+    def trend(self, workflow: str, *, since: str = "") -> "Trend":
+        """
+        A workflow over time: success rate, score, cost, time and auto-reruns per version and day, with 95% intervals.
+
+        Runs of the same tasks with one definition and the same models are a canary set: its newest run is compared with
+        its first, which tells whether a hosted model has changed under its name.
+
+        Args:
+            workflow: The workflow's name.
+            since: Only runs from this day on, ``2026-11-23``, UTC.
+
+        Raises:
+            Unusable: no finished run is of a workflow of that name.
+        """
+        from beam_ray.api.trend import trend
+
+        return trend(self, workflow, since=since)
 
     def diagnose(self, run: str) -> "Diagnosis":
         """

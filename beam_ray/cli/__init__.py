@@ -37,6 +37,7 @@ COMMANDS = {
     "diff": ("beam_ray.cli.versions", "Show what differs between two definitions, by node and field."),
     "rollback": ("beam_ray.cli.versions", "Publish the definition of an old version as a new version."),
     "health": ("beam_ray.cli.health", "Show warnings from a workflow's runs, and what to do about them."),
+    "trend": ("beam_ray.cli.trend", "Show a workflow over time, and whether a model changed under its name."),
     "optimise": ("beam_ray.cli.optimise", "Propose a better prompt for a failed step, or search for one over a library."),
     "criteria": ("beam_ray.cli.criteria", "Propose criteria for a node, or check how reliable its criteria are."),
     "models": ("beam_ray.cli.models", "List models with prices and limits, and find out what their endpoints accept."),

@@ -40,22 +40,27 @@ def plots(comparison: Comparison) -> list[tuple[str, str, bool]]:
         ("How often each criterion holds, with the interval of the change.", _criteria, (9.8, 0)),
         ("Execution time and cost of each task: the line shows which part of the tasks takes at most so much.", _cost, (9.8, 3.2)),
     ]
-    drawn = []
+    made = []
     for caption, draw, size in wanted:
         svg = _svg(draw, comparison, size)
         if svg:
-            drawn.append((caption, svg, size[0] > WIDE))
-    return drawn
+            made.append((caption, svg, size[0] > WIDE))
+    return made
 
 
 def _svg(draw: Callable[[Any, Comparison], bool], comparison: Comparison, size: tuple[float, float]) -> str:
+    return drawn(lambda figure: draw(figure, comparison), size)
+
+
+def drawn(draw: Callable[[Any], bool], size: tuple[float, float]) -> str:
+    """What *draw* draws on a matplotlib figure of that size in inches, as SVG for a page; empty where it says that there is nothing to draw."""
     with _quiet():
         import matplotlib
         from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(size[0], size[1] or 3.0), layout="constrained")
-        if not draw(figure, comparison):
+        if not draw(figure):
             return ""
         sink = io.StringIO()
         figure.savefig(sink, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), transparent=True)

@@ -106,7 +106,7 @@ def executions(runs: Iterable[Run], workflow: Workflow) -> Executions:
                 if source not in seen:
                     seen.add(source)
                     found.append(step)
-        tasks += _tasks(run, _model_unavailable(run), unknown)
+        tasks += _tasks(run, unanswered(run), unknown)
     return Executions(tuple(names), tuple(tasks), {node: tuple(found) for node, found in steps.items()})
 
 
@@ -127,8 +127,8 @@ def _tasks(run: Run, model_unavailable: set[tuple[str, int]], unknown: set[tuple
         )
 
 
-def _model_unavailable(run: Run) -> set[tuple[str, int]]:
-    """The tasks for which a model did not answer."""
+def unanswered(run: Run) -> set[tuple[str, int]]:
+    """The tasks and trials of the run for which a model did not answer."""
     steps = run.steps(columns=["task_id", "trial", "outcome", "error_type"])
     gone = steps.filter(pc.and_(pc.equal(steps["outcome"], "failed"), pc.equal(pc.fill_null(steps["error_type"], ""), UNAVAILABLE)))
     return set(zip(gone["task_id"].to_pylist(), gone["trial"].to_pylist(), strict=True))
