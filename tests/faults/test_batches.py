@@ -40,7 +40,7 @@ class Post:
 
     def __call__(self, *words: str, code: int | None = 0, **how: Any) -> Ended:
         """Give a command, and see how it ends."""
-        models = () if words[0] in ("publish", "library") else ("--models", "models.yaml")
+        models = () if words[0] in ("publish", "library", "compare") else ("--models", "models.yaml")
         ended = self.forge(self.folder, *words, *models, "--store", self.uri, **{"settings": QUICK, **how})
         assert "Traceback" not in ended.err.partition("Exception ignored")[0], ended.err
         assert code is None or ended.code == code, (ended.code, ended.err)
@@ -317,6 +317,18 @@ def test_a_run_may_change_its_lane(post: Post, interactive: Run):
     assert essence(post.finished) == essence(interactive)
     assert len(post.server.batches) == 1
     assert len(post.server.journal) == 48
+
+
+def test_a_comparison_of_two_lanes_says_so(post: Post):
+    """Where only one side was asked in batches, the report says that cost and time follow from that."""
+    post("run", "work.yaml", "--tasks", "tasks.jsonl")
+    first = post.finished.run_id
+    post.run()
+    [second] = [run_id for run_id in find_runs(opened(post.uri)) if run_id != first]
+    said = post("compare", first, second).out
+
+    assert "cost per task: the baseline was asked interactively, the candidate in batches; batches cost half, and their time is not measured." in said
+    assert "batches cost half" not in post("compare", first, first).out
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "1"))))
