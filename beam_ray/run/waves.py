@@ -35,6 +35,8 @@ FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = float(os.environ.get("BEAM_RAY_BATCH_POLL_S", "60"))
 """Seconds between two looks at an open batch at most."""
 TICK_S = 0.25
+REST_AFTER_S = 30.0
+"""Seconds of waiting after which Ray is left: a local one ends, runners on a cluster give their memory back."""
 LOST_REPLY_S = 3.0
 """Seconds after a lost reply before a batch is looked for: the endpoint may still be creating it."""
 SUBMIT_TRIES = 60
@@ -81,7 +83,6 @@ class Waves:
     """Receives what is waited for, as people read it, again and again."""
     rest: Callable[[], None] = lambda: None
     """Called once the wait is long: what is not needed meanwhile can be released."""
-    rest_after_s: float = 30.0
     _endpoints: dict[str, "BatchEndpoint"] = field(default_factory=dict)
     _fresh: set[str] = field(default_factory=set)
     """Input files that this driver wrote and has not submitted yet: no batch of them can exist."""
@@ -181,7 +182,7 @@ class Waves:
                     self.check()
                 if not waiting:
                     break
-                if not rested and time.monotonic() - started > self.rest_after_s:
+                if not rested and time.monotonic() - started > REST_AFTER_S:
                     self.rest()
                     rested = True
                 self._sleep(wave, waiting, pause)

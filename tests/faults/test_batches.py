@@ -13,9 +13,17 @@ import pytest
 
 from beam_ray.backtest.results import read_verdict
 from beam_ray.failpoint import CALLS
+from beam_ray.llm.settings import ModelSettings
+from beam_ray.run import waves
+from beam_ray.run.connection import Connection
+from beam_ray.run.execute import execute
+from beam_ray.run.plan import make_plan
+from beam_ray.run.progress import Progress
+from beam_ray.store.beginning import begin
 from beam_ray.store.lookup import find_runs
 from beam_ray.store.runs import Run
 from tests.batch_endpoint import BatchServer, batch_endpoint
+from tests.conftest import Lab
 from tests.endpoint import refused
 from tests.faults.conftest import SPEC, WORKFLOW, Ended, Forge, answer, essence, opened
 
@@ -358,6 +366,45 @@ def test_a_backtest_killed_again_and_again(seed: int, tmp_path: Path, forge: For
         assert cost(post) == pytest.approx(cost(calm) / 2)
         assert not server.journal
         post.assert_once()
+
+
+HEAVY = """
+workflow: heavy
+model: m
+nodes:
+  read: {llm: {prompt: "{{ task_query }}", returns: {n: int}}}
+  twice: {after: read, tool: "tools.t:double", with: {x: "{{ read.n }}"}, resources: {num_cpus: 1}}
+  again: {after: twice, llm: {prompt: "{{ twice.y }}", returns: {n: int}}, resources: {num_cpus: 1}}
+  end: {after: again, llm: {prompt: "{{ again.n }}", returns: {n: int}}}
+"""
+
+
+def test_on_ray_no_runner_is_up_while_it_waits(ray_lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """Nodes that run as Ray tasks wait for batches too, and a run that waits leaves the cluster to others."""
+    for name, seconds in QUICK.items():
+        monkeypatch.setattr(waves, name.partition(":")[2], seconds)
+    monkeypatch.setattr(waves, "REST_AFTER_S", 0.0)
+    ray_lab.write("tools/t.py", "def double(x: int) -> dict:\n    return {'y': 2 * x}\n")
+    workflow, tasks = ray_lab.workflow(HEAVY), ray_lab.tasks([str(number) for number in range(30)])
+    cluster, waiting = ray_lab.cluster, []
+    assert cluster
+
+    def seen(progress: Progress) -> None:
+        if progress.waits_for:
+            waiting.append((progress.waits_for.partition(":")[0], len(cluster._idle)))
+
+    with batch_endpoint(lambda body: {"n": int(body["messages"][-1]["content"]) + 1}, polls=3) as server:
+        models = {"m": ModelSettings(base_url=server.url, model="x", lane="batch")}
+        plan = make_plan(workflow, tasks, models)
+        record = begin(ray_lab.objects, plan.record, plan.tasks)
+        execute(ray_lab.objects, record, models, connection=Connection(cluster=cluster), progress=seen)
+
+        assert [json.loads(row["output"])["n"] for row in Run(ray_lab.objects, record.run_id).steps(["end"]).to_pylist()] == [
+            2 * (number + 1) + 2 for number in range(30)
+        ]
+        assert len(server.batches) == 3
+    assert {text for text, _ in waiting} == {"node 1 of 4", "node 3 of 4", "node 4 of 4"}
+    assert waiting[-1][1] == 0
 
 
 def journey(post: Post) -> dict[str, Any]:
