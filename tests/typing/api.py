@@ -9,6 +9,8 @@ def runs(store: beam_ray.Store, workflow: beam_ray.Workflow) -> float | None:
     plan: beam_ray.Plan = store.plan(workflow, [{"task_query": "x"}], trials=2)
     run: beam_ray.Run = store.run("tickets.yaml", beam_ray.Tasks("tasks.csv", columns={"task_query": "body"}), budget={"max_usd": 2}, progress=True)
     run = store.resume(run, progress=lambda progress: None)
+    waiting: list[beam_ray.OpenBatch] = beam_ray.open("store", lane="batch").batches()
+    assert all(each.max_usd is None or each.answered is None for each in waiting)
     table: pa.Table = run.tasks(status="below", labels=["scan"], where="score < 80")
     task: beam_ray.Task = store.task(f"{run.id}/{table['task_id'][0].as_py()}")
     attempt: beam_ray.Attempt = task.step("sort").attempts[0]
