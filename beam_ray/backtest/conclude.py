@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
+from beam_ray.backtest.confirm import confirm, repeated_names
 from beam_ray.backtest.early_stopping import run_interim_analyses
 from beam_ray.backtest.manifest import ComparedRuns, make_manifest
-from beam_ray.backtest.results import FILES, read_verdict, repeats_of
+from beam_ray.backtest.results import FILES, read_verdict
 from beam_ray.backtest.sides import Backtest, rescored_name
 from beam_ray.backtest.spec import RECORDED, Resolved, Side
 from beam_ray.compare.compare_runs import compare_done
@@ -85,15 +86,7 @@ def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run
     found = compare_done(before, after, gate, names, tasks, **how)
     if looked or not backtest.resolved.spec.confirm or not found.newly_failing:
         return found
-    failing = list(found.newly_failing)
-    backtest.say(f"{len(failing)} newly failing tasks of {side.name} are repeated {backtest.resolved.spec.confirm} times on both sides")
-    repeated = [backtest.repeats(name, run, failing) for name, run in zip(_repeated_names(side), (before, after), strict=True)]
-    return found.confirmed(repeats_of(before.record.trials, *repeated))
-
-
-def _repeated_names(side: Side) -> tuple[str, str]:
-    """The names of both sides of a comparison where newly failing tasks are repeated."""
-    return f"baseline-for-{side.name}", side.name
+    return confirm(backtest, side, before, after, found)
 
 
 def _keep(backtest: Backtest, gate: Gate, results: list[Result], baseline: Run, sides: list[tuple[Side, Run, Run]]) -> BacktestDocument:
@@ -140,7 +133,7 @@ def _compared(backtest: Backtest, results: list[Result], sides: list[tuple[Side,
             "baseline_name": comparison.baseline.name,
             "baseline_run": before.run_id,
             "candidate_run": run.run_id,
-            "repeats": [run_id for name in _repeated_names(side) if (run_id := backtest.known_repeats(name))] if comparison.newly_failing else [],
+            "repeats": [run_id for name in repeated_names(side) if (run_id := backtest.known_repeats(name))] if comparison.newly_failing else [],
             "planned": comparison.planned,
         }
         for (comparison, _), (side, before, run) in zip(results, sides, strict=True)

@@ -34,7 +34,7 @@ class ComparedRuns(TypedDict):
     baseline_run: str
     candidate_run: str
     repeats: list[str]
-    """Runs that repeat newly failing tasks, the baseline's first; empty where none was repeated."""
+    """Runs that repeat newly failing tasks, the baseline's first, then those that repeat suspected ones again; empty where none was repeated."""
     planned: int
     """Tasks that were planned, in a backtest that may stop early; otherwise 0."""
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from beam_ray.backtest.manifest import BacktestManifest, ComparedRuns, read_file, read_manifest, versions
-from beam_ray.backtest.results import read_verdict, repeats_of
+from beam_ray.backtest.results import read_verdict, with_repeats
 from beam_ray.compare.compare_runs import compare_done
 from beam_ray.compare.gate import Gate
 from beam_ray.compare.report import Result, document, table
@@ -172,8 +172,7 @@ def _result(objects: Objects, manifest: BacktestManifest, compared: ComparedRuns
     how = {"family": len(manifest["comparisons"]), "planned": compared["planned"], "same": manifest["aa"]}
     found = compare_done(before, after, gate, (compared["baseline_name"], compared["candidate"]), tasks, **how)
     if compared["repeats"]:
-        baseline, candidate = (Run(objects, run_id) for run_id in compared["repeats"])
-        found = found.confirmed(repeats_of(before.record.trials, baseline, candidate))
+        found = with_repeats(found, before.record.trials, [Run(objects, run_id) for run_id in compared["repeats"]])
     return Result(found, judge(found, gate))
 
 

@@ -206,23 +206,21 @@ class Backtest:
         """Pass a note for people to the progress callback."""
         self.progress(Progress(message=message))
 
-    def repeats(self, name: str, run: Run, task_ids: list[str]) -> Run:
-        """The side's run of some tasks, repeated as often as the spec's ``confirm`` says; what was run before is borrowed."""
+    def repeats(self, name: str, run: Run, task_ids: list[str], times: int) -> Run:
+        """The run *name*: some tasks of a side's run repeated so many times more; what was run before is borrowed."""
         known = self.known_repeats(name)
         if known:
-            return self.finish(f"{name} repeats", Run(self.objects, known))
-        tasks = only(run.tasks(), task_ids)
-        spec = self.resolved.spec
+            return self.finish(name, Run(self.objects, known))
         recorded: JsonObject = {"recorded": run.record.recorded} if run.record.recorded else {}
         plan = make_plan(
             run.record.plan,
-            tasks,
+            only(run.tasks(), task_ids),
             self.models,
             source=f"{len(task_ids)} newly failing tasks of run {run.run_id}",
-            trials=run.record.trials + spec.confirm,
+            trials=run.record.trials + times,
             lineage=Lineage(origin=run.run_id, borrow=True, mode="repeats", backtest=self.backtest_id, allow_writes=self.allow_writes, **recorded),
         )
-        return self.finish(f"{name} repeats", self._begin(f"{name}-repeats", plan))
+        return self.finish(name, self._begin(name, plan))
 
     # -- runs ---------------------------------------------------------------------------------
 
@@ -305,8 +303,8 @@ class Backtest:
             return None
 
     def known_repeats(self, name: str) -> str | None:
-        """The id of the run that repeats the side's newly failing tasks, if there is one."""
-        return self._known(f"{name}-repeats")
+        """The id of the run *name* that repeats newly failing tasks, if there is one."""
+        return self._known(name)
 
     def _remember(self, name: str, run_id: str) -> str:
         """Keep which run the side is; of two drivers the first one's counts for both."""

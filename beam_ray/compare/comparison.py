@@ -30,7 +30,7 @@ from beam_ray.compare.metrics import Metric, metrics, quantities, rounded
 from beam_ray.compare.pair_table import Change, changes, rows
 from beam_ray.compare.pairs import UNAVAILABLE, Pairs, Side, failed_with, numbers, pair
 from beam_ray.compare.power import detectable, two_digits
-from beam_ray.compare.regressions import Regressions, regressions
+from beam_ray.compare.regressions import Regressions, Repeats, regressions
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval, Quantity, mcnemar
 from beam_ray.compare.verdict_json import ComparisonDocument
@@ -114,13 +114,9 @@ class Comparison:
         """How many pairs took another way."""
         return sum(flip.pairs for flip in self.route_flips if flip.before != flip.after)
 
-    def confirmed(self, repeats: Mapping[str, tuple[int, int, int, int]]) -> "Comparison":
-        """
-        The same, knowing how the newly failing tasks did when they were repeated.
-
-        For each of them: baseline passes, baseline repeats, candidate passes, candidate repeats.
-        """
-        return replace(self, regressions=regressions(self.newly_failing, repeats))
+    def confirmed(self, first: Mapping[str, Repeats], second: Mapping[str, Repeats] | None = None) -> "Comparison":
+        """The same, knowing how the newly failing tasks did when they were repeated: see ``regressions``."""
+        return replace(self, regressions=regressions(self.newly_failing, first, second))
 
     def document(self) -> ComparisonDocument:
         """The comparison as plain JSON, without the table of pairs."""

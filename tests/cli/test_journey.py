@@ -2,6 +2,7 @@
 
 import pytest
 
+from beam_ray.compare.regressions import repeats_again
 from tests.cli.conftest import Desk, answer
 from tests.sums import WORKFLOW
 
@@ -138,7 +139,7 @@ def test_a_budget_holds_for_the_whole_backtest(desk: Desk):
 
 
 def test_a_newly_failing_task_counts_when_its_repeats_fail_too(desk: Desk):
-    """Each is repeated on both sides; what was run before is borrowed, and only the repeats are asked for."""
+    """Each is repeated on both sides, and what fails again once more; what was run before is borrowed, and only the repeats are asked for."""
     desk("publish", "sums.yaml", "--without-evidence", "first")
     desk.lab.write("worse.yaml", (desk.lab.folder / "spec.yaml").read_text().replace('"better {{ task_query }}"', '"read -{{ task_query }}"') + "confirm: 3\n")
     verdict = desk("backtest", "worse.yaml", "--json")
@@ -146,7 +147,7 @@ def test_a_newly_failing_task_counts_when_its_repeats_fail_too(desk: Desk):
 
     assert verdict.code == 4
     assert sorted(comparison["newly_failing"]) == sorted(comparison["regressions"]["confirmed"])
-    assert sum(call.said == "read 3" for call in desk.model.journal) == 1 + 3
+    assert sum(call.said == "read 3" for call in desk.model.journal) == 1 + 3 + repeats_again(len(comparison["newly_failing"]))
 
 
 def test_a_baseline_against_itself_shows_the_noise(desk: Desk):

@@ -12,7 +12,7 @@ from beam_ray.compare.gate import Gate, Limit
 from beam_ray.compare.gate_file import default_gate, load_gate
 from beam_ray.compare.intervals import wilson
 from beam_ray.compare.metrics import Metric
-from beam_ray.compare.regressions import regressions
+from beam_ray.compare.regressions import Repeats, regressions
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval
 from beam_ray.compare.verdict import judge
@@ -132,7 +132,7 @@ def test_targets_never_decide():
     """
     chance = np.random.default_rng(8)
     unchanged = [scored(name, (100.0 * (chance.random(400) < 0.99)).tolist()) for name in ("a", "b")]
-    verdict = judge(compare(*unchanged).confirmed({f"t{index:05d}": (3, 3, 3, 3) for index in range(400)}), default_gate())
+    verdict = judge(compare(*unchanged).confirmed({f"t{index:05d}": Repeats(3, 3, 3, 3) for index in range(400)}), default_gate())
     targets = {line.rule: line.word for line in verdict.lines if line.level == "target"}
 
     assert ("PASS", 0) == (verdict.word, verdict.exit_code)
@@ -291,14 +291,19 @@ def test_an_unpriced_model_is_inconclusive():
 
 
 @pytest.mark.parametrize(
-    ("confirmations", "word", "code"),
-    [({}, "WARN", 0), ({"t00000": (3, 3, 3, 3)}, "PASS", 0), ({"t00000": (3, 3, 0, 3)}, "BLOCK", 4)],
+    ("first", "second", "word", "code"),
+    [
+        ({}, {}, "WARN", 0),
+        ({"t00000": Repeats(3, 3, 3, 3)}, {}, "PASS", 0),
+        ({"t00000": Repeats(3, 3, 0, 3)}, {"t00000": Repeats(8, 8, 7, 8)}, "PASS", 0),
+        ({"t00000": Repeats(3, 3, 0, 3)}, {"t00000": Repeats(8, 8, 0, 8)}, "BLOCK", 4),
+    ],
 )
-def test_only_confirmed_regressions_block(confirmations, word, code):
+def test_only_confirmed_regressions_block(first, second, word, code):
     """
-    A newly failing task blocks when repeats confirm it, warns when nobody repeated it, and is noise otherwise.
+    A newly failing task blocks when its repeats confirm it twice, warns when nobody repeated it, and is noise otherwise.
     """
-    comparison = compare(scored("a", [100] * 20), scored("b", [0] + [100] * 19)).confirmed(confirmations)
+    comparison = compare(scored("a", [100] * 20), scored("b", [0] + [100] * 19)).confirmed(first, second)
     verdict = judge(comparison, _gate("regressions", "at_most", 0))
 
     assert (word, code) == (verdict.word, verdict.exit_code)
@@ -312,7 +317,11 @@ def test_a_share_of_the_tasks_may_regress():
     base = compare(scored("a", [100] * 60), scored("b", [100] * 60))
     gate = _gate("regressions", "at_most", 5, percent=True)
 
-    words = [_word(replace(base, regressions=regressions([str(i) for i in range(n)], {str(i): (3, 3, 0, 3) for i in range(n)})), gate)[0] for n in (3, 4)]
+    def regressed(count):
+        tasks = [str(index) for index in range(count)]
+        return replace(base, regressions=regressions(tasks, dict.fromkeys(tasks, Repeats(3, 3, 0, 3)), dict.fromkeys(tasks, Repeats(10, 10, 0, 10))))
+
+    words = [_word(regressed(count), gate)[0] for count in (3, 4)]
 
     assert ["PASS", "BLOCK"] == words
 
