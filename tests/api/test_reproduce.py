@@ -82,7 +82,7 @@ def test_a_verdict_is_reproduced_without_models_and_gate_file(copy: tuple[beam_r
     found = copy[0].reproduce(copy[1])
 
     assert (found.reproduced, found.difference, found.exit_code, found.gate) == (True, None, 0, "mine")
-    assert len(found.runs) == 6  # both candidates, the baseline as each judges it, and the repeats of both sides of the worse one
+    assert len(found.runs) == 8  # both candidates, the baseline as each judges it, and both rounds of repeats of the worse one, on both sides
     assert misfits(found.document(), get_type_hints(type(found).document)["return"]) == []
 
 
