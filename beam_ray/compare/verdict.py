@@ -194,7 +194,7 @@ def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, pa
     level = limit.kind in LEVELS
     share = level and limit.rule in PERCENTAGES
     if limit.kind == "not_worse_than":
-        if limit.any_loss == "block" and _shown(found.value, found.interval.high, comparison) and not _chance(part, comparison):
+        if limit.any_loss == "block" and _shown(found.interval, comparison) and not _chance(part, comparison):
             return replace(line, word="BLOCK", reason=f"A loss is shown, whatever its size: the interval of {BEYOND_DOUBT:g}% confidence excludes none.")
         if found.interval.low > found.limit:
             return _kept(line, found, limit, comparison, share)
@@ -237,12 +237,13 @@ def _kept(line: Line, found: _Found, limit: Limit, comparison: Comparison, share
     )
 
 
-def _shown(value: float, high: float, comparison: Comparison) -> bool:
-    """Whether an interval with confidence beyond doubt would be a loss as a whole."""
+def _shown(ends: Interval, comparison: Comparison) -> bool:
+    """Whether the interval would be a loss as a whole if it had confidence beyond doubt."""
     tasks = max(comparison.tasks, 2)
     percents = comparison.confidence, max(comparison.confidence, BEYOND_DOUBT)
     usual, wide = (Confidence(percent, comparison.planned, tasks).quantile(tasks) for percent in percents)
-    return value + (high - value) * wide / usual < 0
+    middle = (ends.low + ends.high) / 2
+    return middle + (ends.high - middle) * wide / usual < 0
 
 
 def _chance(part: Slice | None, comparison: Comparison) -> bool:
