@@ -195,7 +195,7 @@ def table(backtests: int) -> str:
         cells = []
         for size in SIZES:
             found = simulate(truth, size, backtests) if size in sizes else None
-            cells.append(" / ".join(f"{share:.1f}" if 0 < share < 100 else f"{share:.0f}" for share in found) if found else "")
+            cells.append(" / ".join(f"{share:.1f}".removesuffix(".0") for share in found) if found else "")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
