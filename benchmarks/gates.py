@@ -20,7 +20,6 @@ import pyarrow as pa
 from beam_ray.compare import intervals
 from beam_ray.compare.comparison import Comparison, compare
 from beam_ray.compare.gate_file import load_gate
-from beam_ray.compare.metrics import Metric
 from beam_ray.compare.pairs import Side
 from beam_ray.compare.regressions import DEFAULT_REPEATS, MOST_TESTED, Regressions, Repeats, regressions, repeats_again
 from beam_ray.compare.sequential import Confidence

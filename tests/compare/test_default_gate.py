@@ -3,6 +3,7 @@
 import pytest
 
 from beam_ray.compare.comparison import compare
+from beam_ray.compare.regressions import Repeats
 from beam_ray.compare.verdict import judge
 from benchmarks.gates import GATE, broken, improved, simulate, unchanged, word
 from tests.compare.sides import scored
@@ -52,6 +53,6 @@ def test_the_simulation_is_judged_as_a_comparison_is(gained, lost):
     before = [0.0] * gained + [100.0] * (60 - gained)
     after = [100.0] * gained + [0.0] * lost + [100.0] * (60 - gained - lost)
     found = compare(scored("a", before), scored("b", after))
-    noise = {task: (3, 3, 3, 3) for task in found.newly_failing}
+    noise = {task: Repeats(3, 3, 3, 3) for task in found.newly_failing}
 
     assert word(60, gained, lost, 0) == judge(found.confirmed(noise), GATE).word
