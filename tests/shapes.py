@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from beam_ray.backtest.manifest import BacktestManifest
 from beam_ray.compare.verdict_json import BacktestDocument
-from beam_ray.improve.holdout import HoldoutTest, SplitDocument
+from beam_ray.improve.exposure import Exposure, HoldoutTest, SplitDocument
 from beam_ray.improve.model_query import StoredAnswer
 from beam_ray.improve.search_result import SearchDocument, SearchOrigin
 from beam_ray.llm.families import EndpointFindings
@@ -37,6 +37,7 @@ SHAPES: dict[str, Any] = {
     r"libraries/\w+/used/[\w-]+\.json": UseDocument,
     r"libraries/\w+/split/\d+\.json": SplitDocument,
     r"libraries/\w+/held/[\w-]+\.json": HoldoutTest,
+    r"holdout/\w+\.json": Exposure,
     r"workflows/\w+/\d+\.json": Version,
     r"searches/[\w-]+\.json": SearchOrigin,
     r"searches/[\w-]+/\d+\.json": SearchDocument,

@@ -29,6 +29,7 @@ from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source
 from beam_ray.errors import Stopped, Unusable, did_you_mean
+from beam_ray.improve.exposure import note_use
 from beam_ray.llm.lanes import in_lane, require_lane
 from beam_ray.run.plan import require_models
 from beam_ray.run.progress import Progress
@@ -344,6 +345,9 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
         if engine.verdict is None:
             probe_models(store, engine.resolved.baseline.workflow, *(side.workflow for side in engine.resolved.candidates))
             callback(Progress(message=f"backtest {engine.backtest_id}: {engine.tasks.num_rows:,} tasks from {engine.source}"))
+            drafts = [] if engine.resolved.spec.aa else [side.workflow for side in engine.resolved.candidates]
+            if said := note_use(engine.objects, engine.tasks, f"backtest {engine.backtest_id}", drafts):
+                callback(Progress(message=said))
         else:
             callback(Progress(message=_judged(engine)))
         try:

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.optimise import ModelTry, executing, proposer_of, tries_of, workflow_file
-from beam_ray.api.progress import ProgressOption
+from beam_ray.api.progress import ProgressOption, progress_callback
 from beam_ray.api.runs import probe_models
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.workflow import Workflow
@@ -22,7 +22,10 @@ from beam_ray.improve.criteria import (
     stored_outputs,
 )
 from beam_ray.improve.drafts import criteria_text, require_place, with_criteria, write_draft
+from beam_ray.improve.exposure import note_use
 from beam_ray.improve.model_query import CachedModel, QueryAttempt, QueryAttemptDocument
+from beam_ray.run.progress import Progress
+from beam_ray.tasks.sources import only
 
 
 @dataclass(frozen=True)
@@ -229,12 +232,16 @@ def propose(
         with executing(store, takeover, progress) as run_plan:
             stats = evaluate_criteria(run_plan, run, node, [one.written for one in proposed], tasks, source=definition)
     good = [one for one, seen in zip(proposed, stats, strict=True) if not seen.useless]
-    path = None
+    path, drafts = None, list[Workflow]()
     if good:
         notes = [f"left out, {seen.useless} ({seen.met} of {seen.met + seen.unmet}): {seen.text}" for seen in stats if seen.useless]
         added = [one.written for one in good]
         wanted = with_criteria(definition, node, [*(present_criteria(definition, node) if draft.add else ()), *added])
+        drafts.append(wanted)
         path = write_draft(place, criteria_text(file, node, added, notes, wanted, keep=draft.add))
+    with progress_callback(progress) as callback:
+        if said := note_use(objects, only(run.tasks(), tasks), f"criteria of {node}", drafts):
+            callback(Progress(message=said))
     return CriteriaProposal(
         definition.name,
         node,

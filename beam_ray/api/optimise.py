@@ -17,6 +17,7 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Stopped, Unusable, did_you_mean
 from beam_ray.improve.drafts import file_of, load_same, require_place, write_draft
 from beam_ray.improve.execute_plan import PlanExecutor
+from beam_ray.improve.exposure import note_use
 from beam_ray.improve.model_query import CachedModel, QueryAttempt, QueryAttemptDocument
 from beam_ray.improve.optimise import Proposal, ProposalOutcome, failure_of, propose, rerun_with_proposal
 from beam_ray.improve.search import Search
@@ -33,6 +34,7 @@ from beam_ray.store.lookup import find_task
 from beam_ray.store.objects import Objects
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run as StoredRun
+from beam_ray.tasks.sources import only
 
 if TYPE_CHECKING:
     from beam_ray.api.tasks import Step
@@ -124,6 +126,8 @@ class PromptProposal(Displayed):
     diff: tuple[Change, ...]
     """What differs from the present definition."""
     tries: tuple[ModelTry, ...]
+    held_out: str
+    """That the task is held out for searches and this draft counts as tested on it, in a sentence; empty where it is not held out."""
     _apply: "_Apply | None" = field(compare=False)
     _proposal: Proposal = field(compare=False)
 
@@ -275,7 +279,10 @@ def optimise(store: Location, task: str, node: str, *, model: str | None = None,
     proposer = proposer_of(store, model, workflow, node)
     made = propose(CachedModel(objects, proposer, store.known_models[proposer], again=again), workflow, node, [failure], file=file)
     differences = tuple(changes(workflow, made.workflow)) if made.workflow else ()
-    return PromptProposal(str(address), proposer, made.weaknesses, made.changes, made.turns, made.workflow, differences, tries_of(made.tries), trial, made)
+    shown = only(origin.tasks(), [address.task])
+    said = note_use(objects, shown, f"optimise {address}", [made.workflow] if made.workflow else [])
+    how = (differences, tries_of(made.tries), said)
+    return PromptProposal(str(address), proposer, made.weaknesses, made.changes, made.turns, made.workflow, *how, trial, made)
 
 
 def search_prompts(

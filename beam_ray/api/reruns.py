@@ -16,6 +16,7 @@ from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem, Unusable
+from beam_ray.improve.exposure import note_use
 from beam_ray.llm.lanes import require_lane
 from beam_ray.rerun import WHAT_IF, RerunOptions, make_rerun, solved
 from beam_ray.run.plan import Plan as EnginePlan
@@ -168,6 +169,8 @@ def rerun(
             for warning in each.warnings:
                 callback(Progress(message=str(warning)))
             probe_models(store, each.plan.workflow)
+            if said := note_use(store.objects, each.plan.tasks, "rerun", [] if how.using == "original" else [each.plan.workflow]):
+                callback(Progress(message=said))
             record = begin(store.objects, each.plan.record, each.plan.tasks)
             run = finish(store, record, takeover=takeover, callback=callback)
             done.append(Rerun(run, Run(store, each.origin.run_id), how.from_node))

@@ -247,6 +247,7 @@ def run(
     progress: ProgressOption = None,
 ) -> Run:
     """See ``Store.run``."""
+    from beam_ray.improve.exposure import note_use
     from beam_ray.run.plan import make_plan
 
     objects, models, limits = store.objects, store.known_models, checked_budget(budget)
@@ -258,6 +259,8 @@ def run(
         found, source = read(objects, tasks)
         made = make_plan(checked.workflow, found, models, source=source, version_number=checked.version, trials=trials, budget=limits)
         probe_models(store, checked.workflow)
+        if said := note_use(objects, found, "run", [checked.workflow]):
+            callback(Progress(message=said))
         record = begin(objects, made.record, made.tasks)
         if record.run_id != made.record.run_id:
             callback(Progress(message=f"resuming run {record.run_id}, started {record.created_at.replace('T', ' ')[:16]} UTC"))

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 import beam_ray
 from beam_ray.cli.backtests import log_to_mlflow
 from beam_ray.cli.options import MLFLOW, Execution, Place, executes, grouped, runs_on_ray
-from beam_ray.cli.screen import clean, emit, money, number, plural, progress, show, table
+from beam_ray.cli.screen import clean, emit, money, number, plural, progress, say, show, table
 
 NO_PROPOSAL = 5
 """Exit code where nothing came that can be used, or that was shown to be better."""
@@ -101,6 +101,8 @@ def refuse_options(context: click.Context, options: Mapping[str, str], wanted: s
 def _optimise_step(subject: str, node: str, proposing: Proposing, execution: Execution, place: Place) -> int:
     draft = beam_ray.DraftFile(proposing.using, proposing.to) if proposing.apply_ else None
     made = place.opened.optimise(subject, node, model=proposing.model, again=proposing.again, draft=draft)
+    if made.held_out:
+        say(made.held_out)
     if not place.as_json:
         _show_proposal(made)
     if made.workflow is None or draft is None:

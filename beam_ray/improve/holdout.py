@@ -2,19 +2,20 @@
 Split a library into tasks that a search may use and a holdout set.
 
     libraries/<name>/split/<version>.json   task ids of both sides; written once, never changed
-    libraries/<name>/held/<backtest>.json   records that a draft was tested on the holdout set
 
-A task keeps its side in later versions of the library. New tasks are assigned by a digest of
-their id, so the split is deterministic and nobody chooses it.
+A task keeps its side in later versions of the library, and its content keeps it in libraries of
+other names. New tasks are assigned by a digest of their id, so the split is deterministic and
+nobody chooses it. Which drafts were tried on held-out tasks is in ``exposure``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypedDict
 
 import pyarrow as pa
 
 from beam_ray.define.fingerprint import digest
 from beam_ray.errors import Unusable
+from beam_ray.improve.exposure import MOST_DRAFTS, SplitDocument, count_drafts, record_test, stored_splits
 from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.libraries import Library
 from beam_ray.store.objects import NotThere, Objects
@@ -27,9 +28,6 @@ LEAST = 10
 SEARCHED = 0.4
 """Fraction of a library used for the search. The larger part is held out, because the final decision needs more tasks."""
 
-MOST_DRAFTS = 8
-"""Maximum number of drafts tested on one holdout set: the confidence level that a ninth would need is not available."""
-
 
 @dataclass(frozen=True)
 class Split:
@@ -37,21 +35,6 @@ class Split:
 
     search: pa.Table
     held: pa.Table
-
-
-class SplitDocument(TypedDict):
-    """The content of split/<version>.json: ids of the tasks of both sides."""
-
-    at: str
-    search: list[str]
-    held: list[str]
-
-
-class HoldoutTest(TypedDict):
-    """The content of held/<backtest>.json."""
-
-    at: str
-    backtest_id: str
 
 
 def split(objects: Objects, library: Library) -> Split:
@@ -75,28 +58,23 @@ def split(objects: Objects, library: Library) -> Split:
     return Split(only(library.tasks, sides["search"]), only(library.tasks, sides["held"]))
 
 
-def require_fresh_holdout(objects: Objects, library: Library) -> None:
+def require_fresh_holdout(objects: Objects, held: pa.Table) -> None:
     """
     Require that the holdout set can still decide something.
 
     Raises:
-        Unusable: Too many drafts were tested on it.
+        Unusable: Too many drafts were tried on it.
     """
-    if len(list(objects.keys(f"libraries/{library.name}/held/"))) >= MOST_DRAFTS:
+    if count_drafts(objects, held["inputs"].to_pylist()) >= MOST_DRAFTS:
         raise Unusable(
-            f"{MOST_DRAFTS} drafts were tested on the holdout set of {library.name!r}; another result could be chance\n"
+            f"{MOST_DRAFTS} drafts were tried on tasks of this holdout set, under this or another library's name; another result could be chance\n"
             "  save new tasks in a library with another name and search on that"
         )
 
 
-def drafts_before(objects: Objects, library: Library, backtest_id: str) -> int:
-    """Number of drafts tested on the holdout set before this one, which is recorded as tested."""
-    prefix = f"libraries/{library.name}/held"
-    test: HoldoutTest = {"at": now(), "backtest_id": backtest_id}
-    objects.create(f"{prefix}/{backtest_id}.json", seal(test))
-    found = [read_document(objects, key, HoldoutTest) for key, _ in objects.keys(f"{prefix}/")]
-    mine = next(entry for entry in found if entry["backtest_id"] == backtest_id)
-    return sum((entry["at"], entry["backtest_id"]) < (mine["at"], mine["backtest_id"]) for entry in found)
+def drafts_before(objects: Objects, held: pa.Table, backtest_id: str, draft: str) -> int:
+    """Number of drafts tried on the holdout set before *draft*, which is recorded as tested by the backtest."""
+    return count_drafts(objects, held["inputs"].to_pylist(), record_test(objects, held, backtest_id, draft))
 
 
 def _stored_split(objects: Objects, library: Library) -> dict[str, list[str]] | None:
@@ -110,16 +88,33 @@ def _stored_split(objects: Objects, library: Library) -> dict[str, list[str]] | 
 
 def _assign(objects: Objects, library: Library, ids: list[str]) -> dict[str, list[str]]:
     sides: dict[str, list[str]] = {"search": [], "held": []}
-    before: dict[str, str] = {}
-    for key, _ in sorted(objects.keys(f"libraries/{library.name}/split/")):
-        found = read_document(objects, key, SplitDocument)
-        before |= dict.fromkeys(found["search"], "search") | dict.fromkeys(found["held"], "held")
+    inputs = dict(zip(library.tasks["task_id"].to_pylist(), library.tasks["inputs"].to_pylist(), strict=True))
+    before = _sides_before(objects, library, inputs)
     for task in ids:
         if task in before:
             sides[before[task]].append(task)
     searched = max(LEAST, round(SEARCHED * len(ids)))
     for task in sorted((task for task in ids if task not in before), key=lambda task: digest("split/1", task)):
         sides["search" if len(sides["search"]) < searched else "held"].append(task)
-    document: SplitDocument = {"at": now(), "search": sides["search"], "held": sides["held"]}
+    document: SplitDocument = {
+        "at": now(),
+        "search": sides["search"],
+        "held": sides["held"],
+        "search_inputs": [inputs[task] for task in sides["search"]],
+        "held_inputs": [inputs[task] for task in sides["held"]],
+    }
     objects.create(f"libraries/{library.name}/split/{library.version:06d}.json", seal(document))
     return _stored_split(objects, library) or sides
+
+
+def _sides_before(objects: Objects, library: Library, inputs: Mapping[str, str]) -> dict[str, str]:
+    """The side of each task that has one: by its id in this library, else by its content in any library; where a search has seen it, it stays there."""
+    sides: dict[str, str] = {}
+    splits = stored_splits(objects)
+    for side in ("held", "search"):
+        known = {entry for split in splits for entry in getattr(split, side)}
+        sides |= {task: side for task, content in inputs.items() if content in known}
+    for key, _ in sorted(objects.keys(f"libraries/{library.name}/split/")):
+        found = read_document(objects, key, SplitDocument)
+        sides |= dict.fromkeys(found["search"], "search") | dict.fromkeys(found["held"], "held")
+    return sides

@@ -100,8 +100,8 @@ class Search:
             Unusable: The budget or the library is too small; no model was called.
             Stopped: Interrupted; the same call resumes.
         """
-        require_fresh_holdout(self.objects, self.library)
         sides = split(self.objects, self.library)
+        require_fresh_holdout(self.objects, sides.held)
         base, held = self.plan(self.workflow, sides.search, self._origin(sides.search)), sides.held.num_rows
         self._reserve(base, self._plan(self.workflow, sides.held, None))
         self.say(f"{sides.search.num_rows} tasks to search on, {held} held out")
@@ -187,7 +187,7 @@ class Search:
             progress=lambda report: self.say(report.message) if report.message else None,
             execute=self.executor.execute,
         )
-        tests = drafts_before(self.objects, self.library, backtest.backtest_id)
+        tests = drafts_before(self.objects, held, backtest.backtest_id, best.workflow.digest)
         return conclude(backtest, gate(tests)), tests
 
     # -- paying -----------------------------------------------------------------------------------

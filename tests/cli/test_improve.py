@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Desk, answer
+from beam_ray.improve.holdout import split
+from beam_ray.store.libraries import library_at
+from tests.cli.conftest import SPEC, Desk, answer
 from tests.improve.scripted import proposal
 from tests.sums import WORKFLOW
 
@@ -69,6 +71,30 @@ def test_a_search_ends_in_a_draft_with_its_evidence(desk: Desk):
     assert again.json["accepted"] is True
     assert len(desk.model.journal) == calls
     assert desk(*evidence).code == 0
+
+
+def test_commands_that_use_held_out_tasks_say_so_and_count(desk: Desk):
+    """A run and a backtest of drafts over a library that was searched, and a proposal for one of its held-out tasks, are tests of a draft each."""
+    desk.model.answer = with_proposals
+    desk("library", "import", "numbers", "tasks.jsonl")
+    held = split(desk.lab.objects, library_at(desk.lab.objects, "numbers")).held["task_id"].to_pylist()
+    desk("publish", "sums.yaml", "--without-evidence", "first")
+    desk.lab.write("spec.yaml", SPEC.replace("tasks.jsonl", "library:numbers"))
+    desk.lab.write("other.yaml", WORKFLOW.replace("say {{", "say  {{"))
+
+    published, tried = (desk("run", name, "--tasks", "library:numbers", "--json") for name in ("sums", "other.yaml"))
+    failing = next(row["task_id"] for row in desk("tasks", "--run", tried.json["run_id"], "--status", "below", "--json").json if row["task_id"] in held)
+    compared = desk("backtest", "spec.yaml", "--json")
+    proposed = desk("optimise", f"{tried.json['run_id']}/{failing}", "--step", "read", "--json")
+
+    said = [line for each in (published, tried, compared, proposed) for line in each.err.splitlines() if "held out" in line]
+    every = "22 of 36 tasks are held out for searches over 'numbers'"
+    assert said == [
+        every,
+        f"{every}; this draft counts as tested on them (1 of at most 8)",
+        f"{every}; this draft counts as tested on them (2 of at most 8)",
+        "1 of 1 task is held out for searches over 'numbers'; this draft counts as tested on them (3 of at most 8)",
+    ]
 
 
 def test_a_search_against_what_is_not_published_is_refused(desk: Desk):

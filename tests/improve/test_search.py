@@ -295,9 +295,9 @@ def test_a_task_keeps_its_side_when_the_library_grows(library: Lab):
 
 def test_each_further_draft_on_the_same_held_out_tasks_needs_a_wider_interval(library: Lab):
     """The second draft is judged at 97.5 %, the third at 98.75 %, and asking about the first again stays at 95 %."""
-    held = library_at(library.objects, "l")
+    held = split(library.objects, library_at(library.objects, "l")).held
 
-    counted = [drafts_before(library.objects, held, name) for name in ("one", "two", "three", "one")]
+    counted = [drafts_before(library.objects, held, name, f"draft of {name}") for name in ("one", "two", "three", "one")]
 
     assert [gate(tests).confidence for tests in counted] == [95.0, 97.5, 98.75, 95.0]
 
