@@ -14,7 +14,6 @@ from typing import NotRequired, TypedDict
 
 import pyarrow as pa
 
-from beam_ray.compare.formatting import plural
 from beam_ray.define.fingerprint import digest
 from beam_ray.define.workflow import Workflow
 from beam_ray.publish import read_version, versions
@@ -124,7 +123,7 @@ def note_use(objects: Objects, tasks: pa.Table, use: str, drafts: Sequence[Workf
     if tried:
         _record(objects, digest("holdout-use/1", tried, held), use, "", tried, held)
     count = sum(entry in set(held) for entry in inputs)
-    said = f"{count:,} of {plural(len(inputs), 'task')} {'is' if count == 1 else 'are'} held out for searches over {', '.join(map(repr, names))}"
+    said = f"{count:,} of {len(inputs):,} task{'' if len(inputs) == 1 else 's'} {'is' if count == 1 else 'are'} held out for searches over {', '.join(map(repr, names))}"
     if not tried:
         return said
     which = "this draft counts" if len(tried) == 1 else f"these {len(tried)} drafts count"
