@@ -353,7 +353,7 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
         try:
             document = conclude(engine)
         except Stopped as error:
-            error.resume = f"beam-ray backtest {spec}{store.option}" if not isinstance(spec, Backtest) else ""
+            error.resume = f"beam-ray backtest {spec}{f' --lane {store.lane}' if store.lane else ''}{store.option}" if not isinstance(spec, Backtest) else ""
             raise
         for message in notify_all(engine.objects, document, webhooks):
             callback(Progress(message=message))

@@ -10,6 +10,7 @@ import openai
 
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import OutOfQuota, WrongSetting
+from beam_ray.llm.batch_format import URLS
 from beam_ray.llm.refusals import Kind, kind_of, read_refusal
 from beam_ray.llm.settings import ModelSettings, resolve
 
@@ -20,9 +21,6 @@ TIMEOUT_S = 60.0
 """Seconds without a sign of the endpoint after which a call is given up, and made again later."""
 
 UPLOAD_TIMEOUT_S = 900.0
-
-URLS = {"chat": "/v1/chat/completions", "responses": "/v1/responses"}
-"""API to the address that every line of a batch names."""
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 """States in which nothing more comes."""

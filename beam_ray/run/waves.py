@@ -11,15 +11,18 @@ import datetime
 import hashlib
 import json
 import os
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from beam_ray.define.fingerprint import Json, JsonObject
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import OutOfQuota, Stopped, WrongSetting
 from beam_ray.failpoint import reach
+from beam_ray.llm.batch_format import custom_id_of, input_line, read_line
 from beam_ray.llm.prices import Tokens, price_of
 from beam_ray.llm.refusals import Kind, kind_of, read_refusal
 from beam_ray.llm.scripted import Models
@@ -43,8 +46,6 @@ SUBMIT_TRIES = 60
 """Times in a row that a batch cannot be created before the run stops: about an hour."""
 CLOCK_S = 3_600.0
 """Seconds by which the endpoint's clock may differ from ours."""
-MAX_REPLY = 4_000_000
-"""Characters of a reply; a longer one counts as none."""
 
 _STOPS = {Kind.QUOTA: OutOfQuota, Kind.ACCESS: WrongSetting, Kind.SETTING: WrongSetting}
 
@@ -99,7 +100,7 @@ class Waves:
         entries = []
         for model, rows in self._packets(wave, epoch):
             settings = self._settings(model)
-            body = b"".join(_line(row, settings) for row in rows)
+            body = b"".join(input_line(row["custom_id"], row["body"], settings.call.api) for row in rows)
             name = hashlib.sha256(body).hexdigest()[:16]
             price = price_of(settings)
             costs = [price.cost(Tokens(row["input_tokens"], row["max_tokens"]), "batch") if price else None for row in rows]
@@ -176,10 +177,9 @@ class Waves:
             while waiting:
                 self.check()
                 for each in list(waiting):
-                    if self._advance(wave, each, [other for other in waiting if other is not each]):
+                    if self._aside(partial(self._advance, wave, each, [other for other in waiting if other is not each])):
                         waiting.remove(each)
                         pause = FIRST_PAUSE_S
-                    self.check()
                 if not waiting:
                     break
                 if not rested and time.monotonic() - started > REST_AFTER_S:
@@ -192,6 +192,25 @@ class Waves:
                 if count := self._open_batches(wave):
                     error.add_note(f"{count} batch{'es go' if count > 1 else ' goes'} on at the endpoint; resuming the run collects their answers")
             raise
+
+    def _aside(self, step: Callable[[], bool]) -> bool:
+        """The result of *step*, done in another thread: an endpoint that hangs delays neither Ctrl-C nor the driver's signs of life."""
+        results: list[bool | BaseException] = []
+
+        def work() -> None:
+            try:
+                results.append(step())
+            except BaseException as error:
+                results.append(error)
+
+        working = threading.Thread(target=work, daemon=True)
+        working.start()
+        while working.is_alive():
+            working.join(TICK_S)
+            self.check()
+        if isinstance(results[0], BaseException):
+            raise results[0]
+        return results[0]
 
     def _sleep(self, wave: Wave, waiting: list[_Open], seconds: float) -> None:
         until = time.monotonic() + min(seconds, MAX_PAUSE_S)
@@ -255,7 +274,7 @@ class Waves:
             try:
                 found = endpoint.create(each.file_id, mark)
             except Exception:
-                self._pause(LOST_REPLY_S)
+                time.sleep(LOST_REPLY_S)
                 raise
             reach("created", self._key(wave, each))
         kept = self.batches.submit(wave["wave"], name, number, found.id)
@@ -264,18 +283,12 @@ class Waves:
         self._fresh.discard(name)
         each.batch_id, each.number, each.full = kept, number, False
 
-    def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + min(seconds, MAX_PAUSE_S)
-        while (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, TICK_S))
-            self.check()
-
     # -- answers ----------------------------------------------------------------------------
 
     def _collect(self, endpoint: "BatchEndpoint", wave: Wave, entry: InputEntry, state: "BatchState") -> None:
         """Commit what an ended batch brought; a row without an answer gets the reason."""
         reach("fetch", f"{self.batches.prefix}/waves/{wave['wave']:04d}/{entry['name']}.batch-00.json")
-        sent = {line.split(b'"', 4)[3].decode(): line for line in self.batches.read_input(wave["wave"], entry["name"]).splitlines()}
+        sent = {custom_id_of(line): line for line in self.batches.read_input(wave["wave"], entry["name"]).splitlines()}
         replies: dict[str, tuple[int, str]] = {}
         """Status and JSON text."""
         stop: Stopped | None = None
@@ -283,7 +296,7 @@ class Waves:
             name = line.get("custom_id")
             if name not in sent or replies.get(name, (0, ""))[0] == 200:
                 continue
-            status, body = _reply(line, state.status)
+            status, body = read_line(line, state.status)
             if status not in (0, 200):
                 refusal = read_refusal(status, body)
                 kind, parameter = kind_of(refusal, json.loads(sent[name])["body"])
@@ -357,25 +370,6 @@ class Waves:
 
             self._endpoints[model] = BatchEndpoint(self._settings(model), model)
         return self._endpoints[model]
-
-
-def _line(row: JsonObject, settings: ModelSettings) -> bytes:
-    from beam_ray.llm.batch_endpoint import URLS
-
-    head = json.dumps({"custom_id": row["custom_id"], "method": "POST", "url": URLS[settings.call.api]}, separators=(",", ":"))
-    return f'{head[:-1]},"body":{row["body"]}}}\n'.encode("utf-8", "replace")
-
-
-def _reply(line: Mapping[str, Json], ended_as: str) -> tuple[int, Json]:
-    """Status and body of a line of an output or error file; status 0 and a word where the request was not answered."""
-    response, error = line.get("response"), line.get("error")
-    if isinstance(response, Mapping) and isinstance(response.get("status_code"), int):
-        body = response.get("body")
-        return (0, "reply too long") if len(json.dumps(body)) > MAX_REPLY else (response["status_code"], body)
-    code = str(error.get("code") or "") if isinstance(error, Mapping) else ""
-    if code.startswith("batch_"):
-        return 0, code.removeprefix("batch_")
-    return 0, code or ended_as
 
 
 def _is_full(state: "BatchState") -> bool:

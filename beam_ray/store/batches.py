@@ -160,6 +160,11 @@ class Batches:
         """All that the batch brought is in the store."""
         self.objects.create(f"{self._wave(wave)}/{name}.ended.json", seal(ended))
 
+    def forget_end(self, answers: str) -> None:
+        """Forget that the batch has ended which brought a file of *answers*: the next driver fetches them again, which costs nothing."""
+        wave, _, name = answers.rsplit("/", 1)[-1].removesuffix(".parquet").partition("-")
+        self.objects.delete(f"{self._wave(int(wave))}/{name}.ended.json")
+
     def _wave(self, wave: int) -> str:
         return f"{self.prefix}/waves/{wave:04d}"
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from beam_ray.errors import Damaged
+from beam_ray.store.batches import ANSWERS, Batches
 from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.manifest import Manifest
 from beam_ray.store.objects import NotThere
@@ -162,7 +163,7 @@ def _why(run: Run, name: str, error: Exception) -> str:
 
 
 def damaged_parts(run: Run) -> Iterator[tuple[str, int, Damage]]:
-    """The parts of an unfinished run that are not what was written, with node and shard; a spool file's node is empty."""
+    """The parts of an unfinished run that are not what was written, with node and shard; the node of spool files and of answers from batches is empty."""
     for node, shard in sorted(run.parts()):
         name = f"parts/{node}/{shard:06d}.parquet"
         try:
@@ -170,11 +171,12 @@ def damaged_parts(run: Run) -> Iterator[tuple[str, int, Damage]]:
         except Damaged as error:
             start, stop = run.record.shards[shard]
             yield node, shard, Damage(name, stop - start, str(error))
-    for key, _ in run.objects.keys(f"{run.prefix}/spool/"):
-        try:
-            decode(run.objects.read(key), STEPS, key)
-        except Damaged as error:
-            yield "", 0, Damage(key.removeprefix(f"{run.prefix}/"), 0, str(error))
+    for folder, schema in (("spool", STEPS), ("batches/answers", ANSWERS)):
+        for key, _ in run.objects.keys(f"{run.prefix}/{folder}/"):
+            try:
+                decode(run.objects.read(key), schema, key)
+            except Damaged as error:
+                yield "", 0, Damage(key.removeprefix(f"{run.prefix}/"), 0, str(error))
 
 
 def delete_damaged_parts(run: Run) -> list[str]:
@@ -200,6 +202,8 @@ def delete_damaged_parts(run: Run) -> list[str]:
             after = ["_outcome", *reversed([name for name in workflow.order if node in workflow.upstream.get(name, ())])]
             for name in after:
                 run.objects.delete(f"{run.prefix}/parts/{name}/{shard:06d}.parquet")
+        if damage.name.startswith("batches/"):
+            Batches(run).forget_end(damage.name)
         run.objects.delete(f"{run.prefix}/{damage.name}")
         gone.append(damage.name)
     return gone

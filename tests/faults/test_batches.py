@@ -4,7 +4,9 @@ import json
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from beam_ray.run.execute import execute
 from beam_ray.run.plan import make_plan
 from beam_ray.run.progress import Progress
 from beam_ray.store.beginning import begin
+from beam_ray.store.lease import driver_of
 from beam_ray.store.lookup import find_runs
 from beam_ray.store.runs import Run
 from tests.batch_endpoint import BatchServer, batch_endpoint
@@ -57,6 +60,20 @@ class Post:
     def run(self, *words: str, **how: Any) -> Ended:
         """The command that is disturbed, and given again."""
         return self("run", "work.yaml", "--tasks", "tasks.jsonl", "--lane", "batch", *words, **how)
+
+    def interrupted(self, call: str) -> tuple[Ended, float]:
+        """The command, given Ctrl-C as soon as the endpoint has had the second *call*, and the seconds that it then took."""
+        with ThreadPoolExecutor(1) as beside:
+            command = beside.submit(self.run, code=130)
+            while self.server.counts[call] < 2:
+                assert not command.done(), command.result().err
+                time.sleep(0.01)
+            objects = opened(self.uri)
+            driver = driver_of(Run(objects, next(iter(find_runs(objects)))))
+            assert driver
+            os.kill(driver["pid"], signal.SIGINT)
+            began = time.monotonic()
+            return command.result(), time.monotonic() - began
 
     def models(self, *lines: str, **more: str) -> None:
         """Write the models file: further lines of the model m, and other models."""
@@ -179,7 +196,7 @@ def test_refused_calls_are_made_again(post: Post, interactive: Run):
 def test_interrupted_while_it_waits(post: Post, interactive: Run):
     """Ctrl-C leaves the batches running and says so; whoever resumes collects their answers."""
     post.server.polls = 10**6
-    ended = post.run(signals=[(2.0, signal.SIGINT)], code=130)
+    ended, _ = post.interrupted("get")
     run_id = next(iter(find_runs(opened(post.uri))))
 
     assert "1 batch goes on at the endpoint; resuming the run collects their answers" in ended.err
@@ -323,6 +340,34 @@ def test_a_run_may_change_its_lane(post: Post, interactive: Run):
     assert essence(post.finished) == essence(interactive)
     assert len(post.server.batches) == 1
     assert len(post.server.journal) == 48
+
+
+def test_damaged_answers_are_fetched_again(post: Post, interactive: Run):
+    """A bit that flips in a stored answer is noticed, and after a repair the answers are fetched from the endpoint once more."""
+    post.run(fail="ended.kept:1:kill", code=-9)
+    [path] = Path(post.uri).glob("runs/*/batches/answers/*/*.parquet")
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(body)
+
+    assert "batches/answers/000000/0001-" in post.run(code=6).err
+
+    post("repair", path.parts[-5])
+    post.run()
+
+    assert essence(post.finished) == essence(interactive)
+    post.assert_once()
+
+
+def test_an_endpoint_that_hangs_delays_no_interrupt(post: Post):
+    """While a look at a batch gets no reply, Ctrl-C still ends the command within seconds."""
+    post.server.polls = 10**6
+    post.server.loses = lambda call, times: call == "get" and times > 1 and bool(time.sleep(60))
+    ended, seconds = post.interrupted("get")
+
+    assert seconds < 20
+    assert "1 batch goes on at the endpoint" in ended.err
 
 
 def test_a_comparison_of_two_lanes_says_so(post: Post):
