@@ -125,4 +125,4 @@ def restored_tasks(run: Run, found: Found) -> pa.Table | None:
     if record.changed_inputs:
         tasks = changed_tasks(tasks, record.changed_inputs, record.plan)
     # a backtest that may stop early shuffles its tasks
-    return next((each for each in (tasks, shuffled(tasks)) if tasks_digest(each) == record.tasks_digest), None)
+    return next((each for each in (tasks, shuffled(tasks, record.backtest or ""), shuffled(tasks)) if tasks_digest(each) == record.tasks_digest), None)

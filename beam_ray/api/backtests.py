@@ -23,7 +23,7 @@ from beam_ray.backtest.notification import Webhook, notify, notify_all, webhook
 from beam_ray.backtest.results import FILES, read_verdict
 from beam_ray.backtest.results import report as read_report
 from beam_ray.backtest.sides import Backtest as Engine
-from beam_ray.backtest.spec import RECORDED, Resolved, Side, Spec, as_judged, override, resolve_spec
+from beam_ray.backtest.spec import RECORDED, First, Resolved, Side, Spec, as_judged, override, resolve_spec
 from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument
 from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Workflow
@@ -34,7 +34,7 @@ from beam_ray.llm.lanes import in_lane, require_lane
 from beam_ray.run.plan import require_models
 from beam_ray.run.progress import Progress
 from beam_ray.run.step_times import TimeRange
-from beam_ray.tasks.sources import IN_MEMORY, Tasks, read
+from beam_ray.tasks.sources import IN_MEMORY, Tasks, read, sampled
 
 REPORTS = tuple(name for name in FILES if not name.endswith(".parquet"))
 """Files of a finished backtest that are text."""
@@ -413,7 +413,8 @@ def _prepared(store: Location, spec: str | Path | Backtest, options: BacktestOpt
         resolved, tasks = _resolved(store, spec), spec.tasks
     else:
         resolved = resolve_spec(objects, Path(spec), options.changes)
-        tasks = Tasks(resolved.spec.tasks, limit=resolved.spec.limit, folder=resolved.folder)
+        first = resolved.spec.limit.first if isinstance(resolved.spec.limit, First) else None
+        tasks = Tasks(resolved.spec.tasks, limit=first, folder=resolved.folder)
     wanted = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
     gate_of(resolved)
     lane = store.lane or resolved.spec.lane or ""
@@ -422,6 +423,8 @@ def _prepared(store: Location, spec: str | Path | Backtest, options: BacktestOpt
     for side in (resolved.baseline, *resolved.candidates):
         require_models(side.workflow, models)
     found, name = read(objects, dataclasses.replace(wanted, labels=(*wanted.labels, *options.labels)))
+    if isinstance(resolved.spec.limit, int):
+        found = sampled(found, resolved.spec.limit)
     return Engine(objects, resolved, found, name, models, store.address, options.takeover, options.again, options.allow_writes)
 
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -73,22 +73,18 @@ class Backtest:
             *([self._recorded] if self._recorded else []),
             {name: identity(self.models[name]) for name in sorted(asked) if name in self.models},
         )
-        self._given = self.tasks
-        self.pauses: tuple[int, ...] = ()
-        if spec.stop == "early" and not spec.aa:
-            # tasks come in the order of their file; only of a random part of them does a look say something about all
-            self.tasks = shuffled(self.tasks)
-            self.pauses = interim_analyses(self.tasks.num_rows)
         self.backtest_id = f"{spec.name}-{key[:8]}"
         number = 1
         while self.again and self.verdict is not None:
             number += 1
             self.backtest_id = f"{spec.name}-{key[:8]}-{number}"
-
-    @cached_property
-    def digests(self) -> set[str]:
-        """What identifies the tasks, in the order given and in the random one."""
-        return {tasks_digest(self._given), tasks_digest(shuffled(self._given))}
+        self._given = self.tasks
+        self.pauses: tuple[int, ...] = ()
+        if spec.stop == "early" and not spec.aa:
+            # tasks come in the order of their file; only of a random part of them does an interim analysis say something about all.
+            # Each backtest has its own order: candidates that are tried in turn would otherwise be fitted to the same first tasks.
+            self.tasks = shuffled(self.tasks, self.backtest_id)
+            self.pauses = interim_analyses(self.tasks.num_rows)
 
     @property
     def prefix(self) -> str:
@@ -322,7 +318,7 @@ class Backtest:
             record = Run(self.objects, run_id).record
             same = (
                 record.definition_digest == workflow.digest
-                and record.tasks_digest in self.digests
+                and self._same_tasks(Run(self.objects, run_id))
                 and record.trials == self.resolved.spec.trials
                 and bool(record.cut_from) != whole
                 and not record.sample
@@ -338,11 +334,20 @@ class Backtest:
         found = []
         for run_id in find_runs(self.objects):
             record = Run(self.objects, run_id).record
-            same = record.workflow == workflow.name and record.tasks_digest in self.digests and record.trials == self.resolved.spec.trials
+            same = record.workflow == workflow.name and self._same_tasks(Run(self.objects, run_id)) and record.trials == self.resolved.spec.trials
             plain = record.mode in ("run", "baseline", "candidate") and not (record.sample or record.recorded or record.ruler_only or record.start_node)
             if same and plain and not record.cut_from and Run(self.objects, run_id).finished:
                 found.append((record.created_at, run_id))
         return max(found)[1] if found else None
+
+    def _same_tasks(self, run: Run) -> bool:
+        """Whether the run is over these very tasks, in whatever order, or over the first of them in its own."""
+        if run.record.tasks_digest in (tasks_digest(self._given), tasks_digest(self.tasks)):
+            return True
+        if not run.record.early or (run.record.cut_from or run.record.tasks) != self._given.num_rows:
+            return False
+        theirs = run.tasks().sort_by("task_id")
+        return tasks_digest(theirs) == tasks_digest(only(self._given, theirs["task_id"].to_pylist()).sort_by("task_id"))
 
     def _origin_of_tasks(self) -> str | None:
         """Where the tasks are an earlier run's, that run's unchanged steps are borrowed."""

@@ -46,6 +46,12 @@ RECORDED = "recorded"
 """The baseline that is what production answered."""
 
 
+class First(Frozen):
+    """So many tasks from the beginning of their source."""
+
+    first: int = Field(ge=1)
+
+
 class Spec(Frozen):
     """A backtest as written."""
 

@@ -45,8 +45,8 @@ def demo(context: click.Context, limit: int | None, place: Place) -> None:
                 f"   run {done.id}: mean score {number(done.score)}, {passed}, {plural(done.calls, 'model call')}, {money(done.usd)}, {duration(done.summary['seconds'])}"
             )
         say("4  backtest the second prompt, a draft, over the same documents")
-        changes = {"limit": limit} if limit else {}
-        verdict = store.backtest(SPEC, options=beam_ray.BacktestOptions(changes=changes), progress=callback)
+        options = beam_ray.BacktestOptions({"limit": {"first": limit}} if limit else {})
+        verdict = store.backtest(SPEC, options=options, progress=callback)
     if place.as_json:
         emit(verdict.document())
     else:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_ray.address import Address
-from beam_ray.define.fingerprint import Json, JsonObject
+from beam_ray.define.fingerprint import Json, JsonObject, digest
 from beam_ray.errors import Unusable
 from beam_ray.store.libraries import read_library
 from beam_ray.store.lookup import resolve
@@ -168,7 +168,30 @@ def only(tasks: pa.Table, ids: list[str]) -> pa.Table:
     return tasks.filter(pc.is_in(tasks["task_id"], value_set=pa.array(ids, pa.string())))
 
 
-def shuffled(tasks: pa.Table) -> pa.Table:
-    """The tasks in a random order that is the same for the same tasks."""
+def shuffled(tasks: pa.Table, key: str = "") -> pa.Table:
+    """The tasks in a random order that is the same for the same tasks and *key*."""
+    return tasks.take(pa.array(_chance(tasks, key).permutation(tasks.num_rows)))
+
+
+def sampled(tasks: pa.Table, count: int) -> pa.Table:
+    """
+    A random sample of so many tasks, in their order; the same for the same tasks.
+
+    Tasks that carry the same labels are drawn in proportion to their number.
+    """
+    if count >= tasks.num_rows:
+        return tasks
+    chance = _chance(tasks, "sample")
+    strata: dict[tuple[str, ...], list[int]] = {}
+    for row, labels in enumerate(tasks["labels"].to_pylist()):
+        strata.setdefault(tuple(sorted(labels or ())), []).append(row)
+    # each stratum is spread evenly over one line, from which the first so many are taken
+    places = np.empty(tasks.num_rows)
+    for rows in strata.values():
+        places[chance.permutation(rows)] = (np.arange(len(rows)) + chance.random()) / len(rows)
+    return tasks.take(pa.array(np.sort(np.argsort(places, kind="stable")[:count])))
+
+
+def _chance(tasks: pa.Table, key: str) -> np.random.Generator:
     seed = int(tasks_digest(tasks)[:16], 16)
-    return tasks.take(pa.array(np.random.default_rng(seed).permutation(tasks.num_rows)))
+    return np.random.default_rng([seed, int(digest("order/1", key)[:16], 16)] if key else seed)
