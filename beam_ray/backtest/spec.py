@@ -32,7 +32,7 @@ from beam_ray.define.check import check
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.define.load import load, read_prompt
 from beam_ray.define.returns import Faults
-from beam_ray.define.validation import validation_problems
+from beam_ray.define.validation import as_written, validation_problems
 from beam_ray.define.workflow import Frozen, Workflow
 from beam_ray.define.yaml_file import Source, read_yaml
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
@@ -77,8 +77,8 @@ class Spec(Frozen):
     """Borrow nothing: every step of every side is executed."""
     lane: Literal["interactive", "batch"] | None = None
     """How models are asked whose settings leave it open; --lane has precedence."""
-    limit: int | None = Field(default=None, ge=1)
-    """Only the first N tasks."""
+    limit: int | First | None = Field(default=None, description="a number of tasks drawn at random, or {first: N}")
+    """Only so many tasks: a random sample that is the same for the same tasks, or the first ones."""
     notify: tuple[str, ...] = Field(default=(), description="URL or slack:URL, or a list of them")
     """Webhooks that the verdict is sent to; ``${env:NAME}`` stands for an environment variable."""
 
@@ -86,6 +86,14 @@ class Spec(Frozen):
     @classmethod
     def _several(cls, written: Any) -> Any:
         return [written] if isinstance(written, str) else written
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _limited(cls, written: Any) -> Any:
+        number = written["first"] if isinstance(written, Mapping) and set(written) == {"first"} else written
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+            raise ValueError(f"'limit' must be a number of tasks, 1 or more, which are drawn at random, or {{first: N}}, not {as_written(written)}")
+        return written
 
     @field_validator("budget", mode="before")
     @classmethod

@@ -1,8 +1,12 @@
 """A sample of tasks says something about all of them, and is the same each time."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
+from beam_ray.backtest.spec import First, load_spec
+from beam_ray.errors import BadDefinition
 from beam_ray.store.parquet import to_table
 from beam_ray.store.tables import TASKS
 from beam_ray.tasks.sources import sampled, shuffled
@@ -51,3 +55,32 @@ def test_each_backtest_has_its_own_order() -> None:
 
     assert len(first & second) < 10
     assert shuffled(tasks, "sort-v2-1").equals(shuffled(tasks, "sort-v2-1"))
+
+
+@pytest.mark.parametrize("written", ["0", "many", "{first: 0}", "{last: 5}", "true", "[5]"])
+def test_a_limit_is_a_number_or_the_first_tasks(tmp_path: Path, written: str) -> None:
+    """
+    Anything else is refused in one line that says what to write.
+    """
+    spec = tmp_path / "s.yaml"
+    spec.write_text(f"backtest: s\nworkflow: w\ntasks: t\ncandidates: {{v: f.yaml}}\nlimit: {written}\n")
+
+    with pytest.raises(BadDefinition) as refused:
+        load_spec(spec)
+
+    [problem] = refused.value.problems
+    assert problem.line == 5
+    assert "or {first: N}" in problem.text
+
+
+def test_a_limit_of_the_first_tasks(tmp_path: Path) -> None:
+    """
+    ``{first: 5}`` asks for the beginning of the file, a number for a sample.
+    """
+    spec = tmp_path / "s.yaml"
+    found = []
+    for written in ("5", "{first: 5}"):
+        spec.write_text(f"backtest: s\nworkflow: w\ntasks: t\ncandidates: {{v: f.yaml}}\nlimit: {written}\n")
+        found.append(load_spec(spec)[0].limit)
+
+    assert found == [5, First(first=5)]
