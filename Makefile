@@ -6,7 +6,7 @@ BIN := .venv/bin
 # without bytecode each of Ray's processes would compile all that it imports, at every start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo ui test check docs bench soak machine fuzz audit clean
+.PHONY: install demo ui test check docs bench soak machine fuzz audit coverage clean
 
 install: .venv/installed
 
@@ -39,6 +39,10 @@ docs: install
 # all parts of the benchmark, or those that BENCH names; the tables come on standard output
 bench: install
 	$(BIN)/python -m benchmarks.speed $(BENCH)
+
+# simulated error rates of docs/statistics.md: all parts, or those that COVERAGE names (intervals, regressions, sequential)
+coverage: install
+	$(BIN)/python -m benchmarks.coverage $(COVERAGE)
 
 # kills and fails at random, for SOAK_SECONDS (600) or until SOAK_KILLS; SOAK_SEED replays
 soak: install
