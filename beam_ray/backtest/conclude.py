@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from beam_ray.backtest.confirm import confirm, repeated_names
 from beam_ray.backtest.early_stopping import run_interim_analyses
 from beam_ray.backtest.manifest import ComparedRuns, make_manifest
-from beam_ray.backtest.results import FILES, read_verdict
+from beam_ray.backtest.results import read_verdict
 from beam_ray.backtest.sides import Backtest, rescored_name
 from beam_ray.backtest.spec import RECORDED, Resolved, Side
 from beam_ray.compare.compare_runs import compare_done
@@ -101,6 +101,10 @@ def _keep(backtest: Backtest, gate: Gate, results: list[Result], baseline: Run, 
         "comparison.parquet": sink.getvalue(),
         "manifest.json": seal(make_manifest(backtest.objects, title, gate, _compared(backtest, results, sides), baseline.run_id, aa=spec.aa)),
     }
+    for name, body in files.items():
+        # a driver that died here, maybe one with other versions installed, wrote some of them: what is kept is what the verdict names
+        if not backtest.objects.create(f"{backtest.prefix}/{name}", body):
+            files[name] = backtest.objects.read(f"{backtest.prefix}/{name}")
     found = document(results)
     verdict: BacktestDocument = {
         "schema": found["schema"],
@@ -120,9 +124,7 @@ def _keep(backtest: Backtest, gate: Gate, results: list[Result], baseline: Run, 
         ],
         "files": {name: hashlib.sha256(body).hexdigest() for name, body in files.items()},
     }
-    files["verdict.json"] = seal(verdict)
-    for name in FILES:
-        backtest.objects.create(f"{backtest.prefix}/{name}", files[name])
+    backtest.objects.create(f"{backtest.prefix}/verdict.json", seal(verdict))
     return read_verdict(backtest.objects, backtest.backtest_id)
 
 

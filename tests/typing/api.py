@@ -22,6 +22,10 @@ def backtests(store: beam_ray.Store) -> str:
     verdict.notify("https://example.com/hook")
     with store.connected() as connected:
         comparison: beam_ray.Comparison = connected.compare("last", "last", names=("old", "new"))
+    found: beam_ray.Reproduction = store.reproduce(store.import_backtest("orders.zip"))
+    trend: beam_ray.Trend = store.trend(verdict.workflow, since="2026-11-01")
+    changed: tuple[beam_ray.CanarySet, ...] = trend.changed
+    assert found.reproduced or not changed
     return verdict.word or comparison.word
 
 
