@@ -26,11 +26,11 @@ class Location:
     address: str | None = field(default=None, compare=False)
     """The Ray cluster's address; None for a local Ray."""
 
-    lane: str = field(default="", compare=False)
-    """interactive or batch, for all models whose settings leave it open; empty where the models file or the spec decides."""
-
     connection: "Connection | None" = field(default=None, compare=False)
     """A connection to a cluster that is shared and stays open; None for one per command."""
+
+    lane: str = field(default="", compare=False)
+    """interactive or batch, for all models whose settings leave it open; empty where the models file or the spec decides."""
 
     @property
     def exists(self) -> bool:

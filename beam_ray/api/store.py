@@ -58,7 +58,7 @@ def open(uri: str | Path | None = None, *, models: "str | Path | Models | None" 
     """
     ensure_temporary_folder()
     chosen = str(uri or os.environ.get("BEAM_RAY_STORE") or DEFAULT_STORE)
-    return Store(chosen, models or os.environ.get("BEAM_RAY_MODELS") or DEFAULT_MODELS, address or os.environ.get("RAY_ADDRESS"), lane or "")
+    return Store(chosen, models or os.environ.get("BEAM_RAY_MODELS") or DEFAULT_MODELS, address or os.environ.get("RAY_ADDRESS"), lane=lane or "")
 
 
 @dataclass(frozen=True, repr=False)

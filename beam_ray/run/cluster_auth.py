@@ -37,7 +37,7 @@ def require_cluster_token(address: str) -> None:
     if is_open is None:
         return  # no answer, or TLS: Ray's own error is better
     _require_token(is_open, address, allow_open=False)
-    if not is_open and not _accepts(address, _token()):
+    if not is_open and _accepts(address, _token()) is False:  # None: it gave no answer in time
         raise Unusable(f"the Ray cluster at {address} rejected our token; set RAY_AUTH_TOKEN_PATH to the file that contains the cluster's token")
 
 
