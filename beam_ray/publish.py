@@ -158,6 +158,8 @@ def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Versio
     if latest and document["baseline"]["definition_digest"] != latest.digest:
         raise Unusable(f"the backtest {evidence} used a baseline other than the current version {latest.version}; run it again")
     word = candidate["verdict"]["word"]
+    if word == "NONE":
+        raise Unusable(f"the backtest {evidence} has no verdict: its gate only compares\n  beam-ray backtest SPEC --again --gate no-harm  judges it")
     if word not in ("PASS", "WARN"):
         raise Unusable(f'the backtest {evidence} ended in {word}\n  to publish anyway, use --without-evidence "reason"')
     return word

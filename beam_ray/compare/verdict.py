@@ -143,7 +143,8 @@ def _settled(limit: Limit, comparison: Comparison) -> list[Word | None]:
     found = _oriented(limit, metric)
     if found.interval is None:
         return [None]
-    if found.interval.low >= max(found.limit, found.proof) and line.word == "PASS":
+    # of a guard no gain is asked, so it is settled when the harm is excluded
+    if found.interval.low >= (found.limit if found.guard else max(found.limit, found.proof)) and line.word == "PASS":
         return ["PASS"]
     broken = found.interval.high < (0.0 if limit.any_loss == "block" else found.limit)
     return ["BLOCK"] if broken and line.word == "BLOCK" else [None]

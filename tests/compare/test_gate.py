@@ -38,8 +38,8 @@ def test_the_default_gate_asks_for_no_harm():
         ("compared", "at least 95 %", "block"),
         ("usd", "up by at most 25 %", "block"),
         ("seconds", "up by at most 100 %", "block"),
-        ("tool_errors", "up by at most 5", "block"),
-        ("answer_errors", "up by at most 5", "block"),
+        ("tool_errors", "up by at most 10", "block"),
+        ("answer_errors", "up by at most 10", "block"),
         ("success_rate", "at least 90 %", "target"),
         ("score", "up by 10", "target"),
         ("failing", "down by 50 %", "target"),
@@ -86,8 +86,8 @@ def test_a_file_extends_a_gate(tmp_path):
         ("regressions", "at most 2", "block"),
         ("compared", "at least 95 %", "block"),
         ("usd", "up by at most 5 %", "block"),
-        ("tool_errors", "up by at most 5", "block"),
-        ("answer_errors", "up by at most 5", "block"),
+        ("tool_errors", "up by at most 10", "block"),
+        ("answer_errors", "up by at most 10", "block"),
         ("calls", "up by at most 0", "block"),
     ] == _said(gate)
 

@@ -5,6 +5,7 @@ import pytest
 
 from beam_ray.compare.comparison import compare
 from beam_ray.compare.gate import Gate, Limit
+from beam_ray.compare.gate_file import default_gate
 from beam_ray.compare.intervals import change, sample
 from beam_ray.compare.sequential import FIRST_ANALYSIS, Confidence, interim_analyses
 from beam_ray.compare.statistics import Quantity
@@ -151,3 +152,15 @@ def test_a_gate_of_counts_alone_settles_nothing_early():
     counts = Gate(name="g", limits=(Limit(rule="regressions", kind="at_most", amount=0),))
 
     assert backtest([100.0] * 100, [100.0] * 100, counts, planned=100) == (100, None)
+
+
+@pytest.mark.parametrize(("before", "after", "word"), [(0.6, 0.95, "PASS"), (0.95, 0.6, "BLOCK"), (0.95, 0.95, None)])
+def test_the_default_gate_settles_clear_gains_and_losses(before, after, word):
+    """
+    Of 400 planned tasks the first hundred settle a large gain or loss under the gate no-harm, and leave an unchanged workflow open.
+    """
+    chance = np.random.default_rng(9)
+    sides = [(100.0 * (chance.random(100) < share)).tolist() for share in (before, after)]
+    found = compare(scored("a", sides[0]), scored("b", sides[1]), planned=400)
+
+    assert word == settled(found, default_gate())
