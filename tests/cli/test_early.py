@@ -58,6 +58,20 @@ def test_what_is_not_settled_goes_on_to_the_last_task(early: Desk):
     assert done.json["candidates"][0]["comparison"]["tasks"] == TASKS
 
 
+def test_a_baseline_that_was_run_in_another_order_is_not_run_again(early: Desk):
+    """Each backtest has its own order of tasks; the second candidate's asks nothing of the baseline that the first one's did."""
+    early.lab.write("gate.yaml", "gate: g\nrules: {success_rate: {at_least: 100}}\n")
+    first = early("backtest", "spec.yaml", "--json").json["candidates"][0]["run_id"]
+    asked = sum(call.said.startswith("read") for call in early.model.journal)
+    early.lab.write("other.yaml", (early.lab.folder / "spec.yaml").read_text().replace("better {{ task_query }}", "better  {{ task_query }}"))
+    second = early("backtest", "other.yaml", "--json").json["candidates"][0]["run_id"]
+    orders = [[task["task_id"] for task in early("tasks", "--run", run, "--limit", "0", "--json").json] for run in (first, second)]
+
+    assert sum(call.said.startswith("read") for call in early.model.journal) == asked == TASKS
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != orders[1]
+
+
 def test_tasks_are_looked_at_in_random_order(early: Desk):
     """A file is often sorted; its first tasks say nothing about the rest."""
     run = early("backtest", "spec.yaml", "--json").json["candidates"][0]["run_id"]
