@@ -37,10 +37,6 @@ STEPS_COLUMNS = ["task_id", "trial", "node", "outcome", "score", "output", "crit
 """What a comparison looks at; attempts, which are most of a run's bytes, are not read."""
 
 
-BY_LANE = ("usd", "seconds")
-"""Metrics that depend on whether models are asked in batches."""
-
-
 def compare_runs(before: Run, after: Run, gate: Gate | None = None, *, names: tuple[str, str] = ("baseline", "candidate"), **how: Any) -> Comparison:
     """
     Two finished runs, pair by pair.
@@ -62,8 +58,7 @@ def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], ta
         outcome, steps = (table if tasks is None else table.filter(pc.is_in(table["task_id"], tasks)) for table in tables)
         sides.append(Side(name, run.run_id, outcome, steps, bool(run.record.recorded)))
     found = compare(sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, **how)
-    lanes = _lanes(before), _lanes(after)
-    return found if lanes[0] == lanes[1] else _of_two_lanes(found, *lanes)
+    return _with_lanes(found, _lanes(before), _lanes(after))
 
 
 def _lanes(run: Run) -> str:
@@ -72,8 +67,11 @@ def _lanes(run: Run) -> str:
     return "in batches" if batches and all(batches) else "partly in batches" if any(batches) else "interactively"
 
 
-def _of_two_lanes(comparison: Comparison, before: str, after: str) -> Comparison:
-    """The comparison, with a note where a number follows from how models were asked rather than from what changed."""
-    note = f"the baseline was asked {before}, the candidate {after}; batches cost half, and their time is not measured"
-    metrics = tuple(replace(metric, note=metric.note or note) if metric.name in BY_LANE else metric for metric in comparison.metrics)
-    return replace(comparison, metrics=metrics)
+def _with_lanes(comparison: Comparison, before: str, after: str) -> Comparison:
+    """The comparison, with a note on numbers that follow from how models were asked."""
+    notes = {}
+    if before != after:
+        notes["usd"] = f"the baseline was asked {before}, the candidate {after}, and batches cost half"
+    if "batches" in before + after:
+        notes["seconds"] = "the time that batches take is not measured"
+    return replace(comparison, metrics=tuple(replace(metric, note=metric.note or notes.get(metric.name, "")) for metric in comparison.metrics))

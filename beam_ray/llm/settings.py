@@ -87,10 +87,17 @@ class BatchSettings(Frozen):
     """Requests per batch at most."""
     megabytes: StrictFloat = Field(default=200, gt=0, le=200)
     """Size of a batch's input file at most."""
-    window: str = Field(default="24h", pattern=r"^[0-9]{1,4}[hd]$")
+    window: str = "24h"
     """How long the endpoint may take for a batch."""
     fallback: Literal["fail", "interactive"] = "fail"
     """What becomes of a request that three batches did not answer: fail, or ask interactively."""
+
+    @field_validator("window")
+    @classmethod
+    def _hours(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9][0-9]{0,3}[hd]", value):
+            raise ValueError(f"'window' must be hours or days, such as 24h, not {value!r}")
+        return value
 
 
 class ModelSettings(Frozen):
