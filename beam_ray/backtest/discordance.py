@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_ray.compare.statistics import Numbers
-from beam_ray.store.lookup import newest_first
+from beam_ray.store.lookup import recent_runs
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
 
@@ -50,7 +50,7 @@ class Discordance:
 
 def discordance(objects: Objects, workflow: str) -> Discordance | None:
     """What the newest finished runs of *workflow* over common tasks tell; None where no two results of ten tasks can be compared."""
-    runs = [run for run in newest_first(objects) if _usable(run, workflow)][:NEWEST_RUNS]
+    runs = list(islice((run for run in recent_runs(objects) if _usable(run, workflow)), NEWEST_RUNS))
     samples = {run.run_id: _samples(run) for run in runs}
     pairs = [(run, run, *two) for run in runs for two in combinations(samples[run.run_id], 2)]
     pairs += [(after, before, samples[before.run_id][0], samples[after.run_id][0]) for after, before in combinations(runs, 2)]

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from beam_ray.llm.scripted import Models
 from beam_ray.run.plan import Plan
-from beam_ray.store.lookup import newest_first
+from beam_ray.store.lookup import recent_runs
 from beam_ray.store.objects import Objects
 
 LEARNED_RUNS = 3
@@ -55,7 +55,7 @@ def learn_times(objects: Objects, workflow: str) -> StepTimes | None:
     """The times of *workflow* in its newest finished runs; None where none executed a step."""
     found: dict[tuple[str, str | None], float] = {}
     busy, learned = 1.0, 0
-    for run in newest_first(objects):
+    for run in recent_runs(objects):
         if learned == LEARNED_RUNS:
             break
         if run.record.workflow != workflow or not run.finished or run.manifest is None:

@@ -1,6 +1,7 @@
 """Finding tasks: by address, by a word that begins one, or by what became of them."""
 
 from collections.abc import Iterator
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,6 +45,13 @@ def newest_first(objects: Objects) -> list[Run]:
     """All runs, the newest first."""
     runs = [Run(objects, run_id) for run_id in find_runs(objects)]
     return sorted(runs, key=lambda run: run.record.created_at, reverse=True)
+
+
+def recent_runs(objects: Objects, most: int = 200) -> Iterator[Run]:
+    """The newest runs, the newest first. Records are read day by day, as far as the caller goes on, so a large store is not read through."""
+    ids = sorted(find_runs(objects), reverse=True)[:most]
+    for _, day in groupby(ids, key=lambda run_id: run_id.partition("-")[0]):
+        yield from sorted((Run(objects, run_id) for run_id in day), key=lambda run: run.record.created_at, reverse=True)
 
 
 def find_task(objects: Objects, written: str) -> Address:
