@@ -342,6 +342,17 @@ def test_a_run_may_change_its_lane(post: Post, interactive: Run):
     assert len(post.server.journal) == 48
 
 
+def test_batches_that_somebody_cancelled(post: Post, interactive: Run):
+    """Resumed interactively, the run asks call by call what a cancelled batch did not answer."""
+    post.server.polls = 10**6
+    post.interrupted("get")
+    post.server.batches[0].status = "cancelling"
+    post("run", "work.yaml", "--tasks", "tasks.jsonl", "--lane", "interactive")
+
+    assert essence(post.finished) == essence(interactive)
+    assert (len(post.server.batches), len(post.server.journal)) == (1, 64)
+
+
 def test_damaged_answers_are_fetched_again(post: Post, interactive: Run):
     """A bit that flips in a stored answer is noticed, and after a repair the answers are fetched from the endpoint once more."""
     post.run(fail="ended.kept:1:kill", code=-9)
