@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_ray.compare.comparison import Comparison, compare
+from beam_ray.compare.cost_notes import cost_notes
 from beam_ray.compare.gate import Gate
 from beam_ray.compare.gate_file import default_gate
 from beam_ray.compare.pairs import Side
@@ -58,6 +59,7 @@ def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], ta
         outcome, steps = (table if tasks is None else table.filter(pc.is_in(table["task_id"], tasks)) for table in tables)
         sides.append(Side(name, run.run_id, outcome, steps, bool(run.record.recorded)))
     found = compare(sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, **how)
+    found = replace(found, cost_notes=cost_notes(before, after, names))
     return _with_lanes(found, _lanes(before), _lanes(after))
 
 

@@ -100,6 +100,8 @@ class Comparison:
     """Changed tasks beyond those in *changes*; the table has them all."""
     table: pa.Table = field(repr=False, compare=False)
     """One row for each pair: the content of comparison.parquet."""
+    cost_notes: tuple[str, ...] = ()
+    """Where prices come from, what was read from a cache, and what is an estimate."""
 
     def metric(self, name: str) -> Metric:
         """The metric of that name."""

@@ -90,6 +90,7 @@ def notes(comparison: Comparison) -> list[str]:
         if tasks:
             found.append(f"{plural(len(tasks), 'task')} {name}: {ids(tasks)}.")
     found += [f"{metric.title}: {metric.note}." for metric in comparison.metrics if metric.note and metric.after is not None and metric.low is not None]
+    found += comparison.cost_notes
     return found
 
 

@@ -140,6 +140,8 @@ class ComparisonDocument(TypedDict):
     route_flips: list[RouteFlipDocument]
     changes: list[ChangeDocument]
     changes_left_out: int
+    cost_notes: NotRequired[list[str]]
+    """Where prices come from, what was read from a cache, and what is an estimate; not in version 0.1."""
 
 
 class LineDocument(TypedDict):

@@ -56,7 +56,9 @@ class ScriptedModel:
             text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
             said = Answer(text, tokens, len(text) // 4 + 1)
         price = self.price.of(said.input_tokens, said.output_tokens) if self.price else None
-        usage.add(Usage(1, said.input_tokens, said.output_tokens, price, time.monotonic() - started, waited))
+        spent = Usage(1, said.input_tokens, said.output_tokens, price, time.monotonic() - started, waited)
+        spent.cached_tokens, spent.reasoning_tokens, spent.estimated_calls = said.cached_tokens, said.reasoning_tokens, int(not said.reported)
+        usage.add(spent)
         return said
 
     async def close(self) -> None:
