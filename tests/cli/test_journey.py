@@ -22,11 +22,13 @@ def test_the_whole_journey(desk: Desk):
     assert "read: not met: n equals expected.n (-1 is not 4)" in timeline
 
     before = len(desk.model.journal)
-    verdict = desk("backtest", "spec.yaml", "--json")
+    # scripted answers take no time that could be compared
+    desk.lab.write("gate.yaml", "gate: sums\nextends: no-harm\nrules: {seconds: null}\n")
+    verdict = desk("backtest", "spec.yaml", "--gate", "gate.yaml", "--json")
     assert (verdict.code, verdict.json["word"]) == (0, "PASS")
     assert len(desk.model.journal) - before == 36 + 24
 
-    again = desk("backtest", "spec.yaml")
+    again = desk("backtest", "spec.yaml", "--gate", "gate.yaml")
     assert (again.code, len(desk.model.journal) - before) == (0, 60)
     assert "has a verdict already; nothing is run" in again.err
 
