@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from beam_ray.address import Address
-    from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, Candidate, SidePlan, Verdict
+    from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, SidePlan
     from beam_ray.api.batches import OpenBatch
-    from beam_ray.api.comparisons import Comparison, GateLine, Metric
+    from beam_ray.api.comparisons import Comparison, Metric
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, CriterionCheck, Outputs
     from beam_ray.api.detection import Detection, DetectionOption
     from beam_ray.api.health import Health, Sign
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from beam_ray.api.tasks import Attempt, CriterionResult, Step, Task
     from beam_ray.api.traces import TraceImport, TraceOptions
     from beam_ray.api.trend import Trend
+    from beam_ray.api.verdicts import Candidate, GateLine, Verdict
     from beam_ray.api.versions import Version
     from beam_ray.api.workflows import CheckResult, check, load
     from beam_ray.backtest.spec import is_backtest_spec, spec_name
@@ -57,14 +58,11 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Backtest",
     "BacktestOptions",
     "BacktestPlan",
-    "Candidate",
     "SidePlan",
-    "Verdict",
     # api.batches
     "OpenBatch",
     # api.comparisons
     "Comparison",
-    "GateLine",
     "Metric",
     # api.criteria
     "CriteriaCheck",
@@ -144,6 +142,10 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "TraceOptions",
     # api.trend
     "Trend",
+    # api.verdicts
+    "Candidate",
+    "GateLine",
+    "Verdict",
     # api.versions
     "Version",
     # api.workflows
@@ -182,9 +184,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
 
 _SOURCES = {
     "beam_ray.address": ("Address",),
-    "beam_ray.api.backtests": ("Backtest", "BacktestOptions", "BacktestPlan", "Candidate", "SidePlan", "Verdict"),
+    "beam_ray.api.backtests": ("Backtest", "BacktestOptions", "BacktestPlan", "SidePlan"),
     "beam_ray.api.batches": ("OpenBatch",),
-    "beam_ray.api.comparisons": ("Comparison", "GateLine", "Metric"),
+    "beam_ray.api.comparisons": ("Comparison", "Metric"),
     "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaProposal", "CriterionCheck", "Outputs"),
     "beam_ray.api.detection": ("Detection", "DetectionOption"),
     "beam_ray.api.health": ("Health", "Sign"),
@@ -207,6 +209,7 @@ _SOURCES = {
     "beam_ray.api.tasks": ("Attempt", "CriterionResult", "Step", "Task"),
     "beam_ray.api.traces": ("TraceImport", "TraceOptions"),
     "beam_ray.api.trend": ("Trend",),
+    "beam_ray.api.verdicts": ("Candidate", "GateLine", "Verdict"),
     "beam_ray.api.versions": ("Version",),
     "beam_ray.api.workflows": ("CheckResult", "check", "load"),
     "beam_ray.backtest.spec": ("is_backtest_spec", "spec_name"),

@@ -3,41 +3,32 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
-import pyarrow as pa
-
-from beam_ray.api.comparisons import GateLine
 from beam_ray.api.detection import Detection, DetectionDocument, parse_change
 from beam_ray.api.detection import detect as detection
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.plans import Plan, PlanDocument, TimeDocument, plan_of, time_document, time_of, times_of
 from beam_ray.api.progress import ProgressOption, progress_callback
-from beam_ray.api.runs import Run, checked_budget, get_run, probe_models
+from beam_ray.api.runs import checked_budget, get_run, probe_models
+from beam_ray.api.verdicts import Verdict
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.backtest.conclude import conclude, gate_of
-from beam_ray.backtest.notification import Webhook, notify, notify_all, webhook
-from beam_ray.backtest.results import FILES, read_verdict
-from beam_ray.backtest.results import report as read_report
+from beam_ray.backtest.notification import Webhook, notify_all, webhook
 from beam_ray.backtest.sides import Backtest as Engine
 from beam_ray.backtest.spec import RECORDED, First, Resolved, Side, Spec, as_judged, override, resolve_spec
-from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument
 from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source
-from beam_ray.errors import Stopped, Unusable, did_you_mean
+from beam_ray.errors import Stopped, Unusable
 from beam_ray.improve.exposure import note_use
 from beam_ray.llm.lanes import in_lane, require_lane
 from beam_ray.run.plan import require_models
 from beam_ray.run.progress import Progress
 from beam_ray.run.step_times import TimeRange
 from beam_ray.tasks.sources import IN_MEMORY, Tasks, read, sampled
-
-REPORTS = tuple(name for name in FILES if not name.endswith(".parquet"))
-"""Files of a finished backtest that are text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,155 +173,6 @@ class BacktestPlan(Displayed):
         }
 
 
-@dataclass(frozen=True, repr=False)
-class Candidate(Displayed):
-    """One candidate of a finished backtest, compared with the baseline."""
-
-    name: str
-    word: str
-    """PASS, WARN, BLOCK or INCONCLUSIVE; NONE under the gate ``none`` and in an A/A test."""
-    gate: tuple[GateLine, ...]
-    """One line per limit of the gate."""
-    run: Run
-    baseline_run: Run
-    newly_failing: tuple[str, ...]
-    """Ids of tasks that passed on the baseline and fail on the candidate."""
-    newly_passing: tuple[str, ...]
-    workflow: Workflow = field(compare=False)
-    """The candidate's definition."""
-    document: CandidateDocument = field(compare=False)
-    """The candidate's part of verdict.json, with every metric, slice and flip."""
-
-    def display(self) -> Display:
-        facts = (("verdict", self.word), ("newly passing", len(self.newly_passing)), ("newly failing", len(self.newly_failing)))
-        return Display(self.name, facts, ("gate", "limit", "observed", ""), [(line.rule, line.limit, line.observed, line.word) for line in self.gate])
-
-
-@dataclass(frozen=True, repr=False)
-class Verdict(Displayed):
-    """A finished backtest: its verdict, the gate's lines, and everything they follow from."""
-
-    store: Location = field(compare=False)
-    id: str
-    _document: BacktestDocument = field(compare=False)
-
-    @property
-    def word(self) -> str:
-        """PASS, WARN, BLOCK or INCONCLUSIVE: the word of the best candidate; NONE under the gate ``none`` and in an A/A test."""
-        return self._document["word"]
-
-    @property
-    def exit_code(self) -> int:
-        """0 for PASS, WARN and NONE, 4 for BLOCK, 5 for INCONCLUSIVE."""
-        return self._document["exit_code"]
-
-    @property
-    def workflow(self) -> str:
-        """The workflow's name."""
-        return self._document["workflow"]
-
-    @cached_property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """The candidates, in the order of the spec."""
-        return tuple(_candidate(self.store, entry) for entry in self._document["candidates"])
-
-    @property
-    def best(self) -> Candidate:
-        """The candidate with the best word, and among equals the highest mean score."""
-        return next(each for each in self.candidates if each.name == self._document["best"])
-
-    @property
-    def gate(self) -> tuple[GateLine, ...]:
-        """The gate's lines for the best candidate."""
-        return self.best.gate
-
-    @property
-    def baseline_run(self) -> Run:
-        """The baseline's run."""
-        return Run(self.store, self._document["baseline"]["run_id"])
-
-    @property
-    def runs(self) -> tuple[Run, ...]:
-        """The runs of the baseline and of each candidate."""
-        return (self.baseline_run, *(each.run for each in self.candidates))
-
-    @cached_property
-    def flips(self) -> pa.Table:
-        """
-        Tasks that flipped, one row per candidate, task and trial.
-
-        The columns are those of comparison.parquet: flip, scores, routes and outputs on both sides, and
-        the first node whose output differs.
-        """
-        import pyarrow.compute as pc
-
-        pairs = self.pairs
-        return pairs.filter(pc.is_in(pairs["flip"], value_set=pa.array(["newly passing", "newly failing"])))
-
-    @cached_property
-    def pairs(self) -> pa.Table:
-        """Every pair, one row per candidate, task and trial: the content of comparison.parquet."""
-        import pyarrow.parquet as pq
-
-        return pq.read_table(pa.BufferReader(self.store.objects.read(f"backtests/{self.id}/comparison.parquet")), use_threads=False)
-
-    def report(self, name: str = "report.txt") -> str:
-        """
-        A report as it was stored.
-
-        Args:
-            name: report.txt, report.md, report.html, junit.xml, manifest.json or verdict.json.
-
-        Raises:
-            Unusable: there is no report of that name.
-            Damaged: the stored file is not what was written.
-        """
-        if name not in REPORTS:
-            raise Unusable("\n  ".join([f"a backtest has no {name!r}", f"it has: {', '.join(REPORTS)}", *did_you_mean(name, REPORTS)]))
-        return read_report(self.store.objects, self.id, name)
-
-    def notify(self, to: str) -> None:
-        """
-        Send the verdict document to a webhook, unless it was sent there before.
-
-        Args:
-            to: ``URL``, or ``slack:URL`` for a message to a Slack incoming webhook; ``${env:NAME}`` stands for an environment variable.
-
-        Raises:
-            Unusable: it is not an address.
-            NotificationFailed: it did not accept the verdict within 20 s.
-        """
-        notify(self.store.objects, self._document, webhook(to))
-
-    def display(self) -> Display:
-        facts = (
-            ("verdict", self.word),
-            ("workflow", self.workflow),
-            ("tasks", self._document["tasks_source"]),
-            ("candidates", ", ".join(each.name for each in self.candidates)),
-        )
-        return Display(self.id, facts, ("gate", "limit", "observed", ""), [(line.rule, line.limit, line.observed, line.word) for line in self.gate])
-
-    def document(self) -> BacktestDocument:
-        """The content of verdict.json."""
-        return self._document.copy()
-
-
-def _candidate(store: Location, entry: CandidateDocument) -> Candidate:
-    comparison = entry["comparison"]
-    return Candidate(
-        entry["name"],
-        entry["verdict"]["word"],
-        tuple(GateLine.of(line) for line in entry["verdict"]["lines"]),
-        Run(store, entry["run_id"]),
-        Run(store, entry["baseline_run"]),
-        tuple(comparison["newly_failing"]),
-        tuple(comparison["newly_passing"]),
-        Workflow.model_validate(entry["definition"]),
-        entry,
-    )
-
-
 def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestOptions | None = None, progress: ProgressOption = None) -> Verdict:
     """See ``Store.backtest``."""
     options = options or BacktestOptions()
@@ -382,23 +224,6 @@ def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: Back
         sides.append(SidePlan(side.name, plan_of(made, seconds=time_of(made, engine.models, times)) if made else None, run_id or None, bound))
     found = None if detect is None else detection(engine, detect, gate_of(engine.resolved).confidence, times)
     return BacktestPlan(engine.backtest_id, engine.tasks.num_rows, tuple(engine.pauses), tuple(sides), found)
-
-
-def verdict(store: Location, backtest_id: str) -> Verdict:
-    """See ``Store.verdict``."""
-    document = read_verdict(store.existing(), backtest_id)
-    return Verdict(store, document["backtest_id"], document)
-
-
-def backtests(store: Location) -> list[Verdict]:
-    """See ``Store.backtests``."""
-    found = []
-    for name in store.existing().folders("backtests"):
-        try:
-            found.append(verdict(store, name))
-        except Unusable:
-            continue  # it has no verdict yet
-    return sorted(found, key=lambda each: each._document["finished_at"], reverse=True)
 
 
 def _webhooks(spec: Spec, options: BacktestOptions) -> list[Webhook]:

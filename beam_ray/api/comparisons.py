@@ -9,6 +9,7 @@ import pyarrow as pa
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.runs import Run, get_run
+from beam_ray.api.verdicts import GateLine
 from beam_ray.compare.compare_runs import compare_runs
 from beam_ray.compare.gate_file import default_gate, load_gate
 from beam_ray.compare.html import html
@@ -16,29 +17,8 @@ from beam_ray.compare.markdown import markdown
 from beam_ray.compare.report import Result, document, junit
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
-from beam_ray.compare.verdict_json import LineDocument, MetricDocument, ResultsDocument
+from beam_ray.compare.verdict_json import MetricDocument, ResultsDocument
 from beam_ray.errors import Unusable
-
-
-@dataclass(frozen=True)
-class GateLine:
-    """One limit of a gate, and what was observed."""
-
-    rule: str
-    limit: str
-    observed: str
-    word: str
-    """PASS, WARN, BLOCK or INCONCLUSIVE; of a target PASS where it is met, else WARN."""
-    reason: str
-    level: str
-    """block; warn where the line can only warn; target where it is shown and does not decide."""
-    tasks_needed: int | None
-    """How many tasks would decide with 80% power; None when the line is decided, or when no number would."""
-
-    @classmethod
-    def of(cls, line: LineDocument) -> "GateLine":
-        """The line of a verdict document."""
-        return cls(line["rule"], line["allowed"], line["found"], line["word"], line["reason"], line["level"], line["tasks_needed"])
 
 
 @dataclass(frozen=True)

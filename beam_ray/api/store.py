@@ -13,7 +13,7 @@ from beam_ray.temporary import ensure_temporary_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, Candidate, Verdict
+    from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan
     from beam_ray.api.batches import OpenBatch
     from beam_ray.api.comparisons import Comparison
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, Outputs
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from beam_ray.api.tasks import Task
     from beam_ray.api.traces import TraceImport, TraceOptions
     from beam_ray.api.trend import Trend
+    from beam_ray.api.verdicts import Candidate, Verdict
     from beam_ray.api.versions import Version
     from beam_ray.api.workflows import CheckResult, WorkflowOption
     from beam_ray.define.diff import Change
@@ -390,7 +391,7 @@ class Store(Location):
 
     def backtests(self) -> "list[Verdict]":
         """All finished backtests, the newest first."""
-        from beam_ray.api.backtests import backtests
+        from beam_ray.api.verdicts import backtests
 
         return backtests(self)
 
@@ -404,7 +405,7 @@ class Store(Location):
         Raises:
             Unusable: there is no such backtest, or it is unfinished.
         """
-        from beam_ray.api.backtests import verdict
+        from beam_ray.api.verdicts import verdict
 
         return verdict(self, backtest)
 

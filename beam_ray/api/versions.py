@@ -17,7 +17,7 @@ from beam_ray.publish import rollback as publish_old
 from beam_ray.publish import versions as version_numbers
 
 if TYPE_CHECKING:
-    from beam_ray.api.backtests import Candidate, Verdict
+    from beam_ray.api.verdicts import Candidate, Verdict
 
 
 class VersionDocument(TypedDict):
