@@ -8,7 +8,6 @@ import pyarrow as pa
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.runs import Run
-from beam_ray.backtest.notification import notify, webhook
 from beam_ray.backtest.results import FILES, read_verdict
 from beam_ray.backtest.results import report as read_report
 from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument, LineDocument
@@ -158,6 +157,8 @@ class Verdict(Displayed):
             Unusable: it is not an address.
             NotificationFailed: it did not accept the verdict within 20 s.
         """
+        from beam_ray.backtest.notification import notify, webhook
+
         notify(self.store.objects, self._document, webhook(to))
 
     def display(self) -> Display:

@@ -10,6 +10,7 @@ from beam_ray.compare.comparison import Comparison, compare
 from beam_ray.compare.cost_notes import cost_notes
 from beam_ray.compare.gate import Gate
 from beam_ray.compare.gate_file import default_gate
+from beam_ray.compare.metrics import NOT_COMPARED, Metric, not_compared
 from beam_ray.compare.pairs import Side
 from beam_ray.errors import Unusable
 from beam_ray.store.runs import Run
@@ -36,6 +37,10 @@ OUTCOME_COLUMNS = [
 ]
 STEPS_COLUMNS = ["task_id", "trial", "node", "outcome", "score", "output", "criteria", "error_type"]
 """What a comparison looks at; attempts, which are most of a run's bytes, are not read."""
+
+
+TIMES, COSTS = ("seconds", "seconds_p50", "seconds_p95"), ("usd", "auto_rerun_usd")
+"""Metrics that depend on whether models are asked in batches."""
 
 
 def compare_runs(before: Run, after: Run, gate: Gate | None = None, *, names: tuple[str, str] = ("baseline", "candidate"), **how: Any) -> Comparison:
@@ -70,10 +75,14 @@ def _lanes(run: Run) -> str:
 
 
 def _with_lanes(comparison: Comparison, before: str, after: str) -> Comparison:
-    """The comparison, with a note on numbers that follow from how models were asked."""
-    notes = {}
-    if before != after:
-        notes["usd"] = f"the baseline was asked {before}, the candidate {after}, and batches cost half"
-    if "batches" in before + after:
-        notes["seconds"] = "the time that batches take is not measured"
-    return replace(comparison, metrics=tuple(replace(metric, note=metric.note or notes.get(metric.name, "")) for metric in comparison.metrics))
+    """The comparison without changes that follow from how models were asked, each with the reason in its place."""
+
+    def honest(metric: Metric) -> Metric:
+        if metric.name in TIMES and "batches" in before + after:
+            return not_compared(metric, ("batches" in before, "batches" in after), f"{NOT_COMPARED}: the time that batches take is not measured")
+        if metric.name in COSTS and before != after:
+            why = f"{NOT_COMPARED}: the baseline was asked {before}, the candidate {after}, and batches cost half"
+            return not_compared(metric, (False, False), why)
+        return metric
+
+    return replace(comparison, metrics=tuple(map(honest, comparison.metrics)))

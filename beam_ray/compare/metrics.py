@@ -59,6 +59,8 @@ UNKNOWN = (
 )
 """What nobody knows of a side that production recorded."""
 NOT_RECORDED = "not recorded"
+NOT_COMPARED = "not compared"
+"""How the note of a metric begins that has no change, although there are pairs."""
 _QUANTILES = {"seconds_p50": 50, "seconds_p95": 95}
 
 
@@ -131,23 +133,24 @@ def metrics(
             made.append(_mean(name, kind, sampled, factor, _missing(named, name, sampled.pairs), confidence))
             continue
         made.append(_metric(name, kind, found, pairs, "" if found.change else wanting))
-    return tuple(_one_sided(metric, recorded) if any(recorded) and metric.name in UNKNOWN else metric for metric in made)
-
-
-def _one_sided(metric: Metric, recorded: tuple[bool, bool]) -> Metric:
-    """The metric without the sides that do not have it, so that nothing is compared."""
     whose = " and the ".join(word for word, unknown in zip(("baseline", "candidate"), recorded, strict=True) if unknown)
+    note = f"{NOT_RECORDED} on the {whose}"
+    return tuple(not_compared(metric, recorded, note) if whose and metric.name in UNKNOWN else metric for metric in made)
+
+
+def not_compared(metric: Metric, unknown: tuple[bool, bool], note: str) -> Metric:
+    """The metric without its change, and without the value of a side on which it is *unknown*; *note* says why."""
     return replace(
         metric,
-        before=None if recorded[0] else metric.before,
-        after=None if recorded[1] else metric.after,
+        before=None if unknown[0] else metric.before,
+        after=None if unknown[1] else metric.after,
         change=None,
         relative=None,
         low=None,
         high=None,
         relative_interval=None,
-        after_interval=None if recorded[1] else metric.after_interval,
-        note=f"{NOT_RECORDED} on the {whose}",
+        after_interval=None if unknown[1] else metric.after_interval,
+        note=note,
     )
 
 

@@ -29,6 +29,8 @@ def metric_cells(metric: Metric) -> list[str]:
     ends = Interval(metric.low, metric.high) if metric.low is not None and metric.high is not None else None
     relative = "-" if metric.relative is None else amount(metric.relative, "%", signed=True)
     values = [amount(value, metric.unit) for value in (metric.before, metric.after)]
+    if metric.change is None:
+        return [metric.title, *values, "-", "-", metric.note]
     return [metric.title, *values, change(metric.change, metric.unit), relative, span(ends, metric.unit)]
 
 

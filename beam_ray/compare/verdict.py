@@ -39,7 +39,7 @@ from beam_ray.compare.breakdown import Slice
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import amount, found_text, plural
 from beam_ray.compare.gate import LEVELS, PERCENTAGES, Gate, Level, Limit
-from beam_ray.compare.metrics import NOT_RECORDED, Metric
+from beam_ray.compare.metrics import NOT_COMPARED, NOT_RECORDED, Metric
 from beam_ray.compare.power import POWER, two_digits
 from beam_ray.compare.regressions import DEFAULT_REPEATS
 from beam_ray.compare.sequential import Confidence
@@ -298,10 +298,10 @@ def _oriented(limit: Limit, metric: Metric) -> _Found:
 
 
 def _left_out(limit: Limit, comparison: Comparison) -> bool:
-    """Whether neither side has the number of an optional limit, or the limit compares it with a side that was not recorded."""
+    """Whether neither side has the number of an optional limit, or the limit is about a change that is not compared."""
     if not limit.optional:
         return False
-    if any(metric.name == limit.rule and metric.note.startswith(NOT_RECORDED) for metric in comparison.metrics):
+    if any(metric.name == limit.rule and metric.note.startswith((NOT_RECORDED, NOT_COMPARED)) for metric in comparison.metrics):
         return limit.kind not in LEVELS
     if "/" in limit.rule:
         part = _slice(limit, comparison)
