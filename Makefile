@@ -23,8 +23,9 @@ demo: install
 ui: install
 	$(BIN)/beam-ray ui
 
+# in two processes, since tests wait more than they compute; a file's tests share what they start
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .

@@ -147,7 +147,8 @@ def test_without_the_token_nothing_is_submitted(project: Project, tmp_path, monk
     done = project.beam_ray(
         "submit", "--address", project.head.url, "backtest", "better.yaml", *options(project), RAY_AUTH_TOKEN_PATH=None, RAY_AUTH_MODE=None, HOME=str(tmp_path)
     )
-    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    for name in ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN"):  # a local Ray of an earlier test left its own
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
 
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
