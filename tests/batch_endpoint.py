@@ -148,7 +148,7 @@ class BatchServer:
             if isinstance(said, tuple):
                 code, _, body = said
             else:
-                code, body = 200, completion(said)
+                code, body = 200, (response if batch.endpoint == "/v1/responses" else completion)(said)
                 self.rows[name] += 1
             found = {"custom_id": line["custom_id"], "response": {"status_code": code, "request_id": "r", "body": body}, "error": None}
             (out if code == 200 else bad).append(found)
@@ -171,6 +171,13 @@ def completion(said: Any) -> dict[str, Any]:
     """A chat completion that says it."""
     text = said if isinstance(said, str) else json.dumps(said)
     return {"id": "x", "object": "chat.completion", "choices": [choice_of(content=text)], "usage": USAGE}
+
+
+def response(said: Any) -> dict[str, Any]:
+    """A reply of the Responses API that says it."""
+    text = said if isinstance(said, str) else json.dumps(said)
+    items = [{"type": "message", "content": [{"type": "output_text", "text": text}]}]
+    return {"id": "x", "status": "completed", "output": items, "usage": {"input_tokens": 10, "output_tokens": 5}}
 
 
 @contextmanager

@@ -423,6 +423,44 @@ def test_a_backtest_killed_again_and_again(seed: int, tmp_path: Path, forge: For
         post.assert_once()
 
 
+def test_the_responses_api_goes_in_batches(tmp_path: Path, forge: Forge):
+    """Lines are written for the address that the model is called at, and replies of its shape are read."""
+    text = "workflow: work\nmodel: m\nnodes:\n  one: {llm: {prompt: '{{ task_query }}'}}\n  two: {after: one, llm: {prompt: 'again {{ one.text }}'}}\n"
+    with batch_endpoint(lambda body: f"<{body['input'][-1]['content']}>") as server:
+        post = make_post(tmp_path / "post", forge, server, 3)
+        (post.folder / "work.yaml").write_text(text)
+        post.models("api: responses")
+        post.run()
+
+        assert {batch.endpoint for batch in server.batches} == {"/v1/responses"}
+        assert not server.journal
+    assert [json.loads(row["output"])["text"] for row in post.finished.steps(["two"]).to_pylist()] == ["<again <0>>", "<again <1>>", "<again <2>>"]
+
+
+def test_repeats_that_confirm_a_regression_go_in_batches(tmp_path: Path, forge: Forge):
+    """Both lanes repeat the newly failing tasks as often and confirm the same regressions."""
+
+    def worse(body: dict[str, Any]) -> Any:
+        word, number = str(body["messages"][-1]["content"]).split()
+        return {"n": -1 if word == "worse" and int(number) % 5 == 0 else int(number)}
+
+    text = "workflow: work\nmodel: m\nnodes:\n  read:\n    llm: {prompt: 'read {{ task_query }}', returns: {n: int}}\n    evaluate: {criteria: [{check: read.n >= 0}]}\n"
+    spec = "backtest: now\nworkflow: work\ntasks: tasks.jsonl\nbaseline: published\nconfirm: 2\ngate: improve\ncandidates: {now: {nodes.read.llm.prompt: 'worse {{ task_query }}'}}\n"
+    found = {}
+    for lane in ("interactive", "batch"):
+        with batch_endpoint(worse) as server:
+            post = make_post(tmp_path / lane, forge, server, 12)
+            (post.folder / "work.yaml").write_text(text)
+            (post.folder / "spec.yaml").write_text(spec)
+            post("publish", "work.yaml", "--without-evidence", "the first")
+            verdict = json.loads(post("backtest", "spec.yaml", "--mlflow", "none", "--json", "--exit-zero", "--lane", lane).out)
+            found[lane] = (verdict["word"], verdict["candidates"][0]["comparison"]["regressions"])
+            assert bool(server.journal) == (lane == "interactive")
+
+    assert found["batch"] == found["interactive"]
+    assert found["batch"][1]["confirmed"]
+
+
 HEAVY = """
 workflow: heavy
 model: m
