@@ -17,7 +17,7 @@ FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parq
 
 def read_verdict(objects: Objects, backtest_id: str) -> BacktestDocument:
     """
-    The verdict document of a finished backtest; the beginning of its id suffices.
+    The verdict document of a finished backtest; the beginning of its id is enough.
 
     Raises:
         Unusable: there is no such backtest, or it is not finished.

@@ -174,7 +174,7 @@ class ResultDocument(TypedDict):
 
 
 class ResultsDocument(TypedDict):
-    """Results as JSON; word and exit code are those of the best candidate: one that may be published suffices."""
+    """Results as JSON; word and exit code are those of the best candidate: one that may be published is enough."""
 
     schema: str
     word: Word

@@ -32,7 +32,7 @@ ABANDONED_S = 7 * 86_400.0
 
 @dataclass(frozen=True)
 class Garbage:
-    """Objects of no use, of one kind and in one place."""
+    """Objects that nothing needs, of one kind and in one place."""
 
     kind: str
     """temporary files, merged parts, attachments, open marks, run never begun or abandoned run"""
@@ -52,7 +52,7 @@ class Kept:
 
 def collect(objects: Objects, *, abandoned: bool = False, older_than_s: float = ABANDONED_S, kept: Callable[[Kept], None] = lambda each: None) -> list[Garbage]:
     """
-    Everything in the store that is of no use; *kept* is told of what was spared, and why.
+    Everything in the store that nothing needs; *kept* is called with what was spared, and why.
 
     Unfinished runs are only listed if *abandoned*: what they have paid for goes with them.
     """
