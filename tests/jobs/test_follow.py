@@ -167,7 +167,7 @@ def test_open_clusters_are_refused_unless_one_insists(monkeypatch: pytest.Monkey
 
 def test_the_token_that_we_make_is_in_no_file(tmp_path, monkeypatch: pytest.MonkeyPatch):
     """A new local cluster has a token of its own, made once, which its processes inherit; a home is not needed."""
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")  # so that what is made here is forgotten at the end
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     ensure_token()
