@@ -1,8 +1,8 @@
 """Repeating the newly failing tasks of a candidate, and those that fail again once more."""
 
-from beam_ray.backtest.results import repeats_of, with_repeats
 from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import Side
+from beam_ray.compare.compare_runs import repeats_of, with_repeats
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import plural
 from beam_ray.compare.regressions import MOST_TESTED, repeats_again, suspected

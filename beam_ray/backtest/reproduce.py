@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from beam_ray.backtest.manifest import BacktestManifest, ComparedRuns, read_file, read_manifest, versions
-from beam_ray.backtest.results import read_verdict, with_repeats
-from beam_ray.compare.compare_runs import compare_done
+from beam_ray.backtest.results import read_verdict
+from beam_ray.compare.compare_runs import compare_done, with_repeats
 from beam_ray.compare.gate import Gate
 from beam_ray.compare.report import Result, document, table
 from beam_ray.compare.verdict import judge

@@ -1,15 +1,11 @@
-"""What a finished backtest keeps, and how it is read. Importing this loads nothing that runs steps."""
+"""What a finished backtest keeps, and how it is read. Importing this loads nothing that runs steps or compares."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
 
-from beam_ray.compare.comparison import Comparison
-from beam_ray.compare.regressions import Repeats
 from beam_ray.compare.verdict_json import BacktestDocument
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.store.checksummed_json import read_document
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.runs import Run
 
 FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parquet", "manifest.json", "verdict.json")
 """What a finished backtest keeps beside its sides; verdict.json is written last."""
@@ -46,27 +42,3 @@ def report(objects: Objects, backtest_id: str, name: str = "report.txt") -> str:
     if hashlib.sha256(body).hexdigest() != read_verdict(objects, backtest_id)["files"][name]:
         raise Damaged(f"{where} is damaged: its sha256 is not the one in the verdict")
     return body.decode()
-
-
-def with_repeats(found: Comparison, trials: int, runs: Sequence[Run]) -> Comparison:
-    """
-    *found*, with its newly failing tasks divided by what they did when they were repeated.
-
-    Args:
-        trials: of the backtest itself.
-        runs: those that repeat the tasks, the baseline's first; then, where there are any, those that repeat the suspected tasks again.
-    """
-    second = repeats_of(runs[0].record.trials, runs[2], runs[3]) if len(runs) > 2 else {}
-    return found.confirmed(repeats_of(trials, runs[0], runs[1]), second)
-
-
-def repeats_of(trials: int, before: Run, after: Run) -> Mapping[str, Repeats]:
-    """Per task: how often it passed when it was repeated, on both sides; the first *trials*, which chose it, left out."""
-    counts: dict[str, list[int]] = {}
-    for place, run in ((0, before), (2, after)):
-        for row in run.outcome(["task_id", "trial", "passed"]).to_pylist():
-            if row["trial"] > trials:
-                found = counts.setdefault(row["task_id"], [0, 0, 0, 0])
-                found[place] += bool(row["passed"])
-                found[place + 1] += 1
-    return {task: Repeats(*found) for task, found in counts.items()}

@@ -1,5 +1,6 @@
 """Two runs of the store as the sides of a comparison."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from beam_ray.compare.gate import Gate
 from beam_ray.compare.gate_file import default_gate
 from beam_ray.compare.metrics import NOT_COMPARED, Metric, not_compared
 from beam_ray.compare.pairs import Side
+from beam_ray.compare.regressions import Repeats
 from beam_ray.errors import Unusable
 from beam_ray.store.runs import Run
 
@@ -66,6 +68,30 @@ def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], ta
     found = compare(sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, **how)
     found = replace(found, cost_notes=cost_notes(before, after, names))
     return _with_lanes(found, _lanes(before), _lanes(after))
+
+
+def with_repeats(found: Comparison, trials: int, runs: Sequence[Run]) -> Comparison:
+    """
+    *found*, with its newly failing tasks divided by what they did when they were repeated.
+
+    Args:
+        trials: of the backtest itself.
+        runs: those that repeat the tasks, the baseline's first; then, where there are any, those that repeat the suspected tasks again.
+    """
+    second = repeats_of(runs[0].record.trials, runs[2], runs[3]) if len(runs) > 2 else {}
+    return found.confirmed(repeats_of(trials, runs[0], runs[1]), second)
+
+
+def repeats_of(trials: int, before: Run, after: Run) -> Mapping[str, Repeats]:
+    """Per task: how often it passed when it was repeated, on both sides; the first *trials*, which chose it, left out."""
+    counts: dict[str, list[int]] = {}
+    for place, run in ((0, before), (2, after)):
+        for row in run.outcome(["task_id", "trial", "passed"]).to_pylist():
+            if row["trial"] > trials:
+                found = counts.setdefault(row["task_id"], [0, 0, 0, 0])
+                found[place] += bool(row["passed"])
+                found[place + 1] += 1
+    return {task: Repeats(*found) for task, found in counts.items()}
 
 
 def _lanes(run: Run) -> str:

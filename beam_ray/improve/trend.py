@@ -22,6 +22,7 @@ from beam_ray.compare.compare_runs import compare_runs
 from beam_ray.compare.flips import NOT_JUDGED
 from beam_ray.compare.gate import NONE
 from beam_ray.compare.intervals import level, p_of_change, sample
+from beam_ray.compare.metrics import rounded
 from beam_ray.compare.pairs import numbers
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Numbers, Quantity, holm
@@ -274,12 +275,8 @@ def _level(rows: pa.Table, task: np.ndarray[Any, Any], name: str) -> Level | Non
     largest = _LARGEST.get(name)
     found = level(means, Confidence(), largest=largest, usual=1.0 if name == "auto_reruns" else 0.0)
     scale = 100.0 if name == "passed" else 1.0
-    ends = (_rounded(scale * found.low), _rounded(scale * found.high)) if found else (None, None)
-    return {"value": _rounded(scale * float(means.mean())), "low": ends[0], "high": ends[1], "tasks": len(means)}
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.12g}")
+    ends = (rounded(scale * found.low), rounded(scale * found.high)) if found else (None, None)
+    return {"value": rounded(scale * float(means.mean())) or 0.0, "low": ends[0], "high": ends[1], "tasks": len(means)}
 
 
 # -- canary sets -------------------------------------------------------------------------------
@@ -301,7 +298,7 @@ def _canaries(runs: Sequence[Run], published: dict[str, int]) -> tuple[CanarySet
         record, p = members[0].record, min(adjusted[2 * index : 2 * index + 2])
         word: CanaryWord = "CHANGED" if p < LEVEL else "no change shown"
         about = (published.get(record.definition_digest), record.definition_digest, record.source, tuple(sorted(record.models)))
-        found.append(CanarySet(*about, runs=tuple(_canary_run(run) for run in members), p=_rounded(p), word=word, **facts))
+        found.append(CanarySet(*about, runs=tuple(_canary_run(run) for run in members), p=rounded(p) or 0.0, word=word, **facts))
     return tuple(sorted(sorted(found, key=lambda each: each.runs[-1].day, reverse=True), key=lambda each: each.word != "CHANGED"))
 
 
@@ -326,7 +323,7 @@ def _compared(members: Sequence[Run]) -> dict[str, Any]:
             for each in changes
         ),
         "p_success": comparison.p,
-        "p_score": _rounded(p_score) if math.isfinite(p_score) else 1.0,
+        "p_score": (rounded(p_score) or 0.0) if math.isfinite(p_score) else 1.0,
     }
 
 

@@ -63,6 +63,7 @@ def test_importing_is_light() -> None:
         ["check", "sums@1"],
         ["versions", "sums"],
         ["library", "list"],
+        ["report", "sums-v2-fb1f2719"],
         ["repair", "261123-921c01", "--plan"],
         ["gc"],
     ],
