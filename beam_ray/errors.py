@@ -14,8 +14,9 @@ The errors of beam_ray, with the exit code of a command that they end.
     ├── NotificationFailed           a webhook did not accept a verdict; a warning, never the result's
     ├── Damaged                  6   stored data failed its checksum
     └── StepFailed                   the failure of one row: recorded with it, never raised to the caller
-        ├── ModelUnavailable         no answer within the deadline
-        ├── ModelRefused             the model declined to answer; another attempt will not help
+        ├── NoAnswer                 a model did not answer
+        │   ├── ModelUnavailable         no answer within the deadline
+        │   └── ModelRefused             the model declined to answer; another attempt will not help
         ├── BadAnswer                the answer does not fit what the node returns
         ├── ToolFailed               the tool raised an exception, timed out or its process died
         ├── BadTemplate              a template could not be rendered with this row's values
@@ -134,11 +135,21 @@ class StepFailed(BeamRayError):
     """The failure of one row. It is recorded with the row; other rows go on."""
 
 
-class ModelUnavailable(StepFailed):
+class NoAnswer(StepFailed):
+    """There is no answer of a model; *status*, *code* and *param* are those of the endpoint's last reply, where it gave one."""
+
+    status, code, param = 0, "", ""
+
+    def __init__(self, message: str = "", *, status: int = 0, code: str = "", param: str = ""):
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+
+class ModelUnavailable(NoAnswer):
     """The model gave no answer within the deadline."""
 
 
-class ModelRefused(StepFailed):
+class ModelRefused(NoAnswer):
     """The model declined to answer. Another attempt will not help."""
 
 

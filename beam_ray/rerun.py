@@ -17,9 +17,8 @@ from beam_ray.define.diff import Change, changes
 from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import StepFailed, Unusable
-from beam_ray.llm.request import Answer, Request
-from beam_ray.llm.scripted import Models
-from beam_ray.llm.usage import Usage
+from beam_ray.llm.request import Request
+from beam_ray.llm.scripted import Models, ScriptedModel
 from beam_ray.run.borrowing import CRITERIA_CHANGED
 from beam_ray.run.context import RAN, StepContext, TaskTrial
 from beam_ray.run.model_identity import identity
@@ -48,11 +47,15 @@ class _WouldCall(StepFailed):
     """A model or tool would be called here."""
 
 
-class _PlanningModel:
+class _PlanningModel(ScriptedModel):
     """A model that does not answer."""
 
-    async def ask(self, request: Request, usage: Usage) -> Answer:
-        raise _WouldCall("judge" if request.judges else "model")
+    def __init__(self) -> None:
+        super().__init__(_would_call)
+
+
+def _would_call(request: Request) -> None:
+    raise _WouldCall("judge" if request.judges else "model")
 
 
 class _PlanningTools(Tools):

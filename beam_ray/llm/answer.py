@@ -39,7 +39,7 @@ def read_answer(answer: Answer, schema: Mapping[str, Json] | None, max_tokens: i
     if answer.refusal or answer.finish == "content_filter":
         raise ModelRefused(f"the model declined: {answer.refusal or 'content filter'}")
     if answer.tool_calls and not answer.text.strip():
-        raise BadAnswer(f"the model called the function {answer.tool_calls[0]!r}, which was not offered, instead of answering")
+        raise BadAnswer(f"the model called the function {answer.tool_calls[0].name!r}, which was not offered, instead of answering")
     try:
         return parse_answer(answer.text, schema)
     except BadAnswer as error:

@@ -8,11 +8,11 @@ batch, and its row deferred. So a row that is run again comes to the same place,
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from beam_ray.define.fingerprint import Json, JsonObject, digest
 from beam_ray.errors import ModelUnavailable
-from beam_ray.llm.client import UNANSWERED, OpenAIModel, Refused, characters
+from beam_ray.llm.client import UNANSWERED, OpenAIModel, Refused, characters, hidden_in
 from beam_ray.llm.refusals import Kind, Refusal, read_refusal, status_within
 from beam_ray.llm.request import Answer, Deferred, Request
 from beam_ray.llm.usage import Usage
@@ -72,12 +72,35 @@ class BatchedModel:
         Raises:
             Deferred: it will be there when the next batch has ended.
         """
-        body = self.model.body_of(request)
+        body = self.body_of(request)
+        found = self._brought(body, request, usage)
+        return found[1] if found else await self.model.ask(request, usage)
+
+    def body_of(self, request: Request) -> JsonObject:
+        """The body of the HTTP request for *request*."""
+        return self.model.body_of(request)
+
+    async def reply(self, body: JsonObject, request: Request, usage: Usage, *, api: str | None = None) -> JsonObject:
+        """
+        The endpoint's reply to *body*.
+
+        Raises:
+            Deferred: it will be there when the next batch has ended; never for a program's body.
+        """
+        found = None if request.by_program else self._brought(body, request, usage)
+        return cast(JsonObject, hidden_in(found[0], self.model.settings)) if found else await self.model.reply(body, request, usage, api=api)
+
+    def read(self, reply: Json, body: JsonObject, request: Request) -> Answer:
+        """The answer in the *reply* to the *body* of *request*."""
+        return self.model.read(reply, body, request)
+
+    def _brought(self, body: JsonObject, request: Request, usage: Usage) -> tuple[Json, Answer] | None:
+        """The reply that a batch brought, and the answer in it; None where it is to be asked for interactively."""
         call = call_digest(request, body)
         reasons = []
         for reply in self.mailbox.replies(request, call):
             try:
-                return self._read(reply, body, request, usage)
+                return reply.body, self._read(reply, body, request, usage)
             except Refused as error:
                 if error.kind in (Kind.CONTENT, Kind.ROW):
                     raise self.model.failure(error, request) from None
@@ -87,7 +110,7 @@ class BatchedModel:
             except _Unanswered as error:
                 reasons.append(str(error))
         if not self.defers or (len(reasons) >= TRIES and self.model.settings.batch.fallback == "interactive"):
-            return await self.model.ask(request, usage)
+            return None
         if len(reasons) >= TRIES:
             raise ModelUnavailable(f"no answer in {len(reasons)} batches: {reasons[-1]}")
         self.mailbox.put(PutAside(call, self.model.name, body, characters(request) // 4 + 1, request))

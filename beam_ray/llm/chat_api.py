@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from beam_ray.define.fingerprint import Json, JsonObject
-from beam_ray.llm.request import Answer, Request
+from beam_ray.llm.request import Answer, Request, ToolCall
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.structured import function_name, strict_schema, with_words
 
@@ -58,27 +58,32 @@ def read_reply(reply: Json, sent: Mapping[str, Json]) -> Answer:
     text, reasoning = _content(message.get("content"))
     reasoning = reasoning or _reasoning(message)
     text, thought = split_reasoning(text)
-    calls = [call["function"] for call in message.get("tool_calls") or () if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)]
-    offered = {tool["function"]["name"] for tool in sent.get("tools") or ()}
-    given = [call for call in calls if call.get("name") in offered]
+    calls = [
+        ToolCall(str(call["function"].get("name")), str(call["function"].get("arguments") or ""), str(call.get("id") or ""))
+        for call in message.get("tool_calls") or ()
+        if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)
+    ]
+    # a function that stands for the answer's schema is the answer
+    offered = {tool["function"]["name"] for tool in sent.get("tools") or () if isinstance(tool.get("function"), Mapping)}
+    given = [call for call in calls if call.name in offered]
     if given and not text.strip():
-        text = str(given[0].get("arguments") or "")
+        text = given[0].arguments
     used = reply.get("usage")
     details = used if isinstance(used, Mapping) else {}
     inputs, outputs = details.get("prompt_tokens_details"), details.get("completion_tokens_details")
     return Answer(
         text,
-        _count(used, "prompt_tokens") or 0,
-        _count(used, "completion_tokens") or 0,
+        count(used, "prompt_tokens") or 0,
+        count(used, "completion_tokens") or 0,
         finish=str(choice.get("finish_reason") or "stop"),
         refusal=str(message.get("refusal") or ""),
         reasoning="\n".join(part for part in (reasoning, thought) if part),
-        reasoning_tokens=_count(outputs, "reasoning_tokens"),
-        cached_tokens=_first(_count(inputs, "cached_tokens"), _count(used, "prompt_cache_hit_tokens"), _count(used, "cache_read_input_tokens")),
-        cache_write_tokens=_first(_count(inputs, "cache_write_tokens"), _count(inputs, "cache_creation_tokens"), _count(used, "cache_creation_input_tokens")),
-        reported=_count(used, "prompt_tokens") is not None and _count(used, "completion_tokens") is not None,
+        reasoning_tokens=count(outputs, "reasoning_tokens"),
+        cached_tokens=_first(count(inputs, "cached_tokens"), count(used, "prompt_cache_hit_tokens"), count(used, "cache_read_input_tokens")),
+        cache_write_tokens=_first(count(inputs, "cache_write_tokens"), count(inputs, "cache_creation_tokens"), count(used, "cache_creation_input_tokens")),
+        reported=count(used, "prompt_tokens") is not None and count(used, "completion_tokens") is not None,
         tier=str(reply.get("service_tier") or ""),
-        tool_calls=tuple(str(call.get("name")) for call in calls if call.get("name") not in offered),
+        tool_calls=tuple(call for call in calls if call.name not in offered),
     )
 
 
@@ -118,7 +123,7 @@ def _reasoning(message: Mapping[str, Json]) -> str:
     return "\n".join(str(part) for part in parts if part)
 
 
-def _count(used: Json, name: str) -> int | None:
+def count(used: Json, name: str) -> int | None:
     """A number of tokens; None where the endpoint does not report a sensible one."""
     found = used.get(name) if isinstance(used, Mapping) else None
     return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 2**31 else None

@@ -9,12 +9,10 @@ import asyncio
 import dataclasses
 import functools
 import json
-import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
-from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import openai
@@ -22,17 +20,15 @@ import stamina
 
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.errors import BadAnswer, BeamRayError, ModelRefused, ModelUnavailable, OutOfQuota, Unusable, WrongSetting
-from beam_ray.llm import chat_api, responses_api
-from beam_ray.llm.permits import Left, Permits, RateLimits, Unlimited
+from beam_ray.llm import chat_api, embeddings_api, responses_api
+from beam_ray.llm.permits import Permits, Unlimited
 from beam_ray.llm.prices import Tokens, price_of
 from beam_ray.llm.refusals import Kind, Refusal, kind_of, read_refusal, status_within
 from beam_ray.llm.remedies import remedy
+from beam_ray.llm.reply_headers import read_rate_limits, retry_after
 from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.settings import ModelSettings, resolve
 from beam_ray.llm.usage import Usage
-
-MAX_RETRY_AFTER_S = 120.0
-"""The longest pause that an endpoint is granted before it is called again."""
 
 MAX_REPLY = 4_000_000
 """Bytes of a reply that are read; a longer one is a bad answer."""
@@ -43,7 +39,13 @@ MAX_COMPLAINT = 64_000
 MAX_REASONING = 64_000
 """Characters of reasoning that are kept with an attempt."""
 
-PATHS = {"chat": chat_api.PATH, "responses": responses_api.PATH}
+MAX_EMBEDDINGS = 64_000_000
+"""Bytes of a reply with embeddings that are read."""
+
+PATHS = {"chat": chat_api.PATH, "responses": responses_api.PATH, "embeddings": embeddings_api.PATH}
+
+_READERS = {"chat": chat_api.read_reply, "responses": responses_api.read_reply, "embeddings": embeddings_api.read_reply}
+_NAMES = {"chat": "a chat completion", "responses": "a response", "embeddings": "a list of embeddings"}
 
 _FOR_EVERY_ROW = (Kind.SETTING, Kind.ACCESS, Kind.QUOTA)
 _TRY_AGAIN = (Kind.RATE_LIMIT, Kind.BUSY)
@@ -94,18 +96,26 @@ class OpenAIModel:
 
     async def ask(self, request: Request, usage: Usage) -> Answer:
         """The answer, after as many tries as the settings allow."""
-        body = self.body_of(request)
-        estimate = characters(request) // 4 + request.max_tokens
+        _, answer = await self._retried(self.body_of(request), request, usage, self.settings.call.api)
+        return answer
+
+    async def reply(self, body: JsonObject, request: Request, usage: Usage, *, api: str | None = None) -> JsonObject:
+        """The endpoint's reply to *body* as it came, without secrets, after as many tries as the settings allow."""
+        reply, _ = await self._retried(body, request, usage, api or self.settings.call.api)
+        return cast(JsonObject, hidden_in(reply, self.settings))
+
+    async def _retried(self, body: JsonObject, request: Request, usage: Usage, api: str) -> tuple[JsonObject, Answer]:
+        estimate = characters(request) // 4 + request.max_tokens if request.messages else tokens_of(body)
         try:
             async for attempt in stamina.retry_context(
                 on=self._pause, attempts=self.settings.tries, timeout=self.settings.deadline_s, wait_initial=0.5, wait_max=20.0
             ):
                 with attempt:
-                    return await self._once(body, estimate, request, usage)
+                    return await self._once(body, estimate, request, usage, api)
         except Refused as error:
             raise self.failure(error, request) from None
         except TimeoutError:
-            raise ModelUnavailable(f"no answer within {request.timeout_s:g} s") from None
+            raise ModelUnavailable(f"no answer within {request.timeout_s:g} s", status=504) from None
         except openai.APIError as error:
             raise ModelUnavailable(_said(error, self.settings)) from None
         raise AssertionError("unreachable")
@@ -122,38 +132,39 @@ class OpenAIModel:
             Refused: the endpoint replied with an error, also where the status of that reply is 200.
             one of UNANSWERED: there was no reply that can be read.
         """
+        api = api or self.settings.call.api
         try:
             # the client's own limit is on the silence between two pieces; an answer in drops would never end
             async with asyncio.timeout(timeout_s):
                 # its typed method walks every message, at a fifth of a call's CPU
-                path = PATHS[api or self.settings.call.api]
+                path = PATHS[api]
                 reply = await self._client.post(path, cast_to=httpx2.Response, body=body, options=self._options)
         except openai.APIStatusError as error:
             raise Refused(
                 self._hidden(read_refusal(error.status_code, _json(error.response) or error.body or error.message)), body, error.response.headers
             ) from None
         found = _json(reply)
-        if isinstance(found, Mapping) and not found.get("choices") and not found.get("output"):
+        if isinstance(found, Mapping) and not found.get("choices") and not found.get("output") and not found.get("data"):
             status = status_within(found)
             if status:
                 raise Refused(self._hidden(read_refusal(status, found)), body, reply.headers)
         if found is None:
-            raise openai.APIConnectionError(message=f"the reply is not {self._expected}: {self.settings.hide(reply.text)[:80]!r}", request=reply.request)
+            raise openai.APIConnectionError(message=f"the reply is not {_NAMES[api]}: {self.settings.hide(reply.text)[:80]!r}", request=reply.request)
         return found, reply.headers
 
-    def read(self, reply: Json, body: JsonObject, request: Request) -> Answer:
+    def read(self, reply: Json, body: JsonObject, request: Request, *, api: str | None = None) -> Answer:
         """
         The answer in a reply; a reply that is none counts as a fault of the connection, which is tried again.
 
         Raises:
             Refused: the reply says that the endpoint had an error while it wrote the answer.
         """
-        reader = responses_api.read_reply if self.settings.call.api == "responses" else chat_api.read_reply
+        api = api or self.settings.call.api
         try:
-            answer = reader(reply, body)
+            answer = _READERS[api](reply, body)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             shown = self.settings.hide(str(reply) if isinstance(reply, str) else _compact(reply))[:80]
-            message = f"the reply is not {self._expected}: {shown!r}"
+            message = f"the reply is not {_NAMES[api]}: {shown!r}"
             raise openai.APIConnectionError(message=message, request=httpx2.Request("POST", "http://model")) from None
         if answer.finish in ("insufficient_system_resource", "error"):
             choice = reply["choices"][0] if isinstance(reply, Mapping) and reply.get("choices") else {}
@@ -165,28 +176,25 @@ class OpenAIModel:
         if answer.reported:
             return _replaced(answer, **hidden)
         written = (len(answer.text) + len(answer.reasoning)) // 4 + 1
-        return _replaced(answer, **hidden, input_tokens=characters(request) // 4 + 1, output_tokens=written)
+        asked = characters(request) if request.messages else len(_compact(body))
+        return _replaced(answer, **hidden, input_tokens=asked // 4 + 1, output_tokens=0 if api == "embeddings" else written)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
-    @property
-    def _expected(self) -> str:
-        return "a response" if self.settings.call.api == "responses" else "a chat completion"
-
-    async def _once(self, body: JsonObject, estimate: int, request: Request, usage: Usage) -> Answer:
+    async def _once(self, body: JsonObject, estimate: int, request: Request, usage: Usage, api: str) -> tuple[JsonObject, Answer]:
         async with self.permits.hold(estimate) as waited:
             started = time.monotonic()
             spent = Usage(1, 0, 0, 0.0 if self.price else None, 0.0, waited)
             try:
-                reply, headers = await self.post(body, request.timeout_s)
+                reply, headers = await self.post(body, request.timeout_s, api=api)
                 limits = read_rate_limits(headers)
                 if limits:
                     self.permits.observed(limits)
-                answer = self.read(reply, body, request)
+                answer = self.read(reply, body, request, api=api)
             except Refused as error:
-                if error.kind in _FOR_EVERY_ROW:
+                if error.kind in _FOR_EVERY_ROW and not _concerns_row(error, request):
                     # before the permit is given back: the next row's call would be refused too
                     self.permits.refuse(self.failure(error, request))
                 raise
@@ -195,7 +203,7 @@ class OpenAIModel:
                 usage.add(spent)
         usage.add(self.cost(answer))
         self.permits.answered(estimate, answer.input_tokens + answer.output_tokens)
-        return answer
+        return reply, answer
 
     def cost(self, answer: Answer) -> Usage:
         """What an answer cost, its call not counted again."""
@@ -217,13 +225,14 @@ class OpenAIModel:
             return WrongSetting(f"{where} cannot be called: {said}")
         if error.kind is Kind.QUOTA:
             return OutOfQuota(f"{self.settings.model}: {said}; once there is quota again, run the same command again")
-        if error.kind is Kind.SETTING:
+        if error.kind is Kind.SETTING and not _concerns_row(error, request):
             return WrongSetting(
                 f"{where} refuses {error.parameter!r}: {said}\n{remedy(error.parameter, error.refusal, self.settings, self.name, request.node)}"
             )
-        if error.kind is Kind.CONTENT:
-            return ModelRefused(f"the endpoint declined: {said}")
-        return ModelUnavailable(f"rate limit: {said}" if error.kind is Kind.RATE_LIMIT else said)
+        found = error.refusal
+        kind, prefix = (ModelRefused, "the endpoint declined: ") if error.kind is Kind.CONTENT else (ModelUnavailable, "")
+        prefix = "rate limit: " if error.kind is Kind.RATE_LIMIT else prefix
+        return kind(f"{prefix}{said}", status=found.status, code=found.code, param=found.param or error.parameter)
 
     def _hidden(self, refusal: Refusal) -> Refusal:
         return Refusal(refusal.status, refusal.code, refusal.param, self.settings.hide(refusal.message)[:1_000])
@@ -233,7 +242,7 @@ class OpenAIModel:
         if isinstance(error, Refused):
             if error.kind not in _TRY_AGAIN:
                 return False
-            seconds = _retry_after(error.headers)
+            seconds = retry_after(error.headers)
             if error.kind is Kind.RATE_LIMIT:
                 self.permits.throttled(seconds)
             return seconds or True
@@ -268,36 +277,6 @@ def probe(settings: ModelSettings, name: str) -> None:
         client.close()
 
 
-def read_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
-    """What the headers of a reply say of the endpoint's limits, or None where they say nothing."""
-    requests, tokens = _left(headers, "requests"), _left(headers, "tokens")
-    return RateLimits(requests, tokens) if requests or tokens else None
-
-
-def _left(headers: Mapping[str, str], what: str) -> Left | None:
-    remaining = _whole(headers.get(f"x-ratelimit-remaining-{what}"))
-    if remaining is None:
-        return None
-    return Left(remaining, _whole(headers.get(f"x-ratelimit-limit-{what}")), seconds_of(headers.get(f"x-ratelimit-reset-{what}", "")))
-
-
-def seconds_of(text: str) -> float:
-    """Seconds of a duration such as ``1m2.5s``, ``250ms`` or ``12``; at most a day, and 0 where it cannot be read."""
-    found = _DURATION.fullmatch(text.strip())
-    if not found or not text.strip():
-        return 0.0
-    hours, minutes, seconds, milliseconds = (float(part or 0) for part in found.groups())
-    return min(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000, 86_400.0)
-
-
-_NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
-_DURATION = re.compile(rf"(?:({_NUMBER})h)?(?:({_NUMBER})m(?!s))?(?:({_NUMBER})(?:s|\Z))?(?:({_NUMBER})ms)?")
-
-
-def _whole(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None
-
-
 def _headers(settings: ModelSettings) -> dict[str, str]:
     return {name: resolve(value) for name, value in settings.headers.items()}
 
@@ -306,6 +285,28 @@ def _key_elsewhere(settings: ModelSettings) -> dict[str, openai.Omit]:
     """What keeps the client from sending ``Authorization`` where the key is another header."""
     elsewhere = settings.api_key == "none" and settings.headers and "authorization" not in map(str.lower, settings.headers)
     return {"Authorization": openai.Omit()} if elsewhere else {}
+
+
+def _concerns_row(error: Refused, request: Request) -> bool:
+    """Whether a setting is refused that a program chose, perhaps for this row alone."""
+    return error.kind is Kind.SETTING and request.by_program
+
+
+def hidden_in(value: Json, settings: ModelSettings) -> Json:
+    """*value* with secrets hidden in all of its strings."""
+    if settings.hide(text := _compact(value)) == text:
+        return value
+    if isinstance(value, str):
+        return settings.hide(value)
+    if isinstance(value, Mapping):
+        return {settings.hide(key): hidden_in(inner, settings) for key, inner in value.items()}
+    return [hidden_in(inner, settings) for inner in value] if isinstance(value, list) else value
+
+
+def tokens_of(body: Mapping[str, Json]) -> int:
+    """About how many tokens a call with a *body* that a program wrote takes."""
+    limit = next((body[name] for name in ("max_completion_tokens", "max_tokens", "max_output_tokens") if isinstance(body.get(name), int)), 1024)
+    return len(_compact(body)) // 4 + (limit if "messages" in body or "input" in body else 0)
 
 
 def characters(request: Request) -> int:
@@ -346,14 +347,15 @@ async def _bound(response: httpx2.Response) -> None:
     if response.headers.get("content-encoding", "identity") != "identity":
         raise httpx2.DecodingError("the reply is compressed although this was not accepted", request=response.request)
     assert isinstance(response.stream, httpx2.AsyncByteStream)
-    response.stream = _Bounded(response.stream, complains=response.is_error)
+    most = MAX_EMBEDDINGS if response.request.url.path.endswith(embeddings_api.PATH) else MAX_REPLY
+    response.stream = _Bounded(response.stream, most, complains=response.is_error)
 
 
 class _Bounded(httpx2.AsyncByteStream):
     """A body of which only a limited number of bytes is read."""
 
-    def __init__(self, body: httpx2.AsyncByteStream, *, complains: bool):
-        self._body, self._complains = body, complains
+    def __init__(self, body: httpx2.AsyncByteStream, most: int, *, complains: bool):
+        self._body, self._most, self._complains = body, most, complains
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         start, length = b"", 0
@@ -361,31 +363,13 @@ class _Bounded(httpx2.AsyncByteStream):
             length += len(piece)
             if self._complains and length > MAX_COMPLAINT:
                 return
-            if length > MAX_REPLY:
-                raise BadAnswer(f"the reply has more than {MAX_REPLY:,} bytes", raw=start.decode("utf-8", "replace"), again=False)
+            if length > self._most:
+                raise BadAnswer(f"the reply has more than {self._most:,} bytes", raw=start.decode("utf-8", "replace"), again=False)
             start = start or piece[:10_000]
             yield piece
 
     async def aclose(self) -> None:
         await self._body.aclose()
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that the endpoint asks to wait, at most ``MAX_RETRY_AFTER_S``; 0 where it does not say."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if not value:
-            continue
-        try:
-            seconds = float(value) * scale
-        except ValueError:
-            try:
-                seconds = parsedate_to_datetime(value).timestamp() - time.time()
-            except (ValueError, TypeError, OverflowError):
-                continue
-        if 0 < seconds < float("inf"):
-            return min(seconds, MAX_RETRY_AFTER_S)
-    return 0.0
 
 
 def _said(error: openai.APIError, settings: ModelSettings) -> str:

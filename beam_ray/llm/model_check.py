@@ -16,10 +16,11 @@ import stamina
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.errors import BadAnswer
 from beam_ray.llm.answer import parse_answer
-from beam_ray.llm.client import UNANSWERED, OpenAIModel, Refused, read_rate_limits
+from beam_ray.llm.client import UNANSWERED, OpenAIModel, Refused
 from beam_ray.llm.families import STRUCTURED, Api, Capabilities, Structured
 from beam_ray.llm.prices import Tokens, price_of
 from beam_ray.llm.refusals import Kind
+from beam_ray.llm.reply_headers import read_rate_limits
 from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.settings import ModelSettings, lines
 

@@ -6,6 +6,10 @@ The models file: name to the settings of a model, or to answers written down bef
       answers:
         - {has: [Which team, charged], answer: {team: billing}}
         - {answer: {team: technical}}
+    scripted/agent:
+      answers:
+        - {has: PO-1, call: {find: {po_number: PO-1}}}
+        - {has: [found, true], answer: pay}
 """
 
 import json
@@ -14,23 +18,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pydantic
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from beam_ray.define.fingerprint import Json, digest
+from beam_ray.define.fingerprint import Json, JsonObject, digest
 from beam_ray.define.validation import validation_problems
 from beam_ray.define.workflow import Frozen
 from beam_ray.define.yaml_file import read_yaml
 from beam_ray.errors import BadDefinition, ModelRefused, Problem, Unusable
-from beam_ray.llm.request import Request
+from beam_ray.llm.request import Request, ToolCall
 from beam_ray.llm.scripted import ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 
 
 class ScriptedAnswer(Frozen):
-    """An answer, and when it is given."""
+    """An answer or calls of tools, and when they are given."""
 
-    answer: Json
+    answer: Json = None
     """A text, or a value that is sent as JSON."""
+    call: dict[str, JsonObject] | None = None
+    """Instead of an answer: tools to call, each with its arguments."""
     has: list[str] = []
     """Words that the last message must have, all of them; none for every message."""
 
@@ -38,6 +44,19 @@ class ScriptedAnswer(Frozen):
     @classmethod
     def _one(cls, written: Json) -> Json:
         return [written] if isinstance(written, str) else written
+
+    @model_validator(mode="after")
+    def _either(self) -> "ScriptedAnswer":
+        if (self.call is None) == ("answer" not in self.model_fields_set):
+            raise ValueError("an entry must have either 'answer' or 'call'")
+        return self
+
+    @property
+    def said(self) -> str | tuple[ToolCall, ...]:
+        """What the model says."""
+        if self.call is not None:
+            return tuple(ToolCall(name, json.dumps(arguments)) for name, arguments in self.call.items())
+        return self.answer if isinstance(self.answer, str) else json.dumps(self.answer)
 
 
 class ScriptedSettings(Frozen):
@@ -48,15 +67,16 @@ class ScriptedSettings(Frozen):
     @property
     def model(self) -> ScriptedModel:
         """The model."""
-        script = _Script(tuple((tuple(entry.has), json.dumps(entry.answer) if not isinstance(entry.answer, str) else entry.answer) for entry in self.answers))
-        return ScriptedModel(script, identity=f"scripted {digest('script/1', self.model_dump(mode='json'))}")
+        script = _Script(tuple((tuple(entry.has), entry.said) for entry in self.answers))
+        written = [entry.model_dump(mode="json", exclude=None if entry.call else {"call"}) for entry in self.answers]  # as before there were calls
+        return ScriptedModel(script, identity=f"scripted {digest('script/1', {'answers': written})}")
 
 
 @dataclass(frozen=True)
 class _Script:
-    answers: tuple[tuple[tuple[str, ...], str], ...]
+    answers: tuple[tuple[tuple[str, ...], str | tuple[ToolCall, ...]], ...]
 
-    def __call__(self, request: Request) -> str:
+    def __call__(self, request: Request) -> str | tuple[ToolCall, ...]:
         said = str(request.messages[-1]["content"])
         for words, answer in self.answers:
             if all(word in said for word in words):

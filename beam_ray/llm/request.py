@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NotRequired, Protocol, TypedDict
 
-from beam_ray.define.fingerprint import Json
+from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.llm.usage import Usage
 
 
@@ -54,6 +54,21 @@ class Request:
     """Whether a judge is asked about an output."""
     question: str = ""
     """Identifies what is asked where the messages contain random text; empty where the messages themselves do."""
+    tools: tuple[JsonObject, ...] = ()
+    """Functions that the model may call: name, description, and the JSON schema of their parameters."""
+    by_program: bool = False
+    """Whether a program wrote the body: it never waits for a batch, and what an endpoint refuses in it concerns its row alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's call of a function."""
+
+    name: str
+    arguments: str = "{}"
+    """As the model wrote them: JSON, unless it erred."""
+    id: str = ""
+    """By which the function's result names the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +94,8 @@ class Answer:
     """Whether the endpoint reported the tokens; otherwise they are estimates."""
     tier: str = ""
     """The service tier that the endpoint used, where it says so."""
-    tool_calls: tuple[str, ...] = ()
-    """Functions that the model called although they were not offered."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Functions that the model called."""
 
 
 class Deferred(Exception):
@@ -88,7 +103,7 @@ class Deferred(Exception):
 
 
 class Model(Protocol):
-    """Anything that answers requests."""
+    """Anything that answers requests: ``ask`` is ``body_of``, ``reply`` and ``read``, one after the other."""
 
     async def ask(self, request: Request, usage: Usage) -> Answer:
         """
@@ -99,3 +114,21 @@ class Model(Protocol):
             ModelRefused: the model declined to answer.
             Stopped: no row could be answered, for example because the key is wrong or the quota is used up.
         """
+
+    def body_of(self, request: Request) -> JsonObject:
+        """The body of the HTTP request for *request*."""
+
+    async def reply(self, body: JsonObject, request: Request, usage: Usage, *, api: str | None = None) -> JsonObject:
+        """
+        The endpoint's whole reply to *body*, as it came except that secrets are hidden; retried, limited and counted as in ``ask``.
+
+        Args:
+            request: Whose call it is. Where it has messages, *body* is made of it.
+            api: chat, responses or embeddings; None for the one that ``body_of`` writes for.
+
+        Raises:
+            as ``ask``.
+        """
+
+    def read(self, reply: Json, body: JsonObject, request: Request) -> Answer:
+        """The answer in the *reply* to the *body* of *request*."""

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from beam_ray.define.fingerprint import Json, JsonObject
-from beam_ray.llm.chat_api import split_reasoning
-from beam_ray.llm.request import Answer, Request
+from beam_ray.llm.chat_api import count, split_reasoning
+from beam_ray.llm.request import Answer, Request, ToolCall
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.structured import function_name, strict_schema, with_words
 
@@ -50,7 +50,7 @@ def read_reply(reply: Json, sent: Mapping[str, Json]) -> Answer:
         ValueError, KeyError, TypeError, IndexError, AttributeError: it is not a response.
     """
     text, refusal, reasoning, arguments, calls = [], [], [], "", []
-    offered = {tool["name"] for tool in sent.get("tools") or ()}
+    offered = {tool.get("name") for tool in sent.get("tools") or ()}
     for item in reply["output"]:
         if item["type"] == "reasoning":
             reasoning += [part.get("text") or "" for part in [*(item.get("content") or ()), *(item.get("summary") or ())]]
@@ -58,7 +58,7 @@ def read_reply(reply: Json, sent: Mapping[str, Json]) -> Answer:
             if item["name"] in offered:
                 arguments = str(item.get("arguments") or "")
             else:
-                calls.append(str(item["name"]))
+                calls.append(ToolCall(str(item["name"]), str(item.get("arguments") or ""), str(item.get("call_id") or "")))
         elif item["type"] == "message":
             text += [part.get("text") or "" for part in item["content"] if part.get("type") == "output_text"]
             refusal += [part.get("refusal") or "" for part in item["content"] if part.get("type") == "refusal"]
@@ -68,15 +68,15 @@ def read_reply(reply: Json, sent: Mapping[str, Json]) -> Answer:
     incomplete = reply.get("incomplete_details") or {}
     return Answer(
         answer,
-        _count(used, "input_tokens") or 0,
-        _count(used, "output_tokens") or 0,
+        count(used, "input_tokens") or 0,
+        count(used, "output_tokens") or 0,
         finish=_FINISH.get(str(incomplete.get("reason")), "stop") if reply.get("status") == "incomplete" else "stop",
         refusal="".join(refusal),
         reasoning="\n".join(part for part in (*reasoning, thought) if part),
-        reasoning_tokens=_count(details.get("output_tokens_details"), "reasoning_tokens"),
-        cached_tokens=_count(details.get("input_tokens_details"), "cached_tokens"),
-        cache_write_tokens=_count(details.get("input_tokens_details"), "cache_write_tokens"),
-        reported=_count(used, "input_tokens") is not None and _count(used, "output_tokens") is not None,
+        reasoning_tokens=count(details.get("output_tokens_details"), "reasoning_tokens"),
+        cached_tokens=count(details.get("input_tokens_details"), "cached_tokens"),
+        cache_write_tokens=count(details.get("input_tokens_details"), "cache_write_tokens"),
+        reported=count(used, "input_tokens") is not None and count(used, "output_tokens") is not None,
         tier=str(reply.get("service_tier") or ""),
         tool_calls=tuple(calls),
     )
@@ -90,8 +90,3 @@ def _content(content: Json, role: str) -> Json:
     return [
         {"type": kind, "text": part["text"]} if part["type"] == "text" else {"type": "input_image", "image_url": part["image_url"]["url"]} for part in content
     ]
-
-
-def _count(used: Json, name: str) -> int | None:
-    found = used.get(name) if isinstance(used, Mapping) else None
-    return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 2**31 else None

@@ -9,8 +9,9 @@ import stamina
 from beam_ray.errors import BadAnswer, BeamRayError
 from beam_ray.llm.answer import parse_answer, read_answer
 from beam_ray.llm.chat_api import read_reply, split_reasoning
-from beam_ray.llm.client import OpenAIModel, read_rate_limits, seconds_of
+from beam_ray.llm.client import OpenAIModel
 from beam_ray.llm.permits import Left
+from beam_ray.llm.reply_headers import read_rate_limits, seconds_of
 from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.responses_api import read_reply as read_response
 from beam_ray.llm.settings import ModelSettings

@@ -11,9 +11,10 @@ import pytest
 import stamina
 
 from beam_ray.errors import BadDefinition, ModelRefused, ModelUnavailable, Stopped, Unusable
-from beam_ray.llm.client import MAX_RETRY_AFTER_S, OpenAIModel
+from beam_ray.llm.client import OpenAIModel
 from beam_ray.llm.models_file import load_models
 from beam_ray.llm.permits import Unlimited
+from beam_ray.llm.reply_headers import MAX_RETRY_AFTER_S
 from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
