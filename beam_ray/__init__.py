@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from beam_ray.api.versions import Version
     from beam_ray.api.workflows import CheckResult, check, load
     from beam_ray.backtest.spec import is_backtest_spec, spec_name
+    from beam_ray.define.agent import Agent, AgentTool
     from beam_ray.define.criterion import Criterion
     from beam_ray.define.diff import Change
-    from beam_ray.define.workflow import AutoRerun, Evaluation, LlmCall, Node, Resources, Workflow
+    from beam_ray.define.llm_call import LlmCall
+    from beam_ray.define.workflow import AutoRerun, Evaluation, Node, Resources, Workflow
     from beam_ray.improve.trend import CanarySet, TrendPoint
     from beam_ray.llm.request import Answer, Request
     from beam_ray.llm.scripted import ScriptedModel
@@ -156,6 +158,8 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "is_backtest_spec",
     "spec_name",
     # define
+    "Agent",
+    "AgentTool",
     "AutoRerun",
     "Change",
     "Criterion",
@@ -213,9 +217,11 @@ _SOURCES = {
     "beam_ray.api.versions": ("Version",),
     "beam_ray.api.workflows": ("CheckResult", "check", "load"),
     "beam_ray.backtest.spec": ("is_backtest_spec", "spec_name"),
+    "beam_ray.define.agent": ("Agent", "AgentTool"),
     "beam_ray.define.criterion": ("Criterion",),
     "beam_ray.define.diff": ("Change",),
-    "beam_ray.define.workflow": ("AutoRerun", "Evaluation", "LlmCall", "Node", "Resources", "Workflow"),
+    "beam_ray.define.llm_call": ("LlmCall",),
+    "beam_ray.define.workflow": ("AutoRerun", "Evaluation", "Node", "Resources", "Workflow"),
     "beam_ray.improve.trend": ("CanarySet", "TrendPoint"),
     "beam_ray.llm.request": ("Answer", "Request"),
     "beam_ray.llm.scripted": ("ScriptedModel",),

@@ -11,8 +11,8 @@ import pyarrow as pa
 from beam_ray.backtest.spec import Resolved, Side
 from beam_ray.compare.sequential import interim_analyses
 from beam_ray.compare.verdict_json import BacktestDocument
-from beam_ray.define.check import find_tool
 from beam_ray.define.fingerprint import JsonObject, digest
+from beam_ray.define.tool_source import find_tool
 from beam_ray.define.workflow import Workflow
 from beam_ray.llm.scripted import Models
 from beam_ray.rerun import count_borrowed

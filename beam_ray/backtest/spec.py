@@ -30,10 +30,11 @@ from pydantic import Field, StrictFloat, field_validator
 from beam_ray.address import NAME
 from beam_ray.define.check import check
 from beam_ray.define.fingerprint import Json, JsonObject
+from beam_ray.define.frozen import Frozen
 from beam_ray.define.load import load, read_prompt
 from beam_ray.define.returns import Faults
 from beam_ray.define.validation import as_written, validation_problems
-from beam_ray.define.workflow import Frozen, Workflow
+from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source, read_yaml
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.publish import find_workflow, read_version

@@ -16,7 +16,7 @@ from typing import Literal
 
 from beam_ray.compare.metric_definitions import KINDS
 from beam_ray.define.fingerprint import JsonObject
-from beam_ray.define.workflow import Frozen
+from beam_ray.define.frozen import Frozen
 
 Kind = Literal["at_least", "at_most", "up_by", "down_by", "up_by_at_most", "down_by_at_most", "not_worse_than"]
 Level = Literal["block", "warn", "target"]

@@ -5,20 +5,19 @@ One small function per rule. Every rule runs and every problem is reported; erro
 workflow, warnings are advice.
 """
 
-import ast
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from beam_ray.address import NODE_NAME
+from beam_ray.define.check_agent import agent_advice, agent_problems
 from beam_ray.define.criterion import expand
-from beam_ray.define.fingerprint import digest
+from beam_ray.define.llm_call import Turn
 from beam_ray.define.returns import type_schema
 from beam_ray.define.template import TemplateFault, Use, uses
-from beam_ray.define.workflow import Node, Turn, Workflow
+from beam_ray.define.tool_source import find_tool
+from beam_ray.define.workflow import Node, Workflow
 from beam_ray.define.yaml_file import NoFile, Source
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 
@@ -26,19 +25,6 @@ GIVEN = ("task_query", "variables", "attachments")
 """Names that every template may use, beside the inputs and the upstream nodes."""
 
 RESERVED = (*GIVEN, "expected", "output", "true", "false", "none", "not", "and", "or", "in", "is", "if", "else", "loop", "self", "range")
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A tool's function as found in its source file, without running it."""
-
-    file: Path
-    version: str
-    """The digest of the source file, and of the workflow's requirements where it has any."""
-    parameters: tuple[str, ...] | None
-    """None where the function accepts any keyword."""
-    required: tuple[str, ...]
-    is_async: bool
 
 
 def check(workflow: Workflow, source: Source | None = None, *, folders: Iterable[Path] = ()) -> list[Problem]:
@@ -58,10 +44,11 @@ def check(workflow: Workflow, source: Source | None = None, *, folders: Iterable
     if not problems:
         # the rules below follow the graph, so they need one
         problems += [*_inputs(workflow, source), *_templates(workflow, source), *_criteria(workflow, source)]
-        problems += [*_switches(workflow, source), *_tools(workflow, source, tuple(folders))]
+        places = tuple(folders)
+        problems += [*_switches(workflow, source), *_tools(workflow, source, places), *agent_problems(workflow, source, places)]
     if problems:
         raise BadDefinition(problems=problems)
-    return list(_advice(workflow, source))
+    return [*_advice(workflow, source), *agent_advice(workflow, source, tuple(folders))]
 
 
 def _names(workflow: Workflow, source: Source) -> Iterator[Problem]:
@@ -120,9 +107,9 @@ def _templates(workflow: Workflow, source: Source) -> Iterator[Problem]:
     for name, node in workflow.nodes.items():
         at = ("nodes", name)
         upstream = workflow.upstream[name]
-        if node.llm:
-            for index, turn in enumerate(node.llm.prompt):
-                spot = (*at, "llm", "prompt", index, turn.role)
+        if node.call:
+            for index, turn in enumerate(node.call.prompt):
+                spot = (*at, node.kind, "prompt", index, turn.role)
                 try:
                     found = uses(turn.content)
                 except TemplateFault as fault:
@@ -250,52 +237,16 @@ def _switches(workflow: Workflow, source: Source) -> Iterator[Problem]:
             yield source.problem((*at, "auto_rerun"), f"node {name!r} has auto_rerun but no criteria, so no score can trigger it")
         if node.effects != "none" and node.llm:
             yield source.problem((*at, "effects"), f"node {name!r} calls a model; 'effects' applies to tools only")
-        if node.arguments and node.llm:
-            yield source.problem((*at, "with"), f"node {name!r} calls a model; 'with' applies to tools only, so put the values into the prompt")
-        if node.llm and workflow.model_of(name) is None:
+        if node.effects != "none" and node.agent:
             yield source.problem(
-                (*at, "llm"), f"node {name!r} has no model, and the workflow has no default model", "add 'model: NAME', a name from the models file"
+                (*at, "effects"), f"node {name!r} is an agent; write 'effects' at its tools, such as {{tool: tools.mail:send, effects: write}}"
             )
-
-
-def find_tool(workflow: Workflow, tool: str, folders: Iterable[Path]) -> Tool:
-    """
-    The function that *tool* names, found by parsing its source file without importing it.
-
-    Raises:
-        Unusable: no allowed folder has the module, or the module does not have the function.
-    """
-    module, function = tool.split(":")
-    looked = list(folders)
-    for folder in looked:
-        base = folder / Path(*module.split("."))
-        for file in (base.with_suffix(".py"), base / "__init__.py"):
-            if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
-                found = _read_tool(file, function, tool)
-                # another version of a package may give other results
-                packages = sorted(workflow.requirements)
-                return replace(found, version=digest("tool with packages/1", found.version, packages)) if packages else found
-    shown = ", ".join(str(folder) for folder in looked) or "no folder"
-    raise Unusable(f"the tool {tool!r} was not found\n  searched for {module.replace('.', '/')}.py in {shown}\n  set BEAM_RAY_TOOLS to search further folders")
-
-
-def _read_tool(file: Path, function: str, tool: str) -> Tool:
-    text = file.read_bytes()
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError) as error:
-        line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise Unusable(f"the tool {tool!r}: {file.name}{line} is not valid Python ({getattr(error, 'msg', error)})") from None
-    names = {entry.name: entry for entry in tree.body if isinstance(entry, (ast.FunctionDef, ast.AsyncFunctionDef))}
-    if function not in names:
-        raise Unusable("\n  ".join([f"the tool {tool!r}: {file.name} has no function {function!r}", *did_you_mean(function, names)]))
-    arguments = names[function].args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    required = [argument.arg for argument in positional[: len(positional) - len(arguments.defaults)]]
-    required += [argument.arg for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is None]
-    every = None if arguments.kwarg else tuple(argument.arg for argument in [*positional, *arguments.kwonlyargs])
-    version = hashlib.sha256(text).hexdigest()[:32]
-    return Tool(file, version, every, tuple(required), isinstance(names[function], ast.AsyncFunctionDef))
+        if node.arguments and node.call:
+            yield source.problem((*at, "with"), f"node {name!r} calls a model; 'with' applies to tools only, so put the values into the prompt")
+        if node.call and workflow.model_of(name) is None:
+            yield source.problem(
+                (*at, node.kind), f"node {name!r} has no model, and the workflow has no default model", "add 'model: NAME', a name from the models file"
+            )
 
 
 def _tools(workflow: Workflow, source: Source, folders: tuple[Path, ...]) -> Iterator[Problem]:

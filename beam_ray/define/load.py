@@ -11,9 +11,10 @@ from pathlib import Path
 import pydantic
 
 from beam_ray.define.fingerprint import Json
+from beam_ray.define.llm_call import turn_fault
 from beam_ray.define.requirements import read_requirements
 from beam_ray.define.validation import known_keys, validation_problems
-from beam_ray.define.workflow import Workflow, turn_fault
+from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source, display_path, not_utf8, read_yaml, relative_path
 from beam_ray.errors import BadDefinition, Problem, Unusable
 
@@ -75,7 +76,8 @@ def with_prompts(data: Mapping[str, Json], source: Source, folder: Path) -> tupl
     if isinstance(nodes, Mapping):
         result["nodes"] = dict(nodes)
         for name, node in nodes.items():
-            call = node.get("llm") if isinstance(node, Mapping) else None
+            kind = "agent" if isinstance(node, Mapping) and "agent" in node else "llm"
+            call = node.get(kind) if isinstance(node, Mapping) else None
             if isinstance(call, Mapping) and isinstance(call.get("prompt"), str):
                 try:
                     prompt = read_prompt(call["prompt"], folder)
@@ -83,9 +85,9 @@ def with_prompts(data: Mapping[str, Json], source: Source, folder: Path) -> tupl
                     problems += error.problems
                     continue
                 except Unusable as error:
-                    problems.append(source.problem(("nodes", name, "llm", "prompt"), str(error)))
+                    problems.append(source.problem(("nodes", name, kind, "prompt"), str(error)))
                     continue
-                result["nodes"][name] = {**node, "llm": {**call, "prompt": prompt}}
+                result["nodes"][name] = {**node, kind: {**call, "prompt": prompt}}
     return result, problems
 
 

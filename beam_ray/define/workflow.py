@@ -14,128 +14,19 @@ version. Prompts are contained as text, so that it is the whole definition:
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, StrictBool, StrictFloat, StrictInt, field_validator, model_validator
 
+from beam_ray.define.agent import FUNCTION, Agent, Effects
 from beam_ray.define.criterion import Criterion, expand, numbered
-from beam_ray.define.fingerprint import Json, JsonSchema, digest
+from beam_ray.define.fingerprint import Json, digest
+from beam_ray.define.frozen import Frozen
+from beam_ray.define.llm_call import TEXT_SCHEMA, LlmCall
 from beam_ray.define.requirements import requirement_fault
-from beam_ray.define.returns import Faults, object_schema
-from beam_ray.define.validation import validation_problems
-from beam_ray.define.yaml_file import NoFile
-from beam_ray.errors import BadDefinition
+from beam_ray.define.returns import Faults
 
 DEFAULT_THRESHOLD = 90.0
-TEXT_SCHEMA = object_schema({"text": {"type": "string"}})
-ROLES = ("system", "user", "assistant")
-
-
-class Frozen(BaseModel):
-    """An immutable value that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
-
-    if not TYPE_CHECKING:  # type checkers derive the parameters from the fields
-
-        def __init__(self, **fields: Any) -> None:
-            """
-            Validate *fields*.
-
-            Raises:
-                BadDefinition: with every problem found, each with the path of its value.
-            """
-            try:
-                super().__init__(**fields)
-            except ValidationError as error:
-                raise BadDefinition(problems=validation_problems(error, NoFile(type(self).__name__), type(self))) from None
-
-        # pydantic then validates nested models as usual, instead of calling this for each of them
-        __init__.__pydantic_base_init__ = True
-
-
-class Turn(Frozen):
-    """One message of a prompt."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-    file: str = ""
-    """The file that the text came from, for messages; not part of the definition's identity."""
-
-
-def turn_fault(turn: Turn | Json) -> str:
-    """Why *turn* is not a valid turn of a prompt, or an empty string."""
-    if isinstance(turn, Turn):
-        return ""
-    if isinstance(turn, Mapping) and {"role", "content"} <= set(turn):
-        role, content = turn["role"], turn["content"]
-    elif isinstance(turn, Mapping) and len(turn) == 1:
-        [(role, content)] = turn.items()
-    else:
-        return "a turn must be one role with its text, such as '- user: …'"
-    if role not in ROLES:
-        return f"the role of a turn must be {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role!r}"
-    if not isinstance(content, str):
-        return f"the text of a turn must be a string, not {'null' if content is None else repr(content)}; put it in quotes"
-    return "" if content.strip() else "the prompt is empty"
-
-
-class LlmCall(Frozen):
-    """A call to a model. Sampling settings are those of the models file unless given here."""
-
-    prompt: tuple[Turn, ...] = Field(min_length=1)
-    """A Jinja2 template, or a list of turns, inline or in a file."""
-    returns: JsonSchema | None = None
-    """Field to type of the output, kept as a JSON schema; without it the output is ``{text: …}``."""
-    model: str | None = None
-    """A name from the models file. Default: the workflow's model."""
-    temperature: StrictFloat | None = Field(default=None, ge=0, le=2)
-    top_p: StrictFloat | None = Field(default=None, gt=0, le=1)
-    max_tokens: StrictInt = Field(default=1024, ge=1, le=1_000_000)
-    seed: StrictInt = Field(default=0, ge=0, le=2**31)
-    """The numbers of the trial and the attempt are added, so that each is a different sample."""
-
-    if TYPE_CHECKING:  # what the validators below accept
-
-        def __init__(
-            self,
-            *,
-            prompt: str | Sequence[Turn | Mapping[str, str]],
-            returns: Mapping[str, Json] | None = None,
-            model: str | None = None,
-            temperature: float | None = None,
-            top_p: float | None = None,
-            max_tokens: int = 1024,
-            seed: int = 0,
-        ) -> None: ...
-
-    @field_validator("prompt", mode="before")
-    @classmethod
-    def _turns(cls, written: Json) -> Json:
-        if isinstance(written, str):
-            written = [{"user": written}]
-        if not isinstance(written, (list, tuple)):
-            quotes = "\nquote text that begins with {{" if isinstance(written, Mapping) else ""
-            raise ValueError(f"a prompt must be text or a list of turns such as '- user: …'{quotes}")
-        turns = []
-        for turn in written:
-            if isinstance(turn, Mapping) and len(turn) == 1:
-                [(role, content)] = turn.items()
-                turn = {"role": role, "content": content}
-            turns.append(turn)
-        faults: list[tuple[int | str, str]] = [(index, fault) for index, fault in enumerate(map(turn_fault, turns)) if fault]
-        if faults:
-            raise Faults(faults)
-        return turns
-
-    @field_validator("returns", mode="before")
-    @classmethod
-    def _schema(cls, written: Json) -> Json:
-        if not isinstance(written, Mapping):
-            return written
-        if written.get("type") == "object" and isinstance(written.get("properties"), Mapping):
-            return object_schema(written["properties"])
-        return object_schema(written)
 
 
 class Evaluation(Frozen):
@@ -193,11 +84,13 @@ class Resources(Frozen):
 
 
 class Node(Frozen):
-    """One node of the graph: a model call or a tool."""
+    """One node of the graph: a model call, an agent or a tool."""
 
     title: str = ""
     llm: LlmCall | None = None
-    tool: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
+    agent: Agent | None = None
+    """A model that may call tools, turn by turn, until it answers."""
+    tool: str | None = Field(default=None, pattern=FUNCTION)
     """An importable function, ``module:function``, from an allowed folder."""
     arguments: dict[str, Json] = Field(default_factory=dict, validation_alias=AliasChoices("with", "arguments"), serialization_alias="with")
     """A tool's keyword arguments; strings in them are templates. The key ``with`` of a file."""
@@ -208,7 +101,7 @@ class Node(Frozen):
     route: str | None = None
     evaluate: Evaluation | None = None
     auto_rerun: AutoRerun | None = None
-    effects: Literal["none", "read", "write"] = "none"
+    effects: Effects = "none"
     resources: Resources | None = None
     timeout_s: StrictFloat = Field(default=120, gt=0, le=86_400)
     """Seconds that one attempt may take, without the time spent waiting for a free slot of the model."""
@@ -220,16 +113,26 @@ class Node(Frozen):
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Node":
-        if (self.llm is None) == (self.tool is None):
-            raise ValueError("a node must have either 'llm' or 'tool'")
+        if [self.llm, self.agent, self.tool].count(None) != 2:
+            raise ValueError("a node must have exactly one of 'llm', 'agent' and 'tool'")
         return self
+
+    @property
+    def kind(self) -> Literal["llm", "agent", "tool"]:
+        """What the node is."""
+        return "llm" if self.llm else "agent" if self.agent else "tool"
+
+    @property
+    def call(self) -> LlmCall | None:
+        """How the node asks its model, an agent's included; None for a tool."""
+        return self.llm or self.agent
 
     @property
     def fields(self) -> tuple[str, ...] | None:
         """The names of the output's fields; None for a tool, whose output is not declared."""
-        if self.llm is None:
+        if self.call is None:
             return None
-        return tuple((self.llm.returns or TEXT_SCHEMA)["properties"])
+        return tuple((self.call.returns or TEXT_SCHEMA)["properties"])
 
 
 class Workflow(Frozen):
@@ -283,7 +186,7 @@ class Workflow(Frozen):
 
     def model_of(self, name: str) -> str | None:
         """The model that the node *name* calls, by its name in the models file; None for a tool."""
-        call = self.nodes[name].llm
+        call = self.nodes[name].call
         return (call.model or self.model) if call else None
 
     def judge_of(self, name: str) -> str | None:
@@ -312,7 +215,11 @@ class Workflow(Frozen):
             document.pop("requirements")
         for node in document["nodes"].values():
             node.pop("title")
-            for turn in (node["llm"] or {}).get("prompt", ()):
+            if node["agent"] is None:
+                node.pop("agent")  # newer than 0.1
+            else:
+                node["agent"]["tools"] = [{key: value for key, value in tool.items() if value not in (None, "", [])} for tool in node["agent"]["tools"]]
+            for turn in (node["llm"] or node.get("agent") or {}).get("prompt", ()):
                 turn.pop("file")
             for criterion in (node["evaluate"] or {}).get("criteria", ()):
                 if not criterion["reasoning"]:

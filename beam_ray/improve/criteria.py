@@ -13,7 +13,8 @@ from typing import Any, TypedDict
 
 from beam_ray.define.criterion import Criterion
 from beam_ray.define.fingerprint import Json, JsonObject, strict_json
-from beam_ray.define.workflow import DEFAULT_THRESHOLD, TEXT_SCHEMA, Workflow
+from beam_ray.define.llm_call import TEXT_SCHEMA
+from beam_ray.define.workflow import DEFAULT_THRESHOLD, Workflow
 from beam_ray.errors import BadDefinition, Unusable
 from beam_ray.evaluate.rules import same
 from beam_ray.improve.agreement import cohen, fleiss

@@ -20,8 +20,8 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import BeforeValidator, Field, StrictFloat, StrictInt
 
+from beam_ray.define.frozen import Frozen
 from beam_ray.define.validation import validation_problems
-from beam_ray.define.workflow import Frozen
 from beam_ray.define.yaml_file import read_yaml
 from beam_ray.errors import BadDefinition
 

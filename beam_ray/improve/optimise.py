@@ -14,8 +14,9 @@ from pathlib import Path
 
 from beam_ray.address import Address
 from beam_ray.define.fingerprint import Json, JsonSchema
+from beam_ray.define.llm_call import TEXT_SCHEMA
 from beam_ray.define.template import TemplateFault, render, uses
-from beam_ray.define.workflow import TEXT_SCHEMA, Workflow
+from beam_ray.define.workflow import Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.improve.drafts import prompts_text, with_prompt, write_draft
 from beam_ray.improve.execute_plan import PlanExecutor

@@ -8,7 +8,8 @@ and few-shot examples stay in place; the texts between them may change.
 import re
 from collections.abc import Mapping, Sequence
 
-from beam_ray.define.workflow import Turn, Workflow
+from beam_ray.define.llm_call import Turn
+from beam_ray.define.workflow import Workflow
 
 
 def turns_of(workflow: Workflow, node: str) -> tuple[Turn, ...]:

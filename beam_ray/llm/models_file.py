@@ -21,8 +21,8 @@ import pydantic
 from pydantic import Field, field_validator, model_validator
 
 from beam_ray.define.fingerprint import Json, JsonObject, digest
+from beam_ray.define.frozen import Frozen
 from beam_ray.define.validation import validation_problems
-from beam_ray.define.workflow import Frozen
 from beam_ray.define.yaml_file import read_yaml
 from beam_ray.errors import BadDefinition, ModelRefused, Problem, Unusable
 from beam_ray.llm.request import Request, ToolCall

@@ -22,7 +22,7 @@ from typing import Literal
 from pydantic import Field, PrivateAttr, StrictBool, StrictFloat, StrictInt, field_validator
 
 from beam_ray.define.fingerprint import Json, digest
-from beam_ray.define.workflow import Frozen
+from beam_ray.define.frozen import Frozen
 from beam_ray.errors import Unusable
 from beam_ray.llm.families import Api, Capabilities, MaxTokensAs, Structured, known_of
 

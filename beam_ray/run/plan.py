@@ -16,10 +16,11 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from beam_ray.define.check import check, find_tool
+from beam_ray.define.check import check
 from beam_ray.define.fingerprint import JsonObject, digest, strict_json
 from beam_ray.define.load import load
 from beam_ray.define.returns import object_schema
+from beam_ray.define.tool_source import find_tool
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.evaluate.judge import judged_together

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from beam_ray.define.llm_call import LlmCall
 from beam_ray.define.template import render
-from beam_ray.define.workflow import LlmCall, Workflow
+from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadTemplate
 from beam_ray.run.context import TaskTrial
 

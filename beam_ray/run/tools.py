@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from beam_ray.define.check import Tool, find_tool
 from beam_ray.define.fingerprint import Json
+from beam_ray.define.tool_source import Tool, find_tool
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import ToolFailed
 

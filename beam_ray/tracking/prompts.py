@@ -12,7 +12,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.prompt.constants import PROMPT_EXPERIMENT_IDS_TAG_KEY
 
 from beam_ray.define.fingerprint import digest
-from beam_ray.define.workflow import LlmCall, Workflow
+from beam_ray.define.llm_call import LlmCall
+from beam_ray.define.workflow import Workflow
 from beam_ray.tracking.watchdog import Heartbeat
 
 LONGEST = 100_000

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from beam_ray.define.check import check
+from beam_ray.define.llm_call import LlmCall
 from beam_ray.define.load import load
-from beam_ray.define.workflow import AutoRerun, Evaluation, LlmCall, Node, Workflow
+from beam_ray.define.workflow import AutoRerun, Evaluation, Node, Workflow
 from beam_ray.errors import BadDefinition
 from tests.conftest import Lab
 

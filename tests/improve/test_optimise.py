@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_ray.address import Address
-from beam_ray.define.workflow import Turn
+from beam_ray.define.llm_call import Turn
 from beam_ray.errors import Stopped, Unusable
 from beam_ray.improve.drafts import file_of, load_same, prompts_text, require_place, write_draft
 from beam_ray.improve.optimise import failure_of, propose, rerun_with_proposal

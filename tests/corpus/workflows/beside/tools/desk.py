@@ -1,0 +1,13 @@
+EFFECTS = {"find": "read", "send": "write"}
+
+
+def find(number: str): ...
+
+
+def send(to: str, text: str): ...
+
+
+def undeclared(number: str): ...
+
+
+def by_position(number: str, /): ...
