@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from beam_ray.api.projects import Project, init
     from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
+    from beam_ray.api.reviews import RecordedReviews, ReviewQueue, ReviewSample
     from beam_ray.api.runs import Run
     from beam_ray.api.store import Store, open
     from beam_ray.api.tasks import Attempt, CriterionResult, Step, Task
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from beam_ray.llm.request import Answer, Request
     from beam_ray.llm.scripted import ScriptedModel
     from beam_ray.llm.settings import ModelSettings
+    from beam_ray.review.queue import ReviewAnswer, ReviewItem, ReviewQuestion
     from beam_ray.run.progress import Progress
     from beam_ray.store.lookup import status_of
     from beam_ray.tasks.sources import Tasks
@@ -129,6 +131,10 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.reruns
     "Rerun",
     "Selection",
+    # api.reviews
+    "RecordedReviews",
+    "ReviewQueue",
+    "ReviewSample",
     # api.runs
     "Run",
     # api.store
@@ -176,6 +182,10 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "ModelSettings",
     "Request",
     "ScriptedModel",
+    # review
+    "ReviewAnswer",
+    "ReviewItem",
+    "ReviewQuestion",
     # run
     "Progress",
     # store
@@ -208,6 +218,7 @@ _SOURCES = {
     "beam_ray.api.projects": ("Project", "init"),
     "beam_ray.api.reproductions": ("Reproduction",),
     "beam_ray.api.reruns": ("Rerun", "Selection"),
+    "beam_ray.api.reviews": ("RecordedReviews", "ReviewQueue", "ReviewSample"),
     "beam_ray.api.runs": ("Run",),
     "beam_ray.api.store": ("Store", "open"),
     "beam_ray.api.tasks": ("Attempt", "CriterionResult", "Step", "Task"),
@@ -226,6 +237,7 @@ _SOURCES = {
     "beam_ray.llm.request": ("Answer", "Request"),
     "beam_ray.llm.scripted": ("ScriptedModel",),
     "beam_ray.llm.settings": ("ModelSettings",),
+    "beam_ray.review.queue": ("ReviewAnswer", "ReviewItem", "ReviewQuestion"),
     "beam_ray.run.progress": ("Progress",),
     "beam_ray.store.lookup": ("status_of",),
     "beam_ray.tasks.sources": ("Tasks",),

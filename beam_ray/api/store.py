@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from beam_ray.api.progress import ProgressOption
     from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
+    from beam_ray.api.reviews import Met, RecordedReviews, ReviewQueue, ReviewSample
     from beam_ray.api.runs import Budget, Run
     from beam_ray.api.tasks import Task
     from beam_ray.api.traces import TraceImport, TraceOptions
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from beam_ray.define.diff import Change
     from beam_ray.define.workflow import Workflow
     from beam_ray.llm.scripted import Models
+    from beam_ray.review.queue import ReviewItem
     from beam_ray.tasks.changed_inputs import Changes
     from beam_ray.tasks.sources import Tasks
 
@@ -741,6 +743,83 @@ class Store(Location):
         from beam_ray.api.criteria import propose
 
         return propose(self, workflow, node, draft=draft, outputs=outputs, takeover=takeover, progress=progress)
+
+    # -- reviews --------------------------------------------------------------------------
+
+    def review_queue(
+        self,
+        workflow: str,
+        node: str | None = None,
+        *,
+        run: str | None = None,
+        criteria: Iterable[str] = (),
+        sample: "ReviewSample | None" = None,
+    ) -> "ReviewQueue":
+        """
+        Outputs of a finished run for people to review, drawn at random unless *sample* says otherwise. Nothing is stored.
+
+        The same arguments give the same queue, so it can be made anew at any time; ``ReviewQueue.next`` is the next item
+        that a reviewer has not answered. Only reviews of random and balanced samples say how often a judge errs.
+
+        Args:
+            workflow: The workflow's name.
+            node: The node; None for the only one whose criteria a judge decides.
+            run: The run, named as for ``get_run``; None for the workflow's newest finished run.
+            criteria: Ids of the criteria to review; by default those that a judge decides.
+            sample: How many, how they are drawn, and the seed.
+
+        Raises:
+            Unusable: there is no such run, node or criterion.
+        """
+        from beam_ray.api.reviews import review_queue
+
+        return review_queue(self, workflow, node, run=run, criteria=criteria, sample=sample)
+
+    def record_review(
+        self, item: "ReviewItem", answers: "Mapping[str, Met]", *, reviewer: str = "", comment: str = "", hidden: bool = True
+    ) -> "RecordedReviews":
+        """
+        Keep what a person says of an output. What the judge said is kept beside it and never changed.
+
+        A later answer by the same person counts instead of an earlier one; both stay in the store.
+
+        Args:
+            item: An item of a queue.
+            answers: Criterion id to True (met), False (not met) or None (cannot tell).
+            reviewer: Who says so; by default the user of this machine.
+            comment: Kept with each answer that has none of its own.
+            hidden: Whether the judge's word was hidden until the person had answered.
+
+        Raises:
+            Unusable: the item does not ask about a criterion.
+        """
+        from beam_ray.api.reviews import record_review
+
+        return record_review(self, item, answers, reviewer=reviewer, comment=comment, hidden=hidden)
+
+    def import_reviews(self, file: str | Path, *, reviewer: str = "") -> "RecordedReviews":
+        """
+        Record the answered rows of a file that ``ReviewQueue.write`` wrote, or of one with address, criterion and met.
+
+        Importing a file again records nothing twice.
+
+        Args:
+            file: .csv, .tsv, .jsonl, .json, .xlsx or .parquet.
+            reviewer: Who answered; by default what the column ``reviewer`` says, else the user of this machine.
+
+        Raises:
+            BadDefinition: with every problem of the file and its place; nothing was recorded.
+            Unusable: the file cannot be read, or nothing in it is answered.
+        """
+        from beam_ray.api.reviews import import_reviews
+
+        return import_reviews(self, file, reviewer=reviewer)
+
+    def reviews(self, workflow: str | None = None) -> "pa.Table":
+        """Every review of a workflow, or of all: one row per person, output and criterion, in the order in which they were made."""
+        from beam_ray.api.reviews import reviews
+
+        return reviews(self, workflow)
 
     # -- jobs -----------------------------------------------------------------------------
 

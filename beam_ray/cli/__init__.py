@@ -40,6 +40,7 @@ COMMANDS = {
     "trend": ("beam_ray.cli.trend", "Show a workflow over time, and whether a model changed under its name."),
     "optimise": ("beam_ray.cli.optimise", "Propose a better prompt for a failed step, or search for one over a library."),
     "criteria": ("beam_ray.cli.criteria", "Propose criteria for a node, or check how reliable its criteria are."),
+    "review": ("beam_ray.cli.reviews", "Review outputs by hand, and find out how often a judge errs."),
     "models": ("beam_ray.cli.models", "List models with prices and limits, and find out what their endpoints accept."),
     "library": ("beam_ray.cli.libraries", "Manage libraries: named, versioned sets of tasks."),
     "repair": ("beam_ray.cli.maintenance", "Check a run's files, and execute again only what is damaged."),

@@ -196,6 +196,11 @@ class Workflow(Frozen):
             return None
         return evaluate.judge or self.judge or self.model_of(name) or self.model
 
+    def judges_of(self, name: str) -> tuple[str, ...]:
+        """The models that judge the node's plain-language criteria; empty where it has no such criterion."""
+        judge = self.judge_of(name)
+        return (judge,) if judge else ()
+
     @cached_property
     def models(self) -> tuple[str, ...]:
         """The names of all models that a run may call, judges included."""

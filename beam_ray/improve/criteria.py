@@ -17,11 +17,11 @@ from beam_ray.define.llm_call import TEXT_SCHEMA
 from beam_ray.define.workflow import DEFAULT_THRESHOLD, Workflow
 from beam_ray.errors import BadDefinition, Unusable
 from beam_ray.evaluate.rules import same
-from beam_ray.improve.agreement import cohen, fleiss
 from beam_ray.improve.drafts import with_criteria
 from beam_ray.improve.execute_plan import PlanExecutor
 from beam_ray.improve.model_query import CachedModel, QueryAttempt, Question
 from beam_ray.improve.prompt_text import prompt_text
+from beam_ray.review.agreement import cohen, fleiss
 from beam_ray.run.context import RAN
 from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.store.lookup import newest_first, resolve

@@ -168,7 +168,7 @@ class PreparedNode:
             settings = ("tool/1", node.tool, node.version or context.tools.version(str(node.tool)))
         criteria = node.evaluate.criteria if node.evaluate else ()
         fingerprinted = (
-            [_fingerprinted(item) for item in criteria],
+            [criterion_parts(item) for item in criteria],
             context.identities[judge] if judge else None,
             node.evaluate.threshold if node.evaluate else None,
             node.auto_rerun.model_dump() if node.auto_rerun else None,
@@ -194,7 +194,8 @@ def _templates(node: Node) -> list[str]:
     return [value for value in flatten(node.arguments).values() if isinstance(value, str)]
 
 
-def _fingerprinted(item: Criterion) -> list[Any]:
+def criterion_parts(item: Criterion) -> list[Any]:
+    """What of a criterion may change how it is decided and counted; its part of the criteria's fingerprint."""
     parts = [item.kind, item.text if item.kind == "plain" else "", item.weight, item.field, item.want, item.ignore]
     return [*parts, "reasoning"] if item.reasoning else parts
 

@@ -163,6 +163,33 @@ TASKS = pa.schema(
     metadata={"beam_ray": "tasks/1"},
 )
 
+REVIEWS = pa.schema(
+    [
+        _column("review_id", pa.string(), "names the review"),
+        _column("workflow", pa.string(), "the workflow's name"),
+        _column("node", pa.string(), "the node whose output was reviewed"),
+        _column("criterion", pa.string(), "id of the criterion within its node"),
+        _column("criterion_version", pa.string(), "digest of what must hold: its text or its rule"),
+        _column("text", pa.string(), "what must hold, as the reviewer read it"),
+        _column("address", pa.string(), "the step whose output was reviewed: RUN/TASK/NODE"),
+        _column("output_digest", pa.string(), "digest of that output"),
+        _column("met", pa.bool_(), "what the reviewer said; null when they could not tell"),
+        _column("comment", pa.string(), "the reviewer's comment; null without one"),
+        _column("reviewer", pa.string(), "who said so"),
+        _column("reviewed_at", _UTC, "when"),
+        _column("drawn", pa.string(), "how the output came to be reviewed: random, balanced, flagged, disagreed or chosen"),
+        _column("seed", pa.int64(), "seed of the sample; null where nothing was drawn at random"),
+        _column("sample", pa.int64(), "outputs in the sample; null where nothing was drawn at random"),
+        _column("population", pa.int64(), "outputs that the sample was drawn from; null where nothing was drawn at random"),
+        _column("probability", pa.float64(), "chance of this output to be in the sample; null where nothing was drawn at random"),
+        _column("hidden", pa.bool_(), "the judge's word was hidden from the reviewer"),
+        _column("judge", pa.string(), "the model or models that judged; null for a rule"),
+        _column("judge_version", pa.string(), "digest of the judging models with their settings, and of all that they were asked together"),
+        _column("judge_met", pa.bool_(), "what the judge or the rule had said of the output; null when it could not decide"),
+    ],
+    metadata={"beam_ray": "reviews/1"},
+)
+
 
 class CriterionRow(TypedDict):
     """A CRITERION struct as a dict."""
@@ -308,6 +335,32 @@ class TaskRow(TypedDict):
     notes: str | None
     recorded: str | None
     changed_inputs: str | None
+
+
+class ReviewRow(TypedDict):
+    """A row of REVIEWS as a dict; the schema explains the columns."""
+
+    review_id: str
+    workflow: str
+    node: str
+    criterion: str
+    criterion_version: str
+    text: str
+    address: str
+    output_digest: str
+    met: bool | None
+    comment: str | None
+    reviewer: str
+    reviewed_at: datetime.datetime
+    drawn: str
+    seed: int | None
+    sample: int | None
+    population: int | None
+    probability: float | None
+    hidden: bool
+    judge: str | None
+    judge_version: str | None
+    judge_met: bool | None
 
 
 class FileEntry(TypedDict):

@@ -7,10 +7,10 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from beam_ray.errors import Unusable
-from beam_ray.improve.agreement import cohen, fleiss
 from beam_ray.improve.criteria import evaluate_criteria, is_expected, present_criteria, propose_criteria, stored_outputs
 from beam_ray.improve.drafts import criteria_text, with_criteria
 from beam_ray.llm import Request
+from beam_ray.review.agreement import cohen, fleiss
 from beam_ray.run.plan import load_workflow
 from beam_ray.store.runs import Run
 from tests.conftest import Lab

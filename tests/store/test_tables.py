@@ -11,7 +11,21 @@ from hypothesis import strategies as st
 
 from beam_ray.errors import Damaged
 from beam_ray.store.parquet import ROW_GROUP, decode, encode, encode_batches, salvage, to_table
-from beam_ray.store.tables import ATTEMPT, CRITERION, OUTCOME, STEPS, TASKS, AttachmentRow, AttemptRow, CriterionRow, OutcomeRow, StepRow, TaskRow
+from beam_ray.store.tables import (
+    ATTEMPT,
+    CRITERION,
+    OUTCOME,
+    REVIEWS,
+    STEPS,
+    TASKS,
+    AttachmentRow,
+    AttemptRow,
+    CriterionRow,
+    OutcomeRow,
+    ReviewRow,
+    StepRow,
+    TaskRow,
+)
 
 
 def body(rows: int = 200) -> bytes:
@@ -41,7 +55,10 @@ def python_type(kind: pa.DataType) -> Any:
     return next(found for is_kind, found in types if is_kind(kind))
 
 
-@pytest.mark.parametrize(("schema", "row"), [(CRITERION, CriterionRow), (ATTEMPT, AttemptRow), (STEPS, StepRow), (OUTCOME, OutcomeRow), (TASKS, TaskRow)])
+@pytest.mark.parametrize(
+    ("schema", "row"),
+    [(CRITERION, CriterionRow), (ATTEMPT, AttemptRow), (STEPS, StepRow), (OUTCOME, OutcomeRow), (TASKS, TaskRow), (REVIEWS, ReviewRow)],
+)
 def test_the_typed_rows_have_the_columns_of_their_schema(schema: Any, row: type):
     """Names, order and types: a column that is added to one must be added to the other."""
     hints = get_type_hints(row)
@@ -54,7 +71,7 @@ def test_the_typed_rows_have_the_columns_of_their_schema(schema: Any, row: type)
 
 def test_every_column_says_what_it_means():
     """The schema is its own documentation."""
-    assert [field.name for schema in (STEPS, TASKS) for field in schema if field.metadata is None and field.name != "attachments"] == []
+    assert [field.name for schema in (STEPS, TASKS, REVIEWS) for field in schema if field.metadata is None and field.name != "attachments"] == []
 
 
 def test_equal_rows_give_equal_bytes():

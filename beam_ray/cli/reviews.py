@@ -1,0 +1,214 @@
+"""review: people judge outputs, in the terminal or in a file."""
+
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
+import json
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+import beam_ray
+from beam_ray.cli.options import Place, grouped, reads_store
+from beam_ray.cli.screen import emit, plural, say, show, table
+
+WIDTH = 100
+"""Columns of the texts that a person reads."""
+
+SHOWN = 8_000
+"""Characters of a task or an output that are shown."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Which outputs are reviewed."""
+
+    node: str | None
+    run_id: str | None
+    criteria: tuple[str, ...]
+    how: str
+    count: int
+    seed: int
+    tasks: tuple[str, ...]
+
+    def queue(self, place: Place, workflow: str) -> beam_ray.ReviewQueue:
+        """The queue that the options name."""
+        how: Any = "chosen" if self.tasks else self.how
+        sample = beam_ray.ReviewSample(how, self.count, self.seed, self.tasks)
+        return place.opened.review_queue(workflow, self.node, run=self.run_id, criteria=self.criteria, sample=sample)
+
+
+draws = grouped(
+    Sampled,
+    "sampled",
+    click.argument("workflow", metavar="WORKFLOW"),
+    click.option("--node", metavar="NODE", help="Node whose outputs are reviewed. Default: the only one whose criteria a judge decides."),
+    click.option("--run", "run_id", metavar="RUN", help="Run whose outputs are reviewed. Default: the workflow's newest finished run."),
+    click.option("--criterion", "criteria", multiple=True, metavar="ID", help="Criterion to review; repeatable. Default: those that a judge decides."),
+    click.option(
+        "--sample",
+        "how",
+        type=click.Choice(["random", "balanced", "flagged", "disagreed"]),
+        default="random",
+        show_default=True,
+        help="balanced: as many outputs that the judge passed as others; flagged: for a person; disagreed: the judges of a panel disagree.",
+    ),
+    click.option("--count", default=50, show_default=True, type=click.IntRange(min=1), help="Number of outputs."),
+    click.option("--seed", default=0, show_default=True, type=int, help="Seed of the sample; a larger count with the same seed extends it."),
+    click.option("--task", "tasks", multiple=True, metavar="TASK", help="Review this task instead of a sample; repeatable."),
+)
+_REVIEWER = click.option("--reviewer", default="", metavar="NAME", help="Who reviews. Default: the user of this machine.")
+
+
+@click.group()
+def review() -> None:
+    """Review outputs by hand, and find out how often a judge errs."""
+
+
+@review.command()
+@draws
+@_REVIEWER
+@click.option("--show-judge", is_flag=True, help="Show the judge's verdict before you answer. Hidden by default, so that it cannot influence you.")
+@reads_store
+def start(sampled: Sampled, workflow: str, reviewer: str, show_judge: bool, place: Place) -> None:
+    """
+    Review outputs of WORKFLOW one by one in the terminal. Each answer is recorded at once; run it again to continue.
+
+    Keys: y met, n not met, ? cannot tell, s skip this output, q stop. A text after the key is kept as a comment: n wrong year.
+    """
+    queue = sampled.queue(place, workflow)
+    waiting = queue.open(reviewer)
+    say(f"{queue.workflow}/{queue.node} · run {queue.run_id} · {_words(queue)} · {len(queue.items) - len(waiting)} answered")
+    recorded = 0
+    for number, item in enumerate(waiting, len(queue.items) - len(waiting) + 1):
+        _show_item(item, f"{number}/{len(queue.items)}")
+        answers: dict[str, beam_ray.ReviewAnswer] = {}
+        for question in item.questions:
+            if show_judge:
+                show(f"  judge: {_word(question.judge_met)} ({question.judge_reason})")
+            said = _ask(question)
+            if said in ("s", "q"):
+                break
+            assert isinstance(said, beam_ray.ReviewAnswer)
+            answers[question.criterion] = said
+        if len(answers) == len(item.questions):
+            place.opened.record_review(item, answers, reviewer=reviewer, hidden=not show_judge)
+            recorded += 1
+        elif said == "q":
+            break
+    show()
+    show(f"{plural(recorded, 'output')} reviewed, {len(queue.open(reviewer))} left")
+
+
+def _ask(question: beam_ray.ReviewQuestion) -> beam_ray.ReviewAnswer | str:
+    show(f"  criterion: {question.text}")
+    while True:
+        try:
+            typed = click.prompt("  met? [y/n/?/s/q]", prompt_suffix=" ", type=str, err=True)
+        except click.Abort:
+            return "q"
+        key, _, comment = typed.strip().partition(" ")
+        key = key.lower()
+        if key in ("s", "q"):
+            return key
+        if key in ("y", "n", "?"):
+            return beam_ray.ReviewAnswer({"y": True, "n": False, "?": None}[key], comment.strip())
+        say("  y met, n not met, ? cannot tell, s skip, q stop; a text after the key is a comment")
+
+
+def _show_item(item: beam_ray.ReviewItem, place: str) -> None:
+    show()
+    show(f"{place}  {item.address}")
+    for title, value in (("task", item.task_query), ("variables", item.variables), ("expected", item.expected), ("output", item.output)):
+        if value not in (None, {}, ""):
+            show(f"  {title}:")
+            for line in _text(value).splitlines():
+                show(textwrap.fill(line, WIDTH, initial_indent="    ", subsequent_indent="    ", replace_whitespace=False))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict) and len(value) == 1 and isinstance(value.get("text"), str):
+        value = value["text"]
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _word(met: bool | None) -> str:
+    return {True: "met", False: "not met", None: "undecided"}[met]
+
+
+def _words(queue: beam_ray.ReviewQueue) -> str:
+    drawn = {"random": "drawn at random", "balanced": "a balanced sample"}.get(queue.sample.how, queue.sample.how)
+    of = f" of {queue.population:,}" if queue.sample.how in ("random", "balanced") else ""
+    return f"{len(queue.items)}{of} outputs, {drawn}"
+
+
+@review.command()
+@draws
+@click.option("--to", "file", required=True, metavar="FILE", help="New file, .csv or .jsonl.")
+@click.option("--show-judge", is_flag=True, help="Include the judge's verdict. Hidden by default, so that it cannot influence the reviewer.")
+@reads_store
+def draw(sampled: Sampled, workflow: str, file: str, show_judge: bool, place: Place) -> None:
+    """Write outputs of WORKFLOW to a file for review: answer yes, no or ? in its column 'met', then import it."""
+    queue = sampled.queue(place, workflow)
+    if not queue.items:
+        raise click.UsageError(f"run {queue.run_id} has no such outputs of {queue.node!r}")
+    path = queue.write(Path(file), show_judge=show_judge)
+    if place.as_json:
+        emit(
+            {
+                "file": str(path),
+                "run_id": queue.run_id,
+                "node": queue.node,
+                "criteria": list(queue.criteria),
+                "outputs": len(queue.items),
+                "of": queue.population,
+            }
+        )
+        return
+    show(f"wrote {path}: {queue.workflow}/{queue.node}, run {queue.run_id}, {_words(queue)}, criteria {', '.join(queue.criteria)}")
+    show(f"answer yes, no or ? in the column 'met', then:  beam-ray review import {path}{place.option}")
+
+
+@review.command(name="import")
+@click.argument("file", metavar="FILE")
+@_REVIEWER
+@reads_store
+def import_(file: str, reviewer: str, place: Place) -> None:
+    """Record the answered rows of FILE (.csv, .tsv, .jsonl, .json, .xlsx or .parquet). Safe to repeat."""
+    made = place.opened.import_reviews(file, reviewer=reviewer)
+    if place.as_json:
+        emit({"recorded": list(made.reviews), "unchanged": made.unchanged})
+        return
+    same = f", {made.unchanged} recorded before" if made.unchanged else ""
+    show(f"{plural(len(made.reviews), 'review')} recorded{same}")
+
+
+@review.command(name="list")
+@click.argument("workflow", required=False, metavar="[WORKFLOW]")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=0), help="Show at most N reviews; 0 shows all.")
+@reads_store
+def list_(workflow: str | None, limit: int, place: Place) -> None:
+    """List reviews, the newest first."""
+    rows = sorted(place.opened.reviews(workflow).to_pylist(), key=lambda row: row["reviewed_at"], reverse=True)
+    if place.as_json:
+        emit(rows[:limit] if limit else rows)
+        return
+    cells = [
+        [
+            row["address"],
+            row["criterion"],
+            {True: "met", False: "NOT MET", None: "cannot tell"}[row["met"]],
+            _word(row["judge_met"]),
+            row["reviewer"],
+            f"{row['reviewed_at']:%Y-%m-%d %H:%M}",
+            row["drawn"],
+            row["comment"] or "",
+        ]
+        for row in (rows[:limit] if limit else rows)
+    ]
+    show(table(["output of", "criterion", "review", "judge", "reviewer", "reviewed", "drawn", "comment"], cells, width=48))
+    if limit and len(rows) > limit:
+        show(f"  {len(rows) - limit:,} older reviews: --limit 0 shows all")
