@@ -185,6 +185,7 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
         for warning in engine.resolved.warnings:
             callback(Progress(message=str(warning)))
         if engine.verdict is None:
+            engine.connection.begin()
             probe_models(store, engine.resolved.baseline.workflow, *(side.workflow for side in engine.resolved.candidates))
             callback(Progress(message=f"backtest {engine.backtest_id}: {engine.tasks.num_rows:,} tasks from {engine.source}"))
             drafts = [] if engine.resolved.spec.aa else [side.workflow for side in engine.resolved.candidates]

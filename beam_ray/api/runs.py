@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -258,13 +258,16 @@ def run(
             callback(Progress(message=str(warning)))
         found, source = read(objects, tasks)
         made = make_plan(checked.workflow, found, models, source=source, version_number=checked.version, trials=trials, budget=limits)
-        probe_models(store, checked.workflow)
-        if said := note_use(objects, found, "run", [checked.workflow]):
-            callback(Progress(message=said))
-        record = begin(objects, made.record, made.tasks)
-        if record.run_id != made.record.run_id:
-            callback(Progress(message=f"resuming run {record.run_id}, started {record.created_at.replace('T', ' ')[:16]} UTC"))
-        return finish(store, record.model_copy(update={"budget": limits}), takeover=takeover, callback=callback)
+        with connection(store) as opened:
+            opened.begin()
+            probe_models(store, checked.workflow)
+            if said := note_use(objects, found, "run", [checked.workflow]):
+                callback(Progress(message=said))
+            record = begin(objects, made.record, made.tasks)
+            if record.run_id != made.record.run_id:
+                callback(Progress(message=f"resuming run {record.run_id}, started {record.created_at.replace('T', ' ')[:16]} UTC"))
+            finish(replace(store, connection=opened), record.model_copy(update={"budget": limits}), takeover=takeover, callback=callback)
+        return Run(store, record.run_id)
 
 
 def resume(store: Location, name: str, *, budget: Budget | None = None, takeover: bool = False, progress: ProgressOption = None) -> Run:

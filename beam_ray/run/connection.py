@@ -1,6 +1,11 @@
-"""A cluster connection that opens when it is first needed."""
+"""A cluster connection that opens when it is first needed, or in the background before that."""
 
-from beam_ray.run.cluster import Cluster
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from beam_ray.run.cluster import Cluster
 
 
 class Connection:
@@ -10,19 +15,32 @@ class Connection:
     A *cluster* that is given stays open when the connection is closed.
     """
 
-    def __init__(self, address: str | None = None, cluster: Cluster | None = None):
+    def __init__(self, address: str | None = None, cluster: "Cluster | None" = None):
         self.address, self.cluster, self._given = address, cluster, cluster is not None
+        self._opening: _Opening | None = None
         self.users = 0
         """Pools of runners that are up."""
 
-    def open(self) -> Cluster:
+    def begin(self) -> None:
+        """Start opening the connection in the background, so that other preparations need not wait for it; ``open`` raises what goes wrong."""
+        if self.cluster is None and self._opening is None:
+            self._opening = _Opening(self.address)
+
+    def open(self) -> "Cluster":
         """
         The cluster.
 
         Raises:
             Unusable: there is none at the address, or it requires no token.
         """
-        self.cluster = self.cluster or Cluster(self.address)
+        if self.cluster is None:
+            self.begin()
+            assert self._opening is not None
+            try:
+                self.cluster = self._opening.cluster.result()
+            except Exception:
+                self._end()
+                raise
         return self.cluster
 
     def rest(self) -> None:
@@ -35,6 +53,48 @@ class Connection:
 
     def close(self) -> None:
         """Disconnect from the cluster; a local one ends."""
-        if self.cluster is not None and not self._given:
+        if self._given:
+            return
+        if self.cluster is not None:
             self.cluster.close()
             self.cluster = None
+        elif self._opening is not None:
+            # nobody waits for it: where something was refused meanwhile, that is said at once
+            self._opening.cluster.add_done_callback(_close)
+        self._end()
+
+    def _end(self) -> None:
+        if self._opening is not None:
+            self._opening.closed.set()
+            self._opening = None
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Held while a connection is opened, and closed where nobody waits for it any more: Ray has one connection per process."""
+
+
+def _close(opened: "Future[Cluster]") -> None:
+    if opened.exception() is None:
+        opened.result().close()
+
+
+class _Opening:
+    """A connection that is being opened in a thread of its own."""
+
+    def __init__(self, address: str | None):
+        self.cluster: Future[Cluster] = Future()
+        self.closed = threading.Event()
+        threading.Thread(target=self._open, args=(address,), name="connect to Ray", daemon=True).start()
+
+    def _open(self, address: str | None) -> None:
+        with _ONE_AT_A_TIME:
+            try:
+                from beam_ray.run.cluster import Cluster  # loads Ray
+
+                cluster = Cluster(address)
+            except BaseException as error:
+                self.cluster.set_exception(error)
+            else:
+                self.cluster.set_result(cluster)
+        # the system ends the processes of a local Ray with the thread that started them
+        self.closed.wait()

@@ -1,11 +1,13 @@
 """How Ray starts, ends and prints in our process, where it has no option for it."""
 
 import contextlib
+import functools
 import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ from beam_ray.errors import Stopped, Unusable
 
 OBJECT_STORE_BYTES = 80_000_000
 """Size of a local Ray's object store; Ray takes no less than 75 MB."""
+
+
+NODE_S = 30.0
+"""Seconds that a node of a local Ray is waited for in short intervals."""
 
 
 def _print_on_standard_error(data: Mapping[str, object], *rest: Any, **more: Any) -> None:
@@ -30,21 +36,52 @@ ray._private.worker.print_to_stdstream = _print_on_standard_error
 @contextlib.contextmanager
 def minimal_ray() -> Iterator[None]:
     """
-    Start a local Ray without the dashboard's server, the autoscaler and the log monitor, which a short local run never uses.
+    Start a local Ray without the dashboard, the autoscaler and the log monitor, which a short local run never uses, and without Ray's long waits.
 
     Ray waits for them at its start and its end, longer than for everything else, and has no option to leave them out.
     """
-    # one worker for each CPU, of which a small run uses one
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    node = ray._private.node.Node
-    originals = {name: getattr(node, name) for name in ("start_api_server", "start_monitor", "start_log_monitor") if hasattr(node, name)}
-    for name in originals:
-        setattr(node, name, lambda *_, **__: None)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    node, services = ray._private.node.Node, ray._private.services
+    replaced: list[tuple[Any, str, Callable[..., Any]]] = [(node, name, _nothing) for name in ("start_api_server", "start_monitor", "start_log_monitor")]
+    # without the dashboard's packages, its agent loads a fraction of its modules, and this process none
+    replaced += [(ray._private.utils, "get_dashboard_dependency_error", _no_dashboard)]
+    replaced += [(services, "get_node", functools.partial(_get_node, services.get_node))]
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced if hasattr(owner, name)]
     try:
+        for owner, name, replacement in replaced:
+            if hasattr(owner, name):
+                setattr(owner, name, replacement)
         yield
     finally:
-        for name, method in originals.items():
-            setattr(node, name, method)
+        for owner, name, original in originals:
+            setattr(owner, name, original)
+
+
+_ENVIRONMENT = {
+    # one worker for each CPU, of which a small run uses one
+    "RAY_prestart_worker_first_driver": "0",
+    # how long a raylet waits before it looks for its object store again, which is up after milliseconds; by default 1,000, ten times
+    "RAY_raylet_client_connect_timeout_milliseconds": "20",
+    "RAY_raylet_client_num_connect_attempts": "500",
+}
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _no_dashboard() -> ImportError:
+    return ImportError("a local run has no dashboard")
+
+
+def _get_node(original: Callable[..., Any], gcs_address: str, node_id: str) -> Any:
+    """The node's record, as *original* gives it, which looks only once a second whether the node has registered."""
+    gcs = ray._raylet.GcsClient(address=gcs_address)
+    end = time.monotonic() + NODE_S
+    while time.monotonic() < end and not any(node.hex() == node_id for node in gcs.get_all_node_info()):
+        time.sleep(0.01)
+    return original(gcs_address, node_id)
 
 
 def kill_local_processes() -> None:
