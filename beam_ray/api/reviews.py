@@ -22,9 +22,9 @@ from beam_ray.review.queue import (
 )
 from beam_ray.review.sample import DRAWN, How
 from beam_ray.store.lookup import resolve
+from beam_ray.store.review_table import ReviewRow
 from beam_ray.store.reviews import read_reviews
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import ReviewRow
 
 if TYPE_CHECKING:
     import pyarrow as pa

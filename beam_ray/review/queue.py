@@ -16,9 +16,10 @@ from beam_ray.review.sample import DRAWN, How, Sample, StoredOutput, draw, revie
 from beam_ray.review.version import criterion_version, judge_version, output_digest
 from beam_ray.store.lookup import find_runs, newest_first, resolve
 from beam_ray.store.objects import Objects
+from beam_ray.store.review_table import ReviewRow
 from beam_ray.store.reviews import add_reviews, newest_reviews
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import ReviewRow, TaskRow
+from beam_ray.store.tables import TaskRow
 
 TRYING = ("criteria", "search", "repeats")
 """Modes of runs that are experiments, whose outputs are not reviewed unless their run is named."""

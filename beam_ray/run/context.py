@@ -1,7 +1,7 @@
 """What steps work with: the task as templates see it, and what is the same for all rows of a node."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from beam_ray.llm.request import Model
 from beam_ray.llm.usage import Usage
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import AttachmentContent
+from beam_ray.store.call_table import PlacedCallRow
 from beam_ray.store.tables import AttachmentRow, StepRow, TaskRow
 
 RAN = ("done", "borrowed")
@@ -73,6 +74,18 @@ def _no_row(node: str, task: TaskTrial) -> StepRow | None:
     return None
 
 
+def _no_calls(node: str, task: TaskTrial) -> Sequence[PlacedCallRow]:
+    return ()
+
+
+def _no_texts(text: bytes) -> str:
+    raise ValueError("there is no store to keep it in")
+
+
+def _no_text(sha256: str) -> str:
+    raise ValueError("there is no store to read it from")
+
+
 def _no_attachments(task: TaskTrial) -> list[AttachmentContent]:
     return []
 
@@ -118,6 +131,16 @@ class StepContext:
     """Reads a task's attachments, for nodes whose templates use them."""
     origin_row: RowLookup = _no_row
     """Rows of the run that this one redoes or borrows from."""
+    testing: bool = False
+    """Whether the run is a rerun or part of a backtest, where calls of tools may be refused."""
+    recorded_calls: Callable[[str, TaskTrial], Sequence[PlacedCallRow]] = _no_calls
+    """The calls that a node's step recorded in the run that this one redoes; none where nothing is answered from recordings."""
+    tool_answers: Mapping[str, Sequence[Mapping[str, Json]]] = field(default_factory=dict)
+    """Tool to its static answers: the cases of a backtest's spec, each with ``when`` and ``answer`` or ``error``."""
+    keep_text: Callable[[bytes], str] = _no_texts
+    """Keeps a large text as an attachment, and gives its sha256."""
+    read_text: Callable[[str], str] = _no_text
+    """Reads a large text by its sha256."""
     spooled_row: RowLookup = _no_row
     """Rows that an earlier driver of this run paid for and did not commit."""
     require_budget: Callable[[], None] = _no_budget

@@ -68,6 +68,12 @@ def outcome_row(run_id: str, task: TaskTrial, steps: Sequence[StepRow], ends: se
         "started_at": min(row["started_at"] for row in steps),
         "ended_at": max(row["ended_at"] for row in steps),
         "error": failed[0]["error"] if failed else None,
+        "turns": _known_sum(row["turns"] for row in steps),
+        "tool_calls": _known_sum(row["tool_calls"] for row in steps),
+        "tool_errors": _known_sum(row["tool_errors"] for row in steps),
+        "calls_recorded": _known_sum(row["calls_recorded"] for row in steps),
+        "calls_refused": _known_sum(row["calls_refused"] for row in steps),
+        "diverged": _diverged(steps),
     }
 
 
@@ -85,6 +91,13 @@ def _sum_if_known(counts: Iterable[int | None]) -> int | None:
     """The sum; None when a count is unknown."""
     found = list(counts)
     return None if None in found else sum(count for count in found if count is not None)
+
+
+def _diverged(steps: Sequence[StepRow]) -> bool | None:
+    """Whether some step left its recording; None when nothing was recorded."""
+    if any(row["diverged_at"] is not None for row in steps):
+        return True
+    return False if any(row["calls_recorded"] for row in steps) else None
 
 
 def _known_sum(counts: Iterable[int | None]) -> int | None:

@@ -59,6 +59,12 @@ class StepFrame:
             "cached_tokens": None,
             "reasoning_tokens": None,
             "estimated_calls": 0,
+            # of the origin's calls none was answered in this run
+            "calls_recorded": None if origin["calls_recorded"] is None else 0,
+            "calls_refused": None if origin["calls_refused"] is None else 0,
+            "diverged_at": None,
+            "divergence": None,
+            "call_rows": None,
         }
 
 
@@ -106,6 +112,13 @@ _EMPTY: StepRow = {
     "work_usd": 0.0,
     "error_type": None,
     "error": None,
+    "turns": None,
+    "tool_calls": None,
+    "tool_errors": None,
+    "calls_recorded": None,
+    "calls_refused": None,
+    "diverged_at": None,
+    "divergence": None,
 }
 
 

@@ -22,6 +22,9 @@ from beam_ray.errors import Damaged
 ROW_GROUP = 2_000
 """Rows from which a merged file's row group is closed."""
 
+GROUP_BYTES = 64_000_000
+"""Bytes, not yet compressed, from which it is closed earlier."""
+
 
 def encode(schema: pa.Schema, rows: Iterable[Mapping[str, object]] | pa.Table, *, row_group: int = 50_000) -> bytes:
     """The rows as one Parquet file. Equal rows give equal bytes."""
@@ -48,7 +51,7 @@ def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     for table in tables:
         waiting.append(table)
-        if sum(each.num_rows for each in waiting) >= ROW_GROUP:
+        if sum(each.num_rows for each in waiting) >= ROW_GROUP or sum(each.nbytes for each in waiting) >= GROUP_BYTES:
             yield pa.concat_tables(waiting)
             waiting = []
     if waiting:
@@ -171,6 +174,14 @@ def decode(body: bytes, schema: pa.Schema, where: str, columns: list[str] | None
         return completed(file.read(columns=written, use_threads=False), expected)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise Damaged(f"{where} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+
+
+def columns_of(body: bytes) -> list[str]:
+    """The names of a file's columns; none where it cannot be read."""
+    try:
+        return list(pq.read_schema(pa.BufferReader(body)).names)
+    except (pa.ArrowException, OSError):
+        return []
 
 
 def _require_readable(written: pa.Schema, schema: pa.Schema, where: str) -> None:

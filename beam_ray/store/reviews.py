@@ -18,7 +18,7 @@ import pyarrow as pa
 from beam_ray.errors import Damaged
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.parquet import decode, encode
-from beam_ray.store.tables import REVIEWS, ReviewRow
+from beam_ray.store.review_table import REVIEWS, ReviewRow
 
 
 def add_reviews(objects: Objects, workflow: str, rows: Sequence[ReviewRow]) -> str:

@@ -5,10 +5,11 @@ Runs: what is to be done, what is done so far, and the finished tables.
     runs/<run_id>/tasks.parquet                     the tasks, as given
     runs/<run_id>/cut.json                          after how many shards the run ended, if it may end early and did
     runs/<run_id>/lease/<epoch>.json                the highest epoch owns the run
-    runs/<run_id>/parts/<node>/<shard>.parquet      one step of one shard, written once
+    runs/<run_id>/parts/<node>/<shard>.parquet      one step of one shard with its calls, written once
     runs/<run_id>/spool/<runner>-<n>.parquet        finished rows whose shard is not finished
     runs/<run_id>/batches/                          batches that are out, and their answers: see ``batches``
     runs/<run_id>/steps/<node>-<n>.parquet          when finished: the parts merged
+    runs/<run_id>/calls/<node>-<n>.parquet          their calls, of nodes that have recorded any
     runs/<run_id>/outcome.parquet                   one row per task and trial
     runs/<run_id>/manifest.json                     its presence means that the run is finished
     runs/<run_id>/repair/                           mended files on their way to their places, see ``damage``
@@ -23,12 +24,13 @@ import pyarrow as pa
 
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import Damaged, RunIsTaken, Unusable
+from beam_ray.store.call_table import CALLS, CARRIED, calls_of
 from beam_ray.store.checksummed_json import read_document, seal, unseal
 from beam_ray.store.manifest import CutDocument, Manifest, RunSummary
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.parquet import decode, encode, encode_batches
+from beam_ray.store.parquet import columns_of, decode, encode, encode_batches
 from beam_ray.store.run_record import RunRecord, now
-from beam_ray.store.tables import OUTCOME, STEPS, TASKS, FileEntry, OutcomeRow, StepRow
+from beam_ray.store.tables import OUTCOME, PART, STEPS, TASKS, FileEntry, OutcomeRow, StepRow
 
 FILE_BYTES = 128_000_000
 """Size from which a merged file is closed and the next begun."""
@@ -116,15 +118,15 @@ class Run:
     # -- while it goes on ------------------------------------------------------------------
 
     def part(self, node: str, shard: int) -> pa.Table | None:
-        """The committed rows of one step of one shard, if they are."""
+        """The committed rows of one step of one shard, with their calls, if they are."""
         try:
-            return self.read(f"parts/{node}/{shard:06d}.parquet", STEPS)
+            return self.read(f"parts/{node}/{shard:06d}.parquet", PART)
         except NotThere:
             return None
 
     def commit_part(self, node: str, shard: int, rows: Sequence[StepRow]) -> bool:
         """Keep the rows of one step of one shard; whether ours are the ones that were kept."""
-        return self.objects.create(f"{self.prefix}/parts/{node}/{shard:06d}.parquet", encode(STEPS, rows))
+        return self.objects.create(f"{self.prefix}/parts/{node}/{shard:06d}.parquet", _encoded_part(rows))
 
     def outcome_part(self, shard: int) -> pa.Table | None:
         """The committed outcome rows of one shard, if they are."""
@@ -159,7 +161,7 @@ class Run:
 
     def spool(self, runner: str, number: int, rows: Sequence[StepRow]) -> None:
         """Keep finished rows whose shard is not finished."""
-        self.objects.create(f"{self.prefix}/spool/{runner}-{number:06d}.parquet", encode(STEPS, rows))
+        self.objects.create(f"{self.prefix}/spool/{runner}-{number:06d}.parquet", _encoded_part(rows))
 
     def unspool(self, runner: str, number: int) -> None:
         """Delete a spool file: its rows are all in parts."""
@@ -169,7 +171,7 @@ class Run:
         """The rows kept so, file by file, in a fixed order."""
         for key, _ in self.objects.keys(f"{self.prefix}/spool/"):
             try:
-                yield self.read(key.removeprefix(f"{self.prefix}/"), STEPS)
+                yield self.read(key.removeprefix(f"{self.prefix}/"), PART)
             except NotThere:
                 continue
 
@@ -209,24 +211,37 @@ class Run:
 
         Equal parts give equal bytes, so that two drivers that finish the same run agree.
         """
-        schema, folder = (OUTCOME, "_outcome") if node == "_outcome" else (STEPS, node)
+        if node == "_outcome":
+            return self._create(OUTCOME, (decode(body, OUTCOME, where) for where, body in self._part_bodies(node, range(shards))), "outcome")
+        recorded: list[int] = []
 
-        def parts() -> Iterator[pa.Table]:
-            for shard in range(shards):
-                try:
-                    yield self.read(f"parts/{folder}/{shard:06d}.parquet", schema)
-                except NotThere:
-                    if self.finished:
-                        raise RunIsTaken(
-                            f"run {self.run_id} was finished by another driver in the meantime; run the same command again to see its result"
-                        ) from None
-                    raise Damaged(f"{self.prefix}/parts/{folder}/{shard:06d}.parquet is missing") from None
+        def steps() -> Iterator[pa.Table]:
+            for shard, (where, body) in enumerate(self._part_bodies(node, range(shards))):
+                if "call_rows" in columns_of(body):
+                    recorded.append(shard)
+                yield decode(body, PART, where, STEPS.names)
 
+        files = self._create(STEPS, steps(), f"steps/{node}")
+        calls = (calls_of(decode(body, PART, where, CARRIED)) for where, body in self._part_bodies(node, recorded))
+        return [*files, *self._create(CALLS, calls, f"calls/{node}")]
+
+    def _part_bodies(self, node: str, shards: Iterable[int]) -> Iterator[tuple[str, bytes]]:
+        for shard in shards:
+            where = f"{self.prefix}/parts/{node}/{shard:06d}.parquet"
+            try:
+                yield where, self.objects.read(where)
+            except NotThere:
+                if self.finished:
+                    raise RunIsTaken(
+                        f"run {self.run_id} was finished by another driver in the meantime; run the same command again to see its result"
+                    ) from None
+                raise Damaged(f"{where} is missing") from None
+
+    def _create(self, schema: pa.Schema, tables: Iterable[pa.Table], start: str) -> list[FileEntry]:
+        """Write the tables as merged files whose names begin with *start*."""
         files = []
-        for number, (body, rows) in enumerate(encode_batches(schema, parts(), FILE_BYTES)):
-            name = f"steps/{node}-{number:03d}.parquet"
-            if node == "_outcome":
-                name = "outcome.parquet" if number == 0 else f"outcome-{number:03d}.parquet"
+        for number, (body, rows) in enumerate(encode_batches(schema, tables, FILE_BYTES)):
+            name = "outcome.parquet" if start == "outcome" and number == 0 else f"{start}-{number:03d}.parquet"
             where = f"{self.prefix}/{name}"
             if not self.objects.create(where, body) and not self.finished and self.objects.read(where) != body:
                 # merged by a driver that died before its manifest, from parts that were damaged and done again since, or from more of them
@@ -271,12 +286,31 @@ class Run:
                     tables.append(self.read(entry["name"], STEPS, columns, entry))
         else:
             tables = [
-                self.read(f"parts/{node}/{shard:06d}.parquet", STEPS, columns)
+                self.read(f"parts/{node}/{shard:06d}.parquet", PART, columns or STEPS.names)
                 for node, shard in sorted(self.parts())
                 if node != "_outcome" and (wanted is None or node in wanted)
             ]
         schema = STEPS if columns is None else pa.schema([STEPS.field(name) for name in columns])
         return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def calls(self, nodes: Iterable[str] | None = None) -> pa.Table:
+        """
+        The calls that agents and programs made to models and tools; of an unfinished run, those of the steps committed so far.
+
+        A borrowed step has none: its calls are those of the step that it is borrowed from.
+
+        Raises:
+            Damaged: a file is not what was written.
+        """
+        wanted = None if nodes is None else set(nodes)
+        if self.manifest:
+            entries = [entry for entry in self.manifest["files"] if entry["name"].startswith("calls/")]
+            named = [(entry["name"].removeprefix("calls/").rpartition("-")[0], entry) for entry in entries]
+            tables = [self.read(entry["name"], CALLS, entry=entry) for node, entry in named if wanted is None or node in wanted]
+        else:
+            parts = [part for part in sorted(self.parts()) if part[0] != "_outcome" and (wanted is None or part[0] in wanted)]
+            tables = [calls_of(self.read(f"parts/{node}/{shard:06d}.parquet", PART, CARRIED)) for node, shard in parts]
+        return pa.concat_tables(tables) if tables else CALLS.empty_table()
 
     def outcome(self, columns: list[str] | None = None) -> pa.Table:
         """The outcome of each task and trial; of an unfinished run, of those shards that are done."""
@@ -305,3 +339,8 @@ class Run:
         if entry is not None and (len(body) != entry["bytes"] or hashlib.sha256(body).hexdigest() != entry["sha256"]):
             raise Damaged(f"{where} is damaged: its sha256 is not the one in the manifest")
         return decode(body, schema, where, columns)
+
+
+def _encoded_part(rows: Sequence[StepRow]) -> bytes:
+    """The rows as a part; without the column of calls where none has any, as most nodes have none."""
+    return encode(PART if any(row.get("call_rows") for row in rows) else STEPS, rows)

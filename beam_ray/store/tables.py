@@ -2,192 +2,182 @@
 The tables of the store: one explicit, versioned schema each, every column explained.
 
 Nothing is inferred: a first shard of nulls must not decide a type. How a table becomes a
-file is in ``parquet``.
+file is in ``parquet``; the tables of calls and of reviews are in ``call_table`` and ``review_table``.
 """
 
 import datetime
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import pyarrow as pa
 
-_UTC = pa.timestamp("us", tz="UTC")
-
-
-def _column(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
-    return pa.field(name, kind, metadata={"meaning": meaning})
-
+from beam_ray.store.call_table import CALL, CallRow
+from beam_ray.store.columns import UTC, column
 
 CRITERION = pa.struct(
     [
-        _column("id", pa.string(), "names the criterion within its node"),
-        _column("text", pa.string(), "what must hold"),
-        _column("met", pa.bool_(), "whether it holds; null when that could not be decided"),
-        _column("reason", pa.string(), "why, in the judge's or the rule's words"),
-        _column("judge", pa.string(), "the model that judged; null for a rule"),
-        _column("weight", pa.float64(), "its share in the score"),
+        column("id", pa.string(), "names the criterion within its node"),
+        column("text", pa.string(), "what must hold"),
+        column("met", pa.bool_(), "whether it holds; null when that could not be decided"),
+        column("reason", pa.string(), "why, in the judge's or the rule's words"),
+        column("judge", pa.string(), "the model that judged; null for a rule"),
+        column("weight", pa.float64(), "its share in the score"),
     ]
 )
 
 ATTEMPT = pa.struct(
     [
-        _column("number", pa.int32(), "1 is the first"),
-        _column("output", pa.string(), "JSON; null when there was none"),
-        _column("score", pa.float64(), "0 to 100; null when unscored"),
-        _column("error", pa.string(), "what went wrong"),
-        _column("seconds", pa.float64(), "from request to answer, waiting for permits left out"),
-        _column("input_tokens", pa.int64(), "of the model call"),
-        _column("output_tokens", pa.int64(), "of the model call"),
-        _column("usd", pa.float64(), "of the model call; null when the model has no price"),
-        _column("temperature", pa.float64(), "as sent; null for the model's own"),
-        _column("seed", pa.int64(), "as sent"),
-        _column("criteria", pa.list_(CRITERION), "how this attempt was judged"),
-        _column("cached_tokens", pa.int64(), "input tokens read from the provider's cache; null when not reported"),
-        _column("reasoning_tokens", pa.int64(), "output tokens that were reasoning; null when not reported"),
-        _column("estimated", pa.bool_(), "the endpoint reported no usage: tokens and usd are estimates"),
-        _column("reasoning", pa.string(), "what the model wrote while thinking, kept apart from the output; null when none was returned"),
+        column("number", pa.int32(), "1 is the first"),
+        column("output", pa.string(), "JSON; null when there was none"),
+        column("score", pa.float64(), "0 to 100; null when unscored"),
+        column("error", pa.string(), "what went wrong"),
+        column("seconds", pa.float64(), "from request to answer, waiting for permits left out"),
+        column("input_tokens", pa.int64(), "of the model call"),
+        column("output_tokens", pa.int64(), "of the model call"),
+        column("usd", pa.float64(), "of the model call; null when the model has no price"),
+        column("temperature", pa.float64(), "as sent; null for the model's own"),
+        column("seed", pa.int64(), "as sent"),
+        column("criteria", pa.list_(CRITERION), "how this attempt was judged"),
+        column("cached_tokens", pa.int64(), "input tokens read from the provider's cache; null when not reported"),
+        column("reasoning_tokens", pa.int64(), "output tokens that were reasoning; null when not reported"),
+        column("estimated", pa.bool_(), "the endpoint reported no usage: tokens and usd are estimates"),
+        column("reasoning", pa.string(), "what the model wrote while thinking, kept apart from the output; null when none was returned"),
     ]
 )
 
 STEPS = pa.schema(
     [
-        _column("run_id", pa.string(), "the run"),
-        _column("task_id", pa.string(), "the task, as named in its source"),
-        _column("node", pa.string(), "the node of the workflow"),
-        _column("trial", pa.int32(), "1 is the first"),
-        _column("outcome", pa.string(), "done, failed, skipped or borrowed"),
-        _column("score", pa.float64(), "0 to 100, the weighted share of criteria met; null when unscored"),
-        _column("passed", pa.bool_(), "the score reaches the threshold; null when unscored or without output"),
-        _column("shard", pa.int32(), "the shard of the run that the row belongs to"),
-        _column("fingerprint", pa.string(), "identifies everything that may change the output"),
-        _column("criteria_fingerprint", pa.string(), "identifies everything that may change the score of that output"),
-        _column("borrowed_from", pa.string(), "address of the step whose output this is"),
-        _column("inputs", pa.string(), "digest of what the node was given"),
-        _column("output", pa.string(), "JSON; null when there is none"),
-        _column("route", pa.string(), "label of the route taken"),
-        _column("reason", pa.string(), "why the step was skipped, executed or borrowed"),
-        _column("unscored", pa.string(), "why there is no score"),
-        _column("review", pa.bool_(), "flagged for a person"),
-        _column("threshold", pa.float64(), "the score from which it passes; null without criteria"),
-        _column("criteria", pa.list_(CRITERION), "how the output was judged"),
-        _column("attempts", pa.list_(ATTEMPT), "every try, in order"),
-        _column("first_score", pa.float64(), "the score of the first attempt"),
-        _column("started_at", _UTC, "when the step began"),
-        _column("ended_at", _UTC, "when it ended"),
-        _column("seconds", pa.float64(), "spent in model or tool, all attempts, waiting for permits left out"),
-        _column("waited", pa.float64(), "seconds spent waiting for permits"),
-        _column("calls", pa.int32(), "model calls made for the output, retries included"),
-        _column("input_tokens", pa.int64(), "of those calls"),
-        _column("output_tokens", pa.int64(), "of those calls"),
-        _column("usd", pa.float64(), "of those calls; null when the model has no price"),
-        _column("judge_calls", pa.int32(), "model calls made to judge"),
-        _column("judge_input_tokens", pa.int64(), "of those calls"),
-        _column("judge_output_tokens", pa.int64(), "of those calls"),
-        _column("judge_usd", pa.float64(), "of those calls; null when the judge has no price"),
-        _column("cached_tokens", pa.int64(), "input tokens read from the provider's cache, judges included; null when not reported"),
-        _column("reasoning_tokens", pa.int64(), "output tokens that were reasoning, judges included; null when not reported"),
-        _column("estimated_calls", pa.int32(), "calls without reported usage, judges included, whose tokens and usd are estimates"),
-        _column("work_seconds", pa.float64(), "what the output takes in model or tool, whoever paid for it; null when not recorded"),
-        _column("work_calls", pa.int32(), "model calls that the output and its score take, whoever paid; null when not recorded"),
-        _column("work_tokens", pa.int64(), "tokens of those calls"),
-        _column("work_usd", pa.float64(), "US dollars of those calls; null when a model has no price"),
-        _column("error_type", pa.string(), "kind of error"),
-        _column("error", pa.string(), "what went wrong"),
+        column("run_id", pa.string(), "the run"),
+        column("task_id", pa.string(), "the task, as named in its source"),
+        column("node", pa.string(), "the node of the workflow"),
+        column("trial", pa.int32(), "1 is the first"),
+        column("outcome", pa.string(), "done, failed, skipped or borrowed"),
+        column("score", pa.float64(), "0 to 100, the weighted share of criteria met; null when unscored"),
+        column("passed", pa.bool_(), "the score reaches the threshold; null when unscored or without output"),
+        column("shard", pa.int32(), "the shard of the run that the row belongs to"),
+        column("fingerprint", pa.string(), "identifies everything that may change the output"),
+        column("criteria_fingerprint", pa.string(), "identifies everything that may change the score of that output"),
+        column("borrowed_from", pa.string(), "address of the step whose output this is"),
+        column("inputs", pa.string(), "digest of what the node was given"),
+        column("output", pa.string(), "JSON; null when there is none"),
+        column("route", pa.string(), "label of the route taken"),
+        column("reason", pa.string(), "why the step was skipped, executed or borrowed"),
+        column("unscored", pa.string(), "why there is no score"),
+        column("review", pa.bool_(), "flagged for a person"),
+        column("threshold", pa.float64(), "the score from which it passes; null without criteria"),
+        column("criteria", pa.list_(CRITERION), "how the output was judged"),
+        column("attempts", pa.list_(ATTEMPT), "every try, in order"),
+        column("first_score", pa.float64(), "the score of the first attempt"),
+        column("started_at", UTC, "when the step began"),
+        column("ended_at", UTC, "when it ended"),
+        column("seconds", pa.float64(), "spent in model or tool, all attempts, waiting for permits left out"),
+        column("waited", pa.float64(), "seconds spent waiting for permits"),
+        column("calls", pa.int32(), "model calls made for the output, retries included"),
+        column("input_tokens", pa.int64(), "of those calls"),
+        column("output_tokens", pa.int64(), "of those calls"),
+        column("usd", pa.float64(), "of those calls; null when the model has no price"),
+        column("judge_calls", pa.int32(), "model calls made to judge"),
+        column("judge_input_tokens", pa.int64(), "of those calls"),
+        column("judge_output_tokens", pa.int64(), "of those calls"),
+        column("judge_usd", pa.float64(), "of those calls; null when the judge has no price"),
+        column("cached_tokens", pa.int64(), "input tokens read from the provider's cache, judges included; null when not reported"),
+        column("reasoning_tokens", pa.int64(), "output tokens that were reasoning, judges included; null when not reported"),
+        column("estimated_calls", pa.int32(), "calls without reported usage, judges included, whose tokens and usd are estimates"),
+        column("work_seconds", pa.float64(), "what the output takes in model or tool, whoever paid for it; null when not recorded"),
+        column("work_calls", pa.int32(), "model calls that the output and its score take, whoever paid; null when not recorded"),
+        column("work_tokens", pa.int64(), "tokens of those calls"),
+        column("work_usd", pa.float64(), "US dollars of those calls; null when a model has no price"),
+        column("error_type", pa.string(), "kind of error"),
+        column("error", pa.string(), "what went wrong"),
+        column("turns", pa.int32(), "model calls of an agent's or a program's attempt that counts; null for other nodes, as are the next six"),
+        column("tool_calls", pa.int32(), "tool calls of that attempt"),
+        column("tool_errors", pa.int32(), "those of them that ended with an error, refused ones included"),
+        column("calls_recorded", pa.int32(), "calls of all attempts that were answered from a recording in this run"),
+        column("calls_refused", pa.int32(), "calls of all attempts that were refused in this run, since the tool is not available in a test"),
+        column("diverged_at", pa.int32(), "number of the first call that left the recording; null where none did or nothing was recorded"),
+        column("divergence", pa.string(), "JSON: that call, what the recording has in its place, and how they differ"),
     ],
     metadata={"beam_ray": "steps/1"},
 )
 
+PART = pa.schema(
+    [*STEPS, column("call_rows", pa.list_(CALL), "the step's calls, which a merge moves to the table CALLS; null where it has none")],
+    metadata={"beam_ray": "steps/1"},
+)
+"""The steps of an unfinished run, with their calls."""
+
 OUTCOME = pa.schema(
     [
-        _column("run_id", pa.string(), "the run"),
-        _column("task_id", pa.string(), "the task"),
-        _column("trial", pa.int32(), "1 is the first"),
-        _column("outcome", pa.string(), "done, or failed when any step failed"),
-        _column("passed", pa.bool_(), "no step failed and every scored step passed"),
-        _column("score", pa.float64(), "mean of the scored steps' scores; null when none is scored"),
-        _column("first_score", pa.float64(), "the same over first attempts"),
-        _column("inputs", pa.string(), "digest of the task's query, variables and attachments"),
-        _column("labels", pa.list_(pa.string()), "the task's labels"),
-        _column("routes", pa.list_(pa.string()), "labels of the routes taken, in order"),
-        _column("path", pa.list_(pa.string()), "nodes that ran or were borrowed, in order"),
-        _column("output", pa.string(), "JSON: the outputs of the last nodes by name, tools that write left out"),
-        _column("steps_done", pa.int32(), "steps executed"),
-        _column("steps_borrowed", pa.int32(), "steps borrowed"),
-        _column("steps_failed", pa.int32(), "steps failed"),
-        _column("steps_skipped", pa.int32(), "steps skipped"),
-        _column("steps_unscored", pa.int32(), "steps with output and criteria but no score"),
-        _column("auto_reruns", pa.int32(), "attempts beyond the first, over all steps"),
-        _column("auto_rerun_tokens", pa.int64(), "tokens of those attempts, judges left out"),
-        _column("auto_rerun_usd", pa.float64(), "US dollars of those attempts, judges left out; null when a model has no price"),
-        _column("review", pa.bool_(), "some step is flagged for a person"),
-        _column("seconds", pa.float64(), "spent in models and tools, over all steps"),
-        _column("calls", pa.int32(), "model calls made, judges included"),
-        _column("input_tokens", pa.int64(), "of those calls"),
-        _column("output_tokens", pa.int64(), "of those calls"),
-        _column("usd", pa.float64(), "of those calls; null when a model has no price"),
-        _column("cached_tokens", pa.int64(), "input tokens read from the provider's cache; null when not reported"),
-        _column("reasoning_tokens", pa.int64(), "output tokens that were reasoning; null when not reported"),
-        _column("estimated_calls", pa.int32(), "calls without reported usage, whose tokens and usd are estimates"),
-        _column("work_seconds", pa.float64(), "what the task takes in model or tool, whoever paid for it"),
-        _column("work_calls", pa.int32(), "model calls that the task takes, whoever paid"),
-        _column("work_tokens", pa.int64(), "tokens of those calls"),
-        _column("work_usd", pa.float64(), "US dollars of those calls; null when a model has no price"),
-        _column("started_at", _UTC, "when its first step began"),
-        _column("ended_at", _UTC, "when its last step ended"),
-        _column("error", pa.string(), "the first failed step's error"),
+        column("run_id", pa.string(), "the run"),
+        column("task_id", pa.string(), "the task"),
+        column("trial", pa.int32(), "1 is the first"),
+        column("outcome", pa.string(), "done, or failed when any step failed"),
+        column("passed", pa.bool_(), "no step failed and every scored step passed"),
+        column("score", pa.float64(), "mean of the scored steps' scores; null when none is scored"),
+        column("first_score", pa.float64(), "the same over first attempts"),
+        column("inputs", pa.string(), "digest of the task's query, variables and attachments"),
+        column("labels", pa.list_(pa.string()), "the task's labels"),
+        column("routes", pa.list_(pa.string()), "labels of the routes taken, in order"),
+        column("path", pa.list_(pa.string()), "nodes that ran or were borrowed, in order"),
+        column("output", pa.string(), "JSON: the outputs of the last nodes by name, tools that write left out"),
+        column("steps_done", pa.int32(), "steps executed"),
+        column("steps_borrowed", pa.int32(), "steps borrowed"),
+        column("steps_failed", pa.int32(), "steps failed"),
+        column("steps_skipped", pa.int32(), "steps skipped"),
+        column("steps_unscored", pa.int32(), "steps with output and criteria but no score"),
+        column("auto_reruns", pa.int32(), "attempts beyond the first, over all steps"),
+        column("auto_rerun_tokens", pa.int64(), "tokens of those attempts, judges left out"),
+        column("auto_rerun_usd", pa.float64(), "US dollars of those attempts, judges left out; null when a model has no price"),
+        column("review", pa.bool_(), "some step is flagged for a person"),
+        column("seconds", pa.float64(), "spent in models and tools, over all steps"),
+        column("calls", pa.int32(), "model calls made, judges included"),
+        column("input_tokens", pa.int64(), "of those calls"),
+        column("output_tokens", pa.int64(), "of those calls"),
+        column("usd", pa.float64(), "of those calls; null when a model has no price"),
+        column("cached_tokens", pa.int64(), "input tokens read from the provider's cache; null when not reported"),
+        column("reasoning_tokens", pa.int64(), "output tokens that were reasoning; null when not reported"),
+        column("estimated_calls", pa.int32(), "calls without reported usage, whose tokens and usd are estimates"),
+        column("work_seconds", pa.float64(), "what the task takes in model or tool, whoever paid for it"),
+        column("work_calls", pa.int32(), "model calls that the task takes, whoever paid"),
+        column("work_tokens", pa.int64(), "tokens of those calls"),
+        column("work_usd", pa.float64(), "US dollars of those calls; null when a model has no price"),
+        column("started_at", UTC, "when its first step began"),
+        column("ended_at", UTC, "when its last step ended"),
+        column("error", pa.string(), "the first failed step's error"),
+        column(
+            "turns", pa.int32(), "model calls of agents and programs, in the attempts that count; null where no step has any recorded, as are the next four"
+        ),
+        column("tool_calls", pa.int32(), "their tool calls"),
+        column("tool_errors", pa.int32(), "those of them that ended with an error, refused ones included"),
+        column("calls_recorded", pa.int32(), "calls answered from a recording in this run"),
+        column("calls_refused", pa.int32(), "calls refused in this run"),
+        column("diverged", pa.bool_(), "some step left its recording; null where nothing was recorded"),
     ],
     metadata={"beam_ray": "outcome/1"},
 )
 
 TASKS = pa.schema(
     [
-        _column("task_id", pa.string(), "names the task; pairs it with itself in other runs"),
-        _column("task_query", pa.string(), "the trigger input: the text, or JSON"),
-        _column("query_is_json", pa.bool_(), "the query is a JSON value and not a text"),
-        _column("variables", pa.string(), "JSON object"),
-        _column("expected", pa.string(), "JSON: the expected outcome; null when there is none"),
-        _column("labels", pa.list_(pa.string()), "free words"),
-        _column(
+        column("task_id", pa.string(), "names the task; pairs it with itself in other runs"),
+        column("task_query", pa.string(), "the trigger input: the text, or JSON"),
+        column("query_is_json", pa.bool_(), "the query is a JSON value and not a text"),
+        column("variables", pa.string(), "JSON object"),
+        column("expected", pa.string(), "JSON: the expected outcome; null when there is none"),
+        column("labels", pa.list_(pa.string()), "free words"),
+        column(
             "attachments",
             pa.list_(pa.struct([("name", pa.string()), ("sha256", pa.string()), ("media_type", pa.string()), ("bytes", pa.int64())])),
             "files, kept by content",
         ),
-        _column("inputs", pa.string(), "digest of query, variables and attachments"),
-        _column("origin", pa.string(), "address of the task that this one redoes, or was saved from"),
-        _column("tests", pa.string(), "the node or route that it is there to test"),
-        _column("notes", pa.string(), "free text"),
-        _column("recorded", pa.string(), "JSON object: what production answered, of a task that was a trace; null for other tasks"),
-        _column(
+        column("inputs", pa.string(), "digest of query, variables and attachments"),
+        column("origin", pa.string(), "address of the task that this one redoes, or was saved from"),
+        column("tests", pa.string(), "the node or route that it is there to test"),
+        column("notes", pa.string(), "free text"),
+        column("recorded", pa.string(), "JSON object: what production answered, of a task that was a trace; null for other tasks"),
+        column(
             "changed_inputs", pa.string(), "JSON object: field to what it was and what it is, of a task that redoes another with changed input; null for others"
         ),
     ],
     metadata={"beam_ray": "tasks/1"},
-)
-
-REVIEWS = pa.schema(
-    [
-        _column("review_id", pa.string(), "names the review"),
-        _column("workflow", pa.string(), "the workflow's name"),
-        _column("node", pa.string(), "the node whose output was reviewed"),
-        _column("criterion", pa.string(), "id of the criterion within its node"),
-        _column("criterion_version", pa.string(), "digest of what must hold: its text or its rule"),
-        _column("text", pa.string(), "what must hold, as the reviewer read it"),
-        _column("address", pa.string(), "the step whose output was reviewed: RUN/TASK/NODE"),
-        _column("output_digest", pa.string(), "digest of that output"),
-        _column("met", pa.bool_(), "what the reviewer said; null when they could not tell"),
-        _column("comment", pa.string(), "the reviewer's comment; null without one"),
-        _column("reviewer", pa.string(), "who said so"),
-        _column("reviewed_at", _UTC, "when"),
-        _column("drawn", pa.string(), "how the output came to be reviewed: random, balanced, flagged, disagreed or chosen"),
-        _column("seed", pa.int64(), "seed of the sample; null where nothing was drawn at random"),
-        _column("sample", pa.int64(), "outputs in the sample; null where nothing was drawn at random"),
-        _column("population", pa.int64(), "outputs that the sample was drawn from; null where nothing was drawn at random"),
-        _column("probability", pa.float64(), "chance of this output to be in the sample; null where nothing was drawn at random"),
-        _column("hidden", pa.bool_(), "the judge's word was hidden from the reviewer"),
-        _column("judge", pa.string(), "the model or models that judged; null for a rule"),
-        _column("judge_version", pa.string(), "digest of the judging models with their settings, and of all that they were asked together"),
-        _column("judge_met", pa.bool_(), "what the judge or the rule had said of the output; null when it could not decide"),
-    ],
-    metadata={"beam_ray": "reviews/1"},
 )
 
 
@@ -223,7 +213,7 @@ class AttemptRow(TypedDict):
 
 
 class StepRow(TypedDict):
-    """A row of STEPS as a dict; the schema explains the columns."""
+    """A row of PART as a dict, or of STEPS; the schema explains the columns."""
 
     run_id: str
     task_id: str
@@ -267,6 +257,15 @@ class StepRow(TypedDict):
     work_usd: float | None
     error_type: str | None
     error: str | None
+    turns: int | None
+    tool_calls: int | None
+    tool_errors: int | None
+    calls_recorded: int | None
+    calls_refused: int | None
+    diverged_at: int | None
+    divergence: str | None
+    call_rows: NotRequired[list[CallRow] | None]
+    """Only while the run goes on."""
 
 
 class OutcomeRow(TypedDict):
@@ -308,6 +307,12 @@ class OutcomeRow(TypedDict):
     started_at: datetime.datetime
     ended_at: datetime.datetime
     error: str | None
+    turns: int | None
+    tool_calls: int | None
+    tool_errors: int | None
+    calls_recorded: int | None
+    calls_refused: int | None
+    diverged: bool | None
 
 
 class AttachmentRow(TypedDict):
@@ -335,32 +340,6 @@ class TaskRow(TypedDict):
     notes: str | None
     recorded: str | None
     changed_inputs: str | None
-
-
-class ReviewRow(TypedDict):
-    """A row of REVIEWS as a dict; the schema explains the columns."""
-
-    review_id: str
-    workflow: str
-    node: str
-    criterion: str
-    criterion_version: str
-    text: str
-    address: str
-    output_digest: str
-    met: bool | None
-    comment: str | None
-    reviewer: str
-    reviewed_at: datetime.datetime
-    drawn: str
-    seed: int | None
-    sample: int | None
-    population: int | None
-    probability: float | None
-    hidden: bool
-    judge: str | None
-    judge_version: str | None
-    judge_met: bool | None
 
 
 class FileEntry(TypedDict):

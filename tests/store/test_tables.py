@@ -10,22 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_ray.errors import Damaged
+from beam_ray.store.call_table import CALL, CALLS, CallRow, PlacedCallRow
 from beam_ray.store.parquet import ROW_GROUP, decode, encode, encode_batches, salvage, to_table
-from beam_ray.store.tables import (
-    ATTEMPT,
-    CRITERION,
-    OUTCOME,
-    REVIEWS,
-    STEPS,
-    TASKS,
-    AttachmentRow,
-    AttemptRow,
-    CriterionRow,
-    OutcomeRow,
-    ReviewRow,
-    StepRow,
-    TaskRow,
-)
+from beam_ray.store.review_table import REVIEWS, ReviewRow
+from beam_ray.store.tables import ATTEMPT, CRITERION, OUTCOME, PART, STEPS, TASKS, AttachmentRow, AttemptRow, CriterionRow, OutcomeRow, StepRow, TaskRow
 
 
 def body(rows: int = 200) -> bytes:
@@ -44,7 +32,7 @@ def python_type(kind: pa.DataType) -> Any:
     if pa.types.is_list(kind):
         return list[python_type(kind.value_type)]
     if pa.types.is_struct(kind):
-        return next((row for struct, row in ((ATTEMPT, AttemptRow), (CRITERION, CriterionRow)) if kind.equals(struct)), AttachmentRow)
+        return next((row for struct, row in ((ATTEMPT, AttemptRow), (CRITERION, CriterionRow), (CALL, CallRow)) if kind.equals(struct)), AttachmentRow)
     types = [
         (pa.types.is_string, str),
         (pa.types.is_boolean, bool),
@@ -57,7 +45,7 @@ def python_type(kind: pa.DataType) -> Any:
 
 @pytest.mark.parametrize(
     ("schema", "row"),
-    [(CRITERION, CriterionRow), (ATTEMPT, AttemptRow), (STEPS, StepRow), (OUTCOME, OutcomeRow), (TASKS, TaskRow), (REVIEWS, ReviewRow)],
+    [(CRITERION, CriterionRow), (ATTEMPT, AttemptRow), (PART, StepRow), (CALLS, PlacedCallRow), (OUTCOME, OutcomeRow), (TASKS, TaskRow), (REVIEWS, ReviewRow)],
 )
 def test_the_typed_rows_have_the_columns_of_their_schema(schema: Any, row: type):
     """Names, order and types: a column that is added to one must be added to the other."""
@@ -71,7 +59,7 @@ def test_the_typed_rows_have_the_columns_of_their_schema(schema: Any, row: type)
 
 def test_every_column_says_what_it_means():
     """The schema is its own documentation."""
-    assert [field.name for schema in (STEPS, TASKS, REVIEWS) for field in schema if field.metadata is None and field.name != "attachments"] == []
+    assert [field.name for schema in (PART, CALLS, TASKS, REVIEWS) for field in schema if field.metadata is None and field.name != "attachments"] == []
 
 
 def test_equal_rows_give_equal_bytes():
