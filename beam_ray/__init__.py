@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     from beam_ray.api.optimise import AppliedProposal, DraftFile, ModelTry, PromptProposal, PromptSearch, SearchOptions
     from beam_ray.api.plans import NodePlan, Plan
     from beam_ray.api.projects import Project, init
+    from beam_ray.api.prompts import PromptTurn, SentPrompt
     from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
     from beam_ray.api.reviews import RecordedReviews, ReviewQueue, ReviewSample
+    from beam_ray.api.run_progress import RunProgress
     from beam_ray.api.runs import Run
     from beam_ray.api.store import Store, open
+    from beam_ray.api.task_list import TaskList, TaskQuery
     from beam_ray.api.tasks import Attempt, CriterionResult, Step, Task
     from beam_ray.api.traces import TraceImport, TraceOptions
     from beam_ray.api.trend import Trend
@@ -126,6 +129,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.projects
     "Project",
     "init",
+    # api.prompts
+    "PromptTurn",
+    "SentPrompt",
     # api.reproductions
     "Reproduction",
     # api.reruns
@@ -135,11 +141,16 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "RecordedReviews",
     "ReviewQueue",
     "ReviewSample",
+    # api.run_progress
+    "RunProgress",
     # api.runs
     "Run",
     # api.store
     "Store",
     "open",
+    # api.task_list
+    "TaskList",
+    "TaskQuery",
     # api.tasks
     "Attempt",
     "CriterionResult",
@@ -216,11 +227,14 @@ _SOURCES = {
     "beam_ray.api.optimise": ("AppliedProposal", "DraftFile", "ModelTry", "PromptProposal", "PromptSearch", "SearchOptions"),
     "beam_ray.api.plans": ("NodePlan", "Plan"),
     "beam_ray.api.projects": ("Project", "init"),
+    "beam_ray.api.prompts": ("PromptTurn", "SentPrompt"),
     "beam_ray.api.reproductions": ("Reproduction",),
     "beam_ray.api.reruns": ("Rerun", "Selection"),
     "beam_ray.api.reviews": ("RecordedReviews", "ReviewQueue", "ReviewSample"),
+    "beam_ray.api.run_progress": ("RunProgress",),
     "beam_ray.api.runs": ("Run",),
     "beam_ray.api.store": ("Store", "open"),
+    "beam_ray.api.task_list": ("TaskList", "TaskQuery"),
     "beam_ray.api.tasks": ("Attempt", "CriterionResult", "Step", "Task"),
     "beam_ray.api.traces": ("TraceImport", "TraceOptions"),
     "beam_ray.api.trend": ("Trend",),

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,6 +27,8 @@ from beam_ray.store.lookup import newest_first, resolve, select
 from beam_ray.store.manifest import RunSummary
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run as StoredRun
+from beam_ray.store.step_lookup import StepRows
+from beam_ray.store.tables import StepRow
 from beam_ray.tasks.sources import read
 
 if TYPE_CHECKING:
@@ -184,6 +187,20 @@ class Run(Displayed):
     def steps(self, nodes: Iterable[str] | None = None, columns: Iterable[str] | None = None) -> pa.Table:
         """One row per step, with the columns of ``steps/*.parquet``; only those of *nodes*, and only *columns*, where given."""
         return self.stored.steps(nodes, None if columns is None else list(columns))
+
+    def step_rows(self, node: str, tasks: Iterable[tuple[str, int]]) -> dict[tuple[str, int], StepRow]:
+        """The node's rows of some tasks, by id and trial; only the pieces of files that hold them are decoded (internal)."""
+        with self._reading:
+            return self._step_rows.rows(node, tasks)
+
+    @cached_property
+    def _step_rows(self) -> StepRows:
+        return StepRows(self.stored)
+
+    @cached_property
+    def _reading(self) -> threading.Lock:
+        # an open Parquet file is for one thread at a time
+        return threading.Lock()
 
     def inputs(self) -> pa.Table:
         """The tasks as they were given, with the columns of ``tasks.parquet``."""

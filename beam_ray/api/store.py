@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
     from beam_ray.api.reviews import Met, RecordedReviews, ReviewQueue, ReviewSample
+    from beam_ray.api.run_progress import RunProgress
     from beam_ray.api.runs import Budget, Run
+    from beam_ray.api.task_list import TaskList, TaskQuery
     from beam_ray.api.tasks import Task
     from beam_ray.api.traces import TraceImport, TraceOptions
     from beam_ray.api.trend import Trend
@@ -183,6 +185,31 @@ class Store(Location):
 
         return batches(self)
 
+    def progress(self, run: str) -> "RunProgress":
+        """
+        How far a run is: of one that goes on, as its driver reports it about once a second.
+
+        Args:
+            run: Named as for ``get_run``.
+        """
+        from beam_ray.api.run_progress import run_progress
+
+        return run_progress(self, run)
+
+    def stop(self, run: str) -> "RunProgress":
+        """
+        Ask the process that drives a run to stop; it does so within seconds, keeps all results, and the run can be resumed.
+
+        Args:
+            run: Named as for ``get_run``.
+
+        Raises:
+            Unusable: the run is finished, or no process drives it.
+        """
+        from beam_ray.api.run_progress import stop
+
+        return stop(self, run)
+
     def runs(self) -> "list[Run]":
         """All runs, the newest first."""
         from beam_ray.api.runs import runs
@@ -223,6 +250,20 @@ class Store(Location):
         from beam_ray.api.tasks import tasks
 
         return tasks(self, run=run, status=status, labels=labels, where=where)
+
+    def list_tasks(self, query: "TaskQuery | None" = None) -> "TaskList":
+        """
+        One page of the tasks of all runs, unfinished ones included, with counts by status, workflow, run, route and label.
+
+        Args:
+            query: Filters, order, and where the page begins.
+
+        Raises:
+            Unusable: the query names what is not there, or cannot be evaluated.
+        """
+        from beam_ray.api.task_list import list_tasks
+
+        return list_tasks(self, query)
 
     def task(self, address: str) -> "Task":
         """

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,9 +18,10 @@ from beam_ray.define.workflow import Node
 from beam_ray.errors import Unusable
 from beam_ray.run.context import RAN
 from beam_ray.store.lookup import find_runs, find_task, select, status_of
-from beam_ray.store.runs import Run as StoredRun
-from beam_ray.store.step_lookup import StepRows
 from beam_ray.store.tables import OUTCOME, AttemptRow, CriterionRow, OutcomeRow, StepRow, TaskRow
+
+if TYPE_CHECKING:
+    from beam_ray.api.prompts import SentPrompt
 
 LISTED = (
     "run_id",
@@ -230,7 +231,18 @@ class Task(Displayed):
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """The steps in execution order; of an unfinished run those that are stored so far."""
-        return tuple(_step(row, self.run) for row in _rows(self.run.stored, self.id, self.trial))
+        return tuple(_step(row, self.run) for row in _rows(self.run, self.id, self.trial))
+
+    def prompt(self, node: str, attempt: int = 1) -> "SentPrompt":
+        """
+        The messages that a node's model got for this task.
+
+        Raises:
+            Unusable: the workflow has no such node, it is a tool, or the step is not stored yet.
+        """
+        from beam_ray.api.prompts import sent_prompt
+
+        return sent_prompt(self, node, attempt)
 
     def step(self, node: str) -> Step:
         """
@@ -300,11 +312,10 @@ def tasks(
     return OUTCOME.empty_table().select(list(LISTED))
 
 
-def _rows(run: StoredRun, task_id: str, trial: int) -> list[StepRow]:
-    order = run.record.plan.order
+def _rows(run: Run, task_id: str, trial: int) -> list[StepRow]:
+    order = run.workflow.order
     if run.finished:
-        reader = StepRows(run)
-        found = [reader.rows(name, [(task_id, trial)]) for name in order]
+        found = [run.step_rows(name, [(task_id, trial)]) for name in order]
         return [rows[task_id, trial] for rows in found if rows]
     steps = run.steps()
     here = steps.filter(pc.and_(pc.equal(steps["task_id"], task_id), pc.equal(steps["trial"], trial))).to_pylist()

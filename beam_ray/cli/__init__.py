@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": ("beam_ray.cli.workflows", "Show what would be run and what it would cost. No model is called."),
     "run": ("beam_ray.cli.runs", "Run a workflow over tasks."),
     "resume": ("beam_ray.cli.runs", "Resume a run that was stopped or killed."),
+    "stop": ("beam_ray.cli.runs", "Stop a run that goes on; it can be resumed."),
     "batches": ("beam_ray.cli.batches", "List the batches that unfinished runs wait for, and what they cost."),
     "tasks": ("beam_ray.cli.tasks", "List tasks of one run or of all runs."),
     "show": ("beam_ray.cli.tasks", "Show a task's timeline, or one step of it."),

@@ -1,11 +1,11 @@
-"""run and resume."""
+"""run, resume and stop."""
 
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import click
 
 import beam_ray
-from beam_ray.cli.options import Execution, Place, TaskSource, executes, runs_in_lane, takes_tasks
+from beam_ray.cli.options import Execution, Place, TaskSource, executes, reads_store, runs_in_lane, takes_tasks
 from beam_ray.cli.screen import duration, emit, money, number, plural, progress, show
 
 
@@ -31,6 +31,19 @@ def resume(run_id: str, execution: Execution, place: Place) -> None:
     with progress(quiet=place.as_json) as callback:
         done = place.opened.resume(run_id, budget=execution.limits, takeover=execution.takeover, progress=callback)
     show_run(done, place)
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@reads_store
+def stop(run_id: str, place: Place) -> None:
+    """Stop RUN: its driver ends within seconds with exit code 3, keeps all results, and RUN can be resumed."""
+    found = place.opened.stop(run_id)
+    if place.as_json:
+        emit(found.document())
+        return
+    show(f"run {found.run_id} was asked to stop: {found.driver}, {found.steps_done:,} of {found.steps:,} steps done")
+    show(f"resume with:  beam-ray resume {found.run_id}{place.option}")
 
 
 def show_run(done: beam_ray.Run, place: Place) -> None:

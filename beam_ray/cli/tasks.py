@@ -3,44 +3,81 @@
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import json
+import sys
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
 import beam_ray
-from beam_ray.cli.options import Place, Selection, reads_store, selects
+from beam_ray.cli.options import Place, Selection, grouped, reads_store, selects
 from beam_ray.cli.screen import MARKS, duration, emit, money, number, show, table
+from beam_ray.errors import Damaged
+
+
+@dataclass(frozen=True)
+class Search:
+    """What else the listed tasks have in common, and their order."""
+
+    workflow: str | None
+    route: str | None
+    text: str
+    since: str
+    until: str
+    sort: str
 
 
 @click.command()
 @click.option("--run", "run_id", metavar="RUN", help="Only tasks of this run; 'last' is the newest.")
 @selects
+@grouped(
+    Search,
+    "search",
+    click.option("--workflow", metavar="NAME", help="Only tasks of this workflow."),
+    click.option("--route", metavar="LABEL", help="Only tasks that took this route."),
+    click.option("--search", "text", default="", metavar="TEXT", help="Only tasks with this text in id, query or output."),
+    click.option("--since", default="", metavar="DAY", help="Only tasks that began on this day or later, e.g. 2026-11-23 (UTC)."),
+    click.option("--until", default="", metavar="DAY", help="Only tasks that began on this day or earlier."),
+    click.option(
+        "--sort",
+        default="run",
+        show_default=True,
+        metavar="KEY",
+        help="run, started, score, seconds, usd, auto_reruns or task; -KEY for the other direction.",
+    ),
+)
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(min=0), help="Show at most N tasks; 0 shows all.")
 @reads_store
-def tasks(run_id: str | None, selection: Selection, limit: int, place: Place) -> None:
+def tasks(run_id: str | None, selection: Selection, search: Search, limit: int, place: Place) -> None:
     """List tasks with their results, newest run first."""
     store = place.opened
+    query = beam_ray.TaskQuery(
+        status=selection.status,
+        labels=selection.labels,
+        where=selection.where or "",
+        run=run_id,
+        workflow=search.workflow,
+        route=search.route,
+        text=search.text,
+        since=search.since,
+        until=search.until,
+        sort=search.sort,
+        limit=limit or sys.maxsize,
+        ended=True,
+    )
+    found = store.list_tasks(query)
+    if found.unreadable:
+        raise Damaged("\n".join(found.unreadable.values()))
+    rows = found.tasks
     runs = [store.get_run(run_id)] if run_id else store.runs()
-    found = store.tasks(run=runs, status=selection.status, labels=selection.labels, where=selection.where)
-    rows = (found.slice(0, limit) if limit else found).to_pylist()
     if place.as_json:
         changed = {run.id: run.record.changed_inputs for run in runs}
-        emit(
-            [
-                {
-                    "task": _address(row["run_id"], row["task_id"], row["trial"]),
-                    "status": beam_ray.status_of(row),
-                    **row,
-                    "changed_inputs": changed[row["run_id"]],
-                }
-                for row in rows
-            ]
-        )
+        emit([{**{name: value for name, value in row.items() if name not in _LONG}, "changed_inputs": changed[row["run_id"]]} for row in rows])
         return
     cells = [
         [
-            _address(row["run_id"], row["task_id"], row["trial"]),
-            MARKS[beam_ray.status_of(row)],
+            row["task"],
+            MARKS[row["status"]],
             number(row["score"]),
             " > ".join(row["routes"] or ()),
             ", ".join(row["labels"] or ()),
@@ -51,8 +88,8 @@ def tasks(run_id: str | None, selection: Selection, limit: int, place: Place) ->
         for row in rows
     ]
     show(table(["task", "status", "score", "route", "labels", "auto-reruns", "time", "error"], cells, right=[2, 5, 6], width=48))
-    if found.num_rows > len(rows):
-        show(f"{len(rows)} of {found.num_rows:,} tasks; --limit 0 shows all")
+    if found.matching > len(rows):
+        show(f"{len(rows)} of {found.matching:,} tasks; --limit 0 shows all")
     listed = {row["run_id"] for row in rows}
     for run in runs:
         if run.id in listed and run.record.changed_inputs:
@@ -60,11 +97,11 @@ def tasks(run_id: str | None, selection: Selection, limit: int, place: Place) ->
         if not run.finished:
             show(f"run {run.id} is unfinished; the tasks above are those done so far. Resume it with:  beam-ray resume {run.id}{place.option}")
     if rows:
-        show(f"show one:  beam-ray show {_address(rows[0]['run_id'], rows[0]['task_id'], rows[0]['trial'])}{place.option}")
+        show(f"show one:  beam-ray show {rows[0]['task']}{place.option}")
 
 
-def _address(run_id: str, task_id: str, trial: int) -> str:
-    return str(beam_ray.Address(run_id, task_id, trial))
+_LONG = ("task_query", "output")
+"""Columns of a list that ``beam-ray show`` prints."""
 
 
 @click.command(name="show")

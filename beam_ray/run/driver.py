@@ -19,6 +19,7 @@ from typing import Any
 from beam_ray.errors import BudgetReached, OutOfQuota, Stopped, Unusable, WrongSetting
 from beam_ray.llm.lanes import lane_of
 from beam_ray.llm.scripted import Models
+from beam_ray.run.broadcast import Broadcast
 from beam_ray.run.budget import remaining, require_room, require_within
 from beam_ray.run.cluster import Cluster, RunnerDied
 from beam_ray.run.connection import Connection
@@ -93,6 +94,7 @@ class Driver:
             self.waves = Waves(Batches(run), self.models, self.workflow.order, self._check, self._say_waiting, connection.rest)
         self.before = committed_counts(run) if self.resumed else Counts()
         self.tasks_done = sum(self._rows(shard) for shard in self.done) // self.record.trials
+        self.broadcast = Broadcast(run, lease.epoch)
         self.started_at = self.beat_at = self.cluster_seen_at = time.monotonic()
 
     def advance(self, rows: int | None = None, budget: Mapping[str, float] | None = None) -> None:
@@ -295,7 +297,9 @@ class Driver:
         self.started_at += time.monotonic() - began
 
     def _say_waiting(self, waits_for: str) -> None:
-        self.notify(replace(self.progress(), waits_for=waits_for))
+        progress = replace(self.progress(), waits_for=waits_for)
+        self.notify(progress)
+        self.broadcast.update(progress)
 
     # -- monitoring ---------------------------------------------------------------------------
 
@@ -305,11 +309,13 @@ class Driver:
             self._replace(pool, runner)
         progress = self.progress()
         self.notify(progress)
+        self.broadcast.update(progress)
         require_within(self.record.budget, self._counts(), progress.seconds)
 
     def _check(self) -> None:
         """Check signals, the lease and the cluster; raises Stopped when the run must stop."""
         self.signals.raise_if_interrupted()
+        self.broadcast.raise_if_stopped()
         self.beat()
         if self.cluster is not None and time.monotonic() - self.cluster_seen_at >= CLUSTER_CHECK_S:
             self.cluster.require_alive()
@@ -359,12 +365,14 @@ class Driver:
         self._check()
         if pool is not None:
             pool.stop()
+        self.broadcast.close()
         summary = summarise(self.run, files)
         self.run.finish(files, summary)
         return Result(self.run.run_id, summary)
 
     def close(self) -> None:
         """Stop the runners and give them a moment to spool finished rows."""
+        self.broadcast.close()
         if self.pool is not None:
             self.connection.users -= 1
             self.pool.stop()

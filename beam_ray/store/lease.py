@@ -81,7 +81,7 @@ class Lease:
         self.run.objects.put(f"{self.prefix}{self.epoch:06d}.beat", json.dumps({"at": 0}).encode())
 
     def _last(self) -> int:
-        return _last_epoch(self.run)
+        return last_epoch(self.run)
 
     def _refuse_if_alive(self) -> None:
         found = driver_of(self.run)
@@ -94,7 +94,7 @@ class Lease:
 
 def driver_of(run: Run) -> Driver | None:
     """Who drives the run; None when nobody does who looks alive."""
-    epoch = _last_epoch(run)
+    epoch = last_epoch(run)
     try:
         owner: StoredLease = json.loads(run.objects.read(f"{run.prefix}/lease/{epoch:06d}.json"))
         try:
@@ -111,7 +111,8 @@ def driver_of(run: Run) -> Driver | None:
         return None
 
 
-def _last_epoch(run: Run) -> int:
+def last_epoch(run: Run) -> int:
+    """The epoch of the last driver; 0 where none ever was."""
     names = [key.rsplit("/", 1)[-1] for key, _ in run.objects.keys(f"{run.prefix}/lease/")]
     return max((int(name.removesuffix(".json")) for name in names if name.endswith(".json")), default=0)
 

@@ -5,6 +5,7 @@ Runs: what is to be done, what is done so far, and the finished tables.
     runs/<run_id>/tasks.parquet                     the tasks, as given
     runs/<run_id>/cut.json                          after how many shards the run ended, if it may end early and did
     runs/<run_id>/lease/<epoch>.json                the highest epoch owns the run
+    runs/<run_id>/progress.json                     how far the driver is, see ``live``
     runs/<run_id>/parts/<node>/<shard>.parquet      one step of one shard with its calls, written once
     runs/<run_id>/spool/<runner>-<n>.parquet        finished rows whose shard is not finished
     runs/<run_id>/batches/                          batches that are out, and their answers: see ``batches``
@@ -263,7 +264,8 @@ class Run:
         return self.manifest or manifest
 
     def tidy(self) -> None:
-        """Delete the parts, the spool and the batches of a finished run."""
+        """Delete the parts, the spool, the batches and the progress of a finished run."""
+        self.objects.delete(f"{self.prefix}/progress.json")
         for folder in ("parts/", "spool/", "batches/"):
             for key, _ in list(self.objects.keys(f"{self.prefix}/{folder}")):
                 self.objects.delete(key)

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+import beam_ray
+from beam_ray.errors import Unusable
 from tests.faults.conftest import Bench
 
 TIMES = int(os.environ.get("STOPS", "50"))
@@ -58,3 +60,29 @@ def test_a_stopped_run_names_the_command_that_goes_on(bench: Bench, undisturbed:
     assert len(kept) >= 16
     assert f"resume with:  beam-ray resume {run.run_id} --store {bench.uri}" in ended.err
     bench.finish(undisturbed)
+
+
+def test_beam_ray_stop_stops_a_run_from_elsewhere(bench: Bench, undisturbed: Bench):
+    """Another process sees how far the run is and stops it: exit code 3, no answer is paid for twice, and the same command resumes."""
+    bench.model.latency_s, seen = 0.2, []
+
+    def stop(driver: int) -> None:
+        [run] = bench.runs
+        store = beam_ray.open(run.objects.uri)
+        seen.append(store.progress(run.run_id))
+        seen.append(store.stop(run.run_id))
+
+    ended = bench.run_beside(stop, calls=24)
+    [run] = bench.runs
+    store = beam_ray.open(run.objects.uri)
+    left = store.progress(run.run_id)
+
+    assert [each.state for each in (*seen, left)] == ["running", "running", "stopped"]
+    assert seen[0].driver and seen[0].steps == left.steps > left.steps_done > 0
+    assert (ended.code, "was stopped by 'beam-ray stop'" in ended.err) == (3, True), ended.err
+    assert f"resume with:  beam-ray resume {run.run_id} --store {bench.uri}" in ended.err
+    with pytest.raises(Unusable, match="is not running: no process drives it"):
+        store.stop(run.run_id)
+    bench.finish(undisturbed)
+    assert store.progress(run.run_id).state == "finished"
+    assert not list(bench.folder.glob("store*/**/progress.json"))

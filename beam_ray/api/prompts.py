@@ -1,0 +1,57 @@
+"""The prompt of a step as it was sent to its model."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from beam_ray.errors import BeamRayError, Unusable
+from beam_ray.run.context import TaskTrial
+from beam_ray.run.sent_prompt import sent_messages
+
+if TYPE_CHECKING:
+    from beam_ray.api.tasks import Task
+
+
+@dataclass(frozen=True)
+class PromptTurn:
+    """One message of a prompt."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
+class SentPrompt:
+    """
+    The messages that a model got in one attempt.
+
+    They are rendered from the run's definition and the stored outputs of earlier steps, and their digest is
+    compared with the one that was stored when they were sent.
+    """
+
+    node: str
+    attempt: int
+    turns: tuple[PromptTurn, ...]
+    """Empty where the prompt cannot be shown."""
+    images: tuple[str, ...]
+    """Names of the images that were sent with the last user turn."""
+    verified: bool
+    """Whether the messages of the first attempt have the digest that was stored when they were sent."""
+    note: str
+    """Why the prompt cannot be shown, or is perhaps not what was sent; else empty."""
+
+
+def sent_prompt(task: "Task", node: str, attempt: int = 1) -> SentPrompt:
+    """See ``Task.prompt``."""
+    step = task.step(node)
+    if step.definition.llm is None:
+        raise Unusable(f"the step {step.address} is a tool and has no prompt")
+    if step.outcome == "skipped":
+        return SentPrompt(node, attempt, (), (), False, f"Nothing was sent: the step was skipped ({step.reason}).")
+    rows = {each.node: each.record for each in task.steps}
+    try:
+        found = sent_messages(task.run.stored.objects, task.run.workflow, TaskTrial.of(task.given, task.trial, 0), rows, node, attempt)
+    except BeamRayError as error:
+        return SentPrompt(node, attempt, (), (), False, f"The prompt cannot be shown: {str(error).splitlines()[0]}")
+    turns = tuple(PromptTurn(str(message["role"]), str(message["content"])) for message in found.messages)
+    note = "" if found.verified else "Rendered again from what is stored; it is not known to be what was sent, because its digest differs or was not kept."
+    return SentPrompt(node, attempt, turns, found.images, found.verified, note)

@@ -1,0 +1,269 @@
+"""Lists of tasks over all runs: filtered, sorted and page by page."""
+
+import datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_ray.address import Address, parse
+from beam_ray.api.location import Location
+from beam_ray.define.template import evaluate
+from beam_ray.errors import BadTemplate, Unusable
+from beam_ray.store.lookup import resolve
+from beam_ray.store.outcome_index import INDEX, OutcomeIndex
+
+SORTS = ("run", "started", "score", "seconds", "usd", "auto_reruns", "task")
+"""What a list can be sorted by; ``run`` is the newest run first, each in its own order."""
+TASK_STATUSES = ("passed", "below", "failed", "failing", "review", "running", "stopped")
+"""failing: below or failed. running and stopped: without a result, in a run that goes on or was stopped."""
+FACETS = ("status", "workflow", "version", "run", "route", "label")
+FACET_VALUES = 30
+_SORT_COLUMNS = {"started": "started_at", "task": "task_id"}
+SLICE = 2_000
+"""Rows for which an expression is evaluated at a time."""
+
+
+@dataclass(frozen=True)
+class TaskQuery:
+    """Which tasks are listed, and how."""
+
+    status: str | None = None
+    """passed, below, failed, failing, review, running or stopped."""
+    workflow: str | None = None
+    version: int | None = None
+    """Number of a published version; 0 for drafts."""
+    run: str | None = None
+    """Named as for ``Store.get_run``."""
+    route: str | None = None
+    labels: tuple[str, ...] = ()
+    """Only tasks with all of these labels."""
+    since: str = ""
+    """Only tasks that began on this day or later, ``2026-11-23``, UTC."""
+    until: str = ""
+    """Only tasks that began on this day or earlier."""
+    min_score: float | None = None
+    max_score: float | None = None
+    text: str = ""
+    """Only tasks whose id, query or output has this text, whatever the case."""
+    where: str = ""
+    """Filter expression over the columns, such as ``score < 80 and 'scan' in labels``."""
+    ended: bool = False
+    """Only tasks that have a result."""
+    sort: str = "run"
+    """One of SORTS; with a minus sign in front of it, the other way round."""
+    after: str = ""
+    """Address of a task: the page begins after it."""
+    before: str = ""
+    """Address of a task: the page ends before it."""
+    limit: int = 50
+
+
+class ListedTask(TypedDict):
+    """A task as a list shows it: a row of the index, with its address."""
+
+    task: str
+    run_id: str
+    task_id: str
+    trial: int
+    status: str
+    outcome: str | None
+    """done, or failed when any step failed; None where there is none yet."""
+    passed: bool | None
+    score: float | None
+    first_score: float | None
+    labels: list[str]
+    routes: list[str]
+    auto_reruns: int | None
+    review: bool | None
+    seconds: float | None
+    calls: int | None
+    usd: float | None
+    started_at: datetime.datetime | None
+    error: str | None
+    task_query: str
+    output: str | None
+    origin: str | None
+    workflow: str
+    version: int | None
+    mode: str
+
+
+@dataclass(frozen=True)
+class TaskList:
+    """One page of a list of tasks."""
+
+    tasks: tuple[ListedTask, ...]
+    matching: int
+    """Tasks that match, over all pages."""
+    total: int
+    """Tasks of the store."""
+    next: str
+    """Address after which the next page begins; empty on the last one."""
+    previous: str
+    """Address before which the page before ends; empty on the first one."""
+    facets: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    """For status, workflow, version, run, route and label: each value with how many matching tasks have it. That of status counts all statuses."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Runs that could not be read, with why."""
+
+
+def list_tasks(store: Location, query: TaskQuery | None = None, *, index: OutcomeIndex | None = None) -> TaskList:
+    """See ``Store.list_tasks``."""
+    query = query or TaskQuery()
+    found = index or OutcomeIndex(store.existing())
+    run = resolve(store.existing(), query.run) if query.run else None
+    # without an index that others fill too, only the run that is asked for is read
+    everything = found.table([run] if run and index is None else None)
+    unfiltered = matching(everything, replace(query, status=None), run)
+    table = unfiltered.filter(_of_status(unfiltered, query.status)) if query.status else unfiltered
+    order = _order(table, query.sort)
+    start, stop = _page(table, order, query)
+    rows = table.take(pa.array(order[start:stop])).select(_SHOWN).to_pylist()
+    tasks: list[ListedTask] = []
+    for row in rows:
+        row["task"] = str(Address(row["run_id"], row["task_id"], row["trial"]))
+        tasks.append(row)
+    return TaskList(
+        tuple(tasks),
+        table.num_rows,
+        everything.num_rows,
+        tasks[-1]["task"] if tasks and stop < len(order) else "",
+        tasks[0]["task"] if tasks and start > 0 else "",
+        _facets(table, unfiltered),
+        {run_id: str(error).splitlines()[0] for run_id, error in found.unreadable.items()},
+    )
+
+
+_SHOWN = [name for name in ListedTask.__annotations__ if name != "task"]
+
+
+def matching(table: pa.Table, query: TaskQuery, run: str | None) -> pa.Table:
+    """Those rows of the index for which every filter of the query holds."""
+    masks: list[Any] = [pc.is_valid(table["outcome"])] if query.ended else []
+    if run:
+        masks.append(pc.equal(table["run_id"], run))
+    if query.workflow:
+        masks.append(pc.equal(table["workflow"], query.workflow))
+    if query.version is not None:
+        masks.append(pc.equal(pc.fill_null(table["version"], 0), query.version))
+    if query.since:
+        masks.append(pc.greater_equal(table["started_at"], pa.scalar(_day(query.since), table["started_at"].type)))
+    if query.until:
+        masks.append(pc.less(table["started_at"], pa.scalar(_day(query.until) + datetime.timedelta(days=1), table["started_at"].type)))
+    if query.min_score is not None:
+        masks.append(pc.greater_equal(table["score"], query.min_score))
+    if query.max_score is not None:
+        masks.append(pc.less_equal(table["score"], query.max_score))
+    if query.text:
+        found = (pc.match_substring(table[name], query.text, ignore_case=True) for name in ("task_id", "task_query", "output"))
+        masks.append(_any(pc.fill_null(mask, False) for mask in found))
+    if query.status:
+        masks.append(_of_status(table, query.status))
+    if masks:
+        whole = masks[0]
+        for mask in masks[1:]:
+            whole = pc.and_kleene(whole, mask)
+        table = table.filter(whole)
+    for label in query.labels:
+        table = table.filter(_has(table["labels"], label))
+    if query.route:
+        table = table.filter(_has(table["routes"], query.route))
+    if query.where:
+        try:
+            table = table.filter(pa.array([bool(evaluate(query.where, row)) for row in _rows(table)], pa.bool_()))
+        except BadTemplate as error:
+            raise Unusable(f"--where: {error}\n  it may use {', '.join(INDEX.names)}") from None
+    return table
+
+
+def _any(masks: Iterator[Any]) -> Any:
+    whole = next(masks)
+    for mask in masks:
+        whole = pc.or_(whole, mask)
+    return whole
+
+
+def _of_status(table: pa.Table, status: str) -> Any:
+    if status not in TASK_STATUSES:
+        raise Unusable(f"there is no status {status!r}\n  statuses are {', '.join(TASK_STATUSES)}")
+    if status == "review":
+        return pc.fill_null(table["review"], False)
+    wanted = ["below", "failed"] if status == "failing" else [status]
+    return pc.is_in(table["status"], value_set=pa.array(wanted))
+
+
+def _has(column: Any, word: str) -> Any:
+    """Whether each list of the column has the word."""
+    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    hits = pc.fill_null(pc.equal(pc.list_flatten(lists), word), False)
+    mask = np.zeros(len(lists), bool)
+    mask[pc.list_parent_indices(lists).filter(hits).to_numpy()] = True
+    return pa.array(mask)
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=SLICE):
+        yield from batch.to_pylist()
+
+
+def _day(written: str) -> datetime.datetime:
+    try:
+        return datetime.datetime.combine(datetime.date.fromisoformat(written), datetime.time(), datetime.UTC)
+    except ValueError:
+        raise Unusable(f"{written!r} is not a day; write it as 2026-11-23") from None
+
+
+def _order(table: pa.Table, sort: str) -> "np.ndarray[Any, Any]":
+    """The rows in order; equal ones as they stand in the index."""
+    name, downwards = sort.removeprefix("-"), sort.startswith("-")
+    if name not in SORTS:
+        raise Unusable(f"a list cannot be sorted by {name!r}\n  it can be sorted by {', '.join(SORTS)}")
+    places = np.arange(table.num_rows)
+    if name == "run":
+        return places[::-1] if downwards else places
+    # the place is a key of its own: Arrow does not promise that equal rows keep their order
+    keyed = pa.table({"value": table[_SORT_COLUMNS.get(name, name)], "place": places})
+    order = pc.sort_indices(keyed, sort_keys=[("value", "descending" if downwards else "ascending"), ("place", "ascending")])
+    return np.asarray(order)
+
+
+def _page(table: pa.Table, order: "np.ndarray[Any, Any]", query: TaskQuery) -> tuple[int, int]:
+    limit = max(query.limit, 1)
+    if query.before:
+        stop = _place(table, order, query.before)
+        return (0, min(limit, len(order))) if stop is None else (max(stop - limit, 0), stop)
+    start = _place(table, order, query.after) if query.after else None
+    start = 0 if start is None else start + 1
+    return start, min(start + limit, len(order))
+
+
+def _place(table: pa.Table, order: "np.ndarray[Any, Any]", address: str) -> int | None:
+    """Where in the order the task is; None where it is not listed."""
+    named = parse(address)
+    mask = pc.and_(pc.equal(table["run_id"], named.run), pc.and_(pc.equal(table["task_id"], named.task), pc.equal(table["trial"], named.trial)))
+    rows = np.flatnonzero(np.asarray(mask))
+    return int(np.flatnonzero(order == rows[0])[0]) if len(rows) else None
+
+
+def _facets(table: pa.Table, every_status: pa.Table) -> dict[str, tuple[tuple[str, int], ...]]:
+    found = {
+        "workflow": _counts(table["workflow"]),
+        "version": _counts(pc.fill_null(pc.cast(table["version"], pa.string()), "draft")),
+        "run": _counts(table["run_id"]),
+        "route": _counts(pc.list_flatten(table["routes"])),
+        "label": _counts(pc.list_flatten(table["labels"])),
+    }
+    statuses = dict(_counts(every_status["status"]))
+    statuses["failing"] = statuses.get("below", 0) + statuses.get("failed", 0)
+    statuses["review"] = pc.sum(pc.cast(pc.fill_null(every_status["review"], False), pa.int64())).as_py() or 0
+    found["status"] = tuple((name, statuses.get(name, 0)) for name in TASK_STATUSES)
+    return found
+
+
+def _counts(column: Any) -> tuple[tuple[str, int], ...]:
+    counted = [(str(entry["values"]), entry["counts"]) for entry in pc.value_counts(column).to_pylist() if entry["values"] is not None]
+    return tuple(sorted(counted, key=lambda entry: (-entry[1], entry[0]))[:FACET_VALUES])

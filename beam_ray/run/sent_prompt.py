@@ -1,0 +1,69 @@
+"""The messages of a stored step as its model got them, rendered again from what the run has stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from beam_ray.define.fingerprint import Json, digest
+from beam_ray.define.template import render, uses
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import StepFailed
+from beam_ray.evaluate.score import Finding
+from beam_ray.llm.request import Message
+from beam_ray.run.context import TaskTrial
+from beam_ray.run.model_call import feedback_turns
+from beam_ray.run.step_row import output_of, output_value
+from beam_ray.store.attachments import read_attachment
+from beam_ray.store.objects import Objects
+from beam_ray.store.tables import StepRow
+
+
+@dataclass(frozen=True)
+class SentMessages:
+    """The messages of one attempt."""
+
+    messages: tuple[Message, ...]
+    images: tuple[str, ...]
+    """Names of the images that went with the last user turn."""
+    verified: bool
+    """Whether they have the digest that was stored when they were sent."""
+
+
+def sent_messages(objects: Objects, workflow: Workflow, task: TaskTrial, rows: Mapping[str, StepRow], node: str, attempt: int = 1) -> SentMessages:
+    """
+    What the model of *node* got in its *attempt*.
+
+    Args:
+        rows: The task's steps by node; those upstream of *node* and *node* itself are needed.
+
+    Raises:
+        StepFailed: the prompt cannot be rendered from what is stored.
+        Damaged: an attachment is not what was kept.
+    """
+    call, row = workflow.nodes[node].llm, rows[node]
+    if call is None:
+        raise StepFailed("a tool gets no prompt")
+    values: dict[str, Json] = dict(task.values(workflow))
+    values |= {name: output_of(rows[name]) for name in workflow.order if name in workflow.upstream[node] and name in rows}
+    images: list[tuple[str, str]] = []
+    if any(use.root == "attachments" for turn in call.prompt for use in uses(turn.content)):
+        contents = [read_attachment(entry, objects) for entry in task.attachments]
+        values["attachments"] = [dict(content) for content in contents]
+        images = [(content["name"], content["sha256"]) for content in contents if content["image"]]
+    messages = tuple(Message(role=turn.role, content=render(turn.content, values)) for turn in call.prompt)
+    verified = row["inputs"] == digest("inputs/1", [*messages, *(sha for _, sha in images)])
+    return SentMessages((*messages, *_feedback(workflow, row, attempt)), tuple(name for name, _ in images), verified)
+
+
+def _feedback(workflow: Workflow, row: StepRow, number: int) -> tuple[Message, ...]:
+    """The turns that told the model what was wrong with the attempt before, where auto-rerun does so."""
+    again = workflow.nodes[row["node"]].auto_rerun
+    before = [entry for entry in row["attempts"] or () if entry["number"] < number]
+    if not again or not again.feedback or not before:
+        return ()
+    judged = [entry for entry in before if not entry["error"]]
+    failed = [
+        Finding(item["id"], item["text"], item["met"], item["reason"], item["judge"], item["weight"])
+        for item in (judged[-1]["criteria"] or () if judged else ())
+        if item["met"] is False
+    ]
+    return feedback_turns(output_value(before[-1]["output"]), failed) if failed else ()
