@@ -234,6 +234,11 @@ def metrics_of(comparison: ComparisonDocument, side: Literal["before", "after"])
             metrics[f"{part['name']}/score"] = value
         elif part["kind"] == "criterion" and value is not None:
             metrics[_metric_name(part["name"])] = value
+    for classification in comparison.get("classifications", ()):
+        for measure in classification["measures"]:
+            value = measure["metric"][side]
+            if value is not None:
+                metrics[_metric_name(measure["metric"]["name"].replace("[", ".").removesuffix("]"))] = value
     return metrics
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_ray.compare.class_questions import class_questions
 from beam_ray.compare.comparison import Comparison, compare
 from beam_ray.compare.cost_notes import cost_notes
 from beam_ray.compare.gate import Gate
@@ -37,7 +38,7 @@ OUTCOME_COLUMNS = [
     "work_usd",
     "error",
 ]
-STEPS_COLUMNS = ["task_id", "trial", "node", "outcome", "score", "output", "criteria", "error_type"]
+STEPS_COLUMNS = ["task_id", "trial", "node", "outcome", "score", "output", "criteria", "error_type", "error"]
 """What a comparison looks at; attempts, which are most of a run's bytes, are not read."""
 
 
@@ -65,7 +66,7 @@ def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], ta
         tables = (run.outcome(OUTCOME_COLUMNS), run.steps(columns=STEPS_COLUMNS))
         outcome, steps = (table if tasks is None else table.filter(pc.is_in(table["task_id"], tasks)) for table in tables)
         sides.append(Side(name, run.run_id, outcome, steps, bool(run.record.recorded)))
-    found = compare(sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, **how)
+    found = compare(sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, questions=class_questions(before, after), **how)
     found = replace(found, cost_notes=cost_notes(before, after, names))
     return _with_lanes(found, _lanes(before), _lanes(after))
 

@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from beam_ray.compare.breakdown import Slice, by_criterion, by_label, by_node, by_route, slices
+from beam_ray.compare.class_questions import Question
+from beam_ray.compare.classification import Classification, ClassMeasure, classify
 from beam_ray.compare.flips import (
     BOTH_FAILING,
     NEWLY_FAILING,
@@ -100,12 +102,24 @@ class Comparison:
     """Changed tasks beyond those in *changes*; the table has them all."""
     table: pa.Table = field(repr=False, compare=False)
     """One row for each pair: the content of comparison.parquet."""
+    classifications: tuple[Classification, ...] = ()
+    """Precision, recall and F1 of the fields that are compared with an expected class."""
     cost_notes: tuple[str, ...] = ()
     """Where prices come from, what was read from a cache, and what is an estimate."""
 
     def metric(self, name: str) -> Metric:
         """The metric of that name."""
         return next(entry for entry in self.metrics if entry.name == name)
+
+    @property
+    def class_measures(self) -> tuple[ClassMeasure, ...]:
+        """The measures of all classifications."""
+        return tuple(measure for classification in self.classifications for measure in classification.measures)
+
+    @property
+    def shown_classifications(self) -> tuple[Classification, ...]:
+        """The classifications that have pairs."""
+        return tuple(classification for classification in self.classifications if classification.pairs)
 
     def of_kind(self, kind: str) -> tuple[Slice, ...]:
         """The slices by node, criterion, label or route."""
@@ -135,6 +149,7 @@ def compare(
     confidence: float = 95.0,
     planned: int = 0,
     same: bool = False,
+    questions: Sequence[Question] = (),
 ) -> Comparison:
     """
     Compare *candidate* with *baseline*, pair by pair.
@@ -146,6 +161,7 @@ def compare(
         family: how many candidates are compared at once; p-values are adjusted for it.
         same: whether both sides are samples of one definition.
         planned: of a backtest that may stop early, its tasks; intervals and p-values are then valid at every interim analysis.
+        questions: the fields that are compared with an expected class.
     """
     pairs = pair(baseline, candidate)
     baseline, candidate = pairs.placed(baseline), pairs.placed(candidate)
@@ -193,6 +209,7 @@ def compare(
         shown,
         left_out,
         table,
+        classify(pairs, (baseline, candidate), questions, judged, pairs.task, confidence=sure, family=family),
     )
 
 

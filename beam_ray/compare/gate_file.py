@@ -14,6 +14,7 @@ Gates in YAML: those that come with the package, and those of a project.
       seconds: {up_by_at_most: 25 %, level: warn}
       extract/score: {not_worse_than: 2}         # a node's score: a loss of more than 2 is excluded
       extract/vendor: {down_by_at_most: 1}       # a criterion: percent of steps that meet it
+      extract/team.recall[billing]: {not_worse_than: 2}  # of a class; also precision, f1, and without [ ] their averages
       regressions: {at_most: 0}          # confirmed newly failing tasks; or 5 %, of all compared tasks
       usd: null                          # without this rule of the gate that is extended
     targets:                             # shown, met or not; they never decide
@@ -31,6 +32,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from beam_ray.compare.class_questions import BY_CLASS, class_criteria, class_rule
 from beam_ray.compare.gate import BOUNDED, COUNTS, LEVELS, LIMITS, NAMES, NONE, PERCENTAGES, Gate, Kind, Limit
 from beam_ray.define.validation import as_written
 from beam_ray.define.workflow import Workflow
@@ -236,9 +238,28 @@ def _unknown(at: tuple[str, str], source: Source, workflow: Workflow | None) -> 
         return [source.problem(at, f"the workflow has no node {node!r}", f"known here: {', '.join(known)}", *did_you_mean(node, known))]
     evaluate = workflow.nodes[node].evaluate
     ids = ("score", *(entry.id for entry in evaluate.criteria)) if evaluate else ()
+    if criterion not in ids and (measured := class_rule(criterion)):
+        return [source.problem(at, *said) for said in _class_problems(workflow, node, *measured)]
     if criterion not in ids:
         return [
             source.problem(at, f"the node {node!r} has no criterion {criterion!r}", f"known here: {', '.join(ids) or 'none'}", *did_you_mean(criterion, ids))
+        ]
+    return []
+
+
+def _class_problems(workflow: Workflow, node: str, criterion: str, kind: str, label: str | None) -> list[tuple[str, ...]]:
+    """What is wrong with a rule about precision, recall or F1, each as a message with its notes."""
+    classes = {entry.id: options for name, entry, options in class_criteria(workflow) if name == node}
+    if criterion not in classes:
+        known = (
+            f"known here: {', '.join(classes)}" if classes else "a classification is a criterion such as 'equals: {team: expected.team}' on a 'one of' field"
+        )
+        return [(f"the criterion {criterion!r} of the node {node!r} compares no 'one of' field with the expected value", known)]
+    if label is not None and kind not in BY_CLASS:
+        return [(f"{kind!r} is of all classes together", f"of one class there are: {', '.join(BY_CLASS)}")]
+    if label is not None and label not in classes[criterion]:
+        return [
+            (f"the field of {criterion!r} has no class {label!r}", f"known here: {', '.join(classes[criterion])}", *did_you_mean(label, classes[criterion]))
         ]
     return []
 

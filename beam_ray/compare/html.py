@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from beam_ray.compare.classification_tables import all_measures, confusion_table
 from beam_ray.compare.formatting import amount, change, line_word, plain
 from beam_ray.compare.plots import plots
 from beam_ray.compare.report import Result
@@ -24,6 +25,7 @@ def html(results: Sequence[Result], title: str = "Backtest") -> str:
             "metrics": [metric_cells(metric) for metric in comparison.metrics],
             "parts": [(heading, [slice_cells(part) for part in comparison.of_kind(kind)]) for kind, heading in _KINDS],
             "fields": [part for part in comparison.of_kind("criterion") if part.field],
+            "classes": [(found.name, all_measures(found), confusion_table(found)) for found in comparison.shown_classifications],
             "plots": [(caption, Markup(svg), wide) for caption, svg, wide in plots(comparison)],
             "changes": comparison.changes[:SHOWN_CHANGES],
             "hidden": comparison.changes_left_out + max(0, len(comparison.changes) - SHOWN_CHANGES),

@@ -72,7 +72,7 @@ class Sample:
 
     def padded(self, times: int = 1) -> Padded:
         """The sides with twice so many tasks more, half of them better and half worse by a usual change; where few or none changed, by as much as possible."""
-        size = _usual(self.after - self.before, self.changed, self.unit)
+        size = usual_size(self.after - self.before, self.changed, self.unit)
         low = max(sum(self.means) / 2 - size / 2, 0.0)
         if self.largest is not None:
             size = min(size, self.largest)
@@ -151,7 +151,7 @@ def level(values: Numbers, confidence: Confidence, *, largest: float | None = No
     if not mean > 0:
         return _scaled(wilson(0.0, tasks, quantile), usual)
     parts = values - mean
-    size = _usual(parts, int((np.abs(values - np.median(values)) > _TINY * mean).sum()), mean)
+    size = usual_size(parts, int((np.abs(values - np.median(values)) > _TINY * mean).sum()), mean)
     reach = quantile * math.sqrt(float((parts**2).sum()) + _SKEWED * size**2) / (tasks + 2) / mean
     return Interval(mean * math.exp(-reach), mean * math.exp(reach)) if reach < 300 else None
 
@@ -264,7 +264,7 @@ def _mover(before: float, ends_before: Interval, after: float, ends_after: Inter
     return Interval(low, difference + reach(ends_after.high - after, before - ends_before.low))
 
 
-def _usual(parts: Numbers, moved: int, unit: float) -> float:
+def usual_size(parts: Numbers, moved: int, unit: float) -> float:
     """
     How large a deviation among *parts* is where it matters: their fourth moment over their second.
 

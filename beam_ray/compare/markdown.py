@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from beam_ray.compare.classification_tables import confusion_table, measures_table
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import line_word, plain
 from beam_ray.compare.report import Result
@@ -36,6 +37,10 @@ def _result(comparison: Comparison, verdict: Verdict) -> str:
         if rows:
             shown = table([kind, "pairs", "baseline", "candidate", "change", interval, ""], rows)
             parts.append(f"<details><summary>{name}</summary>\n\n{shown}\n\n</details>")
+    for classification in comparison.shown_classifications:
+        tables = (measures_table(classification, comparison.confidence), confusion_table(classification))
+        made = [table(all_safe(each.header), [all_safe(row) for row in each.rows]) + (f"\n\n{safe(each.note)}" if each.note else "") for each in tables]
+        parts.append("\n\n".join([f"<details><summary>Classes of {safe(classification.name)}</summary>", *made, "</details>"]))
     return "\n\n".join(parts)
 
 

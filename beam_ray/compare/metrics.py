@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from beam_ray.compare.error_kinds import KINDS as ERROR_KINDS
+from beam_ray.compare.error_kinds import failed_by_kind
 from beam_ray.compare.intervals import Estimate, Sample, change, deviations, level, quantiles, relative, sample
 from beam_ray.compare.metric_definitions import KINDS, Better, Kind
 from beam_ray.compare.pairs import INFRASTRUCTURE, Pairs, Side, failed_with, numbers
@@ -47,6 +49,10 @@ UNKNOWN = (
     "first_score",
     "tool_errors",
     "infrastructure_errors",
+    "timeouts",
+    "refusals",
+    "bad_answers",
+    "other_errors",
     "auto_reruns",
     "auto_rerun_tokens",
     "auto_rerun_usd",
@@ -68,7 +74,7 @@ def quantities(pairs: Pairs, baseline: Side, candidate: Side, judged: np.ndarray
     """
     Every quantity by name.
 
-    Pairs outside *judged* count only for errors of infrastructure and tools. *failing* has
+    Pairs outside *judged* count only for errors other than answer errors. *failing* has
     one number a task, at its first pair.
     """
     both = (pairs.before, pairs.after)
@@ -86,6 +92,8 @@ def quantities(pairs: Pairs, baseline: Side, candidate: Side, judged: np.ndarray
         sides = (failed_with(pairs, side.steps, kinds, others=others) for side in (baseline, candidate))
         return Quantity(*(np.where(among, flags.astype(np.float64), np.nan) for flags in sides))
 
+    kinds = [failed_by_kind(pairs, side.steps) for side in (baseline, candidate)]
+    by_kind = {kind: known(Quantity(*(found[kind].astype(np.float64) for found in kinds))) for kind in ERROR_KINDS}
     score = of("score")
     passed = of("passed")
     return {
@@ -97,6 +105,7 @@ def quantities(pairs: Pairs, baseline: Side, candidate: Side, judged: np.ndarray
         "tool_errors": known(errors(("ToolFailed",))),
         "infrastructure_errors": known(errors(INFRASTRUCTURE)),
         "answer_errors": errors(INFRASTRUCTURE, judged, others=True),
+        **by_kind,
         "auto_reruns": known(of("auto_reruns")),
         "auto_rerun_tokens": known(of("auto_rerun_tokens")),
         "auto_rerun_usd": known(of("auto_rerun_usd")),

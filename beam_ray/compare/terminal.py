@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from rich.cells import cell_len
 
 from beam_ray.compare.breakdown import Slice
+from beam_ray.compare.classification_tables import classification_notes, confusion_table, measures_table
 from beam_ray.compare.comparison import Comparison
+from beam_ray.compare.error_kinds import KINDS as ERROR_KINDS
 from beam_ray.compare.formatting import amount, change, line_word, plain, plural, span
 from beam_ray.compare.metrics import NOT_RECORDED, Metric
 from beam_ray.compare.power import noise_floor
@@ -58,7 +60,7 @@ def ids(tasks: Sequence[str], shown: int = SHOWN_IDS) -> str:
 
 def worth_showing(comparison: Comparison) -> list[Metric]:
     """The metrics, without errors and auto-reruns that neither side has."""
-    quiet = {"unscored", "tool_errors", "infrastructure_errors", "answer_errors", "auto_reruns", "auto_rerun_tokens", "auto_rerun_usd"}
+    quiet = {"unscored", "tool_errors", "infrastructure_errors", "answer_errors", *ERROR_KINDS, "auto_reruns", "auto_rerun_tokens", "auto_rerun_usd"}
     return [metric for metric in comparison.metrics if metric.name not in quiet or metric.before or metric.after]
 
 
@@ -92,6 +94,7 @@ def notes(comparison: Comparison) -> list[str]:
         if tasks:
             found.append(f"{plural(len(tasks), 'task')} {name}: {ids(tasks)}.")
     found += [f"{metric.title}: {metric.note}." for metric in comparison.metrics if metric.note and metric.after is not None and metric.low is not None]
+    found += [note for classification in comparison.shown_classifications for note in classification_notes(classification)]
     found += comparison.cost_notes
     return found
 
@@ -130,6 +133,10 @@ def _result(comparison: Comparison, verdict: Verdict, title: str) -> str:
         if parts:
             header = [heading, "pairs", "baseline", "candidate", "change", f"{comparison.confidence:g}% confidence interval", ""]
             lines += ["", *aligned([header, *(slice_cells(part) for part in parts)])]
+    for classification in comparison.shown_classifications:
+        for table in (measures_table(classification, comparison.confidence), confusion_table(classification)):
+            if table.rows:
+                lines += ["", *aligned([table.header, *table.rows]), *([f"  {table.note}"] if table.note else [])]
     lines += ["", *_flips(comparison), ""]
     if verdict.word == "NONE":
         lines += [] if comparison.same else ["verdict: none; the gate 'none' only compares"]

@@ -36,6 +36,7 @@ from typing import NamedTuple
 from scipy import special
 
 from beam_ray.compare.breakdown import Slice
+from beam_ray.compare.classification import ClassMeasure
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import amount, found_text, plural
 from beam_ray.compare.gate import LEVELS, PERCENTAGES, Gate, Level, Limit
@@ -189,7 +190,7 @@ def _has_number(limit: Limit, metric: Metric) -> bool:
     return metric.after is not None and (limit.kind in LEVELS or metric.change is not None)
 
 
-def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, part: Slice | None) -> Line:
+def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, part: Slice | ClassMeasure | None) -> Line:
     if found.interval is None:
         return replace(line, word="INCONCLUSIVE", reason="There are too few tasks for an interval.", tasks_needed=ENOUGH_TASKS)
     level = limit.kind in LEVELS
@@ -247,8 +248,8 @@ def _shown(ends: Interval, comparison: Comparison) -> bool:
     return middle + (ends.high - middle) * wide / usual < 0
 
 
-def _chance(part: Slice | None, comparison: Comparison) -> bool:
-    """Whether the change of a node or criterion can be chance, with all of its kind in mind."""
+def _chance(part: Slice | ClassMeasure | None, comparison: Comparison) -> bool:
+    """Whether the change of a node, criterion or class can be chance, with all of its kind in mind."""
     return part is not None and part.p_adjusted > 1 - comparison.confidence / 100
 
 
@@ -326,17 +327,22 @@ def _sure(comparison: Comparison) -> Confidence:
     return Confidence(comparison.confidence, comparison.planned, comparison.tasks)
 
 
-def _slice(limit: Limit, comparison: Comparison) -> Slice:
+def _slice(limit: Limit, comparison: Comparison) -> Slice | ClassMeasure:
+    measures = {measure.name: measure for measure in comparison.class_measures}
     node, _, criterion = limit.rule.partition("/")
     kind, name = ("node", node) if criterion == "score" else ("criterion", limit.rule)
     known = {entry.name: entry for entry in comparison.of_kind(kind)}
-    if name not in known:
-        raise Unusable("\n  ".join([f"the gate has a rule for {limit.rule!r}, which neither side has", *did_you_mean(name, known)]))
-    return known[name]
+    if name in known:
+        return known[name]
+    if name not in measures:
+        raise Unusable("\n  ".join([f"the gate has a rule for {limit.rule!r}, which neither side has", *did_you_mean(name, {**known, **measures})]))
+    return measures[name]
 
 
-def _as_metric(part: Slice) -> Metric:
-    """A node or criterion as a metric."""
+def _as_metric(part: Slice | ClassMeasure) -> Metric:
+    """A node, criterion or class as a metric."""
+    if isinstance(part, ClassMeasure):
+        return part.metric
     relative = 100 * part.change / part.before if part.before and part.change is not None else None
     note = "" if part.pairs else "no pair has this number on both sides"
     numbers = (part.before, part.after, part.change, relative, part.low, part.high, part.relative_interval, part.after_interval)

@@ -9,6 +9,8 @@ Word = Literal["PASS", "WARN", "BLOCK", "INCONCLUSIVE", "NONE"]
 """NONE: the gate asks for nothing."""
 SliceKind = Literal["node", "criterion", "label", "route"]
 
+ClassMeasureKind = Literal["precision", "recall", "f1", "micro_precision", "micro_recall", "micro_f1", "no_answer"]
+
 
 class IntervalDocument(TypedDict):
     """An interval as JSON."""
@@ -62,6 +64,44 @@ class SliceDocument(TypedDict):
     relative_interval: NotRequired[IntervalDocument | None]
     """Not in documents of 0.1, like ``after_interval``."""
     after_interval: NotRequired[IntervalDocument | None]
+
+
+class ClassMeasureDocument(TypedDict):
+    """Precision, recall or F1 of a class, or an average, as JSON."""
+
+    kind: ClassMeasureKind
+    label: str | None
+    metric: MetricDocument
+    before_count: int
+    after_count: int
+    p: float
+    p_adjusted: float
+
+
+class CellDocument(TypedDict):
+    """A cell of a confusion matrix as JSON; ``answered`` is null for an answer that is missing or none of the classes."""
+
+    expected: str
+    answered: str | None
+    before: int | None
+    after: int | None
+
+
+class ClassificationDocument(TypedDict):
+    """A classification as JSON. Cells that are 0 on both sides are left out."""
+
+    name: str
+    node: str
+    field: str
+    classes: list[str]
+    counts: list[int]
+    pairs: int
+    tasks: int
+    without_expected: int
+    not_reached: int
+    changed_expected: int
+    cells: list[CellDocument]
+    measures: list[ClassMeasureDocument]
 
 
 class RouteFlipDocument(TypedDict):
@@ -140,6 +180,8 @@ class ComparisonDocument(TypedDict):
     route_flips: list[RouteFlipDocument]
     changes: list[ChangeDocument]
     changes_left_out: int
+    classifications: NotRequired[list[ClassificationDocument]]
+    """Of fields that are compared with an expected class; not in version 0.1."""
     cost_notes: NotRequired[list[str]]
     """Where prices come from, what was read from a cache, and what is an estimate; not in version 0.1."""
 

@@ -35,6 +35,9 @@ from beam_ray.tracking.watchdog import Heartbeat
 _BATCH = 100
 """Traces per request."""
 
+MOST_METRICS = 800
+"""Metrics per request; MLflow takes 1,000 entries."""
+
 _LINKED = 100
 """Traces that are linked to their prompt versions; each link costs a request."""
 
@@ -103,7 +106,10 @@ def _log_side(client: MlflowClient, uri: str, experiment_id: str, log: BacktestL
     run = _run(client, experiment_id, log, side, index)
     beat("run")
     run_id = run.info.run_id
-    client.log_batch(run_id, _metrics(run, side, _start(log, index)), _params(run, log, side, versions), _tags(log, side, versions))
+    metrics = _metrics(run, side, _start(log, index))
+    client.log_batch(run_id, metrics[:MOST_METRICS], _params(run, log, side, versions), _tags(log, side, versions))
+    for start in range(MOST_METRICS, len(metrics), MOST_METRICS):
+        client.log_batch(run_id, metrics[start : start + MOST_METRICS])
     beat("metrics")
     dataset = Dataset(
         name=side.record.source or "tasks", digest=side.record.tasks_digest[:12], source_type="beam_ray", source=side.record.source or side.record.run_id
