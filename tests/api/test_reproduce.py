@@ -125,6 +125,21 @@ def test_the_first_difference_is_named(copy: tuple[beam_ray.Store, str], change:
     assert (found.exit_code, found.difference.place, found.difference.recorded) == (6, place, recorded)
 
 
+def test_what_only_a_newer_version_writes_is_no_difference(copy: tuple[beam_ray.Store, str]) -> None:
+    """
+    A verdict of a version that had fewer metrics and no classes is reproduced.
+    """
+    store, name = copy
+    verdict: dict[str, Any] = dict(store.verdict(name).document())
+    for candidate in verdict["candidates"]:
+        comparison = candidate["comparison"]
+        comparison["metrics"] = [metric for metric in comparison["metrics"] if metric["name"] not in ("timeouts", "refusals")]
+        del comparison["classifications"]
+    store.objects.put(f"backtests/{name}/verdict.json", seal(verdict))
+
+    assert store.reproduce(name).reproduced
+
+
 def test_a_run_that_is_not_the_one_judged_is_named(copy: tuple[beam_ray.Store, str]) -> None:
     """
     A run whose manifest was written anew, with a sound seal, is a difference of its sha256.

@@ -92,7 +92,8 @@ def test_its_runs_compare_as_they_did_and_its_backtest_is_not_run_again(old: Lab
 
     assert [list(comparison.newly_passing), list(comparison.newly_failing)] == [candidate["comparison"]["newly_passing"], []]
     # a document of 0.1 has nine digits
-    for metric, was in zip(comparison.metrics, candidate["comparison"]["metrics"], strict=True):
+    for was in candidate["comparison"]["metrics"]:
+        metric = comparison.metric(was["name"])
         assert (metric.name, metric.before, metric.after) == (was["name"], pytest.approx(was["before"]), pytest.approx(was["after"]))
     assert conclude(backtest) == kept
     assert report(old.objects, kept["backtest_id"]).startswith(f"{kept['backtest_id']} · 36 tasks")
