@@ -85,6 +85,7 @@ class SavedTaskDocument(TypedDict):
     notes: str | None
     origin: str | None
     inputs: str
+    messages: list[JsonObject] | None
     since: str | None
     """When its inputs came into the library."""
 
@@ -381,6 +382,8 @@ def _record(row: TaskRow) -> TaskRecord:
     inputs: TaskRequest = {"task": row["task_id"], "task_query": query}
     if variables:
         inputs["variables"] = variables
+    if row["messages"]:
+        inputs["messages"] = strict_json(row["messages"])
     return {
         "inputs": inputs,
         "expectations": strict_json(row["expected"]) if row["expected"] is not None else {},
@@ -400,5 +403,6 @@ def _task(row: TaskRow, since: Mapping[str, str]) -> SavedTaskDocument:
         "notes": row["notes"],
         "origin": row["origin"],
         "inputs": row["inputs"],
+        "messages": strict_json(row["messages"]) if row["messages"] else None,
         "since": since.get(row["task_id"]),
     }

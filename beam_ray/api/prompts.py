@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from beam_ray.errors import BeamRayError, Unusable
 from beam_ray.run.context import TaskTrial
 from beam_ray.run.sent_prompt import sent_messages
+from beam_ray.tasks.messages import text_of_message
 
 if TYPE_CHECKING:
     from beam_ray.api.tasks import Task
@@ -52,6 +53,6 @@ def sent_prompt(task: "Task", node: str, attempt: int = 1) -> SentPrompt:
         found = sent_messages(task.run.stored.objects, task.run.workflow, TaskTrial.of(task.given, task.trial, 0), rows, node, attempt)
     except BeamRayError as error:
         return SentPrompt(node, attempt, (), (), False, f"The prompt cannot be shown: {str(error).splitlines()[0]}")
-    turns = tuple(PromptTurn(str(message["role"]), str(message["content"])) for message in found.messages)
+    turns = tuple(PromptTurn(str(message["role"]), text_of_message(message)) for message in found.messages)
     note = "" if found.verified else "Rendered again from what is stored; it is not known to be what was sent, because its digest differs or was not kept."
     return SentPrompt(node, attempt, turns, found.images, found.verified, note)

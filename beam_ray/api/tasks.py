@@ -19,6 +19,7 @@ from beam_ray.errors import Unusable
 from beam_ray.run.context import RAN
 from beam_ray.store.lookup import find_runs, find_task, select, status_of
 from beam_ray.store.tables import OUTCOME, AttemptRow, CriterionRow, OutcomeRow, StepRow, TaskRow
+from beam_ray.tasks.messages import MessageDocument, as_values
 
 if TYPE_CHECKING:
     from beam_ray.api.prompts import SentPrompt
@@ -199,6 +200,11 @@ class Task(Displayed):
         found = self.run.inputs()
         given: TaskRow = found.filter(pc.equal(found["task_id"], self.id)).to_pylist()[0]
         return given
+
+    @cached_property
+    def messages(self) -> tuple[MessageDocument, ...]:
+        """The turns of the conversation before the query: role and text, with tool calls in words."""
+        return tuple(as_values(json.loads(self.given["messages"] or "[]")))
 
     @cached_property
     def outcome(self) -> OutcomeRow | None:

@@ -140,7 +140,8 @@ def _show(done: beam_ray.Rerun, place: Place) -> None:
     kind = "what-if on" if record.changed_inputs else "rerun of"
     show(f"run {done.id} · {kind} {plural(record.tasks, 'task')} of run {done.origin.id}{start}, with {using}")
     for field, value in record.changed_inputs.items():
-        show(f"  {field} = {json.dumps(value, ensure_ascii=False)}")
+        written = json.dumps(value, ensure_ascii=False)
+        show(f"  {field} = {written if len(written) <= 400 else f'{written[:399]}…'}")
     if record.changed:
         show(f"  changed since: {', '.join(record.changed)}")
     rows = []

@@ -131,6 +131,9 @@ def _show_timeline(task: beam_ray.Task, place: Place) -> None:
         show(f"  {'  ' * depth}{line}")
     for field, change in task.changed_inputs.items():
         show(f"  changed {field}: {_short(_text(change['before']), 90)} => {_short(_text(change['after']), 90)}")
+    if task.messages:
+        last = task.messages[-1]
+        show(f"  messages:   {len(task.messages)} before the query; the last is of the {last['role']}: {_short(last['content'], 120)}")
     show(f"  task query: {_short(given['task_query'], 200)}")
     if given["expected"]:
         show(f"  expected:   {_short(given['expected'], 200)}")

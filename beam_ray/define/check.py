@@ -12,8 +12,9 @@ from pathlib import Path
 
 from beam_ray.address import NODE_NAME
 from beam_ray.define.check_agent import agent_advice, agent_problems
+from beam_ray.define.conversation import conversation_faults, is_expression, says_nothing
 from beam_ray.define.criterion import expand
-from beam_ray.define.llm_call import Turn
+from beam_ray.define.llm_call import CONVERSATION, Turn
 from beam_ray.define.returns import type_schema
 from beam_ray.define.template import TemplateFault, Use, uses
 from beam_ray.define.tool_source import find_tool
@@ -21,10 +22,30 @@ from beam_ray.define.workflow import Node, Workflow
 from beam_ray.define.yaml_file import NoFile, Source
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 
-GIVEN = ("task_query", "variables", "attachments")
+GIVEN = ("task_query", "variables", "attachments", "messages")
 """Names that every template may use, beside the inputs and the upstream nodes."""
 
-RESERVED = (*GIVEN, "expected", "output", "true", "false", "none", "not", "and", "or", "in", "is", "if", "else", "loop", "self", "range")
+# 'messages' is not reserved: nodes and inputs of 0.1 may have that name, which then means them
+RESERVED = (
+    "task_query",
+    "variables",
+    "attachments",
+    "expected",
+    "output",
+    "true",
+    "false",
+    "none",
+    "not",
+    "and",
+    "or",
+    "in",
+    "is",
+    "if",
+    "else",
+    "loop",
+    "self",
+    "range",
+)
 
 
 def check(workflow: Workflow, source: Source | None = None, *, folders: Iterable[Path] = ()) -> list[Problem]:
@@ -108,8 +129,17 @@ def _templates(workflow: Workflow, source: Source) -> Iterator[Problem]:
         at = ("nodes", name)
         upstream = workflow.upstream[name]
         if node.call:
+            if says_nothing(node.call):
+                yield source.problem(
+                    (*at, node.kind, "prompt"),
+                    f'the prompt of node {name!r} takes in conversations and asks nothing itself; add what is asked: - user: "{{{{ task_query }}}}"',
+                )
             for index, turn in enumerate(node.call.prompt):
                 spot = (*at, node.kind, "prompt", index, turn.role)
+                if turn.role == CONVERSATION and not is_expression(turn):
+                    for text, notes in conversation_faults(workflow, name, turn):
+                        yield _in_prompt(source, spot, turn, 1, "", text, *notes)
+                    continue
                 try:
                     found = uses(turn.content)
                 except TemplateFault as fault:
@@ -172,7 +202,7 @@ def _expression(
 
 
 def _unknown(workflow: Workflow, node: str, use: Use, known: Iterable[str], *, prompt: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
-    available = [*workflow.inputs, *(name for name in GIVEN if name not in workflow.inputs), *sorted(known)]
+    available = [*workflow.inputs, *(name for name in GIVEN if name not in workflow.inputs and name not in workflow.nodes), *sorted(known)]
     if not prompt:
         available += ["expected", "reasoning"]
     if use.root == "expected" and prompt:

@@ -11,13 +11,18 @@ from beam_ray.define.returns import Faults, object_schema
 
 TEXT_SCHEMA = object_schema({"text": {"type": "string"}})
 ROLES = ("system", "user", "assistant")
+CONVERSATION = "messages"
+"""Stands for a role where a prompt takes in messages that it does not write itself."""
+TASK = "task"
+"""Where a prompt takes in messages: those of the task."""
 
 
 class Turn(Frozen):
-    """One message of a prompt."""
+    """One message of a prompt, or the messages of a conversation that it takes in."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "messages"]
     content: str
+    """A template. With the role ``messages``: ``task``, the name of a node, or an expression in ``{{ }}`` that gives a list of messages."""
     file: str = ""
     """The file that the text came from, for messages; not part of the definition's identity."""
 
@@ -32,8 +37,11 @@ def turn_fault(turn: Turn | Json) -> str:
         [(role, content)] = turn.items()
     else:
         return "a turn must be one role with its text, such as '- user: …'"
+    if role == CONVERSATION:
+        taken = isinstance(content, str) and content.strip()
+        return "" if taken else "'messages' must be 'task', the name of an earlier node, or an expression such as '{{ variables.history }}'"
     if role not in ROLES:
-        return f"the role of a turn must be {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role!r}"
+        return f"the role of a turn must be {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role!r}; '- messages: task' takes in a conversation"
     if not isinstance(content, str):
         return f"the text of a turn must be a string, not {'null' if content is None else repr(content)}; put it in quotes"
     return "" if content.strip() else "the prompt is empty"

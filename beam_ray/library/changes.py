@@ -7,7 +7,7 @@ from typing import Any
 from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.store.tables import TaskRow
 
-CONTENT = ("task_query", "query_is_json", "variables", "expected", "labels", "attachments", "tests", "notes", "recorded")
+CONTENT = ("task_query", "query_is_json", "variables", "expected", "labels", "attachments", "tests", "notes", "recorded", "messages")
 """The fields in which two tasks of the same id are compared. Their origin is not one of them."""
 
 
@@ -100,7 +100,7 @@ def _comparable(name: str, value: Any) -> Any:
     if name == "attachments":
         return [(entry["name"], entry["sha256"]) for entry in value or ()]
     # not every file format can distinguish an empty text from none
-    return (value or None) if name in ("tests", "notes", "recorded") else value
+    return (value or None) if name in ("tests", "notes", "recorded", "messages") else value
 
 
 def _once(new: Iterable[TaskRow]) -> dict[str, TaskRow]:

@@ -18,6 +18,7 @@ from beam_ray.library.changes import differences
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.parquet import to_json
 from beam_ray.store.tables import AttachmentRow, TaskRow
+from beam_ray.tasks.messages import KEPT_IMAGE
 from beam_ray.tasks.parse import read_tasks
 
 FILE = pa.schema(
@@ -33,6 +34,7 @@ FILE = pa.schema(
         ("tests", pa.string()),
         ("notes", pa.string()),
         ("recorded", pa.string()),
+        ("messages", pa.string()),
     ]
 )
 """The columns of an exported Parquet file, and the header of a CSV file."""
@@ -53,6 +55,8 @@ class FileRow(TypedDict):
     tests: str | None
     notes: str | None
     recorded: str | None
+    messages: str | None
+    """Images in it are paths relative to the file."""
 
 
 def export(objects: Objects, rows: Sequence[TaskRow], path: Path) -> None:
@@ -128,7 +132,16 @@ def _file_row(row: TaskRow, folder: str) -> FileRow:
         "tests": row["tests"],
         "notes": row["notes"],
         "recorded": row["recorded"],
+        "messages": _messages(row, folder),
     }
+
+
+def _messages(row: TaskRow, folder: str) -> str | None:
+    """The task's messages, with the paths of their images in the file's folder."""
+    written = row["messages"]
+    for entry in (row["attachments"] or ()) if written else ():
+        written = str(written).replace(to_json(f"{KEPT_IMAGE}{entry['sha256']}"), to_json(f"{folder}/{_place(entry)}"))
+    return written
 
 
 def _jsonl(rows: Sequence[FileRow]) -> bytes:
@@ -137,7 +150,9 @@ def _jsonl(rows: Sequence[FileRow]) -> bytes:
         query = strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"]
         expected = None if row["expected"] is None else strict_json(row["expected"])
         recorded = strict_json(row["recorded"]) if row["recorded"] else None
-        written = {**row, "task_query": query, "variables": strict_json(row["variables"]), "expected": expected, "recorded": recorded}
+        messages = strict_json(row["messages"]) if row["messages"] else None
+        objects = {"variables": strict_json(row["variables"]), "expected": expected, "recorded": recorded, "messages": messages}
+        written = {**row, "task_query": query, **objects}
         absent = (
             {name for name, value in written.items() if value is None or value == []}
             | {"query_is_json"}

@@ -14,7 +14,8 @@ from datasketch import MinHash, MinHashLSH
 
 from beam_ray.define.fingerprint import digest
 from beam_ray.store.parquet import to_json
-from beam_ray.tasks.traces.trace import Json, Trace, is_messages, message, text_of
+from beam_ray.tasks.messages import TaskMessage, text_of_message
+from beam_ray.tasks.traces.trace import Json, Trace, conversation, is_messages, text_of
 
 NEAR = 0.9
 """Jaccard similarity of two texts' word triples from which they are near duplicates."""
@@ -127,10 +128,10 @@ def task_of(trace: Trace, source: str) -> dict[str, Json]:
     """
     The task that a trace becomes, with the fields of a tasks file and ``recorded``.
 
-    A single text field or the last user message becomes the task query; earlier messages become the
-    variable ``messages``; tags become variables; feedback becomes labels and notes.
+    A single text field or the last user message becomes the task query, and earlier messages its
+    conversation; tags become variables; feedback becomes labels and notes.
     """
-    query, variables = _query(trace.inputs)
+    query, variables, messages = _query(trace.inputs)
     labels = ["failed in production"] if trace.failed else []
     for entry in trace.feedback:
         value = entry.value if isinstance(entry.value, str) else json.dumps(entry.value, ensure_ascii=False)
@@ -153,24 +154,25 @@ def task_of(trace: Trace, source: str) -> dict[str, Json]:
         "labels": labels,
         "notes": notes or None,
         "recorded": recorded,
+        **({"messages": messages} if messages else {}),
     }
 
 
-def _query(inputs: Json) -> tuple[str, dict[str, Json]]:
-    """The text that was asked, empty where it is an object of several fields; and the variables that stand beside it."""
+def _query(inputs: Json) -> tuple[str, dict[str, Json], list[TaskMessage]]:
+    """The text that was asked, empty where it is an object of several fields; the variables that stand beside it; the messages before it."""
     if isinstance(inputs, str):
-        return inputs, {}
+        return inputs, {}, []
     if isinstance(inputs, Mapping):
         turns = inputs.get("messages")
         if is_messages(turns):
-            query, variables = _query(turns)
-            return query, {**variables, **{name: value for name, value in inputs.items() if name != "messages"}}
+            query, variables, messages = _query(turns)
+            return query, {**variables, **{name: value for name, value in inputs.items() if name != "messages"}}, messages
         if len(inputs) == 1 and isinstance(next(iter(inputs.values())), str):
-            return str(next(iter(inputs.values()))), {}
-        return "", {}
+            return str(next(iter(inputs.values()))), {}, []
+        return "", {}, []
     if is_messages(inputs):
-        turns = [message(entry) for entry in inputs]
-        last = max((place for place, turn in enumerate(turns) if turn["role"] in ("user", "human")), default=len(turns) - 1)
-        before = turns[:last]
-        return turns[last]["content"], {"messages": before} if before else {}
-    return text_of(inputs), {}
+        messages = conversation(inputs)
+        if messages:
+            last = max((place for place, turn in enumerate(messages) if turn["role"] == "user"), default=len(messages) - 1)
+            return text_of_message(messages[last]), {}, messages[:last]
+    return text_of(inputs), {}, []

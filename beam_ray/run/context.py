@@ -17,6 +17,7 @@ from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import AttachmentContent
 from beam_ray.store.call_table import PlacedCallRow
 from beam_ray.store.tables import AttachmentRow, StepRow, TaskRow
+from beam_ray.tasks.messages import TaskMessage, as_values
 
 RAN = ("done", "borrowed")
 """Outcomes of steps that have an output."""
@@ -38,6 +39,8 @@ class TaskTrial:
     labels: tuple[str, ...] = ()
     recorded: str | None = None
     """What production answered, a JSON object; None for tasks that were no traces."""
+    messages: tuple[TaskMessage, ...] = ()
+    """The turns before the query."""
 
     @classmethod
     def of(cls, row: TaskRow, trial: int, shard: int) -> "TaskTrial":
@@ -53,11 +56,12 @@ class TaskTrial:
             inputs=row["inputs"],
             labels=tuple(row["labels"] or ()),
             recorded=row["recorded"],
+            messages=tuple(strict_json(row["messages"])) if row["messages"] else (),
         )
 
     def values(self, workflow: Workflow) -> JsonObject:
         """What templates may use before any node has run."""
-        given: JsonObject = {"task_query": self.query, "variables": self.variables, "attachments": []}
+        given: JsonObject = {"task_query": self.query, "variables": self.variables, "attachments": [], "messages": as_values(self.messages)}
         names = list(workflow.inputs)
         if names == ["task_query"]:
             return given
@@ -212,8 +216,8 @@ class PreparedNode:
 
 
 def _templates(node: Node) -> list[str]:
-    if node.llm:
-        return [turn.content for turn in node.llm.prompt]
+    if node.call:
+        return [turn.content for turn in node.call.prompt]
     return [value for value in flatten(node.arguments).values() if isinstance(value, str)]
 
 

@@ -5,10 +5,9 @@ from typing import Any
 
 from beam_ray.evaluate.score import Finding
 from beam_ray.llm.answer import read_answer
-from beam_ray.llm.request import Message, Part, Request
+from beam_ray.llm.request import Message, Request
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.context import PreparedNode, StepContext, TaskTrial
-from beam_ray.store.attachments import AttachmentContent
 from beam_ray.store.parquet import to_json
 
 FRESH_TEMPERATURE = 0.7
@@ -66,16 +65,6 @@ def judge_request(context: StepContext, node: PreparedNode, task: TaskTrial, att
         trial=task.trial,
         attempt=attempt.number,
     )
-
-
-def with_images(messages: tuple[Message, ...], images: Sequence[AttachmentContent]) -> tuple[Message, ...]:
-    """The messages, with the images as parts of the last user turn."""
-    if not images:
-        return messages
-    last = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=len(messages) - 1)
-    images_of_turn: list[Part] = [{"type": "image_url", "image_url": {"url": image["image"]}} for image in images]
-    turn: Message = {"role": messages[last]["role"], "content": [{"type": "text", "text": str(messages[last]["content"])}, *images_of_turn]}
-    return (*messages[:last], turn, *messages[last + 1 :])
 
 
 def feedback_turns(answer: Any, failed: Sequence[Finding]) -> tuple[Message, ...]:

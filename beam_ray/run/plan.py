@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from beam_ray.define.check import check
 from beam_ray.define.fingerprint import JsonObject, digest, strict_json
+from beam_ray.define.llm_call import CONVERSATION, TASK
 from beam_ray.define.load import load
 from beam_ray.define.returns import object_schema
 from beam_ray.define.tool_source import find_tool
@@ -298,6 +299,8 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
     rows = tasks.num_rows * trials
     lengths = [len(query) for query in tasks["task_query"].slice(0, 500).to_pylist()]
     typical = sum(lengths) / max(len(lengths), 1)
+    messages = [len(written or "") for written in tasks["messages"].slice(0, 500).to_pylist()]
+    before = sum(messages) / max(len(messages), 1)
     plans = []
     for name in workflow.order:
         node = workflow.nodes[name]
@@ -305,7 +308,7 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
         model, judge = workflow.model_of(name), workflow.judge_of(name)
         given = said = 0.0
         if node.llm:
-            given = sum(len(turn.content) + (typical if "task_query" in turn.content else 0) for turn in node.llm.prompt) / CHARACTERS_PER_TOKEN
+            given = _prompt_characters(workflow, name, typical, before) / CHARACTERS_PER_TOKEN
             said = node.llm.max_tokens
         judged = judged_together(node.evaluate.criteria) if node.evaluate else ()
         usd_by_lane: dict[str, tuple[float | None, float | None]] = {}
@@ -329,6 +332,20 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
             )
         )
     return plans
+
+
+def _prompt_characters(workflow: Workflow, node: str, query: float, before: float) -> float:
+    """The characters of a prompt with a task query and a conversation *before* it of these lengths."""
+    call, found = workflow.nodes[node].call, 0.0
+    for turn in call.prompt if call else ():
+        taken = turn.content.strip() if turn.role == CONVERSATION else ""
+        if taken == TASK:
+            found += before
+        elif said := workflow.nodes[taken].call if taken in workflow.nodes else None:
+            found += _prompt_characters(workflow, taken, query, before) + said.max_tokens * CHARACTERS_PER_TOKEN
+        else:
+            found += len(turn.content) + (query if "task_query" in turn.content else 0)
+    return found
 
 
 def _sum(prices: Iterable[float | None]) -> float | None:

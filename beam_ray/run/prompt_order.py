@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from beam_ray.define.llm_call import LlmCall
+from beam_ray.define.llm_call import CONVERSATION, TASK, LlmCall
 from beam_ray.define.template import render
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadTemplate
 from beam_ray.run.context import TaskTrial
+from beam_ray.tasks.messages import conversation_text
 
 CACHED_CHARACTERS = 4_000
 """Length of a common beginning from which the order matters: about 1,024 tokens, the least that providers cache."""
@@ -28,7 +29,8 @@ def _beginning(call: LlmCall, task: TaskTrial, workflow: Workflow) -> str:
     values, text = task.values(workflow), ""
     try:
         for turn in call.prompt:
-            text += render(turn.content, values)
+            of_task = turn.role == CONVERSATION and turn.content.strip() == TASK
+            text += conversation_text(task.messages) if of_task else render(turn.content, values)
             if len(text) >= CACHED_CHARACTERS:
                 return text[:CACHED_CHARACTERS]
     except BadTemplate:  # the row fails with it when it begins; attachments are read only then

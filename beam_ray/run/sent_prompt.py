@@ -4,17 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from beam_ray.define.fingerprint import Json, digest
-from beam_ray.define.template import render, uses
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import StepFailed
 from beam_ray.evaluate.score import Finding
 from beam_ray.llm.request import Message
 from beam_ray.run.context import TaskTrial
+from beam_ray.run.conversation import needs_attachments, prompt_messages, shows_attachments, unseen_images
 from beam_ray.run.model_call import feedback_turns
 from beam_ray.run.step_row import output_of, output_value
 from beam_ray.store.attachments import read_attachment
 from beam_ray.store.objects import Objects
 from beam_ray.store.tables import StepRow
+from beam_ray.tasks.messages import KEPT_IMAGE
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,13 @@ def sent_messages(objects: Objects, workflow: Workflow, task: TaskTrial, rows: M
         raise StepFailed("a tool gets no prompt")
     values: dict[str, Json] = dict(task.values(workflow))
     values |= {name: output_of(rows[name]) for name in workflow.order if name in workflow.upstream[node] and name in rows}
-    images: list[tuple[str, str]] = []
-    if any(use.root == "attachments" for turn in call.prompt for use in uses(turn.content)):
-        contents = [read_attachment(entry, objects) for entry in task.attachments]
-        values["attachments"] = [dict(content) for content in contents]
-        images = [(content["name"], content["sha256"]) for content in contents if content["image"]]
-    messages = tuple(Message(role=turn.role, content=render(turn.content, values)) for turn in call.prompt)
-    verified = row["inputs"] == digest("inputs/1", [*messages, *(sha for _, sha in images)])
-    return SentMessages((*messages, *_feedback(workflow, row, attempt)), tuple(name for name, _ in images), verified)
+    if needs_attachments(workflow, node, task):
+        values["attachments"] = [dict(read_attachment(entry, objects)) for entry in task.attachments]
+    messages = prompt_messages(workflow, node, task, values)
+    images = [image.removeprefix(KEPT_IMAGE) for image in unseen_images(messages, values)] if shows_attachments(workflow.nodes[node]) else []
+    verified = row["inputs"] == digest("inputs/1", [*messages, *images])
+    names = {entry["sha256"]: entry["name"] for entry in task.attachments}
+    return SentMessages((*messages, *_feedback(workflow, row, attempt)), tuple(names[image] for image in images), verified)
 
 
 def _feedback(workflow: Workflow, row: StepRow, number: int) -> tuple[Message, ...]:

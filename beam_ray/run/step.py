@@ -12,7 +12,8 @@ from typing import Any
 
 from beam_ray.address import Address
 from beam_ray.define.fingerprint import Json, digest
-from beam_ray.define.template import evaluate, fill, render
+from beam_ray.define.llm_call import CONVERSATION
+from beam_ray.define.template import evaluate, fill
 from beam_ray.errors import BadAnswer, StepFailed
 from beam_ray.evaluate.judge import JudgedOutput, judge_by_model
 from beam_ray.evaluate.rules import judge_by_rule
@@ -22,12 +23,13 @@ from beam_ray.llm.usage import Usage
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.borrowing import Borrow, Copy, Skip, decide
 from beam_ray.run.context import RAN, PreparedNode, StepContext, TaskTrial
-from beam_ray.run.model_call import call_model, feedback_turns, judge_request, with_images
+from beam_ray.run.conversation import needs_attachments, prompt_messages, unseen_images, with_attachments, with_images
+from beam_ray.run.model_call import call_model, feedback_turns, judge_request
 from beam_ray.run.recorded import NOT_RECORDED, RECORDED, recorded_output
 from beam_ray.run.step_row import StepFrame, output_value, usage_of_row, with_costs, without_work
-from beam_ray.store.attachments import AttachmentContent
 from beam_ray.store.parquet import text, to_json
 from beam_ray.store.tables import AttemptRow, StepRow
+from beam_ray.tasks.messages import KEPT_IMAGE, conversation_text
 
 ANSWER_TRIES = 2
 """Answers that cannot be parsed before the step fails."""
@@ -71,7 +73,7 @@ class _StepExecution:
             reason = self._reason_to_skip(above)
             if reason:
                 return self.row_without_output("skipped", reason=reason)
-            if self.prepared.uses_attachments:
+            if self.prepared.uses_attachments or (self.node.call and needs_attachments(self.context.workflow, self.prepared.name, self.task)):
                 # a PDF takes seconds to read, in which no other row would move
                 self.values = {**self.values, "attachments": await asyncio.to_thread(self.context.read_attachments, self.task)}
             self._identify()
@@ -116,8 +118,8 @@ class _StepExecution:
         node, prepared = self.node, self.prepared
         given: Any
         if node.llm:
-            self.messages = tuple(Message(role=turn.role, content=render(turn.content, self.values)) for turn in node.llm.prompt)
-            given = [*self.messages, *(image["sha256"] for image in self._images())]
+            self.messages = prompt_messages(self.context.workflow, prepared.name, self.task, self.values)
+            given = [*self.messages, *(image.removeprefix(KEPT_IMAGE) for image in self._images())]
         else:
             self.arguments = {key: fill(value, self.values) for key, value in node.arguments.items()}
             given = self.arguments
@@ -152,7 +154,8 @@ class _StepExecution:
             return without_work(self.row_without_output("failed", error=found.error))
         # the judge is told what production was asked, as nobody knows by which prompt
         asked = self.task.query if isinstance(self.task.query, str) else to_json(self.task.query)
-        self.messages = (Message(role="user", content="\n".join([asked, *([to_json(self.task.variables)] if self.task.variables else [])])),)
+        before = [conversation_text(self.task.messages)] if self.task.messages else []
+        self.messages = (Message(role="user", content="\n".join([*before, asked, *([to_json(self.task.variables)] if self.task.variables else [])])),)
         self.frame.inputs = digest("inputs/1", self.messages)
         self.frame.fingerprint = digest("recorded/1", found.value)
         self._identify_criteria()
@@ -235,7 +238,7 @@ class _StepExecution:
         self.context.require_budget()
         try:
             if self.node.llm:
-                messages = with_images(self.messages, self._images())
+                messages = with_attachments(with_images(self.messages, self._images()), self.values["attachments"])
                 if feedback and self.attempts:
                     messages = (*messages, *feedback_turns(self.attempts[-1].output, feedback))
                 await call_model(self.context, self.prepared, self.task, attempt, messages)
@@ -246,8 +249,9 @@ class _StepExecution:
         self.usage.add(attempt.usage)
         return attempt
 
-    def _images(self) -> list[AttachmentContent]:
-        return [found for found in self.values["attachments"] if found["image"]] if self.prepared.uses_attachments else []
+    def _images(self) -> list[str]:
+        """The addresses of the images that are shown in the last user turn."""
+        return unseen_images(self.messages, self.values) if self.prepared.uses_attachments else []
 
     async def _call_tool(self, attempt: Attempt) -> None:
         started = time.monotonic()
@@ -272,7 +276,7 @@ class _StepExecution:
         findings = {item.id: judge_by_rule(item, output, known, context.tools.function) for item in prepared.rules}
         if prepared.judged:
             self._spool_attempts(attempt)
-            question = "\n".join(str(message["content"]) for message in self.messages) or to_json(self.arguments)
+            question = self._question()
             request, judge = judge_request(context, prepared, self.task, attempt), str(prepared.judge)
         waits = False
         for criteria in prepared.judged:
@@ -287,6 +291,13 @@ class _StepExecution:
             raise Deferred
         assert self.node.evaluate is not None
         return [findings[item.id] for item in self.node.evaluate.criteria]
+
+    def _question(self) -> str:
+        """What the step was asked, as a judge is told."""
+        call = self.node.call
+        if call and any(turn.role == CONVERSATION for turn in call.prompt):
+            return conversation_text(self.messages)
+        return "\n".join(str(message["content"]) for message in self.messages) or to_json(self.arguments)
 
     def _passes(self, attempt: Attempt) -> bool | None:
         return attempt.score.passes(self.threshold) if attempt.score else None

@@ -168,7 +168,7 @@ TASKS = pa.schema(
             pa.list_(pa.struct([("name", pa.string()), ("sha256", pa.string()), ("media_type", pa.string()), ("bytes", pa.int64())])),
             "files, kept by content",
         ),
-        column("inputs", pa.string(), "digest of query, variables and attachments"),
+        column("inputs", pa.string(), "digest of query, variables, attachments and messages"),
         column("origin", pa.string(), "address of the task that this one redoes, or was saved from"),
         column("tests", pa.string(), "the node or route that it is there to test"),
         column("notes", pa.string(), "free text"),
@@ -176,6 +176,7 @@ TASKS = pa.schema(
         column(
             "changed_inputs", pa.string(), "JSON object: field to what it was and what it is, of a task that redoes another with changed input; null for others"
         ),
+        column("messages", pa.string(), "JSON list: the turns of the conversation before the query; null when there is none"),
     ],
     metadata={"beam_ray": "tasks/1"},
 )
@@ -340,6 +341,7 @@ class TaskRow(TypedDict):
     notes: str | None
     recorded: str | None
     changed_inputs: str | None
+    messages: str | None
 
 
 class FileEntry(TypedDict):

@@ -3,7 +3,8 @@ What-if: tasks of an earlier run with some of their input changed.
 
     {"task_query": "…", "variables.customer": "Ace", "expected": {"total": 12.5}}
 
-A field is the query, or a part of the variables, of the expected outcome or of a query that is an object.
+A field is the query, the messages before it, or a part of the variables, of the expected outcome or
+of a query that is an object.
 """
 
 import re
@@ -18,6 +19,7 @@ from beam_ray.define.yaml_file import read_yaml
 from beam_ray.errors import BadDefinition, Unusable, did_you_mean
 from beam_ray.store.parquet import to_json, to_table
 from beam_ray.store.tables import TASKS, TaskRow
+from beam_ray.tasks.messages import KEPT_IMAGE, read_messages
 from beam_ray.tasks.parse import inputs_digest
 from beam_ray.tasks.rows import MAX_ROW
 
@@ -77,10 +79,13 @@ def _known_fields(rows: list[TaskRow], workflow: Workflow) -> list[str]:
     found = {"task_query"}
     for row in rows:
         for name, value in _documents(row).items():
+            if name == "messages" and value:
+                found.add(name)
             if isinstance(value, Mapping):
                 found |= {f"{name}.{key}" for key in value}
     texts = [leaf for leaf in flatten(workflow.document()["nodes"]).values() if isinstance(leaf, (str, list))]
     found |= set(re.findall(r"\b(?:variables|expected)\.\w+", str(texts)))
+    found |= {"messages"} & set(re.findall(r"\bmessages\b", str(texts)))
     if list(workflow.inputs) != ["task_query"]:
         found |= {f"task_query.{name}" for name in workflow.inputs}
     return sorted(found, key=lambda field: (field != "task_query", not field.startswith("task_query"), field.startswith("expected"), field))
@@ -88,11 +93,14 @@ def _known_fields(rows: list[TaskRow], workflow: Workflow) -> list[str]:
 
 def _documents(row: TaskRow) -> dict[str, Json]:
     query = strict_json(row["task_query"]) if row["query_is_json"] else row["task_query"]
-    return {"task_query": query, "variables": strict_json(row["variables"]), "expected": strict_json(row["expected"]) if row["expected"] is not None else None}
+    expected = strict_json(row["expected"]) if row["expected"] is not None else None
+    messages = strict_json(row["messages"]) if row["messages"] else []
+    return {"task_query": query, "variables": strict_json(row["variables"]), "expected": expected, "messages": messages}
 
 
 def _changed(row: TaskRow, changes: Changes) -> TaskRow:
     documents, told = _documents(row), {}
+    changes = {field: _messages(value, row) if field == "messages" else value for field, value in changes.items()}
     for field, value in changes.items():
         before = _put(documents, field.split("."), value, field)
         if before != value:
@@ -104,10 +112,11 @@ def _changed(row: TaskRow, changes: Changes) -> TaskRow:
         text = query if isinstance(query, str) else to_json(query)
         variables = to_json(documents["variables"])
         expected = None if documents["expected"] is None else to_json(documents["expected"])
+        messages = to_json(documents["messages"]) if documents["messages"] else None
         changed = to_json(told) if told else None
     except ValueError as error:
         raise Unusable(f"the changed task {row['task_id']!r} holds a value that JSON cannot: {error}") from None
-    if len(text) + len(variables) + len(expected or "") > MAX_ROW:
+    if len(text) + len(variables) + len(expected or "") + len(messages or "") > MAX_ROW:
         raise Unusable(f"the changed task {row['task_id']!r} has more than {MAX_ROW:,} characters; no model reads that much")
     return {
         **row,
@@ -115,9 +124,24 @@ def _changed(row: TaskRow, changes: Changes) -> TaskRow:
         "query_is_json": not isinstance(query, str),
         "variables": variables,
         "expected": expected,
-        "inputs": inputs_digest(text, variables, row["attachments"] or []),
+        "inputs": inputs_digest(text, variables, row["attachments"] or [], messages),
         "changed_inputs": changed,
+        "messages": messages,
     }
+
+
+def _messages(written: Json, row: TaskRow) -> Json:
+    """The messages as written, checked; images are those that the task has."""
+
+    def keep(url: str) -> str:
+        if url not in [f"{KEPT_IMAGE}{entry['sha256']}" for entry in row["attachments"] or ()]:
+            raise ValueError("shows an image that the task does not have")
+        return url
+
+    try:
+        return read_messages(written or [], keep)
+    except ValueError as error:
+        raise Unusable(f"'messages': {error}" if str(error).startswith("turn") else f"'messages' {error}") from None
 
 
 def _put(place: Json, path: list[str], value: Json, field: str) -> Json:

@@ -8,6 +8,8 @@ read and checked in batches, so that memory does not grow with their number.
 """
 
 import difflib
+import hashlib
+import mimetypes
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +20,17 @@ import pyarrow as pa
 from beam_ray.define.fingerprint import Json, digest, strict_json
 from beam_ray.define.validation import as_written
 from beam_ray.errors import BadDefinition, Problem, Unusable
+from beam_ray.store.attachments import keep_bytes
 from beam_ray.store.objects import Objects
 from beam_ray.store.parquet import to_json, to_table
 from beam_ray.store.tables import TASKS, AttachmentRow, TaskRow
 from beam_ray.tasks.files import Attach, find_files
 from beam_ray.tasks.formats import read_rows
 from beam_ray.tasks.mapping import columns_of, mapped
+from beam_ray.tasks.messages import KEPT_IMAGE, TaskMessage, decoded, read_messages, text_of_message
 from beam_ray.tasks.rows import MAX_ROW, Row
 
-COLUMNS = ("id", "task_query", "query_is_json", "variables", "expected", "labels", "attachments", "origin", "tests", "notes", "recorded")
+COLUMNS = ("id", "task_query", "query_is_json", "variables", "expected", "labels", "attachments", "origin", "tests", "notes", "recorded", "messages")
 BATCH = 2_000
 MAX_PROBLEMS = 20
 
@@ -45,9 +49,10 @@ def read_tasks(path: Path, objects: Objects, *, mapping: Mapping[str, str] | Non
     return reader.table()
 
 
-def inputs_digest(query: str, variables: str, attachments: Sequence[AttachmentRow]) -> str:
+def inputs_digest(query: str, variables: str, attachments: Sequence[AttachmentRow], messages: str | None = None) -> str:
     """Identifies what a task gives to its workflow."""
-    return digest("task/1", query, variables, [[entry["name"], entry["sha256"]] for entry in attachments])
+    # tasks without a conversation keep the digests that they had in 0.1
+    return digest("task/1", query, variables, [[entry["name"], entry["sha256"]] for entry in attachments], *([messages] if messages else []))
 
 
 class TaskReader:
@@ -176,7 +181,10 @@ class _RowCheck:
         given = {name: mapped(name, self.mapping, written) for name in COLUMNS}
         self._refuse_slips(written)
         self._refuse_missing(written)
-        query = self._query(written, given["query_is_json"])
+        attachments = self._attachments(given["attachments"])
+        messages = self._messages(given["messages"], attachments)
+        asks_last = messages and "task_query" not in self.mapping and "task_query" not in written
+        query = self._asked_last(messages) if asks_last else self._query(written, given["query_is_json"])
         variables, expected, recorded = (self._object(name, given[name]) for name in ("variables", "expected", "recorded"))
         task: TaskRow = {
             "task_id": self._id(given["id"], unnamed),
@@ -185,13 +193,14 @@ class _RowCheck:
             "variables": "{}",
             "expected": None,
             "labels": self._words("labels", given["labels"]),
-            "attachments": self._attachments(given["attachments"]),
+            "attachments": attachments,
             "inputs": "",
             "origin": _text(given["origin"]),
             "tests": _text(given["tests"]),
             "notes": _text(given["notes"]),
             "recorded": None,
             "changed_inputs": None,
+            "messages": None,
         }
         if self.problems:
             return task
@@ -200,11 +209,12 @@ class _RowCheck:
             task["variables"] = to_json(variables or {})
             task["expected"] = None if expected is None else to_json(expected)
             task["recorded"] = None if recorded is None else to_json(recorded)
+            task["messages"] = to_json(messages) if messages else None
         except ValueError as error:
             self.fault(f"the task holds a value that JSON cannot: {error}")
-        if sum(len(text or "") for text in (task["task_query"], task["variables"], task["expected"], task["recorded"])) > MAX_ROW:
+        if sum(len(text or "") for text in (task["task_query"], task["variables"], task["expected"], task["recorded"], task["messages"])) > MAX_ROW:
             self.fault(f"the task has more than {MAX_ROW:,} characters; no model reads that much")
-        task["inputs"] = inputs_digest(task["task_query"], task["variables"], task["attachments"])
+        task["inputs"] = inputs_digest(task["task_query"], task["variables"], task["attachments"], task["messages"])
         return task
 
     def _refuse_slips(self, written: Mapping[str, Json]) -> None:
@@ -284,6 +294,49 @@ class _RowCheck:
             return [str(word) for word in value]
         self.fault(f"{field!r} must be a list of words, not {as_written(value)}", field=field)
         return []
+
+    def _messages(self, value: Any, attachments: list[AttachmentRow]) -> list[TaskMessage]:
+        """The turns before the query; images that they show are added to *attachments*."""
+
+        def keep(url: str) -> str:
+            try:
+                if url.startswith("data:"):
+                    kind, body = decoded(url)
+                    name = hashlib.sha256(body).hexdigest()[:12] + (mimetypes.guess_extension(kind) or "")
+                    entry = keep_bytes(name, body, self.objects)
+                else:
+                    entry = self.attach(url, self.objects)
+            except OSError as error:
+                raise ValueError(f"shows the image {url!r}, which cannot be read ({error.strerror})") from None
+            except Unusable as error:
+                raise ValueError(f"shows the image {url!r}, which {error}") from None
+            if not entry["media_type"].startswith("image/"):
+                raise ValueError(f"shows {url!r} as an image, but it is {entry['media_type']}")
+            if entry["sha256"] not in [known["sha256"] for known in attachments]:
+                attachments.append(entry)
+            return f"{KEPT_IMAGE}{entry['sha256']}"
+
+        if value in (None, "", []):
+            return []
+        try:
+            return read_messages(value, keep)
+        except ValueError as error:
+            self.fault(f"'messages': {error}" if str(error).startswith("turn") else f"'messages' {error}", field="messages")
+            return []
+
+    def _asked_last(self, messages: list[TaskMessage]) -> str:
+        """The text of the last turn, which is taken from *messages*: the query of a task that has only a conversation."""
+        last = messages[-1]
+        if last["role"] != "user":
+            by = "the assistant" if last["role"] == "assistant" else f"a {last['role']}"
+            imports = "; an answer that is expected: beam-ray library import NAME --from openai:FILE" if last["role"] == "assistant" else ""
+            note = f"write the question as 'task_query'{imports}"
+            self.fault(f"the task has no 'task_query', and its last message is that of {by}, not of the user", note, field="messages")
+            return ""
+        query = text_of_message(messages.pop(), images=False)
+        if not query.strip():
+            self.fault("the last message of the task, which is its query, has no text", field="messages")
+        return query
 
     def _attachments(self, value: Any) -> list[AttachmentRow]:
         kept = []

@@ -26,6 +26,7 @@ class TaskRequest(TypedDict):
     task: str
     task_query: NotRequired[Json]
     variables: NotRequired[JsonObject]
+    messages: NotRequired[list[JsonObject]]
 
 
 @dataclass(frozen=True)

@@ -287,6 +287,8 @@ def _request(task: str, trial: int, row: TaskRow | None) -> TaskRequest:
         variables = loads(row["variables"])
         if variables:
             request["variables"] = variables
+        if row["messages"]:
+            request["messages"] = loads(row["messages"])
     return request
 
 

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.prompt.constants import PROMPT_EXPERIMENT_IDS_TAG_KEY
 
 from beam_ray.define.fingerprint import digest
-from beam_ray.define.llm_call import LlmCall
+from beam_ray.define.llm_call import CONVERSATION, LlmCall
 from beam_ray.define.workflow import Workflow
 from beam_ray.tracking.watchdog import Heartbeat
 
@@ -97,4 +97,8 @@ def _versions(client: MlflowClient, name: str) -> Iterator[PromptVersion]:
 def _template(call: LlmCall) -> str | list[dict[str, str]]:
     if len(call.prompt) == 1 and call.prompt[0].role == "user":
         return call.prompt[0].content
-    return [{"role": turn.role, "content": turn.content} for turn in call.prompt]
+    # the registry knows roles of chat models alone
+    return [
+        {"role": "user", "content": f"(messages: {turn.content})"} if turn.role == CONVERSATION else {"role": turn.role, "content": turn.content}
+        for turn in call.prompt
+    ]

@@ -56,6 +56,24 @@ def test_a_prompt_is_shown_as_it_was_sent(lab: Lab):
     assert all(prompt.verified and not prompt.note for prompt in shown.values())
 
 
+def test_conversations_are_shown_as_they_were_sent(lab: Lab):
+    """Those of the task with their images, and those of earlier steps."""
+    (lab.folder / "scan.png").write_bytes(b"image")
+    shown = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": str(lab.folder / "scan.png")}}]
+    text = """
+    workflow: chat
+    model: m
+    nodes:
+      reply: {llm: {prompt: [messages: task, user: "{{ task_query }}"]}}
+      shorter: {after: reply, llm: {prompt: [messages: reply, user: "{{ attachments[0].name }}"]}}
+    """
+    lab.run(text, [{"id": "t", "task_query": "and?", "messages": [{"role": "user", "content": shown}]}], lambda request: "yes")
+    prompt = beam_ray.open(lab.objects.uri).task("t").prompt("shorter")
+
+    assert [(turn.role, turn.text) for turn in prompt.turns] == [("user", "see\n[image]"), ("user", "and?"), ("assistant", "yes"), ("user", "scan.png")]
+    assert (prompt.verified, prompt.images) == (True, ())
+
+
 def test_it_says_when_a_prompt_cannot_be_shown(lab: Lab):
     """A skipped step was sent nothing, a lost attachment leaves nothing to show, and an unknown node is refused."""
     lab.write("letter.txt", "Dear Sir")
@@ -73,10 +91,10 @@ def test_it_says_when_a_prompt_cannot_be_shown(lab: Lab):
 
 def test_a_prompt_that_may_not_be_what_was_sent_says_so(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     """Where the stored digest is another, as after a change of how templates are rendered."""
-    from beam_ray.run import sent_prompt
+    from beam_ray.run import conversation
 
     store, _ = ask(lab, [{"id": "t", "task_query": "a letter"}])
-    monkeypatch.setattr(sent_prompt, "render", lambda template, values: "rendered otherwise")
+    monkeypatch.setattr(conversation, "render", lambda template, values: "rendered otherwise")
     prompt = store.task("t").prompt("greet")
 
     assert (prompt.verified, [turn.text for turn in prompt.turns]) == (False, ["rendered otherwise"])

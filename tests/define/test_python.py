@@ -93,7 +93,7 @@ def test_a_problem_of_meaning_names_the_path_of_the_value():
 
     assert refused(Workflow(name="w", model="m", nodes=nodes)) == (
         "w: nodes.a.llm.prompt[0]: node 'a' asks for 'ticket', which nothing upstream produces\n"
-        "  available here: task_query, variables, attachments\n"
+        "  available here: task_query, variables, attachments, messages\n"
         "w: nodes.b.when: node 'b' asks for 'a.txt', which 'a' does not return\n"
         "  it returns: text\n"
         "  did you mean 'text'?"

@@ -24,6 +24,8 @@ def test_an_exported_library_is_imported_as_it_was(lab: Lab, cli, kind):
     """Every field survives, attachments of one name included."""
     lab.write("one/a.txt", "first")
     lab.write("two/a.txt", "second")
+    (lab.folder / "scan.png").write_bytes(b"an image")
+    shown = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "scan.png"}}]
     rows = library(
         lab,
         [
@@ -36,6 +38,7 @@ def test_an_exported_library_is_imported_as_it_was(lab: Lab, cli, kind):
                 "attachments": ["one/a.txt", "two/a.txt"],
                 "tests": "extract",
                 "notes": "two\nlines",
+                "messages": [{"role": "user", "content": shown}, {"role": "assistant", "content": "seen"}],
             },
             {"id": "b", "task_query": "plain"},
         ],
@@ -43,7 +46,7 @@ def test_an_exported_library_is_imported_as_it_was(lab: Lab, cli, kind):
     said = cli("library", "export", "orders", f"out/orders.{kind}")
     imported = cli("library", "import", "copy", f"out/orders.{kind}")
 
-    assert (said.code, said.out) == (0, f"orders@1: wrote 2 tasks to out/orders.{kind}, and 2 attachments next to it\n")
+    assert (said.code, said.out) == (0, f"orders@1: wrote 2 tasks to out/orders.{kind}, and 3 attachments next to it\n")
     assert imported.code == 0
     assert read_library(lab.objects, "copy")[0].to_pylist() == rows
 

@@ -188,11 +188,13 @@ def test_langsmith_runs_of_one_trace(tmp_path: Path) -> None:
 
 def test_openai_messages(tmp_path: Path) -> None:
     """
-    The last assistant turn of a chat log is the expected answer, and what comes before the last user turn a variable.
+    The last assistant turn of a chat log is the expected answer, and what comes before the last user turn the conversation, with its tool calls.
     """
     turns = [
         {"role": "system", "content": "Sort."},
         {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "find", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "none"}]},
         {"role": "assistant", "content": "Hi"},
         {"role": "user", "content": [{"type": "text", "text": ASK}]},
         {"role": "assistant", "content": '{"team": "billing"}'},
@@ -203,7 +205,12 @@ def test_openai_messages(tmp_path: Path) -> None:
 
     assert task["task_query"] == ASK
     assert task["expected"] == {"team": "billing"}
-    assert [turn["content"] for turn in task["variables"]["messages"]] == ["Sort.", "Hello", "Hi"]
+    assert task["messages"] == [
+        *turns[:2],
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "c", "name": "find", "arguments": "{}"}]},
+        {"role": "tool", "content": "none", "tool_call_id": "c", "name": "find"},
+        {"role": "assistant", "content": "Hi"},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from beam_ray.tasks.traces.trace import BadTrace, Json, Trace, is_messages, made, message, parsed
+from beam_ray.tasks.traces.trace import BadTrace, Json, Trace, conversation, is_messages, made, message, parsed
 
 
 def traces(documents: Iterable[tuple[int, Json]]) -> Iterator[Trace | BadTrace]:
@@ -16,8 +16,8 @@ def _trace(document: Json, name: str) -> Trace:
         raise BadTrace('a line is {"messages": [{"role": "user", "content": "…"}, …]}')
     turns = [message(entry) for entry in document["messages"]]
     answered = turns[-1]["role"] == "assistant"
-    asked = turns[:-1] if answered else turns
-    if not any(turn["role"] == "user" for turn in asked):
+    asked = document["messages"][:-1] if answered else document["messages"]
+    if not any(turn["role"] == "user" for turn in turns):
         raise BadTrace("the messages have no user turn")
     answer = parsed(turns[-1]["content"]) if answered else None
     expected: Mapping[str, Json] = {}
@@ -25,4 +25,4 @@ def _trace(document: Json, name: str) -> Trace:
         expected = answer if isinstance(answer, Mapping) else {"text": answer}
     metadata = document.get("metadata")
     tags = {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, Mapping) else {}
-    return Trace(str(document.get("id") or document.get("custom_id") or name), asked, answer, expected=expected, tags=tags)
+    return Trace(str(document.get("id") or document.get("custom_id") or name), conversation(asked), answer, expected=expected, tags=tags)

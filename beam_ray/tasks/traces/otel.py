@@ -9,7 +9,21 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
-from beam_ray.tasks.traces.trace import SHAPE_ERRORS, BadTrace, Json, Span, Trace, answer_of, assemble, bad_shape, is_messages, made, message, parsed
+from beam_ray.tasks.traces.trace import (
+    SHAPE_ERRORS,
+    BadTrace,
+    Json,
+    Span,
+    Trace,
+    answer_of,
+    assemble,
+    bad_shape,
+    conversation,
+    is_messages,
+    made,
+    message,
+    parsed,
+)
 
 _INDEXED = re.compile(r"^llm\.(input|output)_messages\.(\d+)\.message\.(role|content)$")
 _ERROR = (2, "STATUS_CODE_ERROR")
@@ -84,7 +98,7 @@ def _content(attributes: Mapping[str, Json], side: str) -> Json:
     for name in (f"gen_ai.{side}.messages", f"{side}.value", f"gen_ai.tool.call.{'arguments' if side == 'input' else 'result'}"):
         if name in attributes:
             value = parsed(attributes[name])
-            return [message(entry) for entry in value] if is_messages(value) else value
+            return conversation(value) if is_messages(value) else value
     found: dict[int, dict[str, str]] = {}
     for name, value in attributes.items():
         match = _INDEXED.match(name)

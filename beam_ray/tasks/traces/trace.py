@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from beam_ray.tasks.messages import TaskMessage, decoded, read_messages
+
 Json = Any
 """A JSON value: null, a boolean, a number, a text, a list or an object."""
 
@@ -154,6 +156,18 @@ def is_messages(value: Json) -> bool:
 def message(entry: Mapping[str, Json]) -> dict[str, str]:
     """A chat message with its role and its text alone."""
     return {"role": str(entry.get("role", "user")), "content": text_of(entry.get("content", entry.get("parts")))}
+
+
+def conversation(messages: Sequence[Mapping[str, Json]]) -> list[TaskMessage]:
+    """Chat messages of any tool in one form; images that are not in them become words."""
+
+    def keep(url: str) -> str:
+        if not url.startswith("data:"):
+            raise ValueError("its file is elsewhere")
+        decoded(url)
+        return url
+
+    return read_messages(messages, keep, lenient=True)
 
 
 def answer_of(value: Json) -> Json:

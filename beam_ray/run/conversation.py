@@ -1,0 +1,116 @@
+"""
+The messages of a prompt: its own turns, and the conversations that it takes in.
+
+A conversation is that of the task, that of an earlier node (its prompt and what it answered), or a
+list that an expression gives. What an earlier node was asked is rendered again, from the same values.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from beam_ray.define.conversation import conversations_of
+from beam_ray.define.fingerprint import Json
+from beam_ray.define.llm_call import CONVERSATION, TASK
+from beam_ray.define.template import evaluate, render, uses
+from beam_ray.define.workflow import Node, Workflow
+from beam_ray.errors import BadTemplate
+from beam_ray.llm.request import Message, Part
+from beam_ray.run.context import TaskTrial
+from beam_ray.store.attachments import AttachmentContent
+from beam_ray.store.parquet import to_json
+from beam_ray.tasks.messages import KEPT_IMAGE, images_of, in_words, no_images, read_messages
+
+
+def prompt_messages(workflow: Workflow, node: str, task: TaskTrial, values: Mapping[str, Json]) -> tuple[Message, ...]:
+    """
+    The messages that the prompt of *node* stands for. Images of conversations are addresses of attachments, see ``with_attachments``.
+
+    Raises:
+        BadTemplate: a template cannot be rendered, or an expression gives no list of messages.
+    """
+    call = workflow.nodes[node].call
+    assert call is not None
+    own_system = any(turn.role == "system" for turn in call.prompt)
+    messages: list[Message] = []
+    for turn in call.prompt:
+        if turn.role != CONVERSATION:
+            messages.append({"role": turn.role, "content": render(turn.content, values)})
+            continue
+        taken = _conversation(workflow, turn.content.strip(), task, values)
+        messages += [message for message in taken if not (own_system and message["role"] == "system")]
+    return tuple(messages)
+
+
+def shows_attachments(node: Node) -> bool:
+    """Whether the prompt of a node uses the attachments, so that images are sent with its last user turn."""
+    return any(_names_attachments(turn.content) for turn in (node.call.prompt if node.call else ()))
+
+
+def needs_attachments(workflow: Workflow, node: str, task: TaskTrial) -> bool:
+    """Whether the attachments of *task* are in the prompt of *node*, or in a conversation that it takes in."""
+    of_task, names = conversations_of(workflow, node)
+    return any(shows_attachments(workflow.nodes[each]) for each in (node, *names)) or (of_task and bool(images_of(task.messages)))
+
+
+@lru_cache(maxsize=4096)
+def _names_attachments(template: str) -> bool:
+    return any(use.root == "attachments" for use in uses(template))
+
+
+def with_images(messages: tuple[Message, ...], images: Sequence[str]) -> tuple[Message, ...]:
+    """The messages, with the images at these addresses as parts of the last user turn."""
+    if not images:
+        return messages
+    last = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=len(messages) - 1)
+    content = messages[last]["content"]
+    said: list[Part] = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    shown: list[Part] = [{"type": "image_url", "image_url": {"url": image}} for image in images]
+    return (*messages[:last], {"role": messages[last]["role"], "content": [*said, *shown]}, *messages[last + 1 :])
+
+
+def with_attachments(messages: tuple[Message, ...], attachments: Sequence[AttachmentContent]) -> tuple[Message, ...]:
+    """The messages as they are sent: an image of a conversation is that attachment itself."""
+    if not images_of(messages):
+        return messages
+    images = {f"{KEPT_IMAGE}{entry['sha256']}": entry["image"] for entry in attachments}
+
+    def sent(part: Part) -> Part:
+        if part["type"] != "image_url":
+            return part
+        return {"type": "image_url", "image_url": {"url": images.get(part["image_url"]["url"], part["image_url"]["url"])}}
+
+    return tuple(
+        message if isinstance(message["content"], str) else {"role": message["role"], "content": [sent(part) for part in message["content"]]}
+        for message in messages
+    )
+
+
+def _conversation(workflow: Workflow, source: str, task: TaskTrial, values: Mapping[str, Json]) -> Sequence[Message]:
+    """The messages of the task, of a node or of an expression."""
+    if source == TASK:
+        return in_words(task.messages)
+    if source.startswith("{{"):
+        found = evaluate(source[2:-2].strip(), values)
+        try:
+            return in_words(read_messages(found, no_images))
+        except ValueError as error:
+            raise BadTemplate(f"'messages: {source}' {error}" if not str(error).startswith("turn") else f"'messages: {source}': {error}") from None
+    if values.get(source) is None:
+        return ()  # a step that did not run has said nothing
+    messages = prompt_messages(workflow, source, task, values)
+    if shows_attachments(workflow.nodes[source]):
+        messages = with_images(messages, unseen_images(messages, values))
+    return (*messages, {"role": "assistant", "content": answer_text(workflow, source, values[source])})
+
+
+def unseen_images(messages: Sequence[Mapping[str, Any]], values: Mapping[str, Json]) -> list[str]:
+    """The addresses of the task's images that no message shows."""
+    seen = images_of(messages)
+    return [f"{KEPT_IMAGE}{entry['sha256']}" for entry in values["attachments"] if entry["image"] and entry["sha256"] not in seen]
+
+
+def answer_text(workflow: Workflow, node: str, output: Json) -> str:
+    """What the model of *node* said, by the output that was made of it."""
+    call = workflow.nodes[node].call
+    return str(output["text"]) if call and call.returns is None else to_json(output)
