@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from beam_ray.api.runs import Run
     from beam_ray.api.store import Store, open
     from beam_ray.api.task_list import TaskList, TaskQuery
-    from beam_ray.api.tasks import Attempt, CriterionResult, Step, Task
+    from beam_ray.api.tasks import Attempt, CriterionResult, JudgeVerdict, Step, Task
     from beam_ray.api.traces import TraceImport, TraceOptions
     from beam_ray.api.trend import Trend
     from beam_ray.api.verdicts import Candidate, GateLine, Verdict
@@ -154,6 +154,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.tasks
     "Attempt",
     "CriterionResult",
+    "JudgeVerdict",
     "Step",
     "Task",
     # api.traces
@@ -235,7 +236,7 @@ _SOURCES = {
     "beam_ray.api.runs": ("Run",),
     "beam_ray.api.store": ("Store", "open"),
     "beam_ray.api.task_list": ("TaskList", "TaskQuery"),
-    "beam_ray.api.tasks": ("Attempt", "CriterionResult", "Step", "Task"),
+    "beam_ray.api.tasks": ("Attempt", "CriterionResult", "JudgeVerdict", "Step", "Task"),
     "beam_ray.api.traces": ("TraceImport", "TraceOptions"),
     "beam_ray.api.trend": ("Trend",),
     "beam_ray.api.verdicts": ("Candidate", "GateLine", "Verdict"),

@@ -339,6 +339,10 @@ def search_prompts(
     return PromptSearch(found.search_id, definition, found.tasks, found.held, found.accepted, draft, differences, found)
 
 
+def _first(judge: str | tuple[str, ...] | None) -> str | None:
+    return judge[0] if isinstance(judge, tuple) else judge
+
+
 def proposer_of(store: Location, name: str | None, workflow: Workflow, node: str) -> str:
     """
     The model that proposes: the one named, the judge's, or the step's own.
@@ -348,7 +352,7 @@ def proposer_of(store: Location, name: str | None, workflow: Workflow, node: str
         Stopped: it does not answer; no model was called.
     """
     models = store.known_models
-    name = name or workflow.judge_of(node) or workflow.judge or workflow.model_of(node) or workflow.model
+    name = name or next(iter(workflow.judges_of(node)), None) or _first(workflow.judge) or workflow.model_of(node) or workflow.model
     if not name or name not in models:
         notes = [
             f"the models file has no {name!r} to propose with",

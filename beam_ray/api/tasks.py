@@ -81,6 +81,16 @@ class TaskDocument(TypedDict):
 
 
 @dataclass(frozen=True)
+class JudgeVerdict:
+    """What one judge of a panel said about a criterion."""
+
+    judge: str
+    met: bool | None
+    """None when it gave no usable answer."""
+    reason: str
+
+
+@dataclass(frozen=True)
 class CriterionResult:
     """Whether one criterion holds for an output."""
 
@@ -90,8 +100,10 @@ class CriterionResult:
     """None when that could not be decided."""
     reason: str
     judge: str | None
-    """The model that judged; None for a rule."""
+    """The model that judged, or all models of a panel; None for a rule."""
     weight: float
+    judges: tuple[JudgeVerdict, ...] = ()
+    """What each judge of a panel said; empty where one model or a rule decided."""
 
 
 @dataclass(frozen=True)
@@ -375,7 +387,18 @@ def _attempt(entry: AttemptRow) -> Attempt:
 
 
 def _criteria(entries: Iterable[CriterionRow] | None) -> tuple[CriterionResult, ...]:
-    return tuple(CriterionResult(**entry) for entry in entries or ())
+    return tuple(
+        CriterionResult(
+            entry["id"],
+            entry["text"],
+            entry["met"],
+            entry["reason"],
+            entry["judge"],
+            entry["weight"],
+            tuple(JudgeVerdict(**said) for said in entry["judges"] or ()),
+        )
+        for entry in entries or ()
+    )
 
 
 def _value(text: str | None) -> Any:

@@ -384,7 +384,7 @@ def with_criteria_of(workflow: Workflow, other: Workflow) -> Workflow:
                 node["evaluate"] = judging["nodes"][name]["evaluate"]
             else:
                 node.pop("auto_rerun", None)
-    document["judge"] = other.judge or other.model
-    if document["judge"] == workflow.judge or (workflow.judge is None and document["judge"] == workflow.model):
-        document["judge"] = workflow.judge
+    judge = other.judge or other.model
+    # where both come to the same, the definition stays as it was written
+    document["judge"] = workflow.judge if judge == (workflow.judge or workflow.model) else judge
     return Workflow.model_validate({key: value for key, value in document.items() if value is not None})

@@ -309,10 +309,12 @@ def _asking(side: Side, models: Mapping[str, str], source: Source, among: tuple[
             problems=[source.problem(("models",), f"the baseline is the run {side.run_id}, whose models cannot be replaced; name a version or a file instead")]
         )
     document = side.workflow.document()
-    for place in (document, *(node["llm"] for node in document["nodes"].values() if "llm" in node)):
-        for key in ("model", "judge"):
-            if place.get(key) in models:
-                place[key] = models[place[key]]
+    for place in (document, *(node[part] for node in document["nodes"].values() for part in ("llm", "agent", "evaluate") if part in node)):
+        if place.get("model") in models:
+            place["model"] = models[place["model"]]
+        judge = place.get("judge")
+        if judge:
+            place["judge"] = [models.get(name, name) for name in judge] if isinstance(judge, list) else models.get(judge, judge)
     return Side(side.name, Workflow.model_validate(document))
 
 

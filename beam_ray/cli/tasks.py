@@ -173,6 +173,9 @@ def _mark(step: beam_ray.Step) -> str:
     return "pass" if step.passed else "BELOW"
 
 
+_MARKS = {True: "met      ", False: "NOT MET  ", None: "undecided"}
+
+
 def _show_step(step: beam_ray.Step) -> None:
     show(f"{step.address} · {step.outcome}" + (f" · {step.reason}" if step.reason else ""))
     if step.borrowed_from:
@@ -183,8 +186,10 @@ def _show_step(step: beam_ray.Step) -> None:
         first = f", first attempt {number(step.first_score)}" if len(step.attempts) > 1 else ""
         show(f"  score {number(step.score)}, threshold {number(step.threshold)}{first}")
     for item in step.criteria:
-        mark = {True: "met      ", False: "NOT MET  ", None: "undecided"}[item.met]
+        mark = _MARKS[item.met]
         show(f"  {mark}  {item.text}  ({item.reason})" + (f"  judged by {item.judge}" if item.judge else ""))
+        for said in item.judges:
+            show(f"             {said.judge}: {_MARKS[said.met].strip().lower()} ({said.reason})")
     for attempt in step.attempts:
         estimated = " (estimated)" if attempt.estimated else ""
         show(f"  attempt {attempt.number}: score {number(attempt.score)}  {duration(attempt.seconds)}  {money(attempt.usd)}{estimated}  {attempt.error or ''}")

@@ -12,6 +12,7 @@ from beam_ray.compare.comparison import Comparison, compare
 from beam_ray.compare.cost_notes import cost_notes
 from beam_ray.compare.gate import Gate
 from beam_ray.compare.gate_file import default_gate
+from beam_ray.compare.judge_notes import judge_notes
 from beam_ray.compare.metrics import NOT_COMPARED, Metric, not_compared
 from beam_ray.compare.pairs import Side
 from beam_ray.compare.regressions import Repeats
@@ -67,8 +68,14 @@ def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], ta
         outcome, steps = (table if tasks is None else table.filter(pc.is_in(table["task_id"], tasks)) for table in tables)
         sides.append(Side(name, run.run_id, outcome, steps, bool(run.record.recorded)))
     found = compare(sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, questions=class_questions(before, after), **how)
-    found = replace(found, cost_notes=cost_notes(before, after, names))
+    found = replace(found, cost_notes=cost_notes(before, after, names), judge_notes=_judge_notes(sides, before, after))
     return _with_lanes(found, _lanes(before), _lanes(after))
+
+
+def _judge_notes(sides: Sequence[Side], *runs: Run) -> tuple[str, ...]:
+    if not any(len(run.record.plan.judges_of(node)) > 1 for run in runs for node in run.record.plan.order):
+        return ()
+    return judge_notes({side.name: side.steps for side in sides})
 
 
 def with_repeats(found: Comparison, trials: int, runs: Sequence[Run]) -> Comparison:

@@ -106,6 +106,8 @@ class Comparison:
     """Precision, recall and F1 of the fields that are compared with an expected class."""
     cost_notes: tuple[str, ...] = ()
     """Where prices come from, what was read from a cache, and what is an estimate."""
+    judge_notes: tuple[str, ...] = ()
+    """How often the judges of panels disagreed."""
 
     def metric(self, name: str) -> Metric:
         """The metric of that name."""

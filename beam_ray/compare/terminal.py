@@ -95,6 +95,7 @@ def notes(comparison: Comparison) -> list[str]:
             found.append(f"{plural(len(tasks), 'task')} {name}: {ids(tasks)}.")
     found += [f"{metric.title}: {metric.note}." for metric in comparison.metrics if metric.note and metric.after is not None and metric.low is not None]
     found += [note for classification in comparison.shown_classifications for note in classification_notes(classification)]
+    found += comparison.judge_notes
     found += comparison.cost_notes
     return found
 

@@ -184,6 +184,8 @@ class ComparisonDocument(TypedDict):
     """Of fields that are compared with an expected class; not in version 0.1."""
     cost_notes: NotRequired[list[str]]
     """Where prices come from, what was read from a cache, and what is an estimate; not in version 0.1."""
+    judge_notes: NotRequired[list[str]]
+    """How often the judges of panels disagreed; not in version 0.1."""
 
 
 class LineDocument(TypedDict):

@@ -310,6 +310,9 @@ def _tools(workflow: Workflow, source: Source, folders: tuple[Path, ...]) -> Ite
 
 
 def _advice(workflow: Workflow, source: Source) -> Iterator[Problem]:
+    for place, judge in (((), workflow.judge), *((("nodes", name, "evaluate"), node.evaluate.judge) for name, node in workflow.nodes.items() if node.evaluate)):
+        if isinstance(judge, tuple) and len(judge) % 2 == 0:
+            yield source.problem((*place, "judge"), f"warning: a panel of {len(judge)} judges can tie, which leaves the output unscored; an odd number cannot")
     last = {name for name in workflow.nodes if not workflow.downstream(name)}
     for name, node in workflow.nodes.items():
         if node.auto_rerun is None:

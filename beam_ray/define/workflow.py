@@ -27,6 +27,31 @@ from beam_ray.define.requirements import requirement_fault
 from beam_ray.define.returns import Faults
 
 DEFAULT_THRESHOLD = 90.0
+MAX_JUDGES = 9
+"""Models in a panel of judges."""
+
+
+Judge = str | tuple[str, ...] | None
+"""A model's name, or the names of a panel of models."""
+
+
+def judge_as_written(written: Json) -> Json:
+    """
+    A judge as a definition keeps it: a name, or two or more in a tuple.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if written is None or isinstance(written, str):
+        return written
+    if not isinstance(written, (list, tuple)) or not written or not all(isinstance(name, str) and name for name in written):
+        raise ValueError(f"a judge must be a model's name or a list of names, not {written!r}")
+    if len(written) > MAX_JUDGES:
+        raise ValueError(f"a panel must have at most {MAX_JUDGES} judges, not {len(written)}")
+    twice = next((name for index, name in enumerate(written) if name in written[:index]), None)
+    if twice is not None:
+        raise ValueError(f"the panel of judges names {twice!r} twice; a model has one vote")
+    return written[0] if len(written) == 1 else tuple(written)
 
 
 class Evaluation(Frozen):
@@ -35,14 +60,19 @@ class Evaluation(Frozen):
     threshold: StrictFloat = Field(default=DEFAULT_THRESHOLD, ge=0, le=100)
     """The score, 0 to 100, from which a step passes."""
     criteria: tuple[Criterion, ...] = Field(min_length=1)
-    judge: str | None = None
-    """The model that judges plain-language criteria. Default: the workflow's judge, else the node's model."""
+    judge: Judge = None
+    """The model that judges plain-language criteria, or a panel of models whose majority decides. Default: the workflow's judge, else the node's model."""
 
     if TYPE_CHECKING:  # what the validator below accepts
 
         def __init__(
-            self, *, criteria: Sequence[str | Mapping[str, Json] | Criterion], threshold: float = DEFAULT_THRESHOLD, judge: str | None = None
+            self, *, criteria: Sequence[str | Mapping[str, Json] | Criterion], threshold: float = DEFAULT_THRESHOLD, judge: str | Sequence[str] | None = None
         ) -> None: ...
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _judge(cls, written: Json) -> Json:
+        return judge_as_written(written)
 
     @field_validator("criteria", mode="before")
     @classmethod
@@ -143,12 +173,18 @@ class Workflow(Frozen):
     inputs: dict[str, Json] = Field(default_factory=lambda: {"task_query": "str"})
     """Field to type of a task's input; with one field, the task query is its value."""
     model: str | None = None
-    judge: str | None = None
+    judge: Judge = None
+    """The model that judges plain-language criteria, or a panel of models whose majority decides. Default: each node's own model."""
     nodes: dict[str, Node] = Field(min_length=1)
     requirements: tuple[str, ...] = ()
     """Python packages that its tools need, one requirement a line; a cluster installs them for the run. In a file, also the name of a requirements file."""
     tools_from: str = ""
     """The folder that tools are imported from, relative to the project; set when a file is loaded."""
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _judge(cls, written: Json) -> Json:
+        return judge_as_written(written)
 
     @field_validator("requirements", mode="after")
     @classmethod
@@ -189,8 +225,8 @@ class Workflow(Frozen):
         call = self.nodes[name].call
         return (call.model or self.model) if call else None
 
-    def judge_of(self, name: str) -> str | None:
-        """The model that judges the node's plain-language criteria; None where it has no such criterion."""
+    def judge_of(self, name: str) -> Judge:
+        """The model that judges the node's plain-language criteria, or the panel, as written; None where it has no such criterion."""
         evaluate = self.nodes[name].evaluate
         if evaluate is None or not any(criterion.kind == "plain" for criterion in evaluate.criteria):
             return None
@@ -199,12 +235,12 @@ class Workflow(Frozen):
     def judges_of(self, name: str) -> tuple[str, ...]:
         """The models that judge the node's plain-language criteria; empty where it has no such criterion."""
         judge = self.judge_of(name)
-        return (judge,) if judge else ()
+        return judge if isinstance(judge, tuple) else (judge,) if judge else ()
 
     @cached_property
     def models(self) -> tuple[str, ...]:
         """The names of all models that a run may call, judges included."""
-        asked = [self.model_of(name) for name in self.order] + [self.judge_of(name) for name in self.order]
+        asked = [self.model_of(name) for name in self.order] + [judge for name in self.order for judge in self.judges_of(name)]
         return tuple(dict.fromkeys(name for name in asked if name))
 
     def document(self) -> dict[str, Json]:

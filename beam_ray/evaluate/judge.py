@@ -76,12 +76,14 @@ async def judge_by_model(model: Model, name: str, criteria: Sequence[Criterion],
     """
     The findings of the judge model about an output, one per criterion.
 
-    *request* gives node, task, trial and attempt. Where the judge gives no usable answer the
+    *request* gives node, task, trial and attempt, and for a judge of a panel a question that tells it from the others. Where the judge gives no usable answer the
     criteria stay undecided, with the reason.
     """
     schema = judge_schema(len(criteria))
     messages = judge_messages(criteria, judged.question, judged.output, secrets.token_hex(6), judged.reasoning)
-    same = digest("question/1", judge_messages(criteria, judged.question, judged.output, "", judged.reasoning))
+    same = digest(
+        "question/1", judge_messages(criteria, judged.question, judged.output, "", judged.reasoning), *([request.question] if request.question else [])
+    )
     reason = ""
     for number in range(TRIES):
         asked = Request(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from beam_ray.store.tables import CriterionRow
+from beam_ray.store.tables import CriterionRow, JudgementRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +16,25 @@ class Finding:
     """None where it could not be decided or does not apply."""
     reason: str
     judge: str | None
-    """The judge model; None for a rule."""
+    """The judge model, or the names of a panel; None for a rule."""
     weight: float
     applies: bool = True
     """Whether it counts: a comparison with an expected value applies only to tasks that have one."""
 
+    judges: tuple[JudgementRow, ...] = ()
+    """What each judge of a panel said; empty where one model or a rule decided."""
+
     def row(self) -> CriterionRow:
         """The finding as a row of the steps table."""
-        return {"id": self.id, "text": self.text, "met": self.met, "reason": self.reason, "judge": self.judge, "weight": self.weight}
+        return {
+            "id": self.id,
+            "text": self.text,
+            "met": self.met,
+            "reason": self.reason,
+            "judge": self.judge,
+            "weight": self.weight,
+            "judges": list(self.judges) or None,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, get_args
 from beam_ray.define.criterion import Criterion
 from beam_ray.define.fingerprint import digest
 from beam_ray.errors import Unusable
+from beam_ray.evaluate.panel import disagree
 from beam_ray.run.context import RAN
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import CriterionRow
@@ -117,7 +118,7 @@ def _halves(count: int, there: Sequence[int]) -> list[int]:
 
 def _disagreed(each: StoredOutput, ids: Sequence[str]) -> bool:
     """Whether the judges of a panel disagree about one of the criteria."""
-    return False
+    return any(disagree(each.criteria[name]["judges"]) for name in ids if name in each.criteria)
 
 
 def reviewed_criteria(criteria: Sequence[Criterion], wanted: Sequence[str]) -> tuple[Criterion, ...]:

@@ -52,7 +52,10 @@ class Attempt:
         return cls(
             row["number"],
             output=output_value(row["output"]),
-            findings=[Finding(item["id"], item["text"], item["met"], item["reason"], item["judge"], item["weight"]) for item in row["criteria"] or ()],
+            findings=[
+                Finding(item["id"], item["text"], item["met"], item["reason"], item["judge"], item["weight"], judges=tuple(item["judges"] or ()))
+                for item in row["criteria"] or ()
+            ],
             error=BadAnswer(row["error"]) if row["error"] else None,
             usage=Usage(
                 0,

@@ -169,7 +169,8 @@ class PreparedNode:
     name: str
     node: Node
     model: str | None
-    judge: str | None
+    judges: tuple[str, ...]
+    """The models that judge its plain-language criteria."""
     settings: tuple[Any, ...]
     """The part of the step's fingerprint that is the same for all rows."""
     criteria: tuple[Any, ...]
@@ -186,7 +187,8 @@ class PreparedNode:
     @classmethod
     def of(cls, context: StepContext, name: str) -> "PreparedNode":
         node = context.workflow.nodes[name]
-        model, judge = context.workflow.model_of(name), context.workflow.judge_of(name)
+        model, judges = context.workflow.model_of(name), context.workflow.judges_of(name)
+        judged_by = [context.identities[judge] for judge in judges]
         settings: tuple[Any, ...]
         if node.llm:
             call = node.llm
@@ -196,7 +198,7 @@ class PreparedNode:
         criteria = node.evaluate.criteria if node.evaluate else ()
         fingerprinted = (
             [criterion_parts(item) for item in criteria],
-            context.identities[judge] if judge else None,
+            judged_by if len(judged_by) > 1 else next(iter(judged_by), None),
             node.evaluate.threshold if node.evaluate else None,
             node.auto_rerun.model_dump() if node.auto_rerun else None,
         )
@@ -205,7 +207,7 @@ class PreparedNode:
             name,
             node,
             model,
-            judge,
+            judges,
             settings,
             fingerprinted,
             tuple(sorted(used - {name, "output"})),

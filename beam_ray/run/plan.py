@@ -305,7 +305,7 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
     for name in workflow.order:
         node = workflow.nodes[name]
         conditional = node.when is not None or any(workflow.nodes[parent].when for parent in workflow.upstream[name])
-        model, judge = workflow.model_of(name), workflow.judge_of(name)
+        model, judges = workflow.model_of(name), workflow.judges_of(name)
         given = said = 0.0
         if node.llm:
             given = _prompt_characters(workflow, name, typical, before) / CHARACTERS_PER_TOKEN
@@ -313,7 +313,7 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
         judged = judged_together(node.evaluate.criteria) if node.evaluate else ()
         usd_by_lane: dict[str, tuple[float | None, float | None]] = {}
         for lane in ("", *LANES):
-            judging = [_usd(models[str(judge)], given + said + 200 + 40 * len(group), 200 * len(group) + 100, rows, lane) for group in judged]
+            judging = [_usd(models[judge], given + said + 200 + 40 * len(group), 200 * len(group) + 100, rows, lane) for group in judged for judge in judges]
             usd_by_lane[lane] = _usd(models[model], given, said, rows, lane) if model else 0.0, _sum(judging)
         prices = usd_by_lane.pop("")
         plans.append(
@@ -322,7 +322,7 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
                 "llm" if node.llm else "tool",
                 model,
                 rows,
-                judge_calls=rows * len(judged),
+                judge_calls=rows * len(judged) * len(judges),
                 conditional=conditional,
                 input_tokens=int(given * rows),
                 output_tokens=int(said * rows),

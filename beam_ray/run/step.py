@@ -15,7 +15,8 @@ from beam_ray.define.fingerprint import Json, digest
 from beam_ray.define.llm_call import CONVERSATION
 from beam_ray.define.template import evaluate, fill
 from beam_ray.errors import BadAnswer, StepFailed
-from beam_ray.evaluate.judge import JudgedOutput, judge_by_model
+from beam_ray.evaluate.judge import JudgedOutput
+from beam_ray.evaluate.panel import judge_by_panel
 from beam_ray.evaluate.rules import judge_by_rule
 from beam_ray.evaluate.score import Finding, score
 from beam_ray.llm.request import Deferred, Message
@@ -277,12 +278,12 @@ class _StepExecution:
         if prepared.judged:
             self._spool_attempts(attempt)
             question = self._question()
-            request, judge = judge_request(context, prepared, self.task, attempt), str(prepared.judge)
+            request, judges = judge_request(context, prepared, self.task, attempt), {name: context.models[name] for name in prepared.judges}
         waits = False
         for criteria in prepared.judged:
             shown = JudgedOutput(question, output, (attempt.reasoning or "(none was returned)") if criteria[0].reasoning else "")
             try:
-                judged = await judge_by_model(context.models[judge], judge, criteria, shown, request, self.judging)
+                judged = await judge_by_panel(judges, criteria, shown, request, self.judging)
             except Deferred:
                 waits = True  # what else is asked goes in the same batch
                 continue

@@ -13,14 +13,23 @@ import pyarrow as pa
 from beam_ray.store.call_table import CALL, CallRow
 from beam_ray.store.columns import UTC, column
 
+JUDGEMENT = pa.struct(
+    [
+        column("judge", pa.string(), "the model that judged"),
+        column("met", pa.bool_(), "what it said; null when it gave no usable answer"),
+        column("reason", pa.string(), "why, in its words"),
+    ]
+)
+
 CRITERION = pa.struct(
     [
         column("id", pa.string(), "names the criterion within its node"),
         column("text", pa.string(), "what must hold"),
         column("met", pa.bool_(), "whether it holds; null when that could not be decided"),
         column("reason", pa.string(), "why, in the judge's or the rule's words"),
-        column("judge", pa.string(), "the model that judged; null for a rule"),
+        column("judge", pa.string(), "the model that judged, or all of a panel; null for a rule"),
         column("weight", pa.float64(), "its share in the score"),
+        column("judges", pa.list_(JUDGEMENT), "what each judge of a panel said; null where one model or a rule decided"),
     ]
 )
 
@@ -182,6 +191,14 @@ TASKS = pa.schema(
 )
 
 
+class JudgementRow(TypedDict):
+    """A JUDGEMENT struct as a dict."""
+
+    judge: str
+    met: bool | None
+    reason: str
+
+
 class CriterionRow(TypedDict):
     """A CRITERION struct as a dict."""
 
@@ -191,6 +208,7 @@ class CriterionRow(TypedDict):
     reason: str
     judge: str | None
     weight: float
+    judges: list[JudgementRow] | None
 
 
 class AttemptRow(TypedDict):

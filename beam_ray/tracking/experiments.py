@@ -167,10 +167,11 @@ def _params(run: Run, log: BacktestLog, side: SideLog, versions: Mapping[str, Pr
     for node in record.plan.order:
         if node in versions:
             params[f"prompt.{node}"] = f"v{versions[node].version}"
-        for what, name in (("model", None if record.recorded else record.plan.model_of(node)), ("judge", record.plan.judge_of(node))):
-            if name:
-                model = record.models.get(name, {}).get("model")
-                params[f"{what}.{node}"] = f"{name} ({model})" if model else name
+        asked = None if record.recorded else record.plan.model_of(node)
+        for what, names in (("model", (asked,) if asked else ()), ("judge", record.plan.judges_of(node))):
+            if names:
+                models = {name: record.models.get(name, {}).get("model") for name in names}
+                params[f"{what}.{node}"] = ", ".join(f"{name} ({model})" if model else name for name, model in models.items())
     return [Param(name, value) for name, value in params.items() if name not in run.data.params]
 
 

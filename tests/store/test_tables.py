@@ -13,7 +13,22 @@ from beam_ray.errors import Damaged
 from beam_ray.store.call_table import CALL, CALLS, CallRow, PlacedCallRow
 from beam_ray.store.parquet import ROW_GROUP, decode, encode, encode_batches, salvage, to_table
 from beam_ray.store.review_table import REVIEWS, ReviewRow
-from beam_ray.store.tables import ATTEMPT, CRITERION, OUTCOME, PART, STEPS, TASKS, AttachmentRow, AttemptRow, CriterionRow, OutcomeRow, StepRow, TaskRow
+from beam_ray.store.tables import (
+    ATTEMPT,
+    CRITERION,
+    JUDGEMENT,
+    OUTCOME,
+    PART,
+    STEPS,
+    TASKS,
+    AttachmentRow,
+    AttemptRow,
+    CriterionRow,
+    JudgementRow,
+    OutcomeRow,
+    StepRow,
+    TaskRow,
+)
 
 
 def body(rows: int = 200) -> bytes:
@@ -32,7 +47,10 @@ def python_type(kind: pa.DataType) -> Any:
     if pa.types.is_list(kind):
         return list[python_type(kind.value_type)]
     if pa.types.is_struct(kind):
-        return next((row for struct, row in ((ATTEMPT, AttemptRow), (CRITERION, CriterionRow), (CALL, CallRow)) if kind.equals(struct)), AttachmentRow)
+        return next(
+            (row for struct, row in ((ATTEMPT, AttemptRow), (CRITERION, CriterionRow), (JUDGEMENT, JudgementRow), (CALL, CallRow)) if kind.equals(struct)),
+            AttachmentRow,
+        )
     types = [
         (pa.types.is_string, str),
         (pa.types.is_boolean, bool),
@@ -45,7 +63,16 @@ def python_type(kind: pa.DataType) -> Any:
 
 @pytest.mark.parametrize(
     ("schema", "row"),
-    [(CRITERION, CriterionRow), (ATTEMPT, AttemptRow), (PART, StepRow), (CALLS, PlacedCallRow), (OUTCOME, OutcomeRow), (TASKS, TaskRow), (REVIEWS, ReviewRow)],
+    [
+        (JUDGEMENT, JudgementRow),
+        (CRITERION, CriterionRow),
+        (ATTEMPT, AttemptRow),
+        (PART, StepRow),
+        (CALLS, PlacedCallRow),
+        (OUTCOME, OutcomeRow),
+        (TASKS, TaskRow),
+        (REVIEWS, ReviewRow),
+    ],
 )
 def test_the_typed_rows_have_the_columns_of_their_schema(schema: Any, row: type):
     """Names, order and types: a column that is added to one must be added to the other."""
