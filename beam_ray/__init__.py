@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from beam_ray.api.ledger import Ledger
     from beam_ray.api.libraries import Library, LibraryChange, LibraryCheck, SavedTasks
     from beam_ray.api.local_models import embedded_model, serve_mlflow, serve_model
+    from beam_ray.api.local_ray import LocalRay, start_local_ray, stop_local_ray
     from beam_ray.api.location import DEFAULT_MODELS, DEFAULT_STORE
     from beam_ray.api.maintenance import DamagedFile, Diagnosis, Garbage, GarbageReport, NodeRepair, Repair
     from beam_ray.api.mlflow import MlflowLog
@@ -101,6 +102,10 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "embedded_model",
     "serve_mlflow",
     "serve_model",
+    # api.local_ray
+    "LocalRay",
+    "start_local_ray",
+    "stop_local_ray",
     # api.location
     "DEFAULT_MODELS",
     "DEFAULT_STORE",
@@ -221,6 +226,7 @@ _SOURCES = {
     "beam_ray.api.ledger": ("Ledger",),
     "beam_ray.api.libraries": ("Library", "LibraryChange", "LibraryCheck", "SavedTasks"),
     "beam_ray.api.local_models": ("embedded_model", "serve_mlflow", "serve_model"),
+    "beam_ray.api.local_ray": ("LocalRay", "start_local_ray", "stop_local_ray"),
     "beam_ray.api.location": ("DEFAULT_MODELS", "DEFAULT_STORE"),
     "beam_ray.api.maintenance": ("DamagedFile", "Diagnosis", "Garbage", "GarbageReport", "NodeRepair", "Repair"),
     "beam_ray.api.mlflow": ("MlflowLog",),

@@ -34,6 +34,9 @@ from tests.s3 import s3_proxy, s3_server, s3_uri  # noqa: F401
 settings.register_profile("suite", derandomize=True)
 settings.load_profile("suite")
 
+# commands of tests neither find the local Ray that a developer keeps up, nor leave one
+os.environ["BEAM_RAY_KEEP"] = "0"
+
 # in the environment of every process that a test starts, and for no tool to see
 os.environ["BEAM_RAY_TEST_SECRET"] = "canary"
 

@@ -22,6 +22,8 @@ class Call:
     began: float
     ended: float = 0.0
     status: int = 0
+    key: str = ""
+    """The header Authorization."""
 
     @property
     def said(self) -> str:
@@ -64,7 +66,7 @@ def endpoint(answer: Callable[[dict[str, Any]], Any], *, latency_s: float = 0.0)
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            call = Call(body, time.time())
+            call = Call(body, time.time(), key=self.headers.get("Authorization", ""))
             with state.lock:
                 state.journal.append(call)
             if state.latency_s:

@@ -22,7 +22,7 @@ from beam_ray.improve.model_query import CachedModel, QueryAttempt, QueryAttempt
 from beam_ray.improve.optimise import Proposal, ProposalOutcome, failure_of, propose, rerun_with_proposal
 from beam_ray.improve.search import Search
 from beam_ray.improve.search_result import SearchDocument, SearchResult
-from beam_ray.llm.client import probe
+from beam_ray.llm.probe import probe
 from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.publish import current, find_workflow

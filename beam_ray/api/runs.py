@@ -357,7 +357,7 @@ def connection(store: Location) -> "Iterator[Connection]":
 def probe_models(store: Location, *workflows: Workflow) -> None:
     """Check that every endpoint answers, before anything is written; the embedded model is started where it does not."""
     from beam_ray.api.local_models import start_if_embedded
-    from beam_ray.llm.client import probe  # loads openai
+    from beam_ray.llm.probe import probe  # loads the HTTP client
 
     for name in dict.fromkeys(name for workflow in workflows for name in workflow.models):
         written = store.known_models.get(name)

@@ -46,6 +46,8 @@ COMMANDS = {
     "library": ("beam_ray.cli.libraries", "Manage libraries: named, versioned sets of tasks."),
     "repair": ("beam_ray.cli.maintenance", "Check a run's files, and execute again only what is damaged."),
     "gc": ("beam_ray.cli.maintenance", "List files that can be deleted; --delete deletes them."),
+    "up": ("beam_ray.cli.local_ray", "Start a local Ray that following commands use."),
+    "down": ("beam_ray.cli.local_ray", "End the local Ray that stays up between commands."),
     "ui": ("beam_ray.cli.servers", "Open the MLflow UI on this machine."),
     "serve": ("beam_ray.cli.servers", "Serve the embedded model on this machine."),
     "demo": ("beam_ray.cli.demo", "Backtest two prompt versions of the demo workflow, from start to finish."),

@@ -19,7 +19,7 @@ import openai
 import stamina
 
 from beam_ray.define.fingerprint import Json, JsonObject
-from beam_ray.errors import BadAnswer, BeamRayError, ModelRefused, ModelUnavailable, OutOfQuota, Unusable, WrongSetting
+from beam_ray.errors import BadAnswer, BeamRayError, ModelRefused, ModelUnavailable, OutOfQuota, WrongSetting
 from beam_ray.llm import chat_api, embeddings_api, responses_api
 from beam_ray.llm.permits import Permits, Unlimited
 from beam_ray.llm.prices import Tokens, price_of
@@ -247,34 +247,6 @@ class OpenAIModel:
                 self.permits.throttled(seconds)
             return seconds or True
         return isinstance(error, (openai.APIConnectionError, TimeoutError))
-
-
-def probe(settings: ModelSettings, name: str) -> None:
-    """
-    List the endpoint's models, which costs nothing.
-
-    Raises:
-        Unusable: the endpoint does not answer, or refuses the key.
-    """
-    client = openai.OpenAI(
-        base_url=settings.url,
-        api_key=settings.secret,
-        max_retries=1,
-        timeout=10,
-        default_headers=_headers(settings),
-        default_query={key: resolve(value) for key, value in settings.query.items()},
-    )
-    try:
-        client.models.list(extra_headers=_key_elsewhere(settings))
-    except (openai.AuthenticationError, openai.PermissionDeniedError):
-        raise Unusable(f"the model {name!r}: {settings.base_url} refuses the key ({settings.api_key})") from None
-    except openai.APIConnectionError as error:
-        hint = "\n  beam-ray serve  starts the embedded model" if "127.0.0.1" in settings.url or "localhost" in settings.url else ""
-        raise Unusable(f"the model {name!r}: no server answers at {settings.base_url} ({settings.hide(str(error.__cause__ or error))}){hint}") from None
-    except openai.APIError:
-        pass  # an endpoint that does not list its models may well answer requests
-    finally:
-        client.close()
 
 
 def _headers(settings: ModelSettings) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from beam_ray.cli import main
-from beam_ray.run import driver
+from beam_ray.run import cluster
 from beam_ray.store.runs import Run
 from tests.faults.here import Here
 from tests.jobs.conftest import Project
@@ -48,7 +48,7 @@ def test_a_job_that_is_stopped_leaves_in_time_and_the_same_command_goes_on(proje
     while project.job("stopped-1")["status"] == "RUNNING":
         time.sleep(0.05)
     project.model.latency_s, asked, kept = 0.0, [call.said for call in project.model.journal[before:]], kept_by(run)
-    monkeypatch.setattr(driver, "Cluster", Here)
+    monkeypatch.setattr(cluster, "Cluster", Here)
     monkeypatch.chdir(project.folder)
     with pytest.raises(SystemExit) as left:
         main(["run", *words, "--json"])

@@ -22,6 +22,7 @@ from beam_ray.run.cluster.local import cannot_start, exit_now, first_line, kill_
 from beam_ray.run.cluster.runner_actor import RunnerActor
 from beam_ray.run.cluster_auth import ensure_token, require_cluster_token
 from beam_ray.run.job_record import record_run
+from beam_ray.run.kept_ray import KeptRay, find_or_start
 from beam_ray.run.runner import Assignment
 
 HEAD_LOST_S = 40.0
@@ -29,6 +30,12 @@ HEAD_LOST_S = 40.0
 
 CONNECT_S = 10.0
 """Seconds within which a cluster's address must accept a connection."""
+
+GIVE_BACK_S = 2.0
+"""Seconds in which a runner must take note that it belongs to nobody; afterwards it ends with this process."""
+
+SPARE_S = 10.0
+"""Seconds in which a runner that was started ahead must answer."""
 
 INSTALL_S = 1_800
 """Seconds in which a node must have installed a workflow's requirements."""
@@ -61,6 +68,10 @@ class Cluster:
         self.local = address == "local"
         already = ray.is_initialized()
         self._ours = not already
+        self._kept: KeptRay | None = None
+        """The local Ray that stays up between commands, where this one uses it."""
+        self._spares: dict[str, ActorHandle] = {}
+        """Its runners that were started ahead and belong to this process, by name."""
         if not already:
             self._connect(address)
         context = ray.get_runtime_context()
@@ -77,6 +88,8 @@ class Cluster:
     def _connect(self, address: str) -> None:
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         has_port = ":" in address and "//" not in address
+        if self.local and self._connect_to_kept():
+            return
         if self.local:
             ensure_token()
         elif has_port:
@@ -99,6 +112,26 @@ class Cluster:
             except Unusable:
                 ray.shutdown()
                 raise
+
+    def _connect_to_kept(self) -> bool:
+        """Connect to the local Ray that stays up between commands; False where there is none that can be used."""
+        kept = find_or_start()
+        if kept is None:
+            return False
+        before = {name: os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")}
+        if kept.document["token"]:
+            os.environ.update(RAY_AUTH_TOKEN=kept.document["token"], RAY_AUTH_MODE="token")
+            ray._raylet.Config.initialize("")  # Ray reads the mode when it is imported
+        try:
+            ray.init(address=kept.address, namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
+        except Exception:
+            ray.shutdown()
+            kept.release()
+            for name, value in before.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+            return False
+        self._kept = kept
+        return True
 
     def require_alive(self) -> None:
         """
@@ -143,6 +176,9 @@ class Cluster:
             if idle.requirements == requirements:
                 del self._idle[index]
                 return idle.actor, idle.node
+        spare = self._spare() if self._kept and not requirements else None
+        if spare is not None:
+            return spare, self._node
         cpus = {node["NodeID"]: node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
         # at random among equals, because drivers do not know of each other
         node = min(cpus or {self._node: 1}, key=lambda node: (self._placed[node] + random.random()) / cpus.get(node, 1))
@@ -153,7 +189,29 @@ class Cluster:
         if requirements:
             options["runtime_env"] = {"pip": list(requirements), "config": {"setup_timeout_seconds": INSTALL_S}}
         strategy = NodeAffinitySchedulingStrategy(node, soft=True)
-        return ray.remote(RunnerActor).options(**options, scheduling_strategy=strategy).remote(), node
+        # the processes of a Ray that another command started have that command's environment
+        environment = dict(os.environ) if self._kept else None
+        return ray.remote(RunnerActor).options(**options, scheduling_strategy=strategy).remote(environment), node
+
+    def _spare(self) -> ActorHandle | None:
+        """A runner of the kept Ray that was started ahead and belongs to nobody."""
+        assert self._kept is not None
+        for name in self._kept.document["runners"]:
+            with contextlib.suppress(ValueError, RayError):
+                actor = ray.get_actor(name, NAMESPACE)
+                if ray.get(actor.take.remote(os.getpid(), dict(os.environ)), timeout=SPARE_S):
+                    self._spares[name] = actor
+                    return actor
+        return None
+
+    def _give_back_spares(self) -> None:
+        """Give the idle runners of the kept Ray back; the others end."""
+        idle = [handle.actor for handle in self._idle]
+        for actor in self._spares.values():
+            if actor not in idle:
+                ray.kill(actor)
+        ray.get([actor.give_back.remote() for actor in self._spares.values() if actor in idle], timeout=GIVE_BACK_S)
+        self._spares.clear()
 
     def keep_idle(self, runner: RunnerHandle) -> None:
         """Keep the process of a stopped runner for the next run, which then need not wait for one to start."""
@@ -225,7 +283,12 @@ class Cluster:
             if self._ours:
                 kill_local_processes()
         elif self._ours and ray.is_initialized():
+            if self._kept:
+                with contextlib.suppress(RayError):
+                    self._give_back_spares()
             ray.shutdown()
+        if self._kept:
+            self._kept.release()
 
 
 def _require_listening(address: str) -> None:

@@ -1,7 +1,11 @@
 """A runner as a Ray actor, and nodes with resources of their own as Ray tasks."""
 
 import asyncio
+import contextlib
 import gc
+import importlib
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 
 import ray
@@ -17,11 +21,42 @@ from beam_ray.store.tables import FileEntry
 class RunnerActor:
     """A runner as a Ray actor; every method is a coroutine on its one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """
+        Args:
+            environment: The driver's, for a runner of a Ray that another process started.
+        """
+        self._environment = environment
+        if environment is not None:
+            _adopt(environment)
         self._assignment: Assignment | None = None
         self._limiter: LimiterClient | None = None
         self._runner: Runner | None = None
         self._assigned = asyncio.Event()
+        self._driver: asyncio.Task[None] | None = None
+
+    async def preload(self) -> None:
+        """Load what a run needs, before there is one."""
+        await asyncio.to_thread(importlib.import_module, "beam_ray.llm.client")
+
+    async def take(self, driver: int, environment: Mapping[str, str]) -> bool:
+        """
+        Belong to the process *driver* of this machine until ``give_back``, with its environment; False for a runner that belongs to another.
+
+        The runner of a driver that dies ends too, as one does that the driver itself started.
+        """
+        if self._driver is not None:
+            return False
+        self._environment = environment
+        _adopt(environment)
+        self._driver = asyncio.create_task(_exit_with(driver))
+        return True
+
+    async def give_back(self) -> None:
+        """Belong to nobody: the next driver may take it."""
+        if self._driver is not None:
+            self._driver.cancel()
+            self._driver = None
 
     async def assign(self, assignment: Assignment, limited: bool) -> None:
         """Begin a run. Calls may arrive out of order: until the assignment is here, all others wait."""
@@ -73,11 +108,43 @@ class RunnerActor:
         assert needs is not None
         options: JsonObject = {name: value for name, value in needs.model_dump().items() if value is not None}
         task = ray.remote(_run_node).options(name=f"{runner.workflow.name}/{node}", max_retries=0, **options)
-        return bool(await task.remote(self._assignment, self._limiter is not None, shard, node))
+        return bool(await task.remote(self._assignment, self._limiter is not None, shard, node, self._environment))
 
 
-def _run_node(assignment: Assignment, limited: bool, shard: int, node: str) -> bool:
+def _adopt(environment: Mapping[str, str]) -> None:
+    """Take over a driver's environment; Ray's own variables stay."""
+    for name in [name for name in os.environ if name not in environment and not name.startswith("RAY_")]:
+        del os.environ[name]
+    os.environ.update({name: value for name, value in environment.items() if not name.startswith("RAY_")})
+
+
+async def _exit_with(driver: int) -> None:
+    """End this process when the process *driver* ends."""
+    try:
+        handle = os.pidfd_open(driver)
+    except ProcessLookupError:
+        os._exit(1)
+    except (AttributeError, OSError):  # not every system has it
+        while True:
+            await asyncio.sleep(0.5)
+            try:
+                os.kill(driver, 0)
+            except ProcessLookupError:
+                os._exit(1)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(handle, os._exit, 1)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        loop.remove_reader(handle)
+        with contextlib.suppress(OSError):
+            os.close(handle)
+
+
+def _run_node(assignment: Assignment, limited: bool, shard: int, node: str, environment: Mapping[str, str] | None) -> bool:
     """Run one node of one shard, on a machine that has its resources."""
+    if environment is not None:
+        _adopt(environment)
 
     async def work() -> bool:
         name = f"{assignment.runner}-{node}-{shard}"
