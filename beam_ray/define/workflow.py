@@ -153,6 +153,11 @@ class Node(Frozen):
         return "llm" if self.llm else "agent" if self.agent else "tool"
 
     @property
+    def records_calls(self) -> bool:
+        """Whether the calls that it makes to models and tools are recorded."""
+        return self.agent is not None
+
+    @property
     def call(self) -> LlmCall | None:
         """How the node asks its model, an agent's included; None for a tool."""
         return self.llm or self.agent

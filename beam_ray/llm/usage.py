@@ -37,6 +37,10 @@ class Usage:
         self.reasoning_tokens = plus(self.reasoning_tokens, other.reasoning_tokens)
         self.estimated_calls += other.estimated_calls
 
+    def negative(self) -> "Usage":
+        """What takes the calls, tokens and US dollars of this usage away again where it is added."""
+        return Usage(-self.calls, -self.input_tokens, -self.output_tokens, None if self.usd is None else -self.usd)
+
 
 def plus(one: int | None, other: int | None) -> int | None:
     """The sum of two counts, of which an unknown one counts as nothing; None where both are unknown."""

@@ -20,14 +20,24 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from beam_ray.address import Address
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.errors import StepFailed, ToolFailed
 from beam_ray.llm.request import Deferred, Request
 from beam_ray.llm.usage import Usage
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.context import StepContext, TaskTrial
-from beam_ray.run.replay import Recording, canonical_arguments, divergence, model_fingerprint, static_answer, tool_fingerprint
+from beam_ray.run.replay import (
+    Recording,
+    canonical_arguments,
+    divergence,
+    is_answer,
+    model_fingerprint,
+    paid_for,
+    replayed,
+    static_answer,
+    tool_fingerprint,
+    usage_of,
+)
 from beam_ray.store.call_table import CallRow, PlacedCallRow
 from beam_ray.store.parquet import to_json
 
@@ -86,17 +96,19 @@ class CallLog:
         task: TaskTrial,
         on_call: Callable[[CallRow], None],
         *,
-        on_miss: OnMiss = "live",
+        on_miss: OnMiss | None = None,
+        recording: Sequence[PlacedCallRow] = (),
         known: Sequence[CallRow] = (),
     ):
         """
         Args:
             on_call: Receives every call that was answered from outside, at once.
-            on_miss: What a model call does in a test where no recording answers it.
+            on_miss: What the node's calls do in a test where nothing answers them; a model call is never refused.
+            recording: The calls of the step that this one redoes.
             known: Calls that an earlier driver of this very run has spooled.
         """
-        self.context, self.node, self.task, self.on_call, self.model_on_miss = context, node, task, on_call, on_miss
-        self.recording = Recording(context.recorded_calls(node, task))
+        self.context, self.node, self.task, self.on_call, self.node_on_miss = context, node, task, on_call, on_miss
+        self.recording = Recording(recording)
         self.rows: list[CallRow] = []
         self._known: dict[int, list[CallRow]] = {}
         for row in known:
@@ -116,13 +128,14 @@ class CallLog:
 
     def adopt(self, attempt: int) -> None:
         """Take over the recorded calls of an attempt whose output is taken from the recording."""
-        self.rows += [_replayed(row) for row in self.recording.calls if row["attempt"] == attempt]
+        self.rows += [replayed(row) for row in self.recording.calls if row["attempt"] == attempt]
 
     def on_miss(self, tool: ToolPolicy) -> OnMiss:
         """What a call of the tool does that nothing answers; in a plain run it is made."""
+        wanted = tool.on_miss or self.node_on_miss
         if tool.effects == "write" and not self.context.allow_writes:
-            return "fail" if tool.on_miss == "fail" else "refuse"
-        return (tool.on_miss or "live") if self.context.testing else "live"
+            return "fail" if wanted == "fail" else "refuse"
+        return (wanted or "live") if self.context.testing else "live"
 
     def left_recording(self, row: CallRow) -> None:
         """Note a call that no recording answered."""
@@ -137,7 +150,7 @@ class CallLog:
         """What the answers take, whoever paid for them."""
         total = Usage()
         for row in self.rows:
-            spent = _usage_of(row)
+            spent = usage_of(row)
             spent.calls = max(row["calls"], 0 if row["kind"] == "tool" else 1)
             total.add(spent)
         return total
@@ -179,9 +192,9 @@ class Calls:
 
     def __init__(self, log: CallLog, attempt: Attempt, known: Sequence[CallRow]):
         self.log, self.attempt = log, attempt
-        self._known = {(row["fingerprint"], row["occurrence"]): row for row in known if _is_answer(row)}
+        self._known = {(row["fingerprint"], row["occurrence"]): row for row in known if is_answer(row)}
         # a request that failed was paid for, and is made again
-        log.rows += [row for row in known if not _is_answer(row)]
+        log.rows += [row for row in known if not is_answer(row)]
         self._taken = {row["number"] for row in known}
         self._next = 1
         self._occurrences: dict[str, int] = {}
@@ -215,10 +228,10 @@ class Calls:
             return reply
         recorded = log.recording.model_call(begun.fingerprint, begun.occurrence, self.attempt.number)
         if recorded:
-            log.rows.append(self._renumbered(_replayed(recorded), begun))
+            log.rows.append(self._renumbered(replayed(recorded), begun))
             reply = await self._reply_of(recorded)
             return reply
-        if context.testing and log.model_on_miss == "fail":
+        if context.testing and log.node_on_miss == "fail":
             raise StepFailed(f"call {begun.number} left the recording, which has no answer of {model!r} to it; on_miss is fail")
         context.require_budget()
         spent = Usage()
@@ -255,7 +268,7 @@ class Calls:
             return ToolReply(static.get("answer"), error, "static")
         recorded = log.recording.tool_call(begun.fingerprint, begun.occurrence, self.attempt.number)
         if recorded:
-            log.rows.append(self._renumbered(_replayed(recorded), begun))
+            log.rows.append(self._renumbered(replayed(recorded), begun))
             return await self._tool_reply(log.rows[-1])
         action = log.on_miss(tool)
         if action == "fail":
@@ -371,33 +384,3 @@ class Calls:
         if row["reply_sha256"]:
             return json.loads(await asyncio.to_thread(self.log.context.read_text, row["reply_sha256"]))
         return json.loads(row["reply"] or "null")
-
-
-def _replayed(row: PlacedCallRow) -> CallRow:
-    """A recorded call, as the call of another step that it answers: nothing is paid for it."""
-    address = str(Address(row["run_id"], row["task_id"], row["trial"], row["node"], row["attempt"]))
-    call: CallRow = {name: value for name, value in row.items() if name not in ("run_id", "task_id", "node", "trial")}  # type: ignore[assignment]
-    return {**call, "source": "recorded", "recorded_from": row["recorded_from"] or address, "calls": 0, "waited": 0.0}
-
-
-def _is_answer(row: CallRow) -> bool:
-    return row["kind"] == "tool" or row["error"] is None
-
-
-def _usage_of(row: CallRow) -> Usage:
-    return Usage(
-        row["calls"],
-        row["input_tokens"],
-        row["output_tokens"],
-        row["usd"],
-        row["seconds"],
-        row["waited"],
-        row["cached_tokens"],
-        row["reasoning_tokens"],
-        int(row["estimated"]),
-    )
-
-
-def paid_for(row: CallRow) -> Usage:
-    """What a call cost in its run: nothing unless it was made."""
-    return _usage_of(row) if row["source"] == "live" else Usage()

@@ -1,6 +1,6 @@
 """What steps work with: the task as templates see it, and what is the same for all rows of a node."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -78,7 +78,8 @@ def _no_row(node: str, task: TaskTrial) -> StepRow | None:
     return None
 
 
-def _no_calls(node: str, task: TaskTrial) -> Sequence[PlacedCallRow]:
+async def no_calls(node: str, task: TaskTrial) -> Sequence[PlacedCallRow]:
+    """No recorded calls, whatever the step."""
     return ()
 
 
@@ -137,7 +138,7 @@ class StepContext:
     """Rows of the run that this one redoes or borrows from."""
     testing: bool = False
     """Whether the run is a rerun or part of a backtest, where calls of tools may be refused."""
-    recorded_calls: Callable[[str, TaskTrial], Sequence[PlacedCallRow]] = _no_calls
+    recorded_calls: Callable[[str, TaskTrial], Awaitable[Sequence[PlacedCallRow]]] = no_calls
     """The calls that a node's step recorded in the run that this one redoes; none where nothing is answered from recordings."""
     tool_answers: Mapping[str, Sequence[Mapping[str, Json]]] = field(default_factory=dict)
     """Tool to its static answers: the cases of a backtest's spec, each with ``when`` and ``answer`` or ``error``."""

@@ -73,6 +73,8 @@ class Lineage(BaseModel):
     """Id of the backtest or search that the run belongs to."""
     allow_writes: bool = True
     """Whether tools with write effects are called."""
+    tool_answers: dict[str, list[JsonObject]] = {}
+    """Tool to its static answers: cases with ``when`` and ``answer`` or ``error``."""
     pauses: tuple[int, ...] = Field(default=(), exclude=True)
     """Numbers of tasks after which the run may pause or end early; shards end there."""
 

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import TypedDict
 
+from beam_ray.address import Address
 from beam_ray.define.fingerprint import Json, JsonObject, canonical, digest
+from beam_ray.llm.usage import Usage
 from beam_ray.store.call_table import CallRow, PlacedCallRow
 
 NOT_ASKED = frozenset({"model", "stream", "stream_options", "user", "metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"})
@@ -88,7 +90,7 @@ class Recording:
         self._by_key: dict[tuple[str, int, int], PlacedCallRow] = {}
         self._by_number = {(call["attempt"], call["number"]): call for call in calls}
         for call in calls:
-            if call["source"] != "refused" and (call["kind"] == "tool" or call["error"] is None):
+            if call["source"] != "refused" and is_answer(call):
                 self._by_key[call["fingerprint"], call["occurrence"], call["attempt"]] = call
         self._attempts = sorted({call["attempt"] for call in calls})
 
@@ -107,6 +109,38 @@ class Recording:
     def at(self, attempt: int, number: int) -> PlacedCallRow | None:
         """The call that is recorded at a place."""
         return self._by_number.get((attempt, number))
+
+
+def replayed(row: PlacedCallRow) -> CallRow:
+    """A recorded call, as the call of another step that it answers: nothing is paid for it."""
+    address = str(Address(row["run_id"], row["task_id"], row["trial"], row["node"], row["attempt"]))
+    call: CallRow = {name: value for name, value in row.items() if name not in ("run_id", "task_id", "node", "trial")}  # type: ignore[assignment]
+    return {**call, "source": "recorded", "recorded_from": row["recorded_from"] or address, "calls": 0, "waited": 0.0}
+
+
+def is_answer(row: CallRow) -> bool:
+    """Whether the call brought an answer: an error of a tool is one, an error of a model is none."""
+    return row["kind"] == "tool" or row["error"] is None
+
+
+def usage_of(row: CallRow) -> Usage:
+    """What the call's answer takes, whoever paid for it."""
+    return Usage(
+        row["calls"],
+        row["input_tokens"],
+        row["output_tokens"],
+        row["usd"],
+        row["seconds"],
+        row["waited"],
+        row["cached_tokens"],
+        row["reasoning_tokens"],
+        int(row["estimated"]),
+    )
+
+
+def paid_for(row: CallRow) -> Usage:
+    """What a call cost in its run: nothing unless it was made."""
+    return usage_of(row) if row["source"] == "live" else Usage()
 
 
 class CallSummary(TypedDict):

@@ -23,16 +23,19 @@ from beam_ray.llm.scripted import Models, ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
 from beam_ray.run.budget import require_within
-from beam_ray.run.context import StepContext, TaskTrial
+from beam_ray.run.context import StepContext, TaskTrial, no_calls
 from beam_ray.run.limiter import Grant, Limiter, Limits, PermitRequest
 from beam_ray.run.model_identity import endpoint_of, identity, limits_of
 from beam_ray.run.permits import PermitLease
 from beam_ray.run.progress import Counts
+from beam_ray.run.recordings import Recordings
+from beam_ray.run.replay import paid_for
 from beam_ray.run.shard import RunElsewhere, Shard
+from beam_ray.run.spool import Spool, StepKey, step_key
 from beam_ray.run.step_row import usage_of_row
 from beam_ray.run.tool_imports import MissingModule, functions, missing_modules
 from beam_ray.run.tools import Tools
-from beam_ray.store.attachments import read_attachment
+from beam_ray.store.attachments import keep_bytes, read_attachment, read_bytes
 from beam_ray.store.batches import Batches
 from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
@@ -41,9 +44,6 @@ from beam_ray.store.tables import FileEntry, StepRow
 
 if TYPE_CHECKING:
     from beam_ray.run.mailbox import RunnerMailbox
-
-SPOOL_S = 0.8
-"""Seconds between the beginnings of two spool files; with the time that writing takes, an answer is in the store within a second."""
 
 RenewPermits = Callable[[str, PermitRequest], Awaitable[Grant]]
 """Renews the lease of an endpoint's permits."""
@@ -91,21 +91,18 @@ class Runner:
         self._finished = self._failed = 0
         self._spent = Usage()
         """What finished and deferred steps cost."""
-        self._unspooled: list[StepRow] = []
-        self._next_spool = 0
-        self._spool_shards: dict[int, set[int]] = {}
-        """Spool file to the shards that it has rows of."""
-        self._committed: set[int] = set()
-        self._spooling: asyncio.Task[None] | None = None
-        self._flushing = asyncio.Lock()
         self._merging = asyncio.Lock()
         self._loading = threading.Lock()
-        self._spooled_rows: dict[tuple[str, str, int], StepRow] = {}
+        self._spooled_rows: dict[StepKey, StepRow] = {}
         self._tasks: Any = None
         self._origin = StepRows(Run(self.objects, self.record.origin)) if self.record.origin else None
-        self._origin_rows: dict[tuple[str, str, int], StepRow] = {}
+        self._origin_rows: dict[StepKey, StepRow] = {}
+        self._recordings = Recordings(self._origin, self._origin_rows_of) if self._origin else None
+        self._in_progress: dict[StepKey, Usage] = {}
+        """What calls of unfinished steps cost, which is part of what is spent."""
         self._permit_leases: dict[str, PermitLease] = {}
         self._mailbox = self._opened_mailbox() if assignment.wave else None
+        self._spool = Spool(self.run, assignment.runner, self._mailbox.flush if self._mailbox else None)
         self._stopped: Stopped | None = None
         self.models = {name: self._model(name, written, renew) for name, written in assignment.models.items()}
         self.context = self._context()
@@ -121,25 +118,25 @@ class Runner:
         opened = await self.shards[shard]
         committed = await opened.step(node)
         if not committed:
-            await self._flush()
-        self._require_spool()
+            await self._spool.flush()
+        self._spool.require()
         if all(event.is_set() for event in opened.committed.values()):
             self._forget(shard)
         return committed
 
     async def run_rows(self, shard: int, start: int, stop: int) -> None:
         """Run all nodes for the rows [start, stop) of *shard* and spool them, committing nothing: to find rows that crash."""
-        self._begin_spooling()
+        self._spool.begin()
         tasks = await asyncio.to_thread(self._load, shard, start, stop)
         await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows).run_rows()
-        await self._flush()
+        await self._spool.flush()
 
     async def run_node(self, shard: int, node: str) -> bool:
         """Run one node of a shard whose predecessors are committed; False if rows of it wait for a batch."""
-        self._begin_spooling()
+        self._spool.begin()
         tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
         committed = await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows, only=node).step(node)
-        await self._flush()
+        await self._spool.flush()
         return committed
 
     async def missing_modules(self) -> list[MissingModule]:
@@ -169,15 +166,13 @@ class Runner:
         for opening in list(self.shards.values()):
             with contextlib.suppress(Exception):
                 await (await opening).settled()
-        await self._flush()
+        await self._spool.flush()
 
     async def stop(self) -> None:
         """Spool finished rows, and release everything."""
         for shard in list(self.shards):
             await self.drop(shard)
-        if self._spooling:
-            self._spooling.cancel()
-        await self._flush()
+        await self._spool.close()
         for lease in self._permit_leases.values():
             await lease.close()
         for model in self.models.values():
@@ -200,7 +195,7 @@ class Runner:
     # -- opening a shard ----------------------------------------------------------------------
 
     async def _open(self, shard: int) -> Shard:
-        self._begin_spooling()
+        self._spool.begin()
         tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
         return Shard(self.context, self.run, shard, tasks, self.window, run_elsewhere=self.run_elsewhere, crashed_rows=self.assignment.crashed_rows)
 
@@ -213,7 +208,7 @@ class Runner:
     def _load_locked(self, shard: int, start: int, stop: int) -> list[TaskTrial]:
         if self._tasks is None:
             self._tasks = self.run.tasks()
-            self._spooled_rows = self._read_spool()
+            self._spooled_rows = self._spool.read(self.assignment.unfinished) if self.assignment.unfinished else {}
         trials = self.record.trials
         table = self._tasks.slice(start // trials, -(-stop // trials) - start // trials)
         rows = [TaskTrial.of(row, trial, shard) for row in table.to_pylist() for trial in range(1, trials + 1)]
@@ -227,28 +222,17 @@ class Runner:
                     self._origin_rows[node, task_id, trial] = found
         return rows
 
-    def _read_spool(self) -> dict[tuple[str, str, int], StepRow]:
-        rows: dict[tuple[str, str, int], StepRow] = {}
-        if not self.assignment.unfinished:
-            return rows
-        committed = self.run.parts()
-        for table in self.run.spooled():
-            for row in table.to_pylist():
-                key = row["node"], row["task_id"], row["trial"]
-                if (
-                    row["shard"] in self.assignment.unfinished
-                    and (row["node"], row["shard"]) not in committed
-                    and (key not in rows or rows[key]["outcome"] == "open")
-                ):
-                    rows[key] = row
-        return rows
+    def _origin_rows_of(self, shard: int, node: str) -> dict[Key, StepRow]:
+        tasks = self._tasks_of(shard)
+        return {(task, trial): row for (name, task, trial), row in self._origin_rows.items() if name == node and task in tasks}
 
     def _forget(self, shard: int) -> None:
-        self._committed.add(shard)
+        self._spool.forget(shard)
+        if self._recordings:
+            self._recordings.forget(shard)
         if self._mailbox:
             self._mailbox.forget(shard)
         if self.shards.pop(shard, None):
-            self._unspooled = [row for row in self._unspooled if row["shard"] != shard]
             gone = self._tasks_of(shard)
             for table in (self._origin_rows, self._spooled_rows):
                 for key in [key for key in table if key[1] in gone]:
@@ -261,13 +245,9 @@ class Runner:
         trials = self.record.trials
         return set(self._tasks["task_id"].slice(start // trials, (stop - start) // trials).to_pylist())
 
-    def _require_spool(self) -> None:
-        if self._spooling and self._spooling.done() and not self._spooling.cancelled() and (fault := self._spooling.exception()):
-            raise fault
-
     def _require_budget(self) -> None:
         # an answer that could not be stored is not paid for
-        self._require_spool()
+        self._spool.require()
         if self._stopped:
             raise self._stopped
         if self.assignment.budget:
@@ -279,7 +259,7 @@ class Runner:
             for lease in self._permit_leases.values():
                 lease.refuse(error)
 
-    # -- spooling ------------------------------------------------------------------------------
+    # -- counting and spooling ------------------------------------------------------------------------------
 
     @property
     def _counts(self) -> Counts:
@@ -287,16 +267,23 @@ class Runner:
         return Counts(self._finished, self._failed, spent.calls, spent.input_tokens + spent.output_tokens, spent.usd)
 
     def _on_row(self, row: StepRow) -> None:
+        key = step_key(row)
         if row["outcome"] != "open":
             self._finished += 1
             self._failed += row["outcome"] == "failed"
             for usage in usage_of_row(row):
                 self._spent.add(usage)
+            if key in self._in_progress:
+                self._spent.add(self._in_progress.pop(key).negative())
+        for call in (row.get("call_rows") or ()) if row["outcome"] == "open" else ():
+            usage = paid_for(call)
+            self._spent.add(usage)
+            self._in_progress.setdefault(key, Usage()).add(usage)
         if self._is_spooled(row):
             return
         if row["outcome"] == "open" or row["calls"] or row["judge_calls"] or row["seconds"] > 0:
             # a row that cost nothing is made again as quickly as it is read
-            self._unspooled.append(row)
+            self._spool.add(row)
 
     def _is_spooled(self, row: StepRow) -> bool:
         """Whether the row was read from the spool, where it stays until the run is finished."""
@@ -306,37 +293,6 @@ class Runner:
     def _on_deferred(self, usage: Usage, judging: Usage) -> None:
         self._spent.add(usage)
         self._spent.add(judging)
-
-    def _begin_spooling(self) -> None:
-        if self._spooling is None:
-            self._spooling = asyncio.create_task(self._spool())
-
-    async def _spool(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
-            due = clock() + SPOOL_S
-            await self._flush()
-            await asyncio.sleep(max(due - clock(), 0))
-
-    async def _flush(self) -> None:
-        async with self._flushing:
-            if self._mailbox:
-                await self._mailbox.flush()
-            rows, self._unspooled = self._unspooled, []
-            if rows:
-                number = self._next_spool
-                self._next_spool += 1
-                try:
-                    await asyncio.to_thread(self.run.spool, self.assignment.runner, number, rows)
-                except BaseException:
-                    self._unspooled = [*rows, *self._unspooled]
-                    raise
-                self._spool_shards[number] = {row["shard"] for row in rows}
-            # a long run would leave so many files that resuming it, and deleting them, would take as long as the run
-            for number in [number for number, shards in self._spool_shards.items() if shards <= self._committed]:
-                del self._spool_shards[number]
-                with contextlib.suppress(Stopped):
-                    await asyncio.to_thread(self.run.unspool, self.assignment.runner, number)
 
     # -- the context of steps -------------------------------------------------------------------
 
@@ -359,6 +315,11 @@ class Runner:
             rescore_only=record.ruler_only,
             recorded=bool(record.recorded),
             origin_row=lambda node, task: self._origin_rows.get((node, task.task_id, task.trial)),
+            testing=record.testing,
+            recorded_calls=self._recordings.of if self._recordings and not record.sample else no_calls,
+            tool_answers=record.tool_answers,
+            keep_text=lambda body: keep_bytes("call.json", body, self.objects)["sha256"],
+            read_text=lambda sha256: read_bytes(sha256, self.objects).decode("utf-8", "surrogatepass"),
             spooled_row=lambda node, task: self._spooled_rows.get((node, task.task_id, task.trial)),
             require_budget=self._require_budget,
             start_no_more=self._start_no_more,

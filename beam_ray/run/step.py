@@ -8,7 +8,7 @@ import asyncio
 import datetime
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from beam_ray.address import Address
 from beam_ray.define.fingerprint import Json, digest
@@ -23,11 +23,13 @@ from beam_ray.llm.request import Deferred, Message
 from beam_ray.llm.usage import Usage
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.borrowing import Borrow, Copy, Skip, decide
+from beam_ray.run.calls import CallLog
 from beam_ray.run.context import RAN, PreparedNode, StepContext, TaskTrial
 from beam_ray.run.conversation import needs_attachments, prompt_messages, unseen_images, with_attachments, with_images
 from beam_ray.run.model_call import call_model, feedback_turns, judge_request
 from beam_ray.run.recorded import NOT_RECORDED, RECORDED, recorded_output
 from beam_ray.run.step_row import StepFrame, output_value, usage_of_row, with_costs, without_work
+from beam_ray.store.call_table import CallRow
 from beam_ray.store.parquet import text, to_json
 from beam_ray.store.tables import AttemptRow, StepRow
 from beam_ray.tasks.messages import KEPT_IMAGE, conversation_text
@@ -66,6 +68,8 @@ class _StepExecution:
         self.arguments: Mapping[str, Json] = {}
         self.earlier: dict[int, AttemptRow] = {}
         """Attempts that were paid for before, by an earlier driver or in the origin."""
+        self.call_log: CallLog | None = None
+        """The calls of an agent or a program."""
 
     async def run(self, above: Mapping[str, StepRow]) -> StepRow:
         try:
@@ -91,6 +95,8 @@ class _StepExecution:
                 case executed:
                     if executed.attempts:
                         self._keep_attempts(executed.attempts)
+                    if self.node.records_calls:
+                        self.call_log = await self._open_log(adopted=len(executed.attempts))
                     return await self._execute()
         except StepFailed as error:
             return self.row_without_output("failed", error=error)
@@ -203,6 +209,31 @@ class _StepExecution:
         self.earlier = {attempt["number"]: attempt for attempt in attempts}
 
     # -- executing --------------------------------------------------------------------------
+
+    async def _open_log(self, adopted: int) -> CallLog:
+        """The log of the step's calls, with those that an earlier driver of this run spooled, and those of *adopted* attempts of the origin."""
+        spooled = self.context.spooled_row(self.prepared.name, self.task)
+        log = CallLog(
+            self.context,
+            self.prepared.name,
+            self.task,
+            self._spool_call,
+            on_miss=self.node.agent.on_miss if self.node.agent else None,
+            recording=await self.context.recorded_calls(self.prepared.name, self.task),
+            # a call is identified by what it asks, so also calls of a row that was finished from other inputs may answer
+            known=(spooled.get("call_rows") or ()) if spooled else (),
+        )
+        for number in self.earlier:
+            if number <= adopted:
+                log.adopt(number)
+            else:
+                log.keep(number)
+        return log
+
+    def _spool_call(self, call: CallRow) -> None:
+        """Keep a call that was answered, although its attempt is not finished."""
+        row: StepRow = {**self.frame.row("open"), "attempts": [attempt.row() for attempt in self.attempts], "call_rows": [call]}
+        self.context.on_row(with_costs(row, self.usage, self.judging))
 
     async def _execute(self) -> StepRow:
         again = self.node.auto_rerun
@@ -330,7 +361,13 @@ class _StepExecution:
             "attempts": [tried.row() for tried in self.attempts],
             "first_score": first.score_value,
         }
-        return with_costs(self._judged(row, attempt), self.usage, self.judging)
+        return self._with_costs(self._judged(row, attempt), attempt.number)
+
+    def _with_costs(self, row: StepRow, counts: int) -> StepRow:
+        """The row with what it cost, and with its calls; *counts* is the attempt whose output counts."""
+        if self.call_log is None:
+            return with_costs(row, self.usage, self.judging)
+        return cast(StepRow, {**with_costs(row, self.usage, self.judging, self.call_log.work), **self.call_log.columns(counts)})
 
     def row_without_output(self, outcome: str, *, reason: str | None = None, error: StepFailed | None = None) -> StepRow:
         """The row of the step, skipped or failed."""
@@ -341,4 +378,4 @@ class _StepExecution:
             "error_type": type(error).__name__ if error else None,
             "error": text(str(error)) if error else None,
         }
-        return with_costs(row, self.usage, self.judging)
+        return self._with_costs(row, len(self.attempts))

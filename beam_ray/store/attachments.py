@@ -84,12 +84,7 @@ def read_attachment(entry: AttachmentRow, objects: Objects) -> AttachmentContent
         Damaged: its bytes are gone, or are not those that were kept.
         StepFailed: it is neither text, PDF nor image, or cannot be read as what it says it is.
     """
-    try:
-        body = objects.read(f"attachments/{entry['sha256']}")
-    except NotThere:
-        raise Damaged(f"attachments/{entry['sha256']} ({entry['name']}) is missing") from None
-    if hashlib.sha256(body).hexdigest() != entry["sha256"]:
-        raise Damaged(f"attachments/{entry['sha256']} ({entry['name']}) is damaged")
+    body = read_bytes(entry["sha256"], objects, f" ({entry['name']})")
     kind = entry["media_type"]
     found: AttachmentContent = {"name": entry["name"], "media_type": kind, "sha256": entry["sha256"], "text": "", "image": ""}
     if kind.startswith("image/"):
@@ -99,6 +94,22 @@ def read_attachment(entry: AttachmentRow, objects: Objects) -> AttachmentContent
     if kind.startswith("text/") or kind in _TEXT:
         return {**found, "text": body.decode("utf-8", "replace")[:MAX_TEXT]}
     raise StepFailed(f"the attachment {entry['name']!r} is {kind}; text, PDF and images reach a model")
+
+
+def read_bytes(sha256: str, objects: Objects, name: str = "") -> bytes:
+    """
+    The content that is kept under *sha256*; *name* is for messages.
+
+    Raises:
+        Damaged: it is gone, or is not what was kept.
+    """
+    try:
+        body = objects.read(f"attachments/{sha256}")
+    except NotThere:
+        raise Damaged(f"attachments/{sha256}{name} is missing") from None
+    if hashlib.sha256(body).hexdigest() != sha256:
+        raise Damaged(f"attachments/{sha256}{name} is damaged")
+    return body
 
 
 def _pdf(body: bytes, name: str) -> str:

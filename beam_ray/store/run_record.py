@@ -64,6 +64,8 @@ class RunRecord(BaseModel):
     backtest: str = ""
     allow_writes: bool = True
     """Whether tools with write effects are called."""
+    tool_answers: dict[str, list[JsonObject]] = {}
+    """Tool to its static answers: cases with ``when`` and ``answer`` or ``error``."""
     budget: dict[str, float] = {}
     early: bool = False
     """Whether the run may end before its last shard; where it does, cut.json says after how many."""
@@ -76,6 +78,11 @@ class RunRecord(BaseModel):
     def plan(self) -> Workflow:
         """The workflow that the run is of."""
         return Workflow.model_validate(self.definition)
+
+    @property
+    def testing(self) -> bool:
+        """Whether the run is a rerun or part of a backtest, where a tool's call that nothing answers may be refused."""
+        return self.mode not in ("run", "repair") or self.origin is not None or not self.allow_writes
 
     @property
     def rows(self) -> int:

@@ -123,12 +123,12 @@ def _import_all() -> None:
     for module, _ in COMMANDS.values():
         importlib.import_module(module)
     from beam_ray.backtest import conclude  # noqa: F401
-    from beam_ray.run import connection, plan, runner  # noqa: F401
+    from beam_ray.run import connection, plan, runner, spool  # noqa: F401
     from tests.faults import apart  # noqa: F401
     from tests.faults.here import Here
 
     connection.Cluster = Here  # type: ignore[misc]
-    runner.SPOOL_S = SPOOL_S
+    spool.SPOOL_S = SPOOL_S
     gc.collect()
     gc.freeze()
 

@@ -53,7 +53,7 @@ def test_a_second_signal_ends_it_at_once(bench: Bench, undisturbed: Bench):
 def test_a_stopped_run_names_the_command_that_goes_on(bench: Bench, undisturbed: Bench):
     """As it can be pasted. What is finished is kept on the way out, also where no spool file was due."""
     bench.model.latency_s = 0.2
-    ended = bench.run_beside(lambda driver: os.kill(driver, signal.SIGTERM), calls=24, settings={"beam_ray.run.runner:SPOOL_S": 1_000.0})
+    ended = bench.run_beside(lambda driver: os.kill(driver, signal.SIGTERM), calls=24, settings={"beam_ray.run.spool:SPOOL_S": 1_000.0})
     [run], [(_, kept)] = bench.runs, bench.kept
 
     assert ended.code == 143

@@ -40,10 +40,9 @@ class World:
             models={"m": ScriptedModel(self._answer, price=Price(1.0, 1.0))},
             identities={"m": "scripted"},
             tools=Tools(workflow),
-            recorded_calls=lambda node, task: placed,
             **context,
         )
-        self.log = CallLog(self.context, "n", TASK, self.spooled.append, known=known)
+        self.log = CallLog(self.context, "n", TASK, self.spooled.append, recording=placed, known=known)
         self.attempt = Attempt(1)
         self.calls = self.log.begin(self.attempt)
 

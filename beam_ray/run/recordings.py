@@ -1,0 +1,71 @@
+"""The calls that the origin of a run recorded, read as steps need them."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from beam_ray.address import parse
+from beam_ray.errors import Unusable
+from beam_ray.run.context import TaskTrial
+from beam_ray.store.call_table import PlacedCallRow
+from beam_ray.store.runs import Run
+from beam_ray.store.step_lookup import Key, StepRows
+from beam_ray.store.tables import StepRow
+
+Calls = dict[Key, list[PlacedCallRow]]
+
+
+class Recordings:
+    """
+    The recorded calls of the origin's steps, a node of a shard at a time.
+
+    A step that the origin itself borrowed has its calls in the run that it was borrowed from.
+    """
+
+    def __init__(self, origin: StepRows, rows: Callable[[int, str], dict[Key, StepRow]]):
+        """
+        Args:
+            rows: The origin's rows for a shard and a node.
+        """
+        self._rows = rows
+        self._runs = {origin.run.run_id: origin}
+        self._origin = origin.run
+        self._loaded: dict[tuple[int, str], asyncio.Task[Calls]] = {}
+        self._reading = asyncio.Lock()
+
+    async def of(self, node: str, task: TaskTrial) -> Sequence[PlacedCallRow]:
+        """The calls that the origin's step recorded; none where it has none."""
+        part = task.shard, node
+        if part not in self._loaded:
+            self._loaded[part] = asyncio.create_task(self._load(*part))
+        return (await self._loaded[part]).get((task.task_id, task.trial), ())
+
+    def forget(self, shard: int) -> None:
+        """Drop what was read for a shard."""
+        for part in [part for part in self._loaded if part[0] == shard]:
+            del self._loaded[part]
+
+    async def _load(self, shard: int, node: str) -> Calls:
+        # an open Parquet file is read by one thread at a time
+        async with self._reading:
+            return await asyncio.to_thread(self._read, self._rows(shard, node))
+
+    def _read(self, rows: dict[Key, StepRow]) -> Calls:
+        places: dict[tuple[str, str], dict[Key, Key]] = {}
+        for key, row in rows.items():
+            run_id, node, there = row["run_id"], row["node"], key
+            if row["borrowed_from"]:
+                address = parse(row["borrowed_from"])
+                run_id, node, there = address.run, address.node, (address.task, address.trial)
+            places.setdefault((run_id, node), {})[there] = key
+        found: Calls = {}
+        for (run_id, node), keys in places.items():
+            found |= {keys[there]: calls for there, calls in self._calls(run_id, node, list(keys)).items()}
+        return found
+
+    def _calls(self, run_id: str, node: str, keys: list[Key]) -> Calls:
+        if run_id not in self._runs:
+            self._runs[run_id] = StepRows(Run(self._origin.objects, run_id))
+        try:
+            return self._runs[run_id].calls(node, keys)
+        except Unusable:
+            return {}  # a run that is not in this store, such as one that was left out of an imported backtest
