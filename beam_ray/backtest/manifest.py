@@ -125,5 +125,5 @@ def _evidence(run: Run) -> RunEvidence:
 
 
 def _criteria(workflow: Workflow) -> str:
-    judged = {name: (node.evaluate.model_dump(mode="json"), workflow.judge_of(name)) for name, node in workflow.nodes.items() if node.evaluate}
+    judged = {name: (node.evaluate.identity(), workflow.judge_of(name)) for name, node in workflow.nodes.items() if node.evaluate}
     return digest("criteria/1", judged)

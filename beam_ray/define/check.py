@@ -231,6 +231,14 @@ def _criteria(workflow: Workflow, source: Source) -> Iterator[Problem]:
                 yield from _expression(workflow, source, name, at, criterion.want, known, expected=True)
             if criterion.kind == "equals" and isinstance(criterion.want, str):
                 yield from _expression(workflow, source, name, at, criterion.want, known, expected=True)
+            for field in (field for each in criterion.examples if isinstance(each.output, dict) for field in each.output):
+                if node.fields is not None and field not in node.fields:
+                    yield source.problem(
+                        at,
+                        f"an example of a criterion of node {name!r} has the field {field!r}, which the node does not return",
+                        f"it returns: {', '.join(node.fields)}",
+                        *did_you_mean(str(field), node.fields),
+                    )
             root = criterion.field.split(".")[0]
             if root and node.fields is not None and root not in node.fields:
                 yield source.problem(

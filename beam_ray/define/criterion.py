@@ -4,6 +4,9 @@ A criterion: one thing that must hold of a node's output.
 A sentence is decided by a judge model. A mapping is a rule and needs no model:
 
     - The vendor is a company name, not a person.
+    - text: The reply is polite.
+      examples:                      # the judge is shown them, see ``criterion_example``
+        - {output: As I said before., met: false, reason: it blames the customer}
     - text: The reasoning names the clause that applies.
       reasoning: true                # the judge reads what the model wrote while thinking
     - check: extract.amount > 0
@@ -27,6 +30,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from beam_ray.define.criterion_example import CriterionExample, examples_as_written
 from beam_ray.define.fingerprint import Json
 from beam_ray.define.returns import limited, pattern_fault
 
@@ -56,6 +60,8 @@ class Criterion(BaseModel):
     ignore: tuple[str, ...] = ()
     reasoning: bool = False
     """Whether the judge also reads what the model wrote while thinking; plain-language criteria only."""
+    examples: tuple[CriterionExample, ...] = ()
+    """Outputs that a person has decided about, shown to the judge; plain-language criteria only."""
 
 
 def expand(written: Json) -> list[Criterion]:
@@ -85,11 +91,14 @@ def expand(written: Json) -> list[Criterion]:
         raise ValueError(f"the id {name!r} must be 1 to 80 letters, digits, spaces or . _ -")
     if not isinstance(reasoning, bool):
         raise ValueError(f"'reasoning' must be true or false, not {reasoning!r}")
+    examples = examples_as_written(rest.pop("examples")) if "examples" in rest else ()
     if not rest and text:
-        return [Criterion(id=str(name or slug(text)), kind="plain", text=str(text).strip(), weight=weight, reasoning=reasoning)]
+        return [Criterion(id=str(name or slug(text)), kind="plain", text=str(text).strip(), weight=weight, reasoning=reasoning, examples=examples)]
     if len(rest) != 1 or next(iter(rest)) not in RULES:
         raise ValueError(f"a rule must have exactly one of {', '.join(RULES)}; found: {', '.join(map(repr, rest)) or 'none'}")
     [(kind, spec)] = rest.items()
+    if examples:
+        raise ValueError(f"'examples' apply to plain-language criteria only, not to {kind!r}; a judge learns from them")
     if reasoning:
         raise ValueError(f"'reasoning' applies to plain-language criteria only, not to {kind!r}; an expression uses the name 'reasoning'")
     if ignore and kind not in ("equals", "one_of"):
@@ -148,6 +157,8 @@ def _stored(written: Mapping[str, Json]) -> Criterion:
         raise ValueError(
             f"a criterion must be a sentence or a rule such as 'check: extract.amount > 0'; {error.errors()[0]['loc'][-1]!r} is invalid here"
         ) from None
+    if found.examples:
+        examples_as_written([each.model_dump() for each in found.examples])
     if found.kind in BY_FIELD:
         _checked(found.kind, found.want)
     elif found.kind != "plain":

@@ -74,6 +74,14 @@ class Evaluation(Frozen):
     def _judge(cls, written: Json) -> Json:
         return judge_as_written(written)
 
+    def identity(self) -> dict[str, Json]:
+        """The evaluation as JSON, without what is newer than a definition that does not use it."""
+        document = self.model_dump(mode="json")
+        for criterion in document["criteria"]:
+            if not criterion["examples"]:
+                criterion.pop("examples")
+        return document
+
     @field_validator("criteria", mode="before")
     @classmethod
     def _criteria(cls, written: Json) -> Json:
@@ -270,6 +278,8 @@ class Workflow(Frozen):
             for criterion in (node["evaluate"] or {}).get("criteria", ()):
                 if not criterion["reasoning"]:
                     criterion.pop("reasoning")  # newer than 0.1, whose definitions keep their digests
+                if not criterion["examples"]:
+                    criterion.pop("examples")  # the same
         return document
 
     @cached_property

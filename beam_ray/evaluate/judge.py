@@ -59,9 +59,14 @@ def judge_schema(count: int) -> JsonSchema:
     return {"type": "object", "properties": dict.fromkeys(names, one), "required": names, "additionalProperties": False}
 
 
+def listed_criterion(number: int, criterion: Criterion) -> str:
+    """A criterion as the judge reads it, with its examples below it."""
+    return "\n".join([f"criterion_{number}: {criterion.text}", *(f"  example: {each.shown()}" for each in criterion.examples)])
+
+
 def judge_messages(criteria: Sequence[Criterion], question: str, output: Mapping[str, Json], mark: str, reasoning: str = "") -> tuple[dict[str, str], ...]:
     """The messages to the judge; *mark* is the random marker that encloses the output. *reasoning* is shown where it is not empty."""
-    listed = "\n".join(f"criterion_{number}: {criterion.text}" for number, criterion in enumerate(criteria, 1))
+    listed = "\n".join(listed_criterion(number, criterion) for number, criterion in enumerate(criteria, 1))
     thoughts = f"Its reasoning before the output:\n<{mark}-reasoning>\n{reasoning[:20_000]}\n</{mark}-reasoning>\n\n" if reasoning else ""
     text = (
         f"The step was asked:\n<{mark}-question>\n{question[:20_000]}\n</{mark}-question>\n\n"

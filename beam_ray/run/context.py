@@ -227,7 +227,8 @@ def _templates(node: Node) -> list[str]:
 def criterion_parts(item: Criterion) -> list[Any]:
     """What of a criterion may change how it is decided and counted; its part of the criteria's fingerprint."""
     parts = [item.kind, item.text if item.kind == "plain" else "", item.weight, item.field, item.want, item.ignore]
-    return [*parts, "reasoning"] if item.reasoning else parts
+    parts += ["reasoning"] if item.reasoning else []
+    return [*parts, ["examples", *(each.model_dump() for each in item.examples)]] if item.examples else parts
 
 
 def _expressions(item: Criterion) -> list[str]:

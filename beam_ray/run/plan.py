@@ -7,7 +7,7 @@ A plan is a run record that is not stored yet, with an estimate per node.
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
@@ -17,6 +17,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from beam_ray.define.check import check
+from beam_ray.define.criterion import Criterion
 from beam_ray.define.fingerprint import JsonObject, digest, strict_json
 from beam_ray.define.llm_call import CONVERSATION, TASK
 from beam_ray.define.load import load
@@ -315,7 +316,9 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
         judged = judged_together(node.evaluate.criteria) if node.evaluate else ()
         usd_by_lane: dict[str, tuple[float | None, float | None]] = {}
         for lane in ("", *LANES):
-            judging = [_usd(models[judge], given + said + 200 + 40 * len(group), 200 * len(group) + 100, rows, lane) for group in judged for judge in judges]
+            judging = [
+                _usd(models[judge], given + said + 200 + _criteria_tokens(group), 200 * len(group) + 100, rows, lane) for group in judged for judge in judges
+            ]
             usd_by_lane[lane] = _usd(models[model], given, said, rows, lane) if model else 0.0, _sum(judging)
         prices = usd_by_lane.pop("")
         plans.append(
@@ -348,6 +351,11 @@ def _prompt_characters(workflow: Workflow, node: str, query: float, before: floa
         else:
             found += len(turn.content) + (query if "task_query" in turn.content else 0)
     return found
+
+
+def _criteria_tokens(group: Sequence[Criterion]) -> float:
+    """Input tokens of the criteria as a judge reads them."""
+    return sum(40 + sum(len(each.shown()) for each in item.examples) / CHARACTERS_PER_TOKEN for item in group)
 
 
 def _sum(prices: Iterable[float | None]) -> float | None:
