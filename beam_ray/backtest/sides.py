@@ -70,6 +70,7 @@ class Backtest:
             spec.fresh,
             *([spec.stop] if spec.stop else []),
             *(["aa"] if spec.aa else []),
+            *([spec.tool_answers] if spec.tools else []),
             *([self._recorded] if self._recorded else []),
             {name: identity(self.models[name]) for name in sorted(asked) if name in self.models},
         )
@@ -207,14 +208,14 @@ class Backtest:
         known = self.known_repeats(name)
         if known:
             return self.finish(name, Run(self.objects, known))
-        recorded: JsonObject = {"recorded": run.record.recorded} if run.record.recorded else {}
+        special: JsonObject = {name: value for name in ("recorded", "tool_answers") if (value := getattr(run.record, name))}
         plan = make_plan(
             run.record.plan,
             only(run.tasks(), task_ids),
             self.models,
             source=f"{len(task_ids)} newly failing tasks of run {run.run_id}",
             trials=run.record.trials + times,
-            lineage=Lineage(origin=run.run_id, borrow=True, mode="repeats", backtest=self.backtest_id, allow_writes=self.allow_writes, **recorded),
+            lineage=Lineage(origin=run.run_id, borrow=True, mode="repeats", backtest=self.backtest_id, allow_writes=self.allow_writes, **special),
         )
         return self.finish(name, self._begin(name, plan))
 
@@ -222,8 +223,9 @@ class Backtest:
 
     def _plan(self, side: Side, mode: str, origin: str | None, *, rescore_only: bool = False, sample: int = 0, recorded: str = "") -> Plan:
         # a record of the first sample says nothing of it, so that it is the run that any command would begin
-        special: JsonObject = {**({"sample": sample} if sample else {}), **({"recorded": recorded} if recorded else {})}
         spec = self.resolved.spec
+        given: JsonObject = {"sample": sample, "recorded": recorded, "tool_answers": spec.tool_answers}
+        special = {name: value for name, value in given.items() if value}
         return make_plan(
             side.workflow,
             self.tasks,
@@ -323,6 +325,7 @@ class Backtest:
                 and bool(record.cut_from) != whole
                 and not record.sample
                 and not record.recorded
+                and record.tool_answers == self.resolved.spec.tool_answers
             )
             asked = {name: entry.get("identity") for name, entry in record.models.items()}
             if same and asked == wanted and record.tools == tools and not record.start_node and Run(self.objects, run_id).finished:

@@ -131,7 +131,8 @@ class _StepExecution:
             self.arguments = {key: fill(value, self.values) for key, value in node.arguments.items()}
             given = self.arguments
         self.frame.inputs = digest("inputs/1", given)
-        self.frame.fingerprint = digest("step/1", prepared.settings, self.frame.inputs)
+        answers = [self.context.tool_answers] if self.context.tool_answers and node.records_calls else []
+        self.frame.fingerprint = digest("step/1", prepared.settings, self.frame.inputs, *answers)
         self._identify_criteria()
 
     def _identify_criteria(self) -> None:
