@@ -61,7 +61,7 @@ def _would_call(request: Request) -> None:
 class _PlanningTools(Tools):
     """Tools that are not called."""
 
-    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None, *, typed: bool = False) -> Any:
         raise _WouldCall("tool")
 
 
