@@ -12,7 +12,6 @@ MCP servers whose tools agents may use, as a file names them beside the models f
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
 
 import pydantic
 from pydantic import Field, StrictFloat, field_validator, model_validator
@@ -26,22 +25,13 @@ from beam_ray.errors import BadDefinition, Problem, Unusable
 SECRET_HEADERS = ("authorization", "api-key", "x-api-key", "proxy-authorization", "cookie")
 
 
-class McpTool(TypedDict):
+class McpTool(Frozen):
     """A tool as its MCP server lists it."""
 
     name: str
-    description: str
-    parameters: JsonObject
+    description: str = ""
+    parameters: JsonObject = {}
     """The JSON schema of its arguments."""
-
-
-class RecordedServer(TypedDict):
-    """An MCP server as a run's record has it."""
-
-    server: JsonObject
-    """Its settings, without secrets."""
-    tools: list[McpTool]
-    """What it listed when the run was planned; every runner offers these."""
 
 
 class McpServer(Frozen):
@@ -85,6 +75,14 @@ class McpServer(Frozen):
         if self.command and self.headers:
             raise ValueError("'headers' are for an address; a program has 'env'")
         return self
+
+
+class RecordedServer(Frozen):
+    """An MCP server as a run's record has it."""
+
+    server: McpServer
+    tools: tuple[McpTool, ...]
+    """What it listed when the run was planned; every runner offers these."""
 
 
 def load_mcp_servers(path: Path) -> dict[str, McpServer]:

@@ -1,14 +1,14 @@
 """The tools of a workflow's agents: what a model is told of them, and their calls."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from beam_ray.define.agent import Agent, AgentTool, Effects
 from beam_ray.define.check_agent import effects_of
 from beam_ray.define.fingerprint import Json, JsonObject, digest
-from beam_ray.define.mcp_server import McpServer, McpTool, RecordedServer
+from beam_ray.define.mcp_server import McpTool, RecordedServer
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.run.tool_imports import ask_worker
@@ -90,8 +90,7 @@ class AgentTools:
         if self._connections is None:
             from beam_ray.run.mcp_servers import McpServers  # loads mcp, which takes half a second
 
-            known = {name: McpServer.model_validate(recorded["server"]) for name, recorded in self._servers.items()}
-            self._connections = McpServers(known, self._folder)
+            self._connections = McpServers({name: recorded.server for name, recorded in self._servers.items()}, self._folder)
         server, _, name = tool.reference.removeprefix("mcp:").partition("/")
         return await self._connections.call(server, name, arguments, timeout_s)
 
@@ -114,8 +113,8 @@ def offered_tools(agent: Agent, tools: Tools, servers: Mapping[str, RecordedServ
             found = tools.found[entry.tool]
             version = entry.version or found.version
             offered.append(OfferedTool(str(entry.function_name), entry.tool, entry, effects_of(entry, found), version))
-        elif entry.mcp in servers:
-            offered += [_of_server(entry, tool) for tool in _chosen(entry, servers[entry.mcp]["tools"])]
+        elif entry.mcp and entry.mcp in servers:
+            offered += [_of_server(entry, tool) for tool in _chosen(entry, servers[entry.mcp].tools)]
     taken: dict[str, OfferedTool] = {}
     for tool in offered:
         if tool.name in taken:
@@ -126,8 +125,8 @@ def offered_tools(agent: Agent, tools: Tools, servers: Mapping[str, RecordedServ
     return offered
 
 
-def _chosen(entry: AgentTool, listed: list[McpTool]) -> list[McpTool]:
-    known = {tool["name"]: tool for tool in listed}
+def _chosen(entry: AgentTool, listed: Sequence[McpTool]) -> list[McpTool]:
+    known = {tool.name: tool for tool in listed}
     for name in entry.only:
         if name not in known:
             hints = [f"its tools: {', '.join(known) or 'none'}", *did_you_mean(name, known)]
@@ -137,9 +136,9 @@ def _chosen(entry: AgentTool, listed: list[McpTool]) -> list[McpTool]:
 
 def _of_server(entry: AgentTool, tool: McpTool) -> OfferedTool:
     # other characters, such as dots, are refused by most endpoints
-    name = "".join(character if character.isascii() and (character.isalnum() or character in "_-") else "_" for character in f"{entry.prefix}{tool['name']}")
-    version = digest("mcp tool/1", tool["name"], tool["description"], tool["parameters"])
-    return OfferedTool(name[:64], f"mcp:{entry.mcp}/{tool['name']}", entry, effects_of(entry), version, tool["description"], tool["parameters"])
+    name = "".join(character if character.isascii() and (character.isalnum() or character in "_-") else "_" for character in f"{entry.prefix}{tool.name}")
+    version = digest("mcp tool/1", tool.name, tool.description, tool.parameters)
+    return OfferedTool(name[:64], f"mcp:{entry.mcp}/{tool.name}", entry, effects_of(entry), version, tool.description, tool.parameters)
 
 
 def describe_functions(wanted: Mapping[str, str], tools: Tools) -> dict[str, JsonObject]:

@@ -131,7 +131,7 @@ class _Connection:
         cursor: str | None = None
         while True:
             page = await self._guarded(self._open.list_tools(cursor=cursor))
-            found += [{"name": tool.name, "description": tool.description or "", "parameters": dict(tool.input_schema)} for tool in page.tools]
+            found += [McpTool(name=tool.name, description=tool.description or "", parameters=dict(tool.input_schema)) for tool in page.tools]
             cursor = page.next_cursor
             if not cursor:
                 return found

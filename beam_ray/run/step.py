@@ -21,6 +21,7 @@ from beam_ray.evaluate.rules import judge_by_rule
 from beam_ray.evaluate.score import Finding, score
 from beam_ray.llm.request import Deferred, Message
 from beam_ray.llm.usage import Usage
+from beam_ray.run.agent import run_agent
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.borrowing import Borrow, Copy, Skip, decide
 from beam_ray.run.calls import CallLog
@@ -124,7 +125,7 @@ class _StepExecution:
         """Render the inputs, and fingerprint them and the criteria."""
         node, prepared = self.node, self.prepared
         given: Any
-        if node.llm:
+        if node.call:
             self.messages = prompt_messages(self.context.workflow, prepared.name, self.task, self.values)
             given = [*self.messages, *(image.removeprefix(KEPT_IMAGE) for image in self._images())]
         else:
@@ -270,11 +271,15 @@ class _StepExecution:
         attempt = Attempt(number)
         self.context.require_budget()
         try:
-            if self.node.llm:
+            if self.node.call:
                 messages = with_attachments(with_images(self.messages, self._images()), self.values["attachments"])
                 if feedback and self.attempts:
                     messages = (*messages, *feedback_turns(self.attempts[-1].output, feedback))
-                await call_model(self.context, self.prepared, self.task, attempt, messages)
+                if self.node.agent:
+                    assert self.call_log
+                    await run_agent(self.context, self.prepared, self.task, attempt, messages, self.call_log.begin(attempt))
+                else:
+                    await call_model(self.context, self.prepared, self.task, attempt, messages)
             else:
                 await self._call_tool(attempt)
         except StepFailed as error:

@@ -69,7 +69,7 @@ def functions(workflow: Workflow, nodes: Iterable[str]) -> dict[str, str]:
 
 def missing_modules(wanted: dict[str, str], folders: Iterable[Path]) -> list[MissingModule]:
     """What the functions *wanted*, each with its node, need and do not find; *folders* are those of the tools."""
-    questions = [{"module": reference.partition(":")[0], "function": None, "arguments": {}, "memory": None} for reference in wanted]
+    questions: list[JsonObject] = [{"module": reference.partition(":")[0], "function": None, "arguments": {}, "memory": None} for reference in wanted]
     replies = ask_worker("tool_worker.py", questions, folders)
     return [MissingModule(node, reference, reply["missing"]) for (reference, node), reply in zip(wanted.items(), replies, strict=False) if reply.get("missing")]
 

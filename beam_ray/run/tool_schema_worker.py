@@ -41,7 +41,8 @@ def describe(function: Callable[..., Any]) -> dict[str, Any]:
     """The function's description, the JSON schema of its arguments, and whether its types need pydantic."""
     from pydantic import TypeAdapter
 
-    schema = TypeAdapter[Any](function).json_schema()
+    kind: Any = function
+    schema = TypeAdapter(kind).json_schema()
     text, described = from_docstring(function)
     for name, parameter in schema.get("properties", {}).items():
         if name in described and "description" not in parameter:
