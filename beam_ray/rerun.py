@@ -203,6 +203,12 @@ _WORDS = {
     "llm.prompt": "prompt",
     "llm.returns": "schema",
     "llm.model": "model",
+    "agent.prompt": "prompt",
+    "agent.returns": "schema",
+    "agent.model": "model",
+    "agent.tools": "tools",
+    "agent.max_turns": "turns",
+    "agent.on_miss": "on_miss",
     "tool": "tool",
     "version": "tool version",
     "when": "condition",
@@ -229,7 +235,7 @@ def _word(change: Change) -> str:
     for start, word in _WORDS.items():
         if change.field.startswith(start):
             return word
-    return "model setting" if change.field.startswith("llm.") else change.field
+    return "model setting" if change.field.startswith(("llm.", "agent.")) else change.field
 
 
 @dataclass(frozen=True)
