@@ -273,3 +273,36 @@ def test_unknown_tools_are_refused_by_check(desk: Lab):
     """Before anything else."""
     with pytest.raises(BadDefinition, match=r"the tool 'tools.desk:fnd': desk.py has no function 'fnd'"):
         desk.workflow(AGENT.replace("desk:find", "desk:fnd"))
+
+
+def test_an_unchanged_agent_is_borrowed_and_a_changed_one_is_answered_from_the_recording(desk: Lab):
+    """A rerun with another definition of the last turn pays for that alone, and calls no tool."""
+    counted = DESK + "\n\ndef count():\n    with open('calls.txt', 'a') as file: file.write('x')\n    return 7\n"
+    desk.write("tools/desk.py", counted.replace("open('calls.txt'", f"open({str(desk.folder / 'calls.txt')!r}"))
+    text = AGENT.replace("tools.desk:find, tools.desk:add", "tools.desk:count")
+    model = scripted(call("count"), PAY)
+    first = desk.run(text, ["PO-1"], model)
+    asked: list[Request] = []
+
+    again = desk.rerun(first, ["t0"], desk.workflow(text.replace("max_turns: 4", "max_turns: 5")), scripted(call("count"), PAY, seen=asked))
+    row = Lab.steps(again, "resolve")["t0"]
+
+    assert (row["outcome"], row["calls"], row["calls_recorded"], json.loads(row["output"])) == ("done", 0, 3, PAY)
+    assert (asked, (desk.folder / "calls.txt").read_text()) == ([], "x")
+
+
+@pytest.mark.parametrize("effects", ["", ", effects: write"], ids=["undeclared", "write"])
+def test_a_write_tool_is_called_in_a_run_and_never_in_a_rerun(desk: Lab, effects: str):
+    """The agent is told that it is not available, however often it tries."""
+    journal = desk.folder / "sent.txt"
+    desk.write("tools/mail.py", f"def send(to: str):\n    with open({str(journal)!r}, 'a') as file: file.write(to)\n    return 'sent'\n")
+    text = AGENT.replace("[tools.desk:find, tools.desk:add]", f'[{{tool: "tools.mail:send"{effects}}}]')
+    first = desk.run(text, ["PO-1"], scripted(call("send", to="a"), PAY))
+    seen: list[Request] = []
+
+    tries = [call("send", to="b"), [call("send", to="c"), call("send", to="d")], PAY]
+    again = desk.rerun(first, ["t0"], desk.workflow(text.replace("Check", "Please check")), scripted(*tries, seen=seen))
+
+    assert journal.read_text() == "a"
+    assert step(again)["calls_refused"] == 3
+    assert told(seen[1]) == ["Error: the tool 'send' is not available in a test: its result for these arguments was not recorded"]
