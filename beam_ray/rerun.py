@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from beam_ray.address import Address
 from beam_ray.define.diff import Change, changes
 from beam_ray.define.fingerprint import Json
-from beam_ray.define.workflow import Workflow
+from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.llm.request import Request
 from beam_ray.llm.scripted import Models, ScriptedModel
@@ -23,6 +23,7 @@ from beam_ray.run.borrowing import CRITERIA_CHANGED
 from beam_ray.run.context import RAN, StepContext, TaskTrial
 from beam_ray.run.model_identity import identity
 from beam_ray.run.plan import Lineage, NodePlan, Plan, make_plan
+from beam_ray.run.programs import Programs
 from beam_ray.run.recorded import RECORDED
 from beam_ray.run.step import run_step
 from beam_ray.run.step_row import output_of
@@ -61,7 +62,14 @@ def _would_call(request: Request) -> None:
 class _PlanningTools(Tools):
     """Tools that are not called."""
 
-    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None, *, typed: bool = False) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None) -> Any:
+        raise _WouldCall("tool")
+
+
+class _PlanningPrograms(Programs):
+    """Programs that are not run."""
+
+    async def call(self, node: Node, arguments: Mapping[str, Json], session: Any) -> Json:
         raise _WouldCall("tool")
 
 
@@ -152,7 +160,8 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Models) -> dict[str
         workflow=workflow,
         models={name: _PlanningModel() for name in workflow.models},
         identities={name: identity(models[name]) for name in workflow.models},
-        tools=_PlanningTools(workflow),
+        tools=(tools := _PlanningTools(workflow)),
+        programs=_PlanningPrograms(tools),
         allow_writes=record.allow_writes,
         execute=execute,
         borrow=record.borrow,
@@ -203,12 +212,6 @@ _WORDS = {
     "llm.prompt": "prompt",
     "llm.returns": "schema",
     "llm.model": "model",
-    "agent.prompt": "prompt",
-    "agent.returns": "schema",
-    "agent.model": "model",
-    "agent.tools": "tools",
-    "agent.max_turns": "turns",
-    "agent.on_miss": "on_miss",
     "tool": "tool",
     "version": "tool version",
     "when": "condition",
@@ -235,7 +238,7 @@ def _word(change: Change) -> str:
     for start, word in _WORDS.items():
         if change.field.startswith(start):
             return word
-    return "model setting" if change.field.startswith(("llm.", "agent.")) else change.field
+    return "model setting" if change.field.startswith("llm.") else change.field
 
 
 @dataclass(frozen=True)

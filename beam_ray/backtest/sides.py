@@ -12,7 +12,7 @@ from beam_ray.backtest.spec import Resolved, Side
 from beam_ray.compare.sequential import interim_analyses
 from beam_ray.compare.verdict_json import BacktestDocument
 from beam_ray.define.fingerprint import JsonObject, digest
-from beam_ray.define.tool_source import find_tool
+from beam_ray.define.tool_source import program_versions
 from beam_ray.define.workflow import Workflow
 from beam_ray.llm.scripted import Models
 from beam_ray.rerun import count_borrowed
@@ -70,7 +70,6 @@ class Backtest:
             spec.fresh,
             *([spec.stop] if spec.stop else []),
             *(["aa"] if spec.aa else []),
-            *([spec.tool_answers] if spec.tools else []),
             *([self._recorded] if self._recorded else []),
             {name: identity(self.models[name]) for name in sorted(asked) if name in self.models},
         )
@@ -208,14 +207,14 @@ class Backtest:
         known = self.known_repeats(name)
         if known:
             return self.finish(name, Run(self.objects, known))
-        special: JsonObject = {name: value for name in ("recorded", "tool_answers") if (value := getattr(run.record, name))}
+        recorded: JsonObject = {"recorded": run.record.recorded} if run.record.recorded else {}
         plan = make_plan(
             run.record.plan,
             only(run.tasks(), task_ids),
             self.models,
             source=f"{len(task_ids)} newly failing tasks of run {run.run_id}",
             trials=run.record.trials + times,
-            lineage=Lineage(origin=run.run_id, borrow=True, mode="repeats", backtest=self.backtest_id, allow_writes=self.allow_writes, **special),
+            lineage=Lineage(origin=run.run_id, borrow=True, mode="repeats", backtest=self.backtest_id, allow_writes=self.allow_writes, **recorded),
         )
         return self.finish(name, self._begin(name, plan))
 
@@ -223,9 +222,8 @@ class Backtest:
 
     def _plan(self, side: Side, mode: str, origin: str | None, *, rescore_only: bool = False, sample: int = 0, recorded: str = "") -> Plan:
         # a record of the first sample says nothing of it, so that it is the run that any command would begin
+        special: JsonObject = {**({"sample": sample} if sample else {}), **({"recorded": recorded} if recorded else {})}
         spec = self.resolved.spec
-        given: JsonObject = {"sample": sample, "recorded": recorded, "tool_answers": spec.tool_answers}
-        special = {name: value for name, value in given.items() if value}
         return make_plan(
             side.workflow,
             self.tasks,
@@ -325,7 +323,6 @@ class Backtest:
                 and bool(record.cut_from) != whole
                 and not record.sample
                 and not record.recorded
-                and record.tool_answers == self.resolved.spec.tool_answers
             )
             asked = {name: entry.get("identity") for name, entry in record.models.items()}
             if same and asked == wanted and record.tools == tools and not record.start_node and Run(self.objects, run_id).finished:
@@ -358,7 +355,7 @@ class Backtest:
 
     @staticmethod
     def _tools(workflow: Workflow) -> dict[str, str]:
-        return {node.tool: find_tool(workflow, node.tool, tool_folders(workflow)).version for node in workflow.nodes.values() if node.tool}
+        return program_versions(workflow, tool_folders(workflow))
 
 
 def rescored_name(side: Side) -> str:

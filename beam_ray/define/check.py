@@ -12,6 +12,7 @@ from pathlib import Path
 
 from beam_ray.address import NODE_NAME
 from beam_ray.define.check_agent import agent_advice, agent_problems
+from beam_ray.define.check_program import program_problems
 from beam_ray.define.conversation import conversation_faults, is_expression, says_nothing
 from beam_ray.define.criterion import expand
 from beam_ray.define.llm_call import CONVERSATION, Turn
@@ -48,7 +49,7 @@ RESERVED = (
 )
 
 
-def check(workflow: Workflow, source: Source | None = None, *, folders: Iterable[Path] = ()) -> list[Problem]:
+def check(workflow: Workflow, source: Source | None = None, *, folders: Iterable[Path] = (), project: Path | None = None) -> list[Problem]:
     """
     The warnings for *workflow*.
 
@@ -56,6 +57,7 @@ def check(workflow: Workflow, source: Source | None = None, *, folders: Iterable
         source: The file that it was loaded from, so that problems name line and column. Without
             it they name the path of the value, such as ``nodes.extract.when``.
         folders: The folders that its tools may be imported from.
+        project: The folder that its commands start in; by default the working folder.
 
     Raises:
         BadDefinition: with every error found, in the order of the file.
@@ -67,6 +69,7 @@ def check(workflow: Workflow, source: Source | None = None, *, folders: Iterable
         problems += [*_inputs(workflow, source), *_templates(workflow, source), *_criteria(workflow, source)]
         places = tuple(folders)
         problems += [*_switches(workflow, source), *_tools(workflow, source, places), *agent_problems(workflow, source, places)]
+        problems += program_problems(workflow, source, project or Path.cwd())
     if problems:
         raise BadDefinition(problems=problems)
     return [*_advice(workflow, source), *agent_advice(workflow, source, tuple(folders))]
@@ -326,8 +329,8 @@ def _advice(workflow: Workflow, source: Source) -> Iterator[Problem]:
         if node.auto_rerun is None:
             continue
         at = ("nodes", name, "auto_rerun")
-        if node.tool:
-            yield source.problem(at, f"warning: node {name!r} is a tool: the same input gives the same result, so auto_rerun rarely helps")
+        if node.program and not node.asks:
+            yield source.problem(at, f"warning: node {name!r} is a {node.kind}: the same input gives the same result, so auto_rerun rarely helps")
         if name in last:
             yield source.problem(
                 at,

@@ -1,14 +1,14 @@
-"""A tool's function as its source file has it, found and read without running it."""
+"""What a tool or command is as its source files have it, found and read without running it."""
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from beam_ray.define.agent import EFFECTS, Effects
 from beam_ray.define.fingerprint import digest
-from beam_ray.define.workflow import Workflow
+from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import Unusable, did_you_mean
 
 
@@ -48,6 +48,37 @@ def find_tool(workflow: Workflow, tool: str, folders: Iterable[Path]) -> Tool:
                 return replace(found, version=digest("tool with packages/1", found.version, packages)) if packages else found
     shown = ", ".join(str(folder) for folder in looked) or "no folder"
     raise Unusable(f"the tool {tool!r} was not found\n  searched for {module.replace('.', '/')}.py in {shown}\n  set BEAM_RAY_TOOLS to search further folders")
+
+
+def find_command(command: Sequence[str], project: Path) -> Sequence[Path]:
+    """The files of the project that *command* names, the program itself included where it is one of them."""
+    if any("\0" in word for word in command):
+        return []
+    return [path for path in dict.fromkeys(project / word for word in command) if path.is_file() and path.resolve().is_relative_to(project.resolve())]
+
+
+def program_version(workflow: Workflow, node: Node, folders: Iterable[Path], project: Path) -> str:
+    """
+    What the version of a tool or command is where none is declared: the digest of its source file, or of the files that the command names.
+
+    Raises:
+        Unusable: the tool was not found.
+    """
+    if node.tool:
+        return find_tool(workflow, node.tool, folders).version
+    files = find_command(node.command or (), project)
+    return digest("command/1", [hashlib.sha256(file.read_bytes()).hexdigest() for file in files], sorted(workflow.requirements))
+
+
+def program_versions(workflow: Workflow, folders: Iterable[Path], project: Path | None = None) -> dict[str, str]:
+    """
+    Every tool and command of the workflow to its version; *project* is the folder that commands start in, by default the working folder.
+
+    Raises:
+        Unusable: a tool was not found.
+    """
+    places = tuple(folders)
+    return {node.program: program_version(workflow, node, places, project or Path.cwd()) for node in workflow.nodes.values() if node.program}
 
 
 def _read_tool(file: Path, function: str, tool: str) -> Tool:

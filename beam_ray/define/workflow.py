@@ -12,6 +12,7 @@ version. Prompts are contained as text, so that it is the whole definition:
     )
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -52,6 +53,10 @@ def judge_as_written(written: Json) -> Json:
     if twice is not None:
         raise ValueError(f"the panel of judges names {twice!r} twice; a model has one vote")
     return written[0] if len(written) == 1 else tuple(written)
+
+
+MAX_CALLS = 100
+"""Model calls that one attempt of a tool or command may make unless its node says otherwise."""
 
 
 class Evaluation(Frozen):
@@ -122,7 +127,7 @@ class Resources(Frozen):
 
 
 class Node(Frozen):
-    """One node of the graph: a model call, an agent or a tool."""
+    """One node of the graph: a model call, an agent, a tool or a command."""
 
     title: str = ""
     llm: LlmCall | None = None
@@ -130,10 +135,16 @@ class Node(Frozen):
     """A model that may call tools, turn by turn, until it answers."""
     tool: str | None = Field(default=None, pattern=FUNCTION)
     """An importable function, ``module:function``, from an allowed folder."""
+    command: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """A program with its arguments, started in the project's folder without a shell: reads ``with`` as JSON, and writes its result as JSON."""
+    asks: tuple[str, ...] = ()
+    """Models that the tool or command may ask, by their names in the models file; its process gets the address and a key of a gateway to them."""
+    max_calls: StrictInt | None = Field(default=None, ge=1, le=10_000)
+    """Model calls that one attempt of a tool or command may make. Default: 100."""
     arguments: dict[str, Json] = Field(default_factory=dict, validation_alias=AliasChoices("with", "arguments"), serialization_alias="with")
-    """A tool's keyword arguments; strings in them are templates. The key ``with`` of a file."""
+    """The arguments of a tool or command; strings in them are templates. The key ``with`` of a file."""
     version: str | None = None
-    """The tool's declared version. Default: the digest of its source file."""
+    """The declared version of a tool or command. Default: the digest of its source file, or of the files that the command names."""
     after: tuple[str, ...] = ()
     when: str | None = None
     route: str | None = None
@@ -144,26 +155,36 @@ class Node(Frozen):
     timeout_s: StrictFloat = Field(default=120, gt=0, le=86_400)
     """Seconds that one attempt may take, without the time spent waiting for a free slot of the model."""
 
-    @field_validator("after", mode="before")
+    @field_validator("after", "asks", mode="before")
     @classmethod
     def _after(cls, written: Json) -> Json:
         return [written] if isinstance(written, str) else written
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Node":
-        if [self.llm, self.agent, self.tool].count(None) != 2:
-            raise ValueError("a node must have exactly one of 'llm', 'agent' and 'tool'")
+        if [self.llm, self.agent, self.tool, self.command].count(None) != 3:
+            raise ValueError("a node must have exactly one of 'llm', 'agent', 'tool' and 'command'")
         return self
 
     @property
-    def kind(self) -> Literal["llm", "agent", "tool"]:
+    def kind(self) -> Literal["llm", "agent", "tool", "command"]:
         """What the node is."""
-        return "llm" if self.llm else "agent" if self.agent else "tool"
+        return "llm" if self.llm else "agent" if self.agent else "tool" if self.tool else "command"
+
+    @property
+    def program(self) -> str | None:
+        """What identifies the tool or command: ``module:function``, or the command line; None for a model call."""
+        return shlex.join(self.command) if self.command else self.tool
+
+    @property
+    def calls_at_most(self) -> int:
+        """Model calls that one attempt of a tool or command may make."""
+        return (self.max_calls or MAX_CALLS) if self.asks else 0
 
     @property
     def records_calls(self) -> bool:
         """Whether the calls that it makes to models and tools are recorded."""
-        return self.agent is not None
+        return self.agent is not None or bool(self.asks)
 
     @property
     def call(self) -> LlmCall | None:
@@ -254,6 +275,7 @@ class Workflow(Frozen):
     def models(self) -> tuple[str, ...]:
         """The names of all models that a run may call, judges included."""
         asked = [self.model_of(name) for name in self.order] + [judge for name in self.order for judge in self.judges_of(name)]
+        asked += [model for name in self.order for model in self.nodes[name].asks]
         return tuple(dict.fromkeys(name for name in asked if name))
 
     def document(self) -> dict[str, Json]:
@@ -269,6 +291,9 @@ class Workflow(Frozen):
             document.pop("requirements")
         for node in document["nodes"].values():
             node.pop("title")
+            for key, unused in (("command", None), ("asks", []), ("max_calls", None)):
+                if node[key] == unused:
+                    node.pop(key)  # newer than 0.1
             if node["agent"] is None:
                 node.pop("agent")  # newer than 0.1
             else:

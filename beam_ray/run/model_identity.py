@@ -11,6 +11,11 @@ def endpoint_of(name: str, written: ModelSettings | ScriptedModel) -> str:
     return digest("endpoint/1", written.url, written.model, written.secret) if isinstance(written, ModelSettings) else f"scripted {name}"
 
 
+def endpoint_name(name: str, written: ModelSettings | ScriptedModel) -> str:
+    """The name by which the endpoint knows the model."""
+    return written.model if isinstance(written, ModelSettings) else name
+
+
 def limits_of(written: ModelSettings | ScriptedModel) -> Limits:
     """The limits of a model, real or scripted."""
     return Limits(written.concurrency, written.requests_per_minute, written.tokens_per_minute)

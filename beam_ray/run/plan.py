@@ -22,7 +22,7 @@ from beam_ray.define.fingerprint import JsonObject, digest, strict_json
 from beam_ray.define.llm_call import CONVERSATION, TASK
 from beam_ray.define.load import load
 from beam_ray.define.returns import object_schema
-from beam_ray.define.tool_source import find_tool
+from beam_ray.define.tool_source import program_versions
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.evaluate.judge import judged_together
@@ -38,8 +38,6 @@ from beam_ray.run.tools import tool_folders
 from beam_ray.store.run_record import RunRecord, new_run_id, now, plan_shards, tasks_digest
 
 CHARACTERS_PER_TOKEN = 4
-RESULT_TOKENS = 200
-"""Tokens of the results of one turn's tool calls, for estimates."""
 MAX_PROBLEMS = 20
 
 
@@ -93,7 +91,7 @@ class NodePlan:
 
     node: str
     kind: str
-    """llm, agent or tool"""
+    """llm or tool"""
     model: str | None
     run: int
     borrow: int = 0
@@ -109,13 +107,11 @@ class NodePlan:
     """The judge's part of *usd*."""
     usd_by_lane: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     """Lane to US dollars for outputs and for judges, if all models that can be are asked in it."""
-    turns: int = 1
-    """Model calls of an agent for one output at most."""
 
     @property
     def calls(self) -> int:
-        """Model calls for outputs, of agents at most, without auto-reruns and retries."""
-        return 0 if self.kind == "tool" else self.run * self.turns
+        """Model calls for outputs, without auto-reruns and retries."""
+        return self.run if self.kind == "llm" else 0
 
 
 @dataclass(frozen=True)
@@ -188,7 +184,7 @@ def make_plan(
     needed = require_models(workflow, models)
     _require_prices(needed, budget or {})
     _require_inputs(workflow, tasks, source)
-    tools = {tool: find_tool(workflow, tool, tool_folders(workflow)).version for tool in _functions(workflow)}
+    tools = program_versions(workflow, tool_folders(workflow))
     summary = tasks_digest(tasks)
     identities = {name: identity(written) for name, written in needed.items()}
     parts = (workflow.digest, tools, summary, trials)
@@ -216,12 +212,6 @@ def make_plan(
         **fields,
     )
     return Plan(record, workflow, tasks, tuple(estimate(workflow, tasks, needed, trials)))
-
-
-def _functions(workflow: Workflow) -> list[str]:
-    """The functions of tool nodes and of agents."""
-    of_agents = [str(entry.tool) for node in workflow.nodes.values() if node.agent for entry in node.agent.functions]
-    return list(dict.fromkeys([*(node.tool for node in workflow.nodes.values() if node.tool), *of_agents]))
 
 
 def _shards(start: int, stop: int, trials: int) -> list[tuple[int, int]]:
@@ -320,34 +310,30 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
         conditional = node.when is not None or any(workflow.nodes[parent].when for parent in workflow.upstream[name])
         model, judges = workflow.model_of(name), workflow.judges_of(name)
         given = said = 0.0
-        turns = node.agent.max_turns if node.agent else 1
-        if node.call:
+        if node.llm:
             given = _prompt_characters(workflow, name, typical, before) / CHARACTERS_PER_TOKEN
-            said = node.call.max_tokens
-        # each turn of an agent is asked with all that was said before
-        asked = [given + turn * (said + RESULT_TOKENS) for turn in range(turns)]
+            said = node.llm.max_tokens
         judged = judged_together(node.evaluate.criteria) if node.evaluate else ()
         usd_by_lane: dict[str, tuple[float | None, float | None]] = {}
         for lane in ("", *LANES):
             judging = [
                 _usd(models[judge], given + said + 200 + _criteria_tokens(group), 200 * len(group) + 100, rows, lane) for group in judged for judge in judges
             ]
-            usd_by_lane[lane] = _sum(_usd(models[model], input_tokens, said, rows, lane) for input_tokens in asked) if model else 0.0, _sum(judging)
+            usd_by_lane[lane] = _usd(models[model], given, said, rows, lane) if model else 0.0, _sum(judging)
         prices = usd_by_lane.pop("")
         plans.append(
             NodePlan(
                 name,
-                node.kind,
+                "llm" if node.llm else "tool",
                 model,
                 rows,
                 judge_calls=rows * len(judged) * len(judges),
                 conditional=conditional,
-                input_tokens=int(sum(asked) * rows),
-                output_tokens=int(said * turns * rows),
+                input_tokens=int(given * rows),
+                output_tokens=int(said * rows),
                 usd=_sum(prices),
                 judge_usd=prices[1],
                 usd_by_lane=usd_by_lane,
-                turns=turns,
             )
         )
     return plans

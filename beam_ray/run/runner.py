@@ -25,8 +25,9 @@ from beam_ray.llm.usage import Usage
 from beam_ray.run.budget import require_within
 from beam_ray.run.context import StepContext, TaskTrial, no_calls
 from beam_ray.run.limiter import Grant, Limiter, Limits, PermitRequest
-from beam_ray.run.model_identity import endpoint_of, identity, limits_of
+from beam_ray.run.model_identity import endpoint_name, endpoint_of, identity, limits_of
 from beam_ray.run.permits import PermitLease
+from beam_ray.run.programs import Programs
 from beam_ray.run.progress import Counts
 from beam_ray.run.recordings import Recordings
 from beam_ray.run.replay import paid_for
@@ -127,7 +128,6 @@ class Runner:
     async def run_rows(self, shard: int, start: int, stop: int) -> None:
         """Run all nodes for the rows [start, stop) of *shard* and spool them, committing nothing: to find rows that crash."""
         self._spool.begin()
-        await self.context.agents.describe()
         tasks = await asyncio.to_thread(self._load, shard, start, stop)
         await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows).run_rows()
         await self._spool.flush()
@@ -135,7 +135,6 @@ class Runner:
     async def run_node(self, shard: int, node: str) -> bool:
         """Run one node of a shard whose predecessors are committed; False if rows of it wait for a batch."""
         self._spool.begin()
-        await self.context.agents.describe()
         tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
         committed = await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows, only=node).step(node)
         await self._spool.flush()
@@ -179,8 +178,9 @@ class Runner:
             await lease.close()
         for model in self.models.values():
             await model.close()  # type: ignore[attr-defined]
-        await self.context.agents.close()
         await self.context.tools.close()
+        if self.context.programs:
+            await self.context.programs.close()
 
     def _sure_functions(self) -> dict[str, str]:
         """Functions that no output of the origin stands in for, and no other machine calls, with their nodes."""
@@ -192,14 +192,13 @@ class Runner:
         if record.borrow and record.origin:
             known = Run(self.objects, record.origin).record.tools
             wanted = {name: node for name, node in wanted.items() if name in record.tools and known.get(name) != record.tools[name]}
-        withheld = {node.tool for node in workflow.nodes.values() if node.effects == "write" and not record.allow_writes}
+        withheld = {node.program for node in workflow.nodes.values() if node.effects == "write" and not record.allow_writes}
         return {name: node for name, node in wanted.items() if name not in withheld}
 
     # -- opening a shard ----------------------------------------------------------------------
 
     async def _open(self, shard: int) -> Shard:
         self._spool.begin()
-        await self.context.agents.describe()
         tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
         return Shard(self.context, self.run, shard, tasks, self.window, run_elsewhere=self.run_elsewhere, crashed_rows=self.assignment.crashed_rows)
 
@@ -305,12 +304,14 @@ class Runner:
         execute = None
         if record.start_node:
             execute = frozenset({record.start_node}) | self.workflow.downstream(record.start_node)
+        tools = Tools(self.workflow, folder=Path(self.assignment.folder) if self.assignment.folder else None)
         return StepContext(
             run_id=record.run_id,
             workflow=self.workflow,
             models=self.models,
             identities={name: identity(written) for name, written in self.assignment.models.items()},
-            tools=Tools(self.workflow, folder=Path(self.assignment.folder) if self.assignment.folder else None),
+            tools=tools,
+            programs=Programs(tools, {name: endpoint_name(name, written) for name, written in self.assignment.models.items()}),
             allow_writes=record.allow_writes,
             sample=record.sample,
             execute=execute,
@@ -329,8 +330,6 @@ class Runner:
             start_no_more=self._start_no_more,
             on_row=self._on_row,
             on_deferred=self._on_deferred,
-            mcp=record.mcp,
-            folder=self.assignment.folder,
         )
 
     def _model(self, name: str, written: ModelSettings | ScriptedModel, renew: RenewPermits | None) -> Model:

@@ -10,7 +10,7 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable
 from typing import Any
 
 
@@ -28,11 +28,10 @@ def main(folders: list[str]) -> None:
             _limit_memory(call["memory"])
             module = importlib.import_module(call["module"])
             # without a function, only the import is tried
-            function = getattr(module, call["function"]) if call["function"] else None
-            if function and call.get("typed"):
-                result = json.dumps({"value": _typed(function, call["arguments"])}, allow_nan=False)
-            else:
-                result = json.dumps({"value": function(**call["arguments"]) if function else None}, allow_nan=False)
+            value: Any = getattr(module, call["function"])(**call["arguments"]) if call["function"] else None
+            if hasattr(value, "__await__"):
+                value = _awaited(value)
+            result = json.dumps({"value": value}, allow_nan=False)
         except BaseException as error:  # an error of the tool is its result
             _limit_memory(None)
             text = str(error) or (f"it needed more than {call['memory']:,} bytes, the node's resources.memory" if isinstance(error, MemoryError) else "")
@@ -45,12 +44,14 @@ def main(folders: list[str]) -> None:
         results.flush()
 
 
-def _typed(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    """The result of a function with types that JSON has not: its arguments are converted to them, and what it returns to JSON."""
-    import pydantic
-    import pydantic_core
+def _awaited(value: Awaitable[object]) -> object:
+    """The result of an async tool."""
+    import asyncio  # takes longer than many a tool
 
-    return pydantic_core.to_jsonable_python(pydantic.validate_call(function)(**arguments))
+    async def wait() -> object:
+        return await value
+
+    return asyncio.run(wait())
 
 
 def _limit_memory(memory: int | None) -> None:

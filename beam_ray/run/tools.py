@@ -14,14 +14,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pydantic
-import pydantic_core
-
 from beam_ray.define.fingerprint import Json
-from beam_ray.define.tool_source import Tool, find_tool
+from beam_ray.define.tool_source import Tool, find_tool, program_versions
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import ToolFailed
 
@@ -35,14 +34,18 @@ MAX_RESULT = 8_000_000
 """Maximum size of a tool's result, in bytes."""
 
 
+def project_folder(folder: Path | None = None) -> Path:
+    """The folder that commands start in: *folder*, where this machine has it, or the working folder."""
+    return folder if folder and folder.is_dir() else Path.cwd()
+
+
 def tool_folders(workflow: Workflow, folder: Path | None = None) -> list[Path]:
     """
     Folders that the workflow's tools may be imported from: its own folder, the one above, and those in BEAM_RAY_TOOLS.
 
     The workflow's folder is relative to *folder*, or to the working folder.
     """
-    here = folder if folder and folder.is_dir() else Path.cwd()
-    own = here / workflow.tools_from
+    own = project_folder(folder) / workflow.tools_from
     further = [Path(entry) for entry in os.environ.get("BEAM_RAY_TOOLS", "").split(os.pathsep) if entry]
     return [own, own.parent, *further]
 
@@ -57,32 +60,36 @@ class Tools:
 
     def __init__(self, workflow: Workflow, children: int = 2, folder: Path | None = None):
         self.workflow = workflow
-        self.folders = tool_folders(workflow, folder)
-        nodes = workflow.nodes.values()
-        named = [node.tool for node in nodes if node.tool] + [str(entry.tool) for node in nodes if node.agent for entry in node.agent.functions]
-        self.found: dict[str, Tool] = {tool: find_tool(workflow, tool, self.folders) for tool in named}
+        self.folders, self.project = tool_folders(workflow, folder), project_folder(folder)
+        self.found: dict[str, Tool] = {node.tool: find_tool(workflow, node.tool, self.folders) for node in workflow.nodes.values() if node.tool}
         self._slots = asyncio.Semaphore(children)
         self._idle: list[_ChildProcess] = []
 
-    def version(self, tool: str) -> str:
-        """The digest of the tool's source file."""
-        return self.found[tool].version
+    def version(self, program: str) -> str:
+        """The digest of the source file of a tool, or of the files of a command."""
+        return self.found[program].version if program in self.found else self._versions[program]
 
-    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None, *, typed: bool = False) -> Any:
+    @cached_property
+    def _versions(self) -> dict[str, str]:
+        return program_versions(self.workflow, self.folders, self.project)
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """One of the places for child processes; waits for it."""
+        return self._slots
+
+    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None) -> Any:
         """
         The tool's result; its process is limited to *memory* bytes, if given.
-
-        With *typed*, arguments are converted to the types that the function declares, and its result to JSON.
 
         Raises:
             ToolFailed: it raised, ran out of time, died, or returned a value that is not JSON.
         """
         if self.found[tool].is_async:
-            return await self._call_here(tool, arguments, timeout_s, typed)
+            return await self._call_here(tool, arguments, timeout_s)
         async with self._slots:
             child = self._idle.pop() if self._idle else _ChildProcess(self.folders)
             try:
-                value = await child.call(tool, arguments, timeout_s, memory, typed)
+                value = await child.call(tool, arguments, timeout_s, memory)
             except BaseException:
                 if child.usable:
                     self._idle.append(child)
@@ -110,13 +117,10 @@ class Tools:
         while self._idle:
             await self._idle.pop().end()
 
-    async def _call_here(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, typed: bool) -> Any:
+    async def _call_here(self, tool: str, arguments: Mapping[str, Json], timeout_s: float) -> Any:
         try:
-            function = load_function(tool, self.folders)
             async with asyncio.timeout(timeout_s):
-                value = await (pydantic.validate_call(function) if typed else function)(**arguments)
-            if typed:
-                value = pydantic_core.to_jsonable_python(value)
+                value = await load_function(tool, self.folders)(**arguments)
             json.dumps(value, allow_nan=False)
             return value
         except TimeoutError:
@@ -147,10 +151,10 @@ class _ChildProcess:
         self.first_size = 0
         self.usable = True
 
-    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None, typed: bool) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None) -> Any:
         module, function = tool.split(":")
         try:
-            line = json.dumps({"module": module, "function": function, "arguments": dict(arguments), "memory": memory, "typed": typed}, allow_nan=False)
+            line = json.dumps({"module": module, "function": function, "arguments": dict(arguments), "memory": memory}, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ToolFailed(f"{tool}: an argument is not JSON: {error}") from None
         self.usable = False
