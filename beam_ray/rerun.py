@@ -19,6 +19,7 @@ from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.llm.request import Request
 from beam_ray.llm.scripted import Models, ScriptedModel
+from beam_ray.run.borrowable_rows import BorrowableRows
 from beam_ray.run.borrowing import CRITERIA_CHANGED
 from beam_ray.run.context import RAN, StepContext, TaskTrial
 from beam_ray.run.model_identity import identity
@@ -150,10 +151,9 @@ def _share_of_usd(node: NodePlan, share: float, judged: float) -> float | None:
 
 async def _count_nodes(objects: Objects, plan: Plan, models: Models) -> dict[str, NodeCounts]:
     record, workflow = plan.record, plan.workflow
-    reader = StepRows(Run(objects, record.origin)) if record.origin else None
     tasks = [TaskTrial.of(row, trial, 0) for row in plan.tasks.slice(0, COUNTED_TASKS).to_pylist() for trial in range(1, record.trials + 1)]
-    keys = [(task.task_id, task.trial) for task in tasks]
-    rows = {name: reader.rows(name, keys) if reader else {} for name in workflow.order}
+    borrowable = BorrowableRows(objects, record, workflow)
+    borrowable.load((task.task_id, task.trial) for task in tasks)
     execute = frozenset({record.start_node}) | workflow.downstream(record.start_node) if record.start_node else None
     context = StepContext(
         run_id=record.run_id,
@@ -168,7 +168,8 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Models) -> dict[str
         read_attachments=lambda task: [read_attachment(entry, objects) for entry in task.attachments],
         rescore_only=record.ruler_only,
         recorded=bool(record.recorded),
-        origin_row=lambda node, task: rows[node].get((task.task_id, task.trial)),
+        origin_row=borrowable.origin_row,
+        lent_rows=borrowable.lent_rows,
     )
     counts = {name: {"run": 0, "borrow": 0, "rescore": 0} for name in workflow.order}
     why: dict[str, dict[str, int]] = {name: {} for name in workflow.order}
@@ -179,7 +180,7 @@ async def _count_nodes(objects: Objects, plan: Plan, models: Models) -> dict[str
             above = workflow.nodes[name].after
             if unknown & set(above) and not (execute and name not in execute):
                 unknown.add(name)
-                if name in _may_run(workflow, name, rows[name].get((task.task_id, task.trial)), context):
+                if name in _may_run(workflow, name, borrowable.origin_row(name, task), context):
                     counts[name]["run"] += 1
                     why[name]["upstream output"] = why[name].get("upstream output", 0) + 1
                 continue

@@ -16,13 +16,15 @@ from beam_ray.api.runs import checked_budget, get_run, probe_models
 from beam_ray.api.verdicts import Verdict
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.backtest.conclude import conclude, gate_of
+from beam_ray.backtest.matrix import Cell, cells
 from beam_ray.backtest.notification import Webhook, notify_all, webhook
 from beam_ray.backtest.sides import Backtest as Engine
-from beam_ray.backtest.spec import RECORDED, First, Resolved, Side, Spec, as_judged, override, resolve_spec
+from beam_ray.backtest.spec import RECORDED, First, Resolved, Side, Spec, as_judged, override, resolve_spec, without_repeats
 from beam_ray.define.fingerprint import Json
+from beam_ray.define.returns import Faults
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source
-from beam_ray.errors import Stopped, Unusable
+from beam_ray.errors import BadDefinition, Stopped, Unusable
 from beam_ray.improve.exposure import note_use
 from beam_ray.llm.lanes import in_lane, require_lane
 from beam_ray.run.plan import require_models
@@ -41,8 +43,10 @@ class Backtest:
     """The workflow whose published version is the baseline, unless *baseline* says otherwise."""
     tasks: Any
     """As for ``Store.run``."""
-    candidates: Mapping[str, WorkflowOption | Mapping[str, Json]]
+    candidates: Mapping[str, WorkflowOption | Mapping[str, Json]] = field(default_factory=dict)
     """Name to a workflow, or to overrides of the baseline such as ``{"nodes.sort.llm.prompt": "..."}``."""
+    matrix: Mapping[str, Sequence[Json]] = field(default_factory=dict)
+    """More candidates, one for every combination: override to its values, such as ``{"model": ["small", "large"]}``."""
     baseline: WorkflowOption | None = None
     """
     None for the published version of *workflow*; a workflow, a file, ``NAME@VERSION``, or ``run:RUN``.
@@ -254,6 +258,16 @@ def _prepared(store: Location, spec: str | Path | Backtest, options: BacktestOpt
     return Engine(objects, resolved, found, name, models, store.address, options.takeover, options.again, options.allow_writes)
 
 
+def _cells(backtest: Backtest, source: Source) -> list[Cell]:
+    """The candidates that the matrix of a backtest in Python makes."""
+    if not backtest.matrix:
+        return []
+    try:
+        return cells({key: list(values) for key, values in backtest.matrix.items()}, backtest.candidates)
+    except Faults as error:
+        raise BadDefinition(problems=[source.problem(("matrix", key), message) for key, message in error.faults]) from None
+
+
 def _resolved(store: Location, backtest: Backtest) -> Resolved:
     """The definitions of a backtest that is described in Python."""
     folder = Path.cwd()
@@ -275,15 +289,19 @@ def _resolved(store: Location, backtest: Backtest) -> Resolved:
         baseline = Side("baseline", found.workflow, None if recorded else found.version, recorded=recorded)
     source = Source("backtest", {}, {})
     candidates, warnings = [], []
-    for name, written in backtest.candidates.items():
+    made = _cells(backtest, source)
+    for name, written in [*backtest.candidates.items(), *((cell.name, cell.overrides) for cell in made)]:
         if isinstance(written, Mapping):
             side, advice = override(name, dict(written), baseline.workflow, folder, source)
             candidates.append(side)
             warnings += advice
         else:
-            made = check(written, store)
-            candidates.append(Side(name, made.workflow, made.version))
-            warnings += made.warnings
+            checked = check(written, store)
+            candidates.append(Side(name, checked.workflow, checked.version))
+            warnings += checked.warnings
+    if made:
+        candidates, left_out = without_repeats(baseline, candidates, {cell.name for cell in made}, source)
+        warnings += left_out
     spec = Spec.model_validate(
         {
             "backtest": backtest.name,

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from beam_ray.backtest.confirm import confirm, repeated_names
 from beam_ray.backtest.early_stopping import run_interim_analyses
 from beam_ray.backtest.manifest import ComparedRuns, make_manifest
+from beam_ray.backtest.rescored_baseline import rescored_name
 from beam_ray.backtest.results import read_verdict
-from beam_ray.backtest.sides import Backtest, rescored_name
+from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import RECORDED, Resolved, Side
 from beam_ray.compare.compare_runs import compare_done
 from beam_ray.compare.comparison import Comparison

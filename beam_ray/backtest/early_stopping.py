@@ -3,7 +3,8 @@
 import contextlib
 from collections.abc import Callable
 
-from beam_ray.backtest.sides import Backtest, rescored_name
+from beam_ray.backtest.rescored_baseline import rescored_name
+from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import Side
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.gate import Gate

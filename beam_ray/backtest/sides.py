@@ -8,6 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from beam_ray.backtest.remaining_budget import budget_left
+from beam_ray.backtest.rescored_baseline import rescored_name, with_criteria_of
+from beam_ray.backtest.shared_steps import lending_runs, with_shared_steps
 from beam_ray.backtest.spec import Resolved, Side
 from beam_ray.compare.sequential import interim_analyses
 from beam_ray.compare.verdict_json import BacktestDocument
@@ -23,7 +26,6 @@ from beam_ray.run.model_identity import identity
 from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.run.progress import Progress, ProgressCallback, ignore_progress
 from beam_ray.run.recorded import judged_alike, recorded_digest, require_recorded
-from beam_ray.run.summary import committed_counts
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.beginning import begin
 from beam_ray.store.checksummed_json import RunMark, read_document, seal
@@ -52,6 +54,7 @@ class Backtest:
     execute: Callable[..., Any] = execute
     """Brings a side's run to its end."""
     _driven: list[Driver] = field(default_factory=list)
+    _read: dict[str, Run] = field(default_factory=dict)
     connection: Connection = field(init=False)
     """The cluster that all runs of the backtest share."""
 
@@ -118,8 +121,10 @@ class Backtest:
         known = self._known(side.name)
         if known and Run(self.objects, known).finished:
             return side, None, known
-        plan = self._plan(side, "candidate", origin)
-        return side, count_borrowed(self.objects, plan, self.models) if plan.record.origin and not plan.record.start_node else plan, ""
+        plan = self._plan(side, "candidate", *(self._borrowing(side, origin) if origin or self.resolved.baseline.recorded else (None, ())))
+        if plan.record.origin and not plan.record.start_node:
+            plan = count_borrowed(self.objects, plan, self.models)
+        return side, with_shared_steps(plan, self.resolved.baseline, self._before(side)), ""
 
     def baseline(self) -> Run:
         """The baseline's run: one that is there already, or one begun now."""
@@ -142,7 +147,23 @@ class Backtest:
         known = self._known(side.name)
         if known:
             return Run(self.objects, known)
-        return self._begin(side.name, self._plan(side, "candidate", self._origin_of_candidate(side, baseline), sample=1 if self.resolved.spec.aa else 0))
+        sample = 1 if self.resolved.spec.aa else 0
+        return self._begin(side.name, self._plan(side, "candidate", *self._borrowing(side, self._origin_of_candidate(side, baseline)), sample=sample))
+
+    def _borrowing(self, side: Side, origin: str | None) -> tuple[str | None, tuple[str, ...]]:
+        """The run that a candidate borrows from, and further ones: earlier candidates, and the same definition in an earlier backtest."""
+        spec = self.resolved.spec
+        if spec.fresh or spec.aa:
+            return origin, ()
+        before = None if self.again else self._same_run(side.workflow)
+        runs = [run_id for run_id in (before, *(self._known(other.name) for other in self._before(side))) if run_id]
+        lending = lending_runs(self.objects, side.workflow, origin, runs)
+        return (origin, lending) if origin or not lending else (lending[0], lending[1:])
+
+    def _before(self, side: Side) -> tuple[Side, ...]:
+        """The candidates before *side*, whose steps it may borrow."""
+        spec, sides = self.resolved.spec, self.resolved.candidates
+        return () if spec.fresh or spec.aa or side not in sides else sides[: sides.index(side)]
 
     def _origin_of_candidate(self, side: Side, baseline: Run | None) -> str | None:
         """The run that the candidate's unchanged steps are borrowed from; what production answered is no step's output."""
@@ -163,10 +184,18 @@ class Backtest:
         known = self._known(rescored_name(side))
         if known:
             return Run(self.objects, known)
+        shared = next((run_id for other in self._before(side) if (run_id := self._known(rescored_name(other))) and self._judges(run_id, judged)), None)
+        if shared:
+            return Run(self.objects, self._remember(rescored_name(side), shared))
         self.say(f"the criteria of {side.name} differ: the baseline's outputs are scored by them too")
         if recorded:
             return self._begin(rescored_name(side), self._plan_of_recorded(judged))
         return self._begin(rescored_name(side), self._plan(Side(rescored_name(side), judged), "baseline", baseline.run_id, rescore_only=True))
+
+    def _judges(self, run_id: str, judged: Workflow) -> bool:
+        """Whether an earlier candidate's run of the baseline serves another one: not one that may end before the last task."""
+        record = Run(self.objects, run_id).record
+        return record.definition_digest == judged.digest and not record.early
 
     def finish(self, name: str, run: Run) -> Run:
         """The run of a side, brought to its end."""
@@ -220,9 +249,9 @@ class Backtest:
 
     # -- runs ---------------------------------------------------------------------------------
 
-    def _plan(self, side: Side, mode: str, origin: str | None, *, rescore_only: bool = False, sample: int = 0, recorded: str = "") -> Plan:
-        # a record of the first sample says nothing of it, so that it is the run that any command would begin
-        special: JsonObject = {**({"sample": sample} if sample else {}), **({"recorded": recorded} if recorded else {})}
+    def _plan(self, side: Side, mode: str, origin: str | None, borrow_from: tuple[str, ...] = (), **special: Any) -> Plan:
+        # a record says nothing of what it has not, so that it is the run that any command would begin
+        given: JsonObject = {"rescore_only": False, **{name: value for name, value in {"borrow_from": borrow_from, **special}.items() if value}}
         spec = self.resolved.spec
         return make_plan(
             side.workflow,
@@ -236,11 +265,10 @@ class Backtest:
                 origin=origin,
                 borrow=origin is not None,
                 mode=mode,
-                rescore_only=rescore_only,
                 backtest=self.backtest_id,
                 allow_writes=self.allow_writes,
                 pauses=self.pauses,
-                **special,
+                **given,
             ),
         )
 
@@ -282,14 +310,7 @@ class Backtest:
 
     def _left(self, run_id: str) -> dict[str, float]:
         """What the other runs that were made for this backtest have left of the budget."""
-        left = dict(self.resolved.spec.budget)
-        for key, _ in self.objects.keys(f"{self.prefix}/sides/"):
-            run = Run(self.objects, read_document(self.objects, key, RunMark)["run_id"])
-            if not left or run.run_id == run_id or run.record.backtest != self.backtest_id:
-                continue
-            spent = _spent(run)
-            left = {name: max(limit - spent[name], 0.0) for name, limit in left.items()}
-        return left
+        return budget_left(self.objects, self.backtest_id, self.resolved.spec.budget, run_id)
 
     def _known(self, name: str) -> str | None:
         try:
@@ -314,31 +335,39 @@ class Backtest:
         wanted = {name: identity(self.models[name]) for name in workflow.models if name in self.models}
         tools = self._tools(workflow)
         matching = []
-        for run_id in find_runs(self.objects):
-            record = Run(self.objects, run_id).record
+        for run in self._runs():
+            record = run.record
             same = (
                 record.definition_digest == workflow.digest
-                and self._same_tasks(Run(self.objects, run_id))
+                and self._same_tasks(run)
                 and record.trials == self.resolved.spec.trials
                 and bool(record.cut_from) != whole
                 and not record.sample
                 and not record.recorded
             )
             asked = {name: entry.get("identity") for name, entry in record.models.items()}
-            if same and asked == wanted and record.tools == tools and not record.start_node and Run(self.objects, run_id).finished:
-                matching.append((record.created_at, run_id))
+            if same and asked == wanted and record.tools == tools and not record.start_node and run.finished:
+                matching.append((record.created_at, run.run_id))
         return max(matching)[1] if matching else None
 
     def _similar_run(self, workflow: Workflow) -> str | None:
         """The newest finished run of the workflow by that name over these very tasks: steps that a change does not reach are borrowed from it."""
         found = []
-        for run_id in find_runs(self.objects):
-            record = Run(self.objects, run_id).record
-            same = record.workflow == workflow.name and self._same_tasks(Run(self.objects, run_id)) and record.trials == self.resolved.spec.trials
+        for run in self._runs():
+            record = run.record
+            same = record.workflow == workflow.name and self._same_tasks(run) and record.trials == self.resolved.spec.trials
             plain = record.mode in ("run", "baseline", "candidate") and not (record.sample or record.recorded or record.ruler_only or record.start_node)
-            if same and plain and not record.cut_from and Run(self.objects, run_id).finished:
-                found.append((record.created_at, run_id))
+            if same and plain and not record.cut_from and run.finished:
+                found.append((record.created_at, run.run_id))
         return max(found)[1] if found else None
+
+    def _runs(self) -> Iterator[Run]:
+        """All runs, each record read once: a matrix looks for as many definitions as it has candidates."""
+        for run_id in find_runs(self.objects):
+            run = self._read.get(run_id) or Run(self.objects, run_id)
+            if not run.record.early:
+                self._read[run_id] = run
+            yield run
 
     def _same_tasks(self, run: Run) -> bool:
         """Whether the run is over these very tasks, in whatever order, or over the first of them in its own."""
@@ -356,35 +385,3 @@ class Backtest:
     @staticmethod
     def _tools(workflow: Workflow) -> dict[str, str]:
         return program_versions(workflow, tool_folders(workflow))
-
-
-def rescored_name(side: Side) -> str:
-    """The name of the baseline as the candidate's criteria see it."""
-    return f"baseline-by-{side.name}"
-
-
-def _spent(run: Run) -> dict[str, float]:
-    if run.manifest:
-        usage = run.manifest["usage"]
-        tokens, minutes = usage["input_tokens"] + usage["output_tokens"], usage["seconds"] / 60
-    else:
-        counts = committed_counts(run)
-        return {"max_calls": counts.calls, "max_tokens": counts.tokens, "max_usd": counts.usd or 0.0, "max_minutes": 0.0}
-    return {"max_calls": usage["calls"], "max_tokens": tokens, "max_usd": usage["usd"] or 0.0, "max_minutes": minutes}
-
-
-def with_criteria_of(workflow: Workflow, other: Workflow) -> Workflow:
-    """*workflow* judged by the criteria of *other*, where both have the node."""
-    document = workflow.document()
-    judging = other.document()
-    for name, node in document["nodes"].items():
-        if name in judging["nodes"]:
-            node.pop("evaluate", None)
-            if "evaluate" in judging["nodes"][name]:
-                node["evaluate"] = judging["nodes"][name]["evaluate"]
-            else:
-                node.pop("auto_rerun", None)
-    judge = other.judge or other.model
-    # where both come to the same, the definition stays as it was written
-    document["judge"] = workflow.judge if judge == (workflow.judge or workflow.model) else judge
-    return Workflow.model_validate({key: value for key, value in document.items() if value is not None})

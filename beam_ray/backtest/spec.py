@@ -7,6 +7,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
     baseline: published                   # or a version number, a file, run:ID; recorded: what production answered
     candidates:
       v8: {nodes.extract.llm.prompt: prompts/extract-v8.md}     # overrides, or a file
+    matrix: {model: [remote/small, remote/large]}               # more candidates, one for every combination
     trials: 1
     confirm: 2
     models: {remote/large: local/small}   # on every side, ask another model
@@ -19,7 +20,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,16 +29,19 @@ import pydantic
 from pydantic import Field, StrictFloat, field_validator
 
 from beam_ray.address import NAME
+from beam_ray.backtest.matrix import cells, placed
+from beam_ray.backtest.overrides import put_value, read_value
 from beam_ray.define.check import check
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.define.frozen import Frozen
-from beam_ray.define.load import load, read_prompt
+from beam_ray.define.load import load
 from beam_ray.define.returns import Faults
 from beam_ray.define.validation import as_written, validation_problems
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source, read_yaml
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.publish import find_workflow, read_version
+from beam_ray.run.lenders import behaviour
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.lookup import resolve
 from beam_ray.store.objects import Objects
@@ -63,6 +67,8 @@ class Spec(Frozen):
     baseline: str | int = Field(default="published", description="published, a version's number, a file, run:ID or recorded")
     candidates: dict[str, str | JsonObject] = Field(default={}, description="a file, or a mapping of overrides such as {nodes.NODE.llm.prompt: FILE}")
     """Files, or overrides of the baseline's definition."""
+    matrix: dict[str, Any] = Field(default={}, description="a mapping from overrides to lists of values")
+    """More candidates, one for every combination of values: see ``matrix``."""
     models: dict[str, str] = {}
     """Models to ask instead, on every side: as workflows name them, and what to ask."""
     aa: bool = False
@@ -82,6 +88,13 @@ class Spec(Frozen):
     """Only so many tasks: a random sample that is the same for the same tasks, or the first ones."""
     notify: tuple[str, ...] = Field(default=(), description="URL or slack:URL, or a list of them")
     """Webhooks that the verdict is sent to; ``${env:NAME}`` stands for an environment variable."""
+
+    @field_validator("matrix")
+    @classmethod
+    def _combined(cls, written: dict[str, Any]) -> dict[str, Any]:
+        if written:
+            cells(written)
+        return written
 
     @field_validator("notify", mode="before")
     @classmethod
@@ -164,7 +177,7 @@ def load_spec(path: Path, changes: Mapping[str, Json] | None = None) -> tuple[Sp
         if wrong:
             what = "a candidate's name has 1 to 64 lower-case letters, digits, _ or -"
             raise BadDefinition(problems=[source.problem(("candidates", name), f"{what}, which {name!r} is not") for name in wrong])
-        if not spec.candidates and not spec.aa:
+        if not spec.candidates and not spec.matrix and not spec.aa:
             raise BadDefinition(
                 problems=[source.problem((), "there is no candidate", "candidates: {NAME: FILE}  names one; --aa compares the baseline with itself")]
             )
@@ -190,7 +203,9 @@ def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Json] | Non
         return Resolved(spec, folder, baseline, (Side("again", baseline.workflow, baseline.version),))
     candidates = list[Side]()
     problems, warnings = list[Problem](), list[Problem]()
-    for name, written in spec.candidates.items():
+    made = cells(spec.matrix, spec.candidates) if spec.matrix else []
+    source = placed(source, made)
+    for name, written in [*spec.candidates.items(), *((cell.name, cell.overrides) for cell in made)]:
         try:
             side, advice = _candidate(name, written, baseline.workflow, folder, source)
             candidates.append(side)
@@ -198,9 +213,30 @@ def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Json] | Non
         except BadDefinition as error:
             problems += error.problems
     if problems:
-        raise BadDefinition(problems=problems)
+        raise BadDefinition(problems=list(dict.fromkeys(problems)))
     sides = [_asking(side, spec.models, source, among=(baseline, *candidates)) for side in (baseline, *candidates)]
-    return Resolved(spec, folder, as_judged(sides[0], sides[1]), tuple(sides[1:]), tuple(dict.fromkeys(warnings)))
+    kept, advice = without_repeats(sides[0], sides[1:], {cell.name for cell in made}, source)
+    return Resolved(spec, folder, as_judged(sides[0], kept[0]), tuple(kept), tuple(dict.fromkeys([*warnings, *advice])))
+
+
+def without_repeats(baseline: Side, candidates: Sequence[Side], made: Container[str], source: Source) -> tuple[list[Side], list[Problem]]:
+    """
+    The candidates without those of a matrix, *made*, that are the baseline or an earlier candidate under another name, and a warning for each.
+
+    Raises:
+        BadDefinition: none is left.
+    """
+    known = {} if baseline.recorded else {behaviour(baseline.workflow): "the baseline"}
+    kept, warnings = list[Side](), list[Problem]()
+    for side in candidates:
+        same = known.setdefault(behaviour(side.workflow), side.name)
+        if same != side.name and side.name in made:
+            warnings.append(source.problem(("matrix",), f"{side.name} is the same as {same} and is left out"))
+        else:
+            kept.append(side)
+    if not kept:
+        raise BadDefinition(problems=[source.problem(("matrix",), "the matrix changes nothing: each of its candidates is the baseline")])
+    return kept, warnings
 
 
 def as_judged(baseline: Side, candidate: Side) -> Side:
@@ -271,7 +307,7 @@ def override(name: str, written: Mapping[str, Json], baseline: Workflow, folder:
     for path_, value in written.items():
         at = ("candidates", name, path_)
         try:
-            _put(document, path_, _read(path_, value, baseline, folder))
+            put_value(document, path_, read_value(path_, value, baseline, folder))
         except BadDefinition as error:
             problems += error.problems
         except (Unusable, ValueError) as error:
@@ -340,30 +376,3 @@ def _changed(document: Mapping[str, Json], changes: Mapping[str, Json]) -> JsonO
 
 def _beside(folder: Path, written: str) -> Path:
     return next((path for path in (folder / written, Path.cwd() / written) if path.is_file()), folder / written)
-
-
-def _read(path: str, value: Any, baseline: Workflow, folder: Path) -> Any:
-    """An override's value; a prompt that names a file is read."""
-    if not path.endswith("llm.prompt") or not isinstance(value, str):
-        return value
-    places = [folder, Path.cwd() / baseline.tools_from, Path.cwd()]
-    return read_prompt(value, next((place for place in places if (place / value).is_file()), folder) if "\n" not in value else folder)
-
-
-def _put(document: JsonObject, path: str, value: Any) -> None:
-    """Set the dotted *path*; what leads there must exist, but for the last two parts."""
-    parts = path.split(".")
-    place = document
-    for index, part in enumerate(parts[:-1]):
-        if not isinstance(place, dict):
-            raise ValueError(f"the override {path!r}: {'.'.join(parts[:index])!r} has no parts")
-        if part not in place:
-            if index < 2:
-                known = list(place)
-                raise ValueError("\n".join([f"the override {path!r}: there is no {part!r}", f"there is: {', '.join(known)}", *did_you_mean(part, known)]))
-            place[part] = {}
-        place = place[part]
-    if value is None:
-        place.pop(parts[-1], None)
-    else:
-        place[parts[-1]] = value

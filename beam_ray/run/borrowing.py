@@ -58,10 +58,13 @@ def decide(context: StepContext, node: PreparedNode, task: TaskTrial, fingerprin
         if origin is None or not has_output:
             return Skip("not called in reruns and backtests, and the original run has no recorded output to replay")
         return Borrow(origin, "write not repeated: the recorded output of the original run is replayed", rescore=True)
+    if fixed and origin is not None and has_output:
+        return Borrow(origin, "does not depend on the node that the rerun starts from", rescore=False)
+    if not fixed and context.borrow and context.execute is None:
+        origin = _lender(context, node, task, origin, fingerprint, criteria_fingerprint)
+        has_output = origin is not None
     if origin is None or not has_output:
         return Execute()
-    if fixed:
-        return Borrow(origin, "does not depend on the node that the rerun starts from", rescore=False)
     if context.borrow and context.execute is None and origin["fingerprint"] == fingerprint:
         if origin["criteria_fingerprint"] == criteria_fingerprint:
             return Borrow(origin, "nothing that it depends on has changed", rescore=False)
@@ -71,3 +74,9 @@ def decide(context: StepContext, node: PreparedNode, task: TaskTrial, fingerprin
         # the answer of the first attempt does not depend on the criteria; later ones may
         return Execute(tuple({**attempt, "criteria": []} for attempt in attempts[:1]))
     return Execute()
+
+
+def _lender(context: StepContext, node: PreparedNode, task: TaskTrial, origin: StepRow | None, fingerprint: str, criteria_fingerprint: str) -> StepRow | None:
+    """The row that the step is borrowed from: the origin's before those of other runs, and one that need not be scored again before one that must."""
+    rows = [row for row in (origin, *context.lent_rows(node.name, task)) if row is not None and row["outcome"] in RAN and row["fingerprint"] == fingerprint]
+    return next((row for row in rows if row["criteria_fingerprint"] == criteria_fingerprint), rows[0] if rows else None)

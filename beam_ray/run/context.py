@@ -74,6 +74,9 @@ class TaskTrial:
 RowLookup = Callable[[str, TaskTrial], StepRow | None]
 """The row of a node for a task and trial, or None."""
 
+RowsLookup = Callable[[str, TaskTrial], Sequence[StepRow]]
+"""The rows of a node for a task and trial in several runs."""
+
 
 def _no_row(node: str, task: TaskTrial) -> StepRow | None:
     return None
@@ -90,6 +93,10 @@ def _no_texts(text: bytes) -> str:
 
 def _no_text(sha256: str) -> str:
     raise ValueError("there is no store to read it from")
+
+
+def _no_rows(node: str, task: TaskTrial) -> Sequence[StepRow]:
+    return ()
 
 
 def _no_attachments(task: TaskTrial) -> list[AttachmentContent]:
@@ -149,6 +156,8 @@ class StepContext:
     """Keeps a large text as an attachment, and gives its sha256."""
     read_text: Callable[[str], str] = _no_text
     """Reads a large text by its sha256."""
+    lent_rows: RowsLookup = _no_rows
+    """Rows of further runs that unchanged steps are borrowed from."""
     spooled_row: RowLookup = _no_row
     """Rows that an earlier driver of this run paid for and did not commit."""
     require_budget: Callable[[], None] = _no_budget

@@ -52,6 +52,8 @@ class Lineage(BaseModel):
 
     origin: str | None = None
     """The run that is redone or borrowed from."""
+    borrow_from: tuple[str, ...] = ()
+    """Further runs that unchanged steps are borrowed from, where the origin has none."""
     start_node: str | None = None
     """The node from which the origin is redone; None for all of it."""
     borrow: bool = False
@@ -82,7 +84,7 @@ class Lineage(BaseModel):
     def record_fields(self) -> JsonObject:
         """The fields that were set, as the run record names them."""
         fields = self.model_dump(exclude_unset=True, by_alias=True)
-        return {**fields, "changed": list(self.changed)} if "changed" in fields else fields
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 @dataclass(frozen=True)

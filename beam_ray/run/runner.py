@@ -22,6 +22,7 @@ from beam_ray.llm.request import Model
 from beam_ray.llm.scripted import Models, ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
+from beam_ray.run.borrowable_rows import BorrowableRows
 from beam_ray.run.budget import require_within
 from beam_ray.run.context import StepContext, TaskTrial, no_calls
 from beam_ray.run.limiter import Grant, Limiter, Limits, PermitRequest
@@ -40,7 +41,7 @@ from beam_ray.store.attachments import keep_bytes, read_attachment, read_bytes
 from beam_ray.store.batches import Batches
 from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
-from beam_ray.store.step_lookup import Key, StepRows
+from beam_ray.store.step_lookup import Key
 from beam_ray.store.tables import FileEntry, StepRow
 
 if TYPE_CHECKING:
@@ -96,9 +97,8 @@ class Runner:
         self._loading = threading.Lock()
         self._spooled_rows: dict[StepKey, StepRow] = {}
         self._tasks: Any = None
-        self._origin = StepRows(Run(self.objects, self.record.origin)) if self.record.origin else None
-        self._origin_rows: dict[StepKey, StepRow] = {}
-        self._recordings = Recordings(self._origin, self._origin_rows_of) if self._origin else None
+        self._borrowable = BorrowableRows(self.objects, self.record, self.workflow)
+        self._recordings = Recordings(self._borrowable.origin, self._origin_rows_of) if self._borrowable.origin else None
         self._in_progress: dict[StepKey, Usage] = {}
         """What calls of unfinished steps cost, which is part of what is spent."""
         self._permit_leases: dict[str, PermitLease] = {}
@@ -218,16 +218,11 @@ class Runner:
         rows = rows[start % trials :][: stop - start]
         if self._mailbox:
             self._mailbox.open(shard, [(row.task_id, row.trial) for row in rows])
-        if self._origin:
-            keys = [(row.task_id, row.trial) for row in rows]
-            for node in self.workflow.order:
-                for (task_id, trial), found in self._origin.rows(node, keys).items():
-                    self._origin_rows[node, task_id, trial] = found
+        self._borrowable.load((row.task_id, row.trial) for row in rows)
         return rows
 
     def _origin_rows_of(self, shard: int, node: str) -> dict[Key, StepRow]:
-        tasks = self._tasks_of(shard)
-        return {(task, trial): row for (name, task, trial), row in self._origin_rows.items() if name == node and task in tasks}
+        return self._borrowable.origin_rows(node, self._tasks_of(shard))
 
     def _forget(self, shard: int) -> None:
         self._spool.forget(shard)
@@ -237,12 +232,12 @@ class Runner:
             self._mailbox.forget(shard)
         if self.shards.pop(shard, None):
             gone = self._tasks_of(shard)
-            for table in (self._origin_rows, self._spooled_rows):
-                for key in [key for key in table if key[1] in gone]:
-                    del table[key]
+            self._borrowable.forget(gone)
+            for key in [key for key in self._spooled_rows if key[1] in gone]:
+                del self._spooled_rows[key]
 
     def _tasks_of(self, shard: int) -> set[str]:
-        if not (self._origin_rows or self._spooled_rows):
+        if not (self._borrowable or self._spooled_rows):
             return set()
         start, stop = self.record.shards[shard]
         trials = self.record.trials
@@ -319,7 +314,8 @@ class Runner:
             read_attachments=lambda task: [read_attachment(entry, self.objects) for entry in task.attachments],
             rescore_only=record.ruler_only,
             recorded=bool(record.recorded),
-            origin_row=lambda node, task: self._origin_rows.get((node, task.task_id, task.trial)),
+            origin_row=self._borrowable.origin_row,
+            lent_rows=self._borrowable.lent_rows,
             testing=record.testing,
             recorded_calls=self._recordings.of if self._recordings and not record.sample else no_calls,
             tool_answers=record.tool_answers,

@@ -46,6 +46,8 @@ class RunRecord(BaseModel):
     tasks_digest: str
     origin: str | None = None
     """The run that this one redoes or borrows from."""
+    borrow_from: list[str] = []
+    """Further runs that unchanged steps are borrowed from, where the origin has none."""
     start_node: str | None = None
     """The node from which the origin is redone."""
     mode: str = "run"
