@@ -25,7 +25,7 @@ from beam_ray.run.cluster import Cluster, RunnerDied
 from beam_ray.run.connection import Connection
 from beam_ray.run.crash_isolation import Crashes
 from beam_ray.run.model_identity import limits_of
-from beam_ray.run.plan import runner_count
+from beam_ray.run.plan import open_rows, runner_count
 from beam_ray.run.progress import Counts, Progress, ProgressCallback, total
 from beam_ray.run.runner import Assignment
 from beam_ray.run.runner_pool import RunnerPool, RunnerState
@@ -144,7 +144,8 @@ class Driver:
         undone = self._undone()
         count = min(runner_count(sum(self._rows(shard) for shard in undone), cluster.cpus), len(undone))
         permits = sum(limits_of(settings).concurrency for settings in self.models.values()) or 8 * cluster.cpus
-        self.window = max(8, math.ceil(2 * permits / count))
+        # of many open rows each waits its turn for its next step, so that all end at about the same time and no long row is left alone
+        self.window = max(8, math.ceil(open_rows(self.workflow) / count), math.ceil(2 * permits / count))
         largest = max(stop - start for start, stop in self.record.shards)
         # a runner's open shards must hold a window's worth of rows, or permits would idle
         self.open_shards = max(2, math.ceil(self.window / largest) + 1)

@@ -33,12 +33,14 @@ from beam_ray.llm.prices import price_of as listed_price
 from beam_ray.llm.scripted import Models, ScriptedModel
 from beam_ray.llm.settings import LANES, ModelSettings
 from beam_ray.run.budget import require_known_limits
+from beam_ray.run.conversation import shows_attachments
 from beam_ray.run.model_identity import identity
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.run_record import RunRecord, new_run_id, now, plan_shards, tasks_digest
 
 CHARACTERS_PER_TOKEN = 4
 MAX_PROBLEMS = 20
+OPEN_ROWS = 1_000
 
 
 class Lineage(BaseModel):
@@ -228,6 +230,12 @@ def shard_size(rows: int) -> int:
 def runner_count(rows: int, cpus: int) -> int:
     """Runners to start: one per CPU, but at most one per 100 rows."""
     return max(1, min(cpus, math.ceil(rows / 100), int(os.environ.get("BEAM_RAY_MAX_RUNNERS", "64"))))
+
+
+def open_rows(workflow: Workflow) -> int:
+    """Rows that a run has open at least; those with images or with recorded calls are large, and only as few are open as keep the permits busy."""
+    large = any(node.records_calls or shows_attachments(node) for node in workflow.nodes.values())
+    return 0 if large else OPEN_ROWS
 
 
 def require_models(workflow: Workflow, models: Models) -> dict[str, ModelSettings | ScriptedModel]:

@@ -43,6 +43,7 @@ def main() -> int:
         "cold": ("Cold start", lambda: commands.cold(report)),
         "fixed": ("Four steps of 200 ms, concurrency 64", lambda: shape("fixed")),
         "lognormal": ("The same with lognormal latency: median 200 ms, sigma 0.8", lambda: shape("lognormal")),
+        "pairs": ("beam_ray and the loop in turn", lambda: latency.pairs(report, [100, 200, 500, 1_000], count=max(arguments.repeats, 5))),
         "again": ("A backtest of one changed node", lambda: again.measure(report)),
         "stragglers": ("Stragglers: tasks that take twenty times as long", lambda: stragglers.measure(report)),
         "limits": ("Rate limits", lambda: limits.measure(report)),

@@ -14,6 +14,8 @@ from benchmarks.speed.work import CONCURRENCY, STEPS, Latency
 
 LIMITS = {2_000: 1.10, 50: 1.25}
 """Number of tasks to the largest allowed ratio of makespan to ideal."""
+PAIR_LIMIT = 1.02
+"""Largest allowed ratio of our span, from the first call to the last answer, to that of the loop."""
 OURS = "beam_ray"
 FULL_S = 900
 
@@ -47,6 +49,21 @@ def measure(report: Report, sizes: list[int], shape: str, *, repeats: int = 1, l
                 if runs:
                     found.setdefault(who, []).append(sorted(runs, key=lambda each: each.seconds)[len(runs) // 2])
     _tell(report, found, Latency(shape), shape, sizes)
+
+
+def pairs(report: Report, sizes: list[int], *, count: int = 5) -> None:
+    """Run the loop and beam_ray in turn, *count* times at every size; the median of the pairs' ratios."""
+    rows = []
+    for shape in ("fixed", "lognormal"):
+        with endpoint("--latency", shape) as model:
+            for tasks in sizes:
+                seen = [(loop, ours) for _ in range(count) for loop in _runs(report, model, "loop", tasks, 1) for ours in _runs(report, model, OURS, tasks, 1)]
+                ratios = sorted(ours.span_s / loop.span_s for loop, ours in seen)
+                middle = ratios[len(ratios) // 2]
+                spans = [sorted(each.span_s for each in column)[len(seen) // 2] for column in zip(*seen, strict=True)]
+                rows.append([shape, tasks, *spans, middle, ratios[0], ratios[-1]])
+                report.at_most(f"{shape}, {tasks:,} tasks: span / the loop's, median of {count} pairs", middle, PAIR_LIMIT)
+    report.table(["latency", "tasks", "loop: span s", "beam_ray: span s", "ratio", "least", "most"], rows)
 
 
 def _runs(report: Report, model: Endpoint, who: str, tasks: int, repeats: int) -> Iterator[Seen]:
