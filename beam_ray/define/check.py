@@ -11,10 +11,12 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from beam_ray.address import NODE_NAME
+from beam_ray.define.call_criterion import expressions_in
 from beam_ray.define.check_agent import agent_advice, agent_problems
+from beam_ray.define.check_calls import call_faults
 from beam_ray.define.check_program import program_problems
 from beam_ray.define.conversation import conversation_faults, is_expression, says_nothing
-from beam_ray.define.criterion import expand
+from beam_ray.define.criterion import CALL_KINDS, expand
 from beam_ray.define.llm_call import CONVERSATION, Turn
 from beam_ray.define.returns import type_schema
 from beam_ray.define.template import TemplateFault, Use, uses
@@ -66,8 +68,8 @@ def check(workflow: Workflow, source: Source | None = None, *, folders: Iterable
     problems = list(_names(workflow, source)) + list(_graph(workflow, source))
     if not problems:
         # the rules below follow the graph, so they need one
-        problems += [*_inputs(workflow, source), *_templates(workflow, source), *_criteria(workflow, source)]
         places = tuple(folders)
+        problems += [*_inputs(workflow, source), *_templates(workflow, source), *_criteria(workflow, source, places)]
         problems += [*_switches(workflow, source), *_tools(workflow, source, places), *agent_problems(workflow, source, places)]
         problems += program_problems(workflow, source, project or Path.cwd())
     if problems:
@@ -222,7 +224,7 @@ def _unknown(workflow: Workflow, node: str, use: Use, known: Iterable[str], *, p
             )
 
 
-def _criteria(workflow: Workflow, source: Source) -> Iterator[Problem]:
+def _criteria(workflow: Workflow, source: Source, folders: tuple[Path, ...]) -> Iterator[Problem]:
     for name, node in workflow.nodes.items():
         if node.evaluate is None:
             continue
@@ -242,6 +244,11 @@ def _criteria(workflow: Workflow, source: Source) -> Iterator[Problem]:
                         f"it returns: {', '.join(node.fields)}",
                         *did_you_mean(str(field), node.fields),
                     )
+            if criterion.kind in CALL_KINDS:
+                for text, notes in call_faults(workflow, name, criterion, folders):
+                    yield source.problem(at, text, *notes)
+                for expression in expressions_in(criterion.kind, criterion.want):
+                    yield from _expression(workflow, source, name, at, expression, known, expected=True)
             root = criterion.field.split(".")[0]
             if root and node.fields is not None and root not in node.fields:
                 yield source.problem(

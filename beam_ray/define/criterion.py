@@ -18,6 +18,7 @@ A sentence is decided by a judge model. A mapping is a rule and needs no model:
     - range: {amount: [0, 100000]}
     - schema: {type: object}
     - python: tools.rules:plausible
+    - called: {tool: find, with: {po_number: extract.po_number}}     # and others over calls, see ``call_criterion``
 
 A rule over several fields becomes one criterion per field. They share the rule's weight, and
 errors can be counted by field.
@@ -30,11 +31,14 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from beam_ray.define.call_criterion import CallKind, call_rules
 from beam_ray.define.criterion_example import CriterionExample, examples_as_written
 from beam_ray.define.fingerprint import Json
 from beam_ray.define.returns import limited, pattern_fault
 
-Kind = Literal["plain", "check", "equals", "one_of", "matches", "range", "schema", "python"]
+Kind = Literal["plain", "check", "equals", "one_of", "matches", "range", "schema", "python", CallKind]
+CALL_KINDS = get_args(CallKind)
+"""Rules over the calls of an agent or a program."""
 RULES = tuple(kind for kind in get_args(Kind) if kind != "plain")
 BY_FIELD = ("equals", "one_of", "matches", "range")
 _EXAMPLES = {"equals": "{total: expected.total}", "one_of": "{kind: [order, invoice]}", "matches": "{number: '^PO-'}", "range": "{amount: [0, 100]}"}
@@ -56,7 +60,8 @@ class Criterion(BaseModel):
     """The field of the output that the rule checks; empty for the whole output."""
     want: Json = None
     """The rule's argument. check: an expression; equals: an expression, or a literal in a list of one;
-    one_of: a list; matches: a pattern; range: [low, high]; schema: a JSON schema; python: module:function."""
+    one_of: a list; matches: a pattern; range: [low, high]; schema: a JSON schema; python: module:function;
+    rules over calls: as written."""
     ignore: tuple[str, ...] = ()
     reasoning: bool = False
     """Whether the judge also reads what the model wrote while thinking; plain-language criteria only."""
@@ -103,6 +108,13 @@ def expand(written: Json) -> list[Criterion]:
         raise ValueError(f"'reasoning' applies to plain-language criteria only, not to {kind!r}; an expression uses the name 'reasoning'")
     if ignore and kind not in ("equals", "one_of"):
         raise ValueError(f"'ignore' applies to equals and one_of only, not to {kind!r}")
+    if kind in CALL_KINDS:
+        rules = call_rules(kind, spec)
+        names = [f"{name} {number}" if name and len(rules) > 1 else str(name) for number in range(1, len(rules) + 1)]
+        return [
+            Criterion(id=each or slug(words), kind=kind, text=str(text) or words, weight=weight / len(rules), want=want)
+            for each, (want, words) in zip(names, rules, strict=True)
+        ]
     if kind not in BY_FIELD:
         return [_whole(kind, spec, weight, str(name), str(text))]
     if not isinstance(spec, Mapping) or not spec:
@@ -161,6 +173,8 @@ def _stored(written: Mapping[str, Json]) -> Criterion:
         examples_as_written([each.model_dump() for each in found.examples])
     if found.kind in BY_FIELD:
         _checked(found.kind, found.want)
+    elif found.kind in CALL_KINDS:
+        call_rules(found.kind, found.want)
     elif found.kind != "plain":
         _whole(found.kind, found.want, found.weight, found.id, found.text)
     return found

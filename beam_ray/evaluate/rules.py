@@ -54,29 +54,29 @@ def _equals(criterion: Criterion, output: Mapping[str, Json], values: Mapping[st
     if not there:
         return False, f"the output has no {criterion.field!r}", True
     met = same(found, want, criterion.ignore)
-    return met, f"{_show(found)}" if met else f"{_show(found)} is not {_show(want)}", True
+    return met, f"{show(found)}" if met else f"{show(found)} is not {show(want)}", True
 
 
 def _one_of(criterion: Criterion, output: Mapping[str, Json], values: Mapping[str, Json], function: Function) -> _Verdict:
     found, there = look(output, criterion.field)
     met = there and any(same(found, option, criterion.ignore) for option in criterion.want)
-    return met, _show(found) if met else f"{_show(found)} is none of {_show(criterion.want)}", True
+    return met, show(found) if met else f"{show(found)} is none of {show(criterion.want)}", True
 
 
 def _matches(criterion: Criterion, output: Mapping[str, Json], values: Mapping[str, Json], function: Function) -> _Verdict:
     found, _ = look(output, criterion.field)
     met = isinstance(found, str) and pattern(criterion.want).search(found[:MAX_TEXT]) is not None
-    return met, _show(found) if met else f"{_show(found)} does not match", True
+    return met, show(found) if met else f"{show(found)} does not match", True
 
 
 def _range(criterion: Criterion, output: Mapping[str, Json], values: Mapping[str, Json], function: Function) -> _Verdict:
     found, _ = look(output, criterion.field)
     number = _number(found)
     if number is None:
-        return False, f"{_show(found)} is not a number", True
+        return False, f"{show(found)} is not a number", True
     low, high = criterion.want
     met = (low is None or number >= low) and (high is None or number <= high)
-    return met, _show(found) if met else f"{_show(found)} lies outside", True
+    return met, show(found) if met else f"{show(found)} lies outside", True
 
 
 def _schema(criterion: Criterion, output: Mapping[str, Json], values: Mapping[str, Json], function: Function) -> _Verdict:
@@ -150,6 +150,7 @@ def _folded(text: str, ignore: tuple[str, ...]) -> str:
     return "".join(text.split()) if "space" in ignore else " ".join(text.split())
 
 
-def _show(value: Json) -> str:
+def show(value: Json) -> str:
+    """*value* as Python writes it, at most 80 characters of it."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from beam_ray.define.criterion import Criterion
+from beam_ray.define.call_criterion import expressions_in
+from beam_ray.define.criterion import CALL_KINDS, Criterion
 from beam_ray.define.fingerprint import Json, JsonObject, flatten, strict_json
 from beam_ray.define.template import uses
 from beam_ray.define.workflow import Node, Workflow
@@ -19,6 +20,9 @@ from beam_ray.store.attachments import AttachmentContent
 from beam_ray.store.call_table import PlacedCallRow
 from beam_ray.store.tables import AttachmentRow, StepRow, TaskRow
 from beam_ray.tasks.messages import TaskMessage, as_values
+
+READS_CALLS = "calls/1"
+"""Part of the criteria's fingerprint where a judge reads a transcript; changes when it is shown other things of the calls."""
 
 RAN = ("done", "borrowed")
 """Outcomes of steps that have an output."""
@@ -150,6 +154,8 @@ class StepContext:
     """Whether the run is a rerun or part of a backtest, where calls of tools may be refused."""
     recorded_calls: Callable[[str, TaskTrial], Awaitable[Sequence[PlacedCallRow]]] = no_calls
     """The calls that a node's step recorded in the run that this one redoes; none where nothing is answered from recordings."""
+    origin_calls: Callable[[str, TaskTrial], Awaitable[Sequence[PlacedCallRow]]] = no_calls
+    """The calls of the origin's step whose output is scored again."""
     tool_answers: Mapping[str, Sequence[Mapping[str, Json]]] = field(default_factory=dict)
     """Tool to its static answers: the cases of a backtest's spec, each with ``when`` and ``answer`` or ``error``."""
     keep_text: Callable[[bytes], str] = _no_texts
@@ -217,6 +223,7 @@ class PreparedNode:
             judged_by if len(judged_by) > 1 else next(iter(judged_by), None),
             node.evaluate.threshold if node.evaluate else None,
             node.auto_rerun.model_dump() if node.auto_rerun else None,
+            *([READS_CALLS] if node.records_calls and judges else []),
         )
         used = {use.root for item in criteria for expression in _expressions(item) for use in uses(expression, expression=True)}
         return cls(
@@ -247,4 +254,6 @@ def criterion_parts(item: Criterion) -> list[Any]:
 
 
 def _expressions(item: Criterion) -> list[str]:
+    if item.kind in CALL_KINDS:
+        return expressions_in(item.kind, item.want)
     return [item.want] if item.kind == "check" or (item.kind == "equals" and isinstance(item.want, str)) else []

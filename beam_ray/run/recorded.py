@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from beam_ray.define.criterion import CALL_KINDS
 from beam_ray.define.fingerprint import digest, strict_json
 from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import BadAnswer, FailedInProduction, StepFailed, Unusable
@@ -68,8 +69,16 @@ def require_recorded(workflow: Workflow, tasks: pa.Table) -> str:
     Check that every task has a recorded output; what should be known of those that do not fit, or nothing.
 
     Raises:
-        Unusable: a task has none, or no output fits what the last node returns.
+        Unusable: a task has none, no output fits what the last node returns, or a criterion needs calls, which are not recorded.
     """
+    for name in output_nodes(workflow):
+        evaluation = workflow.nodes[name].evaluate
+        needing = [item.text for item in evaluation.criteria if item.kind in CALL_KINDS] if evaluation else []
+        if needing:
+            raise Unusable(
+                f"baseline: recorded: production did not record what {name!r} called, so this criterion cannot be decided: {needing[0]}\n"
+                "  remove it for this backtest, or choose another baseline"
+            )
     missing: dict[str, list[str]] = {}
     bad: list[tuple[str, BadAnswer]] = []
     for batch in tasks.select(["task_id", "recorded"]).to_batches(max_chunksize=1_000):

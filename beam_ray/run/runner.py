@@ -318,6 +318,7 @@ class Runner:
             lent_rows=self._borrowable.lent_rows,
             testing=record.testing,
             recorded_calls=self._recordings.of if self._recordings and not record.sample else no_calls,
+            origin_calls=self._recordings.of if self._recordings else no_calls,
             tool_answers=record.tool_answers,
             keep_text=lambda body: keep_bytes("call.json", body, self.objects)["sha256"],
             read_text=lambda sha256: read_bytes(sha256, self.objects).decode("utf-8", "surrogatepass"),

@@ -7,7 +7,7 @@ No Ray and no store: a step gets the rows of its predecessors and gives a row of
 import asyncio
 import datetime
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from beam_ray.address import Address
@@ -15,10 +15,8 @@ from beam_ray.define.fingerprint import Json, digest
 from beam_ray.define.llm_call import CONVERSATION
 from beam_ray.define.template import evaluate, fill
 from beam_ray.errors import BadAnswer, StepFailed
-from beam_ray.evaluate.judge import JudgedOutput
-from beam_ray.evaluate.panel import judge_by_panel
-from beam_ray.evaluate.rules import judge_by_rule
 from beam_ray.evaluate.score import Finding, score
+from beam_ray.evaluate.tool_uses import Trajectory, trajectory
 from beam_ray.llm.request import Deferred, Message
 from beam_ray.llm.usage import Usage
 from beam_ray.run.attempt import Attempt
@@ -26,10 +24,11 @@ from beam_ray.run.borrowing import Borrow, Copy, Skip, decide
 from beam_ray.run.calls import CallLog
 from beam_ray.run.context import RAN, PreparedNode, StepContext, TaskTrial
 from beam_ray.run.conversation import needs_attachments, prompt_messages, unseen_images, with_attachments, with_images
-from beam_ray.run.model_call import call_model, feedback_turns, judge_request
+from beam_ray.run.evaluation import Evaluated, findings
+from beam_ray.run.model_call import call_model, feedback_turns
 from beam_ray.run.program_call import call_program
 from beam_ray.run.recorded import NOT_RECORDED, RECORDED, recorded_output
-from beam_ray.run.step_row import StepFrame, output_value, usage_of_row, with_costs, without_work
+from beam_ray.run.step_row import StepFrame, attempt_of, output_value, usage_of_row, with_costs, without_work
 from beam_ray.store.call_table import CallRow
 from beam_ray.store.parquet import text, to_json
 from beam_ray.store.tables import AttemptRow, StepRow
@@ -71,6 +70,8 @@ class _StepExecution:
         """Attempts that were paid for before, by an earlier driver or in the origin."""
         self.call_log: CallLog | None = None
         """The calls of an agent or a program."""
+        self.borrowed: StepRow | None = None
+        """The origin's row, where its output is taken from there."""
 
     async def run(self, above: Mapping[str, StepRow]) -> StepRow:
         try:
@@ -182,7 +183,7 @@ class _StepExecution:
     # -- borrowing --------------------------------------------------------------------------
 
     async def _borrow(self, borrow: Borrow) -> StepRow:
-        origin = borrow.origin
+        self.borrowed = origin = borrow.origin
         row: StepRow = {
             **self.frame.on(origin, "borrowed"),
             "reason": borrow.reason,
@@ -303,30 +304,24 @@ class _StepExecution:
         if self.node.evaluate is None:
             return
         if not attempt.findings:
-            attempt.findings = await self._findings(attempt)
+            calls = await self._trajectory(attempt) if self.node.records_calls else None
+            given = Evaluated(self.values, self._question(), calls)
+            attempt.findings = await findings(self.context, self.prepared, self.task, attempt, given, self.judging, lambda: self._spool_attempts(attempt))
         attempt.score = score(attempt.findings)
 
-    async def _findings(self, attempt: Attempt) -> list[Finding]:
-        prepared, context, output = self.prepared, self.context, attempt.output
-        known = {"reasoning": attempt.reasoning, **self.values, prepared.name: output, "output": output, "expected": self.task.expected or {}}
-        findings = {item.id: judge_by_rule(item, output, known, context.tools.function) for item in prepared.rules}
-        if prepared.judged:
-            self._spool_attempts(attempt)
-            question = self._question()
-            request, judges = judge_request(context, prepared, self.task, attempt), {name: context.models[name] for name in prepared.judges}
-        waits = False
-        for criteria in prepared.judged:
-            shown = JudgedOutput(question, output, (attempt.reasoning or "(none was returned)") if criteria[0].reasoning else "")
-            try:
-                judged = await judge_by_panel(judges, criteria, shown, request, self.judging)
-            except Deferred:
-                waits = True  # what else is asked goes in the same batch
-                continue
-            findings |= {finding.id: finding for finding in judged}
-        if waits:
-            raise Deferred
-        assert self.node.evaluate is not None
-        return [findings[item.id] for item in self.node.evaluate.criteria]
+    async def _trajectory(self, attempt: Attempt) -> Trajectory | None:
+        """What the attempt called; None where that is not recorded."""
+        rows: Sequence[CallRow]
+        if self.call_log:
+            rows = [row for row in self.call_log.rows if row["attempt"] == attempt.number]
+        elif self.borrowed and self.borrowed["turns"] is not None:
+            number = attempt_of(self.borrowed)
+            rows = [row for row in await self.context.origin_calls(self.prepared.name, self.task) if row["attempt"] == number]
+            if self.borrowed["turns"] and not rows:
+                return None
+        else:
+            return None
+        return await asyncio.to_thread(trajectory, rows, self.context.read_text)
 
     def _question(self) -> str:
         """What the step was asked, as a judge is told."""

@@ -165,6 +165,13 @@ def usage_of_row(row: StepRow) -> tuple[Usage, Usage]:
     return usage, Usage(row["judge_calls"], row["judge_input_tokens"], row["judge_output_tokens"], row["judge_usd"])
 
 
+def attempt_of(row: StepRow) -> int:
+    """The number of the attempt whose output and score are the step's; of equal ones the first."""
+    made = [attempt for attempt in row["attempts"] or () if not attempt["error"]]
+    counts = [attempt for attempt in made if attempt["output"] == row["output"] and attempt["score"] == row["score"]] or made
+    return counts[0]["number"] if counts else 1
+
+
 def output_value(output: str | None) -> Any:
     """The value of an ``output`` column, which is JSON."""
     return None if output is None else strict_json(output)

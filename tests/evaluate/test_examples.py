@@ -6,7 +6,7 @@ import pytest
 
 from beam_ray.define.criterion import expand
 from beam_ray.errors import BadDefinition
-from beam_ray.evaluate.judge import judge_messages
+from beam_ray.evaluate.judge import JudgedOutput, judge_messages
 from beam_ray.llm import Request
 from beam_ray.review.version import criterion_version
 from beam_ray.run.plan import make_plan
@@ -57,7 +57,7 @@ def test_the_judge_reads_the_examples_below_their_criterion(lab: Lab) -> None:
         "criterion_2: The reply is short.",
     ]
     [plain] = expand("The reply is short.")
-    assert "example" not in str(judge_messages([plain], "q", {"text": "x"}, "mark"))
+    assert "example" not in str(judge_messages([plain], JudgedOutput("q", {"text": "x"}), "mark"))
 
 
 def test_examples_change_how_outputs_are_scored_and_nothing_else(lab: Lab) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from beam_ray.define.criterion import expand
-from beam_ray.evaluate.judge import judge_messages
+from beam_ray.evaluate.judge import JudgedOutput, judge_messages
 from tests.conftest import Lab
 
 WORKFLOW = """
@@ -64,7 +64,7 @@ def test_what_an_output_says_changes_no_verdict(lab: Lab):
 def test_an_output_stays_between_marks_that_it_cannot_know(text):
     """The mark is another one each time, and the criteria come after it."""
     [criterion] = expand("It is polite.")
-    asked = judge_messages([criterion], "question", {"text": text}, "f00f00f00f00")[-1]["content"]
+    asked = judge_messages([criterion], JudgedOutput("question", {"text": text}), "f00f00f00f00")[-1]["content"]
     end = asked.rindex("</f00f00f00f00-output>")
 
     assert asked.count("</f00f00f00f00-output>") == 1
