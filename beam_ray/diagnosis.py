@@ -94,7 +94,8 @@ def to_redo(found: Found) -> tuple[tuple[NodeRepair, ...], list[Key]]:
     follow = {node: set[Key]().union(*(lost[above] for above in workflow.upstream[node])) - lost[node] for node in workflow.order}
     nodes = []
     for node in workflow.order:
-        each = bool(workflow.nodes[node].llm) + len(workflow.judges_of(node))
+        agent = workflow.nodes[node].agent
+        each = (agent.max_turns if agent else bool(workflow.nodes[node].call)) + len(workflow.judges_of(node))
         if lost[node] or follow[node]:
             nodes.append(NodeRepair(node, len(lost[node]), len(follow[node]), each * len(lost[node]), each * len(follow[node])))
     affected = set[Key]().union(*lost.values())

@@ -63,7 +63,7 @@ def _would_call(request: Request) -> None:
 class _PlanningTools(Tools):
     """Tools that are not called."""
 
-    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None, *, typed: bool = False) -> Any:
         raise _WouldCall("tool")
 
 
@@ -213,6 +213,12 @@ _WORDS = {
     "llm.prompt": "prompt",
     "llm.returns": "schema",
     "llm.model": "model",
+    "agent.prompt": "prompt",
+    "agent.returns": "schema",
+    "agent.model": "model",
+    "agent.tools": "tools",
+    "agent.max_turns": "turns",
+    "agent.on_miss": "on_miss",
     "tool": "tool",
     "version": "tool version",
     "when": "condition",
@@ -239,7 +245,7 @@ def _word(change: Change) -> str:
     for start, word in _WORDS.items():
         if change.field.startswith(start):
             return word
-    return "model setting" if change.field.startswith("llm.") else change.field
+    return "model setting" if change.field.startswith(("llm.", "agent.")) else change.field
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class SentPrompt:
 def sent_prompt(task: "Task", node: str, attempt: int = 1) -> SentPrompt:
     """See ``Task.prompt``."""
     step = task.step(node)
-    if step.definition.llm is None:
+    if step.definition.call is None:
         raise Unusable(f"the step {step.address} is a tool and has no prompt")
     if step.outcome == "skipped":
         return SentPrompt(node, attempt, (), (), False, f"Nothing was sent: the step was skipped ({step.reason}).")

@@ -73,6 +73,7 @@ class Backtest:
             spec.fresh,
             *([spec.stop] if spec.stop else []),
             *(["aa"] if spec.aa else []),
+            *([spec.tool_answers] if spec.tools else []),
             *([self._recorded] if self._recorded else []),
             {name: identity(self.models[name]) for name in sorted(asked) if name in self.models},
         )
@@ -236,14 +237,14 @@ class Backtest:
         known = self.known_repeats(name)
         if known:
             return self.finish(name, Run(self.objects, known))
-        recorded: JsonObject = {"recorded": run.record.recorded} if run.record.recorded else {}
+        special: JsonObject = {name: value for name in ("recorded", "tool_answers") if (value := getattr(run.record, name))}
         plan = make_plan(
             run.record.plan,
             only(run.tasks(), task_ids),
             self.models,
             source=f"{len(task_ids)} newly failing tasks of run {run.run_id}",
             trials=run.record.trials + times,
-            lineage=Lineage(origin=run.run_id, borrow=True, mode="repeats", backtest=self.backtest_id, allow_writes=self.allow_writes, **recorded),
+            lineage=Lineage(origin=run.run_id, borrow=True, mode="repeats", backtest=self.backtest_id, allow_writes=self.allow_writes, **special),
         )
         return self.finish(name, self._begin(name, plan))
 
@@ -251,8 +252,9 @@ class Backtest:
 
     def _plan(self, side: Side, mode: str, origin: str | None, borrow_from: tuple[str, ...] = (), **special: Any) -> Plan:
         # a record says nothing of what it has not, so that it is the run that any command would begin
-        given: JsonObject = {"rescore_only": False, **{name: value for name, value in {"borrow_from": borrow_from, **special}.items() if value}}
         spec = self.resolved.spec
+        has: JsonObject = {"borrow_from": borrow_from, "tool_answers": spec.tool_answers, **special}
+        given: JsonObject = {"rescore_only": False, **{name: value for name, value in has.items() if value}}
         return make_plan(
             side.workflow,
             self.tasks,
@@ -344,6 +346,7 @@ class Backtest:
                 and bool(record.cut_from) != whole
                 and not record.sample
                 and not record.recorded
+                and record.tool_answers == self.resolved.spec.tool_answers
             )
             asked = {name: entry.get("identity") for name, entry in record.models.items()}
             if same and asked == wanted and record.tools == tools and not record.start_node and run.finished:

@@ -11,6 +11,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
     trials: 1
     confirm: 2
     models: {remote/large: local/small}   # on every side, ask another model
+    tools: {find: {when: {po_number: PO-1}, answer: {found: true}}}     # static answers, see tool_answers
     gate: no-harm                         # or improve, cheaper, none, or a gate file
     budget: {max_usd: 5}
     stop: early                           # end as soon as more tasks would not change the verdict
@@ -31,6 +32,7 @@ from pydantic import Field, StrictFloat, field_validator
 from beam_ray.address import NAME
 from beam_ray.backtest.matrix import cells, placed
 from beam_ray.backtest.overrides import put_value, read_value
+from beam_ray.backtest.tool_answers import ToolAnswer, as_cases, require_tools
 from beam_ray.define.check import check
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.define.frozen import Frozen
@@ -71,6 +73,8 @@ class Spec(Frozen):
     """More candidates, one for every combination of values: see ``matrix``."""
     models: dict[str, str] = {}
     """Models to ask instead, on every side: as workflows name them, and what to ask."""
+    tools: dict[str, Annotated[tuple[ToolAnswer, ...], Field(min_length=1)]] = Field(default={}, description="{TOOL: {when: {ARGUMENT: VALUE}, answer: VALUE}}")
+    """Static answers of agents' tools, on every side; the first case that fits answers a call."""
     aa: bool = False
     """Compare the baseline with a second sample of itself: what differs then is noise."""
     trials: int = Field(default=1, ge=1, le=100)
@@ -96,6 +100,11 @@ class Spec(Frozen):
             cells(written)
         return written
 
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _cases(cls, written: Any) -> Any:
+        return as_cases(written)
+
     @field_validator("notify", mode="before")
     @classmethod
     def _several(cls, written: Any) -> Any:
@@ -108,6 +117,11 @@ class Spec(Frozen):
         if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
             raise ValueError(f"'limit' must be a number of tasks, 1 or more, which are drawn at random, or {{first: N}}, not {as_written(written)}")
         return written
+
+    @property
+    def tool_answers(self) -> dict[str, list[JsonObject]]:
+        """The static answers as a run record has them."""
+        return {tool: [each.case() for each in cases] for tool, cases in self.tools.items()}
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -200,6 +214,7 @@ def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Json] | Non
         if baseline.recorded:
             raise BadDefinition(problems=[source.problem(("baseline",), f"an A/A test runs the baseline twice, and {RECORDED} outputs cannot be run again")])
         baseline = _asking(baseline, spec.models, source)
+        require_tools(spec.tools, [baseline.workflow], source)
         return Resolved(spec, folder, baseline, (Side("again", baseline.workflow, baseline.version),))
     candidates = list[Side]()
     problems, warnings = list[Problem](), list[Problem]()
@@ -216,6 +231,7 @@ def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Json] | Non
         raise BadDefinition(problems=list(dict.fromkeys(problems)))
     sides = [_asking(side, spec.models, source, among=(baseline, *candidates)) for side in (baseline, *candidates)]
     kept, advice = without_repeats(sides[0], sides[1:], {cell.name for cell in made}, source)
+    require_tools(spec.tools, [side.workflow for side in sides], source)
     return Resolved(spec, folder, as_judged(sides[0], kept[0]), tuple(kept), tuple(dict.fromkeys([*warnings, *advice])))
 
 

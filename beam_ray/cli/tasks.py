@@ -202,9 +202,9 @@ def _show_step(step: beam_ray.Step) -> None:
         show(f"    {_short(_text(attempt.output), 1000)}")
     if not step.attempts and step.output is not None:
         show(f"  output: {_short(_text(step.output), 1000)}")
-    if step.definition.llm:
+    if step.definition.call:
         show("  prompt:")
-        for turn in step.definition.llm.prompt:
+        for turn in step.definition.call.prompt:
             for line in f"[{turn.role}] {turn.content}".splitlines():
                 show(f"    {line}")
 

@@ -152,9 +152,3 @@ class Agent(LlmCall):
     def functions(self) -> tuple[AgentTool, ...]:
         """Those of its tools that are Python functions."""
         return tuple(entry for entry in self.tools if entry.tool)
-
-    def on_miss_of(self, tool: AgentTool, effects: Effects) -> OnMiss:
-        """What a call of *tool*, which has these effects, does where the recording does not answer it."""
-        if effects == "write":
-            return "fail" if "fail" in (tool.on_miss, self.on_miss) and tool.on_miss != "refuse" else "refuse"
-        return tool.on_miss or self.on_miss or "live"

@@ -72,13 +72,15 @@ def program_version(workflow: Workflow, node: Node, folders: Iterable[Path], pro
 
 def program_versions(workflow: Workflow, folders: Iterable[Path], project: Path | None = None) -> dict[str, str]:
     """
-    Every tool and command of the workflow to its version; *project* is the folder that commands start in, by default the working folder.
+    Every tool and command of the workflow, and every function of its agents, to its version; *project* is the folder that commands start in, by default the working folder.
 
     Raises:
         Unusable: a tool was not found.
     """
     places = tuple(folders)
-    return {node.program: program_version(workflow, node, places, project or Path.cwd()) for node in workflow.nodes.values() if node.program}
+    nodes = workflow.nodes.values()
+    of_agents = {str(entry.tool): find_tool(workflow, str(entry.tool), places).version for node in nodes if node.agent for entry in node.agent.functions}
+    return {node.program: program_version(workflow, node, places, project or Path.cwd()) for node in nodes if node.program} | of_agents
 
 
 def _read_tool(file: Path, function: str, tool: str) -> Tool:

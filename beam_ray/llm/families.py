@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 Api = Literal["chat", "responses"]
 MaxTokensAs = Literal["max_tokens", "max_completion_tokens"]
 Structured = Literal["strict", "full", "object", "tool", "none"]
+StructuredWithTools = Literal["same", "function", "words"]
 STRUCTURED: tuple[Structured, ...] = ("strict", "full", "object", "tool", "none")
 """Ways to ask for JSON, from the most to the least binding."""
 
@@ -28,6 +29,9 @@ class Capabilities(TypedDict, total=False):
     seeds: bool
     """Whether ``seed`` may be sent."""
     structured: Structured
+    structured_with_tools: StructuredWithTools
+    reasoning_back: bool
+    """Whether what a model thought may be passed back with the results of tool calls."""
 
 
 class FindingDocument(TypedDict):
@@ -50,7 +54,15 @@ class EndpointFindings(TypedDict):
     checked_at: str
 
 
-DEFAULTS: Capabilities = {"api": "chat", "max_tokens_as": "max_tokens", "temperature": True, "seeds": True, "structured": "full"}
+DEFAULTS: Capabilities = {
+    "api": "chat",
+    "max_tokens_as": "max_tokens",
+    "temperature": True,
+    "seeds": True,
+    "structured": "full",
+    "structured_with_tools": "function",
+    "reasoning_back": True,
+}
 """For endpoints that no row of the table matches, such as vLLM, SGLang, Ollama and llama.cpp."""
 
 
@@ -72,14 +84,35 @@ _OPENAI = r"api\.openai\.com|.*\.openai\.azure\.com|.*\.services\.ai\.azure\.com
 _REASONING = r"(.*/)?(o\d.*|gpt-5(?!.*-chat).*)"
 
 FAMILIES = (
-    Family("OpenAI", _OPENAI, {"max_tokens_as": "max_completion_tokens", "structured": "strict"}, why="max_tokens is deprecated"),
-    Family("OpenAI reasoning models", _OPENAI, {"temperature": False}, _REASONING, "they refuse temperature and top_p other than 1"),
+    Family(
+        "OpenAI",
+        _OPENAI,
+        {"max_tokens_as": "max_completion_tokens", "structured": "strict", "structured_with_tools": "same", "reasoning_back": False},
+        why="max_tokens is deprecated; other models than those below refuse to return encrypted reasoning",
+    ),
+    Family(
+        "OpenAI reasoning models",
+        _OPENAI,
+        {"temperature": False, "reasoning_back": True},
+        _REASONING,
+        "they refuse temperature and top_p other than 1; without its reasoning a model thinks anew after every tool call",
+    ),
     Family("Anthropic", r"api\.anthropic\.com", {"seeds": False, "structured": "tool"}, why="response_format and seed are ignored"),
     Family("Gemini", r"generativelanguage\.googleapis\.com", {"seeds": False}, why="an unknown field such as seed is refused"),
-    Family("xAI", r"api\.x\.ai", {"max_tokens_as": "max_completion_tokens"}, why="max_tokens is deprecated"),
-    Family("DeepSeek", r"api\.deepseek\.com", {"structured": "object", "seeds": False}, why="json_schema is refused; seed is not documented"),
+    Family("xAI", r"api\.x\.ai", {"max_tokens_as": "max_completion_tokens", "structured_with_tools": "same"}, why="max_tokens is deprecated"),
+    Family(
+        "DeepSeek",
+        r"api\.deepseek\.com",
+        {"structured": "object", "seeds": False},
+        why="json_schema is refused; seed is not documented; a turn with tool calls is refused without its reasoning_content",
+    ),
     Family("DeepSeek reasoner", r"api\.deepseek\.com", {"temperature": False}, r".*reasoner.*", "temperature is ignored while it thinks"),
-    Family("Groq", r"api\.groq\.com", {"max_tokens_as": "max_completion_tokens", "structured": "object"}, why="only some models take json_schema"),
+    Family(
+        "Groq",
+        r"api\.groq\.com",
+        {"max_tokens_as": "max_completion_tokens", "structured": "object", "reasoning_back": False},
+        why="only some models take json_schema, and none together with tools; reasoning_content in a turn is refused",
+    ),
     Family("Groq, gpt-oss", r"api\.groq\.com", {"structured": "strict"}, r"openai/gpt-oss-.*", "they take json_schema in strict mode"),
     Family("Mistral", r"api\.mistral\.ai", {"seeds": False, "structured": "strict"}, why="the seed is called random_seed; other fields are refused"),
     Family("OpenRouter, OpenAI reasoning models", r"openrouter\.ai", {"temperature": False}, r"openai/(o\d.*|gpt-5(?!.*-chat).*)", "as at OpenAI"),
@@ -90,7 +123,7 @@ FAMILIES = (
 class Known(NamedTuple):
     """A capability, and the family that it is known from."""
 
-    value: Api | MaxTokensAs | Structured | bool
+    value: Api | MaxTokensAs | Structured | StructuredWithTools | bool
     family: str
     """Empty for the default."""
 
@@ -105,5 +138,5 @@ def known_of(base_url: str, model: str) -> dict[str, Known]:
     return known
 
 
-def _entries(settings: Capabilities) -> list[tuple[str, Api | MaxTokensAs | Structured | bool]]:
+def _entries(settings: Capabilities) -> list[tuple[str, Api | MaxTokensAs | Structured | StructuredWithTools | bool]]:
     return [(name, settings[name]) for name in Capabilities.__annotations__ if name in settings]  # type: ignore[literal-required]

@@ -27,8 +27,15 @@ class Message(TypedDict):
     """One turn of a chat."""
 
     role: str
-    """system, user or assistant"""
+    """system, user, assistant or tool"""
     content: str | Sequence[Part]
+    """For a tool: its result, or its error in words."""
+    tool_calls: NotRequired[Sequence[JsonObject]]
+    """Functions that the assistant called, as chat completions write them."""
+    raw: NotRequired[Sequence[JsonObject]]
+    """The assistant's turn as the endpoint wrote it: what it thought goes back to it with the results."""
+    tool_call_id: NotRequired[str]
+    """The call that a tool's result belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,18 @@ class Answer:
     """The service tier that the endpoint used, where it says so."""
     tool_calls: tuple[ToolCall, ...] = ()
     """Functions that the model called."""
+    answer_call: ToolCall | None = None
+    """The call by which it gave the answer, where that was asked for as a function; its arguments are the text."""
+    raw: tuple[JsonObject, ...] = ()
+    """Where it called functions: the message of the chat completion, or the items of the response."""
+
+
+def tool_turns(answer: Answer, results: Sequence[tuple[ToolCall, str]]) -> tuple[Message, ...]:
+    """The turns that follow an answer with tool calls: the answer itself, and what each call gave."""
+    calls = [{"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call, _ in results]
+    asked: Message = {"role": "assistant", "content": "" if answer.answer_call else answer.text, "tool_calls": calls, "raw": answer.raw}
+    told: list[Message] = [{"role": "tool", "tool_call_id": call.id, "content": text} for call, text in results]
+    return (asked, *told)
 
 
 class Deferred(Exception):

@@ -24,7 +24,7 @@ from pydantic import Field, PrivateAttr, StrictBool, StrictFloat, StrictInt, fie
 from beam_ray.define.fingerprint import Json, digest
 from beam_ray.define.frozen import Frozen
 from beam_ray.errors import Unusable
-from beam_ray.llm.families import Api, Capabilities, MaxTokensAs, Structured, known_of
+from beam_ray.llm.families import Api, Capabilities, MaxTokensAs, Structured, StructuredWithTools, known_of
 
 _SECRET = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_HEADERS = ("authorization", "api-key", "x-api-key", "proxy-authorization", "cookie")
@@ -69,6 +69,12 @@ class CallSettings:
     structured: Structured
     """How JSON is asked for."""
     reasoning_effort: str | None
+    """Sent where it is not None."""
+    structured_with_tools: StructuredWithTools
+    """How an agent's answer is asked for as JSON, while tools are offered."""
+    reasoning_back: bool
+    """Whether what the model thought is passed back with the results of its tool calls."""
+    parallel_tool_calls: bool | None
     """Sent where it is not None."""
     sources: Mapping[str, str]
     """Setting to where its value comes from: the models file, ``models check``, a family or the default."""
@@ -136,6 +142,14 @@ class ModelSettings(Frozen):
     """How JSON is asked for: strict and full send the JSON schema, object asks for any JSON object, tool for a function call, none in words only."""
     reasoning_effort: Literal["auto", "none", "minimal", "low", "medium", "high", "xhigh"] = "auto"
     """Sent unless auto, which leaves it to the endpoint."""
+    structured_with_tools: Literal["auto", "same", "function", "words"] = "auto"
+    """How an agent is asked for JSON while tools are offered: same as without tools, as a function to call, or in words only."""
+    reasoning_back: StrictBool | Literal["auto"] = "auto"
+    """true, false or auto.
+    Whether what the model thought is passed back to it with the results of tool calls."""
+    parallel_tool_calls: StrictBool | Literal["auto"] = "auto"
+    """true, false or auto.
+    Sent to agents' models unless auto, which leaves it to the endpoint."""
     headers: dict[str, str] = {}
     """Sent with every request; a secret stands as ${env:NAME}."""
     query: dict[str, str] = {}
@@ -200,14 +214,18 @@ class ModelSettings(Frozen):
         known = known_of(self.url_or_written, self.model)
         wanted = self.temperature
         accepted = choose("temperature", wanted if wanted != "omit" else False)
+        structured, with_tools = choose("structured", self.structured), choose("structured_with_tools", self.structured_with_tools)
         return CallSettings(
             api=choose("api", self.api),
             max_tokens_as=choose("max_tokens_as", self.max_tokens_as),
             send_temperature=accepted is not False,
             temperature=float(wanted) if isinstance(wanted, float | int) else None,
             seeds=bool(choose("seeds", self.seeds)),
-            structured=choose("structured", self.structured),
+            structured=structured,
             reasoning_effort=None if self.reasoning_effort == "auto" else self.reasoning_effort,
+            structured_with_tools="function" if (structured, with_tools) == ("tool", "same") else with_tools,
+            reasoning_back=bool(choose("reasoning_back", self.reasoning_back)),
+            parallel_tool_calls=None if self.parallel_tool_calls == "auto" else self.parallel_tool_calls,
             sources=sources,
         )
 
@@ -231,8 +249,11 @@ class ModelSettings(Frozen):
         call = self.call
         legacy = call.api == "chat" and call.send_temperature and call.structured in ("full", "strict") and call.reasoning_effort is None
         if legacy:  # as version 0.1 wrote it, so that its steps can still be borrowed
-            return digest("model/1", self.model, call.temperature, call.structured, self.extra)
-        return digest("model/2", self.model, call.api, call.send_temperature, call.temperature, call.structured, call.reasoning_effort, self.extra)
+            found = digest("model/1", self.model, call.temperature, call.structured, self.extra)
+        else:
+            found = digest("model/2", self.model, call.api, call.send_temperature, call.temperature, call.structured, call.reasoning_effort, self.extra)
+        with_tools = (self.structured_with_tools, self.reasoning_back, self.parallel_tool_calls)
+        return found if with_tools == ("auto", "auto", "auto") else digest("model/3", found, *with_tools)
 
     @property
     def endpoint(self) -> str:

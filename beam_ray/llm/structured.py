@@ -10,6 +10,9 @@ NOT_STRICT = ("maxLength", "minLength", "maxItems", "minItems", "default", "exam
 
 MAX_NAME = 64
 
+ANSWER_FUNCTION = "give_answer"
+"""The function by which an agent answers where its endpoint takes no schema of the answer together with tools."""
+
 
 def strict_schema(schema: Mapping[str, Json]) -> JsonSchema:
     """*schema* without the keywords that strict mode refuses."""
@@ -45,3 +48,33 @@ def with_words(messages: list[JsonObject], schema: Mapping[str, Json]) -> list[J
 def function_name(node: str) -> str:
     """The name of the schema or function for a node."""
     return (node or "answer")[:MAX_NAME]
+
+
+def answer_function(schema: Mapping[str, Json]) -> JsonObject:
+    """The function by which an agent gives its final answer."""
+    return {"name": ANSWER_FUNCTION, "description": "Give the final answer. Call it once, when nothing more is to be found out.", "parameters": dict(schema)}
+
+
+def answers_by(sent: Mapping[str, Json]) -> str:
+    """The function of a request's body whose arguments are the answer; empty where it has none."""
+    choice = sent.get("tool_choice")
+    if isinstance(choice, Mapping):
+        return str((choice.get("function") or choice).get("name") or "")
+    named = [(tool.get("function") or tool).get("name") for tool in sent.get("tools") or () if isinstance(tool, Mapping)]
+    return ANSWER_FUNCTION if ANSWER_FUNCTION in named else ""
+
+
+def is_strict(schema: Mapping[str, Json]) -> bool:
+    """Whether strict mode takes *schema*: every object is closed, and all of its fields are required."""
+    fields = schema.get("properties")
+    if schema.get("type") == "object" and (
+        not isinstance(fields, Mapping) or schema.get("additionalProperties") is not False or set(schema.get("required") or ()) != set(fields)
+    ):
+        return False
+    inner = [*fields.values()] if isinstance(fields, Mapping) else []
+    for key in ("items", "anyOf"):
+        found = schema.get(key)
+        inner += found if isinstance(found, list) else [found] if isinstance(found, Mapping) else []
+    return not {"oneOf", "allOf", "not", "prefixItems", "patternProperties", "$ref"} & set(schema) and all(
+        isinstance(part, Mapping) and is_strict(part) for part in inner
+    )

@@ -8,12 +8,14 @@ from typing import Any
 from beam_ray.define.call_criterion import expressions_in
 from beam_ray.define.criterion import CALL_KINDS, Criterion
 from beam_ray.define.fingerprint import Json, JsonObject, flatten, strict_json
+from beam_ray.define.mcp_server import RecordedServer
 from beam_ray.define.template import uses
 from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import Stopped
 from beam_ray.evaluate.judge import judged_together
 from beam_ray.llm.request import Model
 from beam_ray.llm.usage import Usage
+from beam_ray.run.agent_tools import AgentTools
 from beam_ray.run.programs import Programs
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import AttachmentContent
@@ -175,6 +177,16 @@ class StepContext:
     on_deferred: Callable[[Usage, Usage], None] = _ignore_costs
     """Receives what a step has cost so far that waits for a batch: for its output, and for its judge."""
 
+    mcp: Mapping[str, RecordedServer] = field(default_factory=dict)
+    """The MCP servers that agents use."""
+    folder: str = ""
+    """The driver's working folder, where the programs of MCP servers are started."""
+
+    @cached_property
+    def agents(self) -> AgentTools:
+        """The tools of agents."""
+        return AgentTools(self.workflow, self.tools, self.mcp, self.folder)
+
     @cached_property
     def nodes(self) -> dict[str, "PreparedNode"]:
         """Every node, with what is the same for all rows."""
@@ -209,9 +221,11 @@ class PreparedNode:
         model, judges = context.workflow.model_of(name), context.workflow.judges_of(name)
         judged_by = [context.identities[judge] for judge in judges]
         settings: tuple[Any, ...]
-        if node.llm:
-            call = node.llm
-            settings = ("llm/1", context.identities[str(model)], call.returns, call.temperature, call.top_p, call.max_tokens, call.seed)
+        if node.call:
+            call = node.call
+            settings = (f"{node.kind}/1", context.identities[str(model)], call.returns, call.temperature, call.top_p, call.max_tokens, call.seed)
+            if node.agent:
+                settings += (node.agent.max_turns, [[tool.name, tool.reference, tool.version] for tool in context.agents.of[name].values()])
         else:
             settings = ("tool/1", node.tool, node.version or context.tools.version(str(node.program)))
             if node.command or node.asks:

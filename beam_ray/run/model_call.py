@@ -29,14 +29,22 @@ async def call_model(context: StepContext, node: PreparedNode, task: TaskTrial, 
         BadAnswer: the answer is not what the node returns.
         ModelUnavailable: there was no answer in time.
     """
-    call = node.node.llm
+    request = request_of(context, node, task, attempt, messages)
+    answer = await context.models[str(node.model)].ask(request, attempt.usage)
+    attempt.reasoning = answer.reasoning
+    attempt.output = read_answer(answer, request.schema, request.max_tokens)
+
+
+def request_of(context: StepContext, node: PreparedNode, task: TaskTrial, attempt: Attempt, messages: tuple[Message, ...]) -> Request:
+    """The request of an attempt to the node's model; its seed and temperature are noted in the attempt."""
+    call = node.node.call
     assert call is not None
     attempt.seed = call.seed + context.sample * SAMPLE_STEP + (task.trial - 1) * SEED_STEP + attempt.number - 1
     attempt.temperature = call.temperature
     if attempt.number > 1 and not call.temperature:
         # at temperature 0 another sample would be the same one
         attempt.temperature = node.node.auto_rerun.temperature if node.node.auto_rerun else FRESH_TEMPERATURE
-    request = Request(
+    return Request(
         messages=messages,
         schema=call.returns,
         temperature=attempt.temperature,
@@ -49,9 +57,6 @@ async def call_model(context: StepContext, node: PreparedNode, task: TaskTrial, 
         trial=task.trial,
         attempt=attempt.number,
     )
-    answer = await context.models[str(node.model)].ask(request, attempt.usage)
-    attempt.reasoning = answer.reasoning
-    attempt.output = read_answer(answer, call.returns, call.max_tokens)
 
 
 def judge_request(context: StepContext, node: PreparedNode, task: TaskTrial, attempt: Attempt) -> Request:

@@ -39,6 +39,8 @@ from beam_ray.run.tools import tool_folders
 from beam_ray.store.run_record import RunRecord, new_run_id, now, plan_shards, tasks_digest
 
 CHARACTERS_PER_TOKEN = 4
+RESULT_TOKENS = 200
+"""Tokens of the results of one turn's tool calls, for estimates."""
 MAX_PROBLEMS = 20
 OPEN_ROWS = 1_000
 
@@ -95,7 +97,7 @@ class NodePlan:
 
     node: str
     kind: str
-    """llm or tool"""
+    """llm, agent or tool"""
     model: str | None
     run: int
     borrow: int = 0
@@ -111,11 +113,13 @@ class NodePlan:
     """The judge's part of *usd*."""
     usd_by_lane: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     """Lane to US dollars for outputs and for judges, if all models that can be are asked in it."""
+    turns: int = 1
+    """Model calls of an agent for one output at most."""
 
     @property
     def calls(self) -> int:
-        """Model calls for outputs, without auto-reruns and retries."""
-        return self.run if self.kind == "llm" else 0
+        """Model calls for outputs, of agents at most, without auto-reruns and retries."""
+        return 0 if self.kind == "tool" else self.run * self.turns
 
 
 @dataclass(frozen=True)
@@ -320,30 +324,34 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
         conditional = node.when is not None or any(workflow.nodes[parent].when for parent in workflow.upstream[name])
         model, judges = workflow.model_of(name), workflow.judges_of(name)
         given = said = 0.0
-        if node.llm:
+        turns = node.agent.max_turns if node.agent else 1
+        if node.call:
             given = _prompt_characters(workflow, name, typical, before) / CHARACTERS_PER_TOKEN
-            said = node.llm.max_tokens
+            said = node.call.max_tokens
+        # each turn of an agent is asked with all that was said before
+        asked = [given + turn * (said + RESULT_TOKENS) for turn in range(turns)]
         judged = judged_together(node.evaluate.criteria) if node.evaluate else ()
         usd_by_lane: dict[str, tuple[float | None, float | None]] = {}
         for lane in ("", *LANES):
             judging = [
                 _usd(models[judge], given + said + 200 + _criteria_tokens(group), 200 * len(group) + 100, rows, lane) for group in judged for judge in judges
             ]
-            usd_by_lane[lane] = _usd(models[model], given, said, rows, lane) if model else 0.0, _sum(judging)
+            usd_by_lane[lane] = _sum(_usd(models[model], input_tokens, said, rows, lane) for input_tokens in asked) if model else 0.0, _sum(judging)
         prices = usd_by_lane.pop("")
         plans.append(
             NodePlan(
                 name,
-                "llm" if node.llm else "tool",
+                node.kind,
                 model,
                 rows,
                 judge_calls=rows * len(judged) * len(judges),
                 conditional=conditional,
-                input_tokens=int(given * rows),
-                output_tokens=int(said * rows),
+                input_tokens=int(sum(asked) * rows),
+                output_tokens=int(said * turns * rows),
                 usd=_sum(prices),
                 judge_usd=prices[1],
                 usd_by_lane=usd_by_lane,
+                turns=turns,
             )
         )
     return plans

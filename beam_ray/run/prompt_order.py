@@ -15,7 +15,7 @@ CACHED_CHARACTERS = 4_000
 
 def grouped_by_beginning(tasks: Sequence[TaskTrial], workflow: Workflow) -> list[TaskTrial]:
     """The rows in their order, but for those whose first prompt begins like that of an earlier row: they follow it."""
-    first = workflow.nodes[workflow.order[0]].llm
+    first = workflow.nodes[workflow.order[0]].call
     if first is None:
         return list(tasks)
     groups: dict[str, list[TaskTrial]] = {}

@@ -130,14 +130,14 @@ def _object(written: str | None) -> Mapping[str, Any]:
 
 
 def _returns(node: Node) -> tuple[bool, Any]:
-    return (node.llm is not None, node.llm.returns if node.llm else None)
+    return (node.call is not None, node.call.returns if node.call else None)
 
 
 def _fitted(node: Node, name: str, value: Any) -> Any:
     """The output in the shape in which the node would give it."""
-    if node.llm is None:
+    if node.call is None:
         return value
-    schema = node.llm.returns
+    schema = node.call.returns
     if schema is None:
         fits = isinstance(value, Mapping) and set(value) == {"text"} and isinstance(value["text"], str)
         return value if fits else {"text": value if isinstance(value, str) else to_json(value)}

@@ -83,14 +83,14 @@ def _same(one: Json, other: Json) -> bool:
 
 
 class Recording:
-    """The calls that an earlier execution of a step recorded. Only answers answer: not errors of models, and no refusals."""
+    """The calls that an earlier execution of a step recorded. Answers of models and tools answer: not errors of models, refusals and static answers."""
 
     def __init__(self, calls: Sequence[PlacedCallRow] = ()):
         self.calls = calls
         self._by_key: dict[tuple[str, int, int], PlacedCallRow] = {}
         self._by_number = {(call["attempt"], call["number"]): call for call in calls}
         for call in calls:
-            if call["source"] != "refused" and is_answer(call):
+            if call["source"] not in ("refused", "static") and is_answer(call):
                 self._by_key[call["fingerprint"], call["occurrence"], call["attempt"]] = call
         self._attempts = sorted({call["attempt"] for call in calls})
 

@@ -128,6 +128,7 @@ class Runner:
     async def run_rows(self, shard: int, start: int, stop: int) -> None:
         """Run all nodes for the rows [start, stop) of *shard* and spool them, committing nothing: to find rows that crash."""
         self._spool.begin()
+        await self.context.agents.describe()
         tasks = await asyncio.to_thread(self._load, shard, start, stop)
         await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows).run_rows()
         await self._spool.flush()
@@ -135,6 +136,7 @@ class Runner:
     async def run_node(self, shard: int, node: str) -> bool:
         """Run one node of a shard whose predecessors are committed; False if rows of it wait for a batch."""
         self._spool.begin()
+        await self.context.agents.describe()
         tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
         committed = await Shard(self.context, self.run, shard, tasks, self.window, crashed_rows=self.assignment.crashed_rows, only=node).step(node)
         await self._spool.flush()
@@ -178,6 +180,7 @@ class Runner:
             await lease.close()
         for model in self.models.values():
             await model.close()  # type: ignore[attr-defined]
+        await self.context.agents.close()
         await self.context.tools.close()
         if self.context.programs:
             await self.context.programs.close()
@@ -199,6 +202,7 @@ class Runner:
 
     async def _open(self, shard: int) -> Shard:
         self._spool.begin()
+        await self.context.agents.describe()
         tasks = await asyncio.to_thread(self._load, shard, *self.record.shards[shard])
         return Shard(self.context, self.run, shard, tasks, self.window, run_elsewhere=self.run_elsewhere, crashed_rows=self.assignment.crashed_rows)
 
@@ -327,6 +331,8 @@ class Runner:
             start_no_more=self._start_no_more,
             on_row=self._on_row,
             on_deferred=self._on_deferred,
+            mcp=record.mcp,
+            folder=self.assignment.folder,
         )
 
     def _model(self, name: str, written: ModelSettings | ScriptedModel, renew: RenewPermits | None) -> Model:

@@ -40,7 +40,7 @@ def sent_messages(objects: Objects, workflow: Workflow, task: TaskTrial, rows: M
         StepFailed: the prompt cannot be rendered from what is stored.
         Damaged: an attachment is not what was kept.
     """
-    call, row = workflow.nodes[node].llm, rows[node]
+    call, row = workflow.nodes[node].call, rows[node]
     if call is None:
         raise StepFailed("a tool gets no prompt")
     values: dict[str, Json] = dict(task.values(workflow))

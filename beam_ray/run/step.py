@@ -19,6 +19,7 @@ from beam_ray.evaluate.score import Finding, score
 from beam_ray.evaluate.tool_uses import Trajectory, trajectory
 from beam_ray.llm.request import Deferred, Message
 from beam_ray.llm.usage import Usage
+from beam_ray.run.agent import run_agent
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.borrowing import Borrow, Copy, Skip, decide
 from beam_ray.run.calls import CallLog
@@ -126,14 +127,15 @@ class _StepExecution:
         """Render the inputs, and fingerprint them and the criteria."""
         node, prepared = self.node, self.prepared
         given: Any
-        if node.llm:
+        if node.call:
             self.messages = prompt_messages(self.context.workflow, prepared.name, self.task, self.values)
             given = [*self.messages, *(image.removeprefix(KEPT_IMAGE) for image in self._images())]
         else:
             self.arguments = {key: fill(value, self.values) for key, value in node.arguments.items()}
             given = self.arguments
         self.frame.inputs = digest("inputs/1", given)
-        self.frame.fingerprint = digest("step/1", prepared.settings, self.frame.inputs)
+        answers = [self.context.tool_answers] if self.context.tool_answers and node.records_calls else []
+        self.frame.fingerprint = digest("step/1", prepared.settings, self.frame.inputs, *answers)
         self._identify_criteria()
 
     def _identify_criteria(self) -> None:
@@ -271,11 +273,15 @@ class _StepExecution:
         attempt = Attempt(number)
         self.context.require_budget()
         try:
-            if self.node.llm:
+            if self.node.call:
                 messages = with_attachments(with_images(self.messages, self._images()), self.values["attachments"])
                 if feedback and self.attempts:
                     messages = (*messages, *feedback_turns(self.attempts[-1].output, feedback))
-                await call_model(self.context, self.prepared, self.task, attempt, messages)
+                if self.node.agent:
+                    assert self.call_log
+                    await run_agent(self.context, self.prepared, self.task, attempt, messages, self.call_log.begin(attempt))
+                else:
+                    await call_model(self.context, self.prepared, self.task, attempt, messages)
             elif self.node.command or self.node.asks:
                 calls = self.call_log.begin(attempt) if self.call_log else None
                 await call_program(self.context, self.prepared, self.task, attempt, self.arguments, calls)

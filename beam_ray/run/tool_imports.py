@@ -14,10 +14,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.workflow import Workflow
 from beam_ray.run.tools import tool_environment
 
@@ -60,17 +61,24 @@ def functions(workflow: Workflow, nodes: Iterable[str]) -> dict[str, str]:
     for name in nodes:
         node = workflow.nodes[name]
         criteria = node.evaluate.criteria if node.evaluate else ()
-        for reference in [*([node.tool] if node.tool else []), *(item.want for item in criteria if item.kind == "python")]:
+        of_agent = [reference for entry in (node.agent.functions if node.agent else ()) for reference in (entry.tool, entry.key) if reference]
+        for reference in [*([node.tool] if node.tool else []), *of_agent, *(item.want for item in criteria if item.kind == "python")]:
             found.setdefault(reference, name)
     return found
 
 
 def missing_modules(wanted: dict[str, str], folders: Iterable[Path]) -> list[MissingModule]:
     """What the functions *wanted*, each with its node, need and do not find; *folders* are those of the tools."""
-    if not wanted:
+    questions: list[JsonObject] = [{"module": reference.partition(":")[0], "function": None, "arguments": {}, "memory": None} for reference in wanted]
+    replies = ask_worker("tool_worker.py", questions, folders)
+    return [MissingModule(node, reference, reply["missing"]) for (reference, node), reply in zip(wanted.items(), replies, strict=False) if reply.get("missing")]
+
+
+def ask_worker(script: str, questions: Sequence[JsonObject], folders: Iterable[Path]) -> list[JsonObject]:
+    """The replies of a child process to *questions*; fewer where it took too long or an import ended it."""
+    if not questions:
         return []
-    lines = [json.dumps({"module": reference.partition(":")[0], "function": None, "arguments": {}, "memory": None}) for reference in wanted]
-    worker = str(Path(__file__).with_name("tool_worker.py"))
+    worker = str(Path(__file__).with_name(script))
     command = [sys.executable, "-P", worker, *(str(folder) for folder in folders)]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=tool_environment(), text=True, start_new_session=True
@@ -78,11 +86,10 @@ def missing_modules(wanted: dict[str, str], folders: Iterable[Path]) -> list[Mis
     with process, _killed_after(PATIENCE_S, process):
         assert process.stdin and process.stdout
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write("".join(f"{line}\n" for line in lines))
+            process.stdin.write("".join(f"{json.dumps(question)}\n" for question in questions))
             process.stdin.flush()
         # a module that ends its process takes the replies for those after it along
-        replies = [json.loads(reply) for _ in lines if (reply := process.stdout.readline()).endswith("\n")]
-    return [MissingModule(node, reference, reply["missing"]) for (reference, node), reply in zip(wanted.items(), replies, strict=False) if reply.get("missing")]
+        return [json.loads(reply) for _ in questions if (reply := process.stdout.readline()).endswith("\n")]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 
@@ -28,9 +28,13 @@ def main(folders: list[str]) -> None:
             _limit_memory(call["memory"])
             module = importlib.import_module(call["module"])
             # without a function, only the import is tried
-            value: Any = getattr(module, call["function"])(**call["arguments"]) if call["function"] else None
-            if hasattr(value, "__await__"):
-                value = _awaited(value)
+            function = getattr(module, call["function"]) if call["function"] else None
+            if function and call.get("typed"):
+                value: Any = _typed(function, call["arguments"])
+            else:
+                value = function(**call["arguments"]) if function else None
+                if hasattr(value, "__await__"):
+                    value = _awaited(value)
             result = json.dumps({"value": value}, allow_nan=False)
         except BaseException as error:  # an error of the tool is its result
             _limit_memory(None)
@@ -42,6 +46,14 @@ def main(folders: list[str]) -> None:
             os._exit(0)
         results.write(result + "\n")
         results.flush()
+
+
+def _typed(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """The result of a function with types that JSON has not: its arguments are converted to them, and what it returns to JSON."""
+    import pydantic
+    import pydantic_core
+
+    return pydantic_core.to_jsonable_python(pydantic.validate_call(function)(**arguments))
 
 
 def _awaited(value: Awaitable[object]) -> object:

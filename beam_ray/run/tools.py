@@ -19,6 +19,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pydantic
+import pydantic_core
+
 from beam_ray.define.fingerprint import Json
 from beam_ray.define.tool_source import Tool, find_tool, program_versions
 from beam_ray.define.workflow import Workflow
@@ -61,7 +64,9 @@ class Tools:
     def __init__(self, workflow: Workflow, children: int = 2, folder: Path | None = None):
         self.workflow = workflow
         self.folders, self.project = tool_folders(workflow, folder), project_folder(folder)
-        self.found: dict[str, Tool] = {node.tool: find_tool(workflow, node.tool, self.folders) for node in workflow.nodes.values() if node.tool}
+        nodes = workflow.nodes.values()
+        named = [node.tool for node in nodes if node.tool] + [str(entry.tool) for node in nodes if node.agent for entry in node.agent.functions]
+        self.found: dict[str, Tool] = {tool: find_tool(workflow, tool, self.folders) for tool in named}
         self._slots = asyncio.Semaphore(children)
         self._idle: list[_ChildProcess] = []
 
@@ -77,19 +82,21 @@ class Tools:
         """One of the places for child processes; waits for it."""
         return self._slots
 
-    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None, *, typed: bool = False) -> Any:
         """
         The tool's result; its process is limited to *memory* bytes, if given.
+
+        With *typed*, arguments are converted to the types that the function declares, and its result to JSON.
 
         Raises:
             ToolFailed: it raised, ran out of time, died, or returned a value that is not JSON.
         """
         if self.found[tool].is_async:
-            return await self._call_here(tool, arguments, timeout_s)
+            return await self._call_here(tool, arguments, timeout_s, typed)
         async with self._slots:
             child = self._idle.pop() if self._idle else _ChildProcess(self.folders)
             try:
-                value = await child.call(tool, arguments, timeout_s, memory)
+                value = await child.call(tool, arguments, timeout_s, memory, typed)
             except BaseException:
                 if child.usable:
                     self._idle.append(child)
@@ -117,10 +124,13 @@ class Tools:
         while self._idle:
             await self._idle.pop().end()
 
-    async def _call_here(self, tool: str, arguments: Mapping[str, Json], timeout_s: float) -> Any:
+    async def _call_here(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, typed: bool) -> Any:
         try:
+            function = load_function(tool, self.folders)
             async with asyncio.timeout(timeout_s):
-                value = await load_function(tool, self.folders)(**arguments)
+                value = await (pydantic.validate_call(function) if typed else function)(**arguments)
+            if typed:
+                value = pydantic_core.to_jsonable_python(value)
             json.dumps(value, allow_nan=False)
             return value
         except TimeoutError:
@@ -151,10 +161,10 @@ class _ChildProcess:
         self.first_size = 0
         self.usable = True
 
-    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None, typed: bool) -> Any:
         module, function = tool.split(":")
         try:
-            line = json.dumps({"module": module, "function": function, "arguments": dict(arguments), "memory": memory}, allow_nan=False)
+            line = json.dumps({"module": module, "function": function, "arguments": dict(arguments), "memory": memory, "typed": typed}, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ToolFailed(f"{tool}: an argument is not JSON: {error}") from None
         self.usable = False

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from beam_ray.define.fingerprint import JsonObject, digest
+from beam_ray.define.mcp_server import RecordedServer
 from beam_ray.define.workflow import Workflow
 
 
@@ -33,6 +34,8 @@ class RunRecord(BaseModel):
     definition_digest: str
     tools: dict[str, str] = {}
     """Tool to the version that its source had when the run was planned."""
+    mcp: dict[str, RecordedServer] = {}
+    """MCP servers that agents use, with the tools that they listed when the run was planned."""
     models: dict[str, JsonObject] = {}
     """Name to model id, address and prices; never a key."""
     source: str = ""

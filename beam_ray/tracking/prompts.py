@@ -42,7 +42,7 @@ def register(client: MlflowClient, workflow: Workflow, because: str, beat: Heart
     """
     versions = {}
     for node in workflow.order:
-        call = workflow.nodes[node].llm
+        call = workflow.nodes[node].call
         if call is None:
             continue
         template = _template(call)

@@ -156,7 +156,7 @@ def spans(case: Case) -> Iterator[Span]:
 def _step_spans(case: Case, root: bytes, step: StepRow) -> Iterator[Span]:
     node = step["node"]
     start, end = _nanoseconds(step["started_at"] or case.outcome["started_at"]), _nanoseconds(step["ended_at"] or case.outcome["ended_at"])
-    asks = case.workflow.nodes[node].llm is not None
+    asks = case.workflow.nodes[node].call is not None
     identity = _hash(8, case.key, node, "")
     facts = {name: step[name] for name in ("outcome", "route", "score", "passed", "threshold", "unscored", "reason", "borrowed_from", "fingerprint")}
     about = {"mlflow.spanInputs": _inputs(case, node), "mlflow.spanOutputs": loads(step["output"]), **facts}

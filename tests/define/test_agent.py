@@ -95,26 +95,6 @@ def test_a_word_that_is_no_effect_is_refused(desk: Lab):
         load_workflow(desk.write("w.yaml", FILE))
 
 
-@pytest.mark.parametrize(
-    ("agent", "tool", "effects", "found"),
-    [
-        (None, None, "read", "live"),
-        (None, None, "write", "refuse"),
-        ("live", None, "write", "refuse"),
-        ("fail", None, "write", "fail"),
-        ("fail", "refuse", "write", "refuse"),
-        ("refuse", None, "none", "refuse"),
-        ("refuse", "live", "read", "live"),
-        (None, "fail", "read", "fail"),
-    ],
-)
-def test_a_miss_is_what_the_tool_says_else_the_agent_and_never_a_live_write(agent, tool, effects, found):
-    """No word makes a write tool live."""
-    entry = AgentTool(tool="a:b", on_miss=tool)
-
-    assert Agent(prompt="x", tools=[entry], on_miss=agent).on_miss_of(entry, effects) == found
-
-
 def test_check_starts_no_server(desk: Lab):
     """What an MCP server offers is found out when a run starts."""
     assert check(desk.workflow(FILE), folders=[desk.folder]) == []

@@ -123,7 +123,9 @@ def test_the_arguments_of_the_offered_function_are_the_answer():
     """The way to structure of endpoints without a schema."""
     call = {"id": "1", "type": "function", "function": {"name": "n", "arguments": '{"a": 1}'}}
 
-    answer = read_reply(reply(content=None, tool_calls=[call]), {"tools": [{"function": {"name": "n"}}]})
+    answer = read_reply(
+        reply(content=None, tool_calls=[call]), {"tools": [{"function": {"name": "n"}}], "tool_choice": {"type": "function", "function": {"name": "n"}}}
+    )
 
     assert read_answer(answer, SCHEMA, 64) == {"a": 1}
 
