@@ -4,6 +4,7 @@ Repair a damaged run: intact data is kept, derived data is computed again, and o
     a step's rows        rows in intact pieces of the file are read; the others are executed again by a separate
                          run (mode "repair"), which gets all intact rows of their tasks as if it had spooled them.
                          So a row after a repeated one is paid for again only if its inputs have changed
+    a node's calls       rows in intact pieces are kept, and answer the steps that are executed again; the others are lost
     outcome.parquet      computed from the steps, without model calls
     manifest.json        computed from the steps and the outcome, without model calls
     run.json             restored from its copy in the manifest
@@ -19,7 +20,7 @@ in the store as a record of what was paid.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,6 +35,7 @@ from beam_ray.run.outcome import outcome_row, output_nodes, sum_of_prices
 from beam_ray.run.plan import Lineage, make_plan, require_models
 from beam_ray.run.summary import summary_of
 from beam_ray.store.beginning import begin
+from beam_ray.store.call_table import CALLS, CallRow, PlacedCallRow, attachments_in, carried
 from beam_ray.store.checksummed_json import RunMark, read_document, seal
 from beam_ray.store.integrity import Found, Key, commit, delete_damaged_parts, inspect, keys_of, pending, put_in_place
 from beam_ray.store.lease import Lease
@@ -41,7 +43,7 @@ from beam_ray.store.manifest import Manifest, RepairEntry
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.parquet import encode, encode_batches, to_table
 from beam_ray.store.run_record import RunRecord, now
-from beam_ray.store.runs import FILE_BYTES, Run
+from beam_ray.store.runs import FILE_BYTES, Run, with_attachments
 from beam_ray.store.tables import OUTCOME, STEPS, TASKS, FileEntry, OutcomeRow, StepRow
 from beam_ray.tasks.sources import only
 
@@ -118,6 +120,7 @@ def _repair_finished(objects: Objects, run: Run, models: Models, execute: Execut
             files += _encoded(found, STEPS, found.steps[node], rows[node], f"steps/{node}-{{:03d}}.parquet", bodies)
         else:
             files += [entry for entry in _entries(run, found) if entry["name"].startswith(f"steps/{node}-")]
+        files += _call_files(run, found, node, {key for key, row in rows[node].items() if before.get(key) != row}, redone, bodies)
     lost = set(found.keys) - set(keys_of(found.outcome))
     if lost | changed or any(damage.name.startswith("outcome") for damage in found.damaged):
         outcomes = _outcomes(found, rows, lost | changed)
@@ -167,14 +170,48 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
     if not redo.finished:
         ids = redo.tasks()["task_id"]
         shard_of = _shards([(task, trial) for task in ids.to_pylist() for trial in range(1, record.trials + 1)], redo.record)
-        for number, table in enumerate(found.steps.values()):
+        for number, (node, table) in enumerate(found.steps.items()):
             sound: list[StepRow] = table.filter(pc.is_in(table["task_id"], value_set=ids.combine_chunks())).to_pylist()
-            redo.spool("0000-intact", number, [{**row, "shard": shard_of[row["task_id"], row["trial"]]} for row in sound])
+            calls = carried(found.calls[node].to_pylist())
+            rows: list[StepRow] = [
+                {**row, "shard": shard_of[row["task_id"], row["trial"]], "call_rows": calls.pop((row["task_id"], row["trial"]), None)} for row in sound
+            ]
+            # what a lost step had asked is not asked again
+            lost = [_open_row(redo.run_id, node, key, shard_of[key], found_calls) for key, found_calls in calls.items() if key in shard_of]
+            redo.spool("0000-intact", number, [*rows, *lost])
         # the next driver is not the first one of this run, and so reads the spool
         Lease(redo).release()
         execute(redo.record)
         redo = Run(objects, redo.run_id)
     return redo
+
+
+def _open_row(run_id: str, node: str, key: Key, shard: int, calls: list[CallRow]) -> StepRow:
+    """The row of a step of which only its calls are known."""
+    row = {"run_id": run_id, "task_id": key[0], "node": node, "trial": key[1], "outcome": "open", "shard": shard, "call_rows": calls}
+    return cast(StepRow, row)
+
+
+def _call_files(run: Run, found: Found, node: str, changed: set[Key], redone: Run | None, bodies: dict[str, bytes]) -> list[FileEntry]:
+    """The files of the node's calls: as they are, or without what is lost and with the calls of *changed* steps as the repair run made them."""
+    broken = any(damage.name.startswith(f"calls/{node}-") for damage in found.damaged)
+    if not changed and not broken:
+        return [entry for entry in _entries(run, found) if entry["name"].startswith(f"calls/{node}-")]
+    made: list[PlacedCallRow] = redone.calls([node]).to_pylist() if redone and changed else []
+    before: list[PlacedCallRow] = found.calls[node].to_pylist()
+    rows = [row for row in before if (row["task_id"], row["trial"]) not in changed]
+    rows += [{**row, "run_id": found.record.run_id} for row in made if (row["task_id"], row["trial"]) in changed]
+    if not rows:
+        return []
+    place = {key: number for number, key in enumerate(found.keys)}
+    rows.sort(key=lambda row: (place[row["task_id"], row["trial"]], row["attempt"], row["number"]))
+    table = to_table(CALLS, rows)
+    entries = []
+    for number, (body, count) in enumerate(encode_batches(CALLS, [table], FILE_BYTES)):
+        name = f"calls/{node}-{number:03d}.parquet"
+        bodies[name] = body
+        entries.append(Run.entry(name, body, count))
+    return with_attachments(entries, attachments_in(table))
 
 
 def _require_same(record: RunRecord, models: Models) -> None:
@@ -265,8 +302,11 @@ def _entries(run: Run, found: Found) -> list[FileEntry]:
         name = key.removeprefix(f"{run.prefix}/")
         if name.endswith(".parquet") and name.partition("/")[0] not in ("parts", "spool", "batches", "repair"):
             body = run.objects.read(key)
-            node = name.removeprefix("steps/").rpartition("-")[0]
-            entries.append(Run.entry(name, body, found.steps[node].num_rows if name.startswith("steps/") else found.outcome.num_rows))
+            folder, _, rest = name.rpartition("/")
+            tables = {"steps": found.steps, "calls": found.calls}.get(folder)
+            table = tables[rest.rpartition("-")[0]] if tables else found.outcome
+            entry = Run.entry(name, body, table.num_rows)
+            entries += with_attachments([entry], attachments_in(table)) if folder == "calls" else [entry]
     return entries
 
 
@@ -285,8 +325,16 @@ def _paid(found: Found, redone: Run) -> tuple[int, float | None]:
         # an intact row kept its start time
         sound = set(zip(keys_of(found.steps[node]), found.steps[node]["started_at"].to_pylist(), strict=True))
         made += [row for row in redone.steps([node]).to_pylist() if ((row["task_id"], row["trial"]), row["started_at"]) not in sound]
-    calls = sum(row["calls"] + row["judge_calls"] for row in made)
-    return calls, sum_of_prices(price for row in made for price in (row["usd"], row["judge_usd"]))
+    # calls that could be read answered the steps that were executed again
+    known = {(row["node"], row["task_id"], row["trial"], row["started_at"]) for table in found.calls.values() for row in table.to_pylist()}
+    steps = {(row["node"], row["task_id"], row["trial"]) for row in made}
+    answered = [
+        row for row in redone.calls().to_pylist() if (key := (row["node"], row["task_id"], row["trial"])) in steps and (*key, row["started_at"]) in known
+    ]
+    calls = sum(row["calls"] + row["judge_calls"] for row in made) - sum(row["calls"] for row in answered)
+    usd = sum_of_prices(price for row in made for price in (row["usd"], row["judge_usd"]))
+    spared = sum_of_prices(row["usd"] for row in answered if row["source"] == "live")
+    return calls, None if usd is None or spared is None else usd - spared
 
 
 def _manifest(run: Run, found: Found, files: list[FileEntry], result: RepairResult) -> Manifest:

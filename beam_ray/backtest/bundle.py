@@ -4,7 +4,7 @@ A finished backtest in one file: a zip of the store's own files, under their key
     bundle.json                 which backtest it is, and each file's size and sha256; sealed
     backtests/<backtest>/…      verdict, manifest, reports and sides
     runs/<run>/…                the runs that the manifest names, with tasks and definition
-    attachments/<sha256>        what their tasks bring
+    attachments/<sha256>        what their tasks bring, and large requests and replies of their calls
 
 A bundle comes from anywhere. It is read to its end and checked before anything is written:
 only keys of these forms, sizes as stated and bounded, sha256 of each file, and nothing that is
@@ -40,7 +40,7 @@ MAX_INDEX = 20_000_000
 
 INDEX = "bundle.json"
 _ID = r"[a-z0-9][a-z0-9_-]{0,99}"
-_RUN_FILE = r"run\.json|tasks\.parquet|cut\.json|manifest\.json|outcome(?:-\d{3,6})?\.parquet|steps/[a-z][a-z0-9_]{0,63}-\d{3,6}\.parquet"
+_RUN_FILE = r"run\.json|tasks\.parquet|cut\.json|manifest\.json|outcome(?:-\d{3,6})?\.parquet|(?:steps|calls)/[a-z][a-z0-9_]{0,63}-\d{3,6}\.parquet"
 _BACKTEST_FILE = rf"report\.html|report\.md|report\.txt|junit\.xml|comparison\.parquet|manifest\.json|verdict\.json|sides/{_ID}\.json"
 _KEY = re.compile(rf"backtests/(?P<backtest>{_ID})/(?:{_BACKTEST_FILE})|runs/(?P<run>{_ID})/(?:{_RUN_FILE})|attachments/(?P<attachment>[0-9a-f]{{64}})")
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, struct.error, KeyError)
@@ -142,6 +142,7 @@ def _keys(objects: Objects, manifest: BacktestManifest) -> Iterator[str]:
     for run_id in manifest["runs"]:
         for row in Run(objects, run_id).tasks()["attachments"].to_pylist():
             attachments |= {entry["sha256"] for entry in row or ()}
+        attachments |= Run(objects, run_id).attachments_of_calls()
     yield from (f"attachments/{sha256}" for sha256 in sorted(attachments))
     for run_id in manifest["runs"]:
         run = Run(objects, run_id)

@@ -15,7 +15,7 @@ from typing import TypedDict
 from beam_ray.address import Address
 from beam_ray.define.fingerprint import Json, JsonObject, canonical, digest
 from beam_ray.llm.usage import Usage
-from beam_ray.store.call_table import CallRow, PlacedCallRow
+from beam_ray.store.call_table import CallRow, PlacedCallRow, unplaced
 
 NOT_ASKED = frozenset({"model", "stream", "stream_options", "user", "metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"})
 """Keys of a request's body that do not change the answer; the model's identity stands for its name."""
@@ -114,8 +114,7 @@ class Recording:
 def replayed(row: PlacedCallRow) -> CallRow:
     """A recorded call, as the call of another step that it answers: nothing is paid for it."""
     address = str(Address(row["run_id"], row["task_id"], row["trial"], row["node"], row["attempt"]))
-    call: CallRow = {name: value for name, value in row.items() if name not in ("run_id", "task_id", "node", "trial")}  # type: ignore[assignment]
-    return {**call, "source": "recorded", "recorded_from": row["recorded_from"] or address, "calls": 0, "waited": 0.0}
+    return {**unplaced(row), "source": "recorded", "recorded_from": row["recorded_from"] or address, "calls": 0, "waited": 0.0}
 
 
 def is_answer(row: CallRow) -> bool:

@@ -8,6 +8,7 @@ and its calls are committed together; when the run is merged they become files o
 """
 
 import datetime
+from collections.abc import Iterable
 from typing import TypedDict
 
 import pyarrow as pa
@@ -53,7 +54,9 @@ _PLACE = [
     column("trial", pa.int32(), "1 is the first"),
 ]
 
-CARRIED = [*(field.name for field in _PLACE), "call_rows"]
+_OWNER = tuple(field.name for field in _PLACE)
+
+CARRIED = [*_OWNER, "call_rows"]
 """Columns of a part that the table CALLS is made from."""
 
 CALLS = pa.schema([*_PLACE, *CALL], metadata={"beam_ray": "calls/1"})
@@ -99,6 +102,25 @@ class _Place(TypedDict):
 
 class PlacedCallRow(_Place, CallRow):
     """A row of CALLS as a dict: a call, and the step that made it."""
+
+
+def attachments_in(calls: pa.Table) -> set[str]:
+    """The sha256 of the attachments that are requests and replies of the *calls*."""
+    return {sha256 for name in ("request_sha256", "reply_sha256") for sha256 in calls[name].drop_null().unique().to_pylist()}
+
+
+def carried(calls: Iterable[PlacedCallRow]) -> dict[tuple[str, int], list[CallRow]]:
+    """Task and trial to its calls, as the column ``call_rows`` has them."""
+    found: dict[tuple[str, int], list[CallRow]] = {}
+    for row in calls:
+        found.setdefault((row["task_id"], row["trial"]), []).append(unplaced(row))
+    return found
+
+
+def unplaced(row: PlacedCallRow) -> CallRow:
+    """The call without the step that made it."""
+    call: CallRow = {name: value for name, value in row.items() if name not in _OWNER}  # type: ignore[assignment]
+    return call
 
 
 def calls_of(steps: pa.Table) -> pa.Table:

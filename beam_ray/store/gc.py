@@ -173,12 +173,19 @@ def _attachments(objects: Objects, kept: Callable[[Kept], None]) -> Iterator[Gar
         return
     try:
         used = {entry["sha256"] for table in _tasks(objects) for entries in table["attachments"].to_pylist() for entry in entries or ()}
+        used |= set().union(*(Run(objects, run_id).attachments_of_calls() for run_id in find_runs(objects)))
     except (Damaged, Unusable, NotThere) as error:
         kept(Kept("attachments/", f"it is not known which ones are used: {str(error).splitlines()[0]}"))
         return
     unused = [(key, size) for key, size in there if key.removeprefix("attachments/") not in used]
     if unused:
-        yield Garbage("attachments", "attachments/", tuple(key for key, _ in unused), sum(size for _, size in unused), "no task of any run or library has them")
+        yield Garbage(
+            "attachments",
+            "attachments/",
+            tuple(key for key, _ in unused),
+            sum(size for _, size in unused),
+            "no task of any run or library has them, and no recorded call",
+        )
 
 
 def _tasks(objects: Objects) -> Iterator[pa.Table]:
@@ -208,6 +215,6 @@ def _remove_run(objects: Objects, run: Run) -> bool:
     # what a cut-off merge left goes first: without its parts the run would look finished. run.json goes after all that
     # was paid, so that a removal that is cut off is seen by the next one; the lease goes last
     names = [key.removeprefix(f"{run.prefix}/") for key, _ in objects.keys(f"{run.prefix}/")]
-    for name in sorted(names, key=lambda name: (name.startswith("lease/"), name == "run.json", not name.startswith(("steps/", "outcome")))):
+    for name in sorted(names, key=lambda name: (name.startswith("lease/"), name == "run.json", not name.startswith(("steps/", "calls/", "outcome")))):
         objects.delete(f"{run.prefix}/{name}")
     return True

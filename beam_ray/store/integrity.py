@@ -24,13 +24,14 @@ import pyarrow as pa
 
 from beam_ray.errors import Damaged
 from beam_ray.store.batches import ANSWERS, Batches
+from beam_ray.store.call_table import CALLS, CallRow, unplaced
 from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.manifest import Manifest
 from beam_ray.store.objects import NotThere
 from beam_ray.store.parquet import decode, salvage
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import OUTCOME, STEPS, TASKS, FileEntry
+from beam_ray.store.tables import OUTCOME, PART, STEPS, TASKS, FileEntry, StepRow
 
 Key = tuple[str, int]
 """A task's id and a trial."""
@@ -60,6 +61,8 @@ class Found:
     """None where they are damaged or gone."""
     steps: dict[str, pa.Table] = field(default_factory=dict)
     """Node to its intact rows."""
+    calls: dict[str, pa.Table] = field(default_factory=dict)
+    """Node to its calls that can be read; what cannot is lost, which changes no output."""
     outcome: pa.Table = field(default_factory=OUTCOME.empty_table)
     damaged: list[Damage] = field(default_factory=list)
 
@@ -117,17 +120,15 @@ def inspect(run: Run) -> Found:
         found.damaged.append(Damage("tasks.parquet", record.tasks, _why(run, "tasks.parquet", error)))
     for node in record.plan.order:
         found.steps[node] = _readable(run, found, rf"steps/{node}{NUMBER}\.parquet", STEPS)
+    for node in record.plan.order:
+        found.calls[node] = _readable_calls(run, found, rf"calls/{node}{NUMBER}\.parquet")
     found.outcome = _readable(run, found, rf"outcome({NUMBER})?\.parquet", OUTCOME)
     return found
 
 
 def _readable(run: Run, found: Found, pattern: str, schema: pa.Schema) -> pa.Table:
     """The intact rows of the files whose names match; the damage of the others is noted."""
-    if found.manifest:
-        listed = [entry["name"] for entry in found.manifest["files"]]
-    else:
-        listed = [key.removeprefix(f"{run.prefix}/") for key, _ in run.objects.keys(f"{run.prefix}/")]
-    names = [name for name in listed if re.fullmatch(pattern, name)]
+    names = _matching(run, found, pattern)
     tables, sound_files = [schema.empty_table()], True
     for name in names:
         entry = _entry(found.manifest, name)
@@ -144,6 +145,30 @@ def _readable(run: Run, found: Found, pattern: str, schema: pa.Schema) -> pa.Tab
         name = pattern.replace(f"({NUMBER})?", "").replace(NUMBER, "-000").replace("\\", "")
         found.damaged.append(Damage(name, found.record.rows - table.num_rows, f"{run.prefix}/{name} is missing"))
     return table
+
+
+def _readable_calls(run: Run, found: Found, pattern: str) -> pa.Table:
+    """The intact calls of the files whose names match; the damage of the others is noted."""
+    tables = [CALLS.empty_table()]
+    for name in _matching(run, found, pattern):
+        entry = _entry(found.manifest, name)
+        try:
+            tables.append(run.read(name, CALLS, entry=entry))
+        except (Damaged, NotThere) as error:
+            sound = _salvaged(run, name, CALLS)
+            tables += sound
+            rows = entry["rows"] - sum(table.num_rows for table in sound) if entry else 0
+            found.damaged.append(Damage(name, rows, _why(run, name, error)))
+    return pa.concat_tables(tables)
+
+
+def _matching(run: Run, found: Found, pattern: str) -> list[str]:
+    """The names of the run's files that match."""
+    if found.manifest:
+        listed = [entry["name"] for entry in found.manifest["files"]]
+    else:
+        listed = [key.removeprefix(f"{run.prefix}/") for key, _ in run.objects.keys(f"{run.prefix}/")]
+    return [name for name in listed if re.fullmatch(pattern, name)]
 
 
 def _salvaged(run: Run, name: str, schema: pa.Schema) -> list[pa.Table]:
@@ -167,11 +192,11 @@ def damaged_parts(run: Run) -> Iterator[tuple[str, int, Damage]]:
     for node, shard in sorted(run.parts()):
         name = f"parts/{node}/{shard:06d}.parquet"
         try:
-            run.read(name, OUTCOME if node == "_outcome" else STEPS)
+            run.read(name, OUTCOME if node == "_outcome" else PART)
         except Damaged as error:
             start, stop = run.record.shards[shard]
             yield node, shard, Damage(name, stop - start, str(error))
-    for folder, schema in (("spool", STEPS), ("batches/answers", ANSWERS)):
+    for folder, schema in (("spool", PART), ("batches/answers", ANSWERS)):
         for key, _ in run.objects.keys(f"{run.prefix}/{folder}/"):
             try:
                 decode(run.objects.read(key), schema, key)
@@ -211,12 +236,19 @@ def delete_damaged_parts(run: Run) -> list[str]:
 
 def _delete_merged(run: Run, lost: set[tuple[str, int]]) -> None:
     """Delete the files that a driver merged before it died: with parts missing, the run would look finished. Rows of *lost* parts are kept."""
-    merged = [key for folder in ("steps/", "outcome") for key, _ in run.objects.keys(f"{run.prefix}/{folder}")]
+    merged = [key for folder in ("steps/", "calls/", "outcome") for key, _ in run.objects.keys(f"{run.prefix}/{folder}")]
+    calls: dict[str, dict[Key, list[CallRow]]] = {}
+    for key in merged:
+        if "/calls/" in key:
+            with contextlib.suppress(Damaged):
+                found = decode(run.objects.read(key), CALLS, key).to_pylist()
+                for call in found:
+                    calls.setdefault(call["node"], {}).setdefault((call["task_id"], call["trial"]), []).append(unplaced(call))
     for number, key in enumerate(merged):
         with contextlib.suppress(Damaged):
-            rows = decode(run.objects.read(key), STEPS, key).to_pylist() if "/steps/" in key else []
+            rows: list[StepRow] = decode(run.objects.read(key), STEPS, key).to_pylist() if "/steps/" in key else []
             if rows := [row for row in rows if (row["node"], row["shard"]) in lost]:
-                run.spool("0000-merged", number, rows)
+                run.spool("0000-merged", number, [{**row, "call_rows": calls.get(row["node"], {}).get((row["task_id"], row["trial"]))} for row in rows])
     for key in merged:
         run.objects.delete(key)
 
@@ -251,7 +283,7 @@ def put_in_place(run: Run) -> None:
                 continue  # it was sound, and stays
             if hashlib.sha256(body).hexdigest() == entry["sha256"]:
                 run.objects.put(f"{run.prefix}/{entry['name']}", body)
-        for key, _ in list(run.objects.keys(f"{run.prefix}/steps/")):
+        for key, _ in [*run.objects.keys(f"{run.prefix}/steps/"), *run.objects.keys(f"{run.prefix}/calls/")]:
             if key.removeprefix(f"{run.prefix}/") not in named:
                 run.objects.delete(key)
         run.objects.put(f"{run.prefix}/run.json", seal(manifest["record"]))

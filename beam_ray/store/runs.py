@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import Damaged, RunIsTaken, Unusable
-from beam_ray.store.call_table import CALLS, CARRIED, calls_of
+from beam_ray.store.call_table import CALLS, CARRIED, attachments_in, calls_of
 from beam_ray.store.checksummed_json import read_document, seal, unseal
 from beam_ray.store.manifest import CutDocument, Manifest, RunSummary
 from beam_ray.store.objects import NotThere, Objects
@@ -223,8 +223,15 @@ class Run:
                 yield decode(body, PART, where, STEPS.names)
 
         files = self._create(STEPS, steps(), f"steps/{node}")
-        calls = (calls_of(decode(body, PART, where, CARRIED)) for where, body in self._part_bodies(node, recorded))
-        return [*files, *self._create(CALLS, calls, f"calls/{node}")]
+        attachments: set[str] = set()
+
+        def calls() -> Iterator[pa.Table]:
+            for where, body in self._part_bodies(node, recorded):
+                table = calls_of(decode(body, PART, where, CARRIED))
+                attachments.update(attachments_in(table))
+                yield table
+
+        return [*files, *with_attachments(self._create(CALLS, calls(), f"calls/{node}"), attachments)]
 
     def _part_bodies(self, node: str, shards: Iterable[int]) -> Iterator[tuple[str, bytes]]:
         for shard in shards:
@@ -314,6 +321,12 @@ class Run:
             tables = [calls_of(self.read(f"parts/{node}/{shard:06d}.parquet", PART, CARRIED)) for node, shard in parts]
         return pa.concat_tables(tables) if tables else CALLS.empty_table()
 
+    def attachments_of_calls(self) -> set[str]:
+        """The sha256 of the attachments that are requests and replies of the run's calls, spooled ones included."""
+        if self.manifest:
+            return {sha256 for entry in self.manifest["files"] for sha256 in entry.get("attachments", ())}
+        return attachments_in(self.calls()).union(*(attachments_in(calls_of(table)) for table in self.spooled()))
+
     def outcome(self, columns: list[str] | None = None) -> pa.Table:
         """The outcome of each task and trial; of an unfinished run, of those shards that are done."""
         if self.manifest:
@@ -341,6 +354,13 @@ class Run:
         if entry is not None and (len(body) != entry["bytes"] or hashlib.sha256(body).hexdigest() != entry["sha256"]):
             raise Damaged(f"{where} is damaged: its sha256 is not the one in the manifest")
         return decode(body, schema, where, columns)
+
+
+def with_attachments(files: list[FileEntry], attachments: set[str]) -> list[FileEntry]:
+    """The entries of a node's files of calls; the first one names the attachments of all."""
+    if files and attachments:
+        files[0]["attachments"] = sorted(attachments)
+    return files
 
 
 def _encoded_part(rows: Sequence[StepRow]) -> bytes:

@@ -369,3 +369,5 @@ class FileEntry(TypedDict):
     rows: int
     bytes: int
     sha256: str
+    attachments: NotRequired[list[str]]
+    """Of a node's first file of calls: the sha256 of the attachments that are requests and replies."""
