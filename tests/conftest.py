@@ -107,12 +107,14 @@ async def drive_here(objects: Objects, record: RunRecord, models: Mapping[str, A
     asked = {name: models[name] for name in record.plan.models}
     runner = Runner(Assignment(objects.uri, record.run_id, asked, "here", 32, unfinished=frozenset(range(len(record.shards)))))
     order = record.plan.order
-    await asyncio.gather(*(runner.step(shard, node) for shard in range(len(record.shards)) for node in order))
-    files = [entry for node in (*order, OUTCOME_NODE) for entry in await runner.merge(node)]
-    run = Run(objects, record.run_id)
-    run.finish(files, summarise(run, files))
-    close(objects, record)
-    await runner.stop()
+    try:
+        await asyncio.gather(*(runner.step(shard, node) for shard in range(len(record.shards)) for node in order))
+        files = [entry for node in (*order, OUTCOME_NODE) for entry in await runner.merge(node)]
+        run = Run(objects, record.run_id)
+        run.finish(files, summarise(run, files))
+        close(objects, record)
+    finally:
+        await runner.stop()
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from beam_ray.errors import Problem, Unusable
 from beam_ray.llm.advice import ignored_settings, missing_models
 from beam_ray.publish import find_workflow
 from beam_ray.run.plan import load_workflow
-from beam_ray.run.tool_imports import functions, missing_modules, remedy
-from beam_ray.run.tools import tool_folders
+from beam_ray.run.tool_imports import MissingCommand, MissingModule, functions, missing_commands, missing_modules, remedy
+from beam_ray.run.tools import project_folder, tool_folders
 
 WorkflowOption = Workflow | str | Path
 """A workflow, the path of a YAML file, or a published ``NAME`` or ``NAME@VERSION``."""
@@ -42,7 +42,9 @@ class CheckResult(Displayed):
         nodes = self.workflow.nodes
         criteria = sum(len(node.evaluate.criteria) for node in nodes.values() if node.evaluate)
         facts = (("nodes", len(nodes)), ("criteria", criteria), ("models", ", ".join(self.workflow.models)), ("warnings", len(self.warnings) or None))
-        rows = [(name, self.workflow.model_of(name) or nodes[name].tool, ", ".join(nodes[name].after), nodes[name].route or "") for name in self.workflow.order]
+        rows = [
+            (name, self.workflow.model_of(name) or nodes[name].program, ", ".join(nodes[name].after), nodes[name].route or "") for name in self.workflow.order
+        ]
         return Display(self.workflow.name, facts, ("node", "model or tool", "after", "route"), rows)
 
     def document(self) -> CheckDocument:
@@ -99,4 +101,5 @@ def check_with_models(workflow: WorkflowOption, store: Location) -> CheckResult:
 def _missing_modules(workflow: Workflow) -> list[Problem]:
     """Advice on modules that the workflow's functions need: the run may have them where it is executed."""
     missing = missing_modules(functions(workflow, workflow.order), tool_folders(workflow))
-    return [Problem("", 0, 0, f"warning: {remedy(workflow, each, local=True)}") for each in missing]
+    absent: list[MissingModule | MissingCommand] = [*missing, *missing_commands(workflow, workflow.order, project_folder())]
+    return [Problem("", 0, 0, f"warning: {remedy(workflow, each, local=True)}") for each in absent]

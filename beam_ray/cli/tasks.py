@@ -143,7 +143,7 @@ def _show_timeline(task: beam_ray.Task, place: Place) -> None:
         rows.append(
             [
                 step.node,
-                step.model or step.definition.tool,
+                step.model or step.definition.program,
                 step.outcome,
                 number(step.score) if step.score is not None else "",
                 _mark(step),

@@ -40,7 +40,7 @@ def graph(workflow: beam_ray.Workflow) -> str:
         rows.append(
             [
                 name,
-                workflow.model_of(name) or node.tool,
+                workflow.model_of(name) or node.program,
                 ", ".join(node.after),
                 node.route or node.when or "",
                 len(node.evaluate.criteria) if node.evaluate else "-",

@@ -331,7 +331,7 @@ def _question(workflow: Workflow, node: str, run: Run, tasks: Sequence[str], kee
     rows = _rows(run, node)
     queries = dict(zip(run.tasks()["task_id"].to_pylist(), run.tasks()["task_query"].to_pylist(), strict=True))
     blocks = [
-        ("prompt", prompt_text(found.llm.prompt) if found.llm else f"(the tool {found.tool})"),
+        ("prompt", prompt_text(found.llm.prompt) if found.llm else f"(the {found.kind} {found.program})"),
         ("returns", json.dumps((found.llm.returns or TEXT_SCHEMA) if found.llm else {}, ensure_ascii=False)),
     ]
     for word, wanted in (("good", True), ("bad", False)):

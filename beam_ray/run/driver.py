@@ -178,12 +178,12 @@ class Driver:
 
     def _require_modules(self, pool: RunnerPool) -> None:
         """
-        Check on every machine that the functions of the workflow find what they import, before any row is given out.
+        Check on every machine that the functions of the workflow find what they import, and that its commands are there, before any row is given out.
 
         Raises:
-            Unusable: a module is not installed.
+            Unusable: a module or a program is not installed.
         """
-        if not functions(self.workflow, self.workflow.nodes):
+        if not functions(self.workflow, self.workflow.nodes) and not any(node.command for node in self.workflow.nodes.values()):
             return
         for call in [pool.cluster.call(runner.handle, "import tools", "missing_modules") for runner in pool.runners]:
             with contextlib.suppress(RunnerDied):  # its rows will notice

@@ -97,7 +97,7 @@ class NodePlan:
 
     node: str
     kind: str
-    """llm, agent or tool"""
+    """llm, agent, tool or command"""
     model: str | None
     run: int
     borrow: int = 0

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from beam_ray.define.fingerprint import Json, strict_json
 from beam_ray.define.workflow import Node
 from beam_ray.errors import ToolFailed
-from beam_ray.run.tools import MAX_RESULT, Tools, tool_environment
+from beam_ray.run.tools import MAX_RESULT, Tools, command_environment, tool_environment
 
 if TYPE_CHECKING:
     from beam_ray.run.gateway import Gateway
@@ -36,6 +36,9 @@ MAX_STDERR = 4_000
 
 SHOWN_STDERR = 1_500
 """Characters of standard error in an error message."""
+
+LOOK_S = 0.1
+"""Seconds between two looks at whether a program has ended whose output is still open."""
 
 GRACE_S = 1.0
 """Seconds for the output of a program that has ended, which something that it started may hold open."""
@@ -171,7 +174,7 @@ class _Process:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=self.tools.project,
-                env={**tool_environment(), **self.environment},
+                env={**(command_environment() if self.node.command else tool_environment()), **self.environment},
                 start_new_session=True,
                 limit=MAX_RESULT,
             )
@@ -186,34 +189,25 @@ class _Process:
     async def _communicate(self, process: asyncio.subprocess.Process, given: bytes) -> tuple[int, bytes, str]:
         """The exit code, standard output and the end of standard error."""
         assert process.stdin and process.stdout and process.stderr
-        errors = asyncio.ensure_future(_tail(process.stderr))
+        # a tool's line ends its attempt: threads that it left would keep its process alive
+        reading = asyncio.ensure_future((self._line if self.node.tool else self._everything)(process.stdout))
+        errors, feeding = asyncio.ensure_future(_tail(process.stderr)), asyncio.ensure_future(_feed(process.stdin, given))
         try:
-            with contextlib.suppress(ConnectionError):
-                process.stdin.write(given)
-                await process.stdin.drain()
-                process.stdin.close()
-            if self.node.tool:
-                # its line ends the attempt: threads that it left would keep the process alive
-                output = await self._line(process.stdout)
-                code = 0 if output.endswith(b"\n") else await process.wait()
-            else:
-                reading = asyncio.ensure_future(self._everything(process.stdout))
-                try:
-                    await asyncio.wait({reading, asyncio.ensure_future(process.wait())}, return_when=asyncio.FIRST_COMPLETED)
-                    if reading.done():
-                        reading.result()
-                    code = await process.wait()
-                    _kill(process)
-                    output = await asyncio.wait_for(reading, GRACE_S)
-                except TimeoutError:
-                    raise ToolFailed(f"{self.name} ended, but something that it started holds its standard output open") from None
-                finally:
-                    reading.cancel()
+            # process.wait() would wait for the pipes too, which something that it started may hold open
+            while not reading.done() and process.returncode is None:
+                await asyncio.wait({reading}, timeout=LOOK_S)
+            if not reading.done():
+                _kill(process)
+            output = await asyncio.wait_for(reading, GRACE_S)
+            code = 0 if self.node.tool and output.endswith(b"\n") else await process.wait()
             _kill(process)
             await asyncio.wait({errors}, timeout=GRACE_S)
             return code, output, errors.result() if errors.done() else ""
+        except TimeoutError:
+            raise ToolFailed(f"{self.name} ended, but something that it started holds its standard output open") from None
         finally:
-            errors.cancel()
+            for task in (reading, errors, feeding):
+                task.cancel()
 
     async def _line(self, stream: asyncio.StreamReader) -> bytes:
         try:
@@ -249,6 +243,14 @@ class _Process:
 
     def _hidden(self, text: str) -> str:
         return text.replace(self.secret, "[key]") if self.secret else text
+
+
+async def _feed(stream: asyncio.StreamWriter, given: bytes) -> None:
+    """Write what the program is given; it need not read it."""
+    with contextlib.suppress(ConnectionError):
+        stream.write(given)
+        await stream.drain()
+        stream.close()
 
 
 async def _tail(stream: asyncio.StreamReader) -> str:

@@ -35,7 +35,7 @@ from beam_ray.run.replay import paid_for
 from beam_ray.run.shard import RunElsewhere, Shard
 from beam_ray.run.spool import Spool, StepKey, step_key
 from beam_ray.run.step_row import usage_of_row
-from beam_ray.run.tool_imports import MissingModule, functions, missing_modules
+from beam_ray.run.tool_imports import MissingCommand, MissingModule, functions, missing_commands, missing_modules
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import keep_bytes, read_attachment, read_bytes
 from beam_ray.store.batches import Batches
@@ -142,9 +142,12 @@ class Runner:
         await self._spool.flush()
         return committed
 
-    async def missing_modules(self) -> list[MissingModule]:
-        """What the functions that this run is sure to call need and do not find on this machine."""
-        return await asyncio.to_thread(missing_modules, self._sure_functions(), self.context.tools.folders)
+    async def missing_modules(self) -> list[MissingModule | MissingCommand]:
+        """What the programs that this run is sure to call need and do not find on this machine."""
+        sure, tools = self._sure_programs(), self.context.tools
+        commands = [node for program, node in sure.items() if self.workflow.nodes[node].command and program == self.workflow.nodes[node].program]
+        functions = {program: node for program, node in sure.items() if program not in [self.workflow.nodes[each].program for each in commands]}
+        return [*missing_commands(self.workflow, commands, tools.project), *await asyncio.to_thread(missing_modules, functions, tools.folders)]
 
     async def merge(self, node: str) -> list[FileEntry]:
         """Merge the committed parts of *node* into its finished files."""
@@ -185,13 +188,13 @@ class Runner:
         if self.context.programs:
             await self.context.programs.close()
 
-    def _sure_functions(self) -> dict[str, str]:
-        """Functions that no output of the origin stands in for, and no other machine calls, with their nodes."""
+    def _sure_programs(self) -> dict[str, str]:
+        """Functions and commands that no output of the origin stands in for, and no other machine calls, with their nodes."""
         record, workflow, execute = self.record, self.workflow, self.context.execute
         if record.ruler_only:
             return {}
         nodes = [name for name, node in workflow.nodes.items() if not node.resources and (execute is None or name in execute)]
-        wanted = functions(workflow, nodes)
+        wanted = functions(workflow, nodes) | {str(workflow.nodes[name].program): name for name in nodes if workflow.nodes[name].command}
         if record.borrow and record.origin:
             known = Run(self.objects, record.origin).record.tools
             wanted = {name: node for name, node in wanted.items() if name in record.tools and known.get(name) != record.tools[name]}

@@ -1,5 +1,5 @@
 """
-Whether the modules of a workflow's tools can be imported, tried before any row is given out.
+Whether the modules of a workflow's tools can be imported, and the programs of its commands are there, tried before any row is given out.
 
 A module is imported in a child process with the environment that tools see, so that nothing of it
 stays behind. Only a missing module is a fault: whatever else happens at an import may depend on
@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.workflow import Workflow
-from beam_ray.run.tools import tool_environment
+from beam_ray.run.tools import command_environment, tool_environment
 
 PATIENCE_S = 60.0
 """Seconds for all imports of a workflow; what takes longer is left to its rows."""
@@ -55,6 +56,14 @@ class MissingModule:
         return DISTRIBUTIONS.get(top, top)
 
 
+@dataclass(frozen=True)
+class MissingCommand:
+    """A program that a node's command starts, and that is not there."""
+
+    node: str
+    program: str
+
+
 def functions(workflow: Workflow, nodes: Iterable[str]) -> dict[str, str]:
     """``module:function`` of every tool and every ``python`` criterion of the nodes, each with the first node that has it."""
     found: dict[str, str] = {}
@@ -64,6 +73,17 @@ def functions(workflow: Workflow, nodes: Iterable[str]) -> dict[str, str]:
         of_agent = [reference for entry in (node.agent.functions if node.agent else ()) for reference in (entry.tool, entry.key) if reference]
         for reference in [*([node.tool] if node.tool else []), *of_agent, *(item.want for item in criteria if item.kind == "python")]:
             found.setdefault(reference, name)
+    return found
+
+
+def missing_commands(workflow: Workflow, nodes: Iterable[str], project: Path) -> list[MissingCommand]:
+    """The commands of the *nodes* whose program this machine does not have; *project* is the folder that they start in."""
+    path = command_environment()["PATH"]
+    found = []
+    for name in nodes:
+        command = workflow.nodes[name].command
+        if command and shutil.which(command[0] if os.sep not in command[0] else str(project / command[0]), path=path) is None:
+            found.append(MissingCommand(name, command[0]))
     return found
 
 
@@ -109,8 +129,11 @@ def _killed_after(seconds: float, process: "subprocess.Popen[str]") -> Iterator[
         kill()
 
 
-def remedy(workflow: Workflow, missing: MissingModule, *, local: bool) -> str:
+def remedy(workflow: Workflow, missing: MissingModule | MissingCommand, *, local: bool) -> str:
     """What is missing and what to do, in one line; *local* where the packages are those of this Python."""
+    if isinstance(missing, MissingCommand):
+        where = "here" if local else "on a machine of the cluster"
+        return f"workflow {workflow.name}, node {missing.node}: the program {missing.program!r} is not installed {where} (PATH has no such program)"
     package = missing.package
     named = any(re.match(rf"{re.escape(package)}(?![\w.-])", line, re.IGNORECASE) for line in workflow.requirements)
     where = "here" if local else "on the cluster"

@@ -58,6 +58,12 @@ def tool_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith("BEAM_RAY_TOOL_")}
 
 
+def command_environment() -> dict[str, str]:
+    """What the process of a command sees of our environment; ``python`` in it is the Python that runs us, with its packages."""
+    found = tool_environment()
+    return {**found, "PATH": os.pathsep.join([str(Path(sys.executable).parent), *([found["PATH"]] if found.get("PATH") else [os.defpath])])}
+
+
 class Tools:
     """Calls a workflow's tools, at most *children* of them in child processes at a time."""
 

@@ -14,7 +14,7 @@ from beam_ray.define.fingerprint import JsonObject
 from beam_ray.run.cluster.limiter_actor import LimiterClient
 from beam_ray.run.progress import Counts
 from beam_ray.run.runner import Assignment, Runner
-from beam_ray.run.tool_imports import MissingModule
+from beam_ray.run.tool_imports import MissingCommand, MissingModule
 from beam_ray.store.tables import FileEntry
 
 
@@ -80,7 +80,7 @@ class RunnerActor:
     async def run_rows(self, shard: int, start: int, stop: int) -> None:
         await (await self._get()).run_rows(shard, start, stop)
 
-    async def missing_modules(self) -> list[MissingModule]:
+    async def missing_modules(self) -> list[MissingModule | MissingCommand]:
         return await (await self._get()).missing_modules()
 
     async def merge(self, node: str) -> list[FileEntry]:
