@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from beam_ray.define.criterion import Criterion
     from beam_ray.define.diff import Change
     from beam_ray.define.llm_call import LlmCall
+    from beam_ray.define.mcp_server import McpServer
     from beam_ray.define.workflow import AutoRerun, Evaluation, Node, Resources, Workflow
     from beam_ray.improve.trend import CanarySet, TrendPoint
     from beam_ray.llm.request import Answer, Request
@@ -188,6 +189,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Criterion",
     "Evaluation",
     "LlmCall",
+    "McpServer",
     "Node",
     "Resources",
     "Workflow",
@@ -253,6 +255,7 @@ _SOURCES = {
     "beam_ray.define.criterion": ("Criterion",),
     "beam_ray.define.diff": ("Change",),
     "beam_ray.define.llm_call": ("LlmCall",),
+    "beam_ray.define.mcp_server": ("McpServer",),
     "beam_ray.define.workflow": ("AutoRerun", "Evaluation", "Node", "Resources", "Workflow"),
     "beam_ray.improve.trend": ("CanarySet", "TrendPoint"),
     "beam_ray.llm.request": ("Answer", "Request"),

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from beam_ray.define.mcp_server import McpServer
     from beam_ray.llm.scripted import Models
     from beam_ray.run.connection import Connection
     from beam_ray.store.objects import Objects
 
 DEFAULT_STORE = ".beam-ray"
 DEFAULT_MODELS = "configs/models.yaml"
+MCP_FILE = "mcp.yaml"
+"""The MCP file's name, beside the models file."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,6 +34,9 @@ class Location:
 
     lane: str = field(default="", compare=False)
     """interactive or batch, for all models whose settings leave it open; empty where the models file or the spec decides."""
+
+    mcp: "str | Path | Mapping[str, McpServer] | None" = field(default=None, compare=False)
+    """An MCP file, or a mapping from name to settings; None for ``mcp.yaml`` beside the models file."""
 
     @property
     def exists(self) -> bool:
@@ -66,19 +72,30 @@ class Location:
             BadDefinition: the models file has problems.
         """
         from beam_ray.llm.families import EndpointFindings
+        from beam_ray.llm.known_models import KnownModels, with_servers_of
         from beam_ray.llm.lanes import in_lane
         from beam_ray.llm.models_file import load_models
         from beam_ray.llm.settings import ModelSettings
         from beam_ray.store.model_findings import read_findings
 
-        known = in_lane(self.models if isinstance(self.models, Mapping) else load_models(Path(self.models)), self.lane)
+        written = self.models if isinstance(self.models, Mapping) else load_models(Path(self.models))
+        known = in_lane(KnownModels(written, self._mcp_servers), self.lane)
         if not self.exists:
             return known
         found = {name: read_findings(self.objects, model.endpoint, EndpointFindings) for name, model in known.items() if isinstance(model, ModelSettings)}
-        return {
+        as_found = {
             name: model.with_found(document["found"]) if isinstance(model, ModelSettings) and (document := found[name]) else model
             for name, model in known.items()
         }
+        return with_servers_of(known, as_found)
+
+    def _mcp_servers(self) -> "Mapping[str, McpServer]":
+        from beam_ray.define.mcp_server import load_mcp_servers
+
+        if isinstance(self.mcp, Mapping):
+            return self.mcp
+        beside = Path(DEFAULT_MODELS if isinstance(self.models, Mapping) else self.models).with_name(MCP_FILE)
+        return load_mcp_servers(Path(self.mcp)) if self.mcp else load_mcp_servers(beside) if beside.is_file() else {}
 
     @property
     def option(self) -> str:

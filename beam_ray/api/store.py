@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from beam_ray.api.versions import Version
     from beam_ray.api.workflows import CheckResult, WorkflowOption
     from beam_ray.define.diff import Change
+    from beam_ray.define.mcp_server import McpServer
     from beam_ray.define.workflow import Workflow
     from beam_ray.llm.scripted import Models
     from beam_ray.review.queue import ReviewItem
@@ -48,7 +49,14 @@ if TYPE_CHECKING:
     from beam_ray.tasks.sources import Tasks
 
 
-def open(uri: str | Path | None = None, *, models: "str | Path | Models | None" = None, address: str | None = None, lane: str | None = None) -> "Store":
+def open(
+    uri: str | Path | None = None,
+    *,
+    models: "str | Path | Models | None" = None,
+    address: str | None = None,
+    lane: str | None = None,
+    mcp: "str | Path | Mapping[str, McpServer] | None" = None,
+) -> "Store":
     """
     Open a store; nothing is read or written until it is used.
 
@@ -60,10 +68,14 @@ def open(uri: str | Path | None = None, *, models: "str | Path | Models | None" 
             started when it is first needed.
         lane: ``batch`` asks models through their batch endpoints at half the price, ``interactive`` call by
             call. Default: what the models file or the spec says, else interactive.
+        mcp: A file of MCP servers that agents may use, or a mapping from name to ``McpServer``. Default:
+            ``BEAM_RAY_MCP``, else ``mcp.yaml`` beside the models file.
     """
     ensure_temporary_folder()
     chosen = str(uri or os.environ.get("BEAM_RAY_STORE") or DEFAULT_STORE)
-    return Store(chosen, models or os.environ.get("BEAM_RAY_MODELS") or DEFAULT_MODELS, address or os.environ.get("RAY_ADDRESS"), lane=lane or "")
+    models = models or os.environ.get("BEAM_RAY_MODELS") or DEFAULT_MODELS
+    mcp = os.environ.get("BEAM_RAY_MCP") if mcp is None else mcp
+    return Store(chosen, models, address or os.environ.get("RAY_ADDRESS"), lane=lane or "", mcp=mcp)
 
 
 @dataclass(frozen=True, repr=False)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pydantic
 from pydantic import Field, StrictFloat, field_validator, model_validator
 
-from beam_ray.define.fingerprint import JsonObject
+from beam_ray.define.fingerprint import JsonObject, digest
 from beam_ray.define.frozen import Frozen
 from beam_ray.define.validation import validation_problems
 from beam_ray.define.yaml_file import read_yaml
@@ -83,6 +83,11 @@ class RecordedServer(Frozen):
     server: McpServer
     tools: tuple[McpTool, ...]
     """What it listed when the run was planned; every runner offers these."""
+
+    @property
+    def version(self) -> str:
+        """The digest of what its tools are, wherever it answers."""
+        return digest("mcp server/1", [tool.model_dump() for tool in self.tools])
 
 
 def load_mcp_servers(path: Path) -> dict[str, McpServer]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from beam_ray.errors import Unusable
+from beam_ray.llm.known_models import with_servers_of
 from beam_ray.llm.scripted import Models, ScriptedModel
 from beam_ray.llm.settings import LANES, Lane, ModelSettings
 
@@ -16,7 +17,8 @@ def in_lane(models: Models, chosen: str) -> Models:
     """*models* with the lane of each settled; as they are where none was *chosen*."""
     if not chosen:
         return models
-    return {name: model.model_copy(update={"lane": lane_of(model, chosen)}) if isinstance(model, ModelSettings) else model for name, model in models.items()}
+    settled = {name: model.model_copy(update={"lane": lane_of(model, chosen)}) if isinstance(model, ModelSettings) else model for name, model in models.items()}
+    return with_servers_of(models, settled)
 
 
 def require_lane(chosen: str, models: Models, asked: Iterable[str]) -> None:

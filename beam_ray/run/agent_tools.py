@@ -1,21 +1,29 @@
 """The tools of a workflow's agents: what a model is told of them, and their calls."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from beam_ray.define.agent import Agent, AgentTool, Effects
 from beam_ray.define.check_agent import effects_of
 from beam_ray.define.fingerprint import Json, JsonObject, digest
-from beam_ray.define.mcp_server import McpTool, RecordedServer
+from beam_ray.define.mcp_server import McpServer, McpTool, RecordedServer
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable, did_you_mean
+from beam_ray.llm.known_models import mcp_servers
+from beam_ray.llm.scripted import Models
 from beam_ray.run.tool_imports import ask_worker
 from beam_ray.run.tools import Tools
 
 if TYPE_CHECKING:
     from beam_ray.run.mcp_servers import McpServers
+
+
+LISTED_S = 300.0
+"""Seconds for which what an MCP server lists is not asked for again."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,46 @@ class AgentTools:
         """End the MCP servers."""
         if self._connections:
             await self._connections.close()
+
+
+def record_servers(workflow: Workflow, models: Models) -> dict[str, RecordedServer]:
+    """
+    The MCP servers that the workflow's agents use, asked for their tools.
+
+    Raises:
+        Unusable: a server is not known beside *models* or does not answer, or has no tool of that name.
+    """
+    names = dict.fromkeys(name for node in workflow.nodes.values() if node.agent for name in node.agent.servers)
+    if not names:
+        return {}
+    known = mcp_servers(models)
+    for name in names:
+        if name not in known:
+            hints = [f"servers in the file: {', '.join(known) or 'none'}", *did_you_mean(name, known)]
+            raise Unusable("\n  ".join([f"the workflow {workflow.name!r} uses the MCP server {name!r}, which is not in the MCP file", *hints]))
+    found = {name: RecordedServer(server=known[name], tools=tuple(_listed(name, known[name]))) for name in names}
+    tools = Tools(workflow)
+    for node in workflow.nodes.values():
+        if node.agent:
+            offered_tools(node.agent, tools, found)
+    return found
+
+
+_LISTED: dict[str, tuple[float, list[McpTool]]] = {}
+
+
+def _listed(name: str, server: McpServer) -> list[McpTool]:
+    """The server's tools; all plans within some minutes, such as the two sides of a backtest, see the same ones."""
+    key = digest("mcp listing/1", name, server.model_dump(mode="json"))
+    asked_at, tools = _LISTED.get(key, (0.0, []))
+    if not asked_at or time.monotonic() - asked_at > LISTED_S:
+        from beam_ray.run.mcp_servers import list_mcp_tools  # loads mcp
+
+        # in a thread, because a notebook has an event loop of its own
+        with ThreadPoolExecutor(1) as thread:
+            tools = thread.submit(list_mcp_tools, name, server).result()
+        _LISTED[key] = time.monotonic(), tools
+    return tools
 
 
 def offered_tools(agent: Agent, tools: Tools, servers: Mapping[str, RecordedServer]) -> list[OfferedTool]:

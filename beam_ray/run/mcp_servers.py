@@ -139,6 +139,8 @@ class _Connection:
     async def close(self) -> None:
         """Close it; a program is ended."""
         self._leave.set()
+        if not self._ready.is_set():
+            self._holding.cancel()
         with contextlib.suppress(Exception, asyncio.CancelledError):
             async with asyncio.timeout(END_S):
                 await self._holding
@@ -221,18 +223,18 @@ class _Connection:
         return f"\n  its last words: {lines[-1].strip()[:300]}" if lines else ""
 
 
-def list_mcp_tools(servers: Mapping[str, McpServer]) -> dict[str, list[McpTool]]:
+def list_mcp_tools(name: str, server: McpServer) -> list[McpTool]:
     """
-    The tools of MCP servers, each started or called for this alone.
+    The tools of an MCP server, which is started or called for this alone.
 
     Raises:
-        Unusable: a server does not start, or does not answer.
+        Unusable: it does not start, or does not answer.
     """
 
-    async def ask() -> dict[str, list[McpTool]]:
-        connections = McpServers(servers)
+    async def ask() -> list[McpTool]:
+        connections = McpServers({name: server})
         try:
-            return {name: await connections.list_tools(name) for name in servers}
+            return await connections.list_tools(name)
         finally:
             await connections.close()
 

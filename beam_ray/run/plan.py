@@ -32,6 +32,7 @@ from beam_ray.llm.prices import Pricing, Tokens
 from beam_ray.llm.prices import price_of as listed_price
 from beam_ray.llm.scripted import Models, ScriptedModel
 from beam_ray.llm.settings import LANES, ModelSettings
+from beam_ray.run.agent_tools import record_servers
 from beam_ray.run.budget import require_known_limits
 from beam_ray.run.conversation import shows_attachments
 from beam_ray.run.model_identity import identity
@@ -176,7 +177,7 @@ def make_plan(
     lineage: Lineage | None = None,
 ) -> Plan:
     """
-    Plan a run of *workflow* over *tasks*; nothing is written and no model is called.
+    Plan a run of *workflow* over *tasks*; nothing is written and no model is called. MCP servers that agents use are asked for their tools.
 
     Args:
         source: Where the tasks come from, in the user's words.
@@ -184,7 +185,7 @@ def make_plan(
         lineage: What the run redoes or belongs to; None for a new run.
 
     Raises:
-        Unusable: a model is unknown or has no price under max_usd.
+        Unusable: a model is unknown or has no price under max_usd; an MCP server does not answer.
         BadDefinition: a task does not fit the inputs.
     """
     lineage = lineage or Lineage()
@@ -193,9 +194,10 @@ def make_plan(
     _require_prices(needed, budget or {})
     _require_inputs(workflow, tasks, source)
     tools = program_versions(workflow, tool_folders(workflow))
+    servers = record_servers(workflow, models)
     summary = tasks_digest(tasks)
     identities = {name: identity(written) for name, written in needed.items()}
-    parts = (workflow.digest, tools, summary, trials)
+    parts = (workflow.digest, tools | {f"mcp:{name}": server.version for name, server in servers.items()}, summary, trials)
     rest = ({name: value for name, value in fields.items() if name != "because"}, *([list(pauses)] if pauses else []))
     key = digest("run/2", *parts, identities, *rest)
     record = RunRecord(
@@ -208,6 +210,7 @@ def make_plan(
         definition=workflow.document(),
         definition_digest=workflow.digest,
         tools=tools,
+        mcp=servers,
         models={name: _described(written) for name, written in needed.items()},
         source=source,
         tasks=tasks.num_rows,
