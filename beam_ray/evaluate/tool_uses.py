@@ -7,10 +7,12 @@ of the Responses API, and are read from there.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from beam_ray.define.fingerprint import Json, JsonObject
+from beam_ray.llm.structured import ANSWER_FUNCTION
 from beam_ray.store.call_table import CallRow
 
 ReadText = Callable[[str], str]
@@ -32,7 +34,7 @@ class ToolUse:
     answered: bool = True
     """Whether a result is known: a program may end without another model call, in which it would be seen."""
     error: str | None = None
-    """What went wrong; never known of a program's tools."""
+    """What went wrong, also where an agent's call could not be made; never known of a program's tools."""
     source: str = "live"
     """live, recorded, static or refused; the source of the model call for a program's tools."""
 
@@ -57,40 +59,69 @@ class Trajectory:
     tools: tuple[ToolUse, ...]
 
 
-def trajectory(calls: Sequence[CallRow], read_text: ReadText) -> Trajectory:
-    """The trajectory of the attempt that made *calls*."""
+def trajectory(calls: Sequence[CallRow], read_text: ReadText, *, agent: bool) -> Trajectory:
+    """
+    The trajectory of the attempt that made *calls*.
+
+    Args:
+        agent: Whether they are those of an agent, and not of a program.
+    """
     rows = sorted(calls, key=lambda row: row["number"])
     models = [row for row in rows if row["kind"] == "model"]
     replies = [_object(row["reply"], row["reply_sha256"], read_text) for row in models]
     turns = tuple(
         Turn(number, row["name"], _said(reply), row["error"], row["source"]) for number, (row, reply) in enumerate(zip(models, replies, strict=True), 1)
     )
-    if any(row["kind"] == "tool" for row in rows):
-        return Trajectory(turns, tuple(_recorded(rows, read_text)))
-    return Trajectory(turns, tuple(_seen(models, replies, read_text)))
+    seen = list(_seen(models, replies, read_text))
+    if agent:
+        recorded = list(_recorded(rows, read_text))
+        seen = [*recorded, *_not_made(seen, recorded)]
+    in_order = sorted(seen, key=lambda use: use.turn)
+    return Trajectory(turns, tuple(replace(use, number=number) for number, use in enumerate(in_order, 1)))
+
+
+def tool_counts(calls: Sequence[CallRow], *, agent: bool) -> tuple[int, int | None]:
+    """
+    How many calls of tools an attempt made, and how many failed: as its trajectory has them, from the replies alone.
+
+    A refusal is the test's failure and not the tool's; whether tools of a program failed is not known.
+    """
+    asked = [name for row in calls if row["kind"] == "model" and row["reply"] for _, name, _ in _tool_calls(_object(row["reply"], None, str))]
+    if not agent:
+        return len(asked), None if asked else 0
+    recorded = [row for row in calls if row["kind"] == "tool"]
+    not_made = max(sum(name != ANSWER_FUNCTION for name in asked) - len(recorded), 0)
+    return len(recorded) + not_made, not_made + sum(row["error"] is not None and row["source"] != "refused" for row in recorded)
 
 
 def _recorded(rows: Sequence[CallRow], read_text: ReadText) -> Iterator[ToolUse]:
     """The calls of tools that have rows of their own."""
-    turn = number = 0
+    turn = 0
     for row in rows:
         turn += row["kind"] == "model"
         if row["kind"] == "tool":
-            number += 1
             result = None if row["error"] is not None else _value(row["reply"], row["reply_sha256"], read_text)
             arguments = _value(row["request"], row["request_sha256"], read_text)
-            yield ToolUse(number, turn, row["name"], arguments, result, True, row["error"], row["source"])
+            yield ToolUse(0, turn, row["name"], arguments, result, True, row["error"], row["source"])
 
 
 def _seen(models: Sequence[CallRow], replies: Sequence[JsonObject], read_text: ReadText) -> Iterator[ToolUse]:
     """The calls of tools that stand in the replies of models."""
     given = [_results(_object(row["request"], row["request_sha256"], read_text)) for row in models]
-    number = 0
     for place, (row, reply) in enumerate(zip(models, replies, strict=True)):
         for identity, name, arguments in _tool_calls(reply):
-            number += 1
             found = next((results[identity] for results in given[place + 1 :] if identity in results), None)
-            yield ToolUse(number, place + 1, name, _parsed(arguments), found, found is not None, None, row["source"])
+            yield ToolUse(0, place + 1, name, _parsed(arguments), found, found is not None, None, row["source"])
+
+
+def _not_made(seen: Sequence[ToolUse], recorded: Sequence[ToolUse]) -> Iterator[ToolUse]:
+    """The calls that an agent's model asked for and that were not made: of an unknown tool, or with arguments that do not fit."""
+    made = Counter((use.turn, use.name) for use in recorded)
+    for use in seen:
+        if made[use.turn, use.name]:
+            made[use.turn, use.name] -= 1
+        elif use.name != ANSWER_FUNCTION:
+            yield replace(use, result=None, answered=True, error=str(use.result or "not called").removeprefix("Error: "))
 
 
 def _tool_calls(reply: JsonObject) -> Iterator[tuple[str, str, Json]]:

@@ -22,6 +22,7 @@ from typing import Literal, TypedDict
 
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.errors import StepFailed, ToolFailed
+from beam_ray.evaluate.tool_uses import tool_counts
 from beam_ray.llm.request import Deferred, Request
 from beam_ray.llm.usage import Usage
 from beam_ray.run.attempt import Attempt
@@ -36,7 +37,7 @@ from beam_ray.run.replay import (
     replayed,
     static_answer,
     tool_fingerprint,
-    usage_of,
+    work_of,
 )
 from beam_ray.store.call_table import CallRow, PlacedCallRow
 from beam_ray.store.parquet import to_json
@@ -78,7 +79,7 @@ class CallColumns(TypedDict):
 
     turns: int
     tool_calls: int
-    tool_errors: int
+    tool_errors: int | None
     calls_recorded: int
     calls_refused: int
     diverged_at: int | None
@@ -148,22 +149,18 @@ class CallLog:
     @property
     def work(self) -> Usage:
         """What the answers take, whoever paid for them."""
-        total = Usage()
-        for row in self.rows:
-            spent = usage_of(row)
-            spent.calls = max(row["calls"], 0 if row["kind"] == "tool" else 1)
-            total.add(spent)
-        return total
+        return work_of(self.rows)
 
     def columns(self, counts: int) -> CallColumns:
         """What the step's row says of its calls; *counts* is the attempt whose output counts."""
         rows = sorted(self.rows, key=lambda row: (row["attempt"], row["number"]))
         counted = [row for row in rows if row["attempt"] == counts]
-        tools = [row for row in counted if row["kind"] == "tool"]
+        of_agent = self.context.workflow.nodes[self.node].agent is not None
+        made, failed = tool_counts(counted, agent=of_agent)
         return {
             "turns": sum(row["kind"] == "model" for row in counted),
-            "tool_calls": len(tools),
-            "tool_errors": sum(row["error"] is not None for row in tools),
+            "tool_calls": made,
+            "tool_errors": failed,
             "calls_recorded": sum(row["source"] == "recorded" for row in rows),
             "calls_refused": sum(row["source"] == "refused" for row in rows),
             "diverged_at": self._left[0]["number"] if self._left else None,

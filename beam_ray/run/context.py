@@ -215,6 +215,11 @@ class PreparedNode:
     rules: tuple[Criterion, ...]
     """Criteria that need no model."""
 
+    @property
+    def reads_calls(self) -> bool:
+        """Whether its criteria need to know what the step called."""
+        return self.node.records_calls and (bool(self.judged) or any(item.kind in CALL_KINDS for item in self.rules))
+
     @classmethod
     def of(cls, context: StepContext, name: str) -> "PreparedNode":
         node = context.workflow.nodes[name]

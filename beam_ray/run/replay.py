@@ -8,7 +8,7 @@ part, so that tools that run in parallel may end in any order.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import TypedDict
 
@@ -135,6 +135,16 @@ def usage_of(row: CallRow) -> Usage:
         row["reasoning_tokens"],
         int(row["estimated"]),
     )
+
+
+def work_of(rows: Iterable[CallRow]) -> Usage:
+    """What the answers of these calls take, whoever paid for them."""
+    total = Usage()
+    for row in rows:
+        spent = usage_of(row)
+        spent.calls = max(row["calls"], 0 if row["kind"] == "tool" else 1)
+        total.add(spent)
+    return total
 
 
 def paid_for(row: CallRow) -> Usage:

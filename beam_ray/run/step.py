@@ -29,6 +29,7 @@ from beam_ray.run.evaluation import Evaluated, findings
 from beam_ray.run.model_call import call_model, feedback_turns
 from beam_ray.run.program_call import call_program
 from beam_ray.run.recorded import NOT_RECORDED, RECORDED, recorded_output
+from beam_ray.run.replay import work_of
 from beam_ray.run.step_row import StepFrame, attempt_of, output_value, usage_of_row, with_costs, without_work
 from beam_ray.store.call_table import CallRow
 from beam_ray.store.parquet import text, to_json
@@ -197,8 +198,9 @@ class _StepExecution:
         reasoning = origin["attempts"][-1].get("reasoning") if origin["attempts"] else None
         attempt = Attempt(1, output=output_value(origin["output"]), reasoning=reasoning or "")
         await self._evaluate(attempt)
-        attempts, work = [*(origin["attempts"] or [])[:-1], self._rescored(attempt, (origin["attempts"] or [])[-1:])], Usage()
-        for made in attempts:
+        attempts = [*(origin["attempts"] or [])[:-1], self._rescored(attempt, (origin["attempts"] or [])[-1:])]
+        work = work_of(await self.context.origin_calls(self.prepared.name, self.task)) if self.node.records_calls else Usage()
+        for made in () if work.calls else attempts:
             work.add(Usage(1 if self.node.llm else 0, made["input_tokens"], made["output_tokens"], made["usd"], made["seconds"]))
         judged = with_costs(self._judged(row, attempt), Usage(), self.judging, work)
         return {**judged, "attempts": attempts, "first_score": attempt.score_value}
@@ -310,7 +312,7 @@ class _StepExecution:
         if self.node.evaluate is None:
             return
         if not attempt.findings:
-            calls = await self._trajectory(attempt) if self.node.records_calls else None
+            calls = await self._trajectory(attempt) if self.prepared.reads_calls else None
             given = Evaluated(self.values, self._question(), calls)
             attempt.findings = await findings(self.context, self.prepared, self.task, attempt, given, self.judging, lambda: self._spool_attempts(attempt))
         attempt.score = score(attempt.findings)
@@ -327,7 +329,7 @@ class _StepExecution:
                 return None
         else:
             return None
-        return await asyncio.to_thread(trajectory, rows, self.context.read_text)
+        return await asyncio.to_thread(trajectory, rows, self.context.read_text, agent=self.node.agent is not None)
 
     def _question(self) -> str:
         """What the step was asked, as a judge is told."""

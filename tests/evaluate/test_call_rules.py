@@ -9,7 +9,7 @@ import pytest
 from beam_ray.define.call_criterion import call_rules
 from beam_ray.define.criterion import expand
 from beam_ray.evaluate.call_rules import judge_by_calls
-from beam_ray.evaluate.tool_uses import Trajectory, trajectory
+from beam_ray.evaluate.tool_uses import Trajectory, tool_counts, trajectory
 from beam_ray.evaluate.transcript import transcript
 from beam_ray.store.call_table import CallRow
 
@@ -59,8 +59,8 @@ def tool(place: int, tool_name: str, /, reply: Any = None, error: str | None = N
     return row(place, "tool", tool_name, arguments, reply, error, source)
 
 
-def read(rows: list[CallRow]) -> Trajectory:
-    return trajectory(rows, lambda sha256: json.dumps({"kept": sha256}))
+def read(rows: list[CallRow], *, agent: bool = True) -> Trajectory:
+    return trajectory(rows, lambda sha256: json.dumps({"kept": sha256}), agent=agent)
 
 
 AGENT = read(
@@ -173,7 +173,9 @@ RESULTS = [{"role": "tool", "tool_call_id": "c2", "content": "none"}, {"role": "
 def test_a_program_calls_its_tools_in_the_replies_of_its_models():
     """Their results stand in the next request, whatever their order; the last ones may never be seen."""
     asked = [{"role": "user", "content": "go"}, {"role": "assistant"}, *RESULTS]
-    found = read([model(1, "Let me see.", calls=CALLS), model(2, messages=asked, calls=[("c3", "send", "not json")]), row(3, "embedding", "e", {}, {})])
+    found = read(
+        [model(1, "Let me see.", calls=CALLS), model(2, messages=asked, calls=[("c3", "send", "not json")]), row(3, "embedding", "e", {}, {})], agent=False
+    )
 
     assert [(use.turn, use.name, use.arguments, use.result, use.answered) for use in found.tools] == [
         (1, "find", {"number": 7}, "found", True),
@@ -188,7 +190,7 @@ def test_ids_that_repeat_are_told_apart_by_their_place():
     first = [{"role": "tool", "tool_call_id": "call_0", "content": "one"}]
     second = [*first, {"role": "tool", "tool_call_id": "call_0", "content": "two"}]
     call = [("call_0", "find", "{}")]
-    found = read([model(1, calls=call), model(2, messages=first, calls=call), model(3, messages=second)])
+    found = read([model(1, calls=call), model(2, messages=first, calls=call), model(3, messages=second)], agent=False)
 
     assert [use.result for use in found.tools] == ["one", "two"]
 
@@ -201,17 +203,22 @@ def test_the_responses_api_says_the_same_in_other_words():
         {"type": "function_call", "call_id": "c1", "id": "fc_1", "name": "find", "arguments": '{"number": 7}'},
     ]
     given = [{"role": "user", "content": "go"}, {"type": "function_call_output", "call_id": "c1", "output": "found"}]
-    found = read([row(1, "model", "m", {"input": "go"}, {"output": output}), row(2, "model", "m", {"input": given}, {"output": []})])
+    found = read([row(1, "model", "m", {"input": "go"}, {"output": output}), row(2, "model", "m", {"input": given}, {"output": []})], agent=False)
 
     assert [(use.name, use.arguments, use.result) for use in found.tools] == [("find", {"number": 7}, "found")]
     assert found.turns[0].text == "Let me see."
 
 
-def test_calls_of_an_agent_are_not_counted_twice():
-    """Where tools have rows of their own, the replies of its model are not read for them."""
-    found = read([model(1, calls=[("c1", "find", "{}")]), tool(2, "find"), model(3)])
+def test_calls_of_an_agent_count_once_also_those_that_could_not_be_made():
+    """A tool has a row of its own; a call that the agent refused, and a final answer, stand in the replies alone."""
+    asked = [("c1", "find", "{}"), ("c2", "fnd", "{}"), ("c3", "find", "not json")]
+    told = [{"role": "tool", "tool_call_id": id, "content": text} for id, text in (("c2", "Error: there is no tool 'fnd'"), ("c3", "Error: not JSON"))]
+    rows = [model(1, calls=asked), tool(2, "find"), model(3, messages=told, calls=[("c4", "give_answer", "{}")])]
+    found = read(rows)
 
-    assert len(found.tools) == 1
+    assert [(use.number, use.name, use.error) for use in found.tools] == [(1, "find", None), (2, "fnd", "there is no tool 'fnd'"), (3, "find", "not JSON")]
+    assert tool_counts(rows, agent=True) == (3, 2)
+    assert tool_counts(rows[:1], agent=False) == (3, None)
 
 
 def test_a_large_result_is_read_from_where_it_is_kept():
@@ -225,7 +232,7 @@ def test_replies_that_are_no_completions_are_no_calls():
     """What a program gets from an endpoint may be anything."""
     odd = [[], {"choices": None}, {"choices": [{}]}, {"choices": [{"message": {"tool_calls": [None, {"function": 1}]}}]}, {"output": [1]}, None, "x"]
 
-    assert read([row(number, "model", "m", {"messages": [None]}, reply) for number, reply in enumerate(odd, 1)]).tools == ()
+    assert read([row(number, "model", "m", {"messages": [None]}, reply) for number, reply in enumerate(odd, 1)], agent=False).tools == ()
 
 
 def test_a_transcript_is_what_was_said_and_called():
