@@ -41,7 +41,7 @@ docs: install
 bench: install
 	$(BIN)/python -m benchmarks.speed $(BENCH)
 
-# simulated error rates of docs/statistics.md: all parts, or those that COVERAGE names (intervals, regressions, sequential)
+# simulated error rates of docs/statistics.md: all parts, or those that COVERAGE names (intervals, regressions, sequential, classes, candidates)
 coverage: install
 	$(BIN)/python -m benchmarks.coverage $(COVERAGE)
 

@@ -10,7 +10,7 @@ from beam_ray.api.location import Location
 from beam_ray.api.runs import Run
 from beam_ray.backtest.results import FILES, read_verdict
 from beam_ray.backtest.results import report as read_report
-from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument, LineDocument
+from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument, LineDocument, OverviewDocument
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable, did_you_mean
 
@@ -58,6 +58,11 @@ class Candidate(Displayed):
     document: CandidateDocument = field(compare=False)
     """The candidate's part of verdict.json, with every metric, slice and flip."""
 
+    @property
+    def own_word(self) -> str:
+        """The verdict without the correction for the number of candidates; *word* where there is one candidate."""
+        return self.document["verdict"].get("own_word", self.word)
+
     def display(self) -> Display:
         facts = (("verdict", self.word), ("newly passing", len(self.newly_passing)), ("newly failing", len(self.newly_failing)))
         return Display(self.name, facts, ("gate", "limit", "observed", ""), [(line.rule, line.limit, line.observed, line.word) for line in self.gate])
@@ -100,6 +105,11 @@ class Verdict(Displayed):
     def gate(self) -> tuple[GateLine, ...]:
         """The gate's lines for the best candidate."""
         return self.best.gate
+
+    @property
+    def overview(self) -> OverviewDocument | None:
+        """Gains as found and shrunk, and score against cost and time, of several candidates; None for one."""
+        return self._document.get("overview")
 
     @property
     def baseline_run(self) -> Run:

@@ -1,6 +1,7 @@
 """From finished sides to a verdict: comparison, reports, and what MLflow is told."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import io
@@ -13,16 +14,19 @@ import pyarrow.parquet as pq
 from beam_ray.backtest.confirm import confirm, repeated_names
 from beam_ray.backtest.early_stopping import run_interim_analyses
 from beam_ray.backtest.manifest import ComparedRuns, make_manifest
+from beam_ray.backtest.overview_metrics import overview_metrics
 from beam_ray.backtest.rescored_baseline import rescored_name
 from beam_ray.backtest.results import read_verdict
 from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import RECORDED, Resolved, Side
+from beam_ray.compare.candidates import overview
 from beam_ray.compare.compare_runs import compare_done
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.gate import NONE, Gate
 from beam_ray.compare.gate_file import NAMED, default_gate, load_gate
 from beam_ray.compare.html import html
 from beam_ray.compare.markdown import markdown
+from beam_ray.compare.multiplicity import correct
 from beam_ray.compare.report import Result, document, junit, table
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
@@ -53,15 +57,17 @@ def conclude(backtest: Backtest, gate: Gate | None = None) -> BacktestDocument:
     with contextlib.closing(backtest.connection):
         baseline = backtest.baseline()
         if backtest.pauses:
-            run_interim_analyses(backtest, gate, baseline, functools.partial(_compare, backtest, gate))
+            run_interim_analyses(backtest, gate, baseline, functools.partial(_compare, backtest))
         baseline = backtest.finish("baseline", baseline)
         for side in backtest.resolved.candidates:
             run = backtest.finish(side.name, backtest.candidate(side, baseline))
             before = backtest.rescored_baseline(side, baseline)
             before = before if before.run_id == baseline.run_id else backtest.finish(rescored_name(side), before)
-            comparison = _compare(backtest, gate, side, before, run)
+            comparison = _confirmed(backtest, side, before, run, _compare(backtest, gate, side, before, run))
             results.append(Result(comparison, judge(comparison, gate)))
             sides.append((side, before, run))
+    if not backtest.resolved.spec.aa:
+        results = correct(results, gate, functools.partial(_at_confidence, backtest, gate, results, sides))
     used(backtest.objects, backtest.source, backtest.backtest_id)
     return _keep(backtest, gate, results, baseline, sides)
 
@@ -79,15 +85,25 @@ def gate_of(resolved: Resolved) -> Gate:
 
 
 def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run, looked: int | None = None) -> Comparison:
-    """A candidate against the baseline; at a look, over the first *looked* tasks and without repeats."""
+    """A candidate against the baseline; at a look, over the first *looked* tasks."""
     version, early = backtest.resolved.baseline.version, bool(backtest.pauses)
     names = RECORDED if backtest.resolved.baseline.recorded else f"version {version}" if version else "baseline", side.name
     how = {"family": len(backtest.resolved.candidates), "planned": backtest.tasks.num_rows if early else 0, "same": backtest.resolved.spec.aa}
     tasks = backtest.tasks["task_id"].slice(0, looked or after.record.tasks).combine_chunks() if early else None
-    found = compare_done(before, after, gate, names, tasks, **how)
-    if looked or not backtest.resolved.spec.confirm or not found.newly_failing:
-        return found
-    return confirm(backtest, side, before, after, found)
+    return compare_done(before, after, gate, names, tasks, **how)
+
+
+def _confirmed(backtest: Backtest, side: Side, before: Run, after: Run, found: Comparison) -> Comparison:
+    """*found*, with its newly failing tasks repeated where the spec wants that."""
+    return confirm(backtest, side, before, after, found) if backtest.resolved.spec.confirm and found.newly_failing else found
+
+
+def _at_confidence(
+    backtest: Backtest, gate: Gate, results: Sequence[Result], sides: Sequence[tuple[Side, Run, Run]], index: int, confidence: float
+) -> Comparison:
+    """A candidate's comparison, by its place, with intervals of another confidence."""
+    found = _compare(backtest, gate.model_copy(update={"confidence": confidence}), *sides[index])
+    return dataclasses.replace(found, regressions=results[index].comparison.regressions)
 
 
 def _keep(backtest: Backtest, gate: Gate, results: list[Result], baseline: Run, sides: list[tuple[Side, Run, Run]]) -> BacktestDocument:
@@ -125,6 +141,8 @@ def _keep(backtest: Backtest, gate: Gate, results: list[Result], baseline: Run, 
         ],
         "files": {name: hashlib.sha256(body).hexdigest() for name, body in files.items()},
     }
+    if several := overview(results):
+        verdict["overview"] = several.document()
     backtest.objects.create(f"{backtest.prefix}/verdict.json", seal(verdict))
     return read_verdict(backtest.objects, backtest.backtest_id)
 
@@ -180,6 +198,8 @@ def log_verdict(objects: Objects, verdict: BacktestDocument, uri: str, **how: An
     first = candidates[0]["comparison"]
     sides = [_side_log("baseline", "baseline", Run(objects, candidates[0]["baseline_run"]), first, "before")]
     sides += [_side_log(entry["name"], "candidate", Run(objects, entry["run_id"]), entry["comparison"], "after") for entry in candidates]
+    names = [first["baseline"]["name"], *(entry["name"] for entry in candidates)]
+    sides = [dataclasses.replace(side, metrics={**side.metrics, **overview_metrics(verdict, name)}) for side, name in zip(sides, names, strict=True)]
     changed = [task for entry in candidates for task in (*entry["comparison"]["newly_failing"], *entry["comparison"]["newly_passing"])]
     prefix = f"backtests/{verdict['backtest_id']}"
     log = BacktestLog(

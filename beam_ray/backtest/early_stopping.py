@@ -8,11 +8,13 @@ from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import Side
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.gate import Gate
+from beam_ray.compare.multiplicity import corrected_confidence
 from beam_ray.compare.verdict import settled
+from beam_ray.compare.verdict_json import Word
 from beam_ray.store.runs import Run
 
-Look = Callable[[Side, Run, Run, int], Comparison]
-"""Compares the baseline with a candidate over the first so many tasks."""
+Look = Callable[[Gate, Side, Run, Run, int], Comparison]
+"""Compares the baseline with a candidate over the first so many tasks, with intervals of the gate's confidence."""
 
 
 def run_interim_analyses(backtest: Backtest, gate: Gate, baseline: Run, look: Look) -> None:
@@ -35,7 +37,8 @@ def run_interim_analyses(backtest: Backtest, gate: Gate, baseline: Run, look: Lo
                 for tasks in [] if run.finished or run.record.cut_from else [*backtest.pauses, run.record.tasks]:
                     for to in sides:
                         to(tasks)
-                    word = settled(look(side, before, run, tasks), gate) if tasks < run.record.tasks else None
+                    looked = (side, before, run, tasks)
+                    word = _settled(gate, len(backtest.resolved.candidates), look, looked) if tasks < run.record.tasks else None
                     if word:
                         backtest.say(f"{side.name}: settled after {tasks:,} of {backtest.tasks.num_rows:,} tasks, {word}")
                         _cut(run, tasks)
@@ -44,6 +47,15 @@ def run_interim_analyses(backtest: Backtest, gate: Gate, baseline: Run, look: Lo
                     _cut(before, run.record.tasks)
             most = max(most, run.record.tasks)
     _cut(baseline, most)
+
+
+def _settled(gate: Gate, candidates: int, look: Look, at: tuple[Side, Run, Run, int]) -> Word | None:
+    """The word that more tasks would not change; PASS of one of several candidates only where it also holds among all of them."""
+    word = settled(look(gate, *at), gate)
+    if word != "PASS" or candidates < 2:
+        return word
+    sharper = gate.model_copy(update={"confidence": corrected_confidence(gate.confidence, candidates)})
+    return word if settled(look(sharper, *at), sharper) == word else None
 
 
 def _cut(run: Run, tasks: int) -> None:

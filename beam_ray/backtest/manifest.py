@@ -10,9 +10,10 @@ import hashlib
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from beam_ray.compare.gate import Gate
+from beam_ray.compare.multiplicity import HOLM
 from beam_ray.compare.verdict_json import BacktestDocument
 from beam_ray.define.fingerprint import JsonObject, digest
 from beam_ray.define.workflow import Workflow
@@ -59,6 +60,8 @@ class BacktestManifest(TypedDict):
     aa: bool
     gate: JsonObject
     """The limits in force, whatever the gate's file says today."""
+    correction: NotRequired[str]
+    """How PASS was corrected for the number of candidates; not in manifests of before it was."""
     comparisons: list[ComparedRuns]
     runs: dict[str, RunEvidence]
     versions: dict[str, str]
@@ -73,6 +76,7 @@ def make_manifest(objects: Objects, backtest_id: str, gate: Gate, compared: Sequ
         "backtest_id": backtest_id,
         "aa": aa,
         "gate": gate.document(),
+        "correction": HOLM,
         "comparisons": list(compared),
         "runs": {run_id: _evidence(Run(objects, run_id)) for run_id in ids},
         "versions": versions(),

@@ -7,6 +7,7 @@ they agree to eight digits: sums on another processor may differ in the last one
 only a newer version writes is no difference.
 """
 
+import functools
 import hashlib
 import io
 import math
@@ -20,8 +21,11 @@ from pydantic import ValidationError
 
 from beam_ray.backtest.manifest import BacktestManifest, ComparedRuns, read_file, read_manifest, versions
 from beam_ray.backtest.results import read_verdict
+from beam_ray.compare.candidates import overview
 from beam_ray.compare.compare_runs import compare_done, with_repeats
+from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.gate import Gate
+from beam_ray.compare.multiplicity import correct
 from beam_ray.compare.report import Result, document, table
 from beam_ray.compare.verdict import judge
 from beam_ray.compare.verdict_json import BacktestDocument
@@ -139,6 +143,8 @@ def _runs(objects: Objects, manifest: BacktestManifest) -> Difference | None:
 def _computed(objects: Objects, manifest: BacktestManifest, verdict: BacktestDocument) -> Difference | None:
     gate = _gate(manifest)
     results = [_result(objects, manifest, compared, gate) for compared in manifest["comparisons"]]
+    if manifest.get("correction") and not manifest["aa"]:
+        results = correct(results, gate, functools.partial(_at_confidence, objects, manifest, gate))
     here = document(results)
     # numbers first, and then what follows from them
     for recorded, computed in zip(verdict["candidates"], here["candidates"], strict=True):
@@ -153,6 +159,9 @@ def _computed(objects: Objects, manifest: BacktestManifest, verdict: BacktestDoc
     for name, (recorded_value, computed_value) in whole.items():
         if recorded_value != computed_value:
             return Difference(name, recorded_value, computed_value)
+    several = overview(results)
+    if "overview" in verdict and (found := first_difference(verdict["overview"], several.document() if several else None, "overview")):
+        return found
     return _pairs(objects, verdict, table(results))
 
 
@@ -174,6 +183,10 @@ def _result(objects: Objects, manifest: BacktestManifest, compared: ComparedRuns
     if compared["repeats"]:
         found = with_repeats(found, before.record.trials, [Run(objects, run_id) for run_id in compared["repeats"]])
     return Result(found, judge(found, gate))
+
+
+def _at_confidence(objects: Objects, manifest: BacktestManifest, gate: Gate, index: int, confidence: float) -> Comparison:
+    return _result(objects, manifest, manifest["comparisons"][index], gate.model_copy(update={"confidence": confidence})).comparison
 
 
 def _pairs(objects: Objects, verdict: BacktestDocument, here: pa.Table) -> Difference | None:

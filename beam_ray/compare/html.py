@@ -6,10 +6,13 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from beam_ray.compare.candidate_tables import SHOWN_IN_FULL, front_table, gain_table, overview_notes
+from beam_ray.compare.candidates import Overview, overview
 from beam_ray.compare.classification_tables import all_measures, confusion_table
 from beam_ray.compare.formatting import amount, change, line_word, plain
+from beam_ray.compare.front_plot import front_plot
 from beam_ray.compare.plots import plots
-from beam_ray.compare.report import Result
+from beam_ray.compare.report import Result, best_first
 from beam_ray.compare.terminal import ids, metric_cells, notes, slice_cells
 
 SHOWN_CHANGES = 50
@@ -17,6 +20,9 @@ SHOWN_CHANGES = 50
 
 def html(results: Sequence[Result], title: str = "Backtest") -> str:
     """The page. Everything that comes from tasks or models is escaped."""
+    found = overview(results)
+    # pictures take most of the time and of the page's size
+    drawn = results if found is None else best_first(results)[:SHOWN_IN_FULL]
     sections = [
         {
             "comparison": comparison,
@@ -26,13 +32,20 @@ def html(results: Sequence[Result], title: str = "Backtest") -> str:
             "parts": [(heading, [slice_cells(part) for part in comparison.of_kind(kind)]) for kind, heading in _KINDS],
             "fields": [part for part in comparison.of_kind("criterion") if part.field],
             "classes": [(found.name, all_measures(found), confusion_table(found)) for found in comparison.shown_classifications],
-            "plots": [(caption, Markup(svg), wide) for caption, svg, wide in plots(comparison)],
+            "plots": [
+                (caption, Markup(svg), wide) for caption, svg, wide in (plots(comparison) if any(comparison is each.comparison for each in drawn) else [])
+            ],
             "changes": comparison.changes[:SHOWN_CHANGES],
             "hidden": comparison.changes_left_out + max(0, len(comparison.changes) - SHOWN_CHANGES),
         }
         for comparison, verdict in results
     ]
-    return page("report.html", title=title, sections=sections)
+    return page("report.html", title=title, sections=sections, overview=_overview(found) if found else None)
+
+
+def _overview(found: Overview) -> dict[str, Any]:
+    tables = [made for made in (gain_table(found), front_table(found)) if made]
+    return {"count": len(found.candidates), "notes": list(overview_notes(found)), "tables": tables, "plot": Markup(front_plot(found))}
 
 
 def page(template: str, package: str = "beam_ray.compare", **values: Any) -> str:

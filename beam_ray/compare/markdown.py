@@ -3,10 +3,12 @@
 import re
 from collections.abc import Sequence
 
+from beam_ray.compare.candidate_tables import front_table, gain_table, overview_notes
+from beam_ray.compare.candidates import Overview, overview
 from beam_ray.compare.classification_tables import confusion_table, measures_table
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import line_word, plain
-from beam_ray.compare.report import Result
+from beam_ray.compare.report import Result, best_first
 from beam_ray.compare.terminal import ids, metric_cells, notes, slice_cells, worth_showing
 from beam_ray.compare.verdict import Verdict
 
@@ -17,10 +19,20 @@ MAX_CHARACTERS = 60_000
 
 def markdown(results: Sequence[Result], title: str = "Backtest") -> str:
     """Verdict first, then gate, numbers and flips; nothing that a task or model wrote is read as Markdown."""
-    text = "\n\n".join([f"# {safe(title)}", *(_result(comparison, verdict) for comparison, verdict in results)]) + "\n"
+    found = overview(results)
+    parts = [f"# {safe(title)}", *([_overview(found)] if found else []), *(_result(comparison, verdict) for comparison, verdict in best_first(results))]
+    text = "\n\n".join(parts) + "\n"
     if len(text) > MAX_CHARACTERS:
         text = text[:MAX_CHARACTERS].rsplit("\n", 1)[0] + "\n\n… truncated; report.html has the whole report\n"
     return text
+
+
+def _overview(found: Overview) -> str:
+    parts = ["\n".join(safe(note) for note in overview_notes(found))]
+    for made in (gain_table(found), front_table(found)):
+        if made:
+            parts.append(table(all_safe(made.header), [all_safe(row) for row in made.rows]))
+    return "\n\n".join(parts)
 
 
 def _result(comparison: Comparison, verdict: Verdict) -> str:

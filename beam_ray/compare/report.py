@@ -31,7 +31,12 @@ class Result(NamedTuple):
 
 def best(results: Sequence[Result]) -> Result:
     """The result with the best word; among equals the one with the highest mean score."""
-    return max(results, key=lambda result: (WORST_FIRST.index(result.verdict.word), result.comparison.metric("score").after or 0.0))
+    return best_first(results)[0]
+
+
+def best_first(results: Sequence[Result]) -> list[Result]:
+    """The results with the best word first; among equals the one with the highest mean score."""
+    return sorted(results, key=lambda result: (WORST_FIRST.index(result.verdict.word), result.comparison.metric("score").after or 0.0), reverse=True)
 
 
 def document(results: Sequence[Result]) -> ResultsDocument:

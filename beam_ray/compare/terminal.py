@@ -5,13 +5,15 @@ from collections.abc import Iterable, Sequence
 from rich.cells import cell_len
 
 from beam_ray.compare.breakdown import Slice
+from beam_ray.compare.candidate_tables import SHOWN_IN_FULL, front_table, gain_table, overview_notes
+from beam_ray.compare.candidates import Overview, overview
 from beam_ray.compare.classification_tables import classification_notes, confusion_table, measures_table
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.error_kinds import KINDS as ERROR_KINDS
 from beam_ray.compare.formatting import amount, change, line_word, plain, plural, span
 from beam_ray.compare.metrics import NOT_RECORDED, Metric
 from beam_ray.compare.power import noise_floor
-from beam_ray.compare.report import Result
+from beam_ray.compare.report import Result, best_first
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval
 from beam_ray.compare.verdict import Verdict
@@ -21,7 +23,13 @@ SHOWN_IDS = 8
 
 def terminal(results: Sequence[Result], title: str = "") -> str:
     """Each candidate's table, gate and flips as text; no colour, so that nothing depends on it."""
-    return "\n\n".join(_result(comparison, verdict, title) for comparison, verdict in results) + "\n"
+    found = overview(results)
+    shown = best_first(results)[:SHOWN_IN_FULL] if found else results
+    parts = [_overview(found, title)] if found else []
+    parts += [_result(comparison, verdict, title) for comparison, verdict in results if any(comparison is each.comparison for each in shown)]
+    if len(shown) < len(results):
+        parts.append(f"{len(results) - len(shown):,} further candidates are compared in full in report.html")
+    return "\n\n".join(parts) + "\n"
 
 
 def metric_cells(metric: Metric) -> list[str]:
@@ -121,6 +129,15 @@ def noise(comparison: Comparison) -> list[str]:
     ]
 
 
+def _overview(found: Overview, title: str) -> str:
+    gains, fronts = gain_table(found), front_table(found)
+    lines = [plain(" · ".join([*([title] if title else []), plural(len(found.candidates), "candidate")])), *overview_notes(found), ""]
+    lines += aligned([gains.header, *gains.rows], left=3)
+    if fronts:
+        lines += ["", *aligned([fronts.header, *fronts.rows])]
+    return "\n".join(lines)
+
+
 def _result(comparison: Comparison, verdict: Verdict, title: str) -> str:
     sides = {"baseline": comparison.baseline.name, "candidate": comparison.candidate.name}
     names = [plural(comparison.tasks, "task"), *(f"{side} {name}" for side, name in sides.items() if name != side)]
@@ -145,7 +162,8 @@ def _result(comparison: Comparison, verdict: Verdict, title: str) -> str:
     rows = [[line.rule, line.allowed, line.found, line_word(line.word, line.level)] for line in verdict.lines]
     lines += aligned([[f"gate {verdict.gate}", "limit", "observed", ""], *rows], left=3)
     reasons = [f"{line.word}: {plain(line.rule)}: {line.reason}" for line in verdict.lines if line.word != "PASS" and line.level != "target"]
-    lines += ["", *reasons, f"verdict: {verdict.word}"]
+    alone = f" ({verdict.own_word} alone)" if verdict.own_word not in (None, verdict.word) else ""
+    lines += ["", *reasons, f"verdict: {verdict.word}{alone}"]
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -91,6 +91,8 @@ class Verdict:
     gate: str
     word: Word
     lines: tuple[Line, ...]
+    own_word: Word | None = None
+    """Of one of several candidates, the word without a correction for their number; otherwise None."""
 
     @property
     def exit_code(self) -> int:
@@ -99,7 +101,8 @@ class Verdict:
 
     def document(self) -> VerdictDocument:
         """The verdict as plain JSON."""
-        return {"gate": self.gate, "word": self.word, "exit_code": self.exit_code, "lines": [line.document() for line in self.lines]}
+        found: VerdictDocument = {"gate": self.gate, "word": self.word, "exit_code": self.exit_code, "lines": [line.document() for line in self.lines]}
+        return found if self.own_word is None else {**found, "own_word": self.own_word}
 
 
 def judge(comparison: Comparison, gate: Gate) -> Verdict:

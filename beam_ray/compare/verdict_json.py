@@ -207,6 +207,8 @@ class VerdictDocument(TypedDict):
     word: Word
     exit_code: int
     lines: list[LineDocument]
+    own_word: NotRequired[Word]
+    """Of one of several candidates, the word without a correction for their number."""
 
 
 class ResultDocument(TypedDict):
@@ -225,6 +227,45 @@ class ResultsDocument(TypedDict):
     exit_code: int
     best: str
     candidates: list[ResultDocument]
+
+
+class GainDocument(TypedDict):
+    """One candidate's change of one metric, among several candidates."""
+
+    name: str
+    metric: str
+    found: float
+    interval: IntervalDocument
+    shrunk: float
+    """With chance, and the choice of the best among the candidates, allowed for."""
+    shrunk_interval: IntervalDocument
+
+
+class PointDocument(TypedDict):
+    """One side by what it reaches and what that takes."""
+
+    name: str
+    score: float
+    cost: float
+    dominated_by: str | None
+    """A side that reaches at least as much for no more; null on the Pareto front."""
+
+
+class FrontDocument(TypedDict):
+    """All sides by one metric that they reach, and another that it takes."""
+
+    score: str
+    cost: str
+    points: list[PointDocument]
+
+
+class OverviewDocument(TypedDict):
+    """Several candidates side by side."""
+
+    correction: str
+    """How PASS is corrected for the number of candidates."""
+    gains: list[GainDocument]
+    fronts: list[FrontDocument]
 
 
 class PaidDocument(TypedDict):
@@ -273,5 +314,7 @@ class BacktestDocument(TypedDict):
     exit_code: int
     best: str
     candidates: list[CandidateDocument]
+    overview: NotRequired[OverviewDocument]
+    """Of several candidates."""
     files: dict[str, str]
     """Name to sha256 of the other files that the backtest keeps."""

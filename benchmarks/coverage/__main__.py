@@ -1,14 +1,20 @@
 """
 Measure the error rates that docs/statistics.md states: python -m benchmarks.coverage [PART …] [REPETITIONS]
 
-Parts: intervals (10 minutes with 3,000 repetitions), regressions, sequential, classes. Seeds are fixed.
+Parts: intervals (10 minutes with 3,000 repetitions), regressions, sequential, classes, candidates. Seeds are fixed.
 """
 
 import sys
 
-from benchmarks.coverage import classes, intervals, regressions, sequential
+from benchmarks.coverage import candidates, classes, intervals, regressions, sequential
 
-PARTS = {"intervals": intervals.table, "regressions": regressions.table, "sequential": sequential.table, "classes": classes.table}
+PARTS = {
+    "intervals": intervals.table,
+    "regressions": regressions.table,
+    "sequential": sequential.table,
+    "classes": classes.table,
+    "candidates": candidates.table,
+}
 
 
 def main(words: list[str]) -> None:
