@@ -227,7 +227,7 @@ class OpenAIModel:
             return OutOfQuota(f"{self.settings.model}: {said}; once there is quota again, run the same command again")
         if error.kind is Kind.SETTING and not _concerns_row(error, request):
             return WrongSetting(
-                f"{where} refuses {error.parameter!r}: {said}\n{remedy(error.parameter, error.refusal, self.settings, self.name, request.node)}"
+                f"{where} refuses {error.parameter!r}: {said}\n{remedy(error.parameter, error.refusal, self.settings, self.name, request.node, node_is_agent=bool(request.tools))}"
             )
         found = error.refusal
         kind, prefix = (ModelRefused, "the endpoint declined: ") if error.kind is Kind.CONTENT else (ModelUnavailable, "")

@@ -101,6 +101,23 @@ _SCHEMA = re.compile(
 )
 
 
+_REASONING = re.compile(
+    r"reasoning_content|reasoning_details|encrypted_content|(?<!\w)reasoning' item|thought_?signature|messages\W{0,3}\d*\W{0,3}reasoning", re.IGNORECASE
+)
+_NO_TOOLS = re.compile(
+    r"(not support|unsupported|no support|not available|requires?|unknown|unexpected|not permitted).{0,60}(?<![\w_])(tools?|function[_ ]call\w*)\b(?!_)"
+    r"|(?<![\w_])(tools?|function[_ ]call\w*)\b(?!_).{0,60}(not support|unsupported|not available|requires?|not enabled|not permitted)",
+    re.IGNORECASE,
+)
+_TOOL_SCHEMA = re.compile(
+    r"schema for function|tools\W\d+\W.{0,20}(parameters|name)|function_?declarations?.{0,60}(parameters|name)|tool.{0,40}(input_schema|parameters)",
+    re.IGNORECASE,
+)
+_NOT_TOGETHER = re.compile(
+    r"(json|format|grammar|schema|mime).{0,100}(?<!\w)(tool|function)|(?<!\w)(tool|function).{0,100}(json|format|grammar|schema|mime)", re.IGNORECASE
+)
+
+
 def kind_of(refusal: Refusal, sent: Mapping[str, Json]) -> tuple[Kind, str]:
     """
     What *refusal* is about, and for a setting the parameter.
@@ -123,6 +140,9 @@ def kind_of(refusal: Refusal, sent: Mapping[str, Json]) -> tuple[Kind, str]:
 
 def parameter_of(refusal: Refusal, sent: Mapping[str, Json]) -> str:
     """The parameter of *sent* that *refusal* is about, or an empty string."""
+    about_tools = _about_tools(refusal, sent) if _is_agents(sent) else ""
+    if about_tools:
+        return about_tools
     known = (*PARAMETERS, *(name for name in sent if name not in (*PARAMETERS, "messages", "input")))
     root = refusal.param.split(".")[0].split("[")[0]
     if refusal.param in known or root in known:
@@ -137,6 +157,26 @@ def parameter_of(refusal: Refusal, sent: Mapping[str, Json]) -> str:
         named = [(found.start(), name) for name in known if name != "model" and (found := re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", refusal.message))]
         return min(named)[1] if named else ""
     return ""
+
+
+def _is_agents(sent: Mapping[str, Json]) -> bool:
+    """Whether the body offers tools among which the model chooses."""
+    return bool(sent.get("tools")) and not isinstance(sent.get("tool_choice"), Mapping)
+
+
+def _about_tools(refusal: Refusal, sent: Mapping[str, Json]) -> str:
+    """Which of our settings for agents the refusal is about, or ``tools`` where the model takes none; empty for anything else."""
+    said = f"{refusal.param}: {refusal.message}"
+    if "parallel_tool_calls" in said and "parallel_tool_calls" in sent:
+        return "parallel_tool_calls"
+    if _REASONING.search(said):
+        return "reasoning_back"
+    if _TOOL_SCHEMA.search(said):
+        return "tools.parameters"
+    formatted = "response_format" in sent or "format" in (sent.get("text") or {})
+    if formatted and _NOT_TOGETHER.search(said):
+        return "structured_with_tools"
+    return "tools" if refusal.param in ("tools", "tool_choice") or _NO_TOOLS.search(refusal.message) else ""
 
 
 def read_refusal(status: int, body: Json) -> Refusal:
