@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from beam_ray.address import Address
     from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, SidePlan
     from beam_ray.api.batches import OpenBatch
+    from beam_ray.api.calls import Call, ToolRequest
     from beam_ray.api.comparisons import Comparison, Metric
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, CriterionCheck, Outputs
     from beam_ray.api.detection import Detection, DetectionOption
@@ -70,6 +71,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "SidePlan",
     # api.batches
     "OpenBatch",
+    # api.calls
+    "Call",
+    "ToolRequest",
     # api.comparisons
     "Comparison",
     "Metric",
@@ -219,6 +223,7 @@ _SOURCES = {
     "beam_ray.address": ("Address",),
     "beam_ray.api.backtests": ("Backtest", "BacktestOptions", "BacktestPlan", "SidePlan"),
     "beam_ray.api.batches": ("OpenBatch",),
+    "beam_ray.api.calls": ("Call", "ToolRequest"),
     "beam_ray.api.comparisons": ("Comparison", "Metric"),
     "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaProposal", "CriterionCheck", "Outputs"),
     "beam_ray.api.detection": ("Detection", "DetectionOption"),

@@ -188,6 +188,10 @@ class Run(Displayed):
         """One row per step, with the columns of ``steps/*.parquet``; only those of *nodes*, and only *columns*, where given."""
         return self.stored.steps(nodes, None if columns is None else list(columns))
 
+    def call_table(self, nodes: Iterable[str] | None = None) -> pa.Table:
+        """One row per call of an agent or a program to a model or a tool, with the columns of ``calls/*.parquet``; only those of *nodes* where given."""
+        return self.stored.calls(nodes)
+
     def step_rows(self, node: str, tasks: Iterable[tuple[str, int]]) -> dict[tuple[str, int], StepRow]:
         """The node's rows of some tasks, by id and trial; only the pieces of files that hold them are decoded (internal)."""
         with self._reading:

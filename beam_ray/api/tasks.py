@@ -17,11 +17,13 @@ from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Node
 from beam_ray.errors import Unusable
 from beam_ray.run.context import RAN
+from beam_ray.run.replay import DivergenceDocument
 from beam_ray.store.lookup import find_runs, find_task, select, status_of
 from beam_ray.store.tables import OUTCOME, AttemptRow, CriterionRow, OutcomeRow, StepRow, TaskRow
 from beam_ray.tasks.messages import MessageDocument, as_values
 
 if TYPE_CHECKING:
+    from beam_ray.api.calls import Call
     from beam_ray.api.prompts import SentPrompt
 
 LISTED = (
@@ -177,6 +179,12 @@ class Step(Displayed):
     """The row as the store has it."""
 
     @property
+    def divergence(self) -> DivergenceDocument | None:
+        """The first call that left the recording of the step that this one redoes; None where none did or nothing was recorded."""
+        found: DivergenceDocument | None = json.loads(self.record["divergence"] or "null")
+        return found
+
+    @property
     def ran(self) -> bool:
         """Whether the step has an output: it was executed or borrowed."""
         return self.outcome in RAN
@@ -261,6 +269,17 @@ class Task(Displayed):
         from beam_ray.api.prompts import sent_prompt
 
         return sent_prompt(self, node, attempt)
+
+    def calls(self, node: str) -> "tuple[Call, ...]":
+        """
+        The calls that an agent or a program made to models and tools, by attempt and number; of a borrowed step those of the step it is borrowed from.
+
+        Raises:
+            Unusable: the workflow has no such node, or the step is not stored yet.
+        """
+        from beam_ray.api.calls import step_calls
+
+        return step_calls(self, node)
 
     def step(self, node: str) -> Step:
         """

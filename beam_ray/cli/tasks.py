@@ -4,6 +4,7 @@ from __future__ import annotations  # a type of the API is not loaded for its na
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 import beam_ray
 from beam_ray.cli.options import Place, Selection, grouped, reads_store, selects
 from beam_ray.cli.screen import MARKS, duration, emit, money, number, show, table
+from beam_ray.cli.transcript import transcript_lines
 from beam_ray.errors import Damaged
 
 
@@ -118,7 +120,7 @@ def show_(task: str, node: str | None, place: Place) -> None:
         document = found.document()
         emit({**document, "steps": [step for step in document["steps"] if not node or step["node"] == node]})
     elif node:
-        _show_step(found.step(node))
+        _show_step(found.step(node), found.calls(node) if found.run.workflow.nodes[node].records_calls else ())
     else:
         _show_timeline(found, place)
 
@@ -176,7 +178,7 @@ def _mark(step: beam_ray.Step) -> str:
 _MARKS = {True: "met      ", False: "NOT MET  ", None: "undecided"}
 
 
-def _show_step(step: beam_ray.Step) -> None:
+def _show_step(step: beam_ray.Step, calls: Sequence[beam_ray.Call]) -> None:
     show(f"{step.address} · {step.outcome}" + (f" · {step.reason}" if step.reason else ""))
     if step.borrowed_from:
         show(f"  borrowed from {step.borrowed_from}")
@@ -202,6 +204,8 @@ def _show_step(step: beam_ray.Step) -> None:
         show(f"    {_short(_text(attempt.output), 1000)}")
     if not step.attempts and step.output is not None:
         show(f"  output: {_short(_text(step.output), 1000)}")
+    for line in transcript_lines(calls, step):
+        show(line)
     if step.definition.call:
         show("  prompt:")
         for turn in step.definition.call.prompt:

@@ -70,7 +70,7 @@ def trajectory(calls: Sequence[CallRow], read_text: ReadText, *, agent: bool) ->
     models = [row for row in rows if row["kind"] == "model"]
     replies = [_object(row["reply"], row["reply_sha256"], read_text) for row in models]
     turns = tuple(
-        Turn(number, row["name"], _said(reply), row["error"], row["source"]) for number, (row, reply) in enumerate(zip(models, replies, strict=True), 1)
+        Turn(number, row["name"], said_in(reply), row["error"], row["source"]) for number, (row, reply) in enumerate(zip(models, replies, strict=True), 1)
     )
     seen = list(_seen(models, replies, read_text))
     if agent:
@@ -86,7 +86,7 @@ def tool_counts(calls: Sequence[CallRow], *, agent: bool) -> tuple[int, int | No
 
     A refusal is the test's failure and not the tool's; whether tools of a program failed is not known.
     """
-    asked = [name for row in calls if row["kind"] == "model" and row["reply"] for _, name, _ in _tool_calls(_object(row["reply"], None, str))]
+    asked = [name for row in calls if row["kind"] == "model" and row["reply"] for _, name, _ in tool_calls_in(_object(row["reply"], None, str))]
     if not agent:
         return len(asked), None if asked else 0
     recorded = [row for row in calls if row["kind"] == "tool"]
@@ -109,7 +109,7 @@ def _seen(models: Sequence[CallRow], replies: Sequence[JsonObject], read_text: R
     """The calls of tools that stand in the replies of models."""
     given = [_results(_object(row["request"], row["request_sha256"], read_text)) for row in models]
     for place, (row, reply) in enumerate(zip(models, replies, strict=True)):
-        for identity, name, arguments in _tool_calls(reply):
+        for identity, name, arguments in tool_calls_in(reply):
             found = next((results[identity] for results in given[place + 1 :] if identity in results), None)
             yield ToolUse(0, place + 1, name, _parsed(arguments), found, found is not None, None, row["source"])
 
@@ -124,7 +124,7 @@ def _not_made(seen: Sequence[ToolUse], recorded: Sequence[ToolUse]) -> Iterator[
             yield replace(use, result=None, answered=True, error=str(use.result or "not called").removeprefix("Error: "))
 
 
-def _tool_calls(reply: JsonObject) -> Iterator[tuple[str, str, Json]]:
+def tool_calls_in(reply: JsonObject) -> Iterator[tuple[str, str, Json]]:
     """Id, name and arguments of each call of a tool in a model's reply."""
     for call in _message(reply).get("tool_calls") or ():
         function = call.get("function") if isinstance(call, Mapping) else None
@@ -148,7 +148,7 @@ def _results(body: JsonObject) -> dict[str, Json]:
     return found
 
 
-def _said(reply: JsonObject) -> str:
+def said_in(reply: JsonObject) -> str:
     """The text of a model's reply."""
     texts = [_text(_message(reply).get("content"))]
     texts += [_text(item.get("content")) for item in _items(reply) if item.get("type") == "message"]
