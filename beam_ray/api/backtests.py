@@ -20,6 +20,7 @@ from beam_ray.backtest.matrix import Cell, cells
 from beam_ray.backtest.notification import Webhook, notify_all, webhook
 from beam_ray.backtest.sides import Backtest as Engine
 from beam_ray.backtest.spec import RECORDED, First, Resolved, Side, Spec, as_judged, override, resolve_spec, without_repeats
+from beam_ray.compare.grouping import By, Clusters, require_clusters
 from beam_ray.define.fingerprint import Json
 from beam_ray.define.returns import Faults
 from beam_ray.define.workflow import Workflow
@@ -30,6 +31,7 @@ from beam_ray.llm.lanes import in_lane, require_lane
 from beam_ray.run.plan import require_models
 from beam_ray.run.progress import Progress
 from beam_ray.run.step_times import TimeRange
+from beam_ray.tasks.fields import LABELS, field_values
 from beam_ray.tasks.sources import IN_MEMORY, Tasks, read, sampled
 
 
@@ -66,6 +68,10 @@ class Backtest:
     """Limits of the whole backtest: max_usd, max_tokens, max_calls, max_minutes."""
     fresh: bool = False
     """Borrow nothing: every step of every side is executed."""
+    cluster: str | None = None
+    """A field of tasks such as ``variables.customer``: tasks that have the same value there count together."""
+    slices: Sequence[str] = ()
+    """Fields of tasks such as ``variables.country``, or ``labels``: the comparison is also shown in parts."""
     lane: str | None = None
     """batch or interactive, for models whose settings leave it open; the store's lane has precedence."""
     notify: str | Sequence[str] = ()
@@ -210,9 +216,18 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
 def _judged(engine: Engine) -> str:
     """That the backtest has its verdict, and by which gate where that is not the one asked for."""
     assert engine.verdict is not None
-    by, asked = engine.verdict["candidates"][0]["verdict"]["gate"], gate_of(engine.resolved).name
+    first = engine.verdict["candidates"][0]
+    by, asked = first["verdict"]["gate"], gate_of(engine.resolved).name
     other = f" by the gate {by!r}, not {asked!r}" if by != asked else ""
-    return f"backtest {engine.backtest_id} has a verdict already{other}; nothing is run (--again runs it again)"
+    found = f"backtest {engine.backtest_id} has a verdict already{other}; nothing is run (--again runs it again)"
+    wanted = engine.resolved.spec.by
+    clustering = first["comparison"].get("clustering")
+    kept = By(clustering["field"] if clustering else None, tuple(group["field"] for group in first["comparison"].get("subgroups", ())))
+    if wanted == kept:
+        return found
+    options = [*([f"--cluster {wanted.cluster}"] if wanted.cluster else []), *(f"--slice {field_}" for field_ in wanted.slices)]
+    runs = f"{first['baseline_run']} {first['run_id']}"
+    return f"{found}\nits cluster or slices are not the spec's; the same runs are compared by: beam-ray compare {' '.join([runs, *options])}"
 
 
 def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestOptions | None = None, detect: float | str | None = None) -> BacktestPlan:
@@ -253,8 +268,15 @@ def _prepared(store: Location, spec: str | Path | Backtest, options: BacktestOpt
     for side in (resolved.baseline, *resolved.candidates):
         require_models(side.workflow, models)
     found, name = read(objects, dataclasses.replace(wanted, labels=(*wanted.labels, *options.labels)))
+    cluster = resolved.spec.cluster
+    clusters = None if cluster is None else Clusters(cluster, field_values(found, cluster))
     if isinstance(resolved.spec.limit, int):
-        found = sampled(found, resolved.spec.limit)
+        found = sampled(found, resolved.spec.limit, clusters.of if clusters else None)
+    if clusters:
+        require_clusters(clusters, found["task_id"].to_pylist())
+    for field_ in resolved.spec.slices:
+        if field_ != LABELS:
+            field_values(found, field_)
     return Engine(objects, resolved, found, name, models, store.address, options.takeover, options.again, options.allow_writes)
 
 
@@ -313,6 +335,8 @@ def _resolved(store: Location, backtest: Backtest) -> Resolved:
             "stop": backtest.stop,
             "budget": checked_budget(backtest.budget),
             "fresh": backtest.fresh,
+            "cluster": backtest.cluster,
+            "slices": list(backtest.slices),
             "lane": backtest.lane,
             "notify": backtest.notify,
         }

@@ -1,6 +1,6 @@
 """Comparisons of two runs, pair by pair, and the lines of a gate."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from beam_ray.api.runs import Run, get_run
 from beam_ray.api.verdicts import GateLine
 from beam_ray.compare.compare_runs import compare_runs
 from beam_ray.compare.gate_file import default_gate, load_gate
+from beam_ray.compare.grouping import By, Clusters, require_clusters, require_fields
 from beam_ray.compare.html import html
 from beam_ray.compare.markdown import markdown
 from beam_ray.compare.report import Result, document, junit
@@ -19,6 +20,7 @@ from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
 from beam_ray.compare.verdict_json import MetricDocument, ResultsDocument
 from beam_ray.errors import Unusable
+from beam_ray.tasks.fields import field_values
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,32 @@ class Comparison(Displayed):
         }
 
 
-def compare(store: Location, before: str, after: str, *, gate: str | Path | None = None, names: tuple[str, str] = ("baseline", "candidate")) -> Comparison:
+def checked_fields(cluster: str | None, slices: Sequence[str] = ()) -> None:
+    """Raise Unusable unless all of them name fields of tasks."""
+    try:
+        require_fields(cluster, slices)
+    except ValueError as error:
+        raise Unusable(str(error).replace("\n", "\n  ")) from None
+
+
+def compare(
+    store: Location,
+    before: str,
+    after: str,
+    *,
+    gate: str | Path | None = None,
+    names: tuple[str, str] = ("baseline", "candidate"),
+    cluster: str | None = None,
+    slices: Sequence[str] = (),
+) -> Comparison:
     """See ``Store.compare``."""
     runs = [get_run(store, name) for name in (before, after)]
     chosen = load_gate(gate) if gate else default_gate()
-    found = compare_runs(runs[0].stored, runs[1].stored, chosen, names=names)
+    checked_fields(cluster, slices)
+    if cluster is not None:
+        tasks = runs[1].stored.tasks()
+        require_clusters(Clusters(cluster, field_values(tasks, cluster)), tasks["task_id"].to_pylist())
+    found = compare_runs(runs[0].stored, runs[1].stored, chosen, names=names, by=By(cluster, tuple(slices)))
     result = Result(found, judge(found, chosen))
     written = document([result])["candidates"][0]
     return Comparison(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from beam_ray.address import Address
+from beam_ray.api.comparisons import checked_fields
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.progress import ProgressOption, progress_callback
@@ -204,6 +205,8 @@ class SearchOptions:
     """Another seed is another search."""
     to: str | None = None
     """The draft's path; None for a file next to the original, with -draft in its name."""
+    cluster: str | None = None
+    """A field of tasks such as ``variables.customer``: tasks that have the same value there are on the same side of the split, and count together."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -310,6 +313,7 @@ def search_prompts(
         raise Unusable(f"{file}: no step of {definition.name!r} has a prompt")
     proposer = proposer_of(store, options.model, definition, asking)
     limits = checked_budget(budget)
+    checked_fields(options.cluster)
     probe_models(store, definition)
     with progress_callback(progress) as callback, executing(store, takeover, callback) as run_plan:
         for warning in checked.warnings:
@@ -327,6 +331,7 @@ def search_prompts(
             nodes=options.nodes,
             rounds=options.rounds,
             seed=options.seed,
+            cluster=options.cluster,
             say=lambda line: callback(Progress(message=line)),
         )
         try:

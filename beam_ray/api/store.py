@@ -519,7 +519,16 @@ class Store(Location):
 
         return import_backtest(self, file)
 
-    def compare(self, before: str, after: str, *, gate: "str | Path | None" = None, names: tuple[str, str] = ("baseline", "candidate")) -> "Comparison":
+    def compare(
+        self,
+        before: str,
+        after: str,
+        *,
+        gate: "str | Path | None" = None,
+        names: tuple[str, str] = ("baseline", "candidate"),
+        cluster: str | None = None,
+        slices: "Sequence[str]" = (),
+    ) -> "Comparison":
         """
         Compare two finished runs pair by pair.
 
@@ -528,14 +537,16 @@ class Store(Location):
             after: Another one, over the same tasks.
             gate: ``no-harm`` (the default), ``improve``, ``cheaper``, ``none``, or a gate file.
             names: The names of the two runs in reports.
+            cluster: A field of tasks such as ``variables.customer``; intervals and tests then count its values and not tasks.
+            slices: Fields of tasks such as ``variables.country``, or ``labels``, by which the comparison is shown in parts.
 
         Raises:
-            Unusable: a run is missing or unfinished.
+            Unusable: a run is missing or unfinished, no task has one of the fields, or there are too few clusters.
             BadDefinition: the gate has problems.
         """
         from beam_ray.api.comparisons import compare
 
-        return compare(self, before, after, gate=gate, names=names)
+        return compare(self, before, after, gate=gate, names=names, cluster=cluster, slices=slices)
 
     def log_to_mlflow(self, name: str, uri: str | None = None) -> "MlflowLog":
         """

@@ -22,7 +22,7 @@ from beam_ray.backtest.spec import RECORDED, Resolved, Side
 from beam_ray.compare.candidates import overview
 from beam_ray.compare.compare_runs import compare_done
 from beam_ray.compare.comparison import Comparison
-from beam_ray.compare.gate import NONE, Gate
+from beam_ray.compare.gate import NONE, Gate, sliced_rule
 from beam_ray.compare.gate_file import NAMED, default_gate, load_gate
 from beam_ray.compare.html import html
 from beam_ray.compare.markdown import markdown
@@ -31,6 +31,7 @@ from beam_ray.compare.report import Result, document, junit, table
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
 from beam_ray.compare.verdict_json import BacktestDocument, ComparisonDocument, SideDocument
+from beam_ray.errors import Unusable
 from beam_ray.store.checksummed_json import seal
 from beam_ray.store.libraries import used
 from beam_ray.store.manifest import RunSummary
@@ -80,6 +81,11 @@ def gate_of(resolved: Resolved) -> Gate:
     else:
         file = resolved.find(written)
         gate = load_gate(file if written not in NAMED and (file.is_file() or file.suffix) else written, resolved.baseline.workflow)
+    for limit in gate.limits:
+        if (sliced := sliced_rule(limit.rule)) and sliced.field not in resolved.spec.slices:
+            raise Unusable(
+                f"the gate {gate.name!r} has a rule for {limit.rule!r}, but the spec's 'slices' lack {sliced.field}\n  slices: [{sliced.field}]  adds it"
+            )
     # of a baseline and itself nothing is asked but how far apart they are
     return NONE.model_copy(update={"confidence": gate.confidence}) if resolved.spec.aa else gate
 
@@ -88,9 +94,9 @@ def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run
     """A candidate against the baseline; at a look, over the first *looked* tasks."""
     version, early = backtest.resolved.baseline.version, bool(backtest.pauses)
     names = RECORDED if backtest.resolved.baseline.recorded else f"version {version}" if version else "baseline", side.name
-    how = {"family": len(backtest.resolved.candidates), "planned": backtest.tasks.num_rows if early else 0, "same": backtest.resolved.spec.aa}
+    how: dict[str, Any] = {"family": len(backtest.resolved.candidates), "planned": backtest.tasks.num_rows if early else 0, "same": backtest.resolved.spec.aa}
     tasks = backtest.tasks["task_id"].slice(0, looked or after.record.tasks).combine_chunks() if early else None
-    return compare_done(before, after, gate, names, tasks, **how)
+    return compare_done(before, after, gate, names, tasks, by=backtest.resolved.spec.by, **how)
 
 
 def _confirmed(backtest: Backtest, side: Side, before: Run, after: Run, found: Comparison) -> Comparison:
@@ -116,7 +122,7 @@ def _keep(backtest: Backtest, gate: Gate, results: list[Result], baseline: Run, 
         "report.txt": terminal(results, title).encode(),
         "junit.xml": junit(results, title).encode(),
         "comparison.parquet": sink.getvalue(),
-        "manifest.json": seal(make_manifest(backtest.objects, title, gate, _compared(backtest, results, sides), baseline.run_id, aa=spec.aa)),
+        "manifest.json": seal(make_manifest(backtest.objects, title, gate, _compared(backtest, results, sides), baseline.run_id, aa=spec.aa, by=spec.by)),
     }
     for name, body in files.items():
         # a driver that died here, maybe one with other versions installed, wrote some of them: what is kept is what the verdict names

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import NotRequired, TypedDict
 
 from beam_ray.compare.gate import Gate
+from beam_ray.compare.grouping import NOTHING, By
 from beam_ray.compare.multiplicity import HOLM
 from beam_ray.compare.verdict_json import BacktestDocument
 from beam_ray.define.fingerprint import JsonObject, digest
@@ -63,15 +64,21 @@ class BacktestManifest(TypedDict):
     correction: NotRequired[str]
     """How PASS was corrected for the number of candidates; not in manifests of before it was."""
     comparisons: list[ComparedRuns]
+    cluster: NotRequired[str]
+    """The field whose values are clusters of tasks, where there is one."""
+    slices: NotRequired[list[str]]
+    """The fields that tasks are sliced by, where there are any."""
     runs: dict[str, RunEvidence]
     versions: dict[str, str]
     """Of Python and of the packages that computed the verdict."""
 
 
-def make_manifest(objects: Objects, backtest_id: str, gate: Gate, compared: Sequence[ComparedRuns], baseline: str, *, aa: bool) -> BacktestManifest:
+def make_manifest(
+    objects: Objects, backtest_id: str, gate: Gate, compared: Sequence[ComparedRuns], baseline: str, *, aa: bool, by: By = NOTHING
+) -> BacktestManifest:
     """The manifest of a backtest whose runs are all finished; *baseline* is the id of its baseline's run."""
     ids = dict.fromkeys([baseline, *(run for each in compared for run in (each["baseline_run"], each["candidate_run"], *each["repeats"]))])
-    return {
+    made: BacktestManifest = {
         "format": 1,
         "backtest_id": backtest_id,
         "aa": aa,
@@ -81,6 +88,11 @@ def make_manifest(objects: Objects, backtest_id: str, gate: Gate, compared: Sequ
         "runs": {run_id: _evidence(Run(objects, run_id)) for run_id in ids},
         "versions": versions(),
     }
+    if by.cluster is not None:
+        made["cluster"] = by.cluster
+    if by.slices:
+        made["slices"] = list(by.slices)
+    return made
 
 
 def versions() -> dict[str, str]:

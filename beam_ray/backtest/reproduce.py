@@ -25,6 +25,7 @@ from beam_ray.compare.candidates import overview
 from beam_ray.compare.compare_runs import compare_done, with_repeats
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.gate import Gate
+from beam_ray.compare.grouping import By
 from beam_ray.compare.multiplicity import correct
 from beam_ray.compare.report import Result, document, table
 from beam_ray.compare.verdict import judge
@@ -178,8 +179,9 @@ def _gate(manifest: BacktestManifest) -> Gate:
 def _result(objects: Objects, manifest: BacktestManifest, compared: ComparedRuns, gate: Gate) -> Result:
     before, after = Run(objects, compared["baseline_run"]), Run(objects, compared["candidate_run"])
     tasks = after.tasks()["task_id"].combine_chunks() if compared["planned"] else None
-    how = {"family": len(manifest["comparisons"]), "planned": compared["planned"], "same": manifest["aa"]}
-    found = compare_done(before, after, gate, (compared["baseline_name"], compared["candidate"]), tasks, **how)
+    by = By(manifest.get("cluster"), tuple(manifest.get("slices", ())))
+    how: dict[str, Any] = {"family": len(manifest["comparisons"]), "planned": compared["planned"], "same": manifest["aa"]}
+    found = compare_done(before, after, gate, (compared["baseline_name"], compared["candidate"]), tasks, by=by, **how)
     if compared["repeats"]:
         found = with_repeats(found, before.record.trials, [Run(objects, run_id) for run_id in compared["repeats"]])
     return Result(found, judge(found, gate))

@@ -16,6 +16,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
     budget: {max_usd: 5}
     stop: early                           # end as soon as more tasks would not change the verdict
     fresh: false
+    cluster: variables.customer           # tasks of one customer count together
     lane: batch                           # ask models through their batch endpoints, at half the price
     notify: slack:${env:SLACK_WEBHOOK}    # where the verdict is sent; a URL or several
 """
@@ -27,12 +28,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import Field, StrictFloat, field_validator
+from pydantic import Field, StrictFloat, field_validator, model_validator
 
 from beam_ray.address import NAME
 from beam_ray.backtest.matrix import cells, placed
 from beam_ray.backtest.overrides import put_value, read_value
 from beam_ray.backtest.tool_answers import ToolAnswer, as_cases, require_tools
+from beam_ray.compare.grouping import By, ClusterField, SliceField
 from beam_ray.define.check import check
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.define.frozen import Frozen
@@ -90,6 +92,10 @@ class Spec(Frozen):
     """How models are asked whose settings leave it open; --lane has precedence."""
     limit: int | First | None = Field(default=None, description="a number of tasks drawn at random, or {first: N}")
     """Only so many tasks: a random sample that is the same for the same tasks, or the first ones."""
+    cluster: ClusterField | None = Field(default=None, description="a field of tasks such as variables.customer")
+    """Tasks that have the same value there are drawn, and count, together."""
+    slices: tuple[SliceField, ...] = Field(default=(), description="fields of tasks such as variables.country, or labels")
+    """By which fields the comparison is shown in parts."""
     notify: tuple[str, ...] = Field(default=(), description="URL or slack:URL, or a list of them")
     """Webhooks that the verdict is sent to; ``${env:NAME}`` stands for an environment variable."""
 
@@ -104,6 +110,22 @@ class Spec(Frozen):
     @classmethod
     def _cases(cls, written: Any) -> Any:
         return as_cases(written)
+
+    @property
+    def by(self) -> By:
+        """The fields that tasks are grouped by."""
+        return By(self.cluster, self.slices)
+
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _listed(cls, written: Any) -> Any:
+        return [part.strip() for part in written.split(",")] if isinstance(written, str) else written
+
+    @model_validator(mode="after")
+    def _once(self) -> "Spec":
+        if self.cluster is not None and self.stop == "early":
+            raise ValueError("'cluster' and 'stop: early' exclude each other: interim analyses have a boundary for independent tasks only")
+        return self
 
     @field_validator("notify", mode="before")
     @classmethod

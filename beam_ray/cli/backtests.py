@@ -55,7 +55,7 @@ _changes_spec = grouped(
         "changes",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Change the spec: tasks, baseline, trials, confirm, gate, limit, stop, models.NAME, candidates.NAME.PATH.",
+        help="Change the spec: tasks, baseline, trials, confirm, gate, limit, stop, cluster, slices, models.NAME, candidates.NAME.PATH.",
     ),
     GATE,
     click.option("--aa", is_flag=True, help="A/A test: compare the baseline with itself to measure the noise floor."),
@@ -137,11 +137,13 @@ def show_backtest_plan(plan: beam_ray.BacktestPlan, place: Place) -> None:
 @click.argument("before")
 @click.argument("after")
 @GATE
+@click.option("--cluster", metavar="FIELD", help="Count clusters of tasks instead of tasks, such as variables.customer.")
+@click.option("--slice", "slices", multiple=True, metavar="FIELD", help="Also compare by this field, such as variables.country, or labels.")
 @reads_store
 @click.pass_context
-def compare(context: click.Context, before: str, after: str, gate: str | None, place: Place) -> None:
+def compare(context: click.Context, before: str, after: str, gate: str | None, cluster: str | None, slices: tuple[str, ...], place: Place) -> None:
     """Compare two finished runs pair by pair. With --gate the exit code is the verdict."""
-    found = place.opened.compare(before, after, gate=gate)
+    found = place.opened.compare(before, after, gate=gate, cluster=cluster, slices=slices)
     if place.as_json:
         emit(found.document())
     else:

@@ -44,6 +44,7 @@ class Searching:
     nodes: tuple[str, ...]
     rounds: int
     seed: int
+    cluster: str | None
 
 
 @click.command()
@@ -60,6 +61,7 @@ class Searching:
     click.option("--node", "nodes", multiple=True, metavar="NODE", help="With --library: only the prompt of this node. Default: all nodes that fail."),
     click.option("--rounds", default=20, show_default=True, type=click.IntRange(min=1), help="With --library: maximum number of proposals."),
     click.option("--seed", default=0, show_default=True, help="With --library: seed of the search."),
+    click.option("--cluster", metavar="FIELD", help="With --library: tasks with the same FIELD, such as variables.customer, stay on one side of the split."),
 )
 @grouped(
     Proposing,
@@ -84,7 +86,7 @@ def optimise(
     """
     if bool(wanted.node) == bool(wanted.library):
         raise click.UsageError("name the failed step (optimise TASK --step NODE) or a library (optimise WORKFLOW --library NAME)")
-    others = {"nodes": "--node", "budget": "--budget", "rounds": "--rounds", "seed": "--seed", "mlflow_uri": "--mlflow"}
+    others = {"nodes": "--node", "budget": "--budget", "rounds": "--rounds", "seed": "--seed", "cluster": "--cluster", "mlflow_uri": "--mlflow"}
     refuse_options(context, others if wanted.node else {"using": "--using", "apply_": "--apply", "again": "--again"}, "--library" if wanted.node else "--step")
     if wanted.node:
         context.exit(_optimise_step(wanted.subject, wanted.node, proposing, execution, place))
@@ -172,7 +174,7 @@ def _word(before: float | None, after: float | None) -> str:
 
 
 def _search(wanted: Wanted, searching: Searching, proposing: Proposing, execution: Execution, mlflow_uri: str | None, place: Place) -> int:
-    options = beam_ray.SearchOptions(searching.nodes, proposing.model, searching.rounds, searching.seed, proposing.to)
+    options = beam_ray.SearchOptions(searching.nodes, proposing.model, searching.rounds, searching.seed, proposing.to, searching.cluster)
     with progress(quiet=place.as_json) as callback:
         done = place.opened.search_prompts(
             wanted.subject, str(wanted.library), options=options, budget=execution.limits, takeover=execution.takeover, progress=callback

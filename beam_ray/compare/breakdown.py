@@ -122,22 +122,22 @@ def by_route(pairs: Pairs, score: Quantity) -> list[Part]:
     return _grouped("route", score, before, after)
 
 
-def slices(parts: Iterable[Part], task: np.ndarray[Any, Any], *, confidence: Confidence, family: int) -> tuple[Slice, ...]:
-    """The parts with their numbers; p-values are adjusted over all that have an interval."""
-    made = [_slice(part, task, confidence) for part in parts]
+def slices(parts: Iterable[Part], task: np.ndarray[Any, Any], unit: np.ndarray[Any, Any], *, confidence: Confidence, family: int) -> tuple[Slice, ...]:
+    """The parts with their numbers; p-values are adjusted over all that have an interval. *unit* is each pair's task, or the cluster of its task."""
+    made = [_slice(part, task, unit, confidence) for part in parts]
     tested = [index for index, entry in enumerate(made) if entry.low is not None]
     for index, p in zip(tested, holm([made[index].p for index in tested], family), strict=True):
         made[index] = replace(made[index], p_adjusted=rounded(p) or 0.0)
     return tuple(made)
 
 
-def _slice(part: Part, task: np.ndarray[Any, Any], confidence: Confidence) -> Slice:
+def _slice(part: Part, task: np.ndarray[Any, Any], unit: np.ndarray[Any, Any], confidence: Confidence) -> Slice:
     most = 100.0 / part.scale
-    sampled = sample(part.quantity, task, largest=most)
+    sampled = sample(part.quantity, unit, largest=most)
     before, after = sampled.means
     enough = sampled.tasks >= FEWEST_TASKS
     moved = change(sampled, confidence) if enough else None
-    reached = level(sampled.after, confidence, largest=most) if enough else None
+    reached = level(sampled.after, confidence, largest=most, effective=sampled.effective) if enough else None
     better, worse = changed_tasks(part.quantity, task)
     p = rounded(confidence.p(p_of_change(sampled, confidence))) or 0.0 if moved else 1.0
     removed = None

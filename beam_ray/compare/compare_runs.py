@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_ray.compare.class_questions import class_questions
 from beam_ray.compare.comparison import Comparison, compare
 from beam_ray.compare.cost_notes import cost_notes
 from beam_ray.compare.gate import Gate
 from beam_ray.compare.gate_file import default_gate
+from beam_ray.compare.grouping import NOTHING, By, grouping
 from beam_ray.compare.judge_notes import judge_notes
 from beam_ray.compare.metrics import NOT_COMPARED, Metric, not_compared
 from beam_ray.compare.pairs import Side
@@ -60,14 +60,16 @@ def compare_runs(before: Run, after: Run, gate: Gate | None = None, *, names: tu
     return compare_done(before, after, gate or default_gate(), names, **how)
 
 
-def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], tasks: pa.Array | None = None, **how: Any) -> Comparison:
+def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], tasks: pa.Array | None = None, *, by: By = NOTHING, **how: Any) -> Comparison:
     """Two runs over those of the *tasks* that are done; over all that either has done where none are given."""
     sides = []
     for name, run in zip(names, (before, after), strict=True):
         tables = (run.outcome(OUTCOME_COLUMNS), run.steps(columns=STEPS_COLUMNS))
         outcome, steps = (table if tasks is None else table.filter(pc.is_in(table["task_id"], tasks)) for table in tables)
         sides.append(Side(name, run.run_id, outcome, steps, bool(run.record.recorded)))
-    found = compare(sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, questions=class_questions(before, after), **how)
+    found = compare(
+        sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, grouping=grouping(before, after, by.cluster, by.slices), **how
+    )
     found = replace(found, cost_notes=cost_notes(before, after, names), judge_notes=_judge_notes(sides, before, after))
     return _with_lanes(found, _lanes(before), _lanes(after))
 

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 
 from beam_ray.compare.breakdown import Slice, by_criterion, by_label, by_node, by_route, slices
-from beam_ray.compare.class_questions import Question
 from beam_ray.compare.classification import Classification, ClassMeasure, classify
 from beam_ray.compare.flips import (
     BOTH_FAILING,
@@ -28,6 +27,8 @@ from beam_ray.compare.flips import (
     majority,
     route_flips,
 )
+from beam_ray.compare.grouping import Clustering, Grouping, clustering
+from beam_ray.compare.intervals import p_of_change, sample
 from beam_ray.compare.metrics import Metric, metrics, quantities, rounded
 from beam_ray.compare.pair_table import Change, changes, rows
 from beam_ray.compare.pairs import UNAVAILABLE, Pairs, Side, failed_with, numbers, pair
@@ -35,6 +36,7 @@ from beam_ray.compare.power import detectable, two_digits
 from beam_ray.compare.regressions import Regressions, Repeats, regressions
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval, Quantity, mcnemar
+from beam_ray.compare.subgroups import Subgroups, subgroups
 from beam_ray.compare.verdict_json import ComparisonDocument
 
 MAJOR = 10.0
@@ -84,7 +86,7 @@ class Comparison:
     unpaired: Unpaired
     metrics: tuple[Metric, ...]
     p: float
-    """McNemar's exact test of newly passing against newly failing tasks."""
+    """McNemar's exact test of newly passing against newly failing tasks; of clusters, the test of the change of the success rate."""
     detectable_score: float | None
     """Minimum detectable effect of the mean score at 80% power, in points; from the width of its interval."""
     detectable_rate: float | None
@@ -104,6 +106,10 @@ class Comparison:
     """One row for each pair: the content of comparison.parquet."""
     classifications: tuple[Classification, ...] = ()
     """Precision, recall and F1 of the fields that are compared with an expected class."""
+    subgroups: tuple[Subgroups, ...] = ()
+    """The slices that were asked for, by field."""
+    clustering: Clustering | None = None
+    """The clusters that intervals and tests count instead of tasks; None where tasks are independent."""
     cost_notes: tuple[str, ...] = ()
     """Where prices come from, what was read from a cache, and what is an estimate."""
     judge_notes: tuple[str, ...] = ()
@@ -123,6 +129,11 @@ class Comparison:
         """The classifications that have pairs."""
         return tuple(classification for classification in self.classifications if classification.pairs)
 
+    @property
+    def shown_subgroups(self) -> tuple[Subgroups, ...]:
+        """The slices by fields that some task has."""
+        return tuple(group for group in self.subgroups if group.members)
+
     def of_kind(self, kind: str) -> tuple[Slice, ...]:
         """The slices by node, criterion, label or route."""
         return tuple(entry for entry in self.slices if entry.kind == kind)
@@ -131,6 +142,11 @@ class Comparison:
     def route_changes(self) -> int:
         """How many pairs took another way."""
         return sum(flip.pairs for flip in self.route_flips if flip.before != flip.after)
+
+    @property
+    def units(self) -> int:
+        """How many clusters, or else tasks, the intervals are over."""
+        return self.clustering.clusters if self.clustering else self.tasks
 
     def confirmed(self, first: Mapping[str, Repeats], second: Mapping[str, Repeats] | None = None) -> "Comparison":
         """The same, knowing how the newly failing tasks did when they were repeated: see ``regressions``."""
@@ -151,7 +167,7 @@ def compare(
     confidence: float = 95.0,
     planned: int = 0,
     same: bool = False,
-    questions: Sequence[Question] = (),
+    grouping: Grouping | None = None,
 ) -> Comparison:
     """
     Compare *candidate* with *baseline*, pair by pair.
@@ -163,8 +179,9 @@ def compare(
         family: how many candidates are compared at once; p-values are adjusted for it.
         same: whether both sides are samples of one definition.
         planned: of a backtest that may stop early, its tasks; intervals and p-values are then valid at every interim analysis.
-        questions: the fields that are compared with an expected class.
+        grouping: what is known of the tasks: classes that they expect, clusters that they come in, slices that they belong to.
     """
+    grouping = grouping or Grouping()
     pairs = pair(baseline, candidate)
     baseline, candidate = pairs.placed(baseline), pairs.placed(candidate)
     unavailable = failed_with(pairs, baseline.steps, (UNAVAILABLE,)) | failed_with(pairs, candidate.steps, (UNAVAILABLE,))
@@ -184,9 +201,12 @@ def compare(
     shown, left_out = changes(table)
     failing = listed.get(NEWLY_FAILING, ())
     count = len(words) - len(listed.get(NOT_JUDGED, ()))
-    sure = Confidence(confidence, planned, count)
-    measured = metrics(named, pairs.task, confidence=sure, recorded=(baseline.recorded, candidate.recorded))
-    able = {metric.name: _detectable(metric, sure, count) for metric in measured}
+    # what is drawn at random: tasks, or clusters of them
+    unit = grouping.clusters.units(pairs.task_ids)[pairs.task] if grouping.clusters else pairs.task
+    units = len(np.unique(unit[judged]))
+    sure = Confidence(confidence, planned, units)
+    measured = metrics(named, unit, confidence=sure, recorded=(baseline.recorded, candidate.recorded))
+    able = {metric.name: _detectable(metric, sure, units) for metric in measured}
     return Comparison(
         Named(baseline.name, baseline.run_id),
         Named(candidate.name, candidate.run_id),
@@ -198,11 +218,11 @@ def compare(
         int(np.bincount(pairs.task).max()) if len(pairs) else 0,
         Unpaired(pairs.baseline_only, pairs.candidate_only, pairs.inputs_differ, listed.get(NOT_JUDGED, ())),
         measured,
-        rounded(sure.p(mcnemar(len(listed.get(NEWLY_PASSING, ())), len(failing)))) or 0.0,
+        rounded(sure.p(_p_of_flips(len(listed.get(NEWLY_PASSING, ())), len(failing), named, unit if grouping.clusters else None, sure))) or 0.0,
         able["score"],
         able["success_rate"],
         size_advice(count, able["success_rate"]),
-        tuple(entry for group in parts for entry in slices(group, pairs.task, confidence=sure, family=family)),
+        tuple(entry for group in parts for entry in slices(group, pairs.task, unit, confidence=sure, family=family)),
         listed.get(NEWLY_PASSING, ()),
         failing,
         listed.get(BOTH_FAILING, ()),
@@ -211,7 +231,9 @@ def compare(
         shown,
         left_out,
         table,
-        classify(pairs, (baseline, candidate), questions, judged, pairs.task, confidence=sure, family=family),
+        classify(pairs, (baseline, candidate), grouping.questions, judged, unit, confidence=sure, family=family),
+        subgroups(grouping.dimensions, pairs, named, unit, confidence=sure, family=family),
+        clustering(grouping.clusters, [pairs.task_ids[task] for task in np.unique(pairs.task[judged])]) if grouping.clusters else None,
     )
 
 
@@ -232,6 +254,10 @@ def _detectable(metric: Metric, confidence: Confidence, tasks: int) -> float | N
         return None
     found = detectable(Interval(metric.low, metric.high), confidence.quantile(tasks), tasks)
     return rounded(found) if found <= 100 or metric.unit not in ("%", "points") else None
+
+
+def _p_of_flips(better: int, worse: int, named: Mapping[str, Quantity], unit: np.ndarray[Any, Any] | None, confidence: Confidence) -> float:
+    return mcnemar(better, worse) if unit is None else p_of_change(sample(named["success_rate"], unit, largest=1.0), confidence)
 
 
 def _once(passing: Quantity, pairs: Pairs) -> Quantity:

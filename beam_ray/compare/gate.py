@@ -11,8 +11,9 @@ A rule is a name and limits; several limits of one rule are judged one by one.
   interval lies above a loss of so much.
 """
 
+import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from beam_ray.compare.metric_definitions import KINDS
 from beam_ray.define.fingerprint import JsonObject
@@ -29,11 +30,29 @@ PERCENTAGES = {name for name, kind in KINDS.items() if kind.unit == "%"} | {"com
 BOUNDED = PERCENTAGES | {"score", "first_score"}
 
 
+SLICED = ("success_rate", "score", "usd", "seconds")
+"""Metrics that each slice of the tasks has."""
+
+
+class SlicedRule(NamedTuple):
+    """``score[variables.country=DE]``."""
+
+    metric: str
+    field: str
+    value: str
+
+
+def sliced_rule(rule: str) -> SlicedRule | None:
+    """The parts of a rule about a slice; None for any other rule."""
+    match = re.fullmatch(r"(\w+)\[([\w.]+)=(.+)\]", rule)
+    return SlicedRule(*match.groups()) if match else None
+
+
 class Limit(Frozen):
     """One limit of one rule."""
 
     rule: str
-    """A metric, a count, ``node/score`` or ``node/criterion``."""
+    """A metric, a count, ``node/score``, ``node/criterion``, ``node/criterion.recall[class]`` or ``score[field=value]``."""
     kind: Kind
     amount: float
     percent: bool = False
@@ -49,7 +68,8 @@ class Limit(Frozen):
     @property
     def text(self) -> str:
         """The limit as people read it: ``up by at most 25 %``."""
-        percent = self.percent or (self.rule in PERCENTAGES and self.kind in LEVELS)
+        sliced = sliced_rule(self.rule)
+        percent = self.percent or ((sliced.metric if sliced else self.rule) in PERCENTAGES and self.kind in LEVELS)
         return f"{self.kind.replace('_', ' ')} {self.amount:g}{' %' if percent else ''}"
 
 

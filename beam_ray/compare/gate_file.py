@@ -33,11 +33,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from beam_ray.compare.class_questions import BY_CLASS, class_criteria, class_rule
-from beam_ray.compare.gate import BOUNDED, COUNTS, LEVELS, LIMITS, NAMES, NONE, PERCENTAGES, Gate, Kind, Limit
+from beam_ray.compare.gate import BOUNDED, COUNTS, LEVELS, LIMITS, NAMES, NONE, PERCENTAGES, SLICED, Gate, Kind, Limit, sliced_rule
 from beam_ray.define.validation import as_written
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source, read_yaml
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
+from beam_ray.tasks.fields import field_fault
 
 NAMED = ("no-harm", "improve", "cheaper", "none")
 """Gates that come with the package."""
@@ -210,6 +211,8 @@ def _amount(rule: str, kind: Kind, written: Any) -> tuple[float, bool] | str:
         return f"{kind!r} must be a number, or a percentage such as 25 %, not {as_written(written)}"
     number, percent = (float(match[1]), True) if match else (float(written), False)
     level = kind in LEVELS
+    sliced = sliced_rule(rule)
+    rule = sliced.metric if sliced else rule
     if percent and level and rule in PERCENTAGES:
         percent = False
     bounded = rule in BOUNDED or "/" in rule
@@ -226,11 +229,24 @@ def _amount(rule: str, kind: Kind, written: Any) -> tuple[float, bool] | str:
 
 def _unknown(at: tuple[str, str], source: Source, workflow: Workflow | None) -> list[Problem]:
     rule = at[1]
+    if sliced := sliced_rule(rule):
+        fault = field_fault(sliced.field)
+        return [
+            *([] if sliced.metric in SLICED else [source.problem(at, f"a slice has no metric {sliced.metric!r}", f"it has: {', '.join(SLICED)}")]),
+            *([source.problem(at, *fault.split("\n"))] if fault else []),
+        ]
     node, slash, criterion = rule.partition("/")
     if not slash:
         if rule in NAMES:
             return []
-        return [source.problem(at, f"there is no metric {rule!r}", f"known here: {', '.join(NAMES)}, NODE/score, NODE/CRITERION", *did_you_mean(rule, NAMES))]
+        return [
+            source.problem(
+                at,
+                f"there is no metric {rule!r}",
+                f"known here: {', '.join(NAMES)}, NODE/score, NODE/CRITERION, METRIC[FIELD=VALUE]",
+                *did_you_mean(rule, NAMES),
+            )
+        ]
     if workflow is None:
         return []
     if node not in workflow.nodes:

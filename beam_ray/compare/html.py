@@ -13,6 +13,7 @@ from beam_ray.compare.formatting import amount, change, line_word, plain
 from beam_ray.compare.front_plot import front_plot
 from beam_ray.compare.plots import plots
 from beam_ray.compare.report import Result, best_first
+from beam_ray.compare.subgroup_tables import subgroup_table
 from beam_ray.compare.terminal import ids, metric_cells, notes, slice_cells
 
 SHOWN_CHANGES = 50
@@ -32,6 +33,7 @@ def html(results: Sequence[Result], title: str = "Backtest") -> str:
             "parts": [(heading, [slice_cells(part) for part in comparison.of_kind(kind)]) for kind, heading in _KINDS],
             "fields": [part for part in comparison.of_kind("criterion") if part.field],
             "classes": [(found.name, all_measures(found), confusion_table(found)) for found in comparison.shown_classifications],
+            "subgroups": [(group.field, subgroup_table(group, comparison.confidence)) for group in comparison.shown_subgroups],
             "plots": [
                 (caption, Markup(svg), wide) for caption, svg, wide in (plots(comparison) if any(comparison is each.comparison for each in drawn) else [])
             ],

@@ -59,6 +59,8 @@ class Sample:
     """The largest value that there can be (the smallest is 0); None without one."""
     unit: float
     """How large a value may be that was not seen: *largest*, or a usual value."""
+    effective: float
+    """How many units of equal size would say as much: fewer than there are where some have many pairs and others few (Kish)."""
 
     @property
     def tasks(self) -> int:
@@ -100,7 +102,8 @@ def sample(quantity: Quantity, task: np.ndarray[Any, Any], *, largest: float | N
     share = tasks / max(pairs, 1)
     before, after = (summed * share - summed.sum() / max(pairs, 1) * (trials[kept] * share - 1) for summed in sums)
     unit = largest if largest is not None else usual if usual is not None else float(np.append(before, after).mean()) if pairs else 0.0
-    return Sample(before, after, pairs, int((np.abs(sums[1] - sums[0]) > _TINY).sum()), largest, unit)
+    effective = pairs**2 / max(float((trials[kept].astype(np.float64) ** 2).sum()), 1.0)
+    return Sample(before, after, pairs, int((np.abs(sums[1] - sums[0]) > _TINY).sum()), largest, unit, effective)
 
 
 def change(sampled: Sample, confidence: Confidence) -> Interval | None:
@@ -135,12 +138,17 @@ def relative(sampled: Sample, confidence: Confidence) -> Interval | None:
     return Interval(float(min(low, found)), float(max(high, found))) if np.isfinite(high) and np.isfinite(found) else None
 
 
-def level(values: Numbers, confidence: Confidence, *, largest: float | None = None, usual: float = 0.0) -> Interval | None:
-    """The interval of the mean of *values*, one per task; None for fewer than two. With *largest* it stays between 0 and that."""
+def level(values: Numbers, confidence: Confidence, *, largest: float | None = None, usual: float = 0.0, effective: float | None = None) -> Interval | None:
+    """
+    The interval of the mean of *values*, one per task; None for fewer than two. With *largest* it stays between 0 and that.
+
+    Args:
+        effective: how many values of equal weight say as much, where their weights differ.
+    """
     tasks = len(values)
     if tasks < 2:
         return None
-    quantile, mean = confidence.quantile(tasks), float(values.mean())
+    quantile, mean = confidence.quantile(max(min(effective or tasks, tasks), 2)), float(values.mean())
     if largest is not None:
         share = min(1.0, max(0.0, mean / largest))
         spread = float((values / largest).var()) / (share * (1 - share)) if 0 < share < 1 else 1.0

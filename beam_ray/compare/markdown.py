@@ -9,6 +9,7 @@ from beam_ray.compare.classification_tables import confusion_table, measures_tab
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import line_word, plain
 from beam_ray.compare.report import Result, best_first
+from beam_ray.compare.subgroup_tables import subgroup_table
 from beam_ray.compare.terminal import ids, metric_cells, notes, slice_cells, worth_showing
 from beam_ray.compare.verdict import Verdict
 
@@ -53,6 +54,12 @@ def _result(comparison: Comparison, verdict: Verdict) -> str:
         tables = (measures_table(classification, comparison.confidence), confusion_table(classification))
         made = [table(all_safe(each.header), [all_safe(row) for row in each.rows]) + (f"\n\n{safe(each.note)}" if each.note else "") for each in tables]
         parts.append("\n\n".join([f"<details><summary>Classes of {safe(classification.name)}</summary>", *made, "</details>"]))
+    for group in comparison.shown_subgroups:
+        sliced = subgroup_table(group, comparison.confidence)
+        note = f"\n\n{safe(sliced.note)}" if sliced.note else ""
+        parts.append(
+            f"<details><summary>By {safe(group.field)}</summary>\n\n{table(all_safe(sliced.header), [all_safe(row) for row in sliced.rows])}{note}\n\n</details>"
+        )
     return "\n\n".join(parts)
 
 

@@ -138,7 +138,7 @@ def metrics(
         else:
             largest = {"%": 1.0, "points": 100.0, "tasks": 1.0}.get(kind.unit)
             sampled = sample(named[name], task, largest=largest, usual=_usual(named, name))
-            factor = kind.scale if name != "failing" else float(sampled.tasks)
+            factor = kind.scale if name != "failing" else float(sampled.pairs)
             made.append(_mean(name, kind, sampled, factor, _missing(named, name, sampled.pairs), confidence))
             continue
         made.append(_metric(name, kind, found, pairs, "" if found.change else wanting))
@@ -177,7 +177,8 @@ def _mean(name: str, kind: Kind, sampled: Sample, factor: float, note: str, conf
     before, after = sampled.means
     bounds = {"largest": sampled.largest} if sampled.largest is not None else {"usual": sampled.unit}
     scaled = (
-        found and Interval(found.low * factor, found.high * factor) for found in (change(sampled, confidence), level(sampled.after, confidence, **bounds))
+        found and Interval(found.low * factor, found.high * factor)
+        for found in (change(sampled, confidence), level(sampled.after, confidence, effective=sampled.effective, **bounds))
     )
     moved, reached = scaled
     found = Estimate(before * factor, after * factor, moved, relative(sampled, confidence), reached)

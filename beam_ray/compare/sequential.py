@@ -60,7 +60,7 @@ class Confidence:
         """How many unusual tasks each way an interval allows for that the sample does not have; more where extremes of many analyses count."""
         return 2 if self.planned else 1
 
-    def quantile(self, tasks: int) -> float:
+    def quantile(self, tasks: float) -> float:
         """How many estimated standard errors the interval of a mean over so many tasks reaches (Student's)."""
         return float(-special.stdtrit(max(tasks - 1, 1), self.tail))
 

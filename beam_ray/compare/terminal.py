@@ -16,6 +16,7 @@ from beam_ray.compare.power import noise_floor
 from beam_ray.compare.report import Result, best_first
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval
+from beam_ray.compare.subgroup_tables import cluster_notes, direction_notes, slice_notes, subgroup_table
 from beam_ray.compare.verdict import Verdict
 
 SHOWN_IDS = 8
@@ -104,6 +105,7 @@ def notes(comparison: Comparison) -> list[str]:
     found += [f"{metric.title}: {metric.note}." for metric in comparison.metrics if metric.note and metric.after is not None and metric.low is not None]
     found += [note for classification in comparison.shown_classifications for note in classification_notes(classification)]
     found += comparison.judge_notes
+    found += [*cluster_notes(comparison), *slice_notes(comparison), *direction_notes(comparison)]
     found += comparison.cost_notes
     return found
 
@@ -115,7 +117,7 @@ def noise(comparison: Comparison) -> list[str]:
         if metric.low is None or metric.high is None:
             continue
         floor = noise_floor(
-            Interval(metric.low, metric.high), Confidence(comparison.confidence, comparison.planned, comparison.tasks).quantile(comparison.tasks)
+            Interval(metric.low, metric.high), Confidence(comparison.confidence, comparison.planned, comparison.units).quantile(comparison.units)
         )
         if floor:
             points = " points" if metric.unit in ("%", "points") else ""
@@ -155,6 +157,9 @@ def _result(comparison: Comparison, verdict: Verdict, title: str) -> str:
         for table in (measures_table(classification, comparison.confidence), confusion_table(classification)):
             if table.rows:
                 lines += ["", *aligned([table.header, *table.rows]), *([f"  {table.note}"] if table.note else [])]
+    for group in comparison.shown_subgroups:
+        sliced = subgroup_table(group, comparison.confidence)
+        lines += ["", *aligned([sliced.header, *sliced.rows]), *([f"  {sliced.note}"] if sliced.note else [])]
     lines += ["", *_flips(comparison), ""]
     if verdict.word == "NONE":
         lines += [] if comparison.same else ["verdict: none; the gate 'none' only compares"]
@@ -178,7 +183,8 @@ def _flips(comparison: Comparison) -> list[str]:
         ("both failing", comparison.both_failing),
     ]
     lines = [f"  {name:<24} {len(tasks):>5,}   {ids(tasks)}" for name, tasks in rows if tasks or not name.startswith(" ")]
-    lines[0] += f"   (McNemar's exact test: p = {comparison.p:.2g})" if comparison.newly_passing or comparison.newly_failing else ""
+    test = "test by clusters" if comparison.clustering else "McNemar's exact test"
+    lines[0] += f"   ({test}: p = {comparison.p:.2g})" if comparison.newly_passing or comparison.newly_failing else ""
     if comparison.route_changes:
         lines.append(f"  {'route changed':<24} {comparison.route_changes:>5,}")
     return lines

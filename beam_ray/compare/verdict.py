@@ -35,18 +35,17 @@ from typing import NamedTuple
 
 from scipy import special
 
-from beam_ray.compare.breakdown import Slice
-from beam_ray.compare.classification import ClassMeasure
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import amount, found_text, plural
 from beam_ray.compare.gate import LEVELS, PERCENTAGES, Gate, Level, Limit
 from beam_ray.compare.metrics import NOT_COMPARED, NOT_RECORDED, Metric
 from beam_ray.compare.power import POWER, two_digits
 from beam_ray.compare.regressions import DEFAULT_REPEATS
+from beam_ray.compare.rule_parts import Part, as_metric, part_of
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval
+from beam_ray.compare.subgroups import SubgroupMetric
 from beam_ray.compare.verdict_json import LineDocument, VerdictDocument, Word
-from beam_ray.errors import Unusable, did_you_mean
 
 EXIT_CODES: dict[Word, int] = {"PASS": 0, "WARN": 0, "BLOCK": 4, "INCONCLUSIVE": 5, "NONE": 0}
 WORST_FIRST: tuple[Word, ...] = ("BLOCK", "INCONCLUSIVE", "WARN", "PASS", "NONE")
@@ -140,8 +139,8 @@ def _settled(limit: Limit, comparison: Comparison) -> list[Word | None]:
         # a share of all planned tasks may still be kept
         over = comparison.route_changes > _allowed_count(limit, comparison.planned * max(comparison.trials, 1))
         return ["BLOCK"] if over else []
-    part = _slice(limit, comparison) if "/" in limit.rule else None
-    metric = _as_metric(part) if part else comparison.metric(limit.rule)
+    part = part_of(limit, comparison)
+    metric = as_metric(part) if part else comparison.metric(limit.rule)
     if not _has_number(limit, metric):
         return [None]
     found = _oriented(limit, metric)
@@ -175,8 +174,8 @@ def _line(limit: Limit, comparison: Comparison) -> Line:
         return _counted(limit, comparison.route_changes, allowed, "pairs with a changed route")
     if limit.rule == "compared":
         return _compared(limit, comparison)
-    part = _slice(limit, comparison) if "/" in limit.rule else None
-    metric = _as_metric(part) if part else comparison.metric(limit.rule)
+    part = part_of(limit, comparison)
+    metric = as_metric(part) if part else comparison.metric(limit.rule)
     if not _has_number(limit, metric):
         alone = "" if metric.after is None else " Limits at_least and at_most judge the candidate alone."
         return Line(limit.rule, limit.text, NO_NUMBER, "INCONCLUSIVE", f"There is no number to check: {metric.note}.{alone}")
@@ -193,7 +192,7 @@ def _has_number(limit: Limit, metric: Metric) -> bool:
     return metric.after is not None and (limit.kind in LEVELS or metric.change is not None)
 
 
-def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, part: Slice | ClassMeasure | None) -> Line:
+def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, part: Part | None) -> Line:
     if found.interval is None:
         return replace(line, word="INCONCLUSIVE", reason="There are too few tasks for an interval.", tasks_needed=ENOUGH_TASKS)
     level = limit.kind in LEVELS
@@ -222,6 +221,7 @@ def _kept(line: Line, found: _Found, limit: Limit, comparison: Comparison, share
     """The estimate meets the limit: does the entire confidence interval?"""
     assert found.interval is not None
     tasks, level = comparison.tasks, limit.kind in LEVELS
+    units = comparison.units
     proven = found.guard or found.interval.low > found.proof or (level and found.interval.low == found.limit)
     if not proven:
         doubt = (
@@ -230,9 +230,10 @@ def _kept(line: Line, found: _Found, limit: Limit, comparison: Comparison, share
             else "The target is met, but the confidence interval includes no gain"
         )
         return _open(line, _tasks_needed(found, found.proof, comparison, share), tasks, doubt)
-    if tasks < ENOUGH_TASKS:
-        reason = f"The limit is met, but {plural(tasks, 'task')} are too few to judge."
-        return replace(line, word="INCONCLUSIVE", reason=reason, tasks_needed=ENOUGH_TASKS)
+    if units < ENOUGH_TASKS:
+        reason = f"The limit is met, but {plural(units, 'cluster' if comparison.clustering else 'task')} are too few to judge."
+        needed = ENOUGH_TASKS if not comparison.clustering else math.ceil(tasks * ENOUGH_TASKS / max(units, 1))
+        return replace(line, word="INCONCLUSIVE", reason=reason, tasks_needed=needed)
     if limit.kind == "not_worse_than":
         return replace(line, reason="A loss beyond the limit is excluded: the confidence interval ends before it.")
     if found.guard:
@@ -244,14 +245,14 @@ def _kept(line: Line, found: _Found, limit: Limit, comparison: Comparison, share
 
 def _shown(ends: Interval, comparison: Comparison) -> bool:
     """Whether the interval would be a loss as a whole if it had confidence beyond doubt."""
-    tasks = max(comparison.tasks, 2)
+    tasks = max(comparison.units, 2)
     percents = comparison.confidence, max(comparison.confidence, BEYOND_DOUBT)
     usual, wide = (Confidence(percent, comparison.planned, tasks).quantile(tasks) for percent in percents)
     middle = (ends.low + ends.high) / 2
     return middle + (ends.high - middle) * wide / usual < 0
 
 
-def _chance(part: Slice | ClassMeasure | None, comparison: Comparison) -> bool:
+def _chance(part: Part | None, comparison: Comparison) -> bool:
     """Whether the change of a node, criterion or class can be chance, with all of its kind in mind."""
     return part is not None and part.p_adjusted > 1 - comparison.confidence / 100
 
@@ -263,8 +264,8 @@ def _tasks_needed(found: _Found, bound: float, comparison: Comparison, share: bo
     if not distance:
         return math.inf
     tasks, sure = comparison.tasks, float(special.ndtri(POWER))
-    wanted = _sure(comparison).quantile(tasks)
-    if share:
+    wanted = _sure(comparison).quantile(comparison.units)
+    if share and not comparison.clustering:
         # Wilson's interval of a share excludes *bound* when the score test does
         limit, truth = abs(bound) / 100, abs(found.value) / 100
         spread = wanted * math.sqrt(limit * (1 - limit)) + sure * math.sqrt(truth * (1 - truth))
@@ -307,8 +308,10 @@ def _left_out(limit: Limit, comparison: Comparison) -> bool:
         return False
     if any(metric.name == limit.rule and metric.note.startswith((NOT_RECORDED, NOT_COMPARED)) for metric in comparison.metrics):
         return limit.kind not in LEVELS
-    if "/" in limit.rule:
-        part = _slice(limit, comparison)
+    part = part_of(limit, comparison)
+    if isinstance(part, SubgroupMetric):
+        return part.metric.after is None
+    if part:
         return not part.before_count + part.after_count
     name = limit.rule.removeprefix("first_").removesuffix("_sd").partition("_p")[0]
     columns = [f"{side}_{name}" for side in ("before", "after")]
@@ -327,29 +330,7 @@ def _meets(found: _Found) -> bool:
 
 
 def _sure(comparison: Comparison) -> Confidence:
-    return Confidence(comparison.confidence, comparison.planned, comparison.tasks)
-
-
-def _slice(limit: Limit, comparison: Comparison) -> Slice | ClassMeasure:
-    measures = {measure.name: measure for measure in comparison.class_measures}
-    node, _, criterion = limit.rule.partition("/")
-    kind, name = ("node", node) if criterion == "score" else ("criterion", limit.rule)
-    known = {entry.name: entry for entry in comparison.of_kind(kind)}
-    if name in known:
-        return known[name]
-    if name not in measures:
-        raise Unusable("\n  ".join([f"the gate has a rule for {limit.rule!r}, which neither side has", *did_you_mean(name, {**known, **measures})]))
-    return measures[name]
-
-
-def _as_metric(part: Slice | ClassMeasure) -> Metric:
-    """A node, criterion or class as a metric."""
-    if isinstance(part, ClassMeasure):
-        return part.metric
-    relative = 100 * part.change / part.before if part.before and part.change is not None else None
-    note = "" if part.pairs else "no pair has this number on both sides"
-    numbers = (part.before, part.after, part.change, relative, part.low, part.high, part.relative_interval, part.after_interval)
-    return Metric(part.name, part.name, part.unit, "up", *numbers, part.pairs, note)
+    return Confidence(comparison.confidence, comparison.planned, comparison.units)
 
 
 def _regressions(limit: Limit, comparison: Comparison) -> Line:

@@ -104,6 +104,43 @@ class ClassificationDocument(TypedDict):
     measures: list[ClassMeasureDocument]
 
 
+class SubgroupMetricDocument(TypedDict):
+    """One number of a slice as JSON."""
+
+    name: str
+    metric: MetricDocument
+    pooled: float | None
+    p: float
+    p_adjusted: float
+
+
+class SubgroupDocument(TypedDict):
+    """The tasks that have one value of a field, as JSON."""
+
+    field: str
+    value: str
+    tasks: int
+    metrics: list[SubgroupMetricDocument]
+
+
+class SubgroupsDocument(TypedDict):
+    """The slices by one field as JSON."""
+
+    field: str
+    members: list[SubgroupDocument]
+    left_out: int
+
+
+class ClusteringDocument(TypedDict):
+    """The clusters that the compared tasks come in, as JSON."""
+
+    field: str
+    clusters: int
+    smallest: int
+    largest: int
+    alone: int
+
+
 class RouteFlipDocument(TypedDict):
     """A route flip as JSON."""
 
@@ -182,6 +219,9 @@ class ComparisonDocument(TypedDict):
     changes_left_out: int
     classifications: NotRequired[list[ClassificationDocument]]
     """Of fields that are compared with an expected class; not in version 0.1."""
+    subgroups: NotRequired[list[SubgroupsDocument]]
+    """The slices that the spec asks for; not in version 0.1, like ``clustering``."""
+    clustering: NotRequired[ClusteringDocument | None]
     cost_notes: NotRequired[list[str]]
     """Where prices come from, what was read from a cache, and what is an estimate; not in version 0.1."""
     judge_notes: NotRequired[list[str]]

@@ -77,6 +77,8 @@ class Search:
     rounds: int = 20
     few: int = FEW
     seed: int = 0
+    cluster: str | None = None
+    """A field of tasks: those that have the same value there are on the same side, and count together."""
     say: Callable[[str], None] = lambda line: None
 
     def __post_init__(self) -> None:
@@ -88,7 +90,17 @@ class Search:
         self.candidates = dict[str, Candidate]()
         self.proposals = 0
         identities = {name: identity(self.models[name]) for name in self.workflow.models}
-        about = [self.workflow.digest, str(self.library), identities, identity(self.ask.written), self.nodes, self.rounds, self.few, self.seed]
+        about = [
+            self.workflow.digest,
+            str(self.library),
+            identities,
+            identity(self.ask.written),
+            self.nodes,
+            self.rounds,
+            self.few,
+            self.seed,
+            *([self.cluster] if self.cluster is not None else []),
+        ]
         self.search_id = f"{self.name}-search-{digest('search/1', about)[:8]}"
         self._require()
 
@@ -100,7 +112,7 @@ class Search:
             Unusable: The budget or the library is too small; no model was called.
             Stopped: Interrupted; the same call resumes.
         """
-        sides = split(self.objects, self.library)
+        sides = split(self.objects, self.library, self.cluster)
         require_fresh_holdout(self.objects, sides.held)
         base, held = self.plan(self.workflow, sides.search, self._origin(sides.search)), sides.held.num_rows
         self._reserve(base, self._plan(self.workflow, sides.held, None))
@@ -173,10 +185,12 @@ class Search:
     # -- holding out ----------------------------------------------------------------------------
 
     def _hold_out(self, best: Candidate) -> tuple[BacktestDocument, int]:
-        held = split(self.objects, library_at(self.objects, str(self.library))).held
+        held = split(self.objects, library_at(self.objects, str(self.library)), self.cluster).held
         self.say(f"{best.name} is best; comparing it with the baseline on the {held.num_rows} holdout tasks")
         left = {name: value for name, value in self.left(reserve=False).items() if name in self.budget}
-        spec = Spec.model_validate({"backtest": self.name, "workflow": self.workflow.name, "tasks": f"library:{self.library}", "budget": left})
+        spec = Spec.model_validate(
+            {"backtest": self.name, "workflow": self.workflow.name, "tasks": f"library:{self.library}", "budget": left, "cluster": self.cluster}
+        )
         baseline, candidate = Side("baseline", self.workflow, self.version), Side("optimised", best.workflow)
         backtest = Backtest(
             self.objects,

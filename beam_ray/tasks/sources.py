@@ -173,15 +173,18 @@ def shuffled(tasks: pa.Table, key: str = "") -> pa.Table:
     return tasks.take(pa.array(_chance(tasks, key).permutation(tasks.num_rows)))
 
 
-def sampled(tasks: pa.Table, count: int) -> pa.Table:
+def sampled(tasks: pa.Table, count: int, clusters: Mapping[str, str] | None = None) -> pa.Table:
     """
     A random sample of so many tasks, in their order; the same for the same tasks.
 
-    Tasks that carry the same labels are drawn in proportion to their number.
+    Tasks that carry the same labels are drawn in proportion to their number. With *clusters*, task id to cluster, whole
+    clusters are drawn instead, as many as fit, and at least one.
     """
     if count >= tasks.num_rows:
         return tasks
     chance = _chance(tasks, "sample")
+    if clusters is not None:
+        return _sampled_whole(tasks, count, clusters, chance)
     strata: dict[tuple[str, ...], list[int]] = {}
     for row, labels in enumerate(tasks["labels"].to_pylist()):
         strata.setdefault(tuple(sorted(labels or ())), []).append(row)
@@ -190,6 +193,20 @@ def sampled(tasks: pa.Table, count: int) -> pa.Table:
     for rows in strata.values():
         places[chance.permutation(rows)] = (np.arange(len(rows)) + chance.random()) / len(rows)
     return tasks.take(pa.array(np.sort(np.argsort(places, kind="stable")[:count])))
+
+
+def _sampled_whole(tasks: pa.Table, count: int, clusters: Mapping[str, str], chance: np.random.Generator) -> pa.Table:
+    members: dict[tuple[bool, str], list[int]] = {}
+    for row, task in enumerate(tasks["task_id"].to_pylist()):
+        members.setdefault((task in clusters, clusters.get(task, task)), []).append(row)
+    chosen: list[int] = []
+    groups = list(members.values())
+    for place in chance.permutation(len(groups)).tolist():
+        # going on to smaller ones that fit would draw small clusters too often
+        if chosen and len(chosen) + len(groups[place]) > count:
+            break
+        chosen += groups[place]
+    return tasks.take(pa.array(sorted(chosen)))
 
 
 def _chance(tasks: pa.Table, key: str) -> np.random.Generator:

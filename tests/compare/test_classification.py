@@ -14,6 +14,7 @@ from beam_ray.compare.compare_runs import compare_runs
 from beam_ray.compare.comparison import compare
 from beam_ray.compare.gate import Gate, Limit
 from beam_ray.compare.gate_file import load_gate
+from beam_ray.compare.grouping import Grouping
 from beam_ray.compare.html import html
 from beam_ray.compare.markdown import markdown
 from beam_ray.compare.report import Result
@@ -50,7 +51,7 @@ def answered(name, answers, expected=None, **more):
 def classified(expected, before, after, options=CLASSES, **how):
     """The classification of these answers."""
     question = Question("sort/team", "sort", "team", tuple(options), {f"t{index:04d}": name for index, name in enumerate(expected) if name})
-    found = compare(answered("a", before, expected), answered("b", after, expected), questions=[question], **how)
+    found = compare(answered("a", before, expected), answered("b", after, expected), grouping=Grouping(questions=(question,)), **how)
     return found.classifications[0]
 
 
@@ -151,7 +152,7 @@ def test_recall_has_the_interval_of_the_criterion():
     expected = ["billing"] * 40
     before, after = ["billing"] * 25 + ["technical"] * 15, ["technical"] * 3 + ["billing"] * 37
     question = Question("sort/team", "sort", "team", CLASSES, {f"t{index:04d}": "billing" for index in range(40)})
-    found = compare(answered("a", before, expected), answered("b", after, expected), questions=[question])
+    found = compare(answered("a", before, expected), answered("b", after, expected), grouping=Grouping(questions=(question,)))
 
     recall, rate = found.classifications[0].measure("recall", "billing"), found.metric("success_rate")
     assert (recall.metric.low, recall.metric.high) == pytest.approx((rate.low, rate.high))
@@ -256,7 +257,7 @@ def test_a_class_without_a_task_is_left_open():
     gate = Gate(name="g", limits=(Limit(rule="sort/team.recall[technical]", kind="at_least", amount=80),))
 
     for asked, why in ((question, "no task of this class on either side"), (nothing, "no compared task expects a class of this field")):
-        found = compare(answered("a", expected, expected), answered("b", expected, expected), questions=[asked])
+        found = compare(answered("a", expected, expected), answered("b", expected, expected), grouping=Grouping(questions=(asked,)))
         line = judge(found, gate).lines[0]
         assert "INCONCLUSIVE" == line.word
         assert why in line.reason
@@ -283,7 +284,7 @@ def result(classes=CLASSES, odd=""):
     expected = [names[place] for place in chance.integers(0, len(names), 20 * len(names))]
     before, after = ([name if chance.random() < right else [*names, None][chance.integers(len(names) + 1)] for name in expected] for right in (0.5, 0.9))
     question = Question("sort/team", "sort", "team", names, {f"t{index:04d}": name for index, name in enumerate(expected) if index})
-    found = compare(answered("v1", before, expected), answered("v2", after, expected), questions=[question])
+    found = compare(answered("v1", before, expected), answered("v2", after, expected), grouping=Grouping(questions=(question,)))
     return Result(found, judge(found, Gate(name="g", limits=(Limit(rule=f"sort/team.recall[{names[0]}]", kind="up_by", amount=5),))))
 
 

@@ -1,5 +1,6 @@
 """Held-out tasks: who has seen them is counted by their content, and what the drafts tested on them may be accepted by chance."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -189,3 +190,47 @@ def test_a_draft_is_accepted_where_its_p_value_is_below_its_level() -> None:
 
             assert interval is not None
             assert (interval.low > 0) == (p_of_change(found, confidence) < 1 - confidence.percent / 100)
+
+
+# -- clusters --------------------------------------------------------------------------------------
+
+
+def customers(lab: Lab, name: str, count: int, *, each: int = 3) -> None:
+    """A library of so many tasks, *each* of one customer."""
+    rows = [{"id": f"t{index:02}", "task_query": f"q{index}", "variables": {"customer": f"c{index // each}"}} for index in range(count)]
+    write_library(lab.objects, name, lab.tasks(rows), 0 if count <= 60 else 1)
+
+
+def of(side: Any) -> set[str]:
+    """The customers of the tasks."""
+    return {json.loads(written)["customer"] for written in side["variables"].to_pylist()}
+
+
+def test_a_split_by_clusters_keeps_each_on_one_side(lab: Lab) -> None:
+    """
+    No customer is on both sides, about two fifths of the tasks are searched on, and new tasks of a later version join their customer.
+    """
+    customers(lab, "l", 60)
+    first = split(lab.objects, library_at(lab.objects, "l"), "variables.customer")
+    customers(lab, "l", 90)
+    later = split(lab.objects, library_at(lab.objects, "l"), "variables.customer")
+
+    assert not of(first.search) & of(first.held)
+    assert 24 <= first.search.num_rows <= 26
+    assert not of(later.search) & of(later.held)
+    assert queries(first.held) <= queries(later.held)
+
+
+def test_a_split_that_cuts_clusters_is_refused(lab: Lab) -> None:
+    """
+    What a search by tasks has seen cannot be held out by customers any more, and a holdout set of few customers decides nothing.
+    """
+    customers(lab, "l", 60)
+    split(lab.objects, library_at(lab.objects, "l"))
+    with pytest.raises(Unusable, match=r"made without --cluster variables.customer, or by another one, and cuts \d+ of its clusters"):
+        split(lab.objects, library_at(lab.objects, "l"), "variables.customer")
+    write_library(
+        lab.objects, "few", lab.tasks([{"id": f"x{index}", "task_query": f"x{index}", "variables": {"customer": index % 4}} for index in range(40)]), 0
+    )
+    with pytest.raises(Unusable, match="at least 5 are needed"):
+        split(lab.objects, library_at(lab.objects, "few"), "variables.customer")

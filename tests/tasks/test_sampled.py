@@ -84,3 +84,20 @@ def test_a_limit_of_the_first_tasks(tmp_path: Path) -> None:
         found.append(load_spec(spec)[0].limit)
 
     assert found == [5, First(first=5)]
+
+
+def test_clusters_are_drawn_whole() -> None:
+    """
+    Clusters of 1 to 10 tasks are in the sample as a whole or not at all, as many as fit, the same each time; one that is too large alone is taken.
+    """
+    tasks = sorted_tasks(55, labelled=True)
+    names = [f"c{size}" for size in range(1, 11) for _ in range(size)]
+    clusters = dict(zip(tasks["task_id"].to_pylist(), names, strict=True))
+
+    found = sampled(tasks, 30, clusters)
+    kept = [clusters[task] for task in found["task_id"].to_pylist()]
+
+    assert all(kept.count(name) == names.count(name) for name in set(kept))
+    assert 20 < len(kept) <= 30
+    assert found.equals(sampled(tasks, 30, clusters))
+    assert 55 == sampled(tasks, 10, dict.fromkeys(clusters, "one")).num_rows
