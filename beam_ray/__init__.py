@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from beam_ray.llm.request import Answer, Request
     from beam_ray.llm.scripted import ScriptedModel
     from beam_ray.llm.settings import ModelSettings
+    from beam_ray.review.correction import Figure, JudgeErrors
+    from beam_ray.review.judge_report import JudgeReport
     from beam_ray.review.queue import ReviewAnswer, ReviewItem, ReviewQuestion
     from beam_ray.run.progress import Progress
     from beam_ray.store.lookup import status_of
@@ -206,6 +208,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Request",
     "ScriptedModel",
     # review
+    "Figure",
+    "JudgeErrors",
+    "JudgeReport",
     "ReviewAnswer",
     "ReviewItem",
     "ReviewQuestion",
@@ -266,6 +271,8 @@ _SOURCES = {
     "beam_ray.llm.request": ("Answer", "Request"),
     "beam_ray.llm.scripted": ("ScriptedModel",),
     "beam_ray.llm.settings": ("ModelSettings",),
+    "beam_ray.review.correction": ("Figure", "JudgeErrors"),
+    "beam_ray.review.judge_report": ("JudgeReport",),
     "beam_ray.review.queue": ("ReviewAnswer", "ReviewItem", "ReviewQuestion"),
     "beam_ray.run.progress": ("Progress",),
     "beam_ray.store.lookup": ("status_of",),

@@ -29,6 +29,8 @@ from beam_ray.store.runs import Run
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from beam_ray.review.judge_report import JudgeReport
+
 Met = bool | None | ReviewAnswer
 """What a person says of a criterion: met or not, None when they cannot tell, or an ``ReviewAnswer`` with a comment."""
 
@@ -146,6 +148,13 @@ def record_review(
     said = {name: met if isinstance(met, ReviewAnswer) else ReviewAnswer(met, comment) for name, met in answers.items()}
     rows, unchanged = record_answers(store.objects, [(item, said)], reviewer=reviewer_of(reviewer), hidden=hidden)
     return RecordedReviews(tuple(rows), unchanged)
+
+
+def review_agreement(store: Location, workflow: str, node: str | None = None) -> "list[JudgeReport]":
+    """See ``Store.review_agreement``."""
+    from beam_ray.review.judge_report import judge_reports
+
+    return judge_reports(store.existing(), workflow, node)
 
 
 def reviews(store: Location, workflow: str | None = None) -> "pa.Table":

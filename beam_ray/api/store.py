@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from beam_ray.define.mcp_server import McpServer
     from beam_ray.define.workflow import Workflow
     from beam_ray.llm.scripted import Models
+    from beam_ray.review.judge_report import JudgeReport
     from beam_ray.review.queue import ReviewItem
     from beam_ray.tasks.changed_inputs import Changes
     from beam_ray.tasks.sources import Tasks
@@ -878,6 +879,21 @@ class Store(Location):
         from beam_ray.api.reviews import import_reviews
 
         return import_reviews(self, file, reviewer=reviewer)
+
+    def review_agreement(self, workflow: str, node: str | None = None) -> "list[JudgeReport]":
+        """
+        How far each judge agrees with people so far, per criterion, its version and the judge. No model is called.
+
+        Agreement, kappa, sensitivity and specificity have 95% intervals and stand on outputs drawn at random alone; false
+        passes and false failures are listed one by one, whatever way they came to be reviewed.
+
+        Args:
+            workflow: The workflow's name.
+            node: Only this node.
+        """
+        from beam_ray.api.reviews import review_agreement
+
+        return review_agreement(self, workflow, node)
 
     def reviews(self, workflow: str | None = None) -> "pa.Table":
         """Every review of a workflow, or of all: one row per person, output and criterion, in the order in which they were made."""

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 import beam_ray
+from beam_ray.cli.judge_reports import show_judge_report
 from beam_ray.cli.options import Place, grouped, reads_store
 from beam_ray.cli.screen import emit, plural, say, show, table
 
@@ -184,6 +185,28 @@ def import_(file: str, reviewer: str, place: Place) -> None:
         return
     same = f", {made.unchanged} recorded before" if made.unchanged else ""
     show(f"{plural(len(made.reviews), 'review')} recorded{same}")
+
+
+@review.command()
+@click.argument("workflow", metavar="WORKFLOW")
+@click.option("--node", metavar="NODE", help="Only this node.")
+@reads_store
+def agreement(workflow: str, node: str | None, place: Place) -> None:
+    """
+    Show how far judges agree with people: kappa, sensitivity, specificity, and every disagreement. No model is called.
+
+    Figures stand on outputs drawn at random. 'beam-ray criteria WORKFLOW --check' asks today's judge about the reviewed outputs.
+    """
+    reports = place.opened.review_agreement(workflow, node)
+    if place.as_json:
+        emit([report.document() for report in reports])
+        return
+    if not reports:
+        show(f"no reviews of {workflow} yet\n  beam-ray review start {workflow}{place.option}  begins")
+    for number, report in enumerate(reports):
+        if number:
+            show()
+        show_judge_report(report)
 
 
 @review.command(name="list")

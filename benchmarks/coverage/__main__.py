@@ -1,12 +1,12 @@
 """
 Measure the error rates that docs/statistics.md states: python -m benchmarks.coverage [PART …] [REPETITIONS]
 
-Parts: intervals (10 minutes with 3,000 repetitions), regressions, sequential, classes, candidates, clusters, slices. Seeds are fixed.
+Parts: intervals (10 minutes with 3,000 repetitions), regressions, sequential, classes, candidates, clusters, slices, judges. Seeds are fixed.
 """
 
 import sys
 
-from benchmarks.coverage import candidates, classes, clusters, intervals, regressions, sequential, slices
+from benchmarks.coverage import candidates, classes, clusters, intervals, judges, regressions, sequential, slices
 
 PARTS = {
     "intervals": intervals.table,
@@ -16,6 +16,7 @@ PARTS = {
     "candidates": candidates.table,
     "clusters": clusters.table,
     "slices": slices.table,
+    "judges": judges.table,
 }
 
 

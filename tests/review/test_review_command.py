@@ -9,10 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from beam_ray.cli import beam_ray
+from beam_ray.review.judge_report import JudgeReportDocument
 from tests.commands import CommandResult, run_command
 from tests.conftest import Lab
 from tests.golden import check_golden
 from tests.review.judged import judged_run, opened
+from tests.shapes import misfits
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -88,3 +90,15 @@ def test_what_cannot_be_done_is_refused(give: Callable[..., CommandResult], word
     assert (found.code, found.out) == (2, "")
     assert said in found.err
     assert Path("taken.csv").read_text(encoding="utf-8").endswith("a,b,\n")
+
+
+def test_the_screen_of_agreement(give: Callable[..., CommandResult], lab: Lab) -> None:
+    """Figures, disagreements, samples and reviewers; and what is said where there are no reviews."""
+    none = give("review", "agreement", "replies")
+    typed("y\nn too short\ny\nn\ny\ny\n", "review", "start", "replies", "--count", "6", "--reviewer", "ann")
+    typed("y\ny\ny\n", "review", "start", "replies", "--count", "3", "--reviewer", "bob")
+    found = give("review", "agreement", "replies")
+
+    check_golden(GOLDEN, "agreement.txt", "".join(f"exit code {each.code}\n{each.out}{each.err}" for each in (none, found)))
+    [document] = give("review", "agreement", "replies", "--json").json
+    assert misfits(document, JudgeReportDocument) == []
