@@ -89,7 +89,7 @@ class NodePlan:
     """Estimated, over all calls."""
     max_output_tokens: int
     max_usd: float | None
-    """US dollars at most, without auto-reruns; None when a model has no price."""
+    """US dollars at most, without auto-reruns; None when a model has no price, or a program asks one that has."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +110,7 @@ class Plan(Displayed):
     """Model calls at most, judges included, without auto-reruns and retries."""
     max_auto_reruns: int
     max_usd: float | None
-    """US dollars at most, without auto-reruns; None when a model has no price."""
+    """US dollars at most, without auto-reruns; None when a model has no price, or a program asks one that has."""
     key: str = ""
     """Identifies what is done: a run with this key does the same."""
     origin: str | None = None

@@ -11,15 +11,18 @@ def plan_table(made: beam_ray.Plan) -> str:
     rows = []
     for node in made.nodes:
         most = "≤ " if node.conditional and node.run else ""
+        definition = made.workflow.nodes[node.node]
+        asks = ", ".join(definition.asks)
+        calls = node.calls + node.judge_calls
         rows.append(
             [
                 node.node,
-                node.model or "tool",
+                node.model or (f"{definition.kind} asks {asks}" if asks else definition.kind),
                 f"{most}{node.run}",
                 node.borrow,
                 node.rescore,
-                f"{most}{node.calls + node.judge_calls}" if node.model or node.judge_calls else "",
-                at_most(node.max_usd) if node.model else "",
+                f"{'≤ ' if asks and calls else most}{calls}" if node.model or calls else "",
+                at_most(node.max_usd) if node.model else "unknown" if asks and node.max_usd is None else "",
                 ", ".join(node.why),
             ]
         )
@@ -82,7 +85,11 @@ def time_range(seconds: tuple[float, float] | None) -> str:
 
 def totals(made: beam_ray.Plan) -> str:
     """The plan in one line."""
-    bound = "at most " if made.conditional else ""
+    nodes = made.workflow.nodes.values()
+    bound = "at most " if made.conditional or any(node.agent or node.asks for node in nodes) else ""
+    cost = at_most(made.max_usd)
+    if made.max_usd is None and "unpriced" not in made.prices.values() and any(node.asks for node in nodes):
+        cost = "cost unknown, as programs write their own requests"
     again = f" and at most {plural(made.max_auto_reruns, 'auto-rerun')}" if made.max_auto_reruns else ""
     without = " without auto-reruns" if again else ""
-    return f"{bound}{plural(made.calls, 'model call')}{again}, {at_most(made.max_usd)}{without}, {time_range(made.seconds) if made.seconds else 'time unknown'} (planned; no model was called yet)"
+    return f"{bound}{plural(made.calls, 'model call')}{again}, {cost}{without}, {time_range(made.seconds) if made.seconds else 'time unknown'} (planned; no model was called yet)"

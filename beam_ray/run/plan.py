@@ -115,12 +115,12 @@ class NodePlan:
     usd_by_lane: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     """Lane to US dollars for outputs and for judges, if all models that can be are asked in it."""
     turns: int = 1
-    """Model calls of an agent for one output at most."""
+    """Model calls of an agent or a program for one output at most."""
 
     @property
     def calls(self) -> int:
-        """Model calls for outputs, of agents at most, without auto-reruns and retries."""
-        return 0 if self.kind == "tool" else self.run * self.turns
+        """Model calls for outputs, of agents and programs at most, without auto-reruns and retries."""
+        return self.run * self.turns
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Plan:
 
     @property
     def usd(self) -> float | None:
-        """US dollars at most, without auto-reruns; None when a model has no price."""
+        """US dollars at most, without auto-reruns; None when a model has no price, or a program asks one that has."""
         return _sum(node.usd for node in self.nodes)
 
     @property
@@ -327,7 +327,9 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
         conditional = node.when is not None or any(workflow.nodes[parent].when for parent in workflow.upstream[name])
         model, judges = workflow.model_of(name), workflow.judges_of(name)
         given = said = 0.0
-        turns = node.agent.max_turns if node.agent else 1
+        turns = node.agent.max_turns if node.agent else node.calls_at_most if node.program else 1
+        # a program writes its own requests, of whatever length
+        unknown = any(_usd(models[each], 1_000, 1_000, 1, "") != 0 for each in node.asks)
         if node.call:
             given = _prompt_characters(workflow, name, typical, before) / CHARACTERS_PER_TOKEN
             said = node.call.max_tokens
@@ -339,7 +341,7 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
             judging = [
                 _usd(models[judge], given + said + 200 + _criteria_tokens(group), 200 * len(group) + 100, rows, lane) for group in judged for judge in judges
             ]
-            usd_by_lane[lane] = _sum(_usd(models[model], input_tokens, said, rows, lane) for input_tokens in asked) if model else 0.0, _sum(judging)
+            usd_by_lane[lane] = _sum(_usd(models[model], input_tokens, said, rows, lane) for input_tokens in asked) if model else None if unknown else 0.0, _sum(judging)
         prices = usd_by_lane.pop("")
         plans.append(
             NodePlan(
