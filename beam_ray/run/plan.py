@@ -341,7 +341,10 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
             judging = [
                 _usd(models[judge], given + said + 200 + _criteria_tokens(group), 200 * len(group) + 100, rows, lane) for group in judged for judge in judges
             ]
-            usd_by_lane[lane] = _sum(_usd(models[model], input_tokens, said, rows, lane) for input_tokens in asked) if model else None if unknown else 0.0, _sum(judging)
+            own = None if unknown else 0.0
+            if model:
+                own = _sum(_usd(models[model], input_tokens, said, rows, lane) for input_tokens in asked)
+            usd_by_lane[lane] = own, _sum(judging)
         prices = usd_by_lane.pop("")
         plans.append(
             NodePlan(
