@@ -157,7 +157,8 @@ def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Versio
         )
     if latest and document["baseline"]["definition_digest"] != latest.digest:
         raise Unusable(f"the backtest {evidence} used a baseline other than the current version {latest.version}; run it again")
-    word = candidate["verdict"]["word"]
+    again = document["rerun"]["candidate"] if "rerun" in document else None
+    word = (again if again and again["definition_digest"] == workflow.digest else candidate)["verdict"]["word"]
     if word == "NONE":
         raise Unusable(f"the backtest {evidence} has no verdict: its gate only compares\n  beam-ray backtest SPEC --again --gate no-harm  judges it")
     if word not in ("PASS", "WARN"):

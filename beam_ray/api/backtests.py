@@ -16,10 +16,11 @@ from beam_ray.api.runs import checked_budget, get_run, probe_models
 from beam_ray.api.verdicts import Verdict
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.backtest.conclude import conclude, gate_of
-from beam_ray.backtest.matrix import Cell, cells
+from beam_ray.backtest.matrix import Cell, cells, without_repeats
 from beam_ray.backtest.notification import Webhook, notify_all, webhook
 from beam_ray.backtest.sides import Backtest as Engine
-from beam_ray.backtest.spec import RECORDED, First, Resolved, Side, Spec, as_judged, override, resolve_spec, without_repeats
+from beam_ray.backtest.spec import RECORDED, First, Resolved, Side, Spec, as_judged, override, resolve_spec
+from beam_ray.backtest.winner_rerun import check_fresh_tasks, rerun_plans
 from beam_ray.compare.grouping import By, Clusters, require_clusters
 from beam_ray.define.fingerprint import Json
 from beam_ray.define.returns import Faults
@@ -32,6 +33,7 @@ from beam_ray.run.plan import require_models
 from beam_ray.run.progress import Progress
 from beam_ray.run.step_times import TimeRange
 from beam_ray.tasks.fields import LABELS, field_values
+from beam_ray.tasks.fresh_tasks import fresh_split
 from beam_ray.tasks.sources import IN_MEMORY, Tasks, read, sampled
 
 
@@ -72,6 +74,8 @@ class Backtest:
     """A field of tasks such as ``variables.customer``: tasks that have the same value there count together."""
     slices: Sequence[str] = ()
     """Fields of tasks such as ``variables.country``, or ``labels``: the comparison is also shown in parts."""
+    rerun: str | None = None
+    """``fresh`` compares one half of the tasks, and runs the best candidate again on the other; the verdict is that of the rerun."""
     lane: str | None = None
     """batch or interactive, for models whose settings leave it open; the store's lane has precedence."""
     notify: str | Sequence[str] = ()
@@ -132,6 +136,8 @@ class SidePlan:
     """The finished run that is the side."""
     is_upper_bound: bool
     """Whether more may be borrowed than is known now: the baseline has no run yet."""
+    of_rerun: bool = False
+    """Whether it is a side of the rerun on fresh tasks: of the candidates the dearest, because the best one is not known yet."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -197,10 +203,10 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
         if engine.verdict is None:
             engine.connection.begin()
             probe_models(store, engine.resolved.baseline.workflow, *(side.workflow for side in engine.resolved.candidates))
-            callback(Progress(message=f"backtest {engine.backtest_id}: {engine.tasks.num_rows:,} tasks from {engine.source}"))
-            drafts = [] if engine.resolved.spec.aa else [side.workflow for side in engine.resolved.candidates]
-            if said := note_use(engine.objects, engine.tasks, f"backtest {engine.backtest_id}", drafts):
-                callback(Progress(message=said))
+            others = f", and {engine.fresh_tasks.num_rows:,} others to run the best candidate on" if engine.fresh_tasks is not None else ""
+            callback(Progress(message=f"backtest {engine.backtest_id}: {engine.tasks.num_rows:,} tasks from {engine.source}{others}"))
+            _note_use(engine, engine.tasks, () if engine.resolved.spec.aa else engine.resolved.candidates)
+            engine.before_rerun = lambda side: _note_use(engine, engine.fresh_tasks, (side,))
         else:
             callback(Progress(message=_judged(engine)))
         try:
@@ -211,6 +217,12 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
         for message in notify_all(engine.objects, document, webhooks):
             callback(Progress(message=message))
     return Verdict(store, document["backtest_id"], document)
+
+
+def _note_use(engine: Engine, tasks: Any, candidates: Sequence[Side]) -> None:
+    """Count the candidates as tried on those of the tasks that are held out, and say so."""
+    if said := note_use(engine.objects, tasks, f"backtest {engine.backtest_id}", [side.workflow for side in candidates]):
+        engine.say(said)
 
 
 def _judged(engine: Engine) -> str:
@@ -242,6 +254,8 @@ def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: Back
     for side, made, run_id in engine.plans():
         bound = made is not None and side.name in borrowing and made.record.origin is None
         sides.append(SidePlan(side.name, plan_of(made, seconds=time_of(made, engine.models, times)) if made else None, run_id or None, bound))
+    for side, made, run_id in rerun_plans(engine):
+        sides.append(SidePlan(side.name, plan_of(made, seconds=time_of(made, engine.models, times)) if made else None, run_id or None, True, of_rerun=True))
     found = None if detect is None else detection(engine, detect, gate_of(engine.resolved).confidence, times)
     return BacktestPlan(engine.backtest_id, engine.tasks.num_rows, tuple(engine.pauses), tuple(sides), found)
 
@@ -258,7 +272,7 @@ def _prepared(store: Location, spec: str | Path | Backtest, options: BacktestOpt
         resolved, tasks = _resolved(store, spec), spec.tasks
     else:
         resolved = resolve_spec(objects, Path(spec), options.changes)
-        first = resolved.spec.limit.first if isinstance(resolved.spec.limit, First) else None
+        first = resolved.spec.limit.first if isinstance(resolved.spec.limit, First) and not _reruns(resolved.spec) else None
         tasks = Tasks(resolved.spec.tasks, limit=first, folder=resolved.folder)
     wanted = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
     gate_of(resolved)
@@ -268,16 +282,27 @@ def _prepared(store: Location, spec: str | Path | Backtest, options: BacktestOpt
     for side in (resolved.baseline, *resolved.candidates):
         require_models(side.workflow, models)
     found, name = read(objects, dataclasses.replace(wanted, labels=(*wanted.labels, *options.labels)))
-    cluster = resolved.spec.cluster
+    fresh, limit, cluster = None, resolved.spec.limit, resolved.spec.cluster
     clusters = None if cluster is None else Clusters(cluster, field_values(found, cluster))
-    if isinstance(resolved.spec.limit, int):
-        found = sampled(found, resolved.spec.limit, clusters.of if clusters else None)
+    if _reruns(resolved.spec):
+        found, fresh = fresh_split(found, {"first": limit.first} if isinstance(limit, First) else limit, name, clusters.of if clusters else None)
+    elif isinstance(limit, int):
+        found = sampled(found, limit, clusters.of if clusters else None)
     if clusters:
         require_clusters(clusters, found["task_id"].to_pylist())
+        if fresh is not None:
+            require_clusters(clusters, fresh["task_id"].to_pylist())
     for field_ in resolved.spec.slices:
         if field_ != LABELS:
             field_values(found, field_)
-    return Engine(objects, resolved, found, name, models, store.address, options.takeover, options.again, options.allow_writes)
+    engine = Engine(objects, resolved, found, name, models, store.address, options.takeover, options.again, options.allow_writes, fresh_tasks=fresh)
+    check_fresh_tasks(engine)
+    return engine
+
+
+def _reruns(spec: Spec) -> bool:
+    """Whether the best candidate is run again; a baseline that is compared with itself has none."""
+    return spec.rerun is not None and not spec.aa
 
 
 def _cells(backtest: Backtest, source: Source) -> list[Cell]:
@@ -337,6 +362,7 @@ def _resolved(store: Location, backtest: Backtest) -> Resolved:
             "fresh": backtest.fresh,
             "cluster": backtest.cluster,
             "slices": list(backtest.slices),
+            "rerun": backtest.rerun,
             "lane": backtest.lane,
             "notify": backtest.notify,
         }

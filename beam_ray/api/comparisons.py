@@ -1,6 +1,6 @@
 """Comparisons of two runs, pair by pair, and the lines of a gate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,7 +78,7 @@ class Comparison(Displayed):
         Args:
             kind: text, markdown, html or junit.
         """
-        faces = {"text": terminal, "markdown": markdown, "html": html, "junit": junit}
+        faces: dict[str, Callable[[Sequence[Result], str], str]] = {"text": terminal, "markdown": markdown, "html": html, "junit": junit}
         if kind not in faces:
             raise Unusable(f"a comparison has no report of kind {kind!r}\n  kinds are {', '.join(faces)}")
         return faces[kind]([self._result], f"{self.before.id} -> {self.after.id}")

@@ -78,7 +78,7 @@ class Verdict(Displayed):
 
     @property
     def word(self) -> str:
-        """PASS, WARN, BLOCK or INCONCLUSIVE: the word of the best candidate; NONE under the gate ``none`` and in an A/A test."""
+        """PASS, WARN, BLOCK or INCONCLUSIVE: the word of the best candidate, or of its rerun on fresh tasks; NONE under the gate ``none`` and in an A/A test."""
         return self._document["word"]
 
     @property
@@ -96,15 +96,20 @@ class Verdict(Displayed):
         """The candidates, in the order of the spec."""
         return tuple(_candidate(self.store, entry) for entry in self._document["candidates"])
 
+    @cached_property
+    def rerun(self) -> Candidate | None:
+        """The best candidate as it was run again on fresh tasks, whose verdict is that of the backtest; None without a rerun."""
+        return _candidate(self.store, self._document["rerun"]["candidate"]) if "rerun" in self._document else None
+
     @property
     def best(self) -> Candidate:
-        """The candidate with the best word, and among equals the highest mean score."""
+        """The candidate with the best word, and among equals the highest mean score; after a rerun the one that was run again."""
         return next(each for each in self.candidates if each.name == self._document["best"])
 
     @property
     def gate(self) -> tuple[GateLine, ...]:
-        """The gate's lines for the best candidate."""
-        return self.best.gate
+        """The gate's lines for the best candidate, in the rerun if there was one."""
+        return (self.rerun or self.best).gate
 
     @property
     def overview(self) -> OverviewDocument | None:
@@ -118,8 +123,9 @@ class Verdict(Displayed):
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """The runs of the baseline and of each candidate."""
-        return (self.baseline_run, *(each.run for each in self.candidates))
+        """The runs of the baseline and of each candidate, and those of a rerun."""
+        again = (self.rerun.baseline_run, self.rerun.run) if self.rerun else ()
+        return (self.baseline_run, *(each.run for each in self.candidates), *again)
 
     @cached_property
     def flips(self) -> pa.Table:

@@ -7,7 +7,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -19,6 +19,7 @@ from beam_ray.backtest.rescored_baseline import rescored_name
 from beam_ray.backtest.results import read_verdict
 from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import RECORDED, Resolved, Side
+from beam_ray.backtest.winner_rerun import announce, chosen, rerun_of
 from beam_ray.compare.candidates import overview
 from beam_ray.compare.compare_runs import compare_done
 from beam_ray.compare.comparison import Comparison
@@ -27,10 +28,10 @@ from beam_ray.compare.gate_file import NAMED, default_gate, load_gate
 from beam_ray.compare.html import html
 from beam_ray.compare.markdown import markdown
 from beam_ray.compare.multiplicity import correct
-from beam_ray.compare.report import Result, document, junit, table
+from beam_ray.compare.report import ON_FRESH_TASKS, Result, document, junit, table
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
-from beam_ray.compare.verdict_json import BacktestDocument, ComparisonDocument, SideDocument
+from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument, ComparisonDocument, SideDocument
 from beam_ray.errors import Unusable
 from beam_ray.store.checksummed_json import seal
 from beam_ray.store.libraries import used
@@ -54,23 +55,43 @@ def conclude(backtest: Backtest, gate: Gate | None = None) -> BacktestDocument:
     if done is not None:
         return done
     gate = gate or gate_of(backtest.resolved)
-    results, sides = [], list[tuple[Side, Run, Run]]()
     with contextlib.closing(backtest.connection):
-        baseline = backtest.baseline()
-        if backtest.pauses:
-            run_interim_analyses(backtest, gate, baseline, functools.partial(_compare, backtest))
-        baseline = backtest.finish("baseline", baseline)
-        for side in backtest.resolved.candidates:
-            run = backtest.finish(side.name, backtest.candidate(side, baseline))
-            before = backtest.rescored_baseline(side, baseline)
-            before = before if before.run_id == baseline.run_id else backtest.finish(rescored_name(side), before)
-            comparison = _confirmed(backtest, side, before, run, _compare(backtest, gate, side, before, run))
-            results.append(Result(comparison, judge(comparison, gate)))
-            sides.append((side, before, run))
+        judged, again = _judged(backtest, gate), None
+        if backtest.fresh_tasks is not None:
+            winner = chosen(judged.results, backtest.resolved.candidates)
+            announce(backtest, winner)
+            again = _judged(rerun_of(backtest, winner), gate) if winner else None
+    used(backtest.objects, backtest.source, backtest.backtest_id)
+    return _keep(backtest, gate, judged, again)
+
+
+class _Judged(NamedTuple):
+    """A backtest, or its rerun, with every side at its end."""
+
+    backtest: Backtest
+    results: list[Result]
+    baseline: Run
+    sides: list[tuple[Side, Run, Run]]
+    """Each candidate, the run that it is compared with, and its own."""
+
+
+def _judged(backtest: Backtest, gate: Gate) -> _Judged:
+    """Bring every side to its end, compare, and judge."""
+    results, sides = [], list[tuple[Side, Run, Run]]()
+    baseline = backtest.baseline()
+    if backtest.pauses:
+        run_interim_analyses(backtest, gate, baseline, functools.partial(_compare, backtest))
+    baseline = backtest.finish("baseline", baseline)
+    for side in backtest.resolved.candidates:
+        run = backtest.finish(side.name, backtest.candidate(side, baseline))
+        before = backtest.rescored_baseline(side, baseline)
+        before = before if before.run_id == baseline.run_id else backtest.finish(rescored_name(side), before)
+        comparison = _confirmed(backtest, side, before, run, _compare(backtest, gate, side, before, run))
+        results.append(Result(comparison, judge(comparison, gate)))
+        sides.append((side, before, run))
     if not backtest.resolved.spec.aa:
         results = correct(results, gate, functools.partial(_at_confidence, backtest, gate, results, sides))
-    used(backtest.objects, backtest.source, backtest.backtest_id)
-    return _keep(backtest, gate, results, baseline, sides)
+    return _Judged(backtest, results, baseline, sides)
 
 
 def gate_of(resolved: Resolved) -> Gate:
@@ -93,9 +114,10 @@ def gate_of(resolved: Resolved) -> Gate:
 def _compare(backtest: Backtest, gate: Gate, side: Side, before: Run, after: Run, looked: int | None = None) -> Comparison:
     """A candidate against the baseline; at a look, over the first *looked* tasks."""
     version, early = backtest.resolved.baseline.version, bool(backtest.pauses)
-    names = RECORDED if backtest.resolved.baseline.recorded else f"version {version}" if version else "baseline", side.name
+    name = f"{side.name}{ON_FRESH_TASKS}" if backtest.confirms else side.name
+    names = RECORDED if backtest.resolved.baseline.recorded else f"version {version}" if version else "baseline", name
     how: dict[str, Any] = {"family": len(backtest.resolved.candidates), "planned": backtest.tasks.num_rows if early else 0, "same": backtest.resolved.spec.aa}
-    tasks = backtest.tasks["task_id"].slice(0, looked or after.record.tasks).combine_chunks() if early else None
+    tasks = backtest.tasks["task_id"].slice(0, looked or after.record.tasks).combine_chunks() if early or backtest.is_part_of_baseline else None
     return compare_done(before, after, gate, names, tasks, by=backtest.resolved.spec.by, **how)
 
 
@@ -112,23 +134,27 @@ def _at_confidence(
     return dataclasses.replace(found, regressions=results[index].comparison.regressions)
 
 
-def _keep(backtest: Backtest, gate: Gate, results: list[Result], baseline: Run, sides: list[tuple[Side, Run, Run]]) -> BacktestDocument:
-    spec, title = backtest.resolved.spec, backtest.backtest_id
+def _keep(backtest: Backtest, gate: Gate, judged: _Judged, again: _Judged | None) -> BacktestDocument:
+    spec, title, results = backtest.resolved.spec, backtest.backtest_id, judged.results
+    rerun = again.results[0] if again else None
+    every = [*results, *([rerun] if rerun else [])]
     sink = io.BytesIO()
-    pq.write_table(table(results), sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(table(every), sink, compression="zstd", write_page_checksum=True)
+    baselines = [judged.baseline.run_id, *([again.baseline.run_id] if again else [])]
+    compared = _compared(again)[0] if again else None
     files = {
-        "report.html": html(results, title).encode(),
-        "report.md": markdown(results, title).encode(),
-        "report.txt": terminal(results, title).encode(),
-        "junit.xml": junit(results, title).encode(),
+        "report.html": html(results, title, rerun).encode(),
+        "report.md": markdown(results, title, rerun).encode(),
+        "report.txt": terminal(results, title, rerun).encode(),
+        "junit.xml": junit(every, title).encode(),
         "comparison.parquet": sink.getvalue(),
-        "manifest.json": seal(make_manifest(backtest.objects, title, gate, _compared(backtest, results, sides), baseline.run_id, aa=spec.aa, by=spec.by)),
+        "manifest.json": seal(make_manifest(backtest.objects, title, gate, _compared(judged), baselines, rerun=compared, aa=spec.aa, by=spec.by)),
     }
     for name, body in files.items():
         # a driver that died here, maybe one with other versions installed, wrote some of them: what is kept is what the verdict names
         if not backtest.objects.create(f"{backtest.prefix}/{name}", body):
             files[name] = backtest.objects.read(f"{backtest.prefix}/{name}")
-    found = document(results)
+    found = document(results, rerun)
     verdict: BacktestDocument = {
         "schema": found["schema"],
         "backtest_id": backtest.backtest_id,
@@ -138,32 +164,49 @@ def _keep(backtest: Backtest, gate: Gate, results: list[Result], baseline: Run, 
         "tasks_source": backtest.source,
         "trials": spec.trials,
         "aa": spec.aa,
-        "baseline": _described(backtest.resolved.baseline, baseline),
+        "baseline": _described(backtest.resolved.baseline, judged.baseline),
         "word": found["word"],
         "exit_code": found["exit_code"],
         "best": found["best"],
-        "candidates": [
-            {**entry, **_described(side, run), "baseline_run": before.run_id} for entry, (side, before, run) in zip(found["candidates"], sides, strict=True)
-        ],
+        "candidates": [_candidate(result, side) for result, side in zip(results, judged.sides, strict=True)],
         "files": {name: hashlib.sha256(body).hexdigest() for name, body in files.items()},
     }
+    if again:
+        verdict["rerun"] = {
+            "tasks": again.backtest.tasks.num_rows,
+            "baseline": _described(backtest.resolved.baseline, again.baseline),
+            "candidate": _candidate(again.results[0], again.sides[0]),
+        }
     if several := overview(results):
         verdict["overview"] = several.document()
     backtest.objects.create(f"{backtest.prefix}/verdict.json", seal(verdict))
     return read_verdict(backtest.objects, backtest.backtest_id)
 
 
-def _compared(backtest: Backtest, results: list[Result], sides: list[tuple[Side, Run, Run]]) -> list[ComparedRuns]:
+def _candidate(result: Result, side: tuple[Side, Run, Run]) -> CandidateDocument:
+    candidate, before, run = side
+    return {
+        "verdict": result.verdict.document(),
+        "comparison": result.comparison.document(),
+        **_described(candidate, run),
+        "baseline_run": before.run_id,
+    }
+
+
+def _compared(judged: _Judged) -> list[ComparedRuns]:
+    backtest = judged.backtest
+    own_tasks: dict[Literal["own_tasks"], bool] = {"own_tasks": True} if backtest.is_part_of_baseline else {}
     return [
         {
-            "candidate": side.name,
+            "candidate": comparison.candidate.name,
             "baseline_name": comparison.baseline.name,
             "baseline_run": before.run_id,
             "candidate_run": run.run_id,
-            "repeats": [run_id for name in repeated_names(side) if (run_id := backtest.known_repeats(name))] if comparison.newly_failing else [],
+            "repeats": [run_id for name in repeated_names(side) if (run_id := backtest.known_run(name))] if comparison.newly_failing else [],
             "planned": comparison.planned,
+            **own_tasks,  # type: ignore[typeddict-item]  # mypy does not see through the literal
         }
-        for (comparison, _), (side, before, run) in zip(results, sides, strict=True)
+        for (comparison, _), (side, before, run) in zip(judged.results, judged.sides, strict=True)
     ]
 
 
@@ -206,9 +249,24 @@ def log_verdict(objects: Objects, verdict: BacktestDocument, uri: str, **how: An
     sides += [_side_log(entry["name"], "candidate", Run(objects, entry["run_id"]), entry["comparison"], "after") for entry in candidates]
     names = [first["baseline"]["name"], *(entry["name"] for entry in candidates)]
     sides = [dataclasses.replace(side, metrics={**side.metrics, **overview_metrics(verdict, name)}) for side, name in zip(sides, names, strict=True)]
-    changed = [task for entry in candidates for task in (*entry["comparison"]["newly_failing"], *entry["comparison"]["newly_passing"])]
+    logged = log_backtest(uri, _log(objects, verdict, sides, candidates), **how)
+    if "rerun" not in verdict:
+        return logged
+    # runs over other tasks have traces of their own
+    again = verdict["rerun"]["candidate"]
+    found = again["comparison"]
+    pair = [
+        _side_log(f"baseline{ON_FRESH_TASKS}", "baseline", Run(objects, again["baseline_run"]), found, "before"),
+        _side_log(found["candidate"]["name"], "candidate", Run(objects, again["run_id"]), found, "after"),
+    ]
+    more = log_backtest(uri, _log(objects, verdict, pair, [again]), **how)
+    return Logged(logged.experiment_id, {**logged.run_ids, **more.run_ids}, more.url)
+
+
+def _log(objects: Objects, verdict: BacktestDocument, sides: Sequence[SideLog], candidates: Sequence[CandidateDocument]) -> BacktestLog:
+    changed = [task for entry in candidates for task in (*entry["comparison"]["newly_passing"], *entry["comparison"]["newly_failing"])]
     prefix = f"backtests/{verdict['backtest_id']}"
-    log = BacktestLog(
+    return BacktestLog(
         backtest_id=verdict["backtest_id"],
         name=verdict["name"],
         workflow=verdict["workflow"],
@@ -219,7 +277,6 @@ def log_verdict(objects: Objects, verdict: BacktestDocument, uri: str, **how: An
         changed=list(dict.fromkeys(changed)),
         tasks=Run(objects, candidates[0]["run_id"]).tasks(),
     )
-    return log_backtest(uri, log, **how)
 
 
 def _side_log(name: str, role: str, run: Run, comparison: ComparisonDocument, side: Literal["before", "after"]) -> SideLog:

@@ -37,6 +37,8 @@ class ComparedRuns(TypedDict):
     candidate_run: str
     repeats: list[str]
     """Runs that repeat newly failing tasks, the baseline's first, then those that repeat suspected ones again; empty where none was repeated."""
+    own_tasks: NotRequired[bool]
+    """Whether only the candidate's tasks are compared, where the baseline is a run over more."""
     planned: int
     """Tasks that were planned, in a backtest that may stop early; otherwise 0."""
 
@@ -68,16 +70,27 @@ class BacktestManifest(TypedDict):
     """The field whose values are clusters of tasks, where there is one."""
     slices: NotRequired[list[str]]
     """The fields that tasks are sliced by, where there are any."""
+    rerun: NotRequired[ComparedRuns]
+    """The best candidate, run again on fresh tasks."""
     runs: dict[str, RunEvidence]
     versions: dict[str, str]
     """Of Python and of the packages that computed the verdict."""
 
 
 def make_manifest(
-    objects: Objects, backtest_id: str, gate: Gate, compared: Sequence[ComparedRuns], baseline: str, *, aa: bool, by: By = NOTHING
+    objects: Objects,
+    backtest_id: str,
+    gate: Gate,
+    compared: Sequence[ComparedRuns],
+    baselines: Sequence[str],
+    *,
+    rerun: ComparedRuns | None = None,
+    aa: bool,
+    by: By = NOTHING,
 ) -> BacktestManifest:
-    """The manifest of a backtest whose runs are all finished; *baseline* is the id of its baseline's run."""
-    ids = dict.fromkeys([baseline, *(run for each in compared for run in (each["baseline_run"], each["candidate_run"], *each["repeats"]))])
+    """The manifest of a backtest whose runs are all finished; *baselines* are the ids of its baseline's runs."""
+    every = [*compared, *([rerun] if rerun else [])]
+    ids = dict.fromkeys([*baselines, *(run for each in every for run in (each["baseline_run"], each["candidate_run"], *each["repeats"]))])
     made: BacktestManifest = {
         "format": 1,
         "backtest_id": backtest_id,
@@ -88,6 +101,8 @@ def make_manifest(
         "runs": {run_id: _evidence(Run(objects, run_id)) for run_id in ids},
         "versions": versions(),
     }
+    if rerun:
+        made["rerun"] = rerun
     if by.cluster is not None:
         made["cluster"] = by.cluster
     if by.slices:

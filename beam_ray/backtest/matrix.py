@@ -15,14 +15,19 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.define.returns import Faults
 from beam_ray.define.validation import as_written
 from beam_ray.define.yaml_file import Source
-from beam_ray.errors import did_you_mean
+from beam_ray.errors import BadDefinition, Problem, did_you_mean
+from beam_ray.run.lenders import behaviour
+
+if TYPE_CHECKING:
+    from beam_ray.backtest.spec import Side
 
 MOST_CANDIDATES = 32
 """Candidates of one matrix: each is a run over all tasks, and the more there are, the more must the best one show."""
@@ -85,6 +90,26 @@ def placed(source: Source, made: Sequence[Cell]) -> Source:
 
 def _too_many(count: int) -> str:
     return f"the matrix makes {count:,} candidates, and at most {MOST_CANDIDATES} are compared: leave out values, or {EXCLUDE!r} combinations"
+
+
+def without_repeats(baseline: "Side", candidates: Sequence["Side"], made: Container[str], source: Source) -> tuple[list["Side"], list[Problem]]:
+    """
+    The candidates without those of a matrix, *made*, that are the baseline or an earlier candidate under another name, and a warning for each.
+
+    Raises:
+        BadDefinition: none is left.
+    """
+    known = {} if baseline.recorded else {behaviour(baseline.workflow): "the baseline"}
+    kept, warnings = list["Side"](), list[Problem]()
+    for side in candidates:
+        same = known.setdefault(behaviour(side.workflow), side.name)
+        if same != side.name and side.name in made:
+            warnings.append(source.problem(("matrix",), f"{side.name} is the same as {same} and is left out"))
+        else:
+            kept.append(side)
+    if not kept:
+        raise BadDefinition(problems=[source.problem(("matrix",), "the matrix changes nothing: each of its candidates is the baseline")])
+    return kept, warnings
 
 
 def _checked(matrix: Mapping[str, Json], axes: Mapping[str, list[Json]]) -> list[Mapping[str, Json]]:

@@ -20,6 +20,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
+from beam_ray.backtest.results import judged_candidates
 from beam_ray.compare.formatting import plain
 from beam_ray.compare.markdown import SIGNS
 from beam_ray.compare.verdict_json import BacktestDocument
@@ -111,13 +112,14 @@ def slack_message(verdict: BacktestDocument) -> JsonObject:
     title = f"{SIGNS[verdict['word']]} {verdict['word']}: backtest {verdict['backtest_id']}"
     blocks: list[JsonObject] = [{"type": "header", "text": {"type": "plain_text", "text": title[:150], "emoji": True}}]
     blocks.append(_section(f"workflow *{_safe(verdict['workflow'])}*, tasks {_safe(verdict['tasks_source'])}"))
-    for entry in verdict["candidates"][:MAX_LINES]:
+    # the one that decides comes first
+    for entry in [*reversed(judged_candidates(verdict)[len(verdict["candidates"]) :]), *verdict["candidates"]][:MAX_LINES]:
         compared, lines = (
             entry["comparison"],
             sorted((line for line in entry["verdict"]["lines"] if line["level"] != "target"), key=lambda line: list(SIGNS).index(line["word"]), reverse=True),
         )
         text = [
-            f"*{_safe(entry['name'])}*: {entry['verdict']['word']}, {len(compared['newly_passing']):,} newly passing, {len(compared['newly_failing']):,} newly failing"
+            f"*{_safe(compared['candidate']['name'])}*: {entry['verdict']['word']}, {len(compared['newly_passing']):,} newly passing, {len(compared['newly_failing']):,} newly failing"
         ]
         text += [
             f"{SIGNS[line['word']]} {_safe(line['rule'])} {_safe(line['allowed'])}: {_safe(line['found'])}. {_safe(line['reason'])}"

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from beam_ray.backtest.manifest import BacktestManifest, ComparedRuns, read_file, read_manifest, versions
-from beam_ray.backtest.results import read_verdict
+from beam_ray.backtest.results import judged_candidates, read_verdict
 from beam_ray.compare.candidates import overview
 from beam_ray.compare.compare_runs import compare_done, with_repeats
 from beam_ray.compare.comparison import Comparison
@@ -116,7 +116,7 @@ def reproduce(objects: Objects, backtest_id: str) -> Reproduction:
     """
     verdict = read_verdict(objects, backtest_id)
     manifest = read_manifest(objects, verdict)
-    difference, rows = _runs(objects, manifest), sum(entry["comparison"]["pairs"] for entry in verdict["candidates"])
+    difference, rows = _runs(objects, manifest), sum(entry["comparison"]["pairs"] for entry in judged_candidates(verdict))
     if difference is None:
         difference = _computed(objects, manifest, verdict)
     return Reproduction(
@@ -146,7 +146,8 @@ def _computed(objects: Objects, manifest: BacktestManifest, verdict: BacktestDoc
     results = [_result(objects, manifest, compared, gate) for compared in manifest["comparisons"]]
     if manifest.get("correction") and not manifest["aa"]:
         results = correct(results, gate, functools.partial(_at_confidence, objects, manifest, gate))
-    here = document(results)
+    rerun = _result(objects, manifest, manifest["rerun"], gate, 1) if "rerun" in manifest else None
+    here = document(results, rerun)
     # numbers first, and then what follows from them
     for recorded, computed in zip(verdict["candidates"], here["candidates"], strict=True):
         place = f"candidates[{recorded['name']}]"
@@ -156,6 +157,13 @@ def _computed(objects: Objects, manifest: BacktestManifest, verdict: BacktestDoc
         ):
             if found:
                 return found
+    if rerun and "rerun" in verdict:
+        recorded = verdict["rerun"]["candidate"]
+        found = first_difference(recorded["comparison"], rerun.comparison.document(), "rerun.comparison") or first_difference(
+            recorded["verdict"], rerun.verdict.document(), "rerun.verdict"
+        )
+        if found:
+            return found
     whole = {"best": (verdict["best"], here["best"]), "word": (verdict["word"], here["word"]), "exit_code": (verdict["exit_code"], here["exit_code"])}
     for name, (recorded_value, computed_value) in whole.items():
         if recorded_value != computed_value:
@@ -163,7 +171,7 @@ def _computed(objects: Objects, manifest: BacktestManifest, verdict: BacktestDoc
     several = overview(results)
     if "overview" in verdict and (found := first_difference(verdict["overview"], several.document() if several else None, "overview")):
         return found
-    return _pairs(objects, verdict, table(results))
+    return _pairs(objects, verdict, table([*results, *([rerun] if rerun else [])]))
 
 
 def _gate(manifest: BacktestManifest) -> Gate:
@@ -176,11 +184,11 @@ def _gate(manifest: BacktestManifest) -> Gate:
         ) from None
 
 
-def _result(objects: Objects, manifest: BacktestManifest, compared: ComparedRuns, gate: Gate) -> Result:
+def _result(objects: Objects, manifest: BacktestManifest, compared: ComparedRuns, gate: Gate, family: int = 0) -> Result:
     before, after = Run(objects, compared["baseline_run"]), Run(objects, compared["candidate_run"])
-    tasks = after.tasks()["task_id"].combine_chunks() if compared["planned"] else None
+    tasks = after.tasks()["task_id"].combine_chunks() if compared["planned"] or compared.get("own_tasks") else None
     by = By(manifest.get("cluster"), tuple(manifest.get("slices", ())))
-    how: dict[str, Any] = {"family": len(manifest["comparisons"]), "planned": compared["planned"], "same": manifest["aa"]}
+    how: dict[str, Any] = {"family": family or len(manifest["comparisons"]), "planned": compared["planned"], "same": manifest["aa"]}
     found = compare_done(before, after, gate, (compared["baseline_name"], compared["candidate"]), tasks, by=by, **how)
     if compared["repeats"]:
         found = with_repeats(found, before.record.trials, [Run(objects, run_id) for run_id in compared["repeats"]])

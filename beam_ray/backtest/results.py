@@ -2,13 +2,18 @@
 
 import hashlib
 
-from beam_ray.compare.verdict_json import BacktestDocument
+from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.store.checksummed_json import read_document
 from beam_ray.store.objects import NotThere, Objects
 
 FILES = ("report.html", "report.md", "report.txt", "junit.xml", "comparison.parquet", "manifest.json", "verdict.json")
 """What a finished backtest keeps beside its sides; verdict.json is written last."""
+
+
+def judged_candidates(verdict: BacktestDocument) -> list[CandidateDocument]:
+    """The candidates of a backtest, and last the best one as it was run again on fresh tasks, where it was."""
+    return [*verdict["candidates"], *([verdict["rerun"]["candidate"]] if "rerun" in verdict else [])]
 
 
 def read_verdict(objects: Objects, backtest_id: str) -> BacktestDocument:

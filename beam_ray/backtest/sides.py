@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from beam_ray.backtest.earlier_runs import EarlierRuns
 from beam_ray.backtest.remaining_budget import budget_left
 from beam_ray.backtest.rescored_baseline import rescored_name, with_criteria_of
 from beam_ray.backtest.shared_steps import lending_runs, with_shared_steps
@@ -53,8 +54,13 @@ class Backtest:
     """Receives the progress of each side's run under the side's name, and messages."""
     execute: Callable[..., Any] = execute
     """Brings a side's run to its end."""
+    fresh_tasks: pa.Table | None = None
+    """Tasks that the comparison does not use, on which the best candidate is run again."""
+    before_rerun: Callable[[Side], None] = lambda side: None
+    """Called before that candidate is run again."""
+    confirms: str = ""
+    """The backtest whose best candidate this one runs again, as a part of it; empty for one that stands by itself."""
     _driven: list[Driver] = field(default_factory=list)
-    _read: dict[str, Run] = field(default_factory=dict)
     connection: Connection = field(init=False)
     """The cluster that all runs of the backtest share."""
 
@@ -73,22 +79,29 @@ class Backtest:
             spec.fresh,
             *([spec.stop] if spec.stop else []),
             *(["aa"] if spec.aa else []),
+            *([["rerun", tasks_digest(self.fresh_tasks)]] if self.fresh_tasks is not None else []),
             *([spec.tool_answers] if spec.tools else []),
             *([self._recorded] if self._recorded else []),
             {name: identity(self.models[name]) for name in sorted(asked) if name in self.models},
         )
-        self.backtest_id = f"{spec.name}-{key[:8]}"
+        self.backtest_id = self.confirms or f"{spec.name}-{key[:8]}"
         number = 1
         while self.again and self.verdict is not None:
             number += 1
             self.backtest_id = f"{spec.name}-{key[:8]}-{number}"
-        self._given = self.tasks
+        given = self.tasks
         self.pauses: tuple[int, ...] = ()
         if spec.stop == "early" and not spec.aa:
             # tasks come in the order of their file; only of a random part of them does an interim analysis say something about all.
             # Each backtest has its own order: candidates that are tried in turn would otherwise be fitted to the same first tasks.
             self.tasks = shuffled(self.tasks, self.backtest_id)
             self.pauses = interim_analyses(self.tasks.num_rows)
+        self._earlier = EarlierRuns(self.objects, spec, self.models, given, self.tasks, self._tools)
+
+    @property
+    def is_part_of_baseline(self) -> bool:
+        """Whether the baseline is a finished run over more tasks than are compared."""
+        return self.resolved.baseline.run_id is not None and (self.fresh_tasks is not None or bool(self.confirms))
 
     @property
     def prefix(self) -> str:
@@ -110,7 +123,7 @@ class Backtest:
         baseline = self.resolved.baseline
         if baseline.recorded:
             return [*self._plans_of_recorded(), *(self._plan_of_candidate(side, self._origin_of_candidate(side, None)) for side in self.resolved.candidates)]
-        run_id = self._known("baseline") or baseline.run_id or self._same_run(baseline.workflow)
+        run_id = self.known_run("baseline") or baseline.run_id or self._earlier.same(baseline.workflow)
         found: list[tuple[Side, Plan | None, str]] = []
         if run_id:
             found.append((baseline, None, run_id))
@@ -119,7 +132,7 @@ class Backtest:
         return [*found, *(self._plan_of_candidate(side, None if self.resolved.spec.aa else run_id) for side in self.resolved.candidates)]
 
     def _plan_of_candidate(self, side: Side, origin: str | None) -> tuple[Side, Plan | None, str]:
-        known = self._known(side.name)
+        known = self.known_run(side.name)
         if known and Run(self.objects, known).finished:
             return side, None, known
         plan = self._plan(side, "candidate", *(self._borrowing(side, origin) if origin or self.resolved.baseline.recorded else (None, ())))
@@ -133,11 +146,11 @@ class Backtest:
         if side.recorded:
             for note in self._notes:
                 self.say(note)
-            known = self._known("baseline")
+            known = self.known_run("baseline")
             return Run(self.objects, known) if known else self._begin("baseline", self._plan_of_recorded(side.workflow))
-        run_id = self._known("baseline") or side.run_id or self._same_run(side.workflow)
+        run_id = self.known_run("baseline") or side.run_id or self._earlier.same(side.workflow)
         if run_id is None:
-            return self._begin("baseline", self._plan(side, "baseline", self._origin_of_tasks() or self._same_run(side.workflow, whole=False)))
+            return self._begin("baseline", self._plan(side, "baseline", self._origin_of_tasks() or self._earlier.same(side.workflow, whole=False)))
         run = Run(self.objects, self._remember("baseline", run_id))
         if run.finished:
             self.say(f"baseline: finished run {run_id} of {run.record.created_at[:16].replace('T', ' ')} UTC")
@@ -145,7 +158,7 @@ class Backtest:
 
     def candidate(self, side: Side, baseline: Run) -> Run:
         """The candidate's run; what the change does not reach is borrowed from the baseline."""
-        known = self._known(side.name)
+        known = self.known_run(side.name)
         if known:
             return Run(self.objects, known)
         sample = 1 if self.resolved.spec.aa else 0
@@ -156,8 +169,8 @@ class Backtest:
         spec = self.resolved.spec
         if spec.fresh or spec.aa:
             return origin, ()
-        before = None if self.again else self._same_run(side.workflow)
-        runs = [run_id for run_id in (before, *(self._known(other.name) for other in self._before(side))) if run_id]
+        before = None if self.again else self._earlier.same(side.workflow)
+        runs = [run_id for run_id in (before, *(self.known_run(other.name) for other in self._before(side))) if run_id]
         lending = lending_runs(self.objects, side.workflow, origin, runs)
         return (origin, lending) if origin or not lending else (lending[0], lending[1:])
 
@@ -174,7 +187,7 @@ class Backtest:
         if baseline is not None and not self.resolved.baseline.recorded:
             return baseline.run_id
         # most likely the run of an earlier candidate
-        return None if self.again else self._same_run(side.workflow) or self._similar_run(side.workflow)
+        return None if self.again else self._earlier.same(side.workflow) or self._earlier.similar(side.workflow)
 
     def rescored_baseline(self, side: Side, baseline: Run) -> Run:
         """The baseline judged by the candidate's criteria: itself, or a run that scores its outputs anew."""
@@ -182,10 +195,10 @@ class Backtest:
         judged = side.workflow if recorded else with_criteria_of(baseline.record.plan, side.workflow)
         if judged_alike(judged, baseline.record.plan) if recorded else judged.digest == baseline.record.plan.digest:
             return baseline
-        known = self._known(rescored_name(side))
+        known = self.known_run(rescored_name(side))
         if known:
             return Run(self.objects, known)
-        shared = next((run_id for other in self._before(side) if (run_id := self._known(rescored_name(other))) and self._judges(run_id, judged)), None)
+        shared = next((run_id for other in self._before(side) if (run_id := self.known_run(rescored_name(other))) and self._judges(run_id, judged)), None)
         if shared:
             return Run(self.objects, self._remember(rescored_name(side), shared))
         self.say(f"the criteria of {side.name} differ: the baseline's outputs are scored by them too")
@@ -234,7 +247,7 @@ class Backtest:
 
     def repeats(self, name: str, run: Run, task_ids: list[str], times: int) -> Run:
         """The run *name*: some tasks of a side's run repeated so many times more; what was run before is borrowed."""
-        known = self.known_repeats(name)
+        known = self.known_run(name)
         if known:
             return self.finish(name, Run(self.objects, known))
         special: JsonObject = {name: value for name in ("recorded", "tool_answers") if (value := getattr(run.record, name))}
@@ -278,7 +291,8 @@ class Backtest:
 
     def _check_recorded(self) -> tuple[str, tuple[str, ...]]:
         """The digest of the recorded outputs, and what should be known of them; raises Unusable where tasks have none."""
-        notes = dict.fromkeys(require_recorded(side.workflow, self.tasks) for side in self.resolved.candidates)
+        tables = [self.tasks, *([self.fresh_tasks] if self.fresh_tasks is not None else [])]
+        notes = dict.fromkeys(require_recorded(side.workflow, table) for table in tables for side in self.resolved.candidates)
         return recorded_digest(self.tasks), tuple(note for note in notes if note)
 
     def _plans_of_recorded(self) -> Iterator[tuple[Side, Plan | None, str]]:
@@ -286,7 +300,7 @@ class Backtest:
         first = self.resolved.baseline
         others = [Side(rescored_name(side), side.workflow) for side in self.resolved.candidates if not judged_alike(side.workflow, first.workflow)]
         for side in (first, *others):
-            known = self._known(side.name)
+            known = self.known_run(side.name)
             if known and Run(self.objects, known).finished:
                 yield side, None, known
             else:
@@ -314,72 +328,20 @@ class Backtest:
         """What the other runs that were made for this backtest have left of the budget."""
         return budget_left(self.objects, self.backtest_id, self.resolved.spec.budget, run_id)
 
-    def _known(self, name: str) -> str | None:
+    def known_run(self, name: str) -> str | None:
+        """The id of the run *name* of the backtest, if it was begun."""
         try:
-            key = f"{self.prefix}/sides/{name}.json"
-            return read_document(self.objects, key, RunMark)["run_id"]
+            return read_document(self.objects, self._mark(name), RunMark)["run_id"]
         except NotThere:
             return None
 
-    def known_repeats(self, name: str) -> str | None:
-        """The id of the run *name* that repeats newly failing tasks, if there is one."""
-        return self._known(name)
+    def _mark(self, name: str) -> str:
+        return f"{self.prefix}/sides/{'rerun-' if self.confirms else ''}{name}.json"
 
     def _remember(self, name: str, run_id: str) -> str:
         """Keep which run the side is; of two drivers the first one's counts for both."""
-        self.objects.create(f"{self.prefix}/sides/{name}.json", seal({"run_id": run_id}))
-        return self._known(name) or run_id
-
-    def _same_run(self, workflow: Workflow, *, whole: bool = True) -> str | None:
-        """The newest finished run of this very definition over these very tasks, or over the first of them: paid for, so not run again."""
-        if self.resolved.spec.fresh:
-            return None
-        wanted = {name: identity(self.models[name]) for name in workflow.models if name in self.models}
-        tools = self._tools(workflow)
-        matching = []
-        for run in self._runs():
-            record = run.record
-            same = (
-                record.definition_digest == workflow.digest
-                and self._same_tasks(run)
-                and record.trials == self.resolved.spec.trials
-                and bool(record.cut_from) != whole
-                and not record.sample
-                and not record.recorded
-                and record.tool_answers == self.resolved.spec.tool_answers
-            )
-            asked = {name: entry.get("identity") for name, entry in record.models.items()}
-            if same and asked == wanted and record.tools == tools and not record.start_node and run.finished:
-                matching.append((record.created_at, run.run_id))
-        return max(matching)[1] if matching else None
-
-    def _similar_run(self, workflow: Workflow) -> str | None:
-        """The newest finished run of the workflow by that name over these very tasks: steps that a change does not reach are borrowed from it."""
-        found = []
-        for run in self._runs():
-            record = run.record
-            same = record.workflow == workflow.name and self._same_tasks(run) and record.trials == self.resolved.spec.trials
-            plain = record.mode in ("run", "baseline", "candidate") and not (record.sample or record.recorded or record.ruler_only or record.start_node)
-            if same and plain and not record.cut_from and run.finished:
-                found.append((record.created_at, run.run_id))
-        return max(found)[1] if found else None
-
-    def _runs(self) -> Iterator[Run]:
-        """All runs, each record read once: a matrix looks for as many definitions as it has candidates."""
-        for run_id in find_runs(self.objects):
-            run = self._read.get(run_id) or Run(self.objects, run_id)
-            if not run.record.early:
-                self._read[run_id] = run
-            yield run
-
-    def _same_tasks(self, run: Run) -> bool:
-        """Whether the run is over these very tasks, in whatever order, or over the first of them in its own."""
-        if run.record.tasks_digest in (tasks_digest(self._given), tasks_digest(self.tasks)):
-            return True
-        if not run.record.early or (run.record.cut_from or run.record.tasks) != self._given.num_rows:
-            return False
-        theirs = run.tasks().sort_by("task_id")
-        return tasks_digest(theirs) == tasks_digest(only(self._given, theirs["task_id"].to_pylist()).sort_by("task_id"))
+        self.objects.create(self._mark(name), seal({"run_id": run_id}))
+        return self.known_run(name) or run_id
 
     def _origin_of_tasks(self) -> str | None:
         """Where the tasks are an earlier run's, that run's unchanged steps are borrowed."""

@@ -16,13 +16,14 @@ The backtest spec: what is compared with what, over which tasks, and what is all
     budget: {max_usd: 5}
     stop: early                           # end as soon as more tasks would not change the verdict
     fresh: false
+    rerun: fresh                          # run the best candidate again, on tasks that the comparison did not use
     cluster: variables.customer           # tasks of one customer count together
     lane: batch                           # ask models through their batch endpoints, at half the price
     notify: slack:${env:SLACK_WEBHOOK}    # where the verdict is sent; a URL or several
 """
 
 import copy
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,7 +32,7 @@ import pydantic
 from pydantic import Field, StrictFloat, field_validator, model_validator
 
 from beam_ray.address import NAME
-from beam_ray.backtest.matrix import cells, placed
+from beam_ray.backtest.matrix import cells, placed, without_repeats
 from beam_ray.backtest.overrides import put_value, read_value
 from beam_ray.backtest.tool_answers import ToolAnswer, as_cases, require_tools
 from beam_ray.compare.grouping import By, ClusterField, SliceField
@@ -45,7 +46,6 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source, read_yaml
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.publish import find_workflow, read_version
-from beam_ray.run.lenders import behaviour
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.lookup import resolve
 from beam_ray.store.objects import Objects
@@ -90,6 +90,8 @@ class Spec(Frozen):
     """Borrow nothing: every step of every side is executed."""
     lane: Literal["interactive", "batch"] | None = None
     """How models are asked whose settings leave it open; --lane has precedence."""
+    rerun: Literal["fresh"] | None = None
+    """Run the best candidate again, on tasks that the comparison did not use; the verdict is then that of the rerun."""
     limit: int | First | None = Field(default=None, description="a number of tasks drawn at random, or {first: N}")
     """Only so many tasks: a random sample that is the same for the same tasks, or the first ones."""
     cluster: ClusterField | None = Field(default=None, description="a field of tasks such as variables.customer")
@@ -255,26 +257,6 @@ def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Json] | Non
     kept, advice = without_repeats(sides[0], sides[1:], {cell.name for cell in made}, source)
     require_tools(spec.tools, [side.workflow for side in sides], source)
     return Resolved(spec, folder, as_judged(sides[0], kept[0]), tuple(kept), tuple(dict.fromkeys([*warnings, *advice])))
-
-
-def without_repeats(baseline: Side, candidates: Sequence[Side], made: Container[str], source: Source) -> tuple[list[Side], list[Problem]]:
-    """
-    The candidates without those of a matrix, *made*, that are the baseline or an earlier candidate under another name, and a warning for each.
-
-    Raises:
-        BadDefinition: none is left.
-    """
-    known = {} if baseline.recorded else {behaviour(baseline.workflow): "the baseline"}
-    kept, warnings = list[Side](), list[Problem]()
-    for side in candidates:
-        same = known.setdefault(behaviour(side.workflow), side.name)
-        if same != side.name and side.name in made:
-            warnings.append(source.problem(("matrix",), f"{side.name} is the same as {same} and is left out"))
-        else:
-            kept.append(side)
-    if not kept:
-        raise BadDefinition(problems=[source.problem(("matrix",), "the matrix changes nothing: each of its candidates is the baseline")])
-    return kept, warnings
 
 
 def as_judged(baseline: Side, candidate: Side) -> Side:

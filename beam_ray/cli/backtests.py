@@ -120,6 +120,7 @@ def show_backtest_plan(plan: beam_ray.BacktestPlan, place: Place) -> None:
             show(f"{side.name}: finished run {side.run_id}")
             continue
         bound = " (upper bound: the baseline has no run yet, so it is not known what can be borrowed)" if side.is_upper_bound else ""
+        bound = " (upper bound: the dearest candidate; only the best one is run again)" if side.of_rerun and not side.name.startswith("baseline") else bound
         show(f"{side.name}: {plural(side.plan.tasks.num_rows, 'task')}{bound}")
         show(plan_table(side.plan))
         show(totals(side.plan))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from beam_ray.compare.candidates import GAINS, Candidate, Overview, title_of
 from beam_ray.compare.formatting import amount, change, plain, span
 from beam_ray.compare.metric_definitions import KINDS
+from beam_ray.compare.report import ON_FRESH_TASKS, Result
 
 SHOWN_IN_FULL = 6
 """Candidates whose comparison is shown in full where there are more: the best ones."""
@@ -76,6 +77,13 @@ def overview_notes(found: Overview) -> Iterator[str]:
         )
     if found.fronts:
         yield "Dominated: another side scores at least as high and takes no more, by the numbers found."
+
+
+def rerun_notes(rerun: Result, candidates: int) -> Iterator[str]:
+    """What the rerun of the best candidate on fresh tasks says that the comparison does not."""
+    best = f", the best of {candidates} candidates," if candidates > 1 else ""
+    yield f"{plain(rerun.comparison.candidate.name.removesuffix(ON_FRESH_TASKS), 64)}{best} was run again on tasks that the comparison did not use."
+    yield "The verdict is that of this rerun; it needs no correction, and the gain found here is not too good because of a choice."
 
 
 def gained(found: Overview) -> str | None:

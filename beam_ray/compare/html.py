@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from beam_ray.compare.candidate_tables import SHOWN_IN_FULL, front_table, gain_table, overview_notes
+from beam_ray.compare.candidate_tables import SHOWN_IN_FULL, front_table, gain_table, overview_notes, rerun_notes
 from beam_ray.compare.candidates import Overview, overview
 from beam_ray.compare.classification_tables import all_measures, confusion_table
 from beam_ray.compare.formatting import amount, change, line_word, plain
@@ -19,11 +19,11 @@ from beam_ray.compare.terminal import ids, metric_cells, notes, slice_cells
 SHOWN_CHANGES = 50
 
 
-def html(results: Sequence[Result], title: str = "Backtest") -> str:
+def html(results: Sequence[Result], title: str = "Backtest", rerun: Result | None = None) -> str:
     """The page. Everything that comes from tasks or models is escaped."""
     found = overview(results)
     # pictures take most of the time and of the page's size
-    drawn = results if found is None else best_first(results)[:SHOWN_IN_FULL]
+    drawn = [*(results if found is None else best_first(results)[:SHOWN_IN_FULL]), *([rerun] if rerun else [])]
     sections = [
         {
             "comparison": comparison,
@@ -40,9 +40,15 @@ def html(results: Sequence[Result], title: str = "Backtest") -> str:
             "changes": comparison.changes[:SHOWN_CHANGES],
             "hidden": comparison.changes_left_out + max(0, len(comparison.changes) - SHOWN_CHANGES),
         }
-        for comparison, verdict in results
+        for comparison, verdict in [*([rerun] if rerun else []), *results]
     ]
-    return page("report.html", title=title, sections=sections, overview=_overview(found) if found else None)
+    return page(
+        "report.html",
+        title=title,
+        sections=sections,
+        overview=_overview(found) if found else None,
+        rerun=list(rerun_notes(rerun, len(results))) if rerun else [],
+    )
 
 
 def _overview(found: Overview) -> dict[str, Any]:

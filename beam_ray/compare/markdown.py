@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from beam_ray.compare.candidate_tables import front_table, gain_table, overview_notes
+from beam_ray.compare.candidate_tables import front_table, gain_table, overview_notes, rerun_notes
 from beam_ray.compare.candidates import Overview, overview
 from beam_ray.compare.classification_tables import confusion_table, measures_table
 from beam_ray.compare.comparison import Comparison
@@ -18,10 +18,11 @@ MAX_CHARACTERS = 60_000
 """A comment on a pull request holds 65,536."""
 
 
-def markdown(results: Sequence[Result], title: str = "Backtest") -> str:
+def markdown(results: Sequence[Result], title: str = "Backtest", rerun: Result | None = None) -> str:
     """Verdict first, then gate, numbers and flips; nothing that a task or model wrote is read as Markdown."""
     found = overview(results)
-    parts = [f"# {safe(title)}", *([_overview(found)] if found else []), *(_result(comparison, verdict) for comparison, verdict in best_first(results))]
+    again = ["\n".join(safe(note) for note in rerun_notes(rerun, len(results))), _result(*rerun)] if rerun else []
+    parts = [f"# {safe(title)}", *again, *([_overview(found)] if found else []), *(_result(comparison, verdict) for comparison, verdict in best_first(results))]
     text = "\n\n".join(parts) + "\n"
     if len(text) > MAX_CHARACTERS:
         text = text[:MAX_CHARACTERS].rsplit("\n", 1)[0] + "\n\n… truncated; report.html has the whole report\n"

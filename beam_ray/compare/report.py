@@ -18,6 +18,8 @@ from beam_ray.compare.verdict import WORST_FIRST, Verdict
 from beam_ray.compare.verdict_json import ResultsDocument
 
 SCHEMA = "verdict/1"
+ON_FRESH_TASKS = " on fresh tasks"
+"""What follows a candidate's name where it was run again."""
 COMPARISON = pa.schema([pa.field("candidate", pa.string(), False, {"meaning": "the candidate's name"}), *PAIRS], metadata=PAIRS.metadata)
 """The schema of comparison.parquet."""
 
@@ -39,14 +41,14 @@ def best_first(results: Sequence[Result]) -> list[Result]:
     return sorted(results, key=lambda result: (WORST_FIRST.index(result.verdict.word), result.comparison.metric("score").after or 0.0), reverse=True)
 
 
-def document(results: Sequence[Result]) -> ResultsDocument:
-    """The results as plain JSON."""
-    chosen = best(results)
+def document(results: Sequence[Result], rerun: Result | None = None) -> ResultsDocument:
+    """The results as plain JSON; where the best candidate was run again on fresh tasks, word and exit code are those of the *rerun*."""
+    chosen = rerun or best(results)
     return {
         "schema": SCHEMA,
         "word": chosen.verdict.word,
         "exit_code": chosen.verdict.exit_code,
-        "best": chosen.comparison.candidate.name,
+        "best": chosen.comparison.candidate.name.removesuffix(ON_FRESH_TASKS),
         "candidates": [
             {"name": comparison.candidate.name, "verdict": verdict.document(), "comparison": comparison.document()} for comparison, verdict in results
         ],

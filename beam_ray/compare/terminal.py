@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from rich.cells import cell_len
 
 from beam_ray.compare.breakdown import Slice
-from beam_ray.compare.candidate_tables import SHOWN_IN_FULL, front_table, gain_table, overview_notes
+from beam_ray.compare.candidate_tables import SHOWN_IN_FULL, front_table, gain_table, overview_notes, rerun_notes
 from beam_ray.compare.candidates import Overview, overview
 from beam_ray.compare.classification_tables import classification_notes, confusion_table, measures_table
 from beam_ray.compare.comparison import Comparison
@@ -22,14 +22,16 @@ from beam_ray.compare.verdict import Verdict
 SHOWN_IDS = 8
 
 
-def terminal(results: Sequence[Result], title: str = "") -> str:
-    """Each candidate's table, gate and flips as text; no colour, so that nothing depends on it."""
+def terminal(results: Sequence[Result], title: str = "", rerun: Result | None = None) -> str:
+    """Each candidate's table, gate and flips as text, and last those of the *rerun*; no colour, so that nothing depends on it."""
     found = overview(results)
     shown = best_first(results)[:SHOWN_IN_FULL] if found else results
     parts = [_overview(found, title)] if found else []
     parts += [_result(comparison, verdict, title) for comparison, verdict in results if any(comparison is each.comparison for each in shown)]
     if len(shown) < len(results):
         parts.append(f"{len(results) - len(shown):,} further candidates are compared in full in report.html")
+    if rerun:
+        parts += ["\n".join(rerun_notes(rerun, len(results))), _result(*rerun, title)]
     return "\n\n".join(parts) + "\n"
 
 

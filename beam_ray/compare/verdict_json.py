@@ -338,6 +338,14 @@ class CandidateDocument(ResultDocument, SideDocument):
     """The run it was compared with: the baseline's, or one in which the baseline was judged by this candidate's criteria."""
 
 
+class RerunDocument(TypedDict):
+    """The best candidate and the baseline over tasks that the comparison did not use."""
+
+    tasks: int
+    baseline: SideDocument
+    candidate: CandidateDocument
+
+
 class BacktestDocument(TypedDict):
     """The content of verdict.json. Its keys are those of ``ResultsDocument``, and what names the backtest."""
 
@@ -354,6 +362,8 @@ class BacktestDocument(TypedDict):
     exit_code: int
     best: str
     candidates: list[CandidateDocument]
+    rerun: NotRequired[RerunDocument]
+    """Where the best candidate was run again on fresh tasks; then word and exit code are those of the rerun."""
     overview: NotRequired[OverviewDocument]
     """Of several candidates."""
     files: dict[str, str]

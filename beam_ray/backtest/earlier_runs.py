@@ -1,0 +1,87 @@
+"""Runs that a backtest finds in the store and need not make again."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pyarrow as pa
+
+from beam_ray.backtest.spec import Spec
+from beam_ray.define.workflow import Workflow
+from beam_ray.llm.scripted import Models
+from beam_ray.run.model_identity import identity
+from beam_ray.store.lookup import find_runs
+from beam_ray.store.objects import Objects
+from beam_ray.store.run_record import tasks_digest
+from beam_ray.store.runs import Run
+from beam_ray.tasks.sources import only
+
+
+@dataclass
+class EarlierRuns:
+    """The finished runs over the tasks of a backtest."""
+
+    objects: Objects
+    spec: Spec
+    models: Models
+    given: pa.Table
+    """The tasks in the order in which they were given."""
+    tasks: pa.Table
+    """The same in the order in which they are run."""
+    tools: Callable[[Workflow], dict[str, str]]
+    _read: dict[str, Run] = field(default_factory=dict)
+
+    def same(self, workflow: Workflow, *, whole: bool = True) -> str | None:
+        """The newest run of this very definition over these very tasks, or over the first of them: paid for, so not run again."""
+        if self.spec.fresh:
+            return None
+        wanted = {name: identity(self.models[name]) for name in workflow.models if name in self.models}
+        tools = self.tools(workflow)
+        matching = []
+        for run in self._runs():
+            record = run.record
+            same = (
+                record.definition_digest == workflow.digest
+                and self._same_tasks(run)
+                and record.trials == self.spec.trials
+                and bool(record.cut_from) != whole
+                and not record.sample
+                and not record.recorded
+                and record.tool_answers == self.spec.tool_answers
+            )
+            asked = {name: entry.get("identity") for name, entry in record.models.items()}
+            if same and asked == wanted and record.tools == tools and not record.start_node and run.finished:
+                matching.append((record.created_at, run.run_id))
+        return max(matching)[1] if matching else None
+
+    def similar(self, workflow: Workflow) -> str | None:
+        """The newest run of the workflow by that name over these very tasks: steps that a change does not reach are borrowed from it."""
+        found = []
+        for run in self._runs():
+            record = run.record
+            same = record.workflow == workflow.name and self._same_tasks(run) and record.trials == self.spec.trials
+            plain = record.mode in ("run", "baseline", "candidate") and not (record.sample or record.recorded or record.ruler_only or record.start_node)
+            if same and plain and not record.cut_from and run.finished:
+                found.append((record.created_at, run.run_id))
+        return max(found)[1] if found else None
+
+    def _runs(self) -> Iterator[Run]:
+        """All runs, each record read once: a matrix looks for as many definitions as it has candidates."""
+        for run_id in find_runs(self.objects):
+            run = self._read.get(run_id) or Run(self.objects, run_id)
+            if not run.record.early:
+                self._read[run_id] = run
+            yield run
+
+    @cached_property
+    def _digests(self) -> tuple[str, str]:
+        return tasks_digest(self.given), tasks_digest(self.tasks)
+
+    def _same_tasks(self, run: Run) -> bool:
+        """Whether the run is over these very tasks, in whatever order, or over the first of them in its own."""
+        if run.record.tasks_digest in self._digests:
+            return True
+        if not run.record.early or (run.record.cut_from or run.record.tasks) != self.given.num_rows:
+            return False
+        theirs = run.tasks().sort_by("task_id")
+        return tasks_digest(theirs) == tasks_digest(only(self.given, theirs["task_id"].to_pylist()).sort_by("task_id"))
