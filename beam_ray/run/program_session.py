@@ -80,8 +80,18 @@ class ProgramSession:
         """End the session: its key is dead at once, and calls in flight, which are paid for, are waited for."""
         self.closed = True
         for use in self._tools.values():
-            use.give_up()
+            if isinstance(self.error, Stopped) and use.task:
+                use.task.cancel()  # not recorded, as the program calls it again when the run is resumed
+            else:
+                use.give_up()
+        await asyncio.gather(*(use.task for use in self._tools.values() if use.task), return_exceptions=True)
         await self.idle()
+
+    def abandon(self) -> None:
+        """Cancel calls in flight: nobody keeps their answers."""
+        self.closed = True
+        for task in [*self._tasks, *(use.task for use in self._tools.values() if use.task)]:
+            task.cancel()
 
     def fail(self, error: BaseException) -> None:
         """Have the program ended, with this error as the step's."""

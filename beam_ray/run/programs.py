@@ -77,6 +77,9 @@ class Programs:
             with gateway.serving(session) as environment:
                 try:
                     return await _Process(self.tools, node, environment).run(arguments, session)
+                except asyncio.CancelledError:
+                    session.abandon()
+                    raise
                 finally:
                     # calls in flight are paid for, and belong to the attempt
                     await session.close()

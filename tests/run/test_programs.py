@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,23 +19,14 @@ from beam_ray.store.beginning import begin
 from beam_ray.store.runs import Run
 from tests.conftest import Lab, drive_here
 
-ASKING = """
-import json, os, sys, urllib.request
-
-def ask(text, **more):
-    body = {"model": "m", "messages": [{"role": "user", "content": text}], **more}
-    key = {"Authorization": "Bearer " + os.environ["OPENAI_API_KEY"], "Content-Type": "application/json"}
-    request = urllib.request.Request(os.environ["OPENAI_BASE_URL"] + "/chat/completions", json.dumps(body).encode(), key)
-    with urllib.request.urlopen(request) as reply:
-        return json.load(reply)["choices"][0]["message"]
-"""
+HERE = Path(__file__).with_name("programs")
 
 
 @pytest.fixture
 def project(lab: Lab, monkeypatch) -> Lab:
     """A lab whose folder is the working folder."""
     monkeypatch.chdir(lab.folder)
-    lab.write("asking.py", ASKING)
+    lab.write("asking.py", (HERE / "asking.py").read_text(encoding="utf-8"))
     return lab
 
 
