@@ -73,8 +73,14 @@ _changes_spec = grouped(
 )
 
 
+def _refuse_detect(context: click.Context, option: click.Parameter, points: str | None) -> None:
+    if points is not None:
+        raise click.UsageError(f"--detect goes with plan, which runs nothing: beam-ray plan {context.params.get('spec', 'SPEC')} --detect {points}")
+
+
 @click.command()
-@click.argument("spec", type=click.Path(dir_okay=False))
+@click.argument("spec", type=click.Path(dir_okay=False), is_eager=True)
+@click.option("--detect", metavar="POINTS", hidden=True, expose_value=False, callback=_refuse_detect)
 @_changes_spec
 @click.option("--plan", "only_plan", is_flag=True, help="Only show what would be done and what it would cost.")
 @click.option("--exit-zero", is_flag=True, help="Exit with code 0 for every verdict, for schedulers that retry failures.")

@@ -132,7 +132,7 @@ def _gains(results: Sequence[Result], name: str) -> dict[int, Gain]:
 def _error(metric: Metric, comparison: Comparison) -> float:
     """The standard error of a change, from its interval, so that it allows for changes that the sample does not have."""
     assert metric.low is not None and metric.high is not None
-    tasks = comparison.tasks
+    tasks = comparison.units
     return max((metric.high - metric.low) / 2 / Confidence(comparison.confidence, comparison.planned, tasks).quantile(tasks), 1e-6)
 
 

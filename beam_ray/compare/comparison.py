@@ -275,7 +275,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if hasattr(value, "__dataclass_fields__"):
-        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value) if entry.metadata.get("document", True)}
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a value that is not a number reached the document")
     return value

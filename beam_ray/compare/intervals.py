@@ -72,12 +72,17 @@ class Sample:
         """The mean of both sides; NaN without tasks."""
         return (float(self.before.mean()), float(self.after.mean())) if self.tasks else (math.nan, math.nan)
 
+    @property
+    def usual(self) -> float:
+        """How much a task changes where it matters; where few or none changed, as much as possible."""
+        size = usual_size(self.after - self.before, self.changed, self.unit)
+        return size if self.largest is None else min(size, self.largest)
+
     def padded(self, times: int = 1) -> Padded:
         """The sides with twice so many tasks more, half of them better and half worse by a usual change; where few or none changed, by as much as possible."""
-        size = usual_size(self.after - self.before, self.changed, self.unit)
+        size = self.usual
         low = max(sum(self.means) / 2 - size / 2, 0.0)
         if self.largest is not None:
-            size = min(size, self.largest)
             low = min(low, self.largest - size)
         ends = (low, low + size) * times
         return Padded(np.append(self.before, ends), np.append(self.after, ends[::-1]))

@@ -6,7 +6,7 @@ A number that does not exist is None and its note says why in words; never NaN, 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from beam_ray.compare.error_kinds import failed_by_kind
 from beam_ray.compare.intervals import Estimate, Sample, change, deviations, level, quantiles, relative, sample
 from beam_ray.compare.metric_definitions import KINDS, Better, Kind
 from beam_ray.compare.pairs import INFRASTRUCTURE, Pairs, Side, failed_with, numbers
+from beam_ray.compare.power import Planning, planning
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval, Quantity
 
@@ -43,6 +44,8 @@ class Metric:
     """The pairs that have the number on both sides."""
     note: str = ""
     """What a reader must know; why there is no number."""
+    planning: Planning | None = field(default=None, repr=False, compare=False, metadata={"document": False})
+    """What more tasks are planned with."""
 
 
 UNKNOWN = (
@@ -182,7 +185,11 @@ def _mean(name: str, kind: Kind, sampled: Sample, factor: float, note: str, conf
     )
     moved, reached = scaled
     found = Estimate(before * factor, after * factor, moved, relative(sampled, confidence), reached)
-    return _metric(name, kind, found, sampled.pairs, note or ("" if moved else "too few tasks for an interval"))
+    metric = _metric(name, kind, found, sampled.pairs, note or ("" if moved else "too few tasks for an interval"))
+    # a number of failing tasks grows with the tasks
+    if moved is None or name == "failing":
+        return metric
+    return replace(metric, planning=planning(factor * (sampled.after - sampled.before), factor * sampled.usual))
 
 
 def _metric(name: str, kind: Kind, found: Estimate, pairs: int, note: str) -> Metric:

@@ -39,7 +39,7 @@ from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import amount, found_text, plural
 from beam_ray.compare.gate import LEVELS, PERCENTAGES, Gate, Level, Limit
 from beam_ray.compare.metrics import NOT_COMPARED, NOT_RECORDED, Metric
-from beam_ray.compare.power import POWER, two_digits
+from beam_ray.compare.power import POWER, Planning, two_digits
 from beam_ray.compare.regressions import DEFAULT_REPEATS
 from beam_ray.compare.rule_parts import Part, as_metric, part_of
 from beam_ray.compare.sequential import Confidence
@@ -162,6 +162,8 @@ class _Found(NamedTuple):
     proof: float
     """What the whole interval must lie beyond for the limit to be kept beyond doubt."""
     guard: bool
+    planning: Planning | None = None
+    """Of a change in the metric's own unit: what more tasks are planned with."""
 
 
 def _line(limit: Limit, comparison: Comparison) -> Line:
@@ -258,13 +260,15 @@ def _chance(part: Part | None, comparison: Comparison) -> bool:
 
 
 def _tasks_needed(found: _Found, bound: float, comparison: Comparison, share: bool) -> float:
-    """How many tasks, if the truth is what was found, hold the interval off *bound* with 80% power: it narrows with the square root of their number."""
+    """How many tasks, if the truth is what was found, hold the interval off *bound* with 80% power."""
     assert found.interval is not None
     distance = abs(found.value - bound)
     if not distance:
         return math.inf
     tasks, sure = comparison.tasks, float(special.ndtri(POWER))
     wanted = _sure(comparison).quantile(comparison.units)
+    if found.planning:
+        return found.planning.tasks(found.value, bound, wanted, _sure(comparison).padding) * tasks / max(comparison.units, 1)
     if share and not comparison.clustering:
         # Wilson's interval of a share excludes *bound* when the score test does
         limit, truth = abs(bound) / 100, abs(found.value) / 100
@@ -299,7 +303,7 @@ def _oriented(limit: Limit, metric: Metric) -> _Found:
         return _turned(sign, _Found(metric.change, change, 0.0, 0.0, limit.kind != "not_worse_than"))
     if limit.percent and metric.relative is not None:
         return _turned(sign, _Found(metric.relative, metric.relative_interval, bound, proof, guard))
-    return _turned(sign, _Found(metric.change, change, bound, proof, guard))
+    return _turned(sign, _Found(metric.change, change, bound, proof, guard, metric.planning))
 
 
 def _left_out(limit: Limit, comparison: Comparison) -> bool:
@@ -322,7 +326,7 @@ def _turned(sign: int, found: _Found) -> _Found:
     if sign > 0:
         return found
     interval = found.interval and Interval(-found.interval.high, -found.interval.low)
-    return _Found(-found.value, interval, -found.limit, -found.proof, found.guard)
+    return _Found(-found.value, interval, -found.limit, -found.proof, found.guard, found.planning)
 
 
 def _meets(found: _Found) -> bool:

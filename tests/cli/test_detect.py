@@ -84,3 +84,13 @@ def test_only_a_backtest_detects_a_change(planned: Desk) -> None:
     said = planned("plan", "sums.yaml", "--tasks", "tasks.jsonl", "--detect", "3")
 
     assert (2, True) == (said.code, "is for a backtest spec" in said.err)
+
+
+def test_a_backtest_does_not_plan_what_to_detect(desk: Desk) -> None:
+    """
+    ``backtest --detect`` is one line with the command that is meant, and no such option in the help.
+    """
+    said = desk("backtest", "spec.yaml", "--detect", "3")
+
+    assert (2, True) == (said.code, "--detect goes with plan, which runs nothing: beam-ray plan spec.yaml --detect 3" in said.err)
+    assert not desk.model.journal
