@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from beam_ray.api.batches import OpenBatch
     from beam_ray.api.calls import Call, ToolRequest
     from beam_ray.api.comparisons import Comparison, Metric
-    from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, CriterionCheck, Outputs
+    from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaPlan, CriteriaProposal, CriterionCheck, Outputs
     from beam_ray.api.detection import Detection, DetectionOption
     from beam_ray.api.health import Health, Sign
     from beam_ray.api.history import TaskHistory
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from beam_ray.review.correction import Figure, JudgeErrors
     from beam_ray.review.judge_report import JudgeReport
     from beam_ray.review.queue import ReviewAnswer, ReviewItem, ReviewQuestion
+    from beam_ray.review.variance import VarianceComponents
     from beam_ray.run.progress import Progress
     from beam_ray.store.lookup import status_of
     from beam_ray.tasks.sources import Tasks
@@ -83,6 +84,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.criteria
     "CriteriaCheck",
     "CriteriaDraft",
+    "CriteriaPlan",
     "CriteriaProposal",
     "CriterionCheck",
     "Outputs",
@@ -217,6 +219,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "ReviewAnswer",
     "ReviewItem",
     "ReviewQuestion",
+    "VarianceComponents",
     # run
     "Progress",
     # store
@@ -233,7 +236,7 @@ _SOURCES = {
     "beam_ray.api.batches": ("OpenBatch",),
     "beam_ray.api.calls": ("Call", "ToolRequest"),
     "beam_ray.api.comparisons": ("Comparison", "Metric"),
-    "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaProposal", "CriterionCheck", "Outputs"),
+    "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaPlan", "CriteriaProposal", "CriterionCheck", "Outputs"),
     "beam_ray.api.detection": ("Detection", "DetectionOption"),
     "beam_ray.api.health": ("Health", "Sign"),
     "beam_ray.api.history": ("TaskHistory",),
@@ -278,6 +281,7 @@ _SOURCES = {
     "beam_ray.review.correction": ("Figure", "JudgeErrors"),
     "beam_ray.review.judge_report": ("JudgeReport",),
     "beam_ray.review.queue": ("ReviewAnswer", "ReviewItem", "ReviewQuestion"),
+    "beam_ray.review.variance": ("VarianceComponents",),
     "beam_ray.run.progress": ("Progress",),
     "beam_ray.store.lookup": ("status_of",),
     "beam_ray.tasks.sources": ("Tasks",),

@@ -1,5 +1,6 @@
 """Criteria: proposed by a model and tried on stored outputs, or checked for how reliable they are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,14 +18,22 @@ from beam_ray.improve.criteria import (
     CriterionStatsDocument,
     ProposedCriterion,
     evaluate_criteria,
+    judged_runs,
     present_criteria,
     propose_criteria,
+    repeated_plans,
     stored_outputs,
 )
 from beam_ray.improve.drafts import criteria_text, require_place, with_criteria, write_draft
+from beam_ray.improve.execute_plan import PlanExecutor
 from beam_ray.improve.exposure import note_use
 from beam_ray.improve.model_query import CachedModel, QueryAttempt, QueryAttemptDocument
+from beam_ray.improve.reviewed_criteria import plans_of, reports_of, reviews_of
+from beam_ray.improve.score_variance import node_variance
+from beam_ray.review.judge_report import JudgeReport, JudgeReportDocument
+from beam_ray.review.variance import VarianceComponents, VarianceDocument
 from beam_ray.run.progress import Progress
+from beam_ray.store.runs import Run
 from beam_ray.tasks.sources import only
 
 
@@ -80,6 +89,10 @@ class CriteriaCheckDocument(TypedDict):
     run_id: str
     outputs: int
     criteria: list[CriterionStatsDocument]
+    judges: list[JudgeReportDocument]
+    """The judges beside what people said, for criteria that were reviewed."""
+    variance: VarianceDocument | None
+    """Where the scatter of the node's scores comes from; None where too little was judged to tell."""
 
 
 class ProposedCriterionDocument(CriterionStatsDocument):
@@ -111,6 +124,10 @@ class CriteriaCheck(Displayed):
     outputs: int
     repeats: int
     criteria: tuple[CriterionCheck, ...]
+    judges: tuple[JudgeReport, ...]
+    """Today's judge beside what people said, for each criterion whose present wording was reviewed."""
+    variance: VarianceComponents | None
+    """Where the scatter of the node's scores comes from; None where too little was judged to tell."""
     _stats: tuple[CriterionStats, ...] = field(compare=False)
 
     def display(self) -> Display:
@@ -119,7 +136,55 @@ class CriteriaCheck(Displayed):
 
     def document(self) -> CriteriaCheckDocument:
         """The check as a JSON document."""
-        return {"node": self.node, "run_id": self.run_id, "outputs": self.outputs, "criteria": [one.document() for one in self._stats]}
+        return {
+            "node": self.node,
+            "run_id": self.run_id,
+            "outputs": self.outputs,
+            "criteria": [one.document() for one in self._stats],
+            "judges": [each.document() for each in self.judges],
+            "variance": self.variance.document() if self.variance else None,
+        }
+
+
+class CriteriaPlanDocument(TypedDict):
+    """What a check of criteria would judge, as ``--json`` prints it."""
+
+    node: str
+    run_id: str
+    outputs: int
+    reviewed: int
+    repeats: int
+    judge_calls: int
+    usd: float | None
+
+
+@dataclass(frozen=True)
+class CriteriaPlan:
+    """What checking the criteria of one node would ask judges, at most."""
+
+    node: str
+    run_id: str
+    """The run whose outputs are judged."""
+    outputs: int
+    reviewed: int
+    """Outputs that people reviewed; they are judged once more only where the judge has changed since."""
+    repeats: int
+    judge_calls: int
+    """At most: what was judged before is not judged again."""
+    max_usd: float | None
+    """US dollars at most; None when a judge has no price."""
+
+    def document(self) -> CriteriaPlanDocument:
+        """The plan as a JSON document."""
+        return {
+            "node": self.node,
+            "run_id": self.run_id,
+            "outputs": self.outputs,
+            "reviewed": self.reviewed,
+            "repeats": self.repeats,
+            "judge_calls": self.judge_calls,
+            "usd": self.max_usd,
+        }
 
 
 @dataclass(frozen=True)
@@ -189,21 +254,64 @@ def check_criteria(
     progress: ProgressOption = None,
 ) -> list[CriteriaCheck]:
     """See ``Store.criteria``."""
-    outputs = outputs or Outputs()
+    objects = store.existing()
+    definition, chosen = _chosen(store, workflow, node, outputs or Outputs())
+    probe_models(store, definition)
+    with progress_callback(progress) as callback:
+        for planned in _planned(PlanExecutor(objects, store.known_models, _refuse), definition, chosen, repeats):
+            callback(Progress(message=_words(planned)))
+    checks = []
+    with executing(store, takeover, progress) as run_plan:
+        for name, (run, tasks) in chosen.items():
+            present = present_criteria(definition, name)
+            stats = evaluate_criteria(run_plan, run, name, present, tasks, source=definition, repeats=repeats)
+            judged = judged_runs(run_plan, run, name, present, tasks, source=definition, repeats=repeats)
+            reviewed = reports_of(run_plan, definition, name, reviews_of(objects, definition, name))
+            found = (tuple(_check(one) for one in stats), tuple(reviewed), node_variance(name, judged), tuple(stats))
+            checks.append(CriteriaCheck(name, run.run_id, len(tasks), len(judged), *found))
+    return checks
+
+
+def plan_criteria(
+    store: Location, workflow: WorkflowOption, node: str | None = None, *, outputs: Outputs | None = None, repeats: int = 3
+) -> list[CriteriaPlan]:
+    """See ``Store.plan_criteria``."""
+    definition, chosen = _chosen(store, workflow, node, outputs or Outputs())
+    return _planned(PlanExecutor(store.objects, store.known_models, _refuse), definition, chosen, repeats)
+
+
+def _chosen(store: Location, workflow: WorkflowOption, node: str | None, outputs: Outputs) -> tuple[Workflow, dict[str, tuple[Run, list[str]]]]:
+    """The definition, and for each node to check the run and the tasks whose outputs are judged."""
     objects = store.existing()
     definition = _with_node(check(workflow, store).workflow, node)
     nodes = [node] if node else [name for name in definition.order if definition.nodes[name].evaluate]
     if not nodes or (node and not definition.nodes[node].evaluate):
         raise Unusable(f"{node or definition.name!r} has no criteria\n  --generate --node NODE  proposes some")
-    chosen = {name: stored_outputs(objects, definition, name, outputs.limit, outputs.run) for name in nodes}
-    probe_models(store, definition)
-    checks = []
-    with executing(store, takeover, progress) as run_plan:
-        for name, (run, tasks) in chosen.items():
-            stats = evaluate_criteria(run_plan, run, name, present_criteria(definition, name), tasks, source=definition, repeats=repeats)
-            again = repeats if repeats > 1 and any(one.kind == "plain" for one in stats) else 1
-            checks.append(CriteriaCheck(name, run.run_id, len(tasks), again, tuple(_check(one) for one in stats), tuple(stats)))
-    return checks
+    return definition, {name: stored_outputs(objects, definition, name, outputs.limit, outputs.run) for name in nodes}
+
+
+def _planned(executor: PlanExecutor, definition: Workflow, chosen: Mapping[str, tuple[Run, list[str]]], repeats: int) -> list[CriteriaPlan]:
+    found = []
+    for name, (run, tasks) in chosen.items():
+        plans = repeated_plans(executor, run, name, present_criteria(definition, name), tasks, source=definition, repeats=repeats)
+        reviewed = plans_of(executor, definition, name, reviews_of(executor.objects, definition, name))
+        nodes = [one for plan in (*plans, *reviewed) for one in plan.nodes if one.node == name]
+        prices = [one.judge_usd for one in nodes]
+        usd = None if None in prices else sum(price or 0.0 for price in prices)
+        outputs = sum(plan.tasks.num_rows for plan in reviewed)
+        found.append(CriteriaPlan(name, run.run_id, len(tasks), outputs, len(plans), sum(one.judge_calls for one in nodes), usd))
+    return found
+
+
+def _words(plan: CriteriaPlan) -> str:
+    cost = "unpriced" if plan.max_usd is None else f"at most ${plan.max_usd:,.4f}"
+    more = f" and {plan.reviewed} reviewed ones once" if plan.reviewed else ""
+    times = f"{plan.repeats} times" if plan.repeats > 1 else "once"
+    return f"{plan.node}: judging {plan.outputs} outputs of run {plan.run_id} {times}{more}: at most {plan.judge_calls:,} judge calls, {cost}"
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise AssertionError("a plan executes nothing")
 
 
 def propose(

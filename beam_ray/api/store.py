@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan
     from beam_ray.api.batches import OpenBatch
     from beam_ray.api.comparisons import Comparison
-    from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, Outputs
+    from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaPlan, CriteriaProposal, Outputs
     from beam_ray.api.health import Health
     from beam_ray.api.history import TaskHistory
     from beam_ray.api.jobs import Job
@@ -772,6 +772,9 @@ class Store(Location):
         """
         Judge stored outputs again: how often each criterion is met, and how reliable its judge is. No step is executed.
 
+        Outputs that people reviewed are judged too, where the judge has changed since. Most is asked for *repeats*;
+        ``plan_criteria`` says how much.
+
         Args:
             workflow: As for ``check``.
             node: Only this node; None for all that have criteria.
@@ -783,6 +786,12 @@ class Store(Location):
         from beam_ray.api.criteria import check_criteria
 
         return check_criteria(self, workflow, node, outputs=outputs, repeats=repeats, takeover=takeover, progress=progress)
+
+    def plan_criteria(self, workflow: "WorkflowOption", node: str | None = None, *, outputs: "Outputs | None" = None, repeats: int = 3) -> "list[CriteriaPlan]":
+        """What ``criteria`` would ask judges, at most, per node. No model is called."""
+        from beam_ray.api.criteria import plan_criteria
+
+        return plan_criteria(self, workflow, node, outputs=outputs, repeats=repeats)
 
     def propose_criteria(
         self,

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import click
 
 import beam_ray
+from beam_ray.cli.judge_reports import show_judge_report, show_variance
 from beam_ray.cli.optimise import NO_PROPOSAL, refuse_options, show_tries
 from beam_ray.cli.options import TAKEOVER, Place, grouped, runs_on_ray
-from beam_ray.cli.screen import emit, number, plural, progress, show, table
+from beam_ray.cli.screen import at_most, emit, number, plural, progress, show, table
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Wanted:
     generate: bool
     check_: bool
     repeats: int
+    plan: bool
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Draft:
     click.option("--generate", is_flag=True, help="Propose criteria for the node, test them on stored outputs, and write a draft."),
     click.option("--check", "check_", is_flag=True, help="Judge stored outputs again: how often each criterion is met, and how reliable its judge is."),
     click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 10), help="With --check: how often each output is judged."),
+    click.option("--plan", is_flag=True, help="With --check: only show what judges would be asked, and what that costs at most."),
 )
 @grouped(
     Which,
@@ -75,8 +78,11 @@ def criteria(context: click.Context, wanted: Wanted, which: Which, draft: Draft,
     if wanted.generate == wanted.check_ or (wanted.generate and not wanted.node):
         raise click.UsageError("write --generate --node NODE, or --check")
     others = {"add": "--add", "again": "--again", "model": "--model", "to": "--to"}
-    refuse_options(context, others if wanted.check_ else {"repeats": "--repeats"}, "--generate" if wanted.check_ else "--check")
+    refuse_options(context, others if wanted.check_ else {"repeats": "--repeats", "plan": "--plan"}, "--generate" if wanted.check_ else "--check")
     outputs = beam_ray.Outputs(which.run_id, which.outputs)
+    if wanted.plan:
+        _show_plans(place.opened.plan_criteria(wanted.workflow, wanted.node, outputs=outputs, repeats=wanted.repeats), place)
+        return
     with progress(quiet=place.as_json) as callback:
         if wanted.generate:
             how = beam_ray.CriteriaDraft(draft.add, draft.model, draft.to, draft.again)
@@ -120,6 +126,15 @@ def _show_proposal(made: beam_ray.CriteriaProposal, add: bool) -> None:
         show("no criterion can be used; --again asks again, --model NAME asks another model")
 
 
+def _show_plans(plans: list[beam_ray.CriteriaPlan], place: Place) -> None:
+    if place.as_json:
+        emit([plan.document() for plan in plans])
+        return
+    rows = [[plan.node, plan.run_id, plan.outputs, plan.repeats, plan.reviewed or "", f"{plan.judge_calls:,}", at_most(plan.max_usd)] for plan in plans]
+    show(table(["node", "run", "outputs", "times", "reviewed", "judge calls", "cost"], rows, right=[2, 3, 4, 5, 6]))
+    show("at most: what was judged before is not judged again")
+
+
 def _show_checks(checks: list[beam_ray.CriteriaCheck], place: Place) -> None:
     if place.as_json:
         emit([check.document() for check in checks])
@@ -141,6 +156,11 @@ def _show_checks(checks: list[beam_ray.CriteriaCheck], place: Place) -> None:
             for one in check.criteria
         ]
         show(table(["criterion", "met %", "undecided", "same", "kappa", "expected", "of", ""], rows, right=[1, 2, 3, 4, 5, 6], width=60))
+        if check.variance:
+            show_variance(check.variance)
+        for report in check.judges:
+            show()
+            show_judge_report(report)
     show("kappa: agreement of the judge with itself (Fleiss); expected: with the task's expected outcome (Cohen). 1 is perfect, 0 is chance")
 
 

@@ -64,3 +64,22 @@ def _figure(figure: beam_ray.Figure | None, factor: float = 100, digits: int = 1
         return "-"
     unit = "%" if factor == 100 else ""
     return f"{factor * figure.value:.{digits}f}{unit} ({factor * figure.low:.{digits}f} … {factor * figure.high:.{digits}f})"
+
+
+def show_variance(found: beam_ray.VarianceComponents) -> None:
+    """Where the scatter of a node's scores comes from, and what to buy more of."""
+    parts = [
+        (found.between_tasks, "between tasks", plural(found.tasks, "task")),
+        (found.between_trials, "between trials of a task", plural(found.trials, "trial")),
+        (found.between_judgements, "between judgements of an output", plural(found.repeats, "judgement")),
+    ]
+    known = [f"{value:.1f} {what} ({count})" for value, what, count in parts if value is not None]
+    show(f"  score of {found.node}, standard deviations in points: {', '.join(known)}")
+    unknown = [what for value, what, _ in parts if value is None]
+    if unknown:
+        show(f"  not measured: {' and '.join(unknown)}")
+    change = f"; {found.error_of_change:.1f} for a change over the same tasks, from trials and judge alone" if found.error_of_change is not None else ""
+    show(f"  standard error of the mean: {found.error:.1f} points{change}")
+    bought = [f"{what} {error:.2f}" for what, error in found.purchases()]
+    price = "" if found.priced else ", with an output priced like a judgement"
+    show(f"  standard error after a tenth more is spent on: {', '.join(bought)}{price}. Buy more {found.purchases()[0][0]} first")

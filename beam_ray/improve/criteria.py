@@ -220,15 +220,30 @@ def evaluate_criteria(
     Raises:
         Stopped: Interrupted; the same call resumes.
     """
-    workflow = _judged(run.record.plan, node, criteria, source)
-    items = criteria_of(workflow, node)
-    if repeats < 2 or not any(item.kind == "plain" for item in items):
-        repeats = 1
-    judged = [_rows(executor(_plan(executor, run, workflow, tasks, sample)), node) for sample in range(repeats)]
+    judged = [_rows(each, node) for each in judged_runs(executor, run, node, criteria, tasks, source=source, repeats=repeats)]
+    items = criteria_of(_judged(run.record.plan, node, criteria, source), node)
     before = _rows(run, node)
     expected = {row["task_id"]: row["expected"] for row in run.tasks().select(["task_id", "expected"]).to_pylist()}
     right = {name: is_expected(before[name]["output"], expected[name]) for name in judged[0]}
     return [_stats(item, judged, before, right) for item in items]
+
+
+def judged_runs(executor: PlanExecutor, run: Run, node: str, criteria: Sequence[Any], tasks: Sequence[str], *, source: Workflow, repeats: int) -> list[Run]:
+    """The runs in which the outputs are judged, one per repeat; a single one where no judge is asked. They are executed once, whoever asks for them."""
+    return [executor(plan) for plan in repeated_plans(executor, run, node, criteria, tasks, source=source, repeats=repeats)]
+
+
+def repeated_plans(executor: PlanExecutor, run: Run, node: str, criteria: Sequence[Any], tasks: Sequence[str], *, source: Workflow, repeats: int) -> list[Plan]:
+    """The plans of these runs."""
+    items = criteria_of(_judged(run.record.plan, node, criteria, source), node)
+    if repeats < 2 or not any(item.kind == "plain" for item in items):
+        repeats = 1
+    return [rescoring_plan(executor, run, node, criteria, tasks, source=source, sample=sample) for sample in range(repeats)]
+
+
+def rescoring_plan(executor: PlanExecutor, run: Run, node: str, criteria: Sequence[Any], tasks: Sequence[str], *, source: Workflow, sample: int = 0) -> Plan:
+    """The plan of a run that judges stored outputs of *node* by *criteria*, for the *sample*-th time; equal judges cost nothing the first time."""
+    return _plan(executor, run, _judged(run.record.plan, node, criteria, source), tasks, sample)
 
 
 def is_expected(output: str | None, expected: str | None) -> bool | None:

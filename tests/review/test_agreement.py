@@ -7,10 +7,15 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 import beam_ray
+from beam_ray.improve.execute_plan import PlanExecutor
+from beam_ray.improve.reviewed_criteria import reports_of, reviews_of
+from beam_ray.llm import ScriptedModel
 from beam_ray.review.correction import Strata, corrected_change, corrected_rate, errors, judged_rate, transported_change, transported_rate
+from beam_ray.review.judge_report import JudgeReport
 from benchmarks.coverage.judges import TRUTHS, measure
 from tests.conftest import Lab
-from tests.review.judged import judged_run, opened
+from tests.improve.scripted import here
+from tests.review.judged import judged_run, opened, verdict, workflow
 
 
 def says(number: int) -> bool:
@@ -191,3 +196,29 @@ def test_intervals_hold_the_truth(balanced: bool, monkeypatch: pytest.MonkeyPatc
         found
     )
     assert found["as judged"] < 70
+
+
+def test_a_check_asks_todays_judge_about_what_people_reviewed(lab: Lab) -> None:
+    """With the judge that had judged nothing is asked and all outputs count; another judge is asked about the reviewed ones, and is reported by itself."""
+    run = judged_run(lab, 40, says)
+    store = opened(lab)
+    addresses = review(store, truth, count=20)
+    asked: list[beam_ray.Request] = []
+
+    def stricter(request: beam_ray.Request) -> object:
+        asked.append(request)
+        return verdict(request, truth(int(request.task_id[1:])))
+
+    def check(definition: beam_ray.Workflow) -> JudgeReport:
+        executes = PlanExecutor(lab.objects, {"m": ScriptedModel(stricter), "strict": ScriptedModel(stricter, identity="strict")}, here)
+        [report] = reports_of(executes, definition, "reply", reviews_of(lab.objects, definition, "reply"))
+        return report
+
+    same, other = check(run.record.plan), check(lab.workflow(workflow("strict"), "strict.yaml"))
+
+    [so_far] = store.review_agreement("replies")
+    assert same == so_far and same.judged_rate is not None
+    assert (other.judge, other.drawn, other.counts[1:3], other.judged_rate) == ("strict", 20, (0, 0), None)
+    assert {f"{run.run_id}/{request.task_id}/reply" for request in asked} == set(addresses) and len(asked) == 20
+    reworded = lab.workflow(REWORDED, "reworded.yaml")
+    assert reviews_of(lab.objects, reworded, "reply") == {}
