@@ -9,8 +9,9 @@ from beam_ray.api.location import Location
 from beam_ray.define.check import check as check_definition
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem, Unusable
-from beam_ray.llm.advice import ignored_settings, missing_models
+from beam_ray.llm.advice import agent_advice, ignored_settings, missing_models
 from beam_ray.publish import find_workflow
+from beam_ray.run.agent_tools import describe_functions
 from beam_ray.run.plan import load_workflow
 from beam_ray.run.tool_imports import MissingCommand, MissingModule, functions, missing_commands, missing_modules, remedy
 from beam_ray.run.tools import project_folder, tool_folders
@@ -95,11 +96,20 @@ def check_with_models(workflow: WorkflowOption, store: Location) -> CheckResult:
         models = store.known_models if found.workflow.models else {}
     except Unusable:  # plan and run, which need the models, report it
         return found
-    return replace(found, warnings=(*found.warnings, *missing_models(found.workflow, models), *ignored_settings(found.workflow, models)))
+    return replace(
+        found,
+        warnings=(*found.warnings, *missing_models(found.workflow, models), *ignored_settings(found.workflow, models), *agent_advice(found.workflow, models)),
+    )
 
 
 def _missing_modules(workflow: Workflow) -> list[Problem]:
     """Advice on modules that the workflow's functions need: the run may have them where it is executed."""
     missing = missing_modules(functions(workflow, workflow.order), tool_folders(workflow))
     absent: list[MissingModule | MissingCommand] = [*missing, *missing_commands(workflow, workflow.order, project_folder())]
+    if not absent:
+        wanted = {str(entry.tool): name for name, node in workflow.nodes.items() if node.agent for entry in node.agent.functions}
+        try:
+            describe_functions(wanted, tool_folders(workflow))
+        except Unusable as error:
+            return [Problem("", 0, 0, f"warning: {error}")]
     return [Problem("", 0, 0, f"warning: {remedy(workflow, each, local=True)}") for each in absent]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beam_ray.define.agent import Agent, AgentTool, Effects
@@ -82,7 +83,7 @@ class AgentTools:
         wanted = {tool.reference: node for node, tools in self.of.items() for tool in tools.values() if tool.entry.tool}
         if not wanted:
             return
-        found = await asyncio.to_thread(describe_functions, wanted, self.tools)
+        found = await asyncio.to_thread(describe_functions, wanted, self.tools.folders)
         for node, tools in self.of.items():
             self.of[node] = {name: replace(tool, **found[tool.reference]) if tool.entry.tool else tool for name, tool in tools.items()}
 
@@ -189,7 +190,7 @@ def _of_server(entry: AgentTool, tool: McpTool) -> OfferedTool:
     return OfferedTool(name[:64], f"mcp:{entry.mcp}/{tool.name}", entry, effects_of(entry), version, tool.description, tool.parameters)
 
 
-def describe_functions(wanted: Mapping[str, str], tools: Tools) -> dict[str, JsonObject]:
+def describe_functions(wanted: Mapping[str, str], folders: Sequence[Path]) -> dict[str, JsonObject]:
     """
     Description, parameters and whether types are converted, of each function in *wanted*, which has its node.
 
@@ -197,7 +198,7 @@ def describe_functions(wanted: Mapping[str, str], tools: Tools) -> dict[str, Jso
         Unusable: a function cannot be described.
     """
     questions = [dict(zip(("module", "function"), reference.split(":"), strict=True)) for reference in wanted]
-    replies = ask_worker("tool_schema_worker.py", questions, tools.folders)
+    replies = ask_worker("tool_schema_worker.py", questions, folders)
     found: dict[str, JsonObject] = {}
     for index, (reference, node) in enumerate(wanted.items()):
         reply = replies[index] if index < len(replies) else {"error": "importing it ended the process, or took more than a minute"}

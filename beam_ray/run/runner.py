@@ -143,11 +143,22 @@ class Runner:
         return committed
 
     async def missing_modules(self) -> list[MissingModule | MissingCommand]:
-        """What the programs that this run is sure to call need and do not find on this machine."""
+        """
+        What the programs that this run is sure to call need and do not find on this machine.
+
+        Raises:
+            Unusable: all is there, but a function of an agent cannot be described to a model.
+        """
         sure, tools = self._sure_programs(), self.context.tools
         commands = [node for program, node in sure.items() if self.workflow.nodes[node].command and program == self.workflow.nodes[node].program]
         functions = {program: node for program, node in sure.items() if program not in [self.workflow.nodes[each].program for each in commands]}
-        return [*missing_commands(self.workflow, commands, tools.project), *await asyncio.to_thread(missing_modules, functions, tools.folders)]
+        missing: list[MissingModule | MissingCommand] = [
+            *missing_commands(self.workflow, commands, tools.project),
+            *await asyncio.to_thread(missing_modules, functions, tools.folders),
+        ]
+        if not missing:
+            await self.context.agents.describe()
+        return missing
 
     async def merge(self, node: str) -> list[FileEntry]:
         """Merge the committed parts of *node* into its finished files."""

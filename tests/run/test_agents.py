@@ -306,3 +306,15 @@ def test_a_write_tool_is_called_in_a_run_and_never_in_a_rerun(desk: Lab, effects
     assert journal.read_text() == "a"
     assert step(again)["calls_refused"] == 3
     assert told(seen[1]) == ["Error: the tool 'send' is not available in a test: its result for these arguments was not recorded"]
+
+
+def test_a_function_that_cannot_be_described_is_refused_on_ray_before_the_first_row(ray_lab: Lab):
+    """In one line, as a module that is missing."""
+    ray_lab.write("tools/desk.py", "class Odd: ...\ndef find(order: Odd): ...\n")
+    asked: list[Request] = []
+
+    with pytest.raises(Unusable) as refused:
+        ray_lab.run(AGENT.replace(", tools.desk:add", ""), ["PO-1"], scripted(PAY, seen=asked))
+
+    assert str(refused.value).startswith("node 'resolve': the tool 'tools.desk:find' cannot be described to a model: PydanticSchemaGenerationError")
+    assert (asked, list((ray_lab.folder / "store").rglob("spool/*"))) == ([], [])

@@ -20,6 +20,8 @@ from beam_ray.llm import Request, ScriptedModel
 from beam_ray.llm.known_models import KnownModels
 from beam_ray.rerun import RerunOptions, make_rerun
 from beam_ray.run.agent_tools import offered_tools
+from beam_ray.run.connection import Connection
+from beam_ray.run.execute import execute
 from beam_ray.run.mcp_servers import McpServers
 from beam_ray.run.plan import make_plan
 from beam_ray.run.tools import Tools
@@ -118,6 +120,20 @@ def test_what_a_hint_says_of_a_write_tool_is_not_believed(lab: Lab):
     assert (journal(lab, "search"), journal(lab, "note")) == (["search Ada"], ["note a: 1"])
     assert told(seen[1])[1].startswith("Error: the tool 'notes_add' is not available in a test")
     assert len(journal(lab, "started")) == before
+
+
+def test_servers_are_started_once_per_runner_and_end_with_the_run(ray_lab: Lab):
+    """On Ray, for many rows at once, beside the one start in which they list their tools."""
+    models = KnownModels({"m": ScriptedModel(scripted(call("search_accounts", name="Ada"), PAY))}, lambda: {"crm": program(ray_lab)})
+    plan = make_plan(ray_lab.workflow(AGENT), ray_lab.tasks([f"PO-{number}" for number in range(40)]), models, source="tasks.jsonl")
+    record = begin(ray_lab.objects, plan.record, plan.tasks)
+
+    execute(ray_lab.objects, record, models, connection=Connection(cluster=ray_lab.cluster))
+
+    rows = ray_lab.steps(Run(ray_lab.objects, record.run_id), "resolve")
+    assert {row["outcome"] for row in rows.values()} == {"done"}
+    assert (len(journal(ray_lab, "search")), len(journal(ray_lab, "started"))) == (40, 2)
+    assert gone(ray_lab)
 
 
 def test_all_tools_of_a_server_are_offered_without_only(lab: Lab):
