@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from beam_ray.llm.scripted import Models
     from beam_ray.run.connection import Connection
     from beam_ray.store.objects import Objects
+    from beam_ray.store.outcome_index import OutcomeIndex
 
 DEFAULT_STORE = ".beam-ray"
 DEFAULT_MODELS = "configs/models.yaml"
@@ -49,6 +50,13 @@ class Location:
         from beam_ray.store.opening import open_objects
 
         return open_objects(self.uri)
+
+    @cached_property
+    def index(self) -> "OutcomeIndex":
+        """The tasks of all runs, kept as long as this value (internal)."""
+        from beam_ray.store.outcome_index import OutcomeIndex
+
+        return OutcomeIndex(self.existing())
 
     def existing(self) -> "Objects":
         """

@@ -23,7 +23,7 @@ class PromptTurn:
 @dataclass(frozen=True)
 class SentPrompt:
     """
-    The messages that a model got in one attempt.
+    The messages that a model got in one attempt; of an agent those that it began with.
 
     They are rendered from the run's definition and the stored outputs of earlier steps, and their digest is
     compared with the one that was stored when they were sent.

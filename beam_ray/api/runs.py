@@ -22,7 +22,7 @@ from beam_ray.llm.lanes import in_lane, require_lane
 from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.progress import Progress, ProgressCallback
-from beam_ray.store.beginning import begin
+from beam_ray.store.beginning import begin, unfinished
 from beam_ray.store.lookup import newest_first, resolve, select
 from beam_ray.store.manifest import RunSummary
 from beam_ray.store.run_record import RunRecord
@@ -255,6 +255,12 @@ def get_run(store: Location, name: str) -> Run:
     found = Run(store, resolve(store.existing(), name))
     _ = found.record  # a run that cannot be read is refused here
     return found
+
+
+def begun(store: Location, key: str) -> Run | None:
+    """See ``Store.begun``."""
+    record = unfinished(store.existing(), key)
+    return Run(store, record.run_id) if record else None
 
 
 def run(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from beam_ray.api.reviews import Met, RecordedReviews, ReviewQueue, ReviewSample
     from beam_ray.api.run_progress import RunProgress
     from beam_ray.api.runs import Budget, Run
-    from beam_ray.api.task_list import TaskList, TaskQuery
+    from beam_ray.api.task_list import ListedTask, TaskList, TaskQuery
     from beam_ray.api.tasks import Task
     from beam_ray.api.traces import TraceImport, TraceOptions
     from beam_ray.api.trend import Trend
@@ -223,6 +223,18 @@ class Store(Location):
 
         return stop(self, run)
 
+    def run_ids(self) -> list[str]:
+        """The ids of all runs, in no particular order; nothing of them is read."""
+        from beam_ray.store.lookup import find_runs
+
+        return find_runs(self.existing())
+
+    def begun(self, plan: "Plan") -> "Run | None":
+        """The unfinished run that a command with this plan has begun, and would resume; None where there is none."""
+        from beam_ray.api.runs import begun
+
+        return begun(self, plan.key)
+
     def runs(self) -> "list[Run]":
         """All runs, the newest first."""
         from beam_ray.api.runs import runs
@@ -277,6 +289,17 @@ class Store(Location):
         from beam_ray.api.task_list import list_tasks
 
         return list_tasks(self, query)
+
+    def task_family(self, address: str) -> "tuple[ListedTask, ...]":
+        """
+        A task with all that it reruns and all that reruns it, the oldest first.
+
+        Args:
+            address: ``RUN/TASK``, as lists have it.
+        """
+        from beam_ray.api.task_list import task_family
+
+        return task_family(self, address)
 
     def task(self, address: str) -> "Task":
         """

@@ -14,7 +14,7 @@ from beam_ray.api.location import Location
 from beam_ray.define.template import evaluate
 from beam_ray.errors import BadTemplate, Unusable
 from beam_ray.store.lookup import resolve
-from beam_ray.store.outcome_index import INDEX, OutcomeIndex
+from beam_ray.store.outcome_index import INDEX
 
 SORTS = ("run", "started", "score", "seconds", "usd", "auto_reruns", "task")
 """What a list can be sorted by; ``run`` is the newest run first, each in its own order."""
@@ -111,22 +111,18 @@ class TaskList:
     """Runs that could not be read, with why."""
 
 
-def list_tasks(store: Location, query: TaskQuery | None = None, *, index: OutcomeIndex | None = None) -> TaskList:
+def list_tasks(store: Location, query: TaskQuery | None = None) -> TaskList:
     """See ``Store.list_tasks``."""
     query = query or TaskQuery()
-    found = index or OutcomeIndex(store.existing())
+    found = store.index
     run = resolve(store.existing(), query.run) if query.run else None
-    # without an index that others fill too, only the run that is asked for is read
-    everything = found.table([run] if run and index is None else None)
+    # a command that asks for one run reads no other
+    everything = found.table([run] if run and not found.filled else None)
     unfiltered = matching(everything, replace(query, status=None), run)
     table = unfiltered.filter(_of_status(unfiltered, query.status)) if query.status else unfiltered
     order = _order(table, query.sort)
     start, stop = _page(table, order, query)
-    rows = table.take(pa.array(order[start:stop])).select(_SHOWN).to_pylist()
-    tasks: list[ListedTask] = []
-    for row in rows:
-        row["task"] = str(Address(row["run_id"], row["task_id"], row["trial"]))
-        tasks.append(row)
+    tasks = _listed(table.take(pa.array(order[start:stop])))
     return TaskList(
         tuple(tasks),
         table.num_rows,
@@ -136,6 +132,29 @@ def list_tasks(store: Location, query: TaskQuery | None = None, *, index: Outcom
         _facets(table, unfiltered),
         {run_id: str(error).splitlines()[0] for run_id, error in found.unreadable.items()},
     )
+
+
+def task_family(store: Location, address: str) -> tuple[ListedTask, ...]:
+    """See ``Store.task_family``."""
+    table = store.index.table()
+    rows = _listed(table.filter(pc.equal(table["task_id"], parse(address).task)))
+    members = {address}
+    while True:
+        # an origin is named by its first trial, as it was given
+        origins = {row["origin"] for row in rows if row["task"] in members and row["origin"]}
+        more = {row["task"] for row in rows if row["task"] not in members and (row["task"] in origins or row["origin"] in members)}
+        if not more:
+            break
+        members |= more
+    return tuple(reversed([row for row in rows if row["task"] in members]))
+
+
+def _listed(table: pa.Table) -> list[ListedTask]:
+    tasks: list[ListedTask] = []
+    for row in table.select(_SHOWN).to_pylist():
+        row["task"] = str(Address(row["run_id"], row["task_id"], row["trial"]))
+        tasks.append(row)
+    return tasks
 
 
 _SHOWN = [name for name in ListedTask.__annotations__ if name != "task"]

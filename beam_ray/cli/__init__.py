@@ -48,6 +48,7 @@ COMMANDS = {
     "gc": ("beam_ray.cli.maintenance", "List files that can be deleted; --delete deletes them."),
     "up": ("beam_ray.cli.local_ray", "Start a local Ray that following commands use."),
     "down": ("beam_ray.cli.local_ray", "End the local Ray that stays up between commands."),
+    "console": ("beam_ray.cli.console", "Open the console: tasks, runs and backtests as pages in a browser."),
     "ui": ("beam_ray.cli.servers", "Open the MLflow UI on this machine."),
     "serve": ("beam_ray.cli.servers", "Serve the embedded model on this machine."),
     "demo": ("beam_ray.cli.demo", "Backtest two prompt versions of the demo workflow, from start to finish."),

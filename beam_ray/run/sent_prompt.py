@@ -20,7 +20,7 @@ from beam_ray.tasks.messages import KEPT_IMAGE
 
 @dataclass(frozen=True)
 class SentMessages:
-    """The messages of one attempt."""
+    """The messages of one attempt; of an agent those that it begins with."""
 
     messages: tuple[Message, ...]
     images: tuple[str, ...]

@@ -68,9 +68,17 @@ class OutcomeIndex:
                 self._refresh(run_id)
             found = sorted((run_id for run_id in ids if run_id in self._tables), key=self._created_at, reverse=True)
             state = tuple(f"{run_id} {self._tables[run_id][0]}" for run_id in found)
-            if self._whole is None or self._whole[0] != state:
-                self._whole = state, pa.concat_tables([INDEX.empty_table(), *(self._tables[run_id][2] for run_id in found)]).combine_chunks()
-            return self._whole[1]
+            if self._whole is not None and self._whole[0] == state:
+                return self._whole[1]
+            table = pa.concat_tables([INDEX.empty_table(), *(self._tables[run_id][2] for run_id in found)]).combine_chunks()
+            if runs is None:
+                self._whole = state, table
+            return table
+
+    @property
+    def filled(self) -> bool:
+        """Whether all runs were read before."""
+        return self._whole is not None
 
     def _created_at(self, run_id: str) -> str:
         table = self._tables[run_id][2]

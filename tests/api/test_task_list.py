@@ -9,7 +9,7 @@ import pytest
 
 import beam_ray
 from beam_ray import TaskQuery
-from beam_ray.api.task_list import SORTS, list_tasks
+from beam_ray.api.task_list import SORTS
 from beam_ray.errors import Unusable
 from beam_ray.run.plan import make_plan
 from beam_ray.store.beginning import begin
@@ -146,10 +146,10 @@ def test_an_unfinished_run_shows_what_it_has_not_done(lab: Lab):
 def test_what_is_kept_of_a_run_is_never_believed_over_it(lab: Lab, tmp_path: Path):
     """Rows are read from the folder while they are what was written there, and else from the run again."""
     run = lab.run(WORKFLOW.format(name="sums"), rows(5), answer)
-    folder, store = tmp_path / "kept", beam_ray.open(lab.objects.uri)
+    folder = tmp_path / "kept"
 
     def listed() -> Any:
-        return list_tasks(store, index=OutcomeIndex(lab.objects, folder)).tasks
+        return OutcomeIndex(lab.objects, folder).table().to_pylist()
 
     first = listed()
     [file] = folder.iterdir()

@@ -1,0 +1,180 @@
+"""
+Commands that the console starts: each an ordinary ``beam-ray`` command in a process of its own.
+
+The process has a session of its own, so that neither Ctrl-C nor the end of the console reaches it: what
+it does is in the store, where another console or the command line sees it and resumes it.
+"""
+
+import json
+import os
+import secrets
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import beam_ray
+from beam_ray.errors import BeamRayError, Unusable
+
+MAX_STARTED = 200
+"""Commands that are remembered."""
+TAIL = 20_000
+"""Characters of a command's messages that are shown."""
+
+
+@dataclass
+class Started:
+    """A command that was started here."""
+
+    id: str
+    words: tuple[str, ...]
+    """The command line without ``beam-ray`` and without what only this console needs."""
+    about: str
+    """What it does, in words."""
+    folder: Path
+    process: "subprocess.Popen[bytes]"
+    plans: tuple[beam_ray.Plan, ...] = ()
+    """What it was said to do."""
+    subject: str = ""
+    """Address of the task that it was started from."""
+    runs: dict[str, None] = field(default_factory=dict)
+    """Ids of its runs, as far as they are known."""
+
+    @property
+    def line(self) -> str:
+        """The command line as it is typed."""
+        return f"beam-ray {shlex.join(self.words)}"
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it goes on."""
+        return self.process.poll()
+
+    @property
+    def messages(self) -> str:
+        """What it said for people."""
+        return (self.folder / "messages").read_text(encoding="utf-8", errors="replace")[-TAIL:]
+
+    @property
+    def result(self) -> Any:
+        """The JSON document that it printed; None without one."""
+        try:
+            return json.loads((self.folder / "result").read_text(encoding="utf-8", errors="replace"))
+        except ValueError:
+            return None
+
+    def find_runs(self, store: beam_ray.Store) -> list[str]:
+        """The ids of the runs that it has begun so far."""
+        result = self.result
+        for document in result if isinstance(result, list) else [result]:
+            if isinstance(document, dict) and isinstance(document.get("run_id"), str):
+                self.runs[document["run_id"]] = None
+        if self.code is None and len(self.runs) < len(self.plans):
+            for plan in self.plans:
+                run = store.begun(plan)
+                if run is not None:
+                    self.runs[run.id] = None
+        return list(self.runs)
+
+
+class Commands:
+    """What was started here. A form's key starts one command, however often the form is sent."""
+
+    def __init__(self, store: beam_ray.Store, max_usd: float | None = None):
+        self.store, self.max_usd = store, max_usd
+        self._started: dict[str, Started] = {}
+        self._folder = Path(tempfile.mkdtemp(prefix="beam-ray-console-"))
+        self._lock = threading.Lock()
+
+    def start(self, key: str, words: Sequence[str], about: str, *, plans: Sequence[beam_ray.Plan] = (), subject: str = "") -> Started:
+        """
+        Start ``beam-ray WORDS``; where the form with this key has started it already, that command.
+
+        Raises:
+            Unusable: it may cost more than this console may spend.
+        """
+        if not key.isalnum() or len(key) > 64:
+            raise Unusable("the form has no key; reload the page and send it again")
+        with self._lock:
+            if key in self._started:
+                return self._started[key]
+            self.require_within(plans)
+            folder = self._folder / key
+            folder.mkdir(mode=0o700)
+            limit = ["--budget", f"max_usd={self.max_usd:g}"] if self.max_usd is not None and plans else []
+            command = [sys.executable, "-m", "beam_ray", *words, *limit, *self._place(words[0]), "--json"]
+            with (folder / "result").open("wb") as out, (folder / "messages").open("wb") as err:
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True, env=self._environment())
+            started = Started(key, (*words, *limit), about, folder, process, tuple(plans), subject)
+            self._started[key] = started
+            while len(self._started) > MAX_STARTED:
+                self._started.pop(next(iter(self._started)))
+            return started
+
+    def require_within(self, plans: Sequence[beam_ray.Plan]) -> None:
+        """
+        Check that what is planned costs no more than this console may spend.
+
+        Raises:
+            Unusable: it may cost more, or nobody knows what it costs.
+        """
+        if self.max_usd is None:
+            return
+        if any(plan.max_usd is None for plan in plans):
+            raise Unusable(f"a model has no price, and this console may spend ${self.max_usd:g} per start")
+        cost = sum(plan.max_usd or 0.0 for plan in plans)
+        if cost > self.max_usd:
+            raise Unusable(f"this may cost ${cost:,.4f}, and this console may spend ${self.max_usd:g} per start")
+
+    def get(self, key: str) -> Started:
+        """
+        The command that the form with this key has started.
+
+        Raises:
+            Unusable: this console has started none.
+        """
+        try:
+            return self._started[key]
+        except KeyError:
+            raise Unusable(f"this console has started no command {key[:64]!r}; its runs are listed under Runs") from None
+
+    def all(self) -> list[Started]:
+        """All of them, the newest first."""
+        return list(reversed(self._started.values()))
+
+    def close(self) -> None:
+        """Forget what has ended; what goes on keeps its files."""
+        for started in self._started.values():
+            if started.code is not None:
+                for file in started.folder.iterdir():
+                    file.unlink(missing_ok=True)
+                started.folder.rmdir()
+        if not any(self._folder.iterdir()):
+            self._folder.rmdir()
+
+    def _place(self, command: str) -> list[str]:
+        """The options by which the command finds the store, the models and the cluster of this console."""
+        words = ["--store", self.store.uri]
+        if command not in ("library", "stop"):
+            words += ["--models", str(self.store.models)]
+            if self.store.address:
+                words += ["--address", self.store.address]
+        return words
+
+    def _environment(self) -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name not in ("BEAM_RAY_STORE", "BEAM_RAY_MODELS", "RAY_ADDRESS")}
+
+
+def new_key() -> str:
+    """A key for a form."""
+    return secrets.token_hex(16)
+
+
+def words_of(error: BeamRayError) -> str:
+    """An error as the command line says it."""
+    return "\n".join([str(error), *(f"  {note}" for note in getattr(error, "__notes__", ()))])

@@ -1,0 +1,72 @@
+"""Forms and query strings: read strictly, so that a misspelled filter never shows everything."""
+
+import hmac
+from collections.abc import Iterable
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from beam_ray.console.security import MAX_BODY
+from beam_ray.errors import Unusable
+
+Fields = dict[str, list[str]]
+"""Name to its values, in order."""
+
+
+def query_of(request: Request, known: Iterable[str]) -> Fields:
+    """
+    The query string's fields.
+
+    Raises:
+        Unusable: it has a field that the page does not know.
+    """
+    fields: Fields = {}
+    names = list(known)
+    for name, value in parse_qsl(request.url.query, keep_blank_values=True):
+        if name not in names:
+            raise Unusable(f"this page knows no {name[:60]!r}\n  it knows: {', '.join(names) or 'nothing'}")
+        if value.strip():
+            fields.setdefault(name, []).append(value)
+    return fields
+
+
+async def form_of(request: Request) -> Fields:
+    """
+    The fields of a form that one of our pages has sent.
+
+    Raises:
+        Unusable: it is too long, or does not have the token that our pages put into it.
+    """
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY:
+            raise Unusable(f"a form has at most {MAX_BODY:,} bytes")
+    fields: Fields = {}
+    for name, value in parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True):
+        fields.setdefault(name, []).append(value)
+    given = one(fields, "form_token")
+    if not hmac.compare_digest(given.encode(), str(request.scope["form_token"]).encode()):
+        raise Unusable("this form is from a console that has ended; reload the page and send it again")
+    return fields
+
+
+def one(fields: Fields, name: str, default: str = "") -> str:
+    """The field's last value."""
+    return fields[name][-1].strip() if fields.get(name) else default
+
+
+def number(fields: Fields, name: str) -> float | None:
+    """
+    The field as a number; None where it is empty.
+
+    Raises:
+        Unusable: it is none.
+    """
+    written = one(fields, name)
+    if not written:
+        return None
+    try:
+        return float(written)
+    except ValueError:
+        raise Unusable(f"{name}: {written[:60]!r} is not a number") from None

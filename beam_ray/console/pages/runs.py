@@ -1,0 +1,110 @@
+"""Runs: their list, and the page of one with its progress while it goes on."""
+
+from typing import Any
+
+import beam_ray
+from beam_ray.console.commands import new_key
+from beam_ray.console.forms import Fields, one
+from beam_ray.console.links import run_path, with_query
+from beam_ray.console.rendering import Page
+from beam_ray.console.site import Site
+from beam_ray.errors import Unusable
+
+LISTED = 200
+"""Runs on the list."""
+
+
+def runs(site: Site, path: str, fields: Fields) -> Page:
+    """The list."""
+    every = site.reader.runs()
+    listed = every[:LISTED]
+    progress = {run.id: site.store.progress(run.id) for run in listed if not run.finished}
+    document = [{**run.document(), "created_at": run.created_at, "state": progress[run.id].state if run.id in progress else "finished"} for run in listed]
+    values = {"runs": listed, "progress": progress, "total": len(every)}
+    return Page("runs", "Runs", values, document, section="runs", command=f"beam-ray tasks{site.store.option}", live=bool(progress))
+
+
+def run(site: Site, path: str, fields: Fields) -> Page:
+    """One run."""
+    found = site.reader.run(path.rpartition("/")[2])
+    progress = site.store.progress(found.id)
+    record = found.record
+    numbers = found.summary
+    values: dict[str, Any] = {
+        "run": found,
+        "record": record,
+        "progress": progress,
+        "numbers": numbers,
+        "nodes": _nodes(found),
+        "statuses": _statuses(found),
+        "reruns": [each for each in site.reader.runs() if each.record.origin == found.id],
+        "key": new_key(),
+        "rate": progress.calls / progress.seconds if progress.seconds else 0.0,
+    }
+    document = {**found.document(), "progress": progress.document(), "created_at": found.created_at, "origin": record.origin, "because": record.because}
+    command = f"beam-ray tasks --run {found.id}{site.store.option}"
+    return Page("run", f"Run {found.id}", values, document, section="runs", command=command, live=progress.state == "running")
+
+
+def _statuses(run: beam_ray.Run) -> list[tuple[str, int, str]]:
+    """Each status with how many tasks have it, and the list of them."""
+    numbers = run.summary
+    counted = [("passed", numbers["passed"]), ("below", numbers["below"]), ("failed", numbers["failed"])]
+    waiting = run.record.rows - numbers["rows"]
+    if waiting > 0:
+        counted.append(("waiting", waiting))
+    return [(name, count, with_query("/tasks", {"run": run.id, "status": name if name != "waiting" else ""})) for name, count in counted]
+
+
+def _nodes(run: beam_ray.Run) -> list[dict[str, Any]]:
+    """What happened at each node, by the steps that are stored."""
+    import pyarrow.compute as pc
+
+    steps = run.steps(columns=["node", "outcome", "score", "passed", "attempts", "calls", "judge_calls", "usd", "seconds"])
+    found = []
+    for name in run.workflow.order:
+        node = run.workflow.nodes[name]
+        mine = steps.filter(pc.equal(steps["node"], name))
+        outcomes = {entry["values"]: entry["counts"] for entry in pc.value_counts(mine["outcome"]).to_pylist()}
+        ran = outcomes.get("done", 0) + outcomes.get("borrowed", 0)
+        again = pc.sum(pc.cast(pc.greater(pc.fill_null(pc.list_value_length(mine["attempts"]), 0), 1), "int64")).as_py() or 0
+        found.append(
+            {
+                "name": name,
+                "title": node.title or name.replace("_", " "),
+                "asks": run.workflow.model_of(name) or node.tool or "",
+                "route": node.route,
+                "done": outcomes.get("done", 0),
+                "borrowed": outcomes.get("borrowed", 0),
+                "skipped": outcomes.get("skipped", 0),
+                "failed": outcomes.get("failed", 0),
+                "ran": ran,
+                "scored": len(mine) - mine["score"].null_count,
+                "score": pc.mean(mine["score"]).as_py(),
+                "passed": pc.sum(pc.cast(mine["passed"], "int64")).as_py() or 0,
+                "again": again,
+                "usd": None if pc.sum(mine["usd"]).as_py() is None and len(mine) else pc.sum(mine["usd"]).as_py(),
+                "mean_seconds": pc.mean(mine.filter(pc.equal(mine["outcome"], "done"))["seconds"]).as_py(),
+            }
+        )
+    return found
+
+
+def stop(site: Site, path: str, fields: Fields) -> str:
+    """Ask a run's driver to stop; the run's page."""
+    run_id = path.split("/")[2]
+    try:
+        site.store.stop(run_id)
+    except Unusable as error:
+        if "finished" not in str(error):
+            raise
+    return run_path(run_id)
+
+
+def resume(site: Site, path: str, fields: Fields) -> str:
+    """Resume a run by its command; the command's page."""
+    found = site.reader.run(path.split("/")[2])
+    if found.finished:
+        raise Unusable(f"run {found.id} is finished; there is nothing to resume")
+    site.commands.start(one(fields, "key"), ["resume", found.id], f"Resume run {found.id}").runs[found.id] = None
+    return run_path(found.id)

@@ -1,0 +1,93 @@
+"""What pages read again and again: finished runs, which do not change, are read once."""
+
+import math
+import threading
+import time
+from collections import OrderedDict
+
+import beam_ray
+from beam_ray.errors import BeamRayError, Unusable
+
+KEPT_RUNS = 400
+"""Runs whose record and manifest are kept."""
+FRESH_S = 2.0
+"""Seconds after which backtests are looked for again."""
+
+
+class Reader:
+    """Runs of a store, for any number of threads."""
+
+    def __init__(self, store: beam_ray.Store):
+        self.store = store
+        self._runs: OrderedDict[str, beam_ray.Run] = OrderedDict()
+        self._verdicts: list[beam_ray.Verdict] = []
+        self._looked = -math.inf
+        self._lock = threading.Lock()
+
+    def run(self, name: str) -> beam_ray.Run:
+        """
+        One run, by its id or the beginning of one.
+
+        Raises:
+            Unusable: there is none.
+        """
+        with self._lock:
+            known = self._runs.get(name)
+            if known is not None:
+                self._runs.move_to_end(name)
+                return known
+        found = self.store.get_run(name)
+        if found.finished:
+            with self._lock:
+                self._runs[found.id] = found
+                while len(self._runs) > KEPT_RUNS:
+                    self._runs.popitem(last=False)
+        return found
+
+    def runs(self) -> list[beam_ray.Run]:
+        """All runs that can be read, the newest first."""
+        found = []
+        for name in self.store.run_ids():
+            try:
+                found.append(self.run(name))
+            except BeamRayError:
+                continue  # the list of tasks names damaged runs
+        return sorted(found, key=lambda run: run.created_at, reverse=True)
+
+    def unfinished(self) -> list[beam_ray.RunProgress]:
+        """The runs that go on or were stopped, the newest first."""
+        return [self.store.progress(run.id) for run in self.runs() if not run.finished]
+
+    def backtests(self) -> list[beam_ray.Verdict]:
+        """All finished backtests, the newest first."""
+        with self._lock:
+            if time.monotonic() - self._looked > FRESH_S:
+                self._verdicts, self._looked = self.store.backtests(), time.monotonic()
+            return self._verdicts
+
+    def backtest(self, name: str) -> beam_ray.Verdict:
+        """
+        One finished backtest, by its id or the beginning of one.
+
+        Raises:
+            Unusable: there is none.
+        """
+        known = next((each for each in self._verdicts if each.id == name), None)
+        return known or self.store.verdict(name)
+
+    def task(self, address: beam_ray.Address) -> beam_ray.Task:
+        """
+        One task.
+
+        Raises:
+            Unusable: there is none.
+        """
+        run = self.run(address.run)
+        task = beam_ray.Task(run, address.task, address.trial)
+        try:
+            _ = task.given
+        except IndexError:
+            raise Unusable(f"run {run.id} has no task {address.task!r}\n  beam-ray tasks --run {run.id}  lists them") from None
+        if not 1 <= address.trial <= run.record.trials:
+            raise Unusable(f"run {run.id} has no trial {address.trial}; it has {run.record.trials}")
+        return task

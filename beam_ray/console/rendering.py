@@ -1,0 +1,90 @@
+"""A page in its three faces: HTML for people, JSON for programs, Markdown for chats and agents."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+
+from beam_ray.console import icons, links
+from beam_ray.console.formatting import FILTERS
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page shows."""
+
+    template: str
+    """Name of its templates, without the ending."""
+    title: str
+    values: Mapping[str, Any]
+    """What the templates use."""
+    document: Any
+    """The page as JSON; of what a command prints, the document that it prints."""
+    section: str = ""
+    """The part of the console that it belongs to."""
+    command: str = ""
+    """The command line that shows the same."""
+    status: int = 200
+    live: bool = field(default=False)
+    """Whether something on it goes on, so that it is kept up to date."""
+
+
+@cache
+def _environment(html: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("beam_ray.console"),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= FILTERS
+    environment.globals |= {
+        "task_path": links.task_path,
+        "address_path": links.address_path,
+        "run_path": links.run_path,
+        "backtest_path": links.backtest_path,
+        "compare_path": links.compare_path,
+        "with_query": links.with_query,
+        "icon": icons.icon,
+        "status_icon": icons.status_icon,
+    }
+    return environment
+
+
+def respond(request: Request, page: Page, face: str, shared: Mapping[str, Any]) -> Response:
+    """The page in that face."""
+    if face == "json":
+        return Json(page.document, page.status)
+    values = {**shared, **page.values, "page": page, "here": _here(request), "twin": _twin(request)}
+    text = _environment(face == "html").get_template(f"{page.template}.{face}").render(values)
+    if face == "md":
+        return PlainTextResponse(text, page.status, media_type="text/markdown")
+    return HTMLResponse(text, page.status)
+
+
+class Json(JSONResponse):
+    """JSON for programs that people may look at."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, indent=1, default=str).encode("utf-8", "replace")
+
+
+def _here(request: Request) -> str:
+    """The address of the page itself."""
+    path = (request.scope.get("raw_path") or request.url.path.encode()).decode("latin-1").partition("?")[0]
+    return path + (f"?{request.url.query}" if request.url.query else "")
+
+
+def _twin(request: Request) -> dict[str, str]:
+    """The same page in its other faces."""
+    path, _ = links.face_of(request.scope.get("raw_path") or request.url.path.encode())
+    base = "/home" if path == "/" else path
+    query = f"?{request.url.query}" if request.url.query else ""
+    return {face: f"{base}.{face}{query}" for face in links.FACES[1:]}

@@ -1,0 +1,169 @@
+"""The console's server: its routes, what they share, and how it begins and ends."""
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+import beam_ray
+from beam_ray.console import links
+from beam_ray.console.commands import Commands, words_of
+from beam_ray.console.events import events
+from beam_ray.console.forms import Fields, form_of, query_of
+from beam_ray.console.options import ConsoleOptions
+from beam_ray.console.pages import backtests, compare, home, pasted, rerun, runs, started, task, tasks
+from beam_ray.console.reading import Reader
+from beam_ray.console.rendering import Page, respond
+from beam_ray.console.security import Guard, is_loopback
+from beam_ray.console.site import Site
+from beam_ray.errors import BeamRayError, Damaged, Unusable
+
+Reads = Callable[[Site, str, Fields], "Page | str"]
+"""Makes a page from its encoded path and its query; a text is the address to go to instead."""
+Changes = Callable[[Site, str, Fields], str]
+"""Does what a form asks; the address to go to."""
+
+PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
+    ("/", home.home, ()),
+    ("/home", home.home, ()),
+    ("/tasks", tasks.tasks, tasks.FIELDS),
+    ("/tasks/{run}", task.task, task.FIELDS),
+    ("/tasks/{run}/{task:path}", task.task, task.FIELDS),
+    ("/runs", runs.runs, ()),
+    ("/runs/{run}", runs.run, ()),
+    ("/backtests", backtests.backtests, ()),
+    ("/backtests/{backtest}", backtests.backtest, backtests.FIELDS),
+    ("/backtests/{backtest}/flips", backtests.flips, backtests.FLIP_FIELDS),
+    ("/compare", compare.compare, compare.FIELDS),
+    ("/rerun", rerun.sheet, rerun.FIELDS),
+    ("/started/{key}", started.command, ()),
+    ("/t/{word:path}", pasted.pasted, ()),
+)
+"""Each page's path, what makes it, and the fields that its query may have."""
+
+FORMS: tuple[tuple[str, Changes], ...] = (
+    ("/rerun", rerun.start),
+    ("/runs/{run}/stop", runs.stop),
+    ("/runs/{run}/resume", runs.resume),
+)
+"""What a form may be sent to, and what does it; a console that is only read has none of them."""
+
+
+def create_app(store: beam_ray.Store, options: ConsoleOptions | None = None) -> Guard:
+    """The console of a store as an ASGI application; its ``token`` is what the first address of a browser must have."""
+    options = options or ConsoleOptions()
+    site = Site(store, options, Reader(store), Commands(store, options.max_usd))
+    routes: list[BaseRoute] = [Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")]
+    routes.append(Route("/events", partial(events, site), methods=["GET"]))
+    for path, make, fields in PAGES:
+        for ending in ("",) if path == "/" or path.endswith(":path}") else ("", ".json", ".md"):
+            routes.append(Route(path + ending, _read(site, make, fields), methods=["GET"]))
+    if not options.read_only:
+        routes += [Route(path, _change(site, act), methods=["POST"]) for path, act in FORMS]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        site.commands.close()
+
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: partial(_not_found, site)})
+    return Guard(app, options)
+
+
+def _read(site: Site, make: Reads, fields: tuple[str, ...]) -> Callable[[Request], Any]:
+    async def answer(request: Request) -> Response:
+        path, face = links.face_of(request.scope.get("raw_path") or request.url.path.encode())
+        try:
+            made = await run_in_threadpool(lambda: make(site, path, query_of(request, fields)))
+        except BeamRayError as error:
+            made = _refusal(error)
+        if isinstance(made, str):
+            return RedirectResponse(made, 303)
+        return await run_in_threadpool(respond, request, made, face, _shared(site, request))
+
+    return answer
+
+
+def _change(site: Site, act: Changes) -> Callable[[Request], Any]:
+    async def answer(request: Request) -> Response:
+        path, _ = links.face_of(request.scope.get("raw_path") or request.url.path.encode())
+        try:
+            fields = await form_of(request)
+            return RedirectResponse(await run_in_threadpool(act, site, path, fields), 303)
+        except BeamRayError as error:
+            return respond(request, _refusal(error, looked_up=False), "html", _shared(site, request))
+
+    return answer
+
+
+def _shared(site: Site, request: Request) -> dict[str, Any]:
+    """What every template may use."""
+    return {
+        "store": site.store.uri,
+        "option": site.store.option,
+        "options": site.options,
+        "version": version("beam-ray"),
+        "form_token": request.scope["form_token"],
+    }
+
+
+def _refusal(error: BeamRayError, *, looked_up: bool = True) -> Page:
+    """An error as the command line says it."""
+    words = words_of(error)
+    missing = looked_up and isinstance(error, Unusable) and any(word in words for word in ("there is no", "has no ", "has started no"))
+    status = 500 if isinstance(error, Damaged) else 404 if missing else 400
+    first, _, rest = words.partition("\n")
+    values = {"first": first, "rest": rest}
+    return Page("refusal", "Stored data is damaged" if isinstance(error, Damaged) else "This cannot be shown", values, {"error": words}, status=status)
+
+
+async def _not_found(site: Site, request: Request, error: Exception) -> Response:
+    page = _refusal(Unusable(f"there is no page at {request.url.path[:200]}"))
+    return respond(request, page, links.face_of(request.scope.get("raw_path") or b"/")[1], _shared(site, request))
+
+
+def serve(store: beam_ray.Store, options: ConsoleOptions, announce: Callable[[str], None]) -> None:
+    """
+    Serve the console until Ctrl-C; *announce* gets its address.
+
+    Raises:
+        Unusable: there is no store, the port is in use, or the host needs to be allowed.
+    """
+    import uvicorn
+
+    if not store.exists:
+        raise Unusable(f"there is no store at {store.uri}\n  make demo, or beam-ray run, creates one; --store or BEAM_RAY_STORE names another")
+    if not is_loopback(options.host) and not options.allow_hosts:
+        raise Unusable(
+            f"--host {options.host} lets other machines reach the console; everybody who has its token may spend money\n"
+            "  say under which name it is reached: --allow-host NAME"
+        )
+    listening = _listen(options)
+    app: ASGIApp = create_app(store, options)
+    assert isinstance(app, Guard)
+    announce(f"http://{options.host}:{options.port}/?token={app.token}")
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2, lifespan="on")
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(options: ConsoleOptions) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)  # the address may be opened as soon as it is printed
+    except OSError as error:
+        raise Unusable(f"the console cannot listen on {options.host}:{options.port}: {error.strerror or error}\n  --port names another port") from None
+    return listening

@@ -1,0 +1,55 @@
+// What goes on, told once a second: one stream for all tabs of the browser, whose leader passes the hints on.
+// A hint only says that something moved; each tab then asks for its page again. Without locks, tabs ask by the clock.
+const channel = "BroadcastChannel" in window ? new BroadcastChannel("beam_ray") : null;
+const POLL_MS = 2000;
+let wanted = false;
+let started = false;
+
+function moved() {
+  if (wanted && !document.hidden) document.body.dispatchEvent(new CustomEvent("moved"));
+}
+
+function lead() {
+  // the stream is open as long as this tab lives; when it goes, the lock goes to another one
+  return new Promise(() => {
+    const stream = new EventSource("/events");
+    stream.onmessage = (event) => {
+      channel.postMessage(event.data);
+      moved();
+    };
+    stream.onerror = () => strip(true);
+    stream.onopen = () => {
+      strip(false);
+      moved();
+    };
+  });
+}
+
+function strip(shown) {
+  let element = document.querySelector(".strip");
+  if (shown && !element) {
+    element = document.createElement("p");
+    element.className = "strip";
+    element.setAttribute("role", "status");
+    element.textContent = "Reconnecting";
+    document.body.append(element);
+  }
+  if (!shown) element?.remove();
+}
+
+function start() {
+  if (started) return;
+  started = true;
+  if (channel && navigator.locks) {
+    channel.onmessage = moved;
+    navigator.locks.request("beam_ray events", lead);
+  } else {
+    setInterval(moved, POLL_MS);
+  }
+  document.addEventListener("visibilitychange", moved);
+}
+
+export function watch(on) {
+  wanted = on;
+  if (on) start();
+}

@@ -1,0 +1,175 @@
+"""A store of real runs, the console over it in a process like any other, and a Chromium that looks at it."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beam_ray.run.cluster import Cluster
+from beam_ray.run.connection import Connection
+from tests.console.shop import Shop, make_shop
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Cluster) -> Iterator[Shop]:
+    """A store that tests only read, or add to."""
+    with make_shop(tmp_path_factory.mktemp("shop"), Connection(cluster=ray_cluster)) as made:
+        yield made
+
+
+@dataclass
+class Served:
+    """A console that answers."""
+
+    process: "subprocess.Popen[str]"
+    address: str
+    """With its token."""
+
+    @property
+    def base(self) -> str:
+        """Without it."""
+        return self.address.partition("/?")[0]
+
+
+@contextlib.contextmanager
+def served(folder: Path, *options: str) -> Iterator[Served]:
+    """``beam-ray console`` over the store in *folder*."""
+    port = str(_free_port())
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-m", "beam_ray", "console", "--store", "store", "--models", "models.yaml", "--port", port, *options]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr
+    line = process.stderr.readline()
+    found = re.search(r"http://\S+", line)
+    assert found, line + (process.stderr.read() if process.poll() is not None else "")
+    try:
+        yield Served(process, found[0])
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def console(shop: Shop) -> Iterator[Served]:
+    """A console over the shop."""
+    with served(shop.folder) as found:
+        yield found
+
+
+@dataclass
+class Tab:
+    """A page of a browser, and what went wrong on it."""
+
+    page: Any
+    served: Served
+    faults: list[str] = field(default_factory=list)
+
+    def open(self, path: str) -> None:
+        """Go to a page of the console."""
+        self.page.goto(self.served.base + path)
+
+    def press(self, *keys: str) -> None:
+        """Press keys, once the page's scripts have run."""
+        self.page.wait_for_load_state()
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def see(self, text: str, timeout: float = 10_000) -> None:
+        """Wait until the page shows a text."""
+        from playwright.sync_api import expect
+
+        expect(self.page.get_by_text(text).first).to_be_visible(timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def chromium(shop: Shop) -> Iterator[Any]:
+    """
+    A real browser; without one, the tests that need it are skipped.
+
+    It is closed with the module, for no other event loop can run in its thread.
+    """
+    if not CHROMIUM:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+OpenTab = Callable[..., Tab]
+
+
+@pytest.fixture
+def new_tab(chromium: Any, console: Served) -> Iterator[OpenTab]:
+    """Opens tabs that are logged in. A message of the page's console, a refused resource or a request to elsewhere fails the test."""
+    tabs: list[Tab] = []
+
+    def make(to: Served | None = None, **how: Any) -> Tab:
+        target = to or console
+        context = chromium.new_context(viewport=how.pop("viewport", {"width": 1280, "height": 800}), locale="en-GB", timezone_id="Europe/Berlin", **how)
+        page = context.new_page()
+        tab = Tab(page, target)
+        page.on("console", lambda message: tab.faults.append(f"{message.type}: {message.text}") if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: tab.faults.append(str(error)))
+        page.on("request", lambda request: tab.faults.append(request.url) if not request.url.startswith((target.base, "data:")) else None)
+        page.goto(target.address)
+        tabs.append(tab)
+        return tab
+
+    yield make
+    for tab in tabs:
+        tab.page.context.close()
+    assert [fault for tab in tabs for fault in tab.faults] == []
+
+
+@pytest.fixture
+def tab(new_tab: OpenTab) -> Tab:
+    """A tab of 1280 pixels."""
+    return new_tab()
+
+
+def beside(work: Callable[[], Any]) -> Any:
+    """What *work* gives, done in another thread: see ``chromium``."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """What *what* gives as soon as it is something."""
+    until = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.2)
+    return found

@@ -1,0 +1,97 @@
+"""Every page for everybody: axe finds nothing, pages fit narrow screens, focus stays where it was."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.console.conftest import OpenTab, Tab
+from tests.console.shop import Shop
+
+PAGES = {
+    "home": "/",
+    "tasks": "/tasks",
+    "tasks-filtered": "/tasks?status=failing&label=large",
+    "tasks-empty": "/tasks?q=nothing+has+this",
+    "task": "/tasks/{run}/order-014",
+    "task-prompt": "/tasks/{run}/order-014?step=extract&tab=prompt",
+    "task-criteria": "/tasks/{run}/order-014?step=extract&tab=criteria",
+    "task-attempts": "/tasks/{run}/order-014?step=extract&tab=attempts",
+    "task-record": "/tasks/{run}/order-014?step=extract&tab=record",
+    "runs": "/runs",
+    "run": "/runs/{run}",
+    "rerun": "/rerun?task={run}/order-014&from=lookup",
+    "backtests": "/backtests",
+    "backtest": "/backtests/{backtest}",
+    "flips": "/backtests/{backtest}/flips",
+    "compare": "/compare?a={run}/order-005&b={rerun}/order-005",
+    "refusal": "/tasks?colour=red",
+}
+
+
+def address(name: str, shop: Shop) -> str:
+    """The page's address in the shop."""
+    return PAGES[name].format(run=shop.run, backtest=shop.backtest, rerun=shop.rerun)
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The accessibility checker's script."""
+    import axe_playwright_python
+
+    return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+def violations(tab: Tab, axe: str) -> list[str]:
+    """What axe finds on the page, of WCAG 2.2 at level A and AA and of its best practices."""
+    # through the debugger, which the page's own policy does not bind
+    tab.page.evaluate(axe)
+    found: dict[str, Any] = tab.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [f"{each['id']}: {node['html'][:160]} {node['failureSummary'][:200]}" for each in found["violations"] for node in each["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(scheme: str, new_tab: OpenTab, axe: str, shop: Shop):
+    """On every page, wide and narrow; no page is wider than the screen."""
+    found = {}
+    for width in (1280, 390):
+        tab = new_tab(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        for name in PAGES:
+            tab.open(address(name, shop))
+            wide = tab.page.evaluate("document.documentElement.scrollWidth")
+            problems = violations(tab, axe) + ([f"{wide} pixels wide"] if wide > width else [])
+            if name == "refusal":
+                tab.faults.clear()  # the browser reports the status of the refused page
+            if problems:
+                found[f"{name} {width}"] = problems
+
+    assert found == {}
+
+
+def test_focus_stays_where_it_was(tab: Tab, shop: Shop):
+    """After a step was chosen by keyboard, its link has the focus in the replaced page."""
+    tab.open(f"/tasks/{shop.run}/order-014")
+    tab.page.get_by_role("link", name="Look the order up").focus()
+    tab.page.keyboard.press("Enter")
+    tab.page.wait_for_url("**step=lookup*")
+    tab.page.get_by_role("heading", name="Look the order up").wait_for()
+
+    assert tab.page.evaluate("document.activeElement.innerText").startswith("Look the order up")
+
+
+def test_single_keys_can_be_switched_off(tab: Tab, shop: Shop):
+    """And do nothing while somebody types."""
+    page = tab.page
+    tab.press("?")
+    page.get_by_label("Single keys are on").uncheck()
+    page.get_by_role("button", name="Close").click()
+    tab.press("g")
+    tab.press("t")
+    page.wait_for_timeout(200)
+    stayed = page.url
+    tab.open("/")
+    page.evaluate("localStorage.clear()")
+    page.get_by_label("Find tasks by text, or paste an address").fill("gt")
+    page.keyboard.press("Escape")
+
+    assert stayed.rstrip("/") == tab.served.base

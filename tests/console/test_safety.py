@@ -1,0 +1,213 @@
+"""Who may use the console, and what a page from elsewhere can do: nothing."""
+
+import http.client
+import json
+import re
+import urllib.parse
+from dataclasses import dataclass, field
+
+import pytest
+
+from beam_ray.console.options import ConsoleOptions
+from beam_ray.console.security import allowed_hosts
+from tests.console.conftest import Served, served
+from tests.console.shop import Shop
+
+
+@dataclass
+class Client:
+    """One browser without a window."""
+
+    to: Served
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> "http.client.HTTPResponse":
+        """The answer, read."""
+        port = int(self.to.base.rpartition(":")[2])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        sent = {"Host": f"127.0.0.1:{port}", **self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        connection.request(method, path, body, {name: value for name, value in sent.items() if value})
+        answer = connection.getresponse()
+        answer.text = answer.read().decode()  # type: ignore[attr-defined]
+        connection.close()
+        return answer
+
+
+@pytest.fixture
+def outside(console: Served) -> Client:
+    """A client that knows no token."""
+    return Client(console)
+
+
+@pytest.fixture
+def inside(console: Served) -> Client:
+    """A client that has exchanged the token for a cookie."""
+    return log_in(console)
+
+
+def log_in(console: Served) -> Client:
+    """See ``inside``."""
+    answer = Client(console).ask("GET", console.address.removeprefix(console.base))
+    cookie = str(answer.headers["Set-Cookie"])
+    assert answer.status == 303
+    assert "token" not in answer.headers["Location"]
+    assert [word in cookie for word in ("HttpOnly", "SameSite=strict", f"beam_ray_console_{console.base.rpartition(':')[2]}=")] == [True] * 3
+    return Client(console, {"Cookie": cookie.partition(";")[0]})
+
+
+PATHS = ["/", "/tasks", "/tasks.json", "/runs", "/backtests", "/events", "/rerun?task=x/y", "/nothing", "/compare.md?a=1&b=2"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_without_the_cookie_nothing_is_shown(path: str, outside: Client):
+    """Whatever is asked for, also what is not there."""
+    answer = outside.ask("GET", path)
+
+    assert answer.status == 403
+    assert "order-" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "localhost:1", "127.0.0.1.evil.example:8090", "evil.example:8090", ""])
+def test_another_host_is_refused_by_name(host: str, inside: Client):
+    """A page that gives its own name the address of this machine reads nothing, with the cookie or without; the refusal says what to do."""
+    answer = inside.ask("GET", "/tasks", Host=host or "x")
+
+    assert answer.status == 403
+    assert "--allow-host" in answer.text
+
+
+def test_a_wrong_token_and_a_guessed_cookie(outside: Client, console: Served):
+    """Both are refused, and the cookie is not the token."""
+    token = console.address.partition("token=")[2]
+    name = f"beam_ray_console_{console.base.rpartition(':')[2]}"
+
+    assert outside.ask("GET", "/?token=wrong").status == 403
+    assert outside.ask("GET", "/tasks", Cookie=f"{name}={token}").status == 403
+    assert outside.ask("GET", "/tasks", Cookie=f"{name}=").status == 403
+
+
+@pytest.mark.parametrize("path", ["//evil.example/x", "/\\evil.example", "/%2F%2Fevil.example"])
+def test_the_token_leads_nowhere_else(path: str, outside: Client, console: Served):
+    """After the exchange the browser stays on the console."""
+    answer = outside.ask("GET", f"{path}?token={console.address.partition('token=')[2]}")
+
+    assert answer.status == 303
+    assert re.match(r"/[^/\\]", answer.headers["Location"])
+
+
+def form(client: Client, shop: Shop) -> dict[str, str]:
+    """The fields of the form that starts a rerun."""
+    page = client.ask("GET", f"/rerun?task={shop.run}/order-014").text
+    return dict(re.findall(r'<input type="hidden" name="(form_token|key)" value="(\w+)">', page)) | {"task": f"{shop.run}/order-014", "using": "published"}
+
+
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": ""}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Cookie": ""}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/json"}, 415),
+        ({"Content-Length": "2000000"}, 413),
+        ({"form_token": "0" * 64}, 400),
+        ({"form_token": ""}, 400),
+        ({"key": "../../x"}, 400),
+        ({"key": ""}, 400),
+        ({"using": "/etc/passwd"}, 400),
+        ({"task": "--allow-writes"}, 400),
+        ({"task": "-x/y"}, 400),
+    ],
+    ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict) else "",
+)
+def test_a_change_from_elsewhere_is_refused(change: dict[str, str], status: int, inside: Client, shop: Shop):
+    """Each guard alone is enough, and nothing is started."""
+    fields, before = form(inside, shop), len(shop.store.run_ids())
+    headers = {"Origin": inside.to.base, "Sec-Fetch-Site": "same-origin", "Content-Type": FORM}
+    for name, value in change.items():
+        (fields if name in ("form_token", "key", "using", "task") else headers)[name] = value
+    if "Content-Length" in headers:
+        body = "x" * 10
+    else:
+        body = urllib.parse.urlencode(fields)
+    answer = inside.ask("POST", "/rerun", body, **headers)
+
+    assert answer.status == status, answer.text[-500:]
+    assert len(shop.store.run_ids()) == before
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
+def test_other_methods_are_refused(method: str, inside: Client):
+    """There is GET, HEAD and POST."""
+    assert inside.ask(method, "/tasks").status == 405
+
+
+def test_nothing_is_changed_by_a_get(inside: Client, shop: Shop):
+    """The addresses of forms that change something answer GET by a page, or not at all."""
+    before = len(shop.store.run_ids())
+
+    assert inside.ask("GET", f"/runs/{shop.run}/stop").status in (404, 405)
+    assert inside.ask("GET", f"/runs/{shop.run}/resume").status in (404, 405)
+    assert len(shop.store.run_ids()) == before
+
+
+def test_a_console_that_is_only_read_has_no_routes_that_change(shop: Shop):
+    """Also for one who sends the form with everything right."""
+    with served(shop.folder, "--read-only") as only:
+        client = log_in(only)
+        fields = {"form_token": "x", "key": "a1", "task": f"{shop.run}/order-014", "using": "published"}
+        headers = {"Origin": only.base, "Content-Type": FORM}
+        answers = [client.ask("POST", path, urllib.parse.urlencode(fields), **headers).status for path in ("/rerun", f"/runs/{shop.run}/stop")]
+
+    assert answers == [405, 404]
+
+
+@pytest.mark.parametrize("path", ["/", "/tasks", "/static/console.css", "/nothing", "/tasks.json"])
+def test_every_answer_has_the_headers(path: str, inside: Client):
+    """Nothing from elsewhere, nothing inline, no frame, no guessing of types, no referrer."""
+    headers = inside.ask("GET", path).headers
+
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "same-origin"
+    assert "uvicorn" not in str(headers.get("server", ""))
+
+
+@pytest.mark.parametrize("path", ["/static/../options.py", "/static/%2e%2e/options.py", "/static//etc/passwd", "/static/..%2foptions.py"])
+def test_no_file_beside_the_static_ones(path: str, inside: Client):
+    """Whatever the path is made of."""
+    assert inside.ask("GET", path).status in (400, 404)
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("colour=red", "knows no"),
+        ("sort=colour", "cannot be sorted"),
+        ("version=x", "neither a number"),
+        ("limit=7", "50, 100, 200"),
+        ("where=score+%3C", "where"),
+    ],
+)
+def test_a_query_that_means_nothing_is_refused_with_what_there_is(query: str, words: str, inside: Client):
+    """A misspelled filter never shows everything."""
+    answer = inside.ask("GET", f"/tasks.json?{query}")
+
+    assert answer.status == 400
+    assert words in json.loads(answer.text)["error"]
+
+
+def test_hosts():
+    """On loopback its names with the port; behind a proxy also the proxy's name, with or without one."""
+    near, far = allowed_hosts(ConsoleOptions(port=9)), allowed_hosts(ConsoleOptions(host="0.0.0.0", port=9, allow_hosts=("beam.example", "x.example:443")))
+
+    assert near == {"127.0.0.1:9", "localhost:9", "[::1]:9"}
+    assert far == {"0.0.0.0:9", "beam.example", "beam.example:9", "x.example:443"}
