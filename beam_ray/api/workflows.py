@@ -7,6 +7,7 @@ from typing import TypedDict
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.define.check import check as check_definition
+from beam_ray.define.check_agent import DeclaredTool, declared_tools
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem, Unusable
 from beam_ray.llm.advice import agent_advice, ignored_settings, missing_models
@@ -20,12 +21,23 @@ WorkflowOption = Workflow | str | Path
 """A workflow, the path of a YAML file, or a published ``NAME`` or ``NAME@VERSION``."""
 
 
+class DeclaredToolDocument(TypedDict):
+    """A tool of an agent."""
+
+    agent: str
+    name: str
+    reference: str
+    effects: str
+    on_miss: str
+
+
 class CheckDocument(TypedDict):
     """What ``beam-ray check --json`` prints."""
 
     workflow: str
     digest: str
     nodes: list[str]
+    agent_tools: list[DeclaredToolDocument]
     warnings: list[str]
 
 
@@ -39,6 +51,11 @@ class CheckResult(Displayed):
     warnings: tuple[Problem, ...] = ()
     """Advice, in file order; the workflow runs without it."""
 
+    @property
+    def agent_tools(self) -> tuple[DeclaredTool, ...]:
+        """The tools of its agents, with what they may change and what their calls do in tests."""
+        return tuple(declared_tools(self.workflow, tool_folders(self.workflow)))
+
     def display(self) -> Display:
         nodes = self.workflow.nodes
         criteria = sum(len(node.evaluate.criteria) for node in nodes.values() if node.evaluate)
@@ -51,7 +68,11 @@ class CheckResult(Displayed):
     def document(self) -> CheckDocument:
         """The result as a JSON document."""
         found = self.workflow
-        return {"workflow": found.name, "digest": found.digest, "nodes": list(found.order), "warnings": [str(warning) for warning in self.warnings]}
+        tools: list[DeclaredToolDocument] = [
+            {"agent": tool.agent, "name": tool.name, "reference": tool.reference, "effects": tool.effects, "on_miss": tool.on_miss} for tool in self.agent_tools
+        ]
+        warnings = [str(warning) for warning in self.warnings]
+        return {"workflow": found.name, "digest": found.digest, "nodes": list(found.order), "agent_tools": tools, "warnings": warnings}
 
 
 def load(path: str | Path) -> Workflow:

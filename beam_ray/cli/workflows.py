@@ -30,6 +30,10 @@ def check(workflow: str, place: Place) -> None:
     models = f"model{'s'[: len(definition.models) != 1]} {', '.join(definition.models)}" if definition.models else "no model"
     show(f"{workflow}: OK ({plural(len(definition.nodes), 'node')}, {plural(criteria, 'criterion', 'criteria')}, {models})")
     show(graph(definition))
+    if found.agent_tools:
+        show()
+        rows = [[tool.agent, tool.name, tool.reference, tool.effects, tool.on_miss] for tool in found.agent_tools]
+        show(table(["agent", "tool", "from", "effects", "unrecorded, in tests"], rows))
 
 
 def graph(workflow: beam_ray.Workflow) -> str:

@@ -1,9 +1,10 @@
 """The rules for agents: their tools exist, have names of their own, and are not called in tests where they write."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from beam_ray.define.agent import TOOL_NAME, Agent, AgentTool, Effects
+from beam_ray.define.agent import TOOL_NAME, Agent, AgentTool, Effects, OnMiss
 from beam_ray.define.tool_source import Tool, find_tool
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import KeyPath, Source
@@ -41,6 +42,36 @@ def agent_advice(workflow: Workflow, source: Source, folders: Iterable[Path]) ->
                 yield source.problem(
                     at, f"warning: agent {name!r} says that the tool {entry.tool!r} has the effects {entry.effects!r}, its module says {declared!r}"
                 )
+
+
+@dataclass(frozen=True)
+class DeclaredTool:
+    """A tool of an agent, as far as it is known without an MCP server."""
+
+    agent: str
+    """The node."""
+    name: str
+    """As the model sees it; ``*`` for all tools of an MCP server."""
+    reference: str
+    """``module:function``, or ``mcp:server``."""
+    effects: Effects
+    on_miss: OnMiss
+    """What a call does in reruns and backtests that the recording does not answer."""
+
+
+def declared_tools(workflow: Workflow, folders: Iterable[Path]) -> list[DeclaredTool]:
+    """The tools of the workflow's agents."""
+    places, found = tuple(folders), []
+    for node, written in workflow.nodes.items():
+        for entry in written.agent.tools if written.agent else ():
+            assert written.agent
+            effects = effects_of(entry, find_tool(workflow, entry.tool, places) if entry.tool else None)
+            on_miss = entry.on_miss or written.agent.on_miss or "live"
+            if effects == "write" and on_miss == "live":
+                on_miss = "refuse"
+            names = [str(entry.function_name)] if entry.tool else [f"{entry.prefix}{name}" for name in entry.only or ("*",)]
+            found += [DeclaredTool(node, name, entry.shown, effects, on_miss) for name in names]
+    return found
 
 
 def effects_of(entry: AgentTool, found: Tool | None = None) -> Effects:

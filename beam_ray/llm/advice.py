@@ -6,6 +6,7 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import NoFile
 from beam_ray.errors import Problem, did_you_mean
 from beam_ray.llm.known_models import mcp_servers
+from beam_ray.llm.local import MODEL as EMBEDDED_MODEL
 from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.structured import ANSWER_FUNCTION
@@ -31,6 +32,13 @@ def agent_advice(workflow: Workflow, models: Models) -> Iterator[Problem]:
                 hints = (f"it has: {', '.join(known) or 'none'}", *did_you_mean(server, known))
                 yield place.problem(("nodes", node, "agent", "tools"), f"warning: the MCP file has no server {server!r}, which agent {node!r} uses", *hints)
         settings = models.get(workflow.model_of(node) or "")
+        if isinstance(settings, ModelSettings) and settings.model == EMBEDDED_MODEL:
+            yield place.problem(
+                ("nodes", node, "agent"),
+                f"warning: the embedded model is never shown tools, because its template has none, so agent {node!r} answers without calling any",
+                "name a model that calls tools",
+            )
+            continue
         if written.agent.returns is None or not isinstance(settings, ModelSettings) or settings.call.structured_with_tools == "same":
             continue
         how = f"by calling the function {ANSWER_FUNCTION!r}" if settings.call.structured_with_tools == "function" else "in words"

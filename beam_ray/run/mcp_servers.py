@@ -220,7 +220,7 @@ class _Connection:
             lines = [line for line in self._said.read().splitlines() if line.strip()]
         except ValueError:
             return ""
-        return f"\n  its last words: {lines[-1].strip()[:300]}" if lines else ""
+        return f"\n  its last words: {self.hide(lines[-1].strip())[:300]}" if lines else ""
 
 
 def list_mcp_tools(name: str, server: McpServer) -> list[McpTool]:

@@ -1,15 +1,21 @@
 """Agents: a model that calls tools, turn by turn, until it answers. The runner is real, and in this process."""
 
+import asyncio
+import base64
 import json
+import os
 from typing import Any
 
 import pytest
 
-from beam_ray.errors import BadDefinition, Unusable
-from beam_ray.llm import Request
+from beam_ray.errors import BadDefinition, Stopped, Unusable
+from beam_ray.llm import Request, ScriptedModel
 from beam_ray.llm.request import Answer, ToolCall
+from beam_ray.run.plan import make_plan
+from beam_ray.run.runner import Assignment, Runner
+from beam_ray.store.beginning import begin
 from beam_ray.store.runs import Run
-from tests.conftest import Lab
+from tests.conftest import Lab, drive_here
 
 AGENT = """
 workflow: w
@@ -212,8 +218,6 @@ def test_types_that_json_has_not_are_converted(desk: Lab):
 
 def test_a_tool_runs_in_a_process_apart(desk: Lab):
     """As those of tool nodes do."""
-    import os
-
     seen: list[Request] = []
     desk.run(AGENT.replace("tools.desk:find, tools.desk:add", "tools.desk:process"), ["PO-1"], scripted(call("process"), PAY, seen=seen))
 
@@ -318,3 +322,40 @@ def test_a_function_that_cannot_be_described_is_refused_on_ray_before_the_first_
 
     assert str(refused.value).startswith("node 'resolve': the tool 'tools.desk:find' cannot be described to a model: PydanticSchemaGenerationError")
     assert (asked, list((ray_lab.folder / "store").rglob("spool/*"))) == ([], [])
+
+
+def test_images_are_shown_in_every_turn(desk: Lab):
+    """They are parts of the prompt's last user turn, as for llm nodes."""
+    image = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+M8AAAICAQB7CYF4AAAAAElFTkSuQmCC"
+    (desk.folder / "x.png").write_bytes(base64.b64decode(image))
+    seen: list[Request] = []
+    text = AGENT.replace("Check {{ task_query }}", "Check {{ task_query }} with {{ attachments | length }} image")
+
+    run = desk.run(text, [{"id": "t0", "task_query": "PO-1", "attachments": ["x.png"]}], scripted(call("find", number="PO-1"), PAY, seen=seen))
+
+    assert step(run)["outcome"] == "done"
+    assert [[part["type"] for part in request.messages[0]["content"]] for request in seen] == [["text", "image_url"]] * 2
+
+
+def test_a_budget_ends_an_agent_between_two_turns_and_a_resume_pays_nothing_twice(desk: Lab):
+    """The turns that were paid for are answered from the spool, tools included."""
+    counting = f"\n\ndef count():\n    with open({str(desk.folder / 'calls.txt')!r}, 'a') as file: file.write('x')\n    return 7\n"
+    desk.write("tools/desk.py", DESK + counting)
+    asked: list[Request] = []
+    models = {"m": ScriptedModel(scripted(call("count"), call("count"), PAY, seen=asked))}
+    plan = make_plan(desk.workflow(AGENT.replace("tools.desk:find, tools.desk:add", "tools.desk:count")), desk.tasks(["x"]), models)
+    record = begin(desk.objects, plan.record, plan.tasks)
+
+    async def until_the_budget() -> None:
+        runner = Runner(Assignment(desk.objects.uri, record.run_id, models, "r", 8, budget={"max_calls": 2}))
+        with pytest.raises(Stopped):
+            await runner.step(0, "resolve")
+        await runner.stop()
+
+    asyncio.run(until_the_budget())
+    before = len(asked), (desk.folder / "calls.txt").read_text()
+    asyncio.run(drive_here(desk.objects, record, models))
+
+    row = step(Run(desk.objects, record.run_id))
+    assert before == (2, "xx")
+    assert (row["outcome"], row["calls"], len(asked), (desk.folder / "calls.txt").read_text()) == ("done", 3, 3, "xx")
