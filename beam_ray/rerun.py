@@ -19,6 +19,7 @@ from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.llm.request import Request
 from beam_ray.llm.scripted import Models, ScriptedModel
+from beam_ray.llm.usage import Usage
 from beam_ray.run.borrowable_rows import BorrowableRows
 from beam_ray.run.borrowing import CRITERIA_CHANGED
 from beam_ray.run.context import RAN, StepContext, TaskTrial
@@ -70,7 +71,7 @@ class _PlanningTools(Tools):
 class _PlanningPrograms(Programs):
     """Programs that are not run."""
 
-    async def call(self, node: Node, arguments: Mapping[str, Json], session: Any) -> Json:
+    async def call(self, node: Node, arguments: Mapping[str, Json], session: Any, usage: Usage) -> Json:
         raise _WouldCall("tool")
 
 

@@ -266,7 +266,7 @@ def _concerns_row(error: Refused, request: Request) -> bool:
 
 def hidden_in(value: Json, settings: ModelSettings) -> Json:
     """*value* with secrets hidden in all of its strings."""
-    if settings.hide(text := _compact(value)) == text:
+    if not settings.hides or settings.hide(text := _compact(value)) == text:
         return value
     if isinstance(value, str):
         return settings.hide(value)

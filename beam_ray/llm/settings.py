@@ -283,6 +283,11 @@ class ModelSettings(Frozen):
         """The environment variables whose values are sent."""
         return tuple(dict.fromkeys(_SECRET.findall(" ".join([self.api_key, self.base_url, *self.headers.values(), *self.query.values()]))))
 
+    @property
+    def hides(self) -> bool:
+        """Whether there is anything that ``hide`` may hide."""
+        return bool(self._variables)
+
     def hide(self, text: str) -> str:
         """*text* without the values of environment variables that were sent: an endpoint may repeat what it received."""
         for name in self._variables:

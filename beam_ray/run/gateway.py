@@ -8,6 +8,7 @@ the name of the model is the endpoint's. Errors have OpenAI's shape, and say tha
 """
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
@@ -71,12 +72,13 @@ class Gateway:
 
     async def _model(self, request: web.Request) -> web.StreamResponse:
         session = self._session(request)
-        body, api = await _body(request, session), APIS[request.path]
+        body, equal = await _body(request, session)
+        api = APIS[request.path]
         name = session.name_of(body.get("model"))
         streamed, options = body.pop("stream", None), body.pop("stream_options", None)
         if body.get("background"):
             raise Refused(400, "responses in the background are not answered; leave 'background' out", "unsupported_parameter", "background")
-        reply = await session.ask(name, api, {**body, "model": session.models[name]}, lambda: _waits(request))
+        reply = await session.ask(name, api, {**body, "model": session.models[name]}, equal, lambda: _waits(request))
         if not streamed or api == "embeddings":
             return _json(reply)
         usage = isinstance(options, Mapping) and bool(options.get("include_usage"))
@@ -95,7 +97,7 @@ class Gateway:
 
     async def _tool(self, request: web.Request) -> web.Response:
         session = self._session(request)
-        body = await _body(request, session)
+        body, _ = await _body(request, session)
         name, arguments, effects, on_miss = body.get("tool"), body.get("arguments"), body.get("effects", "write"), body.get("on_miss")
         if not isinstance(name, str) or not name or not isinstance(arguments, dict):
             raise Refused(400, "a call of a tool must have 'tool', its name, and 'arguments', an object", "invalid_request")
@@ -108,7 +110,7 @@ class Gateway:
 
     async def _tool_result(self, request: web.Request) -> web.Response:
         session = self._session(request)
-        body = await _body(request, session)
+        body, _ = await _body(request, session)
         error = body.get("error")
         await session.report(request.match_info["id"], body.get("value"), None if error is None else str(error))
         return _json({})
@@ -136,7 +138,8 @@ async def _in_their_shape(request: web.Request, handler: Callable[[web.Request],
         return _error(Refused(error.status, f"{request.method} {request.path} is not answered here, only {known}", "unknown_url"))
 
 
-async def _body(request: web.Request, session: ProgramSession) -> JsonObject:
+async def _body(request: web.Request, session: ProgramSession) -> tuple[JsonObject, str]:
+    """The body of the request, and what identifies the request."""
     # a key in a prompt would be recorded with it
     raw = (await request.read()).replace(session.key.encode(), b"[key]")
     try:
@@ -145,7 +148,7 @@ async def _body(request: web.Request, session: ProgramSession) -> JsonObject:
         raise Refused(400, f"the body is not JSON: {error}", "invalid_json") from None
     if not isinstance(body, dict):
         raise Refused(400, "the body must be a JSON object", "invalid_json")
-    return body
+    return body, hashlib.sha256(request.path.encode() + b"\n" + raw).hexdigest()
 
 
 def _waits(request: web.Request) -> bool:

@@ -1,6 +1,5 @@
 """One attempt of a program: its process, whose calls to models are the attempt's."""
 
-import time
 from collections.abc import Mapping
 
 from beam_ray.define.fingerprint import Json
@@ -28,9 +27,4 @@ async def call_program(context: StepContext, node: PreparedNode, task: TaskTrial
         request = Request((), timeout_s=node.node.timeout_s, node=node.name, task_id=task.task_id, trial=task.trial, attempt=attempt.number, by_program=True)
         names = {name: programs.names.get(name, name) for name in node.node.asks}
         session = ProgramSession(calls, request, attempt.usage, names, node.node.calls_at_most)
-    started = time.monotonic()
-    try:
-        attempt.output = await programs.call(node.node, arguments, session)
-    finally:
-        # calls overlap, so that the sum of their times is not the program's
-        attempt.usage.seconds = max(time.monotonic() - started - attempt.usage.waited, 0.0)
+    attempt.output = await programs.call(node.node, arguments, session, attempt.usage)

@@ -5,7 +5,7 @@ import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
-from beam_ray.define.fingerprint import Json, JsonObject, digest
+from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.errors import NoAnswer, StepFailed, Stopped, ToolFailed
 from beam_ray.llm.request import Request
 from beam_ray.llm.usage import Usage
@@ -116,17 +116,17 @@ class ProgramSession:
             raise Refused(404, f"the model {model!r} is not one that node {self.request.node!r} asks; it may ask: {allowed}", "model_not_found", "model")
         return found
 
-    async def ask(self, model: str, api: str, body: JsonObject, listener: Callable[[], bool]) -> JsonObject:
+    async def ask(self, model: str, api: str, body: JsonObject, equal: str, listener: Callable[[], bool]) -> JsonObject:
         """
         The reply to *body*. Where the program gave up on an equal call that is still in flight or was answered since, that call's reply.
 
         Args:
+            equal: Identifies the request as it was sent.
             listener: Whether the program still waits for the reply.
 
         Raises:
             Refused: there is none.
         """
-        equal = digest("program call/1", model, api, body)
         if equal in self._failed:
             # the libraries of programs try again by themselves, and the endpoint was tried often enough
             raise self._failed[equal].again()

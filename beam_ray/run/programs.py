@@ -15,13 +15,14 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beam_ray.define.fingerprint import Json, strict_json
 from beam_ray.define.workflow import Node
 from beam_ray.errors import ToolFailed
+from beam_ray.llm.usage import Usage
 from beam_ray.run.tools import MAX_RESULT, Tools, command_environment, tool_environment
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ class Programs:
         self._starting = asyncio.Lock()
         self._asking = asyncio.Semaphore(int(os.environ.get("BEAM_RAY_PROGRAMS") or ASKING))
 
-    async def call(self, node: Node, arguments: Mapping[str, Json], session: "ProgramSession | None") -> Json:
+    async def call(self, node: Node, arguments: Mapping[str, Json], session: "ProgramSession | None", usage: Usage) -> Json:
         """
-        The program's result.
+        The program's result; its time is kept in *usage*, without waiting for a place and for permits.
 
         Args:
             session: Its attempt, for a program that asks models.
@@ -71,18 +72,26 @@ class Programs:
         """
         if session is None:
             async with self.tools.slot():
-                return await _Process(self.tools, node, {}).run(arguments, None)
+                return await self._timed(_Process(self.tools, node, {}).run(arguments, None), usage)
         async with self._asking:
             gateway = await self._started()
             with gateway.serving(session) as environment:
                 try:
-                    return await _Process(self.tools, node, environment).run(arguments, session)
+                    return await self._timed(_Process(self.tools, node, environment).run(arguments, session), usage)
                 except asyncio.CancelledError:
                     session.abandon()
                     raise
                 finally:
                     # calls in flight are paid for, and belong to the attempt
                     await session.close()
+
+    async def _timed(self, work: Awaitable[Json], usage: Usage) -> Json:
+        started = time.monotonic()
+        try:
+            return await work
+        finally:
+            # calls overlap, so that the sum of their times is not the program's
+            usage.seconds = max(time.monotonic() - started - usage.waited, 0.0)
 
     async def close(self) -> None:
         """Close the gateway."""

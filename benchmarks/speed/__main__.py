@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from benchmarks.speed.parts import again, commands, large, latency, limits, nodes, row, store, stragglers
+from benchmarks.speed.parts import again, commands, gateway, large, latency, limits, nodes, row, store, stragglers
 from benchmarks.speed.peers import LARGEST, PEERS, command
 from benchmarks.speed.report import Report, machine, say
 
@@ -50,6 +50,7 @@ def main() -> int:
         "large": ("Number of tasks, with scripted answers", lambda: large.measure(report, many)),
         "nodes": ("One, two and four Ray nodes on one machine", lambda: nodes.measure(report)),
         "row": ("CPU time of a step", lambda: row.measure(report)),
+        "agents": ("Agents and programs", lambda: gateway.measure(report)),
         "store": ("Requests to the store", lambda: store.measure(report)),
     }
     unknown = [name for name in arguments.parts if name not in parts]
