@@ -10,7 +10,7 @@ from beam_ray.define.check import check as check_definition
 from beam_ray.define.check_agent import DeclaredTool, declared_tools
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem, Unusable
-from beam_ray.llm.advice import agent_advice, ignored_settings, missing_models
+from beam_ray.llm.advice import agent_advice, ignored_settings, missing_models, program_advice
 from beam_ray.publish import find_workflow
 from beam_ray.run.agent_tools import describe_functions
 from beam_ray.run.plan import load_workflow
@@ -117,10 +117,8 @@ def check_with_models(workflow: WorkflowOption, store: Location) -> CheckResult:
         models = store.known_models if found.workflow.models else {}
     except Unusable:  # plan and run, which need the models, report it
         return found
-    return replace(
-        found,
-        warnings=(*found.warnings, *missing_models(found.workflow, models), *ignored_settings(found.workflow, models), *agent_advice(found.workflow, models)),
-    )
+    advice = [each for rule in (missing_models, ignored_settings, agent_advice, program_advice) for each in rule(found.workflow, models)]
+    return replace(found, warnings=(*found.warnings, *advice))
 
 
 def _missing_modules(workflow: Workflow) -> list[Problem]:

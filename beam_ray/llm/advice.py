@@ -50,6 +50,18 @@ def agent_advice(workflow: Workflow, models: Models) -> Iterator[Problem]:
         )
 
 
+def program_advice(workflow: Workflow, models: Models) -> Iterator[Problem]:
+    """Models that are asked through batches, except by programs, which cannot wait for one."""
+    place = NoFile(workflow.name)
+    for node, written in workflow.nodes.items():
+        for name in written.asks:
+            settings = models.get(name)
+            if isinstance(settings, ModelSettings) and settings.lane_in("") == "batch":
+                yield place.problem(
+                    ("nodes", node, "asks"), f"note: node {node!r} asks {name!r} interactively, at the full price, because a program cannot wait for a batch"
+                )
+
+
 def ignored_settings(workflow: Workflow, models: Models) -> Iterator[Problem]:
     """Settings of nodes that are not sent, because the node's model does not accept them."""
     place = NoFile(workflow.name)

@@ -244,3 +244,14 @@ def test_a_program_that_is_not_installed_is_said_before_the_first_row(project: L
         "workflow w, node answer: the program 'no-such-agent' is not installed here (PATH has no such program)"
     )
     assert [str(warning) for warning in checked.warnings] == [f"warning: {remedy(checked.workflow, missing, local=True)}"]
+
+
+def test_check_says_that_programs_wait_for_no_batch(project: Lab):
+    """A process that waits for a day is none that anybody wants."""
+    models = {"m": beam_ray.ModelSettings(base_url="http://127.0.0.1:1/v1", model="x", lane="batch")}
+    project.write("app.py", TWICE)
+    checked = beam_ray.open(project.objects.uri, models=models).check(str(project.write("w.yaml", workflow("app.py", asks=["m"]))))
+
+    assert [str(warning) for warning in checked.warnings] == [
+        "programs: nodes.answer.asks: note: node 'answer' asks 'm' interactively, at the full price, because a program cannot wait for a batch"
+    ]
