@@ -56,6 +56,8 @@ def require_tools(answers: Mapping[str, Json], workflows: Iterable[Workflow], so
     """
     known = list[str]()
     for workflow in workflows:
+        if any(node.asks for node in workflow.nodes.values()):
+            return  # a program says what its tools are only when it calls them
         for entry in (tool for node in workflow.nodes.values() if node.agent for tool in node.agent.tools):
             if entry.mcp and not entry.only:
                 return  # a server says what it offers only when it is started

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_ray.define.fingerprint import Json, strict_json
 from beam_ray.define.workflow import Node
-from beam_ray.errors import ToolFailed
+from beam_ray.errors import ToolFailed, Unusable
 from beam_ray.llm.usage import Usage
 from beam_ray.run.tools import MAX_RESULT, Tools, command_environment, tool_environment
 
@@ -56,7 +56,7 @@ class Programs:
         self.tools, self.names = tools, names or {}
         self._gateway: Gateway | None = None
         self._starting = asyncio.Lock()
-        self._asking = asyncio.Semaphore(int(os.environ.get("BEAM_RAY_PROGRAMS") or ASKING))
+        self._asking = asyncio.Semaphore(_asking())
 
     async def call(self, node: Node, arguments: Mapping[str, Json], session: "ProgramSession | None", usage: Usage) -> Json:
         """
@@ -107,6 +107,13 @@ class Programs:
                 await gateway.start()
                 self._gateway = gateway
         return self._gateway
+
+
+def _asking() -> int:
+    written = os.environ.get("BEAM_RAY_PROGRAMS") or str(ASKING)
+    if not (written.isascii() and written.isdigit() and 0 < int(written) <= 10_000):
+        raise Unusable(f"BEAM_RAY_PROGRAMS must be a number of programs from 1 to 10000, not {written!r}")
+    return int(written)
 
 
 class _Process:

@@ -8,17 +8,21 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
+import stamina
 
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BudgetReached, ModelRefused, ModelUnavailable, OutOfQuota
 from beam_ray.llm import Answer, Request, ScriptedModel
+from beam_ray.llm.client import OpenAIModel
 from beam_ray.llm.request import ToolCall
+from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.attempt import Attempt
 from beam_ray.run.calls import CallLog
 from beam_ray.run.context import StepContext, TaskTrial
 from beam_ray.run.gateway import Gateway
 from beam_ray.run.program_session import ProgramSession
 from beam_ray.run.tools import Tools
+from tests.endpoint import endpoint
 
 TASK = TaskTrial("t", 1, 0, "q", {}, None)
 CHAT = {"model": "hosted/large", "messages": [{"role": "user", "content": "hello"}]}
@@ -41,13 +45,18 @@ class Program:
 
 
 def serve(
-    answer: Callable[[Request], Any], program: Callable[[Program], Awaitable[Any]], *, at_most: int = 100, latency_s: float = 0.0, **context: Any
+    answer: Callable[[Request], Any] | OpenAIModel,
+    program: Callable[[Program], Awaitable[Any]],
+    *,
+    at_most: int = 100,
+    latency_s: float = 0.0,
+    **context: Any,
 ) -> tuple[Any, CallLog, Attempt]:
     """What the *program* gives while its attempt is served, with the attempt's calls and what they cost."""
 
     async def run() -> tuple[Any, CallLog, Attempt]:
         workflow = Workflow(name="w", nodes={"n": {"command": ["x"], "version": "1", "asks": ["hosted/large"]}})
-        models = {"hosted/large": ScriptedModel(answer, latency_s=latency_s)}
+        models = {"hosted/large": answer if isinstance(answer, OpenAIModel) else ScriptedModel(answer, latency_s=latency_s)}
         known = StepContext("r", workflow, models, {"hosted/large": "i"}, Tools(workflow), **context)
         log, attempt, gateway = CallLog(known, "n", TASK, lambda row: None), Attempt(1), Gateway()
         request = Request((), node="n", task_id="t", by_program=True)
@@ -290,3 +299,81 @@ def test_a_key_in_a_request_is_not_recorded():
 
     assert "my key is [key]" in log.rows[0]["request"]
     assert key not in json.dumps(log.rows, default=str)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({"tool": "find", "arguments": {"po": "PO-1"}, "effects": "read"}, {"answer": {"total": 1}, "error": None, "source": "static"}),
+        ({"tool": "find", "arguments": {"po": "PO-2"}, "effects": "read"}, {"answer": None, "error": "gone", "source": "static"}),
+        ({"tool": "send", "arguments": {}}, {"answer": None, "error": "the tool 'send' is not available in a test: its result for these arguments was not recorded", "source": "refused"}),
+    ],
+    ids=["answer", "error", "write"],
+)  # fmt: skip
+def test_a_programs_tool_gets_static_answers_and_is_refused_where_it_would_write(call: Any, said: Any):
+    """Over plain HTTP, in a test; without effects a tool counts as one that writes."""
+    answers = {"find": [{"when": {"po": "PO-1"}, "answer": {"total": 1}}, {"error": "gone"}]}
+    found, log, _ = serve(lambda request: "hi", lambda it: it.post("/v1/beam_ray/tools", call), tool_answers=answers, testing=True, allow_writes=False)
+
+    assert (found[0], found[2]) == (200, said)
+    assert [(row["kind"], row["source"]) for row in log.rows] == [("tool", said["source"])]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"tool": "find"}, {"tool": 3, "arguments": {}}, {"tool": "find", "arguments": {}, "effects": "all"}, {"tool": "find", "arguments": [], "on_miss": "x"}],
+)
+def test_a_call_of_a_tool_that_cannot_be_read_is_refused(body: Any):
+    """With what it must have."""
+    found, log, _ = serve(lambda request: "hi", lambda it: it.post("/v1/beam_ray/tools", body))
+
+    assert (found[0], found[2]["error"]["code"], log.rows) == (400, "invalid_request", [])
+
+
+def test_a_result_of_a_tool_that_was_not_called_is_refused():
+    """Nobody waits for it."""
+    found, log, _ = serve(lambda request: "hi", lambda it: it.post("/v1/beam_ray/tools/0123", {"value": 1}))
+
+    assert (found[0], found[2]["error"]["code"], log.rows) == (404, "unknown_call", [])
+
+
+def test_a_miss_that_fails_the_step_ends_the_program():
+    """Whatever the program makes of the refusal."""
+
+    async def program(it: Program) -> Any:
+        call = {"tool": "find", "arguments": {}, "effects": "read", "on_miss": "fail"}
+        return (await it.post("/v1/beam_ray/tools", call))[0], it.session.ended.is_set(), str(it.session.error)
+
+    status, ended, error = serve(lambda request: "hi", program, testing=True)[0]
+
+    assert (status, ended) == (403, True)
+    assert "on_miss is fail" in error
+
+
+def test_an_endpoint_sees_what_the_program_wrote_and_our_key(monkeypatch: pytest.MonkeyPatch):
+    """The settings of the models file that shape our own requests are not forced on it; a fault is tried again here, and a stream is asked for whole."""
+    monkeypatch.setenv("LARGE_KEY", "sk-large")
+    replies = [(500, {}, {"error": {"message": "busy"}}), "hello"]
+    written = {"messages": CHAT["messages"], "max_tokens": 5, "custom": {"a": 1}}
+
+    async def program(it: Program) -> Any:
+        status, headers, text = await it.post("/v1/chat/completions", {**written, "model": "hosted/large", "stream": True})
+        await model.close()
+        return status, headers["Content-Type"], [json.loads(line[6:]) for line in text.split("\n\n") if line.startswith("data: {")]
+
+    with endpoint(lambda body: replies.pop(0)) as served, stamina.set_testing(True, attempts=2):
+        settings = ModelSettings(
+            base_url=served.url,
+            model="gpt-x",
+            api_key="${env:LARGE_KEY}",
+            temperature=0.3,
+            extra={"service_tier": "flex"},
+            usd_per_million={"input": 1, "output": 2},
+        )
+        model = OpenAIModel(settings)
+        (status, kind, chunks), log, attempt = serve(model, program)
+
+    assert (status, kind) == (200, "text/event-stream; charset=utf-8")
+    assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == "hello"
+    assert [call.body for call in served.journal] == [{**written, "model": "gpt-x"}] * 2
+    assert (attempt.usage.calls, attempt.usage.input_tokens, attempt.usage.usd, log.rows[0]["calls"]) == (2, 10, pytest.approx(0.00002), 2)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from beam_ray import recorded_tool
-from beam_ray.errors import ToolFailed
+from beam_ray.backtest.tool_answers import require_tools
+from beam_ray.define.yaml_file import NoFile
+from beam_ray.errors import BadDefinition, ToolFailed
 from beam_ray.llm import Request
 from beam_ray.store.runs import Run
 from tests.conftest import Lab
@@ -149,3 +151,12 @@ def test_a_program_that_ends_before_its_tool_reports_has_an_error_recorded(proje
     [send] = [row for row in run.calls().to_pylist() if row["name"] == "send"]
 
     assert (send["error"], send["reply"]) == ("the program ended before it reported a result", None)
+
+
+def test_a_spec_may_answer_tools_of_programs_whatever_their_names(project: Lab):
+    """A program says what its tools are only when it calls them."""
+    require_tools({"fnd": []}, [project.workflow(WORKFLOW)], NoFile("spec"))
+    other = project.workflow(WORKFLOW.replace(', "asks": "m"', ""), "other.yaml")
+
+    with pytest.raises(BadDefinition, match="no agent of any side has the tool 'fnd'"):
+        require_tools({"fnd": []}, [other], NoFile("spec"))
