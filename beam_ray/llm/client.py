@@ -222,7 +222,10 @@ class OpenAIModel:
         said = _refusal_text(error.refusal)
         where = f"{self.settings.model} at {self.settings.base_url}"
         if error.kind is Kind.ACCESS:
-            return WrongSetting(f"{where} cannot be called: {said}")
+            hint = (
+                "\n  the program asked by the Responses API; where the endpoint has none, let it use chat completions" if _by_responses(error, request) else ""
+            )
+            return WrongSetting(f"{where} cannot be called: {said}{hint}")
         if error.kind is Kind.QUOTA:
             return OutOfQuota(f"{self.settings.model}: {said}; once there is quota again, run the same command again")
         if error.kind is Kind.SETTING and not _concerns_row(error, request):
@@ -257,6 +260,11 @@ def _key_elsewhere(settings: ModelSettings) -> dict[str, openai.Omit]:
     """What keeps the client from sending ``Authorization`` where the key is another header."""
     elsewhere = settings.api_key == "none" and settings.headers and "authorization" not in map(str.lower, settings.headers)
     return {"Authorization": openai.Omit()} if elsewhere else {}
+
+
+def _by_responses(error: Refused, request: Request) -> bool:
+    """Whether a program's library chose an API that the endpoint may not have."""
+    return request.by_program and error.refusal.status in (404, 405) and "input" in error.sent and "messages" not in error.sent
 
 
 def _concerns_row(error: Refused, request: Request) -> bool:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_ray.define.fingerprint import Json, strict_json
 from beam_ray.define.workflow import Node
-from beam_ray.errors import ToolFailed, Unusable
+from beam_ray.errors import Stopped, ToolFailed, Unusable
 from beam_ray.llm.usage import Usage
 from beam_ray.run.tools import MAX_RESULT, Tools, command_environment, tool_environment
 
@@ -56,6 +56,8 @@ class Programs:
         self.tools, self.names = tools, names or {}
         self._gateway: Gateway | None = None
         self._starting = asyncio.Lock()
+        self._sessions: set[ProgramSession] = set()
+        self._stopped: Stopped | None = None
         self._asking = asyncio.Semaphore(_asking())
 
     async def call(self, node: Node, arguments: Mapping[str, Json], session: "ProgramSession | None", usage: Usage) -> Json:
@@ -74,16 +76,26 @@ class Programs:
             async with self.tools.slot():
                 return await self._timed(_Process(self.tools, node, {}).run(arguments, None), usage)
         async with self._asking:
+            if self._stopped:
+                raise self._stopped
             gateway = await self._started()
             with gateway.serving(session) as environment:
+                self._sessions.add(session)
                 try:
                     return await self._timed(_Process(self.tools, node, environment).run(arguments, session), usage)
                 except asyncio.CancelledError:
                     session.abandon()
                     raise
                 finally:
+                    self._sessions.discard(session)
                     # calls in flight are paid for, and belong to the attempt
                     await session.close()
+
+    def stop(self, error: Stopped) -> None:
+        """End the programs that ask models, and start no other: what they were answered is in the store."""
+        self._stopped = error
+        for session in self._sessions:
+            session.fail(error)
 
     async def _timed(self, work: Awaitable[Json], usage: Usage) -> Json:
         started = time.monotonic()

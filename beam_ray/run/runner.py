@@ -274,6 +274,8 @@ class Runner:
             self._stopped = error
             for lease in self._permit_leases.values():
                 lease.refuse(error)
+            if self.context.programs:
+                self.context.programs.stop(error)
 
     # -- counting and spooling ------------------------------------------------------------------------------
 

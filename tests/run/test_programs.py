@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import beam_ray
-from beam_ray.errors import ModelUnavailable, OutOfQuota
+from beam_ray.errors import ModelUnavailable, OutOfQuota, Stopped, WrongSetting
 from beam_ray.llm import Request, ScriptedModel
 from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
@@ -18,6 +18,7 @@ from beam_ray.run.tool_imports import remedy
 from beam_ray.store.beginning import begin
 from beam_ray.store.runs import Run
 from tests.conftest import Lab, drive_here
+from tests.endpoint import endpoint
 
 HERE = Path(__file__).with_name("programs")
 
@@ -255,3 +256,36 @@ def test_check_says_that_programs_wait_for_no_batch(project: Lab):
     assert [str(warning) for warning in checked.warnings] == [
         "programs: nodes.answer.asks: note: node 'answer' asks 'm' interactively, at the full price, because a program cannot wait for a batch"
     ]
+
+
+def test_an_interrupted_run_ends_its_programs_at_once(project: Lab):
+    """Their steps stay open, and what they were answered is in the store."""
+    project.write("app.py", TWICE.replace("print(json.dumps", "import time; time.sleep(60)\n    print(json.dumps"))
+    models = {"m": ScriptedModel(echo)}
+    plan = make_plan(project.workflow(workflow("app.py", asks=["m"])), project.tasks(["a"]), models)
+    record = begin(project.objects, plan.record, plan.tasks)
+
+    async def interrupted() -> float:
+        runner = Runner(Assignment(project.objects.uri, record.run_id, models, "here", 32))
+        step = asyncio.create_task(runner.step(0, "answer"))
+        while len(spooled := [row for table in runner.run.spooled() for row in table.to_pylist()]) < 1 or len(spooled[-1]["call_rows"]) < 1:
+            await asyncio.sleep(0.1)
+        began = time.monotonic()
+        await runner.drain("interrupted")
+        with pytest.raises(Stopped, match="interrupted"):
+            await step
+        await runner.stop()
+        return time.monotonic() - began
+
+    assert asyncio.run(interrupted()) < 20
+    assert not Run(project.objects, record.run_id).parts()
+
+
+def test_an_endpoint_without_the_api_that_a_library_chose_stops_the_run(project: Lab):
+    """As it would refuse every row; the error says what may be meant."""
+    project.write("app.py", "import openai\nopenai.OpenAI().responses.create(model='m', input='x')\n")
+    with endpoint(lambda body: (404, {}, {"error": {"message": "Not found"}})) as served:
+        models = {"m": beam_ray.ModelSettings(base_url=served.url, model="x")}
+        plan = make_plan(project.workflow(workflow("app.py", asks=["m"])), project.tasks(["a"]), models)
+        with pytest.raises(WrongSetting, match="where the endpoint has none, let it use chat completions"):
+            asyncio.run(drive_here(project.objects, begin(project.objects, plan.record, plan.tasks), models))
