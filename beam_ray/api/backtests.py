@@ -26,7 +26,7 @@ from beam_ray.define.fingerprint import Json
 from beam_ray.define.returns import Faults
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source
-from beam_ray.errors import BadDefinition, Stopped, Unusable
+from beam_ray.errors import BadDefinition, Problem, Stopped, Unusable
 from beam_ray.improve.exposure import note_use
 from beam_ray.llm.lanes import in_lane, require_lane
 from beam_ray.run.plan import require_models
@@ -120,6 +120,8 @@ class BacktestPlanDocument(TypedDict):
     backtest_id: str
     tasks: int
     looks: list[int]
+    calls: int
+    max_usd: float | None
     seconds: TimeDocument | None
     sides: list[SideDocument | FinishedSideDocument]
     detection: DetectionDocument | None
@@ -153,6 +155,20 @@ class BacktestPlan(Displayed):
     """The baseline first."""
     detection: Detection | None = None
     """How many tasks show the change that was asked for with ``detect=``."""
+    warnings: tuple[Problem, ...] = ()
+    """What is odd in the spec, such as a combination of a matrix that is left out."""
+
+    @property
+    def calls(self) -> int:
+        """Model calls of all sides at most, judges included, without auto-reruns and retries."""
+        return sum(side.plan.calls for side in self.sides if side.plan)
+
+    @property
+    def max_usd(self) -> float | None:
+        """US dollars of all sides at most, without auto-reruns; None when a model has no price."""
+        prices = [side.plan.max_usd for side in self.sides if side.plan]
+        known = [price for price in prices if price is not None]
+        return sum(known) if len(known) == len(prices) else None
 
     @property
     def seconds(self) -> TimeRange | None:
@@ -183,6 +199,8 @@ class BacktestPlan(Displayed):
             "backtest_id": self.id,
             "tasks": self.tasks,
             "looks": list(self.interim_analyses),
+            "calls": self.calls,
+            "max_usd": self.max_usd,
             "seconds": time_document(self.seconds),
             "sides": sides,
             "detection": self.detection.document() if self.detection else None,
@@ -255,9 +273,10 @@ def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: Back
         bound = made is not None and side.name in borrowing and made.record.origin is None
         sides.append(SidePlan(side.name, plan_of(made, seconds=time_of(made, engine.models, times)) if made else None, run_id or None, bound))
     for side, made, run_id in rerun_plans(engine):
-        sides.append(SidePlan(side.name, plan_of(made, seconds=time_of(made, engine.models, times)) if made else None, run_id or None, True, of_rerun=True))
+        bound = made is not None and not side.name.startswith("baseline")
+        sides.append(SidePlan(side.name, plan_of(made, seconds=time_of(made, engine.models, times)) if made else None, run_id or None, bound, of_rerun=True))
     found = None if detect is None else detection(engine, detect, gate_of(engine.resolved).confidence, times)
-    return BacktestPlan(engine.backtest_id, engine.tasks.num_rows, tuple(engine.pauses), tuple(sides), found)
+    return BacktestPlan(engine.backtest_id, engine.tasks.num_rows, tuple(engine.pauses), tuple(sides), found, engine.resolved.warnings)
 
 
 def _webhooks(spec: Spec, options: BacktestOptions) -> list[Webhook]:

@@ -1,8 +1,8 @@
 """
 ``rerun: fresh``: the best candidate and the baseline once more, over tasks that the comparison did not use.
 
-Nobody chose the candidate by these tasks, so its gain there is not too good to be true, and PASS
-there needs no correction for the number of candidates. The verdict of the backtest is that of the
+Nobody chose the candidate by these tasks, so its gain there is not inflated, and PASS there
+needs no correction for the number of candidates. The verdict of the backtest is that of the
 rerun, whatever the comparison said, except that a candidate that the comparison blocks is not run again.
 """
 

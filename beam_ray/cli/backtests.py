@@ -9,8 +9,8 @@ import click
 
 import beam_ray
 from beam_ray.cli.options import MLFLOW, Execution, Place, executes, grouped, pairs, reads_store, runs_in_lane
-from beam_ray.cli.plans import able, detection_notes, detection_table, lanes, plan_table, totals
-from beam_ray.cli.screen import clean, emit, plural, progress, say, show
+from beam_ray.cli.plans import able, detection_notes, detection_table, lanes, plan_table, time_range, totals
+from beam_ray.cli.screen import at_most, clean, emit, plural, progress, say, show
 from beam_ray.errors import TrackingUnavailable
 
 GATE = click.option(
@@ -118,6 +118,8 @@ def show_backtest_plan(plan: beam_ray.BacktestPlan, place: Place) -> None:
     if place.as_json:
         emit(plan.document())
         return
+    for warning in plan.warnings:
+        say(str(warning))
     if plan.interim_analyses:
         after = ", ".join(f"{tasks:,}" for tasks in plan.interim_analyses)
         show(f"stop: early, interim analyses after {after} of {plan.tasks:,} tasks; the numbers below are for all tasks")
@@ -132,6 +134,8 @@ def show_backtest_plan(plan: beam_ray.BacktestPlan, place: Place) -> None:
         show(totals(side.plan))
         if text := lanes(side.plan):
             show(text)
+    if len(plan.sides) > 2:
+        show(f"in all: {plural(plan.calls, 'model call')}, {at_most(plan.max_usd)}{f', {time_range(plan.seconds)}' if plan.seconds else ''}")
     if plan.detection:
         show()
         for note in detection_notes(plan.detection):

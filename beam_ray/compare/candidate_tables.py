@@ -83,7 +83,7 @@ def rerun_notes(rerun: Result, candidates: int) -> Iterator[str]:
     """What the rerun of the best candidate on fresh tasks says that the comparison does not."""
     best = f", the best of {candidates} candidates," if candidates > 1 else ""
     yield f"{plain(rerun.comparison.candidate.name.removesuffix(ON_FRESH_TASKS), 64)}{best} was run again on tasks that the comparison did not use."
-    yield "The verdict is that of this rerun; it needs no correction, and the gain found here is not too good because of a choice."
+    yield "The verdict is that of this rerun. It needs no correction, and its gain is not inflated by choosing the best."
 
 
 def gained(found: Overview) -> str | None:

@@ -22,6 +22,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.entities.model_registry import PromptVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
+from mlflow.utils.validation import MAX_EXPERIMENT_TAG_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.tables import OutcomeRow, StepRow, TaskRow
@@ -190,7 +191,7 @@ def _tags(log: BacktestLog, side: SideLog, versions: Mapping[str, PromptVersion]
         "beam_ray.verdict": log.verdict,
         "mlflow.linkedPrompts": json.dumps(linked),
         "mlflow.loggedArtifacts": json.dumps([{"path": "results.json", "type": "table"}]),
-        _NOTE: f"{_headline(log)}\n\n{_spaced(log.note)}",
+        _NOTE: fitting(f"{_headline(log)}\n\n{_spaced(log.note)}", MAX_TAG_VAL_LENGTH),
     }
     return [RunTag(name, value) for name, value in tags.items()]
 
@@ -217,7 +218,7 @@ def _note(client: MlflowClient, experiment_id: str, log: BacktestLog, run_ids: M
         return
     # MLflow shows only the first line until the note is expanded, so the links are in it.
     line = " · ".join([_headline(log), *_links(experiment_id, log, run_ids)])
-    client.set_experiment_tag(experiment_id, _NOTE, f"{line}\n\n{_spaced(log.note)}")
+    client.set_experiment_tag(experiment_id, _NOTE, fitting(f"{line}\n\n{_spaced(log.note)}", MAX_EXPERIMENT_TAG_VAL_LENGTH))
     client.set_experiment_tag(experiment_id, _NOTE_OF, order)
 
 
@@ -228,6 +229,14 @@ def _headline(log: BacktestLog) -> str:
 def _spaced(note: str) -> str:
     """*note* with spaces between table columns, because MLflow renders tables without padding."""
     return "\n".join(line.replace(" | ", "&emsp; | ") if line.startswith("|") and "--" not in line else line for line in note.splitlines())
+
+
+def fitting(note: str, most: int) -> str:
+    """*note* cut to whole lines where it is longer than MLflow takes, as that of many candidates is."""
+    if len(note) <= most:
+        return note
+    end = "\n\n… truncated; the artifact report.md has the whole report"
+    return note[: most - len(end)].rpartition("\n")[0] + end
 
 
 def _links(experiment_id: str, log: BacktestLog, run_ids: Mapping[str, str]) -> Iterator[str]:

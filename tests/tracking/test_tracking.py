@@ -182,6 +182,19 @@ def test_the_note_leads_to_the_comparison(client: Any, told: Any) -> None:
     assert last.startswith("| usd")
 
 
+def test_a_long_note_is_cut() -> None:
+    """
+    A note longer than MLflow takes is cut to whole lines and says where all of it is; a shorter one stays as it is.
+    """
+    from beam_ray.tracking.experiments import fitting
+
+    long = "\n".join(f"| candidate {number} |" for number in range(2_000))
+    cut = fitting(long, 20_000)
+
+    assert fitting(long, 100_000) == long
+    assert len(cut) <= 20_000 and cut.endswith("|\n\n… truncated; the artifact report.md has the whole report")
+
+
 def test_published_prompts_get_the_alias(client: Any, told: Any) -> None:
     """
     The alias 'production' follows what was published, back to an older text too.
