@@ -8,7 +8,7 @@ import click
 
 import beam_ray
 from beam_ray.cli.backtests import show_backtest_plan
-from beam_ray.cli.options import Place, TaskSource, plans_in_lane, reads_store, takes_tasks
+from beam_ray.cli.options import Place, TaskSource, plans_in_lane, takes_tasks, uses_models
 from beam_ray.cli.plans import lanes, plan_table, totals
 from beam_ray.cli.screen import emit, plural, say, show, table
 from beam_ray.errors import Unusable
@@ -16,7 +16,7 @@ from beam_ray.errors import Unusable
 
 @click.command()
 @click.argument("workflow")
-@reads_store
+@uses_models
 def check(workflow: str, place: Place) -> None:
     """Check WORKFLOW, a YAML file or a published NAME[@VERSION], and report every problem with its place."""
     found = place.opened.check(workflow)
