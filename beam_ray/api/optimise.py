@@ -308,7 +308,7 @@ def search_prompts(
     checked = check(file)
     definition = checked.workflow
     chosen, version = library_at(objects, library), _current_version(objects, definition, file)
-    asking = next((node for node in definition.order if definition.nodes[node].llm), None)
+    asking = next((node for node in definition.order if definition.nodes[node].call), None)
     if asking is None:
         raise Unusable(f"{file}: no step of {definition.name!r} has a prompt")
     proposer = proposer_of(store, options.model, definition, asking)

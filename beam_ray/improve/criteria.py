@@ -346,8 +346,8 @@ def _question(workflow: Workflow, node: str, run: Run, tasks: Sequence[str], kee
     rows = _rows(run, node)
     queries = dict(zip(run.tasks()["task_id"].to_pylist(), run.tasks()["task_query"].to_pylist(), strict=True))
     blocks = [
-        ("prompt", prompt_text(found.llm.prompt) if found.llm else f"(the {found.kind} {found.program})"),
-        ("returns", json.dumps((found.llm.returns or TEXT_SCHEMA) if found.llm else {}, ensure_ascii=False)),
+        ("prompt", prompt_text(found.call.prompt) if found.call else f"(the {found.kind} {found.program})"),
+        ("returns", json.dumps((found.call.returns or TEXT_SCHEMA) if found.call else {}, ensure_ascii=False)),
     ]
     for word, wanted in (("good", True), ("bad", False)):
         chosen = [name for name in tasks if name in rows and (rows[name]["passed"] is not False) == wanted][:SHOWN]

@@ -35,7 +35,7 @@ def with_prompt(workflow: Workflow, node: str, turns: Sequence[Mapping[str, str]
         BadDefinition: The prompt is not a valid template, or uses an undefined variable.
     """
     document = workflow.document()
-    document["nodes"][node]["llm"]["prompt"] = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    document["nodes"][node][workflow.nodes[node].kind]["prompt"] = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
     return checked(document)
 
 
@@ -71,7 +71,7 @@ def prompts_text(file: Path, prompts: Mapping[str, Sequence[Mapping[str, str]]],
 
     def change(data: CommentedMap) -> None:
         for node, turns in prompts.items():
-            call = data["nodes"][node]["llm"]
+            call = data["nodes"][node][wanted.nodes[node].kind]
             call["prompt"] = _prompt(turns)
             for comment in (call.ca.items.get("prompt") or [])[2:3]:
                 # the comment is placed below the text; indented further it would become part of it
@@ -165,7 +165,7 @@ def load_same(file: Path, workflow: Workflow, node: str) -> Workflow:
     """
     found, source = load(file)
     check(found, source, folders=tool_folders(found))
-    call = found.nodes[node].llm if node in found.nodes else None
+    call = found.nodes[node].call if node in found.nodes else None
     if call is None or written(call.prompt) != written(turns_of(workflow, node)):
         raise Unusable(
             f"{display_path(file)}: the prompt of {node!r} has changed since the failed run\n  test the present prompt with: beam-ray rerun TASK --using {display_path(file)}"

@@ -140,7 +140,7 @@ def _changed(rerun: Rerun) -> str:
     parts = Counter[str]()
     for change in rerun.changed:
         path = change.name.split(".")
-        parts[".".join(path[: 3 if path[1:2] == ["llm"] else 2])] += 1
+        parts[".".join(path[: 3 if path[1:2] in (["llm"], ["agent"]) else 2])] += 1
     return ", ".join(part if count == 1 else f"{part} ({count} fields)" for part, count in parts.items()) or "nothing"
 
 

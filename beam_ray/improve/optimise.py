@@ -97,8 +97,8 @@ def failure_of(objects: Objects, address: Address) -> Failure:
         Unusable: The step is not a model call, did not run, or did not fail.
     """
     row, workflow = step_of(objects, address), Run(objects, address.run).record.plan
-    if workflow.nodes[address.node].llm is None:
-        asking = [name for name in workflow.order if workflow.nodes[name].llm]
+    if workflow.nodes[address.node].call is None:
+        asking = [name for name in workflow.order if workflow.nodes[name].call]
         raise Unusable(f"the step {address.node!r} is a tool and has no prompt\n  steps with a prompt: {', '.join(asking) or 'none'}")
     if row["outcome"] == "skipped":
         raise Unusable(f"the step {address.node!r} of {address.task!r} did not run: {row['reason']}")
@@ -199,15 +199,15 @@ _SYSTEM = (
 
 def _question(workflow: Workflow, node: str, failures: Sequence[Failure], sample: int) -> Question:
     found = workflow.nodes[node]
-    assert found.llm is not None
+    assert found.call is not None
     criteria = "\n".join(f"- {item.text}" for item in found.evaluate.criteria) if found.evaluate else "none"
     blocks = [
-        ("prompt", prompt_text(found.llm.prompt)),
-        ("returns", json.dumps(found.llm.returns or TEXT_SCHEMA, ensure_ascii=False)),
+        ("prompt", prompt_text(found.call.prompt)),
+        ("returns", json.dumps(found.call.returns or TEXT_SCHEMA, ensure_ascii=False)),
         ("criteria", criteria),
         *((f"failure-{number}", failure.text()) for number, failure in enumerate(failures[:MOST_FAILURES], 1)),
     ]
-    texts = texts_of(found.llm.prompt)
+    texts = texts_of(found.call.prompt)
     blocks.append(("texts", json.dumps(texts, ensure_ascii=False, indent=1)))
     task = (
         "Name the weaknesses of the prompt. Then list your changes, each with its reason. Then give the prompt's texts as they are after your changes: "

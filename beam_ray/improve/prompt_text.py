@@ -14,7 +14,7 @@ from beam_ray.define.workflow import Workflow
 
 def turns_of(workflow: Workflow, node: str) -> tuple[Turn, ...]:
     """The prompt of *node*, as templates."""
-    call = workflow.nodes[node].llm
+    call = workflow.nodes[node].call
     assert call is not None
     return call.prompt
 

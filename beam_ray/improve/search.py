@@ -179,7 +179,7 @@ class Search:
         document = self.workflow.document()
         for node, text in prompts.items():
             if as_turns(text) != as_turns(prompt(self.workflow, node)):
-                document["nodes"][node]["llm"]["prompt"] = as_turns(text)
+                document["nodes"][node][self.workflow.nodes[node].kind]["prompt"] = as_turns(text)
         return Workflow.model_validate(document)
 
     # -- holding out ----------------------------------------------------------------------------
@@ -270,8 +270,8 @@ class Search:
         if "max_usd" in self.budget and price_of(self.ask.written) is None:
             raise Unusable(f"the model {self.ask.name!r} has no price, so max_usd cannot be enforced\n  add usd_per_million to the models file")
         for node in self.nodes:
-            if node not in self.workflow.nodes or self.workflow.nodes[node].llm is None:
-                asking = [name for name in self.workflow.order if self.workflow.nodes[name].llm]
+            if node not in self.workflow.nodes or self.workflow.nodes[node].call is None:
+                asking = [name for name in self.workflow.order if self.workflow.nodes[name].call]
                 raise Unusable(f"the workflow {self.workflow.name!r} has no step {node!r} with a prompt\n  steps with a prompt: {', '.join(asking) or 'none'}")
 
 
@@ -296,7 +296,7 @@ class _Scorer:
         """Steps with a prompt that fail on some task, in workflow order."""
         workflow = self._search.workflow
         known = {node for tried in self._search.candidate({}).tried.values() for node in tried.failures}
-        return tuple(name for name in workflow.order if name in known and workflow.nodes[name].llm)
+        return tuple(name for name in workflow.order if name in known and workflow.nodes[name].call)
 
     def _learn(self, one: Candidate, run: Run) -> None:
         one.runs.append(run.run_id)

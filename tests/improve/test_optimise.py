@@ -197,6 +197,28 @@ def test_applying_writes_a_draft_and_measures_it(lab: Lab, failed: Address):
     assert "\n      # short, and far right\n" in new
 
 
+def test_the_prompt_of_an_agent_is_optimised_like_any_other(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """The draft keeps its tools."""
+    monkeypatch.chdir(lab.folder)
+    lab.write("desk.py", "EFFECTS = 'read'\ndef find(number: str): return number\n")
+    agent = """
+workflow: w
+model: m
+nodes:
+  read:
+    agent: {prompt: "read {{ task_query }}", tools: [desk:find], max_turns: 2}      # looks things up
+    evaluate: {criteria: [{check: read.text == 'good'}]}
+"""
+    workflow = lab.workflow(agent, "w.yaml")
+    address = Address(lab.run(workflow, ["secret words"], answer).run_id, "t0", 1, "read")
+
+    made = propose(ask(lab, Proposer(proposal(user_1="read plainly,", user_3=""))), workflow, "read", [failure_of(lab.objects, address)])
+
+    assert made.workflow is not None and made.workflow.nodes["read"].agent is not None
+    assert made.workflow.nodes["read"].agent.prompt[0].content.startswith("read plainly,")
+    assert "desk:find" in prompts_text(lab.folder / "w.yaml", {"read": made.turns}, made.workflow)
+
+
 def test_a_draft_keeps_the_ends_of_lines(lab: Lab, failed: Address):
     """A file with Windows line ends gives a draft with them, and without any other change."""
     file = lab.folder / "w.yaml"

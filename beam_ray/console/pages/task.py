@@ -152,8 +152,8 @@ def _timeline_row(task: beam_ray.Task, step: beam_ray.Step, chosen: Any, bar: Ba
 
 def _optimise(site: Site, task: beam_ray.Task, step: beam_ray.Step) -> dict[str, str]:
     """The command that proposes a better prompt, or why there is none."""
-    if step.definition.llm is None:
-        return {"why": "The step is a tool and has no prompt." if step.definition.tool else "Prompts of agents are not optimised.", "command": ""}
+    if step.definition.call is None:
+        return {"why": "The step has no prompt of ours.", "command": ""}
     if step.outcome == "skipped":
         return {"why": "The step was skipped.", "command": ""}
     if step.passed or (step.passed is None and not step.error):
