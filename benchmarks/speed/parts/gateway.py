@@ -12,11 +12,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TypedDict
 
 import beam_ray
+from beam_ray.llm.client import OpenAIModel
 from beam_ray.llm.models_file import load_models
+from beam_ray.llm.request import Request
+from beam_ray.llm.settings import ModelSettings
+from beam_ray.llm.usage import Usage
 from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.store.beginning import begin
@@ -72,6 +77,9 @@ def measure(report: Report) -> None:
         ["added", *(through[name] - direct[name] for name in direct)],
     ]
     report.table([f"a program's call, {CONCURRENCY} in flight, ms", "mean", "median", "95 %"], rows)
+    with endpoint() as model:
+        asked, served = (statistics.median(each) for each in zip(*((_cpu_of_asking(model.url), _cpu_of_serving(model.url)) for _ in range(3)), strict=True))
+    report.table(["CPU of the runner per call", "ms"], [["asked by the runner itself", asked], ["for a program, recorded and spooled", served]])
     report.at_most("added by the gateway to a call", through["mean"] - direct["mean"], LIMIT_MS, " ms")
 
 
@@ -108,6 +116,32 @@ async def _run(store: str, run_id: str, models: object) -> None:
     runner = Runner(Assignment(store, run_id, models, "one", 2))  # type: ignore[arg-type]
     await runner.step(0, "answer")
     await runner.stop()
+
+
+def _cpu_of_asking(url: str) -> float:
+    """Milliseconds per call that a model is asked in this process, with nothing around it."""
+
+    async def ask() -> None:
+        model = OpenAIModel(ModelSettings(base_url=f"{url}/v1", model="m"))
+        numbers = iter(range(CALLS))
+
+        async def rounds() -> None:
+            for number in numbers:
+                await model.ask(Request(({"role": "user", "content": f"task {number} step 1 " + "x" * 400},)), Usage())
+
+        await asyncio.gather(*(rounds() for _ in range(CONCURRENCY)))
+        await model.close()
+
+    began = time.process_time()
+    asyncio.run(ask())
+    return 1000 * (time.process_time() - began) / CALLS
+
+
+def _cpu_of_serving(url: str) -> float:
+    """Milliseconds per call of the same program in a runner in this process, the run's beginning and end included."""
+    began = time.process_time()
+    _through(url)
+    return 1000 * (time.process_time() - began) / CALLS
 
 
 def _times(found: list[float]) -> _Times:
