@@ -77,10 +77,10 @@ def _command(asked: dict[str, Any]) -> None:
     from beam_ray.cli import main as command
 
     if "RUNNERS" in os.environ:
-        from beam_ray.run import connection
+        from beam_ray.run import cluster
         from tests.faults.apart import Apart
 
-        connection.Cluster = Apart  # type: ignore[misc]
+        cluster.Cluster = Apart  # type: ignore[misc]
     if "IMPATIENT" in os.environ:
         import stamina
 
@@ -123,11 +123,11 @@ def _import_all() -> None:
     for module, _ in COMMANDS.values():
         importlib.import_module(module)
     from beam_ray.backtest import conclude  # noqa: F401
-    from beam_ray.run import connection, plan, runner, spool  # noqa: F401
+    from beam_ray.run import cluster, connection, plan, runner, spool  # noqa: F401
     from tests.faults import apart  # noqa: F401
     from tests.faults.here import Here
 
-    connection.Cluster = Here  # type: ignore[misc]
+    cluster.Cluster = Here  # type: ignore[misc]
     spool.SPOOL_S = SPOOL_S
     gc.collect()
     gc.freeze()
