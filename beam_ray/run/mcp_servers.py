@@ -22,6 +22,8 @@ END_S = 10.0
 """Seconds for a server to end before its connection is given up."""
 MAX_RESULT = 8_000_000
 """Characters of a result."""
+MAX_TOOLS, MAX_NAME, MAX_DESCRIPTION, MAX_SCHEMA = 1_000, 200, 8_000, 50_000
+"""Tools of a server, and characters of what it says of each: it is part of every request."""
 
 
 class McpServers:
@@ -131,7 +133,9 @@ class _Connection:
         cursor: str | None = None
         while True:
             page = await self._guarded(self._open.list_tools(cursor=cursor))
-            found += [McpTool(name=tool.name, description=tool.description or "", parameters=dict(tool.input_schema)) for tool in page.tools]
+            found += [_listed(tool) for tool in page.tools]
+            if len(found) > MAX_TOOLS:
+                raise ToolFailed(f"the MCP server {self.name!r} lists more than {MAX_TOOLS} tools")
             cursor = page.next_cursor
             if not cursor:
                 return found
@@ -239,6 +243,13 @@ def list_mcp_tools(name: str, server: McpServer) -> list[McpTool]:
             await connections.close()
 
     return asyncio.run(ask())
+
+
+def _listed(tool: Any) -> McpTool:
+    schema = dict(tool.input_schema)
+    if len(tool.name) > MAX_NAME or len(json.dumps(schema)) > MAX_SCHEMA:
+        raise ToolFailed(f"the MCP server lists a tool {tool.name[:60]!r} whose name or schema is too long; at most {MAX_SCHEMA:,} characters are taken")
+    return McpTool(name=tool.name, description=(tool.description or "")[:MAX_DESCRIPTION], parameters=schema)
 
 
 def _text(part: Any) -> str:
