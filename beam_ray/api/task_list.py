@@ -130,7 +130,7 @@ def list_tasks(store: Location, query: TaskQuery | None = None) -> TaskList:
         tasks[-1]["task"] if tasks and stop < len(order) else "",
         tasks[0]["task"] if tasks and start > 0 else "",
         _facets(table, unfiltered),
-        {run_id: str(error).splitlines()[0] for run_id, error in found.unreadable.items()},
+        {run_id: str(error) for run_id, error in found.unreadable.items()},
     )
 
 

@@ -151,12 +151,12 @@ def test_answers_written_in_the_models_file(cli: Callable[..., CommandResult]) -
     A list of answers that is wrong is refused with its place.
     """
     beam_ray.init(scripted=True)
-    Path("bad.yaml").write_text("m:\n  answers:\n    - {has: 5, answer: x}\n    - {hass: y}\n")
+    Path("bad.yaml").write_text("m:\n  answers:\n    - {has: 5, answer: x}\n    - {hass: y}\n    - {has: z}\n")
 
     with pytest.raises(BadDefinition) as caught:
         beam_ray.open("s", models="bad.yaml").list_models()
     assert [(problem.line, problem.text) for problem in caught.value.problems] == [
         (3, "'has' must be a list, not 5"),
-        (4, "'1': the key 'answer' is missing"),
         (4, "unknown key 'hass'"),
+        (5, "an entry must have either 'answer' or 'call'"),
     ]

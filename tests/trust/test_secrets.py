@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from beam_ray.errors import Stopped, Unusable
-from beam_ray.llm.client import OpenAIModel, probe
+from beam_ray.llm.client import OpenAIModel
 from beam_ray.llm.models_file import load_models
+from beam_ray.llm.probe import probe
 from beam_ray.llm.request import Request
 from beam_ray.llm.usage import Usage
 from beam_ray.run.plan import make_plan

@@ -35,8 +35,7 @@ def main(folder: Path, keep_s: float) -> int:
         try:
             _keep(folder, keep_s, ended)
         except BeamRayError as error:
-            print(error)  # noqa: T201 - the log is what the command reads
-            return error.exit_code
+            raise SystemExit(str(error)) from None  # into the log, which the command reads
     return 0
 
 
