@@ -23,8 +23,10 @@ def program_problems(workflow: Workflow, source: Source, project: Path) -> Itera
             )
         if len(set(node.asks)) < len(node.asks):
             yield source.problem((*at, "asks"), f"'asks' of node {name!r} names a model twice")
-        if node.max_calls is not None and not node.asks:
-            yield source.problem((*at, "max_calls"), f"node {name!r} has 'max_calls' but asks no model", "add 'asks: [NAME]', names from the models file")
+        for key in ("max_calls", "on_miss"):
+            if getattr(node, key) is not None and not node.asks:
+                hint = "write it under 'agent'" if node.agent and key == "on_miss" else "add 'asks: [NAME]', names from the models file"
+                yield source.problem((*at, key), f"node {name!r} has {key!r} but asks no model itself", hint)
         if node.command is None:
             continue
         spot = (*at, "command")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import AliasChoices, Field, StrictBool, StrictFloat, StrictInt, field_validator, model_validator
 
-from beam_ray.define.agent import FUNCTION, Agent, Effects
+from beam_ray.define.agent import FUNCTION, Agent, Effects, OnMiss
 from beam_ray.define.criterion import Criterion, expand, numbered
 from beam_ray.define.fingerprint import Json, digest
 from beam_ray.define.frozen import Frozen
@@ -141,6 +141,8 @@ class Node(Frozen):
     """Models that the tool or command may ask, by their names in the models file; its process gets the address and a key of a gateway to them."""
     max_calls: StrictInt | None = Field(default=None, ge=1, le=10_000)
     """Model calls that one attempt of a tool or command may make. Default: 100."""
+    on_miss: OnMiss | None = None
+    """What calls of a tool or command that asks models do in reruns and backtests that the recording does not answer. Default: live, and refuse for write tools."""
     arguments: dict[str, Json] = Field(default_factory=dict, validation_alias=AliasChoices("with", "arguments"), serialization_alias="with")
     """The arguments of a tool or command; strings in them are templates. The key ``with`` of a file."""
     version: str | None = None
@@ -291,7 +293,7 @@ class Workflow(Frozen):
             document.pop("requirements")
         for node in document["nodes"].values():
             node.pop("title")
-            for key, unused in (("command", None), ("asks", []), ("max_calls", None)):
+            for key, unused in (("command", None), ("asks", []), ("max_calls", None), ("on_miss", None)):
                 if node[key] == unused:
                     node.pop(key)  # newer than 0.1
             if node["agent"] is None:

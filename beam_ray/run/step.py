@@ -224,7 +224,7 @@ class _StepExecution:
             self.prepared.name,
             self.task,
             self._spool_call,
-            on_miss=self.node.agent.on_miss if self.node.agent else None,
+            on_miss=self.node.agent.on_miss if self.node.agent else self.node.on_miss,
             recording=await self.context.recorded_calls(self.prepared.name, self.task),
             # a call is identified by what it asks, so also calls of a row that was finished from other inputs may answer
             known=(spooled.get("call_rows") or ()) if spooled else (),

@@ -289,3 +289,13 @@ def test_an_endpoint_without_the_api_that_a_library_chose_stops_the_run(project:
         plan = make_plan(project.workflow(workflow("app.py", asks=["m"])), project.tasks(["a"]), models)
         with pytest.raises(WrongSetting, match="where the endpoint has none, let it use chat completions"):
             asyncio.run(drive_here(project.objects, begin(project.objects, plan.record, plan.tasks), models))
+
+
+def test_a_program_that_leaves_its_recording_fails_where_it_must_not(project: Lab):
+    """``on_miss: fail`` makes a rerun a test of the program alone: no model is asked."""
+    project.write("app.py", TWICE)
+    origin = project.run(workflow("app.py", asks=["m"], on_miss="fail"), ["a"], echo)
+    project.write("app.py", TWICE.replace("ask(first)", "ask(first + '?')"))
+    again = project.rerun(origin, ["t0"], project.workflow(workflow("app.py", asks=["m"], on_miss="fail")), refuse)
+
+    assert outputs(project, again) == {"t0": "call 2 left the recording, which has no answer of 'm' to it; on_miss is fail"}
