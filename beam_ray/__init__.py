@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from beam_ray.llm.scripted import ScriptedModel
     from beam_ray.llm.settings import ModelSettings
     from beam_ray.program_tools import recorded_tool
+    from beam_ray.review.corrected_rates import CorrectedRate
     from beam_ray.review.correction import Figure, JudgeErrors
     from beam_ray.review.judge_report import JudgeReport
     from beam_ray.review.queue import ReviewAnswer, ReviewItem, ReviewQuestion
@@ -213,6 +214,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # program_tools
     "recorded_tool",
     # review
+    "CorrectedRate",
     "Figure",
     "JudgeErrors",
     "JudgeReport",
@@ -278,6 +280,7 @@ _SOURCES = {
     "beam_ray.llm.scripted": ("ScriptedModel",),
     "beam_ray.llm.settings": ("ModelSettings",),
     "beam_ray.program_tools": ("recorded_tool",),
+    "beam_ray.review.corrected_rates": ("CorrectedRate",),
     "beam_ray.review.correction": ("Figure", "JudgeErrors"),
     "beam_ray.review.judge_report": ("JudgeReport",),
     "beam_ray.review.queue": ("ReviewAnswer", "ReviewItem", "ReviewQuestion"),

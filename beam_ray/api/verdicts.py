@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -13,6 +14,9 @@ from beam_ray.backtest.results import report as read_report
 from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument, LineDocument, OverviewDocument
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable, did_you_mean
+
+if TYPE_CHECKING:
+    from beam_ray.review.corrected_rates import CorrectedRate
 
 REPORTS = tuple(name for name in FILES if not name.endswith(".parquet"))
 """Files of a finished backtest that are text."""
@@ -146,6 +150,26 @@ class Verdict(Displayed):
         import pyarrow.parquet as pq
 
         return pq.read_table(pa.BufferReader(self.store.objects.read(f"backtests/{self.id}/comparison.parquet")), use_threads=False)
+
+    def corrected_rates(self, candidate: str | None = None) -> "tuple[CorrectedRate, ...]":
+        """
+        Success rate and criteria of a candidate and the baseline, corrected for the judge's errors by all reviews so far. No model is called.
+
+        Args:
+            candidate: Its name; None for the best one.
+
+        Raises:
+            Unusable: there is no such candidate.
+        """
+        from beam_ray.review.corrected_rates import corrected_rates
+
+        names = [each.name for each in self.candidates]
+        if candidate is not None and candidate not in names:
+            raise Unusable(
+                "\n  ".join([f"the backtest {self.id} has no candidate {candidate!r}", f"it has: {', '.join(names)}", *did_you_mean(candidate, names)])
+            )
+        found = self.best if candidate is None else next(each for each in self.candidates if each.name == candidate)
+        return tuple(corrected_rates(self.store.objects, found.baseline_run.stored, found.run.stored))
 
     def report(self, name: str = "report.txt") -> str:
         """

@@ -32,7 +32,8 @@ from beam_ray.compare.report import ON_FRESH_TASKS, Result, document, junit, tab
 from beam_ray.compare.terminal import terminal
 from beam_ray.compare.verdict import judge
 from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument, ComparisonDocument, SideDocument
-from beam_ray.errors import Unusable
+from beam_ray.errors import Damaged, Unusable
+from beam_ray.review.corrected_rates import CorrectedRate, corrected_rates, sentences
 from beam_ray.store.checksummed_json import seal
 from beam_ray.store.libraries import used
 from beam_ray.store.manifest import RunSummary
@@ -142,10 +143,12 @@ def _keep(backtest: Backtest, gate: Gate, judged: _Judged, again: _Judged | None
     pq.write_table(table(every), sink, compression="zstd", write_page_checksum=True)
     baselines = [judged.baseline.run_id, *([again.baseline.run_id] if again else [])]
     compared = _compared(again)[0] if again else None
+    corrected = [_corrected(backtest.objects, side) for side in judged.sides]
+    shown = [_with_corrected(result, rates) for result, rates in zip(results, corrected, strict=True)]
     files = {
-        "report.html": html(results, title, rerun).encode(),
-        "report.md": markdown(results, title, rerun).encode(),
-        "report.txt": terminal(results, title, rerun).encode(),
+        "report.html": html(shown, title, rerun).encode(),
+        "report.md": markdown(shown, title, rerun).encode(),
+        "report.txt": terminal(shown, title, rerun).encode(),
         "junit.xml": junit(every, title).encode(),
         "comparison.parquet": sink.getvalue(),
         "manifest.json": seal(make_manifest(backtest.objects, title, gate, _compared(judged), baselines, rerun=compared, aa=spec.aa, by=spec.by)),
@@ -168,7 +171,7 @@ def _keep(backtest: Backtest, gate: Gate, judged: _Judged, again: _Judged | None
         "word": found["word"],
         "exit_code": found["exit_code"],
         "best": found["best"],
-        "candidates": [_candidate(result, side) for result, side in zip(results, judged.sides, strict=True)],
+        "candidates": [_candidate(*entry) for entry in zip(results, judged.sides, corrected, strict=True)],
         "files": {name: hashlib.sha256(body).hexdigest() for name, body in files.items()},
     }
     if again:
@@ -183,14 +186,30 @@ def _keep(backtest: Backtest, gate: Gate, judged: _Judged, again: _Judged | None
     return read_verdict(backtest.objects, backtest.backtest_id)
 
 
-def _candidate(result: Result, side: tuple[Side, Run, Run]) -> CandidateDocument:
+def _candidate(result: Result, side: tuple[Side, Run, Run], corrected: Sequence[CorrectedRate] = ()) -> CandidateDocument:
     candidate, before, run = side
     return {
         "verdict": result.verdict.document(),
         "comparison": result.comparison.document(),
         **_described(candidate, run),
         "baseline_run": before.run_id,
+        "corrected": [rate.document() for rate in corrected],
     }
+
+
+def _corrected(objects: Objects, side: tuple[Side, Run, Run]) -> list[CorrectedRate]:
+    """Rates corrected by the reviews that there are; reviews that cannot be read are no reason to lose a verdict."""
+    try:
+        return corrected_rates(objects, side[1], side[2])
+    except Damaged:
+        return []
+
+
+def _with_corrected(result: Result, rates: Sequence[CorrectedRate]) -> Result:
+    """The result as reports show it. The comparison itself stays as rows alone give it, so that it can be reproduced."""
+    found = result.comparison
+    notes = sentences(rates, (found.baseline.name, found.candidate.name))
+    return result._replace(comparison=dataclasses.replace(found, judge_notes=(*found.judge_notes, *notes))) if notes else result
 
 
 def _compared(judged: _Judged) -> list[ComparedRuns]:

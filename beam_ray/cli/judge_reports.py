@@ -41,29 +41,30 @@ def show_judge_report(report: beam_ray.JudgeReport) -> None:
             if len(found) > SHOWN:
                 show(f"    … and {len(found) - SHOWN} more: --json lists all")
     for pair in report.between:
-        kappa = f", kappa {_figure(pair.kappa, 1, 2)}" if pair.kappa else ""
+        kappa = f", kappa {shown_figure(pair.kappa, 1, 2)}" if pair.kappa else ""
         show(f"  {pair.one} and {pair.other} say the same of {pair.same} of {pair.outputs} outputs{kappa}")
 
 
 def _show_errors(report: beam_ray.JudgeReport, errors: beam_ray.JudgeErrors) -> None:
     right, false_pass, false_failure, unmet = report.counts
     rows = [
-        ["agreement", _figure(errors.agreement), f"{right + unmet} of {report.drawn}; always the same verdict would reach {100 * errors.constant:.1f}%"],
-        ["kappa", _figure(errors.kappa, 1, 2) if errors.kappa else "-", "agreement beyond chance: 1 is perfect, 0 is chance"],
-        ["sensitivity", _figure(errors.sensitivity), f"{right} of {right + false_failure} outputs that people pass are passed"],
-        ["specificity", _figure(errors.specificity), f"{unmet} of {unmet + false_pass} outputs that people fail are failed"],
+        ["agreement", shown_figure(errors.agreement), f"{right + unmet} of {report.drawn}; always the same verdict would reach {100 * errors.constant:.1f}%"],
+        ["kappa", shown_figure(errors.kappa, 1, 2) if errors.kappa else "-", "agreement beyond chance: 1 is perfect, 0 is chance"],
+        ["sensitivity", shown_figure(errors.sensitivity), f"{right} of {right + false_failure} outputs that people pass are passed"],
+        ["specificity", shown_figure(errors.specificity), f"{unmet} of {unmet + false_pass} outputs that people fail are failed"],
     ]
     if report.judged_rate and report.corrected_rate:
-        rows.append(["met, as judged", _figure(report.judged_rate), "of all outputs of the reviewed runs"])
-        rows.append(["met, corrected", _figure(report.corrected_rate), "for the judge's errors"])
+        rows.append(["met, as judged", shown_figure(report.judged_rate), "of all outputs of the reviewed runs"])
+        rows.append(["met, corrected", shown_figure(report.corrected_rate), "for the judge's errors"])
     show(table(["", "estimate (95% interval)", ""], rows, width=90))
 
 
-def _figure(figure: beam_ray.Figure | None, factor: float = 100, digits: int = 1) -> str:
+def shown_figure(figure: beam_ray.Figure | None, factor: float = 100, digits: int = 1, sign: str = "") -> str:
+    """An estimate with its interval; a share in percent, a change of shares (with a sign) in points."""
     if figure is None:
         return "-"
-    unit = "%" if factor == 100 else ""
-    return f"{factor * figure.value:.{digits}f}{unit} ({factor * figure.low:.{digits}f} … {factor * figure.high:.{digits}f})"
+    unit = "%" if factor == 100 and not sign else ""
+    return f"{factor * figure.value:{sign}.{digits}f}{unit} ({factor * figure.low:{sign}.{digits}f} … {factor * figure.high:{sign}.{digits}f})"
 
 
 def show_variance(found: beam_ray.VarianceComponents) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import beam_ray
-from beam_ray.cli.judge_reports import show_judge_report
+from beam_ray.cli.judge_reports import show_judge_report, shown_figure
 from beam_ray.cli.options import Place, grouped, reads_store
 from beam_ray.cli.screen import emit, plural, say, show, table
 
@@ -207,6 +207,44 @@ def agreement(workflow: str, node: str | None, place: Place) -> None:
         if number:
             show()
         show_judge_report(report)
+
+
+@review.command()
+@click.argument("backtest_id", metavar="BACKTEST")
+@click.option("--candidate", metavar="NAME", help="Candidate. Default: the best one.")
+@reads_store
+def correct(backtest_id: str, candidate: str | None, place: Place) -> None:
+    """
+    Correct the rates of a finished BACKTEST for the errors of its judge, by all reviews so far. No model is called.
+
+    Draw outputs of both sides first: beam-ray review start WORKFLOW --run RUN, once for each side's run.
+    """
+    verdict = place.opened.verdict(backtest_id)
+    rates = verdict.corrected_rates(candidate)
+    if place.as_json:
+        emit([rate.document() for rate in rates])
+        return
+    side = next(each for each in verdict.candidates if each.name == (candidate or verdict.best.name))
+    if not rates:
+        show("too few reviews: 20 outputs of each side, drawn at random, or 20 of the same judge elsewhere")
+        for run in (side.baseline_run, side.run):
+            show(f"  beam-ray review start {verdict.workflow} --run {run.id}{place.option}")
+        return
+    rows = [
+        [rate.name, shown_figure(rate.judged_before), shown_figure(rate.judged_after), "", rate.tasks, "as judged"]
+        if judged
+        else [
+            "",
+            shown_figure(rate.before),
+            shown_figure(rate.after),
+            shown_figure(rate.change, sign="+"),
+            "",
+            f"corrected, by {rate.by} ({rate.reviews[0]}, {rate.reviews[1]})",
+        ]
+        for rate in rates
+        for judged in (True, False)
+    ]
+    show(table(["rate", "baseline", side.name, "change", "tasks", ""], rows, right=[4], width=60))
 
 
 @review.command(name="list")

@@ -331,11 +331,38 @@ class SideDocument(TypedDict):
     paid: PaidDocument
 
 
+class FigureDocument(TypedDict):
+    """An estimate with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+CorrectedBy = Literal["own reviews", "reviews elsewhere"]
+
+
+class CorrectedRateDocument(TypedDict):
+    """A corrected rate as JSON."""
+
+    name: str
+    tasks: int
+    judged_before: FigureDocument
+    judged_after: FigureDocument
+    before: FigureDocument
+    after: FigureDocument
+    change: FigureDocument
+    by: CorrectedBy
+    reviews: list[int]
+
+
 class CandidateDocument(ResultDocument, SideDocument):
     """A candidate of a backtest."""
 
     baseline_run: str
     """The run it was compared with: the baseline's, or one in which the baseline was judged by this candidate's criteria."""
+    corrected: NotRequired[list[CorrectedRateDocument]]
+    """Rates corrected for the judge's errors, by the reviews that there were; shares, not percent. Not in documents of 0.1."""
 
 
 class RerunDocument(TypedDict):

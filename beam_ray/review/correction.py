@@ -162,9 +162,14 @@ def _paired(words: tuple[float, float, float, float]) -> tuple[Numbers, Numbers]
 
 def _beta(count: float, total: float, place: int) -> Numbers:
     """Shares that may lie behind *count* of *total*, at the points of the lattice in one of its directions."""
+    return _quantiles(count, total, place, POINTS)
+
+
+@lru_cache(maxsize=64)
+def _quantiles(count: float, total: float, place: int, points: int) -> Numbers:
     from scipy import special
 
-    found: Numbers = special.betaincinv(count + 0.5, total - count + 0.5, _lattice(POINTS)[:, place])
+    found: Numbers = special.betaincinv(count + 0.5, total - count + 0.5, _lattice(points)[:, place])
     return found
 
 

@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import NamedTuple, TypedDict
 
 from beam_ray.address import parse
+from beam_ray.compare.verdict_json import FigureDocument
 from beam_ray.review.correction import Figure, JudgeErrors, Strata, corrected_rate, errors, judged_rate
 from beam_ray.review.reviewed import ReviewedOutput, Words, judged_in, resolved, strata_of
 from beam_ray.review.sample import DRAWN
@@ -90,14 +91,6 @@ class JudgeReport:
     def document(self) -> "JudgeReportDocument":
         """The report as a JSON document."""
         return document_of(self)
-
-
-class FigureDocument(TypedDict):
-    """A figure as JSON."""
-
-    value: float
-    low: float
-    high: float
 
 
 class SampleDocument(TypedDict):

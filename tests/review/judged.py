@@ -1,7 +1,9 @@
 """A workflow whose answers a judge decides about, and runs of it whose truth is known."""
 
 import json
+import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import beam_ray
@@ -60,3 +62,16 @@ def judged_run(lab: Lab, count: int, says: Callable[[int], bool], **how: Any) ->
 def opened(lab: Lab) -> beam_ray.Store:
     """The lab's store."""
     return beam_ray.open(lab.objects.uri, models={})
+
+
+def answer_all(store: beam_ray.Store, folder: Path, queue: beam_ray.ReviewQueue, says: Callable[[int], bool | None], reviewer: str = "ann") -> None:
+    """Answer every item of the queue in one file; *says* is what the reviewer says of ``tN``, None for "cannot tell"."""
+    rows = []
+    for line in queue.write(folder / f"{secrets.token_hex(4)}.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        met = says(int(row["address"].split("/")[1][1:]))
+        judged = next(item for item in queue.items if item.address == row["address"]).question(row["criterion"]).judge_met
+        rows.append({**row, "met": "?" if met is None else met, "comment": "" if met in (None, judged) else "look again"})
+    path = folder / f"{secrets.token_hex(4)}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    store.import_reviews(path, reviewer=reviewer)

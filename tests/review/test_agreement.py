@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sklearn.metrics import cohen_kappa_score
@@ -15,7 +16,7 @@ from beam_ray.review.judge_report import JudgeReport
 from benchmarks.coverage.judges import TRUTHS, measure
 from tests.conftest import Lab
 from tests.improve.scripted import here
-from tests.review.judged import judged_run, opened, verdict, workflow
+from tests.review.judged import answer_all, judged_run, opened, verdict, workflow
 
 
 def says(number: int) -> bool:
@@ -31,9 +32,7 @@ def truth(number: int) -> bool:
 def review(store: beam_ray.Store, people: Callable[[int], bool | None], reviewer: str = "ann", **how) -> list[str]:
     """Answer a sample; the addresses."""
     queue = store.review_queue("replies", sample=beam_ray.ReviewSample(**how))
-    for item in queue.items:
-        met = people(int(item.address.split("/")[1][1:]))
-        store.record_review(item, {"polite": met}, reviewer=reviewer, comment="" if met is None or met == item.questions[0].judge_met else "look again")
+    answer_all(store, Path(store.uri).parent, queue, people, reviewer)
     return [item.address for item in queue.items]
 
 
