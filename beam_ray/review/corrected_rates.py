@@ -15,11 +15,11 @@ from functools import cached_property
 from beam_ray.address import parse
 from beam_ray.compare.verdict_json import CorrectedBy, CorrectedRateDocument, FigureDocument
 from beam_ray.define.criterion import Criterion
+from beam_ray.errors import Damaged, Unusable
 from beam_ray.review.correction import Figure, corrected_change, corrected_rate, judged_rate, transported_change, transported_rate
 from beam_ray.review.reviewed import Resolved, ReviewedOutput, resolved, strata_of
 from beam_ray.review.sample import StoredOutput, outputs_of
 from beam_ray.review.version import criterion_version, judge_version, output_digest
-from beam_ray.run.context import RAN
 from beam_ray.store.objects import Objects
 from beam_ray.store.review_table import ReviewRow
 from beam_ray.store.reviews import newest_reviews
@@ -115,11 +115,17 @@ class _Side:
 
     @cached_property
     def sources(self) -> set[str]:
-        """The runs of which a random sample is one of this side: itself, and the run that all of its outputs are borrowed from."""
-        columns = ["trial", "outcome", "borrowed_from"]
-        origins = {row["borrowed_from"] for row in self.run.steps([self.node], columns).to_pylist() if row["trial"] == 1 and row["outcome"] in RAN}
-        runs = {parse(origin).run if origin else self.run.run_id for origin in origins}
-        return {self.run.run_id} | (runs if len(runs) == 1 else set())
+        """The reviewed runs of which a random sample is one of this side's outputs: itself, and those with the same outputs, borrowed or made again."""
+        return {run_id for run_id in {parse(row["address"]).run for row in self.rows} if self._has_same_outputs(run_id)}
+
+    def _has_same_outputs(self, run_id: str) -> bool:
+        if run_id == self.run.run_id:
+            return True
+        try:
+            other = {each.task_id: each.output for each in outputs_of(Run(self.run.objects, run_id), self.node)}
+        except (Unusable, Damaged):
+            return False
+        return other == {task: each.output for task, each in self.outputs.items()}
 
     def words(self, criterion: str) -> dict[str, bool]:
         """Task to the judge's word."""

@@ -21,8 +21,8 @@ from beam_ray.store.reviews import add_reviews, newest_reviews
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import TaskRow
 
-TRYING = ("criteria", "search", "repeats")
-"""Modes of runs that are experiments, whose outputs are not reviewed unless their run is named."""
+SELECTED = ("criteria", "search", "repeats", "rerun", "what-if", "repair")
+"""Modes of runs that are experiments or whose tasks were selected by their results; their outputs are not reviewed unless their run is named."""
 
 MAX_COMMENT = 10_000
 """Characters of a comment."""
@@ -115,7 +115,7 @@ def run_to_review(objects: Objects, workflow: str, name: str | None = None) -> R
             raise Unusable(f"run {run.run_id} is of the workflow {run.record.workflow!r}, not {workflow!r}")
         return run
     for run in newest_first(objects):
-        if run.record.workflow == workflow and run.finished and run.record.mode not in TRYING:
+        if run.record.workflow == workflow and run.finished and run.record.mode not in SELECTED:
             return run
     known = sorted({Run(objects, run_id).record.workflow for run_id in find_runs(objects)})
     raise Unusable(f"there is no finished run of a workflow named {workflow!r}\n  workflows with runs: {', '.join(known) or 'none'}")

@@ -2,7 +2,7 @@
 What a store holds that nothing needs, and deleting it.
 
 Nothing that a finished run, a rerun, a backtest, a library or a version needs is ever listed: a
-finished run is not garbage, whoever redid it or borrowed from it. Nor is the mark of a
+finished run is not garbage, whoever redid it or borrowed from it. Reviews by people are never listed. Nor is the mark of a
 finished run under open/, by which the same command finds its result. What is young
 is left alone, since its writer may be at work: a file is older than YOUNG_S by the store's own
 clock before it counts. A run that a driver may be driving is not touched, and an

@@ -87,6 +87,52 @@ def _figures(chance: np.random.Generator, truth: Truth, tasks: int, count: int, 
     }
 
 
+def normal(strata: Strata) -> Figure:
+    """Prediction-powered inference with a normal interval, for comparison."""
+    share, tasks = strata.judged_met, sum(strata.judged)
+    shares = [strata.truth(word) for word in (0, 1)]
+    spread = [part * (1 - part) / count if count else 0.25 for part, count in zip(shares, strata.reviewed, strict=True)]
+    middle = share * shares[1] + (1 - share) * shares[0]
+    error = share**2 * spread[1] + (1 - share) ** 2 * spread[0] + (shares[1] - shares[0]) ** 2 * share * (1 - share) / tasks
+    reach = 1.96 * float(np.sqrt(error))
+    return Figure(middle, middle - reach, middle + reach)
+
+
+def lang_reiczigel(strata: Strata) -> Figure:
+    """Rogan and Gladen's rate with the interval of Lang and Reiczigel (2014), for comparison; of unbalanced samples."""
+    z, tasks = 1.96, sum(strata.judged)
+    (missed, met), (failed, passed) = strata.met, strata.reviewed
+    true, false = met + missed + 2, passed - met + failed - missed + 2
+    sensitivity, specificity = (met + 1) / true, (failed - missed + 1) / false
+    share = (strata.judged[1] + z**2 / 2) / (tasks + z**2)
+    slope = sensitivity + specificity - 1
+    if slope <= 0:
+        return Figure(0.5, 0, 1)
+    rate = (share + specificity - 1) / slope
+    moved = 2 * z**2 * (rate * sensitivity * (1 - sensitivity) / true - (1 - rate) * specificity * (1 - specificity) / false)
+    parts = share * (1 - share) / (tasks + z**2) + rate**2 * sensitivity * (1 - sensitivity) / true + (1 - rate) ** 2 * specificity * (1 - specificity) / false
+    reach = z * float(np.sqrt(parts)) / slope
+    return Figure(rate + moved, max(rate + moved - reach, 0), min(rate + moved + reach, 1))
+
+
+def choice(repetitions: int) -> str:
+    """Ways to correct a rate by reviews of its own outputs: coverage and mean width."""
+    ways = {"strata, Jeffreys (used)": corrected_rate, "strata, normal": normal, "Rogan-Gladen, Lang-Reiczigel": lang_reiczigel}
+    lines = [f"| | tasks | reviews | {' | '.join(ways)} |", f"|---|--:|--:|{'--:|' * len(ways)}"]
+    for truth in TRUTHS:
+        for tasks, count in SIZES[:2]:
+            chance, held = np.random.default_rng(1), {name: list[tuple[bool, float]]() for name in ways}
+            for _ in range(repetitions):
+                side = _side(chance, truth, chance.random(tasks) < truth.met)
+                strata = side.strata(_sample(chance, side, count, balanced=False))
+                for name, way in ways.items():
+                    found = way(strata)
+                    held[name].append((found.low <= truth.met <= found.high, found.high - found.low))
+            cells = [f"{100 * np.mean([one for one, _ in rows]):.1f} / {100 * np.mean([width for _, width in rows]):.1f}" for rows in held.values()]
+            lines.append(f"| {truth} | {tasks:,} | {count} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def measure(truth: Truth, tasks: int, count: int, balanced: bool, repetitions: int, seed: int = 1) -> dict[str, tuple[float, float]]:
     """Percent of samples whose interval holds the truth, and its mean width in points, by figure."""
     chance = np.random.default_rng(seed)
@@ -116,4 +162,18 @@ def table(repetitions: int) -> str:
                 head = f"| {truth} | {tasks:,} | {count}{' balanced' if balanced else ''} |"
                 lines.append(f"{head} {_row(found, names, 0)} |")
                 widths.append(f"{head} {_row(found, names, 1)} |")
-    return "\n".join(["Coverage, %:", "", *lines, "", "Mean width, points:", "", *widths])
+    return "\n".join(
+        [
+            "Ways to correct a rate, coverage in % / mean width in points:",
+            "",
+            choice(repetitions),
+            "",
+            "Coverage, %:",
+            "",
+            *lines,
+            "",
+            "Mean width, points:",
+            "",
+            *widths,
+        ]
+    )

@@ -36,6 +36,12 @@ def test_a_backtest_shows_corrected_rates_and_is_reproduced(store: beam_ray.Stor
     [success, polite] = first.corrected_rates("v2")
     again = with_model.backtest("spec.yaml", options=beam_ray.BacktestOptions(again=True))
 
+    [check] = with_model.criteria("replies.yaml", outputs=beam_ray.Outputs(first.baseline_run.id, 24), repeats=2)
+    [planned] = with_model.plan_criteria("replies.yaml", outputs=beam_ray.Outputs(first.baseline_run.id, 24), repeats=2)
+
+    assert (planned.outputs, planned.repeats, planned.judge_calls, planned.max_usd) == (24, 2, 2 * 24 + 2 * 24, 0.0)
+    assert [(report.criterion, report.drawn) for report in check.judges] == [("polite", 48)]
+    assert check.variance is not None and check.variance.between_judgements == 0
     assert before == () and first.document()["candidates"][0]["corrected"] == []
     assert (success.name, success.by, success.reviews) == ("success_rate", "own reviews", (24, 24))
     assert polite.before.value < polite.judged_before.value

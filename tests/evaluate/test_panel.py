@@ -14,6 +14,7 @@ from beam_ray.llm.prices import Price
 from beam_ray.run.plan import Lineage, load_workflow, make_plan
 from beam_ray.store.beginning import begin
 from beam_ray.store.runs import Run
+from tests.commands import run_command
 from tests.conftest import Lab, drive_here
 from tests.review.judged import verdict, workflow
 
@@ -151,11 +152,18 @@ def test_a_report_says_how_often_the_judges_disagreed(lab: Lab) -> None:
     assert compare_runs(alone, alone, names=("v1", "v2")).judge_notes == ()
 
 
-def test_a_task_shows_what_each_judge_said(lab: Lab) -> None:
+def test_a_task_shows_what_each_judge_said(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     """In Python and in ``show --step``."""
     run = panel_run(lab, workflow("[a, b, c]"), {"a": judge(True), "b": judge(False), "c": judge(True)})
     step = beam_ray.open(lab.objects.uri, models={}).task(f"{run.run_id}/t0").step("reply")
 
     assert step.criteria[0].judges[1] == beam_ray.JudgeVerdict("b", False, "because False")
+    shown = run_command(capsys, "show", f"{run.run_id}/t0", "--step", "reply", "--store", lab.objects.uri).out.splitlines()
+    assert shown[2:6] == [
+        "  met        The reply is polite.  (2 of 3 judges: because True)  judged by a, b, c",
+        "             a: met (because True)",
+        "             b: not met (because False)",
+        "             c: met (because True)",
+    ]
     queue = beam_ray.open(lab.objects.uri, models={}).review_queue("replies", sample=beam_ray.ReviewSample("disagreed"))
     assert len(queue.items) == 6 and json.dumps(queue.items[0].question("polite").judge) == '"a, b, c"'

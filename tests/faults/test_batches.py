@@ -332,6 +332,21 @@ def test_a_judge_may_be_asked_interactively(post: Post, interactive: Run):
     assert len(post.server.batches) == 4
 
 
+def test_a_panel_of_judges_goes_in_the_same_batches(post: Post, interactive: Run):
+    """Also two judges whose requests are alike: each is asked once, and scores are those of one judge that says the same."""
+    post.models(second="", third="")
+    (post.folder / "work.yaml").write_text(WORKFLOW.replace("model: m", "model: m\njudge: [m, second, third]", 1))
+    post.run()
+
+    assert [row[:7] for row in essence(post.finished)[0]] == [row[:7] for row in essence(interactive)[0]]
+    judged = [row for row in post.finished.steps(["odd"]).to_pylist() if row["criteria"]]
+    assert {tuple(said["judge"] for said in row["criteria"][0]["judges"]) for row in judged} == {("m", "second", "third")}
+    assert spent(post.finished)["calls"] == spent(interactive)["calls"] + 2 * 12
+    assert not post.server.journal
+    assert len(post.server.batches) <= 12
+    post.assert_once()
+
+
 def test_a_run_may_change_its_lane(post: Post, interactive: Run):
     """Resumed interactively, it takes what its open batches bring, and asks the rest call by call."""
     post.run(fail="answers.kept:1:kill", code=-9)

@@ -11,7 +11,7 @@ import beam_ray
 from beam_ray.errors import BadDefinition, Damaged, Unusable
 from beam_ray.store.gc import collect
 from tests.conftest import Lab
-from tests.review.judged import judged_run, opened
+from tests.review.judged import judged_run, model, opened
 
 
 @pytest.fixture
@@ -34,6 +34,15 @@ def test_the_same_draw_is_the_same_sample_and_a_larger_one_holds_it(store: beam_
     assert names[1][:10] == names[0] and len(set(names[1])) == 20
     assert set(names[2]) != set(names[0])
     assert {(item.how, item.seed, item.sample, item.population, item.probability) for item in ten.items} == {("random", 1, 10, 40, 0.25)}
+
+
+def test_reruns_of_selected_tasks_are_not_drawn_from(store: beam_ray.Store, lab: Lab) -> None:
+    """A rerun of what had failed is no random sample of anything; it is reviewed where it is named."""
+    [run] = store.runs()
+    again = lab.rerun(run.stored, ["t21", "t23"], run.workflow, model(lambda number: True))
+
+    assert store.review_queue("replies").run_id == run.id
+    assert store.review_queue("replies", run=again.run_id).run_id == again.run_id
 
 
 def test_a_random_sample_is_a_fair_one(store: beam_ray.Store) -> None:

@@ -1,15 +1,18 @@
 """Where the scatter of scores comes from, and what to buy more of."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from beam_ray.cli.judge_reports import show_variance
 from beam_ray.improve.criteria import judged_runs, present_criteria
 from beam_ray.improve.score_variance import node_variance
 from beam_ray.llm import Request
 from beam_ray.review.variance import VarianceComponents, components
 from tests.conftest import Lab
+from tests.golden import check_golden
 from tests.improve.scripted import executor
 from tests.review.judged import verdict, workflow
 
@@ -109,3 +112,11 @@ def test_stored_outputs_judged_again_tell_trials_and_judge_apart(lab: Lab) -> No
     assert (found.between_trials or 0) < 12 and (found.between_tasks or 0) < 12
     assert {request.judges for request in calls} == {True}
     assert len(calls) == 3 * 60
+
+
+def test_the_screen_of_variance(capsys: pytest.CaptureFixture[str]) -> None:
+    """Parts, standard errors and the advice, with what was not measured."""
+    show_variance(VarianceComponents("reply", 50, 2, 3, 20.0, 10.0, 5.0, 0.01, 0.001))
+    show_variance(VarianceComponents("reply", 50, 1, 3, 20.0, None, 5.0, None, None))
+
+    check_golden(Path(__file__).parent / "golden", "variance.txt", capsys.readouterr().out)

@@ -29,5 +29,21 @@ def backtests(store: beam_ray.Store) -> str:
     return verdict.word or comparison.word
 
 
+def reviews(store: beam_ray.Store) -> float | None:
+    queue: beam_ray.ReviewQueue = store.review_queue("tickets", "sort", sample=beam_ray.ReviewSample("balanced", count=20, seed=1))
+    item: beam_ray.ReviewItem | None = queue.next("ann")
+    if item:
+        made: beam_ray.RecordedReviews = store.record_review(item, {"polite": True, "short": None}, reviewer="ann")
+        store.record_review(item, {"polite": beam_ray.ReviewAnswer(False, "curt")}, reviewer="ann", hidden=bool(made.unchanged))
+    store.import_reviews(queue.write("reviews.csv"))
+    table: pa.Table = store.reviews("tickets")
+    reports: list[beam_ray.JudgeReport] = store.review_agreement("tickets")
+    plans: list[beam_ray.CriteriaPlan] = store.plan_criteria("tickets.yaml", repeats=2)
+    variance: beam_ray.VarianceComponents | None = store.criteria("tickets.yaml", repeats=plans[0].repeats)[0].variance
+    rates: tuple[beam_ray.CorrectedRate, ...] = store.verdict("x").corrected_rates()
+    kappa = reports[0].errors.kappa if reports[0].errors and table.num_rows else None
+    return kappa.low if kappa and rates and variance else None
+
+
 def checks() -> str:
     return beam_ray.check(beam_ray.load("tickets.yaml")).workflow.name
