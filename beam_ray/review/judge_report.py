@@ -230,7 +230,7 @@ def _between(rows: Sequence[ReviewRow]) -> tuple[ReviewerPair, ...]:
     said: dict[str, dict[tuple[str, str], bool]] = {}
     for row in rows:
         if row["met"] is not None:
-            said.setdefault(row["reviewer"], {})[row["address"], row["output_digest"]] = row["met"]
+            said.setdefault(row["reviewer"], {})[parse(row["address"]).task, row["output_digest"]] = row["met"]
     pairs = []
     for one, other in combinations(sorted(said), 2):
         common = [(said[one][key], said[other][key]) for key in said[one] if key in said[other]]

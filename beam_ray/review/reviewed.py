@@ -58,19 +58,22 @@ class Resolved:
 
 def resolved(rows: Iterable[ReviewRow], words: Words | None = None) -> Resolved:
     """
-    The reviews of one criterion, one entry per output.
+    The reviews of one criterion, one entry per output: the same output of a task in several runs, such as a borrowed one, counts once.
 
     Args:
         rows: as ``newest_reviews`` gives them.
         words: what another judge says of the outputs; without it, what the judge had said when they were reviewed.
     """
-    by_output: dict[tuple[str, str], list[ReviewRow]] = {}
+    by_output: dict[tuple[str, str], dict[str, ReviewRow]] = {}
     for row in rows:
-        by_output.setdefault((row["address"], row["output_digest"]), []).append(row)
+        # of the same person the newest word
+        by_output.setdefault((parse(row["address"]).task, row["output_digest"]), {})[row["reviewer"]] = row
     outputs, unsure, tied, undecided = [], 0, 0, 0
-    for key, said in by_output.items():
+    for newest in by_output.values():
+        said = list(newest.values())
         votes = [row["met"] for row in said if row["met"] is not None]
-        judge = said[-1]["judge_met"] if words is None else words.get(key)
+        keys = [(row["address"], row["output_digest"]) for row in said]
+        judge = said[-1]["judge_met"] if words is None else next((words[key] for key in keys if key in words), None)
         met = 2 * sum(votes) - len(votes)
         if not votes:
             unsure += 1
@@ -83,7 +86,7 @@ def resolved(rows: Iterable[ReviewRow], words: Words | None = None) -> Resolved:
             weight = 0.0 if drawn is None else 1.0 if drawn["drawn"] == "random" else 1 / (drawn["probability"] or 1.0)
             comment = "; ".join(dict.fromkeys(row["comment"] for row in said if row["comment"]))
             names = tuple(dict.fromkeys(row["reviewer"] for row in said))
-            outputs.append(ReviewedOutput(*key, judge, met > 0, names, comment, drawn is not None, (drawn or said[-1])["drawn"], weight))
+            outputs.append(ReviewedOutput(*keys[-1], judge, met > 0, names, comment, drawn is not None, (drawn or said[-1])["drawn"], weight))
     return Resolved(tuple(outputs), unsure, tied, undecided)
 
 
