@@ -11,11 +11,14 @@ import pytest
 from beam_ray.errors import BadDefinition, Stopped, Unusable
 from beam_ray.llm import Request, ScriptedModel
 from beam_ray.llm.request import Answer, ToolCall
+from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
+from beam_ray.store.batches import Batches
 from beam_ray.store.beginning import begin
 from beam_ray.store.runs import Run
 from tests.conftest import Lab, drive_here
+from tests.tool_endpoint import ToolEndpoint
 
 AGENT = """
 workflow: w
@@ -359,3 +362,36 @@ def test_a_budget_ends_an_agent_between_two_turns_and_a_resume_pays_nothing_twic
     row = step(Run(desk.objects, record.run_id))
     assert before == (2, "xx")
     assert (row["outcome"], row["calls"], len(asked), (desk.folder / "calls.txt").read_text()) == ("done", 3, 3, "xx")
+
+
+def test_each_turn_waits_for_a_batch_of_its_own_and_no_tool_is_called_twice(desk: Lab):
+    """In the batch lane a row that waits is run again from its prompt; what was answered before is answered from the spool."""
+    counting = f"\n\ndef find(number: str):\n    with open({str(desk.folder / 'calls.txt')!r}, 'a') as file: file.write('x')\n    return number\n"
+    desk.write("tools/desk.py", 'EFFECTS = "write"' + counting)
+    answers = ToolEndpoint()
+    models = {"m": ModelSettings(base_url="http://127.0.0.1:9/v1", model="x", lane="batch")}
+    plan = make_plan(desk.workflow(AGENT.replace(", tools.desk:add", "")), desk.tasks(["x"]), models)
+    record = begin(desk.objects, plan.record, plan.tasks)
+    batches = Batches(Run(desk.objects, record.run_id))
+
+    async def wave(number: int) -> bool:
+        runner = Runner(
+            Assignment(desk.objects.uri, record.run_id, models, f"0000-{number}", 8, unfinished=frozenset({0}), batched=frozenset({"m"}), wave=number)
+        )
+        try:
+            return await runner.step(0, "resolve")
+        finally:
+            await runner.stop()
+
+    waves = 1
+    while not asyncio.run(wave(waves)):
+        rows = [row for table in batches.outbox(waves, 0) for row in table.to_pylist()]
+        replies = [{"custom_id": row["custom_id"], "status": 200, "body": json.dumps(answers(json.loads(row["body"]))[2])} for row in rows]
+        batches.keep_answers(0, waves, "in-01", replies)
+        waves += 1
+
+    part = Run(desk.objects, record.run_id).part("resolve", 0)
+    assert part is not None
+    [row] = part.to_pylist()
+    assert (row["outcome"], json.loads(row["output"]), waves, row["calls"]) == ("done", PAY, 3, 2)
+    assert (len(answers.bodies), (desk.folder / "calls.txt").read_text()) == (2, "xx")
