@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from beam_ray.api.plans import NodePlan, Plan
     from beam_ray.api.projects import Project, init
     from beam_ray.api.prompts import PromptTurn, SentPrompt
+    from beam_ray.api.repeats import RepeatsPlan
     from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
     from beam_ray.api.reviews import RecordedReviews, ReviewQueue, ReviewSample
@@ -148,6 +149,8 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.prompts
     "PromptTurn",
     "SentPrompt",
+    # api.repeats
+    "RepeatsPlan",
     # api.reproductions
     "Reproduction",
     # api.reruns
@@ -255,6 +258,7 @@ _SOURCES = {
     "beam_ray.api.plans": ("NodePlan", "Plan"),
     "beam_ray.api.projects": ("Project", "init"),
     "beam_ray.api.prompts": ("PromptTurn", "SentPrompt"),
+    "beam_ray.api.repeats": ("RepeatsPlan",),
     "beam_ray.api.reproductions": ("Reproduction",),
     "beam_ray.api.reruns": ("Rerun", "Selection"),
     "beam_ray.api.reviews": ("RecordedReviews", "ReviewQueue", "ReviewSample"),

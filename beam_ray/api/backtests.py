@@ -12,6 +12,7 @@ from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.plans import Plan, PlanDocument, TimeDocument, plan_of, time_document, time_of, times_of
 from beam_ray.api.progress import ProgressOption, progress_callback
+from beam_ray.api.repeats import RepeatsPlan, RepeatsPlanDocument, plan_repeats
 from beam_ray.api.runs import checked_budget, get_run, probe_models
 from beam_ray.api.verdicts import Verdict
 from beam_ray.api.workflows import WorkflowOption, check
@@ -60,8 +61,8 @@ class Backtest:
     """
     trials: int = 1
     """Repetitions of each task."""
-    confirm: int = 0
-    """How often each newly failing task is repeated on both sides before it counts as a regression."""
+    confirm: int | str = 0
+    """How often each newly failing task is repeated on both sides before it counts as a regression; ``auto`` goes by how flaky the workflow is."""
     gate: str | Path | None = None
     """``no-harm`` (the default), ``improve``, ``cheaper``, ``none``, or a gate file."""
     stop: str | None = None
@@ -124,6 +125,7 @@ class BacktestPlanDocument(TypedDict):
     max_usd: float | None
     seconds: TimeDocument | None
     sides: list[SideDocument | FinishedSideDocument]
+    repeats: RepeatsPlanDocument | None
     detection: DetectionDocument | None
 
 
@@ -153,6 +155,8 @@ class BacktestPlan(Displayed):
     """Numbers of tasks at the interim analyses of a backtest that may stop early."""
     sides: tuple[SidePlan, ...]
     """The baseline first."""
+    repeats: RepeatsPlan | None = None
+    """What ``confirm`` may cost; None without it."""
     detection: Detection | None = None
     """How many tasks show the change that was asked for with ``detect=``."""
     warnings: tuple[Problem, ...] = ()
@@ -203,6 +207,7 @@ class BacktestPlan(Displayed):
             "max_usd": self.max_usd,
             "seconds": time_document(self.seconds),
             "sides": sides,
+            "repeats": self.repeats.document() if self.repeats else None,
             "detection": self.detection.document() if self.detection else None,
         }
 
@@ -276,7 +281,8 @@ def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: Back
         bound = made is not None and not side.name.startswith("baseline")
         sides.append(SidePlan(side.name, plan_of(made, seconds=time_of(made, engine.models, times)) if made else None, run_id or None, bound, of_rerun=True))
     found = None if detect is None else detection(engine, detect, gate_of(engine.resolved).confidence, times)
-    return BacktestPlan(engine.backtest_id, engine.tasks.num_rows, tuple(engine.pauses), tuple(sides), found, engine.resolved.warnings)
+    repeats = plan_repeats(engine)
+    return BacktestPlan(engine.backtest_id, engine.tasks.num_rows, tuple(engine.pauses), tuple(sides), repeats, found, engine.resolved.warnings)
 
 
 def _webhooks(spec: Spec, options: BacktestOptions) -> list[Webhook]:

@@ -48,9 +48,14 @@ class Discordance:
         return max(known, key=lambda found: found.flips)
 
 
-def discordance(objects: Objects, workflow: str) -> Discordance | None:
-    """What the newest finished runs of *workflow* over common tasks tell; None where no two results of ten tasks can be compared."""
-    runs = list(islice((run for run in recent_runs(objects) if _usable(run, workflow)), NEWEST_RUNS))
+def discordance(objects: Objects, workflow: str, leaving_out: str = "") -> Discordance | None:
+    """
+    What the newest finished runs of *workflow* over common tasks tell, but for those of the backtest *leaving_out*.
+
+    None where no two results of ten tasks can be compared.
+    """
+    usable = (run for run in recent_runs(objects) if _usable(run, workflow) and not (leaving_out and run.record.backtest == leaving_out))
+    runs = list(islice(usable, NEWEST_RUNS))
     samples = {run.run_id: _samples(run) for run in runs}
     pairs = [(run, run, *two) for run in runs for two in combinations(samples[run.run_id], 2)]
     pairs += [(after, before, samples[before.run_id][0], samples[after.run_id][0]) for after, before in combinations(runs, 2)]

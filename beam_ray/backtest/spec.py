@@ -80,7 +80,7 @@ class Spec(Frozen):
     aa: bool = False
     """Compare the baseline with a second sample of itself: what differs then is noise."""
     trials: int = Field(default=1, ge=1, le=100)
-    confirm: int = Field(default=0, ge=0, le=20)
+    confirm: Annotated[int, Field(ge=0, le=20)] | Literal["auto"] = Field(default=0, description="a number of repeats from 0 to 20, or auto")
     """How often each newly failing task is repeated on both sides before it counts."""
     gate: str | None = Field(default=None, description="no-harm, improve, cheaper, none, or a gate file")
     stop: Literal["early"] | None = None

@@ -9,7 +9,7 @@ import click
 
 import beam_ray
 from beam_ray.cli.options import MLFLOW, Execution, Place, executes, grouped, pairs, reads_store, runs_in_lane
-from beam_ray.cli.plans import able, detection_notes, detection_table, lanes, plan_table, time_range, totals
+from beam_ray.cli.plans import able, detection_notes, detection_table, lanes, plan_table, repeats_note, time_range, totals
 from beam_ray.cli.screen import at_most, clean, emit, plural, progress, say, show
 from beam_ray.errors import TrackingUnavailable
 
@@ -136,6 +136,8 @@ def show_backtest_plan(plan: beam_ray.BacktestPlan, place: Place) -> None:
             show(text)
     if len(plan.sides) > 2:
         show(f"in all: {plural(plan.calls, 'model call')}, {at_most(plan.max_usd)}{f', {time_range(plan.seconds)}' if plan.seconds else ''}")
+    if plan.repeats:
+        show(repeats_note(plan.repeats))
     if plan.detection:
         show()
         for note in detection_notes(plan.detection):

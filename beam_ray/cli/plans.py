@@ -68,6 +68,17 @@ def detection_notes(found: beam_ray.Detection) -> list[str]:
     return notes
 
 
+def repeats_note(found: beam_ray.RepeatsPlan) -> str:
+    """What repeats of newly failing tasks may cost."""
+    expected = (
+        "how often tasks fail by chance is not known from earlier runs"
+        if found.flakes is None or found.expected_runs is None
+        else f"about {plural(found.expected_runs, 'run')} of a task if nothing breaks, because {found.flakes:.1f} % of a task's runs fail by chance in earlier runs"
+    )
+    most = f"{plural(found.most_runs, 'run')}, {plural(found.most_calls, 'model call')}, {at_most(found.most_usd)}"
+    return f"confirm: newly failing tasks are repeated {found.times} times on both sides, suspected ones again: {expected}; at most {most}"
+
+
 def able(found: beam_ray.Detection, tasks: int) -> str:
     """What the spec's own tasks and trials show."""
     shown = [(found.detectable_rate, "success rate"), (found.detectable_score, "mean score")]

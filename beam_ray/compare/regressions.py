@@ -11,14 +11,17 @@ alone, at 2.5% over their number. docs/statistics.md has the error rates.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 DEFAULT_REPEATS = 3
 MOST_TESTED = 20
 """Suspected tasks that are repeated again. Where there are more, the others follow what most of these are."""
 LEVEL = 0.025
-_FEWEST, _MOST = 8, 20
+_FEWEST, _MOST = 8, 24
+CAUGHT = 0.95
+"""How often the repeats confirm a task that breaks, at least, if it still passes in the share BROKEN of its runs."""
+BROKEN = 0.05
 
 
 class Repeats(NamedTuple):
@@ -63,9 +66,35 @@ def suspected(newly_failing: Iterable[str], first: Mapping[str, Repeats]) -> tup
     return tuple(task for task in newly_failing if task in first and first[task].made and first[task].suspects)
 
 
-def repeats_again(tested: int) -> int:
-    """How often a side repeats each of so many suspected tasks: often enough to confirm one that breaks, with a flake of the baseline and two of the candidate."""
-    return next((count for count in range(_FEWEST, _MOST) if Repeats(count - 1, count, 2, count).p <= LEVEL / max(tested, 1)), _MOST)
+def first_repeats(flake: float) -> int:
+    """How often a newly failing task is repeated at first: often enough to suspect one that breaks, when the baseline fails in the share *flake* of its runs."""
+    return next((count for count in (3, 5, 7, 9) if _chance(count, flake, lambda repeats: repeats.suspects) >= CAUGHT), 9)
+
+
+def repeats_again(tested: int, flake: float = 0.0) -> int:
+    """
+    How often a side repeats each of so many suspected tasks.
+
+    Often enough to confirm one that breaks, with a flake of the baseline and two of the candidate; and, when the baseline
+    fails in the share *flake* of its runs, in 95 of 100 cases.
+    """
+    level = LEVEL / max(tested, 1)
+    least = next((count for count in range(_FEWEST, _MOST) if Repeats(count - 1, count, 2, count).p <= level), _MOST)
+    return next((count for count in range(least, _MOST) if _chance(count, flake, lambda repeats: repeats.p <= level) >= CAUGHT), _MOST)
+
+
+def _chance(count: int, flake: float, holds: Callable[[Repeats], bool]) -> float:
+    """How often so many repeats a side of a task that breaks are as *holds* says."""
+
+    def times(passed: int, passing: float) -> float:
+        return math.comb(count, passed) * passing**passed * (1 - passing) ** (count - passed)
+
+    return sum(
+        times(before, 1 - flake) * times(after, BROKEN)
+        for before in range(count + 1)
+        for after in range(count + 1)
+        if holds(Repeats(before, count, after, count))
+    )
 
 
 def regressions(

@@ -3,7 +3,7 @@ Interim analyses: stopping a backtest early without being fooled by looking ofte
 
 An interval that holds in 95 of 100 single analyses is broken sooner or later by someone who
 looks after every task. Under ``stop: early`` the analyses are planned, so the boundary of a
-group-sequential test is known before the first one (Wang and Tsiatis 1987, shape 0.25): how
+group-sequential test is known before the first one (Wang and Tsiatis 1987, shape 0.2): how
 many standard errors an interval reaches at each, so that 95 of 100 backtests never see one
 broken. It is wide at the first analyses and, at the last one, hardly wider than without any.
 """
@@ -20,7 +20,7 @@ FIRST_ANALYSIS = 20
 """Tasks; with fewer, how often an interval holds is not known well enough."""
 GROWTH = 1.3
 """From analysis to analysis. Each waits for its last task, so there are not many."""
-SHAPE = 0.25
+SHAPE = 0.2
 """Between Pocock's boundary (0.5), which is the same at all analyses, and O'Brien and Fleming's (0)."""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(96)
 

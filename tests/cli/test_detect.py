@@ -94,3 +94,18 @@ def test_a_backtest_does_not_plan_what_to_detect(desk: Desk) -> None:
 
     assert (2, True) == (said.code, "--detect goes with plan, which runs nothing: beam-ray plan spec.yaml --detect 3" in said.err)
     assert not desk.model.journal
+
+
+def test_the_plan_has_the_most_that_repeats_may_cost(desk: Desk) -> None:
+    """
+    With ``confirm`` every task may be newly failing and repeated three times, and twenty of them eleven times more, on both sides; without it there is nothing.
+    """
+    desk("publish", "sums.yaml", "--without-evidence", "the first")
+    found = desk("backtest", "spec.yaml", "--plan", "--set", "confirm=3", "--json").json["repeats"]
+    auto = desk("backtest", "spec.yaml", "--plan", "--set", "confirm=auto").out
+
+    runs = 2 * (36 * 3 + 20 * 11)
+    assert (3, None, None, runs, 2 * runs) == (found["times"], found["flakes"], found["expected_runs"], found["most_runs"], found["most_calls"])
+    assert found["most_usd"] > 0
+    assert "confirm: newly failing tasks are repeated 3 times on both sides, suspected ones again: how often tasks fail by chance is not known" in auto
+    assert desk("backtest", "spec.yaml", "--plan", "--json").json["repeats"] is None
