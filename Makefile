@@ -6,7 +6,7 @@ BIN := .venv/bin
 # without bytecode each of Ray's processes would compile all that it imports, at every start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo ui test check docs bench soak machine fuzz audit coverage clean
+.PHONY: install demo console ui test check docs bench soak machine fuzz audit coverage clean
 
 install: .venv/installed
 
@@ -19,6 +19,9 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/beam-ray demo
+
+console: install
+	$(BIN)/beam-ray console
 
 ui: install
 	$(BIN)/beam-ray ui

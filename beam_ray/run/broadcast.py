@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 
-from beam_ray.errors import BeamRayError, Stopped
+from beam_ray.errors import BeamRayError
 from beam_ray.run.progress import Progress
 from beam_ray.store.live import StoredProgress, stop_requested, write_progress
 from beam_ray.store.runs import Run
@@ -26,7 +26,7 @@ class Broadcast:
     def __init__(self, run: Run, epoch: int):
         self._run, self._epoch = run, epoch
         self._latest: Progress | None = None
-        self._stop = False
+        self._stop = self._told = False
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -37,15 +37,12 @@ class Broadcast:
             self._thread = threading.Thread(target=self._report, name="progress", daemon=True)
             self._thread.start()
 
-    def raise_if_stopped(self) -> None:
-        """
-        Stop if somebody asked for it.
-
-        Raises:
-            Stopped: somebody has.
-        """
-        if self._stop:
-            raise Stopped(f"run {self._run.run_id} was stopped by 'beam-ray stop'; all finished results are kept")
+    def stop_reason(self) -> str:
+        """Why the run is to stop, once: empty where nobody asked for it, or the driver knows it already."""
+        if not self._stop or self._told:
+            return ""
+        self._told = True
+        return f"run {self._run.run_id} was stopped by 'beam-ray stop'; all finished results are kept"
 
     def close(self) -> None:
         """Report for the last time."""

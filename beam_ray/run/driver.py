@@ -316,8 +316,12 @@ class Driver:
     def _check(self) -> None:
         """Check signals, the lease and the cluster; raises Stopped when the run must stop."""
         self.signals.raise_if_interrupted()
-        self.broadcast.raise_if_stopped()
         self.beat()
+        if reason := self.broadcast.stop_reason():
+            if self.pool is not None:
+                # what is in flight is paid for: let it end, and keep it
+                self.pool.drain(reason)
+            raise Stopped(reason)
         if self.cluster is not None and time.monotonic() - self.cluster_seen_at >= CLUSTER_CHECK_S:
             self.cluster.require_alive()
             self.cluster_seen_at = time.monotonic()

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from benchmarks.speed.parts import again, commands, gateway, large, latency, limits, nodes, row, store, stragglers
+from benchmarks.speed.parts import again, commands, console, gateway, large, latency, limits, nodes, row, store, stragglers
 from benchmarks.speed.peers import LARGEST, PEERS, command
 from benchmarks.speed.report import Report, machine, say
 
@@ -51,6 +51,7 @@ def main() -> int:
         "nodes": ("One, two and four Ray nodes on one machine", lambda: nodes.measure(report)),
         "row": ("CPU time of a step", lambda: row.measure(report)),
         "agents": ("Agents and programs", lambda: gateway.measure(report)),
+        "console": ("Pages of the console over 100,000 tasks", lambda: console.measure(report)),
         "store": ("Requests to the store", lambda: store.measure(report)),
     }
     unknown = [name for name in arguments.parts if name not in parts]

@@ -39,11 +39,12 @@ def run(site: Site, path: str, fields: Fields) -> Page:
         "statuses": _statuses(found),
         "reruns": [each for each in site.reader.runs() if each.record.origin == found.id],
         "key": new_key(),
+        "resuming": next((each for each in site.commands.all() if each.code is None and found.id in each.runs), None),
         "rate": progress.calls / progress.seconds if progress.seconds else 0.0,
     }
     document = {**found.document(), "progress": progress.document(), "created_at": found.created_at, "origin": record.origin, "because": record.because}
     command = f"beam-ray tasks --run {found.id}{site.store.option}"
-    return Page("run", f"Run {found.id}", values, document, section="runs", command=command, live=progress.state == "running")
+    return Page("run", f"Run {found.id}", values, document, section="runs", command=command, live=progress.state != "finished")
 
 
 def _statuses(run: beam_ray.Run) -> list[tuple[str, int, str]]:

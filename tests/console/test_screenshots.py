@@ -1,0 +1,42 @@
+"""The pictures of docs/console.md: made by UPDATE_SCREENSHOTS=1, and else checked to be there and small."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.console.conftest import OpenTab
+from tests.console.shop import Shop
+
+ROOT = Path(__file__).parents[2]
+PICTURES = {
+    "console-tasks": ("/tasks?run={run}", "light", 720),
+    "console-task": ("/tasks/{run}/order-014", "light", 900),
+    "console-rerun": ("/rerun?task={run}/order-014&from=extract", "light", 640),
+    "console-backtest": ("/backtests/{backtest}", "dark", 1000),
+    "console-pair": ("/backtests/{backtest}/flips", "light", 640),
+}
+"""Name to page, color scheme and height."""
+
+
+@pytest.mark.skipif("UPDATE_SCREENSHOTS" not in os.environ, reason="pictures are made with UPDATE_SCREENSHOTS=1")
+@pytest.mark.parametrize("name", PICTURES)
+def test_make_the_picture(name: str, new_tab: OpenTab, shop: Shop):
+    """Of the page as a browser shows it."""
+    address, scheme, height = PICTURES[name]
+    tab = new_tab(viewport={"width": 1280, "height": height}, color_scheme=scheme)
+    tab.open(address.format(run=shop.run, backtest=shop.backtest))
+    tab.page.wait_for_load_state("networkidle")
+    path = ROOT / f"docs/images/{name}.png"
+    tab.page.screenshot(path=path)
+    Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def test_the_page_shows_every_picture_and_each_is_small():
+    """At most 80 kB each."""
+    shown = re.findall(r"\(images/(console-[\w-]+)\.png\)", (ROOT / "docs/console.md").read_text(encoding="utf-8"))
+
+    assert sorted(shown) == sorted(PICTURES)
+    assert all((ROOT / f"docs/images/{name}.png").stat().st_size < 80_000 for name in PICTURES)
