@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from beam_ray.define.fingerprint import Json, JsonObject
@@ -54,6 +55,7 @@ class ProgramSession:
         self.closed = False
         self._calls: dict[str, list[_Call]] = {}
         self._failed: dict[str, Refused] = {}
+        self._waits: list[tuple[float, float]] = []
         self._tools: dict[str, _ToolUse] = {}
         self._tasks: set[asyncio.Task[Json]] = set()
 
@@ -70,6 +72,15 @@ class ProgramSession:
     def in_flight(self) -> bool:
         """Whether a call of the program is being answered."""
         return bool(self._tasks)
+
+    @property
+    def waited(self) -> float:
+        """Seconds in which at least one call waited for a permit."""
+        total, until = 0.0, 0.0
+        for begin, end in sorted(self._waits):
+            total += max(end - max(begin, until), 0.0)
+            until = max(until, end)
+        return total
 
     async def idle(self) -> None:
         """Wait until no call of the program is being answered; who waits for a program's tool result is not waited for."""
@@ -146,8 +157,9 @@ class ProgramSession:
                 self._calls[equal].remove(call)
 
     async def _answer(self, model: str, api: str, body: JsonObject, equal: str) -> JsonObject:
+        began, spent = time.monotonic(), Usage()
         try:
-            return await self.calls.ask(model, body, self.request, self.usage, api=api)
+            return await self.calls.ask(model, body, self.request, spent, api=api)
         except Stopped as error:
             self.fail(error)
             raise Refused(403, "the run was stopped", "run_stopped") from None
@@ -160,6 +172,10 @@ class ProgramSession:
         except Exception as error:
             self.fail(error)
             raise Refused(500, "the gateway failed", "internal_error") from None
+        finally:
+            self.usage.add(spent)
+            if spent.waited > 0:
+                self._waits.append((began, began + spent.waited))
         self._failed[equal] = refused
         raise refused
 

@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,36 +74,31 @@ class Programs:
         """
         if session is None:
             async with self.tools.slot():
-                return await self._timed(_Process(self.tools, node, {}).run(arguments, None), usage)
+                with _timed(usage, None):
+                    return await _Process(self.tools, node, {}).run(arguments, None)
         async with self._asking:
             if self._stopped:
                 raise self._stopped
             gateway = await self._started()
-            with gateway.serving(session) as environment:
-                self._sessions.add(session)
-                try:
-                    return await self._timed(_Process(self.tools, node, environment).run(arguments, session), usage)
-                except asyncio.CancelledError:
-                    session.abandon()
-                    raise
-                finally:
-                    self._sessions.discard(session)
-                    # calls in flight are paid for, and belong to the attempt
-                    await session.close()
+            self._sessions.add(session)
+            try:
+                with gateway.serving(session) as environment, _timed(usage, session):
+                    try:
+                        return await _Process(self.tools, node, environment).run(arguments, session)
+                    except asyncio.CancelledError:
+                        session.abandon()
+                        raise
+                    finally:
+                        # calls in flight are paid for, and belong to the attempt
+                        await session.close()
+            finally:
+                self._sessions.discard(session)
 
     def stop(self, error: Stopped) -> None:
         """End the programs that ask models, and start no other: what they were answered is in the store."""
         self._stopped = error
         for session in self._sessions:
             session.fail(error)
-
-    async def _timed(self, work: Awaitable[Json], usage: Usage) -> Json:
-        started = time.monotonic()
-        try:
-            return await work
-        finally:
-            # calls overlap, so that the sum of their times is not the program's
-            usage.seconds = max(time.monotonic() - started - usage.waited, 0.0)
 
     async def close(self) -> None:
         """Close the gateway."""
@@ -119,6 +114,16 @@ class Programs:
                 await gateway.start()
                 self._gateway = gateway
         return self._gateway
+
+
+@contextlib.contextmanager
+def _timed(usage: Usage, session: "ProgramSession | None") -> Iterator[None]:
+    """Put the time that the block takes into *usage*, in place of that of the calls in it, which may overlap."""
+    before, started = usage.seconds, time.monotonic()
+    try:
+        yield
+    finally:
+        usage.seconds = before + max(time.monotonic() - started - (session.waited if session else 0.0), 0.0)
 
 
 def _asking() -> int:
@@ -170,7 +175,7 @@ class _Process:
             waits.add(ended)
         try:
             while True:
-                left = started + self.node.timeout_s + (session.usage.waited if session else 0.0) - time.monotonic()
+                left = started + self.node.timeout_s + (session.waited if session else 0.0) - time.monotonic()
                 if left <= 0 and session and session.in_flight:
                     # its calls have time limits of their own, and say when they end how long they waited for permits
                     idle = asyncio.ensure_future(session.idle())

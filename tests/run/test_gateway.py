@@ -1,8 +1,9 @@
 """The gateway as programs see it: OpenAI's API for whoever has the key of a running attempt, and for nobody else."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,7 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BudgetReached, ModelRefused, ModelUnavailable, OutOfQuota
 from beam_ray.llm import Answer, Request, ScriptedModel
 from beam_ray.llm.client import OpenAIModel
+from beam_ray.llm.permits import Permits, Unlimited
 from beam_ray.llm.request import ToolCall
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.run.attempt import Attempt
@@ -38,7 +40,7 @@ class Program:
     async def post(self, path: str, body: Any, key: str | None = None) -> tuple[int, Any, Any]:
         """Status, headers and body of a request as it is."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"Authorization": f"Bearer {self.session.key if key is None else key}"}
+        headers = {"Authorization": f"Bearer {self.session.key if key is None else key.replace('ID', self.session.id)}"}
         async with aiohttp.ClientSession() as http, http.post(f"{self.gateway.url}{path}", data=raw, headers=headers) as reply:
             text = await reply.text()
             return reply.status, reply.headers, json.loads(text) if reply.content_type == "application/json" else text
@@ -50,13 +52,14 @@ def serve(
     *,
     at_most: int = 100,
     latency_s: float = 0.0,
+    permits: Permits | None = None,
     **context: Any,
 ) -> tuple[Any, CallLog, Attempt]:
     """What the *program* gives while its attempt is served, with the attempt's calls and what they cost."""
 
     async def run() -> tuple[Any, CallLog, Attempt]:
         workflow = Workflow(name="w", nodes={"n": {"command": ["x"], "version": "1", "asks": ["hosted/large"]}})
-        models = {"hosted/large": answer if isinstance(answer, OpenAIModel) else ScriptedModel(answer, latency_s=latency_s)}
+        models = {"hosted/large": answer if isinstance(answer, OpenAIModel) else ScriptedModel(answer, latency_s=latency_s, permits=permits)}
         known = StepContext("r", workflow, models, {"hosted/large": "i"}, Tools(workflow), **context)
         log, attempt, gateway = CallLog(known, "n", TASK, lambda row: None), Attempt(1), Gateway()
         request = Request((), node="n", task_id="t", by_program=True)
@@ -151,6 +154,7 @@ def test_calls_are_recorded_and_counted_whatever_the_name_of_the_model():
     [
         ("/v1/chat/completions", CHAT, "", 401, "invalid_api_key", "running program"),
         ("/v1/chat/completions", CHAT, "sk-real", 401, "invalid_api_key", "running program"),
+        ("/v1/chat/completions", CHAT, "br-ID-another-secret", 401, "invalid_api_key", "running program"),
         ("/v1/chat/completions", {**CHAT, "model": "gpt-9"}, None, 404, "model_not_found", "it may ask: hosted/large"),
         ("/v1/chat/completions", {"messages": []}, None, 404, "model_not_found", "the model None"),
         ("/v1/chat/completions", b"{", None, 400, "invalid_json", "not JSON"),
@@ -160,7 +164,19 @@ def test_calls_are_recorded_and_counted_whatever_the_name_of_the_model():
         ("/v1/files", {}, None, 404, "unknown_url", "/v1/responses"),
         ("/v1/chat/completions/../../etc/passwd", {}, None, 404, "unknown_url", "only"),
     ],
-    ids=["no key", "another key", "another model", "no model", "no JSON", "no object", "too large", "background", "another path", "a path upwards"],
+    ids=[
+        "no key",
+        "another key",
+        "another secret",
+        "another model",
+        "no model",
+        "no JSON",
+        "no object",
+        "too large",
+        "background",
+        "another path",
+        "a path upwards",
+    ],
 )
 def test_what_is_refused_is_said_in_the_shape_of_the_api(path: str, body: Any, key: str | None, status: int, code: str, words: str):
     """With the status that the API has for it, and the word not to try again; nothing is asked."""
@@ -377,3 +393,30 @@ def test_an_endpoint_sees_what_the_program_wrote_and_our_key(monkeypatch: pytest
     assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == "hello"
     assert [call.body for call in served.journal] == [{**written, "model": "gpt-x"}] * 2
     assert (attempt.usage.calls, attempt.usage.input_tokens, attempt.usage.usd, log.rows[0]["calls"]) == (2, 10, pytest.approx(0.00002), 2)
+
+
+class Turnstile(Unlimited):
+    """Permits for which each call waits as long."""
+
+    @contextlib.asynccontextmanager
+    async def _held(self) -> AsyncIterator[float]:
+        await asyncio.sleep(0.5)
+        yield 0.5
+
+    def hold(self, tokens: int) -> contextlib.AbstractAsyncContextManager[float]:
+        """Wait."""
+        return self._held()
+
+
+def test_waits_for_permits_that_overlap_are_no_time_of_the_program_and_count_once():
+    """Three calls that wait together wait half a second; each has its own wait in its row."""
+
+    async def program(it: Program) -> Any:
+        await asyncio.gather(*(it.client.chat.completions.create(**CHAT) for _ in range(3)))
+        return it.session.waited
+
+    waited, log, attempt = serve(lambda request: "hi", program, permits=Turnstile())
+
+    assert 0.5 <= waited < 1.4
+    assert [row["waited"] for row in log.rows] == [0.5] * 3
+    assert attempt.usage.waited == 1.5
