@@ -25,6 +25,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.diagnosis import diagnose, restored_tasks, to_redo
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.llm.scripted import Models
@@ -142,6 +143,7 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
     record = found.record
     _require_same(record, models)
     assert found.tasks is not None
+    lenders: JsonObject = {"borrow_from": record.borrow_from} if record.borrow_from else {}
     plan = make_plan(
         record.plan,
         only(found.tasks, list({task for task, _ in affected})),
@@ -158,6 +160,7 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
             mode="repair",
             because=f"repair of run {run.run_id}",
             allow_writes=record.allow_writes and allow_writes,
+            **lenders,
         ),
     )
     mark = f"{run.prefix}/repair/{plan.record.key}.json"

@@ -324,6 +324,22 @@ def test_what_was_borrowed_is_borrowed_again(lab: Lab, run: Run, node: str, call
     assert from_origin == {f"{run.run_id}/t{index}/one" for index in range(TASKS)}
 
 
+def test_what_was_borrowed_from_a_further_run_is_borrowed_again(lab: Lab, run: Run):
+    """A step that its origin does not have comes from the run that it came from before, without a call."""
+    text = TEXT.replace("two {{ one.text }}", "2 {{ one.text }}")
+    other = lab.run(text, run.tasks(), Asked(), origin=run.run_id, borrow=True, mode="candidate", allow_writes=False)
+    lent = {"origin": run.run_id, "borrow_from": (other.run_id,), "borrow": True, "mode": "candidate", "allow_writes": False}
+    made = Asked()
+    candidate = lab.run(text, run.tasks(), made, **lent)
+    said = result(lab, candidate)
+    tear(lab, candidate, "steps/two-000.parquet")
+    asked = Asked()
+    mend(lab, candidate, asked)
+
+    assert (made.said, asked.said) == ([], [])
+    assert result(lab, candidate) == said
+
+
 @pytest.mark.parametrize(("name", "calls"), [("steps/one-000.parquet", 0), ("steps/two-000.parquet", 2), ("steps/side-000.parquet", 0), ("tasks.parquet", 0)])
 def test_a_rerun_is_mended_from_its_original(lab: Lab, run: Run, name: str, calls: int):
     """What stands before its start is taken from there again, and so are its tasks."""

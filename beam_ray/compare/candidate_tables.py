@@ -71,10 +71,9 @@ def overview_notes(found: Overview) -> Iterator[str]:
     best = next(each for each in found.candidates if each.name == found.best)
     if name and name in best.gains:
         gain, unit = best.gains[name], KINDS[name].unit
-        yield (
-            f"The gain of the best of several candidates is partly chance. Expect {change(gain.shrunk, unit)} of {plain(best.name, 64)} "
-            f"rather than the {change(gain.found, unit)} found; 'shrunk' allows for it."
-        )
+        shrunk, as_found = change(gain.shrunk, unit), change(gain.found, unit)
+        expect = f" Expect a gain of {shrunk} from {plain(best.name, 64)}, not the {as_found} found; 'shrunk' allows for it." if shrunk != as_found else ""
+        yield f"The gain of the best of several candidates is partly chance.{expect}"
     if found.fronts:
         yield "Dominated: another side scores at least as high and takes no more, by the numbers found."
 

@@ -50,6 +50,30 @@ def test_a_candidate_that_changes_nothing_is_blocked_early(early: Desk):
     assert done.json["candidates"][0]["comparison"]["tasks"] < TASKS
 
 
+def test_several_candidates_stop_early_and_the_best_one_is_run_again(early: Desk):
+    """Of two candidates each stops when its verdict holds among both; the rerun on fresh tasks stops early too, and borrows nothing from the comparison."""
+    text = (early.lab.folder / "spec.yaml").read_text()
+    early.lab.write("spec.yaml", text.replace("candidates:", 'candidates:\n  v1: {nodes.read.llm.prompt: "read  {{ task_query }}"}') + "rerun: fresh\n")
+    plan = early("backtest", "spec.yaml", "--plan", "--json").json
+    done = early("backtest", "spec.yaml", "--json")
+    rerun = done.json["rerun"]["candidate"]
+
+    assert [side["side"] for side in plan["sides"]] == ["baseline", "v1", "v2", "baseline on fresh tasks", "v1 on fresh tasks"]
+    assert plan["calls"] == 5 * TASKS
+    assert (done.code, done.json["word"], done.json["best"]) == (0, "PASS", "v2")
+    assert [(entry["verdict"]["word"], entry["comparison"]["tasks"] < TASKS // 2) for entry in (*done.json["candidates"], rerun)] == [
+        ("BLOCK", True),
+        ("PASS", True),
+        ("PASS", True),
+    ]
+    assert early("reproduce", done.json["backtest_id"]).code == 0
+    assert [line for line in early("backtest", "spec.yaml").out.splitlines() if line.startswith("verdict:")] == [
+        "verdict: BLOCK",
+        "verdict: PASS",
+        "verdict: PASS",
+    ]
+
+
 def test_what_is_not_settled_goes_on_to_the_last_task(early: Desk):
     """A limit that the truth lies on is never settled; then all tasks are run."""
     early.lab.write("gate.yaml", "gate: g\nrules: {success_rate: {at_least: 100}}\n")
