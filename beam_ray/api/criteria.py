@@ -267,7 +267,7 @@ def check_criteria(
             stats = evaluate_criteria(run_plan, run, name, present, tasks, source=definition, repeats=repeats)
             judged = judged_runs(run_plan, run, name, present, tasks, source=definition, repeats=repeats)
             reviewed = reports_of(run_plan, definition, name, reviews_of(objects, definition, name))
-            found = (tuple(_check(one) for one in stats), tuple(reviewed), node_variance(name, judged), tuple(stats))
+            found = (tuple(_check(one) for one in stats), tuple(reviewed), node_variance(name, run, judged), tuple(stats))
             checks.append(CriteriaCheck(name, run.run_id, len(tasks), len(judged), *found))
     return checks
 

@@ -5,6 +5,8 @@ from __future__ import annotations  # a type of the API is not loaded for its na
 import beam_ray
 from beam_ray.cli.screen import plural, show, table
 
+_ADVICE = {"tasks": "Buy more tasks first", "trials": "Buy more trials first", "judge repeats": "Buy more judgements per output first: a panel"}
+
 SHOWN = 20
 """Disagreements of one kind that are listed."""
 
@@ -70,17 +72,18 @@ def shown_figure(figure: beam_ray.Figure | None, factor: float = 100, digits: in
 def show_variance(found: beam_ray.VarianceComponents) -> None:
     """Where the scatter of a node's scores comes from, and what to buy more of."""
     parts = [
-        (found.between_tasks, "between tasks", plural(found.tasks, "task")),
-        (found.between_trials, "between trials of a task", plural(found.trials, "trial")),
-        (found.between_judgements, "between judgements of an output", plural(found.repeats, "judgement")),
+        (found.between_tasks, "between tasks"),
+        (found.between_trials, "between trials of a task"),
+        (found.between_judgements, "between judgements of an output"),
     ]
-    known = [f"{value:.1f} {what} ({count})" for value, what, count in parts if value is not None]
+    known = [f"{value:.1f} {what}" for value, what in parts if value is not None]
     show(f"  score of {found.node}, standard deviations in points: {', '.join(known)}")
-    unknown = [what for value, what, _ in parts if value is None]
+    unknown = [what for value, what in parts if value is None]
     if unknown:
         show(f"  not measured: {' and '.join(unknown)}")
     change = f"; {found.error_of_change:.1f} for a change over the same tasks, from trials and judge alone" if found.error_of_change is not None else ""
-    show(f"  standard error of the mean: {found.error:.1f} points{change}")
+    trials = f", {plural(found.trials, 'trial')} each" if found.trials > 1 else ""
+    show(f"  standard error of the mean of the run's {plural(found.tasks, 'task')}{trials}: {found.error:.1f} points{change}")
     bought = [f"{what} {error:.2f}" for what, error in found.purchases()]
     price = "" if found.priced else ", with an output priced like a judgement"
-    show(f"  standard error after a tenth more is spent on: {', '.join(bought)}{price}. Buy more {found.purchases()[0][0]} first")
+    show(f"  standard error after a tenth more is spent on: {', '.join(bought)}{price}. {_ADVICE[found.purchases()[0][0]]}")

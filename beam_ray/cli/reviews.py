@@ -143,7 +143,7 @@ def _word(met: bool | None) -> str:
 def _words(queue: beam_ray.ReviewQueue) -> str:
     drawn = {"random": "drawn at random", "balanced": "a balanced sample"}.get(queue.sample.how, queue.sample.how)
     of = f" of {queue.population:,}" if queue.sample.how in ("random", "balanced") else ""
-    return f"{len(queue.items)}{of} outputs, {drawn}"
+    return f"{len(queue.items)}{of} {'output' if len(queue.items) == 1 and not of else 'outputs'}, {drawn}"
 
 
 @review.command()

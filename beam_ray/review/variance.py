@@ -16,14 +16,17 @@ Purchase = Literal["tasks", "trials", "judge repeats"]
 
 @dataclass(frozen=True)
 class VarianceComponents:
-    """Standard deviations of the parts of a node's score, in points, and what they mean for its mean."""
+    """Standard deviations of the parts of a node's score, in points, and what they mean for its mean in a run of so many tasks."""
 
     node: str
     tasks: int
+    """Tasks of the run."""
     trials: int
     """Trials per task."""
-    repeats: int
-    """Judgements per output."""
+    outputs: int
+    """Tasks whose outputs were judged again."""
+    judgements: int
+    """How often each of these outputs was judged; in the run itself it was once."""
     between_tasks: float | None
     """How much tasks differ; None for fewer than two."""
     between_trials: float | None
@@ -37,16 +40,16 @@ class VarianceComponents:
 
     @property
     def error(self) -> float:
-        """Standard error of the mean score, over tasks."""
-        return math.sqrt(self._variance(self.tasks, self.trials, self.repeats))
+        """Standard error of the run's mean score, over tasks."""
+        return math.sqrt(self._variance(self.tasks, self.trials, 1))
 
     @property
     def error_of_change(self) -> float | None:
         """Standard error that trials and judge alone give to a change over the same tasks, whose own differences cancel; None where neither is known."""
         if self.between_trials is None and self.between_judgements is None:
             return None
-        noise = _squared(self.between_trials) / self.trials + _squared(self.between_judgements) / (self.trials * self.repeats)
-        return math.sqrt(2 * noise / self.tasks)
+        noise = _squared(self.between_trials) + _squared(self.between_judgements)
+        return math.sqrt(2 * noise / (self.trials * self.tasks))
 
     @property
     def priced(self) -> bool:
@@ -60,12 +63,11 @@ class VarianceComponents:
         A tenth, because with more trials or repeats than the parts are worth the gain soon ends.
         """
         output, judgement = (float(self.usd_output or 0), float(self.usd_judgement or 0)) if self.priced else (1.0, 1.0)
-        spent = self.tasks * self.trials * (output + self.repeats * judgement)
-        more = spent / 10
+        more = (output + judgement) / 10
         options: dict[Purchase, tuple[float, float, float]] = {
-            "tasks": (self.tasks * 1.1, self.trials, self.repeats),
-            "trials": (self.tasks, self.trials * 1.1, self.repeats),
-            "judge repeats": (self.tasks, self.trials, self.repeats + more / (self.tasks * self.trials * judgement)),
+            "tasks": (self.tasks * 1.1, self.trials, 1),
+            "trials": (self.tasks, self.trials * 1.1, 1),
+            "judge repeats": (self.tasks, self.trials, 1 + more / judgement),
         }
         unknown = {"trials": self.between_trials is None, "judge repeats": self.between_judgements is None}
         found = [(name, math.sqrt(self._variance(*sizes))) for name, sizes in options.items() if not unknown.get(name)]
@@ -81,7 +83,8 @@ class VarianceComponents:
             "node": self.node,
             "tasks": self.tasks,
             "trials": self.trials,
-            "repeats": self.repeats,
+            "outputs": self.outputs,
+            "judgements": self.judgements,
             "between_tasks": _rounded(self.between_tasks),
             "between_trials": _rounded(self.between_trials),
             "between_judgements": _rounded(self.between_judgements),
@@ -106,7 +109,8 @@ class VarianceDocument(TypedDict):
     node: str
     tasks: int
     trials: int
-    repeats: int
+    outputs: int
+    judgements: int
     between_tasks: float | None
     between_trials: float | None
     between_judgements: float | None
@@ -118,36 +122,50 @@ class VarianceDocument(TypedDict):
 
 
 def components(
-    node: str, scores: Sequence[Sequence[Sequence[float]]], *, usd_output: float | None = None, usd_judgement: float | None = None
+    node: str,
+    scores: Sequence[Sequence[Sequence[float]]],
+    *,
+    weights: Sequence[float] = (),
+    tasks: int = 0,
+    usd_output: float | None = None,
+    usd_judgement: float | None = None,
 ) -> VarianceComponents | None:
     """
     The components of a node's score; None without scores.
 
     Args:
         scores: per task, per trial, the score of each judgement; all tasks have equally many trials, and all outputs equally many judgements.
+        weights: how many tasks of the run each stands for, where some kinds were chosen more often than others; by default all alike.
+        tasks: tasks of the run; by default those in *scores*.
     """
     if not scores:
         return None
+    weights = weights or [1.0] * len(scores)
     trials, repeats = len(scores[0]), len(scores[0][0])
     outputs = [[_mean(judgements) for judgements in task] for task in scores]
-    judge = _mean([_spread(judgements) for task in scores for judgements in task]) if repeats > 1 else None
-    within = _mean([_spread(task) for task in outputs]) if trials > 1 else None
+    judge = _mean([_mean([_spread(judgements) for judgements in task]) for task in scores], weights) if repeats > 1 else None
+    within = _mean([_spread(task) for task in outputs], weights) if trials > 1 else None
     trial = None if within is None else max(within - (judge or 0) / repeats, 0.0)
     task = None
     if len(scores) > 1:
-        between = _spread([_mean(each) for each in outputs])
+        between = _spread([_mean(each) for each in outputs], weights)
         task = max(between - (within / trials if within is not None else (judge or 0) / repeats), 0.0)
-    return VarianceComponents(node, len(scores), trials, repeats, _root(task), _root(trial), _root(judge), usd_output, usd_judgement)
+    roots = _root(task), _root(trial), _root(judge)
+    return VarianceComponents(node, tasks or len(scores), trials, len(scores), repeats, *roots, usd_output, usd_judgement)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def _mean(values: Sequence[float], weights: Sequence[float] = ()) -> float:
+    if not weights:
+        return math.fsum(values) / len(values)
+    return math.fsum(value * weight for value, weight in zip(values, weights, strict=True)) / math.fsum(weights)
 
 
-def _spread(values: Sequence[float]) -> float:
-    """Variance of a sample."""
-    middle = _mean(values)
-    return math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1)
+def _spread(values: Sequence[float], weights: Sequence[float] = ()) -> float:
+    """Variance of a sample, whose values may stand for different numbers of tasks."""
+    weights = weights or [1.0] * len(values)
+    middle, total = _mean(values, weights), math.fsum(weights)
+    squares = math.fsum(weight * (value - middle) ** 2 for value, weight in zip(values, weights, strict=True))
+    return squares / (total - math.fsum(weight**2 for weight in weights) / total)
 
 
 def _root(value: float | None) -> float | None:

@@ -50,7 +50,7 @@ def test_the_standard_error_is_that_of_the_mean() -> None:
         found = components("n", scores)
         assert found
         errors.append(found.error)
-        means.append(sum(value for task in scores for output in task for value in output) / 80)
+        means.append(sum(output[0] for task in scores for output in task) / 40)
     middle = sum(means) / len(means)
 
     assert (sum((mean - middle) ** 2 for mean in means) / 299) ** 0.5 == pytest.approx(sum(errors) / 300, rel=0.12)
@@ -68,11 +68,20 @@ def test_the_standard_error_is_that_of_the_mean() -> None:
 )
 def test_what_to_buy_depends_on_parts_and_prices(parts: tuple[float, float, float], costs: tuple[float, float], best: str) -> None:
     """The purchase that lowers the standard error most for a tenth of what was spent."""
-    found = VarianceComponents("n", 50, 2, 2, *parts, *costs)
+    found = VarianceComponents("n", 50, 2, 50, 2, *parts, *costs)
 
     assert found.purchases()[0][0] == best
     assert all(error < found.error for _, error in found.purchases())
-    assert not VarianceComponents("n", 50, 2, 2, *parts, None, None).priced
+    assert not VarianceComponents("n", 50, 2, 50, 2, *parts, None, None).priced
+
+
+def test_a_sample_of_half_failed_outputs_is_weighed() -> None:
+    """Of 100 tasks 90 score 100 and 10 score 0; ten of each are judged: the tasks' part is that of all, 30 points, and not 50."""
+    scores = [[[100.0, 100.0]]] * 10 + [[[0.0, 0.0]]] * 10
+    found = components("n", scores, weights=[9.0] * 10 + [1.0] * 10, tasks=100)
+
+    assert found and found.between_tasks == pytest.approx(30, rel=0.06)
+    assert found.error == pytest.approx(3, rel=0.06)
 
 
 def test_what_was_not_repeated_is_not_told() -> None:
@@ -105,9 +114,9 @@ def test_stored_outputs_judged_again_tell_trials_and_judge_apart(lab: Lab) -> No
         source=run.record.plan,
         repeats=4,
     )
-    found = node_variance("reply", again)
+    found = node_variance("reply", run, again)
 
-    assert found and (found.tasks, found.trials, found.repeats) == (30, 2, 4)
+    assert found and (found.tasks, found.trials, found.outputs, found.judgements) == (30, 2, 30, 4)
     assert found.between_judgements == pytest.approx(25, rel=0.2)  # half of two criteria: 50 or 100
     assert (found.between_trials or 0) < 12 and (found.between_tasks or 0) < 12
     assert {request.judges for request in calls} == {True}
@@ -116,7 +125,7 @@ def test_stored_outputs_judged_again_tell_trials_and_judge_apart(lab: Lab) -> No
 
 def test_the_screen_of_variance(capsys: pytest.CaptureFixture[str]) -> None:
     """Parts, standard errors and the advice, with what was not measured."""
-    show_variance(VarianceComponents("reply", 50, 2, 3, 20.0, 10.0, 5.0, 0.01, 0.001))
-    show_variance(VarianceComponents("reply", 50, 1, 3, 20.0, None, 5.0, None, None))
+    show_variance(VarianceComponents("reply", 200, 2, 50, 3, 20.0, 10.0, 5.0, 0.01, 0.001))
+    show_variance(VarianceComponents("reply", 200, 1, 50, 3, 20.0, None, 5.0, None, None))
 
     check_golden(Path(__file__).parent / "golden", "variance.txt", capsys.readouterr().out)
