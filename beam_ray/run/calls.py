@@ -140,7 +140,7 @@ class CallLog:
 
     def left_recording(self, row: CallRow) -> None:
         """Note a call that no recording answered."""
-        if not self.recording:
+        if not self.recording or self.recording.refused_too(row):
             return
         place = row["attempt"], row["number"]
         if self._left is None or place < (self._left[0]["attempt"], self._left[0]["number"]):

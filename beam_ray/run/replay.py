@@ -89,6 +89,7 @@ class Recording:
         self.calls = calls
         self._by_key: dict[tuple[str, int, int], PlacedCallRow] = {}
         self._by_number = {(call["attempt"], call["number"]): call for call in calls}
+        self._refused = {(call["fingerprint"], call["occurrence"], call["attempt"]) for call in calls if call["source"] == "refused"}
         for call in calls:
             if call["source"] not in ("refused", "static") and is_answer(call):
                 self._by_key[call["fingerprint"], call["occurrence"], call["attempt"]] = call
@@ -105,6 +106,10 @@ class Recording:
         """The recorded result of a tool: of the same attempt, else of the first that has it."""
         attempts = [attempt, *self._attempts]
         return next((found for each in attempts if (found := self._by_key.get((fingerprint, occurrence, each)))), None)
+
+    def refused_too(self, call: CallRow) -> bool:
+        """Whether the very same was refused in the recording as *call* is now."""
+        return call["source"] == "refused" and (call["fingerprint"], call["occurrence"], call["attempt"]) in self._refused
 
     def at(self, attempt: int, number: int) -> PlacedCallRow | None:
         """The call that is recorded at a place."""

@@ -15,9 +15,15 @@ import time
 import traceback
 from collections.abc import Callable
 
-from benchmarks.speed.parts import again, commands, console, gateway, large, latency, limits, nodes, row, store, stragglers
+from benchmarks.speed.parts import again, agents, commands, console, gateway, large, latency, limits, nodes, row, store, stragglers
 from benchmarks.speed.peers import LARGEST, PEERS, command
 from benchmarks.speed.report import Report, machine, say
+
+
+def agents_and_programs(report: Report) -> None:
+    """What recording costs, and what the gateway adds."""
+    agents.measure(report)
+    gateway.measure(report)
 
 
 def main() -> int:
@@ -50,7 +56,7 @@ def main() -> int:
         "large": ("Number of tasks, with scripted answers", lambda: large.measure(report, many)),
         "nodes": ("One, two and four Ray nodes on one machine", lambda: nodes.measure(report)),
         "row": ("CPU time of a step", lambda: row.measure(report)),
-        "agents": ("Agents and programs", lambda: gateway.measure(report)),
+        "agents": ("Agents and programs", lambda: agents_and_programs(report)),
         "console": ("Pages of the console over 100,000 tasks", lambda: console.measure(report)),
         "store": ("Requests to the store", lambda: store.measure(report)),
     }

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from benchmarks.speed.work import Latency, numbers
+from benchmarks.speed.work import Latency, agent_calls, numbers
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,7 +88,12 @@ class _Server:
         if response is None:
             if wait := self.latency.of(task, step):
                 await asyncio.sleep(wait)
-            choice = {"index": 0, "message": {"role": "assistant", "content": f"ok {said[:40]}"}, "finish_reason": "stop"}
+            message: dict[str, object] = {"role": "assistant", "content": f"ok {said[:40]}"}
+            asked = agent_calls(body["messages"]) if body.get("tools") else []
+            if asked:
+                functions = [{"id": id, "type": "function", "function": {"name": "look", "arguments": json.dumps({"key": key})}} for id, key in asked]
+                message = {"role": "assistant", "content": None, "tool_calls": functions}
+            choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if asked else "stop"}
             usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
             response = web.json_response({"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice], "usage": usage})
         self.calls.append((began, time.monotonic(), response.status, task, step))

@@ -1,7 +1,7 @@
 """
 beam_ray on the same work: one process that connects to Ray, warms up, and then is timed.
 
-    python -m benchmarks.speed.ours FOLDER URL|scripted TASKS [--kind model|burn|wait --seconds S] [--die-at ROWS]
+    python -m benchmarks.speed.ours FOLDER URL|scripted TASKS [--kind model|agent|burn|wait --seconds S] [--die-at ROWS]
 
 Prints as JSON how long the run took, and what it used after the warm-up. With --die-at it kills
 itself when so many steps are done; started again in the same folder it resumes, and reports after
@@ -18,12 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import beam_ray
+from beam_ray.llm.request import ToolCall
 from benchmarks.speed.resources import ProcessTree
-from benchmarks.speed.work import CONCURRENCY, STEPS
+from benchmarks.speed.work import CONCURRENCY, STEPS, agent_calls
 
 FIRST = 10_000_000
 """The number of the first warm-up task."""
 TOOLS = """import time
+
+EFFECTS = "read"
+
+
+async def look(key: str) -> dict:
+    return {"key": key, "found": True, "text": "x" * 200}
+
 
 
 def burn(query: str, seconds: float) -> dict:
@@ -46,14 +54,16 @@ def workflow(folder: Path, steps: int = STEPS, changed: str = "", kind: str = "m
         before = f"{{{{ s{step - 1}.text[:60] }}}}" if step > 1 else ""
         mark = changed if step == steps else ""
         nodes.append(f"  s{step}:\n" + (f"    after: s{step - 1}\n" if step > 1 else ""))
-        if kind == "model":
+        if kind == "agent":
+            nodes.append("    agent: {prompt: 'task {{ task_query }} step 1', tools: [work:look], max_tokens: 64}\n")
+        elif kind == "model":
             nodes.append(f"    llm: {{prompt: 'task {{{{ task_query }}}} step {step} {mark}{before}', max_tokens: 64}}\n")
         else:
             nodes.append(f"    tool: work:{kind}\n    with: {{query: '{{{{ task_query }}}}', seconds: {seconds}}}\n")
         nodes.append(f"    evaluate: {{criteria: [check: \"'ok' in s{step}.text\"]}}\n")
     (folder / "work.py").write_text(TOOLS)
     path = folder / f"chain-{kind}{steps}{changed.strip()}.yaml"
-    path.write_text("workflow: chain\n" + ("model: m\n" if kind == "model" else "") + "nodes:\n" + "".join(nodes))
+    path.write_text("workflow: chain\n" + ("model: m\n" if kind in ("model", "agent") else "") + "nodes:\n" + "".join(nodes))
     return path
 
 
@@ -73,15 +83,22 @@ def models_file(folder: Path, url: str, concurrency: int = CONCURRENCY, **limits
     return path
 
 
+def scripted_answer(request: beam_ray.Request) -> object:
+    """What the scripted model says: an agent's calls of tools, and then or else ok."""
+    if not request.tools:
+        return "ok"
+    return [ToolCall("look", json.dumps({"key": key}), id) for id, key in agent_calls(request.messages)] or "ok"
+
+
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds of a warm run, and of what came before it."""
     began, folder = time.monotonic(), Path(arguments.folder)
     limits = {"requests_per_minute": arguments.per_minute} if arguments.per_minute else {}
     if arguments.url == "scripted":
-        models: Any = {"m": beam_ray.ScriptedModel(lambda request: "ok")}
+        models: Any = {"m": beam_ray.ScriptedModel(scripted_answer)}
     else:
         models = models_file(folder, arguments.url, arguments.concurrency, **limits)
-    found = beam_ray.load(workflow(folder, kind=arguments.kind, seconds=arguments.seconds))
+    found = beam_ray.load(workflow(folder, steps=1 if arguments.kind == "agent" else STEPS, kind=arguments.kind, seconds=arguments.seconds))
     warm = beam_ray.load(workflow(folder, steps=1, kind=arguments.kind))
     tree = ProcessTree(os.getpid())
     with beam_ray.open(folder / "store", models=models).connected() as store:
@@ -122,7 +139,7 @@ if __name__ == "__main__":
     parser.add_argument("tasks", type=int)
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY)
     parser.add_argument("--per-minute", type=float, default=0)
-    parser.add_argument("--kind", choices=["model", "burn", "wait"], default="model")
+    parser.add_argument("--kind", choices=["model", "agent", "burn", "wait"], default="model")
     parser.add_argument("--seconds", type=float, default=0, help="seconds that a tool uses the CPU or waits")
     parser.add_argument("--die-at", type=int, default=0)
     sys.stdout.write(json.dumps(main(parser.parse_args())) + "\n")

@@ -10,8 +10,9 @@ import heapq
 import math
 import random
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 STEPS, CONCURRENCY = 4, 64
 MEDIAN_S, SIGMA = 0.2, 0.8
@@ -62,3 +63,13 @@ def numbers(prompt: str) -> tuple[int, int]:
     """Task and step of a prompt; -1 where it has none."""
     match = re.search(r"task (\d+) step (\d+)", prompt)
     return (int(match[1]), int(match[2])) if match else (-1, -1)
+
+
+AGENT_CALLS = 8
+"""Calls of an agent's task: four of its model and four of its tool."""
+
+
+def agent_calls(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Id and argument of the calls of a tool that an agent's model asks for in its next turn: two, then one, then one, then none."""
+    turn = sum(message["role"] == "assistant" for message in messages)
+    return [(f"c{turn}{place}", f"k{turn}{place}") for place in range((2, 1, 1, 0)[min(turn, 3)])]

@@ -173,6 +173,18 @@ def test_a_write_tool_is_refused_in_a_test():
     assert (other.source, other.error) == ("refused", "the tool 'send' is not available in a test: its result for these arguments was not recorded")
 
 
+def test_a_call_that_is_refused_again_does_not_leave_the_recording():
+    """Its answer is the same; a call that the recording has otherwise leaves it."""
+    origin = World(testing=True, allow_writes=False)
+    asyncio.run(origin.use(SEND, to="a@b"))
+    again, other = (World(origin.rows, testing=True, allow_writes=False) for _ in range(2))
+    asyncio.run(again.use(SEND, to="a@b"))
+    asyncio.run(other.use(SEND, to="c@d"))
+
+    assert (again.log.columns(1)["calls_refused"], again.log.columns(1)["diverged_at"]) == (1, None)
+    assert other.log.columns(1)["diverged_at"] == 1
+
+
 @pytest.mark.parametrize(
     ("policy", "how", "calls"),
     [
