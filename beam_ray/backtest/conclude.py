@@ -40,6 +40,7 @@ from beam_ray.store.manifest import RunSummary
 from beam_ray.store.objects import Objects
 from beam_ray.store.run_record import now
 from beam_ray.store.runs import Run
+from beam_ray.store.step_lookup import calls_of_tasks
 from beam_ray.tracking import BacktestLog, Logged, SideLog, log_backtest
 
 
@@ -309,6 +310,7 @@ def _side_log(name: str, role: str, run: Run, comparison: ComparisonDocument, si
         metrics=metrics_of(comparison, side),
         started_at=started_at,
         ended_at=ended_at,
+        read_calls=functools.partial(calls_of_tasks, run),
     )
 
 

@@ -23,6 +23,9 @@ NOT_ASKED = frozenset({"model", "stream", "stream_options", "user", "metadata", 
 MAX_SHOWN = 300
 """Characters of each of two differing values that are kept."""
 
+BEFORE_DIFFERENCE = 60
+"""Characters of them before the place where they begin to differ."""
+
 
 def model_fingerprint(identity: str, api: str, body: Mapping[str, Json], sample: int, trial: int, attempt: int) -> str:
     """Identifies a request to a model; ids of tool calls, which models make up, count by their order of appearance."""
@@ -216,7 +219,7 @@ def _first_difference(before: Json, after: Json, path: str) -> tuple[str, str | 
     elif isinstance(before, list) and isinstance(after, list):
         pairs = {f"{path}[{place}]": pair for place, pair in enumerate(zip_longest(before, after, fillvalue=_ABSENT))}
     else:
-        return path, _shown(before), _shown(after)
+        return path, *_both_shown(before, after)
     for inner, (one, other) in pairs.items():
         if one is not _ABSENT and other is not _ABSENT and one != other:
             return _first_difference(one, other, inner)
@@ -225,8 +228,17 @@ def _first_difference(before: Json, after: Json, path: str) -> tuple[str, str | 
     return "", None, None
 
 
-def _shown(value: Json) -> str | None:
+def _both_shown(before: Json, after: Json) -> tuple[str | None, str | None]:
+    """Two values as JSON; of long texts the place where they begin to differ."""
+    if not (isinstance(before, str) and isinstance(after, str)):
+        return _shown(before), _shown(after)
+    same = next((place for place, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), min(len(before), len(after)))
+    start = max(same - BEFORE_DIFFERENCE, 0) if max(len(before), len(after)) > MAX_SHOWN else 0
+    return _shown(before[start:], "…" * (start > 0)), _shown(after[start:], "…" * (start > 0))
+
+
+def _shown(value: Json, begins: str = "") -> str | None:
     if value is _ABSENT:
         return None
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(begins + value if begins else value, ensure_ascii=False)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

@@ -10,12 +10,20 @@ import pyarrow.parquet as pq
 from beam_ray.errors import Damaged
 from beam_ray.store.call_table import CALLS, CARRIED, PlacedCallRow, calls_of
 from beam_ray.store.objects import NotThere
-from beam_ray.store.parquet import completed, require_whole
+from beam_ray.store.parquet import completed, require_whole, to_table
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import OUTCOME, STEPS, StepRow
 
 Key = tuple[str, int]
 """A task's id and a trial."""
+
+
+def calls_of_tasks(run: Run, tasks: Iterable[str]) -> pa.Table:
+    """The calls of these tasks in a run, all trials, without reading the calls of others."""
+    record, rows = run.record, StepRows(run)
+    keys = [(task, trial) for task in tasks for trial in range(1, record.trials + 1)]
+    found = [row for node in record.plan.order if record.plan.nodes[node].records_calls for calls in rows.calls(node, keys).values() for row in calls]
+    return to_table(CALLS, found)
 
 
 class StepRows:

@@ -2,7 +2,7 @@
 What is logged of a backtest: its sides, and which of their tasks get traces. ``experiments`` makes MLflow's fields of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NotRequired, TypedDict
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_ray.define.fingerprint import Json, JsonObject
+from beam_ray.store.call_table import CALLS
 from beam_ray.store.run_record import RunRecord
 
 MOST_TRACES = 1_000
@@ -44,6 +45,10 @@ class SideLog:
     """Metric name, ``Overall/<metric>`` or ``<node>/<metric>``, to value."""
     started_at: datetime
     ended_at: datetime
+    calls: pa.Table = field(default_factory=CALLS.empty_table)
+    """The calls of agents and programs (schema CALLS), of tasks that get traces."""
+    read_calls: Callable[[Sequence[str]], pa.Table] | None = None
+    """Reads the calls of these tasks, when it is known which ones get traces."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,17 @@ def trimmed(log: BacktestLog) -> BacktestLog:
     """The part of *log* that is logged, so that a large backtest is not copied whole into the worker."""
     tasks = traced_tasks(log)
     listed = sorted(set(tasks).union(*(side.outcome["task_id"].slice(0, MOST_ROWS).to_pylist() for side in log.sides)))
-    sides = tuple(replace(side, outcome=_rows_of(side.outcome, listed), steps=_rows_of(side.steps, tasks), metrics=dict(side.metrics)) for side in log.sides)
+    sides = tuple(
+        replace(
+            side,
+            outcome=_rows_of(side.outcome, listed),
+            steps=_rows_of(side.steps, tasks),
+            metrics=dict(side.metrics),
+            calls=side.read_calls(tasks) if side.read_calls else side.calls,
+            read_calls=None,
+        )
+        for side in log.sides
+    )
     known = None if log.tasks is None else _rows_of(log.tasks, listed)
     return replace(log, sides=sides, files=dict(log.files), changed=tuple(log.changed), tasks=known)
 

@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
 from mlflow.utils.validation import MAX_EXPERIMENT_TAG_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
+from beam_ray.store.call_table import PlacedCallRow
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.tables import OutcomeRow, StepRow, TaskRow
 from beam_ray.tracking import prompts
@@ -42,7 +43,7 @@ MOST_METRICS = 800
 _LINKED = 100
 """Traces that are linked to their prompt versions; each link costs a request."""
 
-_Row = TypeVar("_Row", OutcomeRow, StepRow)
+_Row = TypeVar("_Row", OutcomeRow, StepRow, PlacedCallRow)
 
 _NOTE = "mlflow.note.content"
 _NOTE_OF = "beam_ray.note_of"
@@ -269,6 +270,7 @@ def _cases(log: BacktestLog, logged: _LoggedSide) -> Iterator[Case]:
     tasks = {} if log.tasks is None else {row["task_id"]: row for row in log.tasks.to_pylist()}
     outcomes: dict[str, list[OutcomeRow]] = _by_task(side.outcome.to_pylist())
     steps: dict[str, list[StepRow]] = _by_task(side.steps.to_pylist())
+    calls: dict[str, list[PlacedCallRow]] = _by_task(side.calls.to_pylist())
     place = {node: index for index, node in enumerate(side.record.plan.order)}
     for task in traced_tasks(log):
         row = tasks.get(task)
@@ -287,6 +289,7 @@ def _cases(log: BacktestLog, logged: _LoggedSide) -> Iterator[Case]:
                 recorded=bool(side.record.recorded),
                 outcome={**outcome, "started_at": outcome["started_at"] or side.started_at, "ended_at": outcome["ended_at"] or side.ended_at},
                 steps=sorted(ran, key=lambda step: place[step["node"]]),
+                calls=[call for call in calls.get(task, ()) if call["trial"] == outcome["trial"]],
             )
 
 

@@ -86,6 +86,7 @@ def _log(folder: Path, log: BacktestLog) -> LogSnapshot:
 def _side(folder: Path, index: int, side: SideLog) -> SideSnapshot:
     _keep(folder, f"outcome-{index}", side.outcome)
     _keep(folder, f"steps-{index}", side.steps)
+    _keep(folder, f"calls-{index}", side.calls)
     return {
         "name": side.name,
         "role": side.role,
@@ -107,6 +108,7 @@ def _read_log(folder: Path, about: LogSnapshot) -> BacktestLog:
             side["metrics"],
             datetime.fromisoformat(side["started_at"]),
             datetime.fromisoformat(side["ended_at"]),
+            _table(folder, f"calls-{index}"),
         )
         for index, side in enumerate(about["sides"])
     )

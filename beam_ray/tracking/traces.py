@@ -18,10 +18,13 @@ from mlflow.entities.model_registry import PromptVersion
 from beam_ray.address import Address
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.workflow import Workflow
+from beam_ray.store.call_table import PlacedCallRow
 from beam_ray.store.tables import AttemptRow, CriterionRow, OutcomeRow, StepRow
 from beam_ray.tracking.backtest_log import TaskRequest
 
 _PREVIEW = 1_000
+_LONGEST_CALL = 20_000
+"""Characters of a call's request or reply."""
 _CODE = AssessmentSource("CODE", "beam_ray")
 
 
@@ -42,6 +45,8 @@ class Case:
     outcome: OutcomeRow
     steps: Sequence[StepRow]
     """All steps that were not skipped, in the workflow's order."""
+    calls: Sequence[PlacedCallRow] = ()
+    """The calls that agents and programs made in these steps."""
     recorded: bool = False
     """Whether it is what production answered: then how long it took, and in how many attempts, is unknown."""
 
@@ -164,7 +169,12 @@ def _step_spans(case: Case, root: bytes, step: StepRow) -> Iterator[Span]:
     for attempt in step["attempts"] or ():
         took = int((attempt["seconds"] or 0) * 1e9)
         stop = min(start + took, end)
+        calls = [call for call in case.calls if call["node"] == node and call["attempt"] == attempt["number"]]
+        if calls:
+            start, stop = min(_nanoseconds(call["started_at"]) for call in calls), max(_nanoseconds(call["ended_at"]) for call in calls)
         yield _attempt_span(case, identity, node, attempt, (start, stop))
+        for call in calls:
+            yield _call_span(case, _hash(8, case.key, node, attempt["number"]), call)
         start = stop
 
 
@@ -180,6 +190,27 @@ def _attempt_span(case: Case, parent: bytes, node: str, attempt: AttemptRow, tim
             about["mlflow.llm.cost"] = _cost(attempt["usd"], tokens, case.models.get(model, {}).get("usd_per_million"))
     identity = _hash(8, case.key, node, attempt["number"])
     return _span(case, identity, parent, f"{node} #{attempt['number']}", "LLM" if model else "TOOL", times, attempt["error"], about)
+
+
+_CALL_KINDS = {"model": "LLM", "embedding": "EMBEDDING", "tool": "TOOL"}
+
+
+def _call_span(case: Case, parent: bytes, call: PlacedCallRow) -> Span:
+    """One call to a model or a tool, with where its answer came from."""
+    about: dict[str, object] = {"mlflow.spanInputs": _bounded(call["request"]), "mlflow.spanOutputs": _bounded(call["reply"])}
+    about |= {name: call[name] for name in ("number", "source", "recorded_from", "effects", "fingerprint")}  # type: ignore[literal-required]
+    if call["kind"] != "tool":
+        # not as mlflow.chat.tokenUsage: the attempt's has them, and MLflow would count them twice
+        about |= {"mlflow.llm.model": case.models.get(call["name"], {}).get("model", call["name"])}
+        about |= {name: call[name] for name in ("input_tokens", "output_tokens", "usd")}  # type: ignore[literal-required]
+    identity = _hash(8, case.key, call["node"], call["attempt"], "call", call["number"])
+    times = _nanoseconds(call["started_at"]), _nanoseconds(call["ended_at"])
+    return _span(case, identity, parent, call["name"], _CALL_KINDS[call["kind"]], times, call["error"], about)
+
+
+def _bounded(text: str | None) -> Any:
+    """The JSON value, or the beginning of its text where it is long: every request holds the conversation so far."""
+    return loads(text) if text is None or len(text) <= _LONGEST_CALL else cut(text, _LONGEST_CALL)
 
 
 def _cost(usd: float, tokens: tuple[int, int], prices: Mapping[str, float] | None) -> dict[str, float]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from beam_ray.define.workflow import Workflow
+from beam_ray.store.call_table import CALLS
 from beam_ray.store.parquet import to_table
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.tables import OUTCOME, STEPS, TASKS
@@ -31,6 +32,14 @@ Give the amount as a number without a currency sign.
 VENDORS = ["Harbour Paper", "Alder & Sons", "Northlight Tools", "Kiln Street Ceramics", "Blue Heron Freight", "Mossgrove Dairy"]
 PEOPLE = ["Ines Varga", "Tom Okafor", "Lea Brandt", "Sam Whitlock"]
 BEGUN = datetime.datetime(2026, 11, 20, 9, 30, tzinfo=datetime.UTC)
+
+
+def calls_of(step: dict[str, Any]) -> list[dict[str, Any]]:
+    """A model call and a recorded tool call of the first attempt, as if the step were an agent's."""
+    place = {name: step[name] for name in ("run_id", "task_id", "node", "trial", "started_at", "ended_at")}
+    model = {"number": 1, "kind": "model", "name": "local/small", "request": '{"messages": []}', "reply": '{"choices": []}', "source": "live"}
+    tool = {"number": 2, "kind": "tool", "name": "find", "request": '{"po_number": "PO-1"}', "reply": '{"found": true}', "source": "recorded"}
+    return [{**place, "attempt": 1, "fingerprint": "f", "occurrence": 1, "input_tokens": 3, "output_tokens": 1, **call} for call in (model, tool)]
 
 
 def purchase_orders(prompt: str) -> Workflow:
@@ -218,7 +227,8 @@ class _Side:
             tasks_digest="5f0c1b7e2d9a44c8",
         )
         outcome, steps = to_table(OUTCOME, self.outcomes), to_table(STEPS, self.steps)
-        return SideLog(name, role, record, outcome, steps, self._metrics(outcome), self.begun, max(outcome["ended_at"].to_pylist()))
+        calls = to_table(CALLS, [call for step in self.steps if step["node"] == "extract" for call in calls_of(step)])
+        return SideLog(name, role, record, outcome, steps, self._metrics(outcome), self.begun, max(outcome["ended_at"].to_pylist()), calls)
 
     def _metrics(self, outcome: pa.Table) -> dict[str, float]:
         passed = outcome["passed"].to_pylist()

@@ -126,7 +126,8 @@ def test_a_trace_tells_steps_attempts_and_findings(client: Any, told: Any) -> No
     names = {span.span_id: span.name for span in trace.data.spans}
     findings = {found.name: found for found in trace.info.assessments}
 
-    assert ["purchase-orders", "extract", "extract #1", "extract #2", "extract #3", "lookup", "lookup #1"] == list(names.values())[:7]
+    spans = ["purchase-orders", "extract", "extract #1", "local/small", "find", "extract #2", "extract #3", "lookup", "lookup #1"]
+    assert spans == list(names.values())[:9]
     assert ["1 score", "2 passed", "3 attempts"] == sorted(findings)[:3]
     assert (findings["2 passed"].value, findings["3 attempts"].value) == ("no", 5)
     assert findings["extract/amount above 0"].value == "yes"
@@ -135,6 +136,18 @@ def test_a_trace_tells_steps_attempts_and_findings(client: Any, told: Any) -> No
     assert findings["extract/the_vendor_is_a_company_not_a_person"].source.source_id == "local/small"
     assert trace.info.token_usage["total_tokens"] > 0
     assert trace.info.client_request_id == f"261120-0aa1c4/{task}"
+
+
+def test_a_trace_has_a_span_for_every_call(client: Any, told: Any) -> None:
+    """
+    What an agent asked of its model and its tools is below its attempt, with the answers and where they came from.
+    """
+    trace = next(iter(_traces(client, told, "baseline").values()))
+    names = {span.span_id: span.name for span in trace.data.spans}
+    found = {span.name: span for span in trace.data.spans if names.get(span.parent_id) == "extract #1"}
+
+    assert {name: span.span_type for name, span in found.items()} == {"local/small": "LLM", "find": "TOOL"}
+    assert (found["find"].inputs, found["find"].outputs, found["find"].attributes["source"]) == ({"po_number": "PO-1"}, {"found": True}, "recorded")
 
 
 def test_what_could_not_be_judged_is_no_verdict(client: Any, told: Any) -> None:
