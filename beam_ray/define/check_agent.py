@@ -24,9 +24,16 @@ def agent_problems(workflow: Workflow, source: Source, folders: Iterable[Path]) 
 
 
 def agent_advice(workflow: Workflow, source: Source, folders: Iterable[Path]) -> Iterator[Problem]:
-    """Warnings about the effects of the agents' tools."""
+    """Warnings about the effects of tools: of agents, and of nodes whose module says more than they do."""
     places = tuple(folders)
     for name, node in workflow.nodes.items():
+        said = find_tool(workflow, node.tool, places).effects if node.tool else None
+        if said and WEIGHT[node.effects] < WEIGHT[said]:
+            yield source.problem(
+                ("nodes", name, "tool"),
+                f"warning: node {name!r} has the effects {node.effects!r}, the module of its tool {node.tool!r} says {said!r}",
+                f"write effects: {said} at the node",
+            )
         for index, entry in enumerate(node.agent.tools if node.agent else ()):
             if not entry.tool:
                 continue

@@ -122,7 +122,10 @@ def record_servers(workflow: Workflow, models: Models) -> dict[str, RecordedServ
     known = mcp_servers(models)
     for name in names:
         if name not in known:
-            hints = [f"servers in the file: {', '.join(known) or 'none'}", *did_you_mean(name, known)]
+            hints = [
+                f"servers in the file: {', '.join(known)}" if known else "name it in mcp.yaml beside the models file, or in the file that BEAM_RAY_MCP names",
+                *did_you_mean(name, known),
+            ]
             raise Unusable("\n  ".join([f"the workflow {workflow.name!r} uses the MCP server {name!r}, which is not in the MCP file", *hints]))
     found = {name: RecordedServer(server=known[name], tools=tuple(_listed(name, known[name]))) for name in names}
     tools = Tools(workflow)

@@ -87,6 +87,15 @@ def test_effects_that_are_less_than_the_module_says_are_warned_of(desk: Lab):
     assert "says that the tool 'tools.orders:find' has the effects 'none', its module says 'write'" in str(warnings[0])
 
 
+def test_a_node_that_says_less_than_its_tools_module_is_warned_of(lab: Lab):
+    """Otherwise a tool that is known to write would be called in every backtest."""
+    lab.write("mail.py", "EFFECTS = 'write'\ndef send(): ...\n")
+    _, warnings = load_workflow(lab.write("w.yaml", "workflow: w\nnodes:\n  tell: {tool: 'mail:send'}\n"))
+
+    [warning] = map(str, warnings)
+    assert "node 'tell' has the effects 'none', the module of its tool 'mail:send' says 'write'\n  write effects: write at the node" in warning
+
+
 def test_a_word_that_is_no_effect_is_refused(desk: Lab):
     """Nothing is guessed."""
     desk.write("tools/orders.py", 'EFFECTS = {"find": "reads"}\ndef find(number: str): ...\n')
