@@ -6,6 +6,7 @@ the endpoint, counted, recorded and spooled.
 """
 
 import asyncio
+import gc
 import json
 import os
 import statistics
@@ -68,6 +69,8 @@ class _Times(TypedDict):
 
 def measure(report: Report) -> None:
     """Milliseconds per call, at the endpoint and through the gateway, and their difference."""
+    gc.collect()
+    gc.freeze()  # as a runner's process does once it has imported what it needs
     with endpoint() as model:
         pairs = [(_times(_direct(model.url)), _times(_through(model.url))) for _ in range(3)]
     direct, through = ({name: statistics.median(pair[side][name] for pair in pairs) for name in _Times.__annotations__} for side in (0, 1))
