@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from beam_ray.address import Address, parse
 from beam_ray.api.location import Location
-from beam_ray.define.template import evaluate
+from beam_ray.define.template import TemplateFault, evaluate, uses
 from beam_ray.errors import BadTemplate, Unusable
+from beam_ray.store.arrow_expression import arrow_mask, holds
 from beam_ray.store.lookup import resolve
 from beam_ray.store.outcome_index import INDEX
 
@@ -188,15 +189,22 @@ def matching(table: pa.Table, query: TaskQuery, run: str | None) -> pa.Table:
             whole = pc.and_kleene(whole, mask)
         table = table.filter(whole)
     for label in query.labels:
-        table = table.filter(_has(table["labels"], label))
+        table = table.filter(holds(table["labels"], label))
     if query.route:
-        table = table.filter(_has(table["routes"], query.route))
-    if query.where:
-        try:
-            table = table.filter(pa.array([bool(evaluate(query.where, row)) for row in _rows(table)], pa.bool_()))
-        except BadTemplate as error:
-            raise Unusable(f"--where: {error}\n  it may use {', '.join(INDEX.names)}") from None
-    return table
+        table = table.filter(holds(table["routes"], query.route))
+    return _where(table, query.where) if query.where else table
+
+
+def _where(table: pa.Table, expression: str) -> pa.Table:
+    mask = arrow_mask(expression, table)
+    try:
+        if mask is None:
+            used = [name for name in dict.fromkeys(use.root for use in uses(expression, expression=True)) if name in INDEX.names]
+            rows = _rows(table.select(used)) if used else ({} for _ in range(table.num_rows))
+            mask = pa.array([bool(evaluate(expression, row)) for row in rows], pa.bool_())
+    except (BadTemplate, TemplateFault) as error:
+        raise Unusable(f"--where: {error}\n  it may use {', '.join(INDEX.names)}") from None
+    return table.filter(mask)
 
 
 def _any(masks: Iterator[Any]) -> Any:
@@ -213,15 +221,6 @@ def _of_status(table: pa.Table, status: str) -> Any:
         return pc.fill_null(table["review"], False)
     wanted = ["below", "failed"] if status == "failing" else [status]
     return pc.is_in(table["status"], value_set=pa.array(wanted))
-
-
-def _has(column: Any, word: str) -> Any:
-    """Whether each list of the column has the word."""
-    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    hits = pc.fill_null(pc.equal(pc.list_flatten(lists), word), False)
-    mask = np.zeros(len(lists), bool)
-    mask[pc.list_parent_indices(lists).filter(hits).to_numpy()] = True
-    return pa.array(mask)
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -10,8 +10,10 @@ import pytest
 import beam_ray
 from beam_ray import TaskQuery
 from beam_ray.api.task_list import SORTS
+from beam_ray.define.template import evaluate
 from beam_ray.errors import Unusable
 from beam_ray.run.plan import make_plan
+from beam_ray.store.arrow_expression import arrow_mask
 from beam_ray.store.beginning import begin
 from beam_ray.store.opening import open_objects
 from beam_ray.store.outcome_index import OutcomeIndex, rows_of
@@ -101,6 +103,42 @@ def test_filters(query: TaskQuery, holds: Any, store: beam_ray.Store):
 
     assert [row["task"] for row in found.tasks] == [row["task"] for row in everything.tasks if holds(row)]
     assert (found.matching, found.total) == (len(found.tasks), 35)
+
+
+EXPRESSIONS = [
+    "score == 100",
+    "score != 0",
+    "trial >= 1 and not passed",
+    "passed or outcome == 'failed'",
+    "'third' in labels",
+    "'third' not in labels and outcome == 'done'",
+    "outcome in ['failed', 'open']",
+    "score is none",
+    "score is not none",
+    "'Number 1' in task_query",
+    "task_id > 't-4'",
+    "version == 1",
+    "passed == true",
+    "auto_reruns == -1",
+]
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_an_expression_over_columns_means_what_it_means_row_by_row(expression: str, store: beam_ray.Store):
+    """Nulls included: a task that failed has no score."""
+    table = store.index.table()
+    mask = arrow_mask(expression, table)
+
+    assert mask is not None
+    assert mask.to_pylist() == [bool(evaluate(expression, row)) for row in table.to_pylist()]
+
+
+@pytest.mark.parametrize(
+    "expression", ["score < 80", "score == '100'", "labels | length > 0", "'x' in error", "nothing == 1", "trial", "score < trial", "1 ==", "true"]
+)
+def test_other_expressions_are_evaluated_row_by_row(expression: str, store: beam_ray.Store):
+    """Among them those that a null makes fail, so that they fail as before."""
+    assert arrow_mask(expression, store.index.table()) is None
 
 
 def test_counts_by_status_say_what_the_other_filters_leave(store: beam_ray.Store):
