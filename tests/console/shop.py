@@ -68,7 +68,7 @@ nodes:
 """
 
 TOOLS = '''
-def find(po_number):
+def find(po_number: str):
     """The order of that number."""
     found = po_number.startswith("PO-") and int(po_number[3:]) % 4 != 0
     return {"found": found, "warehouse": "Hamburg" if found else None}

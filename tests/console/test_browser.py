@@ -1,5 +1,7 @@
 """What people do in the console, clicked in a real Chromium on real runs."""
 
+import dataclasses
+import json
 import re
 
 import pytest
@@ -289,3 +291,34 @@ def test_a_limit_keeps_the_start_shut(limit: str, new_tab: OpenTab, shop: Shop):
 
         tab.see("model calls at most")
         assert tab.page.get_by_role("button", name="Start").count() == 1
+
+
+AGENT = """
+workflow: desk
+model: scripted/agent
+nodes:
+  resolve:
+    title: Resolve the question
+    agent:
+      prompt: "Where is {{ task_query }}?"
+      tools: [tools.orders:find]
+      returns: {answer: str}
+"""
+
+
+def test_the_calls_of_an_agent(new_tab: OpenTab, shop: Shop):
+    """Each with what was asked, what came back, and where the answer came from; steps that are no agents have no such tab."""
+    answers = [{"has": ["Hamburg"], "answer": {"answer": "in Hamburg"}}, {"call": {"find": {"po_number": "PO-10003"}}}]
+    (shop.folder / "desk.yaml").write_text(AGENT)
+    (shop.folder / "agent.yaml").write_text(json.dumps({"scripted/agent": {"answers": answers}}))
+    store = dataclasses.replace(shop.store, models="agent.yaml")
+    run = beside(lambda: store.run("desk.yaml", [{"id": "q", "task_query": "PO-10003"}]))
+    tab = new_tab()
+    tab.open(f"/tasks/{run.id}/q")
+    tab.page.get_by_role("link", name="Calls").click()
+    tab.page.locator(".tab-body").get_by_role("heading").first.wait_for()
+    text = tab.page.locator(".tab-body").inner_text()
+    tab.open(f"/tasks/{shop.run}/{TASK}")
+
+    assert [line in text for line in ("1. scripted/agent", "calls find", "2. find", "tool · live", "Hamburg", "3. scripted/agent")] == [True] * 6
+    assert tab.page.get_by_role("link", name="Calls").count() == 0

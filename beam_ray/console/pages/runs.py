@@ -73,7 +73,7 @@ def _nodes(run: beam_ray.Run) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "title": node.title or name.replace("_", " "),
-                "asks": run.workflow.model_of(name) or node.tool or "",
+                "asks": run.workflow.model_of(name) or node.program or "",
                 "route": node.route,
                 "done": outcomes.get("done", 0),
                 "borrowed": outcomes.get("borrowed", 0),

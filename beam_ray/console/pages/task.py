@@ -19,6 +19,7 @@ TABS = (
     ("input", "Input"),
     ("criteria", "Criteria"),
     ("attempts", "Attempts"),
+    ("calls", "Calls"),
     ("record", "Record"),
 )
 LONG = 64_000
@@ -50,7 +51,7 @@ def task(site: Site, path: str, fields: Fields) -> "Page | str":
     tabs = [
         {"name": name, "title": title, "chosen": name == tab, "link": _link(found, step=chosen.node, tab=name), "count": _count(name, chosen)}
         for name, title in TABS
-        if chosen and not (name == "prompt" and chosen.definition.call is None)
+        if chosen and _has_tab(name, chosen)
     ]
     values: dict[str, Any] = {
         "task": found,
@@ -80,6 +81,13 @@ def task(site: Site, path: str, fields: Fields) -> "Page | str":
         if chosen.definition.call:
             document["prompt"] = [{"role": turn.role, "text": turn.text} for turn in found.prompt(chosen.node, _attempt(chosen, fields)).turns]
     return Page("task", found.id, values, document, section="tasks", command=words, live=not run.finished)
+
+
+def _has_tab(name: str, step: beam_ray.Step) -> bool:
+    """A tool has no prompt, and only agents and programs make calls of their own."""
+    if name == "prompt":
+        return step.definition.call is not None
+    return name != "calls" or step.definition.records_calls
 
 
 def _goes_on(site: Site, run: beam_ray.Run) -> bool:
@@ -141,7 +149,7 @@ def _timeline_row(task: beam_ray.Task, step: beam_ray.Step, chosen: Any, bar: Ba
         "step": step,
         "status": status,
         "title": step.definition.title or step.node.replace("_", " "),
-        "asks": step.model or step.definition.tool or "",
+        "asks": step.model or step.definition.program or "",
         "kind": step.definition.kind,
         "link": _link(task, step=step.node),
         "chosen": chosen is not None and step.node == chosen.node,
@@ -180,6 +188,8 @@ def _panel(site: Site, task: beam_ray.Task, step: beam_ray.Step, tab: str, field
         return {"upstream": [(each, _link(task, step=each.node)) for each in upstream]}
     if tab == "attempts":
         return {"attempts": _attempts(step)}
+    if tab == "calls":
+        return {"calls": task.calls(step.node)}
     if tab == "record":
         return {"record": {name: value for name, value in step.record.items() if value is not None}}
     fields_of = step.output if isinstance(step.output, dict) and list(step.output) != ["text"] else None
