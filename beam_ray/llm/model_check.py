@@ -74,7 +74,7 @@ class ModelCheck:
 
 def most(settings: ModelSettings) -> tuple[int, float | None]:
     """The most calls that a check makes, and the most that they cost in US dollars (None without a price)."""
-    short, long = 4, 3 + len(STRUCTURED)
+    short, long = 4, 3 + len(STRUCTURED) + 1
     price = price_of(settings)
     usd = price.cost(Tokens((short + long) * INPUT, short * SHORT + long * LONG)) if price else None
     return short + long, usd
@@ -99,6 +99,13 @@ SCHEMA = {
     "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}, "count": {"type": "integer"}},
     "required": ["city", "count"],
     "additionalProperties": False,
+}
+
+
+TOOL: JsonObject = {
+    "name": "find_order",
+    "description": "Find an order.",
+    "parameters": {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"], "additionalProperties": False},
 }
 
 
@@ -133,6 +140,7 @@ class _Check:
             await self._temperature()
             await self._seeds()
             await self._structured()
+            await self._tools()
         except (Refused, *UNANSWERED) as error:
             self._note("the check", "unknown", f"stopped early: {_said(error)}")
         return self._result("")
@@ -231,6 +239,21 @@ class _Check:
             break
         if best:
             self.found["structured"] = best
+
+    async def _tools(self) -> None:
+        """Whether the model calls a tool that it is offered, which agents need."""
+        request = replace(_request("Look up order 7 with the tool find_order.", LONG), tools=(TOOL,), node="answer")
+        try:
+            answer = await self._ask(request)
+        except Refused as error:
+            if error.kind is not Kind.SETTING:
+                raise
+            self._note("tools", "refused", error.refusal.message)
+            return
+        if answer.tool_calls:
+            self._note("tools", "works", f"the model called {answer.tool_calls[0].name!r}")
+        else:
+            self._note("tools", "ignored", "the model answered without a call; agents need a model that calls tools")
 
     async def _accepts(self, setting: str, request: Request, asked: ModelSettings) -> bool | None:
         try:

@@ -119,7 +119,7 @@ def test_models_check_says_the_price_first_and_then_the_lines(place, capsys):
     said = give(capsys, "models", "check", "picky")
 
     assert said.code == 0
-    assert said.err.startswith("picky: at most 12 short calls, ≤ $0.0")
+    assert said.err.startswith("picky: at most 13 short calls, ≤ $0.0")
     check_golden(GOLDEN, "models-check.txt", re.sub(r"latency [0-9.]+ s", "latency TIME", said.out))
 
 

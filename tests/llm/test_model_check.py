@@ -108,3 +108,15 @@ def test_what_the_file_says_is_not_asked_again():
     found, _ = check(Picky(limit="max_completion_tokens"), max_tokens_as="max_tokens")
 
     assert "max_tokens" in found.error
+
+
+@pytest.mark.parametrize(
+    ("taste", "result"),
+    [(Picky(), "works"), (Picky(refuses_formats=("tools",)), "refused"), (Picky(api="responses"), "ignored")],
+    ids=["calls", "refuses", "answers in words"],
+)
+def test_whether_a_model_calls_tools_is_found_out(taste: Picky, result: str):
+    """Agents need one that does."""
+    found, _ = check(taste)
+
+    assert results(found)["tools"] == result
