@@ -11,7 +11,7 @@ from beam_ray.errors import did_you_mean
 
 def read_value(path: str, value: Any, baseline: Workflow, folder: Path) -> Any:
     """An override's value; a prompt that names a file is read."""
-    if not path.endswith("llm.prompt") or not isinstance(value, str):
+    if not path.endswith(("llm.prompt", "agent.prompt")) or not isinstance(value, str):
         return value
     places = [folder, Path.cwd() / baseline.tools_from, Path.cwd()]
     return read_prompt(value, next((place for place in places if (place / value).is_file()), folder) if "\n" not in value else folder)

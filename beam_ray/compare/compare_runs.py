@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from beam_ray.compare.comparison import Comparison, compare
 from beam_ray.compare.cost_notes import cost_notes
+from beam_ray.compare.first_calls import with_first_calls
 from beam_ray.compare.gate import Gate
 from beam_ray.compare.gate_file import default_gate
 from beam_ray.compare.grouping import NOTHING, By, grouping
@@ -16,6 +17,8 @@ from beam_ray.compare.judge_notes import judge_notes
 from beam_ray.compare.metrics import NOT_COMPARED, Metric, not_compared
 from beam_ray.compare.pairs import Side
 from beam_ray.compare.regressions import Repeats
+from beam_ray.compare.replay import CALL_COLUMNS
+from beam_ray.compare.replay import COLUMNS as REPLAY_COLUMNS
 from beam_ray.errors import Unusable
 from beam_ray.store.runs import Run
 
@@ -30,6 +33,9 @@ OUTCOME_COLUMNS = [
     "labels",
     "routes",
     "output",
+    "turns",
+    "tool_calls",
+    "tool_errors",
     "auto_reruns",
     "auto_rerun_tokens",
     "auto_rerun_usd",
@@ -39,7 +45,7 @@ OUTCOME_COLUMNS = [
     "work_usd",
     "error",
 ]
-STEPS_COLUMNS = ["task_id", "trial", "node", "outcome", "score", "output", "criteria", "error_type", "error"]
+STEPS_COLUMNS = ["task_id", "trial", "node", "outcome", "score", "output", "criteria", "error_type", "error", *REPLAY_COLUMNS]
 """What a comparison looks at; attempts, which are most of a run's bytes, are not read."""
 
 
@@ -66,11 +72,15 @@ def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], ta
     for name, run in zip(names, (before, after), strict=True):
         tables = (run.outcome(OUTCOME_COLUMNS), run.steps(columns=STEPS_COLUMNS))
         outcome, steps = (table if tasks is None else table.filter(pc.is_in(table["task_id"], tasks)) for table in tables)
-        sides.append(Side(name, run.run_id, outcome, steps, bool(run.record.recorded)))
+        calls = run.calls(columns=CALL_COLUMNS) if any(node.records_calls for node in run.record.plan.nodes.values()) else None
+        if calls is not None and tasks is not None:
+            calls = calls.filter(pc.is_in(calls["task_id"], tasks))
+        sides.append(Side(name, run.run_id, outcome, steps, bool(run.record.recorded), calls))
     found = compare(
         sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, grouping=grouping(before, after, by.cluster, by.slices), **how
     )
     found = replace(found, cost_notes=cost_notes(before, after, names), judge_notes=_judge_notes(sides, before, after))
+    found = replace(found, changes=with_first_calls(found.changes, before, after))
     return _with_lanes(found, _lanes(before), _lanes(after))
 
 

@@ -34,6 +34,7 @@ from beam_ray.compare.pair_table import Change, changes, rows
 from beam_ray.compare.pairs import UNAVAILABLE, Pairs, Side, failed_with, numbers, pair
 from beam_ray.compare.power import detectable, two_digits
 from beam_ray.compare.regressions import Regressions, Repeats, regressions
+from beam_ray.compare.replay import Replay, by_recording, replay, states
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval, Quantity, mcnemar
 from beam_ray.compare.subgroups import Subgroups, subgroups
@@ -114,6 +115,8 @@ class Comparison:
     """Where prices come from, what was read from a cache, and what is an estimate."""
     judge_notes: tuple[str, ...] = ()
     """How often the judges of panels disagreed."""
+    replay: Replay | None = None
+    """What the candidate's agents and programs were answered from; None where it has none."""
 
     def metric(self, name: str) -> Metric:
         """The metric of that name."""
@@ -194,6 +197,7 @@ def compare(
         by_criterion(pairs, baseline, candidate, judged),
         by_label(pairs, named["score"]),
         by_route(pairs, named["score"]),
+        by_recording(named["score"], states(pairs, candidate)),
     ]
     words = flip_words(passing.before, passing.after)
     table = rows(pairs, words, diverge(pairs, baseline, candidate, order))
@@ -234,6 +238,7 @@ def compare(
         classify(pairs, (baseline, candidate), grouping.questions, judged, unit, confidence=sure, family=family),
         subgroups(grouping.dimensions, pairs, named, unit, confidence=sure, family=family),
         clustering(grouping.clusters, [pairs.task_ids[task] for task in np.unique(pairs.task[judged])]) if grouping.clusters else None,
+        replay=replay(candidate),
     )
 
 

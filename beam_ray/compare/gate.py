@@ -23,10 +23,10 @@ Kind = Literal["at_least", "at_most", "up_by", "down_by", "up_by_at_most", "down
 Level = Literal["block", "warn", "target"]
 LIMITS: tuple[Kind, ...] = ("at_least", "at_most", "up_by", "down_by", "up_by_at_most", "down_by_at_most", "not_worse_than")
 LEVELS = LIMITS[:2]
-COUNTS: Mapping[str, tuple[Kind, ...]] = {"regressions": ("at_most",), "route_changes": ("at_most",), "compared": ("at_least",)}
+COUNTS: Mapping[str, tuple[Kind, ...]] = {"regressions": ("at_most",), "route_changes": ("at_most",), "compared": ("at_least",), "in_recording": ("at_least",)}
 """Rules about counts that are known exactly, and the limits that make sense for them."""
 NAMES = (*KINDS, *COUNTS)
-PERCENTAGES = {name for name, kind in KINDS.items() if kind.unit == "%"} | {"compared"}
+PERCENTAGES = {name for name, kind in KINDS.items() if kind.unit == "%"} | {"compared", "in_recording"}
 BOUNDED = PERCENTAGES | {"score", "first_score"}
 
 

@@ -11,6 +11,7 @@ from beam_ray.compare.candidates import Overview, overview
 from beam_ray.compare.classification_tables import all_measures, confusion_table
 from beam_ray.compare.formatting import amount, change, line_word, plain
 from beam_ray.compare.front_plot import front_plot
+from beam_ray.compare.metric_definitions import OF_CALLS
 from beam_ray.compare.plots import plots
 from beam_ray.compare.report import Result, best_first
 from beam_ray.compare.subgroup_tables import subgroup_table
@@ -29,7 +30,7 @@ def html(results: Sequence[Result], title: str = "Backtest", rerun: Result | Non
             "comparison": comparison,
             "verdict": verdict,
             "notes": notes(comparison),
-            "metrics": [metric_cells(metric) for metric in comparison.metrics],
+            "metrics": [metric_cells(metric) for metric in comparison.metrics if metric.name not in OF_CALLS or metric.pairs],
             "parts": [(heading, [slice_cells(part) for part in comparison.of_kind(kind)]) for kind, heading in _KINDS],
             "fields": [part for part in comparison.of_kind("criterion") if part.field],
             "classes": [(found.name, all_measures(found), confusion_table(found)) for found in comparison.shown_classifications],
@@ -64,7 +65,13 @@ def page(template: str, package: str = "beam_ray.compare", **values: Any) -> str
     return pages.get_template(template).render(**values)
 
 
-_KINDS = (("node", "Score by node"), ("criterion", "Criteria, percent met"), ("label", "Score by label"), ("route", "Score by route"))
+_KINDS = (
+    ("node", "Score by node"),
+    ("criterion", "Criteria, percent met"),
+    ("label", "Score by label"),
+    ("route", "Score by route"),
+    ("recording", "Score by recording"),
+)
 
 
 def _pretty(text: str | None) -> str:

@@ -46,7 +46,7 @@ def _result(comparison: Comparison, verdict: Verdict) -> str:
     interval = f"{comparison.confidence:g}% confidence interval"
     metrics = table(["", "baseline", "candidate", "change", "relative", interval], [all_safe(metric_cells(metric)) for metric in worth_showing(comparison)])
     parts = [heading, "\n".join(safe(note) for note in notes(comparison)), *([gate] if verdict.lines else []), metrics, _flips(comparison)]
-    for kind, name in (("node", "Nodes"), ("criterion", "Criteria"), ("label", "Labels"), ("route", "Routes")):
+    for kind, name in (("node", "Nodes"), ("criterion", "Criteria"), ("label", "Labels"), ("route", "Routes"), ("recording", "Recording")):
         rows = [all_safe(slice_cells(part)) for part in comparison.of_kind(kind)]
         if rows:
             shown = table([kind, "pairs", "baseline", "candidate", "change", interval, ""], rows)
@@ -79,7 +79,9 @@ def _flips(comparison: Comparison) -> str:
         ("both failing", comparison.both_failing),
     ):
         rows.append([name, f"{len(tasks):,}", safe(ids(tasks, 20))])
-    return table(["tasks", "", ""], rows)
+    told = [[safe(each.task_id), safe(each.flip), safe(str(each.diverges_at)), safe(each.first_call)] for each in comparison.changes if each.first_call]
+    calls = ["", table(["task", "flip", "node", "first call that differs"], told[:20], right=[])] if told else []
+    return "\n".join([table(["tasks", "", ""], rows), *calls])
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | None = None) -> str:

@@ -31,6 +31,9 @@ KINDS: Mapping[str, Kind] = {
     "refusals": Kind("tasks with a refusal", "%", "down", 100),
     "bad_answers": Kind("tasks with a bad answer", "%", "down", 100),
     "other_errors": Kind("tasks with another error", "%", "down", 100),
+    "turns": Kind("turns of agents per task", "turns", "down"),
+    "tool_calls": Kind("tool calls of agents per task", "calls", "down"),
+    "failed_tool_calls": Kind("failed tool calls of agents per task", "calls", "down"),
     "auto_reruns": Kind("auto-reruns per task", "attempts", "down"),
     "auto_rerun_tokens": Kind("tokens of auto-reruns per task", "tokens", "down"),
     "auto_rerun_usd": Kind("cost of auto-reruns per task", "USD", "down"),
@@ -41,3 +44,6 @@ KINDS: Mapping[str, Kind] = {
     "tokens": Kind("tokens per task", "tokens", "down"),
     "usd": Kind("cost per task", "USD", "down"),
 }
+
+OF_CALLS = ("turns", "tool_calls", "failed_tool_calls")
+"""Metrics of workflows with agents or programs alone."""

@@ -14,7 +14,7 @@ import numpy as np
 from beam_ray.compare.error_kinds import KINDS as ERROR_KINDS
 from beam_ray.compare.error_kinds import failed_by_kind
 from beam_ray.compare.intervals import Estimate, Sample, change, deviations, level, quantiles, relative, sample
-from beam_ray.compare.metric_definitions import KINDS, Better, Kind
+from beam_ray.compare.metric_definitions import KINDS, OF_CALLS, Better, Kind
 from beam_ray.compare.pairs import INFRASTRUCTURE, Pairs, Side, failed_with, numbers
 from beam_ray.compare.power import Planning, planning
 from beam_ray.compare.sequential import Confidence
@@ -56,6 +56,7 @@ UNKNOWN = (
     "refusals",
     "bad_answers",
     "other_errors",
+    *OF_CALLS,
     "auto_reruns",
     "auto_rerun_tokens",
     "auto_rerun_usd",
@@ -109,6 +110,9 @@ def quantities(pairs: Pairs, baseline: Side, candidate: Side, judged: np.ndarray
         "infrastructure_errors": known(errors(INFRASTRUCTURE)),
         "answer_errors": errors(INFRASTRUCTURE, judged, others=True),
         **by_kind,
+        "turns": known(of("turns")),
+        "tool_calls": known(of("tool_calls")),
+        "failed_tool_calls": known(of("tool_errors")),
         "auto_reruns": known(of("auto_reruns")),
         "auto_rerun_tokens": known(of("auto_rerun_tokens")),
         "auto_rerun_usd": known(of("auto_rerun_usd")),

@@ -56,6 +56,8 @@ class Change:
     after_there: str | None
     before_error: str | None
     after_error: str | None
+    first_call: str | None = None
+    """The first call at which the agent or program at that node did something else."""
 
 
 def rows(pairs: Pairs, words: Sequence[str], divergence: Divergence) -> pa.Table:

@@ -21,6 +21,8 @@ class Side:
     steps: pa.Table
     recorded: bool = False
     """Whether it is what production answered: then costs, times, attempts, routes and inner steps are unknown."""
+    calls: pa.Table | None = None
+    """The calls of its agents and programs, made in this run; None where it has none."""
 
 
 @dataclass(frozen=True)

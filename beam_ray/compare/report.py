@@ -94,6 +94,7 @@ def _newly_failing(suite: ElementTree.Element, comparison: Comparison) -> None:
         case = _case(suite, "newly failing", task)
         change = shown.get(task)
         where = f"; first difference at {change.diverges_at}" if change and change.diverges_at else ""
+        where += f", {change.first_call}" if change and change.first_call else ""
         if task in confirmed:
             _mark(case, "failure", "regression", f"passed on the baseline, fails on the candidate, confirmed by repeats{where}")
         else:

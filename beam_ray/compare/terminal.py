@@ -11,6 +11,7 @@ from beam_ray.compare.classification_tables import classification_notes, confusi
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.error_kinds import KINDS as ERROR_KINDS
 from beam_ray.compare.formatting import amount, change, line_word, plain, plural, span
+from beam_ray.compare.metric_definitions import OF_CALLS
 from beam_ray.compare.metrics import NOT_RECORDED, Metric
 from beam_ray.compare.power import noise_floor
 from beam_ray.compare.report import Result, best_first
@@ -71,7 +72,7 @@ def ids(tasks: Sequence[str], shown: int = SHOWN_IDS) -> str:
 
 def worth_showing(comparison: Comparison) -> list[Metric]:
     """The metrics, without errors and auto-reruns that neither side has."""
-    quiet = {"unscored", "tool_errors", "infrastructure_errors", "answer_errors", *ERROR_KINDS, "auto_reruns", "auto_rerun_tokens", "auto_rerun_usd"}
+    quiet = {*OF_CALLS, "unscored", "tool_errors", "infrastructure_errors", "answer_errors", *ERROR_KINDS, "auto_reruns", "auto_rerun_tokens", "auto_rerun_usd"}
     return [metric for metric in comparison.metrics if metric.name not in quiet or metric.before or metric.after]
 
 
@@ -106,6 +107,7 @@ def notes(comparison: Comparison) -> list[str]:
             found.append(f"{plural(len(tasks), 'task')} {name}: {ids(tasks)}.")
     found += [f"{metric.title}: {metric.note}." for metric in comparison.metrics if metric.note and metric.after is not None and metric.low is not None]
     found += [note for classification in comparison.shown_classifications for note in classification_notes(classification)]
+    found += comparison.replay.notes() if comparison.replay else []
     found += comparison.judge_notes
     found += [*cluster_notes(comparison), *slice_notes(comparison), *direction_notes(comparison)]
     found += comparison.cost_notes
@@ -150,7 +152,7 @@ def _result(comparison: Comparison, verdict: Verdict, title: str) -> str:
     lines = [plain(" · ".join([title, *names] if title else names)), *(plain(note, 400) for note in notes(comparison)), ""]
     header = ["", "baseline", "candidate", "change", "relative", f"{comparison.confidence:g}% confidence interval"]
     lines += aligned([header, *(metric_cells(metric) for metric in worth_showing(comparison))])
-    for kind, heading in (("node", "node"), ("criterion", "criterion, % met"), ("label", "label"), ("route", "route")):
+    for kind, heading in (("node", "node"), ("criterion", "criterion, % met"), ("label", "label"), ("route", "route"), ("recording", "recording")):
         parts = comparison.of_kind(kind)
         if parts:
             header = [heading, "pairs", "baseline", "candidate", "change", f"{comparison.confidence:g}% confidence interval", ""]
@@ -189,7 +191,8 @@ def _flips(comparison: Comparison) -> list[str]:
     lines[0] += f"   ({test}: p = {comparison.p:.2g})" if comparison.newly_passing or comparison.newly_failing else ""
     if comparison.route_changes:
         lines.append(f"  {'route changed':<24} {comparison.route_changes:>5,}")
-    return lines
+    told = [(plain(f"{each.task_id} {each.diverges_at}", 60), plain(each.first_call, 160)) for each in comparison.changes if each.first_call][:SHOWN_IDS]
+    return [*lines, *(["  first call that differs, of tasks that flipped:", *aligned([["  " + name, call] for name, call in told])] if told else [])]
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:

@@ -38,6 +38,7 @@ from scipy import special
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import amount, found_text, plural
 from beam_ray.compare.gate import LEVELS, PERCENTAGES, Gate, Level, Limit
+from beam_ray.compare.metric_definitions import OF_CALLS
 from beam_ray.compare.metrics import NOT_COMPARED, NOT_RECORDED, Metric
 from beam_ray.compare.power import POWER, Planning, two_digits
 from beam_ray.compare.regressions import DEFAULT_REPEATS
@@ -176,6 +177,8 @@ def _line(limit: Limit, comparison: Comparison) -> Line:
         return _counted(limit, comparison.route_changes, allowed, "pairs with a changed route")
     if limit.rule == "compared":
         return _compared(limit, comparison)
+    if limit.rule == "in_recording":
+        return _in_recording(limit, comparison)
     part = part_of(limit, comparison)
     metric = as_metric(part) if part else comparison.metric(limit.rule)
     if not _has_number(limit, metric):
@@ -317,6 +320,10 @@ def _left_out(limit: Limit, comparison: Comparison) -> bool:
         return part.metric.after is None
     if part:
         return not part.before_count + part.after_count
+    if limit.rule in OF_CALLS:
+        return not comparison.metric(limit.rule).pairs
+    if limit.rule == "in_recording":
+        return comparison.replay is None
     name = limit.rule.removeprefix("first_").removesuffix("_sd").partition("_p")[0]
     columns = [f"{side}_{name}" for side in ("before", "after")]
     return all(column in comparison.table.schema.names and comparison.table[column].null_count == comparison.table.num_rows for column in columns)
@@ -366,6 +373,17 @@ def _compared(limit: Limit, comparison: Comparison) -> Line:
         return Line(limit.rule, limit.text, found, "PASS", f"{plural(missing, 'task')} could not be compared." if missing else "Every task was compared.")
     reason = f"{plural(missing, 'task')} could not be compared: missing on one side, different inputs, or no answer from the model."
     return Line(limit.rule, limit.text, found, "INCONCLUSIVE", reason if total else "There are no tasks.")
+
+
+def _in_recording(limit: Limit, comparison: Comparison) -> Line:
+    found = comparison.replay
+    if found is None or found.share is None:
+        return Line(limit.rule, limit.text, NO_NUMBER, "INCONCLUSIVE", "There is no number to check: the candidate has no agents or programs.")
+    said = f"{amount(found.share, '%')}, {found.all_recorded + found.models_live:,} of {plural(found.tasks, 'task')}"
+    if found.share >= limit.amount:
+        return Line(limit.rule, limit.text, said, "PASS", "The tools of these tasks were all answered from the recording.")
+    reason = "In too many tasks, tools were called live or refused: they may have answered otherwise than when the baseline was recorded."
+    return Line(limit.rule, limit.text, said, "INCONCLUSIVE", reason)
 
 
 def _allowed_count(limit: Limit, total: int) -> int:

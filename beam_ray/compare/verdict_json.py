@@ -7,7 +7,7 @@ from beam_ray.define.fingerprint import JsonObject
 
 Word = Literal["PASS", "WARN", "BLOCK", "INCONCLUSIVE", "NONE"]
 """NONE: the gate asks for nothing."""
-SliceKind = Literal["node", "criterion", "label", "route"]
+SliceKind = Literal["node", "criterion", "label", "route", "recording"]
 
 ClassMeasureKind = Literal["precision", "recall", "f1", "micro_precision", "micro_recall", "micro_f1", "no_answer"]
 
@@ -172,6 +172,8 @@ class ChangeDocument(TypedDict):
     after_there: str | None
     before_error: str | None
     after_error: str | None
+    first_call: NotRequired[str | None]
+    """The first call at which an agent or a program did something else; not in version 0.1."""
 
 
 class NamedDocument(TypedDict):
@@ -188,6 +190,30 @@ class UnpairedDocument(TypedDict):
     candidate_only: list[str]
     inputs_differ: list[str]
     not_judged: list[str]
+
+
+class PlaceDocument(TypedDict):
+    """Where tasks left the recording, as JSON."""
+
+    node: str
+    what: str
+    tasks: int
+
+
+class ReplayDocument(TypedDict):
+    """How much of a candidate was answered from the recording, as JSON: tasks, calls, and where tasks left it."""
+
+    all_recorded: int
+    models_live: int
+    tools_live: int
+    nothing_recorded: int
+    recorded_calls: int
+    live_calls: int
+    static_calls: int
+    refused_calls: int
+    mixed: int
+    places: list[PlaceDocument]
+    tools: list[PlaceDocument]
 
 
 class ComparisonDocument(TypedDict):
@@ -226,6 +252,8 @@ class ComparisonDocument(TypedDict):
     """Where prices come from, what was read from a cache, and what is an estimate; not in version 0.1."""
     judge_notes: NotRequired[list[str]]
     """How often the judges of panels disagreed; not in version 0.1."""
+    replay: NotRequired[ReplayDocument | None]
+    """Of agents and programs; null where the candidate has none, and not in version 0.1."""
 
 
 class LineDocument(TypedDict):

@@ -86,6 +86,9 @@ def _turns(want: Json, calls: Trajectory, values: Mapping[str, Json]) -> _Verdic
 
 def _tool_errors(want: Json, calls: Trajectory, values: Mapping[str, Json]) -> _Verdict:
     # a refusal is the test's, not the tool's
+    unknown = [use for use in calls.tools if not use.checked and want.get("tool") in (None, use.name)]
+    if unknown:
+        return None, f"it is not known whether {_names(unknown)} failed; record the program's tools with recorded_tool"
     failed = [use for use in calls.tools if use.error is not None and use.source != "refused" and want.get("tool") in (None, use.name)]
     said = f": {failed[0].name}: {_cut(str(failed[0].error), 200)}" if failed else ""
     return _within(want, len(failed)), f"{len(failed)}{said}"
@@ -143,8 +146,13 @@ def _names(uses: Sequence[ToolUse]) -> str:
 
 
 def _listed(uses: Sequence[ToolUse]) -> str:
-    shown = [f"{use.name}({_arguments(use.arguments)})" for use in uses[:MAX_NAMED]]
+    shown = [shown_call(use) for use in uses[:MAX_NAMED]]
     return ", ".join([*shown, *([f"and {len(uses) - MAX_NAMED} more"] if len(uses) > MAX_NAMED else [])])
+
+
+def shown_call(use: ToolUse) -> str:
+    """A call as people write it: ``find(number='PO-7')``, with long values cut."""
+    return f"{use.name}({_arguments(use.arguments)})"
 
 
 def _arguments(arguments: Json) -> str:

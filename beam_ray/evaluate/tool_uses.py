@@ -1,9 +1,9 @@
 """
 What an agent or a program called, read from the calls that were recorded of it.
 
-Of an agent every call of a tool is recorded. The tools of a program are its own: they are visible
-in the replies of its models and in the messages that follow, in the words of Chat Completions and
-of the Responses API, and are read from there.
+Of an agent every call of a tool is recorded, of a program those of its recorded tools. Its other
+tools are visible in the replies of its models and in the messages that follow, in the words of Chat
+Completions and of the Responses API, and are read from there.
 """
 
 import json
@@ -34,9 +34,11 @@ class ToolUse:
     answered: bool = True
     """Whether a result is known: a program may end without another model call, in which it would be seen."""
     error: str | None = None
-    """What went wrong, also where an agent's call could not be made; never known of a program's tools."""
+    """What went wrong, also where an agent's call could not be made."""
     source: str = "live"
-    """live, recorded, static or refused; the source of the model call for a program's tools."""
+    """live, recorded, static or refused; of a call that stands in messages alone, the source of its model call."""
+    checked: bool = True
+    """Whether it is known if it failed: not of a call that stands in messages alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,9 @@ def trajectory(calls: Sequence[CallRow], read_text: ReadText, *, agent: bool) ->
     turns = tuple(
         Turn(number, row["name"], said_in(reply), row["error"], row["source"]) for number, (row, reply) in enumerate(zip(models, replies, strict=True), 1)
     )
-    seen = list(_seen(models, replies, read_text))
-    if agent:
-        recorded = list(_recorded(rows, read_text))
-        seen = [*recorded, *_not_made(seen, recorded)]
-    in_order = sorted(seen, key=lambda use: use.turn)
+    recorded = list(_recorded(rows, read_text))
+    others = _without_rows(list(_seen(models, replies, read_text)), recorded)
+    in_order = sorted([*recorded, *(map(_not_made, others) if agent else others)], key=lambda use: use.turn)
     return Trajectory(turns, tuple(replace(use, number=number) for number, use in enumerate(in_order, 1)))
 
 
@@ -87,11 +87,11 @@ def tool_counts(calls: Sequence[CallRow], *, agent: bool) -> tuple[int, int | No
     A refusal is the test's failure and not the tool's; whether tools of a program failed is not known.
     """
     asked = [name for row in calls if row["kind"] == "model" and row["reply"] for _, name, _ in tool_calls_in(_object(row["reply"], None, str))]
-    if not agent:
-        return len(asked), None if asked else 0
     recorded = [row for row in calls if row["kind"] == "tool"]
-    not_made = max(sum(name != ANSWER_FUNCTION for name in asked) - len(recorded), 0)
-    return len(recorded) + not_made, not_made + sum(row["error"] is not None and row["source"] != "refused" for row in recorded)
+    failed = sum(row["error"] is not None and row["source"] != "refused" for row in recorded)
+    # by name and not by turn, since replies alone do not say when a program's tools ran
+    others = sum((Counter(name for name in asked if name != ANSWER_FUNCTION) - Counter(row["name"] for row in recorded)).values())
+    return len(recorded) + others, failed + others if agent else None if others else failed
 
 
 def _recorded(rows: Sequence[CallRow], read_text: ReadText) -> Iterator[ToolUse]:
@@ -111,17 +111,24 @@ def _seen(models: Sequence[CallRow], replies: Sequence[JsonObject], read_text: R
     for place, (row, reply) in enumerate(zip(models, replies, strict=True)):
         for identity, name, arguments in tool_calls_in(reply):
             found = next((results[identity] for results in given[place + 1 :] if identity in results), None)
-            yield ToolUse(0, place + 1, name, _parsed(arguments), found, found is not None, None, row["source"])
+            yield ToolUse(0, place + 1, name, _parsed(arguments), found, found is not None, None, row["source"], checked=False)
 
 
-def _not_made(seen: Sequence[ToolUse], recorded: Sequence[ToolUse]) -> Iterator[ToolUse]:
-    """The calls that an agent's model asked for and that were not made: of an unknown tool, or with arguments that do not fit."""
+def _without_rows(seen: Sequence[ToolUse], recorded: Sequence[ToolUse]) -> list[ToolUse]:
+    """Those calls in the replies of models that have no row of their own."""
     made = Counter((use.turn, use.name) for use in recorded)
+    others = []
     for use in seen:
         if made[use.turn, use.name]:
             made[use.turn, use.name] -= 1
         elif use.name != ANSWER_FUNCTION:
-            yield replace(use, result=None, answered=True, error=str(use.result or "not called").removeprefix("Error: "))
+            others.append(use)
+    return others
+
+
+def _not_made(use: ToolUse) -> ToolUse:
+    """A call that an agent's model asked for and that was not made: of an unknown tool, or with arguments that do not fit."""
+    return replace(use, result=None, answered=True, checked=True, error=str(use.result or "not called").removeprefix("Error: "))
 
 
 def tool_calls_in(reply: JsonObject) -> Iterator[tuple[str, str, Json]]:

@@ -1,7 +1,7 @@
 """The calls that the origin of a run recorded, read as steps need them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from beam_ray.address import parse
 from beam_ray.errors import Unusable
@@ -28,7 +28,6 @@ class Recordings:
         """
         self._rows = rows
         self._runs = {origin.run.run_id: origin}
-        self._origin = origin.run
         self._loaded: dict[tuple[int, str], asyncio.Task[Calls]] = {}
         self._reading = asyncio.Lock()
 
@@ -47,25 +46,30 @@ class Recordings:
     async def _load(self, shard: int, node: str) -> Calls:
         # an open Parquet file is read by one thread at a time
         async with self._reading:
-            return await asyncio.to_thread(self._read, self._rows(shard, node))
+            return await asyncio.to_thread(recorded_calls, self._runs, self._rows(shard, node))
 
-    def _read(self, rows: dict[Key, StepRow]) -> Calls:
-        places: dict[tuple[str, str], dict[Key, Key]] = {}
-        for key, row in rows.items():
-            run_id, node, there = row["run_id"], row["node"], key
-            if row["borrowed_from"]:
-                address = parse(row["borrowed_from"])
-                run_id, node, there = address.run, address.node, (address.task, address.trial)
-            places.setdefault((run_id, node), {})[there] = key
-        found: Calls = {}
-        for (run_id, node), keys in places.items():
-            found |= {keys[there]: calls for there, calls in self._calls(run_id, node, list(keys)).items()}
-        return found
 
-    def _calls(self, run_id: str, node: str, keys: list[Key]) -> Calls:
-        if run_id not in self._runs:
-            self._runs[run_id] = StepRows(Run(self._origin.objects, run_id))
+def recorded_calls(runs: dict[str, StepRows], rows: Mapping[Key, StepRow]) -> Calls:
+    """
+    The calls of stored steps, wherever they are recorded.
+
+    Args:
+        runs: Open runs by id; the run of the *rows* is among them, and runs that they are borrowed from are added.
+    """
+    places: dict[tuple[str, str], dict[Key, Key]] = {}
+    for key, row in rows.items():
+        run_id, node, there = row["run_id"], row["node"], key
+        if row["borrowed_from"]:
+            address = parse(row["borrowed_from"])
+            run_id, node, there = address.run, address.node, (address.task, address.trial)
+        places.setdefault((run_id, node), {})[there] = key
+    found: Calls = {}
+    for (run_id, node), keys in places.items():
+        if run_id not in runs:
+            runs[run_id] = StepRows(Run(next(iter(runs.values())).run.objects, run_id))
         try:
-            return self._runs[run_id].calls(node, keys)
+            calls = runs[run_id].calls(node, keys)
         except Unusable:
-            return {}  # a run that is not in this store, such as one that was left out of an imported backtest
+            continue  # a run that is not in this store, such as one that was left out of an imported backtest
+        found |= {keys[there]: made for there, made in calls.items()}
+    return found

@@ -302,7 +302,7 @@ class Run:
         schema = STEPS if columns is None else pa.schema([STEPS.field(name) for name in columns])
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
-    def calls(self, nodes: Iterable[str] | None = None) -> pa.Table:
+    def calls(self, nodes: Iterable[str] | None = None, columns: list[str] | None = None) -> pa.Table:
         """
         The calls that agents and programs made to models and tools; of an unfinished run, those of the steps committed so far.
 
@@ -315,11 +315,12 @@ class Run:
         if self.manifest:
             entries = [entry for entry in self.manifest["files"] if entry["name"].startswith("calls/")]
             named = [(entry["name"].removeprefix("calls/").rpartition("-")[0], entry) for entry in entries]
-            tables = [self.read(entry["name"], CALLS, entry=entry) for node, entry in named if wanted is None or node in wanted]
+            tables = [self.read(entry["name"], CALLS, columns, entry) for node, entry in named if wanted is None or node in wanted]
         else:
             parts = [part for part in sorted(self.parts()) if part[0] != "_outcome" and (wanted is None or part[0] in wanted)]
             tables = [calls_of(self.read(f"parts/{node}/{shard:06d}.parquet", PART, CARRIED)) for node, shard in parts]
-        return pa.concat_tables(tables) if tables else CALLS.empty_table()
+        found = pa.concat_tables(tables) if tables else CALLS.empty_table()
+        return found if columns is None else found.select(columns)
 
     def attachments_of_calls(self) -> set[str]:
         """The sha256 of the attachments that are requests and replies of the run's calls, spooled ones included."""

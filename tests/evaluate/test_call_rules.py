@@ -195,6 +195,17 @@ def test_ids_that_repeat_are_told_apart_by_their_place():
     assert [use.result for use in found.tools] == ["one", "two"]
 
 
+def test_recorded_tools_of_a_program_have_rows_and_its_others_do_not():
+    """Each call counts once, and it is not known whether one without a row failed."""
+    rows = [model(1, calls=CALLS), tool(2, "find", "found", number=7), model(3, messages=RESULTS)]
+    found = read(rows, agent=False)
+
+    assert [(use.name, use.result, use.checked) for use in found.tools] == [("find", "found", True), ("search", "none", False)]
+    assert decide({"tool_errors": {"at_most": 0}}, found) == (None, "it is not known whether search failed; record the program's tools with recorded_tool")
+    assert decide({"tool_errors": {"tool": "find", "at_most": 0}}, found) == (True, "0")
+    assert (tool_counts(rows, agent=False), tool_counts([model(1, calls=CALLS[:1]), rows[1]], agent=False)) == ((2, None), (1, 0))
+
+
 def test_the_responses_api_says_the_same_in_other_words():
     """Items of the output, and of the next input."""
     output = [
