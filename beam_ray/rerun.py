@@ -1,79 +1,27 @@
-"""
-Rerun tasks: which steps to execute, which to borrow, and why.
+"""Rerun tasks: which steps to execute, which to borrow, and why."""
 
-The plan's counts come from the steps themselves, run with models that do not answer: a step
-that would call a model in the plan calls it in the run.
-"""
-
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import pyarrow.compute as pc
 
 from beam_ray.address import Address
 from beam_ray.define.diff import Change, changes
-from beam_ray.define.fingerprint import Json
-from beam_ray.define.workflow import Node, Workflow
-from beam_ray.errors import StepFailed, Unusable
-from beam_ray.llm.request import Request
-from beam_ray.llm.scripted import Models, ScriptedModel
-from beam_ray.llm.usage import Usage
-from beam_ray.run.borrowable_rows import BorrowableRows
-from beam_ray.run.borrowing import CRITERIA_CHANGED
-from beam_ray.run.context import RAN, StepContext, TaskTrial
-from beam_ray.run.model_identity import identity
+from beam_ray.define.workflow import Workflow
+from beam_ray.errors import Unusable
+from beam_ray.llm.scripted import Models
+from beam_ray.run.dry_run import count_nodes
 from beam_ray.run.plan import Lineage, NodePlan, Plan, make_plan
-from beam_ray.run.programs import Programs
-from beam_ray.run.recorded import RECORDED
-from beam_ray.run.step import run_step
-from beam_ray.run.step_row import output_of
-from beam_ray.run.tools import Tools
-from beam_ray.store.attachments import read_attachment
 from beam_ray.store.lookup import find_runs, status_of
 from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run
 from beam_ray.store.step_lookup import StepRows
-from beam_ray.store.tables import StepRow
 from beam_ray.tasks.changed_inputs import Changes, changed_tasks
 from beam_ray.tasks.sources import only, with_origins
 
 WHAT_IF = "what-if"
 """Mode of a rerun with changed input: it solves nothing, because it does something else."""
-
-COUNTED_TASKS = 5_000
-"""Tasks that are counted one by one; the counts are scaled up to the others."""
-
-
-class _WouldCall(StepFailed):
-    """A model or tool would be called here."""
-
-
-class _PlanningModel(ScriptedModel):
-    """A model that does not answer."""
-
-    def __init__(self) -> None:
-        super().__init__(_would_call)
-
-
-def _would_call(request: Request) -> None:
-    raise _WouldCall("judge" if request.judges else "model")
-
-
-class _PlanningTools(Tools):
-    """Tools that are not called."""
-
-    async def call(self, tool: str, arguments: Mapping[str, Json], timeout_s: float, memory: int | None = None, *, typed: bool = False) -> Any:
-        raise _WouldCall("tool")
-
-
-class _PlanningPrograms(Programs):
-    """Programs that are not run."""
-
-    async def call(self, node: Node, arguments: Mapping[str, Json], session: Any, usage: Usage) -> Json:
-        raise _WouldCall("tool")
-
 
 RerunEntry = TypedDict(
     "RerunEntry",
@@ -97,27 +45,18 @@ RerunEntry = TypedDict(
 """One execution of a task in its history of reruns; *from* is the start node, *solved* is empty where it is no rerun."""
 
 
-@dataclass(frozen=True)
-class NodeCounts:
-    """How many rows a rerun or an incremental run executes, borrows and rescores at one node, and why."""
-
-    run: int
-    borrow: int
-    rescore: int
-    why: tuple[str, ...]
-
-
 def count_borrowed(objects: Objects, plan: Plan, models: Models) -> Plan:
     """*plan* with the rows that each node executes, borrows and rescores, and why; for a plan without an origin, *plan* itself."""
     record = plan.record
     if not record.origin and not record.recorded:
         return plan
-    counts = asyncio.run(_count_nodes(objects, plan, models))
+    counts = count_nodes(objects, plan, models)
     origin = Run(objects, record.origin).record.plan if record.origin and not record.recorded else plan.workflow
     nodes = []
     for node in plan.nodes:
         found = counts[node.node]
-        share = found.run / max(record.rows, 1)
+        # rows that the recording answers to the end cost nothing
+        share = (found.run - found.finished) / max(record.rows, 1)
         judged = (found.run + found.rescore) / max(record.rows, 1) if node.judge_calls else 0.0
         nodes.append(
             replace(
@@ -127,15 +66,27 @@ def count_borrowed(objects: Objects, plan: Plan, models: Models) -> Plan:
                 rescore=found.rescore,
                 judge_calls=round(node.judge_calls * judged),
                 conditional=node.conditional or "upstream output" in found.why,
-                why=found.why or reasons(origin, plan.workflow, node.node) or (("task input",) if record.changed_inputs and found.run else ()),
+                why=tuple(found.why) or reasons(origin, plan.workflow, node.node) or (("task input",) if record.changed_inputs and found.run else ()),
                 input_tokens=int(node.input_tokens * share),
                 output_tokens=int(node.output_tokens * share),
-                usd=_share_of_usd(node, share, judged),
+                usd=_less(_share_of_usd(node, share, judged), found.answered.usd),
                 judge_usd=None if node.judge_usd is None else node.judge_usd * judged,
                 usd_by_lane={lane: (_share(output, share), _share(judge, judged)) for lane, (output, judge) in node.usd_by_lane.items()},
+                recorded_calls=found.answered.calls + found.answered_finished.calls,
+                recorded_usd=_sum_of(found.answered.usd, found.answered_finished.usd),
+                spared_calls=found.answered.calls + node.turns * found.finished,
             )
         )
     return replace(plan, nodes=tuple(nodes))
+
+
+def _less(usd: float | None, spared: float | None) -> float | None:
+    """*usd* without what the recording spares; where that is not known, all of it."""
+    return usd if usd is None or spared is None else max(usd - spared, 0.0)
+
+
+def _sum_of(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
 
 
 def _share(usd: float | None, share: float) -> float | None:
@@ -148,66 +99,6 @@ def _share_of_usd(node: NodePlan, share: float, judged: float) -> float | None:
     if not share and node.judge_usd is not None:
         return node.judge_usd * judged
     return None if node.usd is None or node.judge_usd is None else (node.usd - node.judge_usd) * share + node.judge_usd * judged
-
-
-async def _count_nodes(objects: Objects, plan: Plan, models: Models) -> dict[str, NodeCounts]:
-    record, workflow = plan.record, plan.workflow
-    tasks = [TaskTrial.of(row, trial, 0) for row in plan.tasks.slice(0, COUNTED_TASKS).to_pylist() for trial in range(1, record.trials + 1)]
-    borrowable = BorrowableRows(objects, record, workflow)
-    borrowable.load((task.task_id, task.trial) for task in tasks)
-    execute = frozenset({record.start_node}) | workflow.downstream(record.start_node) if record.start_node else None
-    context = StepContext(
-        run_id=record.run_id,
-        workflow=workflow,
-        models={name: _PlanningModel() for name in workflow.models},
-        identities={name: identity(models[name]) for name in workflow.models},
-        tools=(tools := _PlanningTools(workflow)),
-        programs=_PlanningPrograms(tools),
-        allow_writes=record.allow_writes,
-        execute=execute,
-        borrow=record.borrow,
-        read_attachments=lambda task: [read_attachment(entry, objects) for entry in task.attachments],
-        rescore_only=record.ruler_only,
-        recorded=bool(record.recorded),
-        origin_row=borrowable.origin_row,
-        lent_rows=borrowable.lent_rows,
-    )
-    counts = {name: {"run": 0, "borrow": 0, "rescore": 0} for name in workflow.order}
-    why: dict[str, dict[str, int]] = {name: {} for name in workflow.order}
-    for task in tasks:
-        values, settled = task.values(workflow), dict[str, StepRow]()
-        unknown: set[str] = set()
-        for name in workflow.order:
-            above = workflow.nodes[name].after
-            if unknown & set(above) and not (execute and name not in execute):
-                unknown.add(name)
-                if name in _may_run(workflow, name, borrowable.origin_row(name, task), context):
-                    counts[name]["run"] += 1
-                    why[name]["upstream output"] = why[name].get("upstream output", 0) + 1
-                continue
-            row = await run_step(context, name, task, values, settled)
-            settled[name] = row
-            if row["outcome"] == "failed" and row["error_type"] == "_WouldCall":
-                counts[name]["run"] += 1
-                unknown.add(name)
-            elif row["outcome"] == "borrowed":
-                judged = row["judge_calls"] or str(row["unscored"] or "").find("the judge gave no answer") >= 0 or row["reason"] == CRITERIA_CHANGED
-                judged = judged or (row["reason"] == RECORDED and not row["borrowed_from"])
-                counts[name]["rescore" if judged else "borrow"] += 1
-            values[name] = output_of(row)
-    scale = record.rows / max(len(tasks), 1)
-    return {
-        name: NodeCounts(round(found["run"] * scale), round(found["borrow"] * scale), round(found["rescore"] * scale), tuple(why[name]))
-        for name, found in counts.items()
-    }
-
-
-def _may_run(workflow: Workflow, name: str, origin: StepRow | None, context: StepContext) -> set[str]:
-    """The node, if it may run when one before it runs: not a write that is not repeated."""
-    if workflow.nodes[name].effects == "write" and not context.allow_writes:
-        return set()
-    # a route that the origin did not take is not expected to be taken now
-    return {name} if origin is None or origin["outcome"] in (*RAN, "failed") else set()
 
 
 _WORDS = {

@@ -41,6 +41,8 @@ class NodePlanDocument(TypedDict):
     input_tokens: int
     max_output_tokens: int
     max_usd: float | None
+    recorded_calls: int
+    recorded_usd: float | None
 
 
 class TimeDocument(TypedDict):
@@ -90,6 +92,10 @@ class NodePlan:
     max_output_tokens: int
     max_usd: float | None
     """US dollars at most, without auto-reruns; None when a model has no price, or a program asks one that has."""
+    recorded_calls: int = 0
+    """Model calls of agents that the recording is sure to answer: those before the first that it does not have. They are no part of *calls*."""
+    recorded_usd: float | None = 0.0
+    """What these cost when they were made; None when a model has no price."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,12 +134,24 @@ class Plan(Displayed):
         """Whether a condition decides how many steps run, so that the counts are upper bounds."""
         return any(node.conditional for node in self.nodes)
 
+    @property
+    def recorded_calls(self) -> int:
+        """Model calls of agents that the recording is sure to answer; they are no part of *calls*."""
+        return sum(node.recorded_calls for node in self.nodes)
+
+    @property
+    def recorded_usd(self) -> float | None:
+        """What these cost when they were made; None when a model has no price."""
+        known = [node.recorded_usd for node in self.nodes if node.recorded_usd is not None]
+        return sum(known) if len(known) == len(self.nodes) else None
+
     def display(self) -> Display:
         cost = "unpriced" if self.max_usd is None else f"${self.max_usd:,.4f} at most"
         facts = (
             ("tasks", self.tasks.num_rows),
             ("source", self.source),
             ("model calls", self.calls),
+            ("calls from the recording", self.recorded_calls or None),
             ("cost", cost),
             ("seconds", f"{self.seconds.low:,.0f} to {self.seconds.high:,.0f}" if self.seconds else None),
             ("auto-reruns at most", self.max_auto_reruns or None),
@@ -171,6 +189,8 @@ class Plan(Displayed):
                     "input_tokens": node.input_tokens,
                     "max_output_tokens": node.max_output_tokens,
                     "max_usd": node.max_usd,
+                    "recorded_calls": node.recorded_calls,
+                    "recorded_usd": node.recorded_usd,
                 }
                 for node in self.nodes
             ],
@@ -218,7 +238,8 @@ def plan_of(made: EnginePlan, warnings: tuple[Problem, ...] = (), seconds: TimeR
 def _node(node: EngineNodePlan) -> NodePlan:
     why = node.why if node.run or node.rescore else ()
     counts = (node.run, node.borrow, node.rescore, node.calls, node.judge_calls)
-    return NodePlan(node.node, node.model, *counts, node.conditional, why, node.input_tokens, node.output_tokens, node.usd)
+    tokens = (node.input_tokens, node.output_tokens)
+    return NodePlan(node.node, node.model, *counts, node.conditional, why, *tokens, node.usd, node.recorded_calls, node.recorded_usd)
 
 
 def plan(store: Location, workflow: WorkflowOption, tasks: "Tasks | Any", *, trials: int = 1, borrow_from: str | None = None) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import beam_ray
-from beam_ray.cli.screen import at_most, duration, plural, table
+from beam_ray.cli.screen import at_most, duration, money, plural, table
 
 
 def plan_table(made: beam_ray.Plan) -> str:
@@ -103,4 +103,13 @@ def totals(made: beam_ray.Plan) -> str:
         cost = "cost unknown, as programs write their own requests"
     again = f" and at most {plural(made.max_auto_reruns, 'auto-rerun')}" if made.max_auto_reruns else ""
     without = " without auto-reruns" if again else ""
-    return f"{bound}{plural(made.calls, 'model call')}{again}, {cost}{without}, {time_range(made.seconds) if made.seconds else 'time unknown'} (planned; no model was called yet)"
+    return f"{bound}{plural(made.calls, 'model call')}{again}, {cost}{without}, {time_range(made.seconds) if made.seconds else 'time unknown'} (planned; no model was called yet){recorded(made)}"
+
+
+def recorded(made: beam_ray.Plan) -> str:
+    """What the recording is sure to answer, on a line of its own; empty where it is nothing."""
+    if not made.recorded_calls:
+        return ""
+    calls = "1 more model call is" if made.recorded_calls == 1 else f"{made.recorded_calls:,} more model calls are"
+    cost = "" if made.recorded_usd is None else f"; they cost {money(made.recorded_usd)} when they were made"
+    return f"\n{calls} sure to be answered from the recording{cost}"

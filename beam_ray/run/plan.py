@@ -26,6 +26,7 @@ from beam_ray.define.tool_source import program_versions
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 from beam_ray.evaluate.judge import judged_together
+from beam_ray.evaluate.transcript import MAX_TRANSCRIPT
 from beam_ray.llm.answer import first_fault
 from beam_ray.llm.lanes import lane_of
 from beam_ray.llm.prices import Pricing, Tokens
@@ -116,11 +117,17 @@ class NodePlan:
     """Lane to US dollars for outputs and for judges, if all models that can be are asked in it."""
     turns: int = 1
     """Model calls of an agent or a program for one output at most."""
+    recorded_calls: int = 0
+    """Model calls of agents that the recording is sure to answer: those before the first that it does not have."""
+    recorded_usd: float | None = 0.0
+    """What these took when they were made; None when a model has no price."""
+    spared_calls: int = 0
+    """Of the calls at most those that the recording spares: those, and all further ones of agents that it answers to the end."""
 
     @property
     def calls(self) -> int:
         """Model calls for outputs, of agents and programs at most, without auto-reruns and retries."""
-        return self.run * self.turns
+        return max(self.run * self.turns - self.spared_calls, 0)
 
 
 @dataclass(frozen=True)
@@ -338,9 +345,8 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
         judged = judged_together(node.evaluate.criteria) if node.evaluate else ()
         usd_by_lane: dict[str, tuple[float | None, float | None]] = {}
         for lane in ("", *LANES):
-            judging = [
-                _usd(models[judge], given + said + 200 + _criteria_tokens(group), 200 * len(group) + 100, rows, lane) for group in judged for judge in judges
-            ]
+            shown = given + said + 200 + (MAX_TRANSCRIPT // CHARACTERS_PER_TOKEN if node.records_calls else 0)
+            judging = [_usd(models[judge], shown + _criteria_tokens(group), 200 * len(group) + 100, rows, lane) for group in judged for judge in judges]
             own = None if unknown else 0.0
             if model:
                 own = _sum(_usd(models[model], input_tokens, said, rows, lane) for input_tokens in asked)
