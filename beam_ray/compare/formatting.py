@@ -23,7 +23,7 @@ def amount(value: float | None, unit: str, *, signed: bool = False) -> str:
     text = f"{value:{sign},.{digits}f}" if sign else f"{value:,.{digits}f}"
     if float(text.replace(",", "")) == 0:
         text = text.lstrip("+-")
-    return f"{text}{'' if unit in ('tasks', 'tokens', 'calls', 'attempts', 'points') else f' {unit}'}"
+    return f"{text}{'' if unit in ('tasks', 'tokens', 'calls', 'turns', 'attempts', 'points') else f' {unit}'}"
 
 
 def change(value: float | None, unit: str) -> str:

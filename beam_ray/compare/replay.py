@@ -79,7 +79,9 @@ class Replay:
             return []
         tasks = ((self.all_recorded, ALL), (self.models_live, MODELS), (self.tools_live, TOOLS), (self.nothing_recorded, NOTHING))
         calls = ((self.recorded_calls, "recorded"), (self.live_calls, "live"), (self.static_calls, "static"), (self.refused_calls, "refused"))
-        found = [f"Replay, tasks: {_counted(tasks)}. Calls: {_counted((count, word) for count, word in calls) or 'none, all steps were borrowed'}."]
+        found = [
+            f"Replay of {_plural(self.tasks)}: {_counted(tasks, 'with ')}. Calls: {_counted((count, word) for count, word in calls) or 'none, all steps were borrowed'}."
+        ]
         if self.places:
             found.append(f"The first call that left the recording: {_named(self.places)}.")
         if self.tools:
@@ -190,8 +192,8 @@ def _named(places: Sequence[Place]) -> str:
     return f"{named}; {len(places) - SHOWN:,} more" if len(places) > SHOWN else named
 
 
-def _counted(counts: Iterable[tuple[int, str]]) -> str:
-    return "; ".join(f"{count:,} {word}" for count, word in counts if count)
+def _counted(counts: Iterable[tuple[int, str]], before: str = "") -> str:
+    return "; ".join(f"{count:,} {before}{word}" for count, word in counts if count)
 
 
 def _plural(count: int) -> str:

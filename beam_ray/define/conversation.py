@@ -44,6 +44,11 @@ def conversations_of(workflow: Workflow, node: str) -> tuple[bool, frozenset[str
     return of_task, frozenset(names)
 
 
+def agents_taken_in(workflow: Workflow, node: str) -> list[str]:
+    """The agents whose conversations the prompt of *node* takes in."""
+    return [name for name in workflow.order if workflow.nodes[name].agent and name in conversations_of(workflow, node)[1]]
+
+
 def _taken_in(node: Node) -> list[str]:
     """The conversations that a prompt takes in, as written."""
     return [turn.content.strip() for turn in node.call.prompt if turn.role == CONVERSATION] if node.call else []

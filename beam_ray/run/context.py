@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from beam_ray.define.call_criterion import expressions_in
+from beam_ray.define.conversation import agents_taken_in
 from beam_ray.define.criterion import CALL_KINDS, Criterion
 from beam_ray.define.fingerprint import Json, JsonObject, flatten, strict_json
 from beam_ray.define.mcp_server import RecordedServer
@@ -19,7 +20,7 @@ from beam_ray.run.agent_tools import AgentTools
 from beam_ray.run.programs import Programs
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import AttachmentContent
-from beam_ray.store.call_table import PlacedCallRow
+from beam_ray.store.call_table import CallRow, PlacedCallRow
 from beam_ray.store.tables import AttachmentRow, StepRow, TaskRow
 from beam_ray.tasks.messages import TaskMessage, as_values
 
@@ -86,6 +87,11 @@ RowsLookup = Callable[[str, TaskTrial], Sequence[StepRow]]
 
 def _no_row(node: str, task: TaskTrial) -> StepRow | None:
     return None
+
+
+async def carried_calls(row: StepRow) -> Sequence[CallRow]:
+    """The calls that a row carries, as those of this run do until they are merged."""
+    return row.get("call_rows") or ()
 
 
 async def no_calls(node: str, task: TaskTrial) -> Sequence[PlacedCallRow]:
@@ -158,6 +164,8 @@ class StepContext:
     """The calls that a node's step recorded in the run that this one redoes; none where nothing is answered from recordings."""
     origin_calls: Callable[[str, TaskTrial], Awaitable[Sequence[PlacedCallRow]]] = no_calls
     """The calls of the origin's step whose output is scored again."""
+    step_calls: Callable[[StepRow], Awaitable[Sequence[CallRow]]] = carried_calls
+    """The calls of an earlier step of the same task, which may be a borrowed one."""
     tool_answers: Mapping[str, Sequence[Mapping[str, Json]]] = field(default_factory=dict)
     """Tool to its static answers: the cases of a backtest's spec, each with ``when`` and ``answer`` or ``error``."""
     keep_text: Callable[[bytes], str] = _no_texts
@@ -210,6 +218,8 @@ class PreparedNode:
     """Names of the values, other than the output, that the criteria use."""
     uses_attachments: bool
     """Whether its prompt or arguments use the attachments; then images are sent with the last user turn."""
+    agents_taken_in: tuple[str, ...]
+    """Agents whose conversations its prompt takes in."""
     judged: tuple[tuple[Criterion, ...], ...]
     """Criteria in plain language, grouped by the calls in which a judge model decides them: those that read the reasoning apart from the others."""
     rules: tuple[Criterion, ...]
@@ -254,6 +264,7 @@ class PreparedNode:
             fingerprinted,
             tuple(sorted(used - {name, "output"})),
             any(use.root == "attachments" for text in _templates(node) for use in uses(text)),
+            tuple(agents_taken_in(context.workflow, name)),
             judged_together(criteria),
             tuple(item for item in criteria if item.kind != "plain"),
         )

@@ -15,16 +15,23 @@ from beam_ray.define.llm_call import CONVERSATION, TASK
 from beam_ray.define.template import evaluate, render, uses
 from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import BadTemplate
+from beam_ray.evaluate.tool_uses import Trajectory
 from beam_ray.llm.request import Message, Part
 from beam_ray.run.context import TaskTrial
 from beam_ray.store.attachments import AttachmentContent
 from beam_ray.store.parquet import to_json
-from beam_ray.tasks.messages import KEPT_IMAGE, images_of, in_words, no_images, read_messages
+from beam_ray.tasks.messages import KEPT_IMAGE, TaskMessage, ToolCall, images_of, in_words, no_images, read_messages
+
+Transcripts = Mapping[str, Sequence[TaskMessage]]
+"""Agent to what it said and called before its answer."""
 
 
-def prompt_messages(workflow: Workflow, node: str, task: TaskTrial, values: Mapping[str, Json]) -> tuple[Message, ...]:
+def prompt_messages(workflow: Workflow, node: str, task: TaskTrial, values: Mapping[str, Json], transcripts: Transcripts) -> tuple[Message, ...]:
     """
     The messages that the prompt of *node* stands for. Images of conversations are addresses of attachments, see ``with_attachments``.
+
+    Args:
+        transcripts: Those of ``agents_taken_in``.
 
     Raises:
         BadTemplate: a template cannot be rendered, or an expression gives no list of messages.
@@ -37,9 +44,25 @@ def prompt_messages(workflow: Workflow, node: str, task: TaskTrial, values: Mapp
         if turn.role != CONVERSATION:
             messages.append({"role": turn.role, "content": render(turn.content, values)})
             continue
-        taken = _conversation(workflow, turn.content.strip(), task, values)
+        taken = _conversation(workflow, turn.content.strip(), task, values, transcripts)
         messages += [message for message in taken if not (own_system and message["role"] == "system")]
     return tuple(messages)
+
+
+def transcript_messages(calls: Trajectory) -> list[TaskMessage]:
+    """What an agent said and called before its answer, as messages; its last turn is the answer."""
+    found: list[TaskMessage] = []
+    for turn in calls.turns:
+        uses = [use for use in calls.tools if use.turn == turn.number]
+        if not uses:
+            continue
+        names = [f"call_{use.number}" for use in uses]
+        made: list[ToolCall] = [{"id": name, "name": use.name, "arguments": to_json(use.arguments)} for name, use in zip(names, uses, strict=True)]
+        found.append({"role": "assistant", "content": turn.text, "tool_calls": made})
+        for name, use in zip(names, uses, strict=True):
+            result = f"Error: {use.error}" if use.error is not None else use.result if isinstance(use.result, str) else to_json(use.result)
+            found.append({"role": "tool", "tool_call_id": name, "name": use.name, "content": result})
+    return found
 
 
 def shows_attachments(node: Node) -> bool:
@@ -86,7 +109,7 @@ def with_attachments(messages: tuple[Message, ...], attachments: Sequence[Attach
     )
 
 
-def _conversation(workflow: Workflow, source: str, task: TaskTrial, values: Mapping[str, Json]) -> Sequence[Message]:
+def _conversation(workflow: Workflow, source: str, task: TaskTrial, values: Mapping[str, Json], transcripts: Transcripts) -> Sequence[Message]:
     """The messages of the task, of a node or of an expression."""
     if source == TASK:
         return in_words(task.messages)
@@ -98,10 +121,11 @@ def _conversation(workflow: Workflow, source: str, task: TaskTrial, values: Mapp
             raise BadTemplate(f"'messages: {source}' {error}" if not str(error).startswith("turn") else f"'messages: {source}': {error}") from None
     if values.get(source) is None:
         return ()  # a step that did not run has said nothing
-    messages = prompt_messages(workflow, source, task, values)
+    messages = prompt_messages(workflow, source, task, values, transcripts)
     if shows_attachments(workflow.nodes[source]):
         messages = with_images(messages, unseen_images(messages, values))
-    return (*messages, {"role": "assistant", "content": answer_text(workflow, source, values[source])})
+    said = in_words(transcripts.get(source, ()))
+    return (*messages, *said, {"role": "assistant", "content": answer_text(workflow, source, values[source])})
 
 
 def unseen_images(messages: Sequence[Mapping[str, Any]], values: Mapping[str, Json]) -> list[str]:

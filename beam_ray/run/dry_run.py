@@ -19,7 +19,7 @@ from beam_ray.llm.usage import Usage
 from beam_ray.run.agent_tools import AgentTools, OfferedTool
 from beam_ray.run.borrowable_rows import BorrowableRows
 from beam_ray.run.borrowing import CRITERIA_CHANGED
-from beam_ray.run.context import RAN, StepContext, TaskTrial
+from beam_ray.run.context import RAN, StepContext, TaskTrial, carried_calls
 from beam_ray.run.model_identity import identity
 from beam_ray.run.plan import Plan
 from beam_ray.run.programs import Programs
@@ -189,6 +189,7 @@ class _Count:
             lent_rows=self.borrowable.lent_rows,
             testing=record.testing,
             recorded_calls=self._recorded_calls,
+            step_calls=self.recordings.of_row if self.recordings else carried_calls,
             tool_answers=record.tool_answers,
             keep_text=lambda body: "",
             read_text=lambda sha256: read_bytes(sha256, self.objects).decode("utf-8", "surrogatepass"),

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from beam_ray.define.check import check
 from beam_ray.define.criterion import Criterion
 from beam_ray.define.fingerprint import JsonObject, digest, strict_json
-from beam_ray.define.llm_call import CONVERSATION, TASK
 from beam_ray.define.load import load
 from beam_ray.define.returns import object_schema
 from beam_ray.define.tool_source import program_versions
@@ -37,10 +36,10 @@ from beam_ray.run.agent_tools import record_servers
 from beam_ray.run.budget import require_known_limits
 from beam_ray.run.conversation import shows_attachments
 from beam_ray.run.model_identity import identity
+from beam_ray.run.prompt_size import CHARACTERS_PER_TOKEN, prompt_characters
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.run_record import RunRecord, new_run_id, now, plan_shards, tasks_digest
 
-CHARACTERS_PER_TOKEN = 4
 RESULT_TOKENS = 200
 """Tokens of the results of one turn's tool calls, for estimates."""
 MAX_PROBLEMS = 20
@@ -338,7 +337,7 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
         # a program writes its own requests, of whatever length
         unknown = any(_usd(models[each], 1_000, 1_000, 1, "") != 0 for each in node.asks)
         if node.call:
-            given = _prompt_characters(workflow, name, typical, before) / CHARACTERS_PER_TOKEN
+            given = prompt_characters(workflow, name, typical, before) / CHARACTERS_PER_TOKEN
             said = node.call.max_tokens
         # each turn of an agent is asked with all that was said before
         asked = [given + turn * (said + RESULT_TOKENS) for turn in range(turns)]
@@ -369,20 +368,6 @@ def estimate(workflow: Workflow, tasks: pa.Table, models: Models, trials: int) -
             )
         )
     return plans
-
-
-def _prompt_characters(workflow: Workflow, node: str, query: float, before: float) -> float:
-    """The characters of a prompt with a task query and a conversation *before* it of these lengths."""
-    call, found = workflow.nodes[node].call, 0.0
-    for turn in call.prompt if call else ():
-        taken = turn.content.strip() if turn.role == CONVERSATION else ""
-        if taken == TASK:
-            found += before
-        elif said := workflow.nodes[taken].call if taken in workflow.nodes else None:
-            found += _prompt_characters(workflow, taken, query, before) + said.max_tokens * CHARACTERS_PER_TOKEN
-        else:
-            found += len(turn.content) + (query if "task_query" in turn.content else 0)
-    return found
 
 
 def _criteria_tokens(group: Sequence[Criterion]) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from beam_ray.address import parse
 from beam_ray.errors import Unusable
 from beam_ray.run.context import TaskTrial
-from beam_ray.store.call_table import PlacedCallRow
+from beam_ray.store.call_table import CallRow, PlacedCallRow
 from beam_ray.store.runs import Run
 from beam_ray.store.step_lookup import Key, StepRows
 from beam_ray.store.tables import StepRow
@@ -37,6 +37,14 @@ class Recordings:
         if part not in self._loaded:
             self._loaded[part] = asyncio.create_task(self._load(*part))
         return (await self._loaded[part]).get((task.task_id, task.trial), ())
+
+    async def of_row(self, row: StepRow) -> Sequence[CallRow]:
+        """The calls of a step of this run, which it has made itself, or which are those of the step that it is borrowed from."""
+        if row.get("call_rows") or not row["borrowed_from"]:
+            return row.get("call_rows") or ()
+        key = row["task_id"], row["trial"]
+        async with self._reading:
+            return (await asyncio.to_thread(recorded_calls, self._runs, {key: row})).get(key, ())
 
     def forget(self, shard: int) -> None:
         """Drop what was read for a shard."""

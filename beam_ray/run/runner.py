@@ -24,7 +24,7 @@ from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
 from beam_ray.run.borrowable_rows import BorrowableRows
 from beam_ray.run.budget import require_within
-from beam_ray.run.context import StepContext, TaskTrial, no_calls
+from beam_ray.run.context import StepContext, TaskTrial, carried_calls, no_calls
 from beam_ray.run.limiter import Grant, Limiter, Limits, PermitRequest
 from beam_ray.run.model_identity import endpoint_name, endpoint_of, identity, limits_of
 from beam_ray.run.permits import PermitLease
@@ -339,6 +339,7 @@ class Runner:
             testing=record.testing,
             recorded_calls=self._recordings.of if self._recordings and not record.sample else no_calls,
             origin_calls=self._recordings.of if self._recordings else no_calls,
+            step_calls=self._recordings.of_row if self._recordings else carried_calls,
             tool_answers=record.tool_answers,
             keep_text=lambda body: keep_bytes("call.json", body, self.objects)["sha256"],
             read_text=lambda sha256: read_bytes(sha256, self.objects).decode("utf-8", "surrogatepass"),

@@ -206,7 +206,8 @@ class Shard:
             self._defer(name, key)
             return
         if row is None:
-            above = {parent: self.rows[parent][key] for parent in self.workflow.nodes[name].after}
+            agents = [agent for agent in self.context.nodes[name].agents_taken_in if key in self.rows[agent]]
+            above = {parent: self.rows[parent][key] for parent in (*self.workflow.nodes[name].after, *agents)}
             if key in self.crashed_rows and self.context.spooled_row(name, task) is None and all(row["outcome"] in RAN for row in above.values()):
                 row = failed_row(self.context, name, task, StepFailed(self.crashed_rows[key]))
             else:

@@ -24,7 +24,15 @@ from beam_ray.run.attempt import Attempt
 from beam_ray.run.borrowing import Borrow, Copy, Skip, decide
 from beam_ray.run.calls import CallLog
 from beam_ray.run.context import RAN, PreparedNode, StepContext, TaskTrial
-from beam_ray.run.conversation import needs_attachments, prompt_messages, unseen_images, with_attachments, with_images
+from beam_ray.run.conversation import (
+    Transcripts,
+    needs_attachments,
+    prompt_messages,
+    transcript_messages,
+    unseen_images,
+    with_attachments,
+    with_images,
+)
 from beam_ray.run.evaluation import Evaluated, findings
 from beam_ray.run.model_call import call_model, feedback_turns
 from beam_ray.run.program_call import call_program
@@ -34,7 +42,7 @@ from beam_ray.run.step_row import StepFrame, attempt_of, output_value, usage_of_
 from beam_ray.store.call_table import CallRow
 from beam_ray.store.parquet import text, to_json
 from beam_ray.store.tables import AttemptRow, StepRow
-from beam_ray.tasks.messages import KEPT_IMAGE, conversation_text
+from beam_ray.tasks.messages import KEPT_IMAGE, TaskMessage, conversation_text
 
 ANSWER_TRIES = 2
 """Answers that cannot be parsed before the step fails."""
@@ -68,6 +76,7 @@ class _StepExecution:
         self.usage, self.judging = Usage(), Usage()
         self.messages: tuple[Message, ...] = ()
         self.arguments: Mapping[str, Json] = {}
+        self.transcripts: Transcripts = {}
         self.earlier: dict[int, AttemptRow] = {}
         """Attempts that were paid for before, by an earlier driver or in the origin."""
         self.call_log: CallLog | None = None
@@ -85,6 +94,7 @@ class _StepExecution:
             if self.prepared.uses_attachments or (self.node.call and needs_attachments(self.context.workflow, self.prepared.name, self.task)):
                 # a PDF takes seconds to read, in which no other row would move
                 self.values = {**self.values, "attachments": await asyncio.to_thread(self.context.read_attachments, self.task)}
+            self.transcripts = {name: await self._transcript(above[name]) for name in self.prepared.agents_taken_in if name in above}
             self._identify()
             spooled = self._spooled_row()
             if spooled:
@@ -129,7 +139,7 @@ class _StepExecution:
         node, prepared = self.node, self.prepared
         given: Any
         if node.call:
-            self.messages = prompt_messages(self.context.workflow, prepared.name, self.task, self.values)
+            self.messages = prompt_messages(self.context.workflow, prepared.name, self.task, self.values, self.transcripts)
             given = [*self.messages, *(image.removeprefix(KEPT_IMAGE) for image in self._images())]
         else:
             self.arguments = {key: fill(value, self.values) for key, value in node.arguments.items()}
@@ -319,17 +329,22 @@ class _StepExecution:
 
     async def _trajectory(self, attempt: Attempt) -> Trajectory | None:
         """What the attempt called; None where that is not recorded."""
-        rows: Sequence[CallRow]
         if self.call_log:
-            rows = [row for row in self.call_log.rows if row["attempt"] == attempt.number]
-        elif self.borrowed and self.borrowed["turns"] is not None:
-            number = attempt_of(self.borrowed)
-            rows = [row for row in await self.context.origin_calls(self.prepared.name, self.task) if row["attempt"] == number]
-            if self.borrowed["turns"] and not rows:
-                return None
-        else:
+            return await self._read_calls(self.call_log.rows, attempt.number)
+        if self.borrowed is None or self.borrowed["turns"] is None:
             return None
-        return await asyncio.to_thread(trajectory, rows, self.context.read_text, agent=self.node.agent is not None)
+        calls = await self._read_calls(await self.context.origin_calls(self.prepared.name, self.task), attempt_of(self.borrowed))
+        return None if self.borrowed["turns"] and not calls.turns else calls
+
+    async def _read_calls(self, rows: Sequence[CallRow], attempt: int, *, agent: bool | None = None) -> Trajectory:
+        mine = [row for row in rows if row["attempt"] == attempt]
+        return await asyncio.to_thread(trajectory, mine, self.context.read_text, agent=self.node.agent is not None if agent is None else agent)
+
+    async def _transcript(self, row: StepRow) -> Sequence[TaskMessage]:
+        """What the agent of an earlier step said and called before its answer."""
+        if row["outcome"] not in RAN:
+            return ()
+        return transcript_messages(await self._read_calls(await self.context.step_calls(row), attempt_of(row), agent=True))
 
     def _question(self) -> str:
         """What the step was asked, as a judge is told."""

@@ -158,7 +158,7 @@ def test_the_report_names_the_first_call_that_differs(done: Done, form: Any) -> 
     report = unescape(form([done.result])).replace("\\", "")
 
     assert "turn 2: no tool before, search(customer='1') after" in report
-    assert "13 models live, tools recorded; 11 tools live or refused. Calls: 25 recorded; 71 live." in report
+    assert "Replay of 24 tasks: 13 with models live, tools recorded; 11 with tools live or refused. Calls: 25 recorded; 71 live." in report
     assert "The first call that left the recording: resolve: model call 1 at messages[0].content (24 tasks)." in report
     assert "Tools that the recording did not answer: resolve: search (11 tasks)." in report
     assert "in 11 tasks the score mixes recorded and live results of tools" in report

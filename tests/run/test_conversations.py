@@ -202,3 +202,48 @@ def test_the_judge_reads_the_conversation(lab: Lab):
     lab.run(CHAT + "    evaluate: {criteria: [It is polite.]}\n", task(messages=BEFORE[-1:]), answer)
 
     assert "system: You answer for the shop.\n\nassistant: On its way.\n\nuser: And when will it come?" in asked[0]
+
+
+AGENT = """
+workflow: w
+model: m
+nodes:
+  resolve:
+    agent:
+      prompt: "Check {{ task_query }}"
+      tools: [tools.desk:find]
+      returns: {decision: {one of: [pay, hold]}, total: number}
+  explain:
+    after: resolve
+    llm:
+      prompt:
+        - messages: resolve
+        - user: Why?
+"""
+
+
+def test_a_prompt_goes_on_with_what_an_agent_called(lab: Lab):
+    """Its prompt, its calls with their results, and its answer; also where the agent is borrowed, and shown as it was sent."""
+    import beam_ray
+    from tests.run.test_agents import DESK, PAY, call, scripted
+
+    lab.write("tools/desk.py", DESK)
+    turns = scripted(call("find", number="PO-1"), PAY)
+
+    def answer(request):
+        return said(request) if request.node == "explain" else turns(request)
+
+    first = lab.run(AGENT, task(), answer)
+    again = lab.run(AGENT.replace("Why?", "Why so?"), first.tasks(), said, origin=first.run_id, borrow=True)
+    prompt = beam_ray.open(lab.objects.uri).task(f"{again.run_id}/t0").prompt("explain")
+
+    assert sent(lab, first, "explain") == [
+        ["user", "Check And when will it come?"],
+        ["assistant", '[calls find with {"number": "PO-1"}]'],
+        ["user", '[result of find]\n{"number": "PO-1", "total": 40}'],
+        ["assistant", '{"decision": "pay", "total": 40}'],
+        ["user", "Why?"],
+    ]
+    assert lab.steps(again, "resolve")["t0"]["outcome"] == "borrowed"
+    assert sent(lab, again, "explain") == [*sent(lab, first, "explain")[:-1], ["user", "Why so?"]]
+    assert prompt.verified
