@@ -113,6 +113,15 @@ def test_what_goes_wrong_in_a_program_is_said_with_the_end_of_its_standard_error
     assert missing == []
 
 
+def test_a_program_is_limited_to_the_memory_of_its_node(project: Lab):
+    """What takes more fails its own row."""
+    project.write("app.py", "import json\nprint(json.dumps(len(bytearray(400_000_000))))\n")
+    limited = outputs(project, project.run(workflow("app.py", resources={"memory": 150_000_000}), ["a"], echo))
+
+    assert "MemoryError" in str(limited["t0"])
+    assert outputs(project, project.run(workflow("app.py"), ["a"], echo)) == {"t0": 400_000_000}
+
+
 def test_a_program_that_cannot_be_started_says_why(project: Lab):
     """As where a script has no interpreter."""
     project.write("app", "#!/no/such/interpreter\n").chmod(0o755)
