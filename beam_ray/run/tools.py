@@ -119,10 +119,11 @@ class Tools:
     def run_in_process(self) -> bool:
         """Whether code of the workflow's author runs in the runner itself, which then keeps the imported modules for as long as it lives."""
         criteria = (item for node in self.workflow.nodes.values() if node.evaluate for item in node.evaluate.criteria)
-        return any(tool.is_async for tool in self.found.values()) or any(item.kind == "python" for item in criteria)
+        keys = any(entry.key for node in self.workflow.nodes.values() if node.agent for entry in node.agent.tools)
+        return keys or any(tool.is_async for tool in self.found.values()) or any(item.kind == "python" for item in criteria)
 
     def function(self, reference: str) -> Callable[..., Any]:
-        """The function of a ``python`` criterion, which runs in the runner itself."""
+        """The function of a ``python`` criterion, or of a tool's ``key``, which runs in the runner itself."""
         return load_function(reference, self.folders)
 
     async def close(self) -> None:

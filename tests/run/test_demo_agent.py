@@ -85,7 +85,7 @@ def test_a_clerk_pays_what_is_in_the_order_book_and_a_careless_one_pays_nothing_
 def test_the_scripted_answers_of_the_docs_decide_as_expected(lab: Lab):
     """What docs/agents.md shows needs no model."""
     workflow, _ = load_workflow(WORKFLOW)
-    models = load_models(CONFIGS / "models" / "scripted-agent.yaml")
+    models = load_models(CONFIGS / "scripted-agent.yaml")
     given = lab.tasks([json.loads(line) for line in (CONFIGS / "libraries" / "invoices.jsonl").open(encoding="utf-8")])
 
     rows = lab.steps(done(lab, make_plan(workflow, given, models, source="invoices.jsonl"), models), "resolve")
