@@ -333,6 +333,9 @@ def metrics_of(comparison: ComparisonDocument, side: Literal["before", "after"])
         metrics["Overall/newly_passing"] = float(len(comparison["newly_passing"]))
         metrics["Overall/newly_failing"] = float(len(comparison["newly_failing"]))
         metrics["Overall/both_failing"] = float(len(comparison["both_failing"]))
+        replay = comparison.get("replay")
+        for name in ("recorded_calls", "live_calls", "static_calls", "refused_calls") if replay else ():
+            metrics[f"Overall/{name}"] = float(replay[name])  # type: ignore[index,literal-required]
     for part in comparison["slices"]:
         value = part[side]
         if part["kind"] == "node" and value is not None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import beam_ray
+from beam_ray.backtest.conclude import metrics_of
 from beam_ray.compare.compare_runs import compare_runs
 from beam_ray.compare.gate_file import load_gate
 from beam_ray.compare.html import html
@@ -172,7 +173,7 @@ def test_tasks_are_compared_apart_by_what_answered_their_tools(done: Done) -> No
 
 
 def test_what_it_says_is_plain_json(done: Done) -> None:
-    """The verdict's document has the replay and the first calls."""
+    """The verdict's document has the replay and the first calls, and MLflow gets the counts."""
     found = json.loads(json.dumps(done.result.comparison.document()))
 
     assert found["replay"] == {
@@ -188,4 +189,5 @@ def test_what_it_says_is_plain_json(done: Done) -> None:
         "places": [{"node": "resolve", "what": "model call 1 at messages[0].content", "tasks": 24}],
         "tools": [{"node": "resolve", "what": "search", "tasks": 11}],
     }
+    assert [metrics_of(found, "after")[f"Overall/{name}_calls"] for name in ("recorded", "live", "refused")] == [25, 71, 0]
     assert {change["first_call"] for change in found["changes"] if change["task_id"] == "t3"} == {"turn 2: no tool before, search(customer='3') after"}
