@@ -371,6 +371,13 @@ def _asking(side: Side, models: Mapping[str, str], source: Source, among: tuple[
         judge = place.get("judge")
         if judge:
             place["judge"] = [models.get(name, name) for name in judge] if isinstance(judge, list) else models.get(judge, judge)
+            twice = next((name for name in place["judge"] if place["judge"].count(name) > 1), None) if isinstance(judge, list) else None
+            if twice:
+                raise BadDefinition(
+                    problems=[
+                        source.problem(("models",), f"with these models the panel of judges ({', '.join(judge)}) names {twice!r} twice; a model has one vote")
+                    ]
+                )
     return Side(side.name, Workflow.model_validate(document))
 
 

@@ -4,6 +4,7 @@ import pytest
 
 import beam_ray
 from beam_ray.review.corrected_rates import CorrectedRate, corrected_rates
+from beam_ray.review.reviewed import ReviewedOutput, strata_of
 from beam_ray.store.runs import Run
 from tests.conftest import Lab
 from tests.review.judged import answer_all, model, opened, workflow
@@ -125,3 +126,53 @@ def test_sentences_and_documents_say_what_it_stands_on(lab: Lab, sides: tuple[Ru
     assert words.startswith("reply/polite corrected for the judge's errors: v1 50.0% (") and "as judged 70.0%" in words
     assert words.endswith("from 60 and 60 reviewed outputs.")
     assert rate.document()["before"]["value"] == 0.5
+
+
+def test_a_run_that_shares_some_outputs_is_not_the_side(lab: Lab, sides: tuple[Run, Run]) -> None:
+    """A random sample of a run with half of the baseline's outputs is no random sample of the baseline's."""
+    half = lab.run(
+        sides[0].record.plan,
+        sides[0].tasks(),
+        model(lambda number: judge("before", number), replies=lambda number: f"{'before' if number % 2 else 'other'} {number}"),
+    )
+    review(lab, half, "before", 60)
+    review(lab, sides[1], "after", 60)
+
+    assert {rate.by for rate in corrected_rates(lab.objects, *sides)} == {"reviews elsewhere"}
+
+
+TWO_NODES = """
+workflow: replies
+model: m
+nodes:
+  reply:
+    llm: {prompt: "PROMPT {{ task_query }}"}
+    evaluate: {threshold: 100, criteria: [{id: polite, text: The reply is polite.}]}
+  tag:
+    after: reply
+    llm: {prompt: "tag {{ reply.text }}"}
+    evaluate: {criteria: [{check: "tag.text.endswith('0') or tag.text.endswith('2')"}]}
+"""
+
+
+def test_other_steps_keep_their_say_in_the_success_rate(lab: Lab) -> None:
+    """People pass every reply that the judge fails, but a task whose other step fails does not pass by that."""
+    runs = [lab.run(lab.workflow(TWO_NODES.replace("PROMPT", word)), TASKS, model(lambda number: False, replies=str)) for word in ("reply to", "answer")]
+    store = opened(lab)
+    for run in runs:
+        answer_all(store, lab.folder, store.review_queue("replies", run=run.run_id, sample=beam_ray.ReviewSample(count=60)), lambda number: True)
+
+    success, polite = corrected_rates(lab.objects, *runs)
+    assert (success.name, success.judged_before.value, success.before.value, polite.before.value) == ("success_rate", 0, pytest.approx(0.2), 1)
+
+
+def test_outputs_of_a_balanced_sample_weigh_by_their_chance() -> None:
+    """Two outputs with the judge's same word stand for as many outputs as their chance says."""
+
+    def one(number: int, people: bool, weight: float) -> ReviewedOutput:
+        return ReviewedOutput(f"r/t{number}/reply", "x", True, people, ("ann",), "", True, "balanced", weight)
+
+    found = strata_of([one(1, True, 9.0), one(2, False, 1.0)], (0, 100))
+
+    assert found is not None and found.truth(1) == pytest.approx(0.9)
+    assert found.reviewed[1] == pytest.approx(100 / 82)
