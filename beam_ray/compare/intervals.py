@@ -27,6 +27,8 @@ from beam_ray.compare.statistics import Interval, Numbers, Quantity
 _TINY = 1e-9
 _SKEWED = 4
 """Unusual tasks thought to be missing from a sample whose numbers have a long tail on one side; of a change, two."""
+_UNSEEN_TAIL = 2.5
+"""How much further an interval reaches on the side of a tail of skewness 1, over the number of tasks; measured in docs/statistics.md."""
 
 
 class Padded(NamedTuple):
@@ -160,13 +162,25 @@ def level(values: Numbers, confidence: Confidence, *, largest: float | None = No
         # few values that differ from the commonest may all lie near it by chance, or be all that ever differ among trials
         off = int((np.abs(values - np.median(values)) > _TINY).sum())
         spread += (1 - spread) * max(0.0, 1 - off / (tasks - 1)) * 0.8**off
-        return _scaled(wilson(share, tasks / spread, quantile), largest)
+        # Wilson's interval is as skewed as that of so many 0/1 tasks, and values that scatter less than these may be skewed more
+        found = _skewed(values, _scaled(wilson(share, tasks / spread, quantile), largest), 1 - spread)
+        return _clipped(found.low, found.high, 0.0, largest)
     if not mean > 0:
         return _scaled(wilson(0.0, tasks, quantile), usual)
     parts = values - mean
     size = usual_size(parts, int((np.abs(values - np.median(values)) > _TINY * mean).sum()), mean)
     reach = quantile * math.sqrt(float((parts**2).sum()) + _SKEWED * size**2) / (tasks + 2) / mean
-    return Interval(mean * math.exp(-reach), mean * math.exp(reach)) if reach < 300 else None
+    return _skewed(values, Interval(mean * math.exp(-reach), mean * math.exp(reach)), 1.0) if reach < 300 else None
+
+
+def _skewed(values: Numbers, found: Interval, part: float) -> Interval:
+    """The interval with the end on the side of a long tail further out: of few values the tail is mostly unseen, and their mean too near to the others."""
+    tasks, mean, deviation = len(values), float(values.mean()), float(values.std())
+    if deviation <= _TINY * max(abs(mean), _TINY):
+        return found
+    skewness = float(((values - mean) ** 3).mean()) / deviation**3
+    factor = 1 + _UNSEEN_TAIL * abs(skewness) * max(part, 0.0) / tasks
+    return Interval(mean - (mean - found.low) * factor, found.high) if skewness < 0 else Interval(found.low, mean + (found.high - mean) * factor)
 
 
 def wilson(share: float, count: float, quantile: float) -> Interval:
