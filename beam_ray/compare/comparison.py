@@ -22,6 +22,7 @@ from beam_ray.compare.flips import (
     NEWLY_PASSING,
     NOT_JUDGED,
     RouteFlip,
+    changed_criteria,
     diverge,
     flip_words,
     majority,
@@ -200,7 +201,7 @@ def compare(
         by_recording(named["score"], states(pairs, candidate)),
     ]
     words = flip_words(passing.before, passing.after)
-    table = rows(pairs, words, diverge(pairs, baseline, candidate, order))
+    table = rows(pairs, words, diverge(pairs, baseline, candidate, order), changed_criteria(pairs, baseline, candidate))
     listed = {word: tuple(task for task, other in zip(pairs.task_ids, words, strict=True) if other == word) for word in set(words)}
     shown, left_out = changes(table)
     failing = listed.get(NEWLY_FAILING, ())

@@ -87,6 +87,36 @@ def diverge(pairs: Pairs, baseline: Side, candidate: Side, order: Sequence[str])
     return Divergence(pa.array([nodes[index] if index >= 0 else None for index in at.tolist()], pa.string()), before, after)
 
 
+def changed_criteria(pairs: Pairs, baseline: Side, candidate: Side) -> pa.Array:
+    """For each pair the criteria, as NODE/CRITERION, that are met on one side and not on the other; in order of their names."""
+    sides = [_decided(side.steps) for side in (baseline, candidate)]
+    names = pa.chunked_array([side[1] for side in sides], pa.string()).dictionary_encode().combine_chunks()
+    codes = numbers(names.indices).astype(np.int64)
+    words = np.asarray(names.dictionary.to_pylist(), dtype=object)
+    order = np.argsort(words) if len(words) else np.zeros(0, np.int64)
+    rank = np.empty(len(words), np.int64)
+    rank[order] = np.arange(len(words))
+    first = len(sides[0][0])
+    keys = [pair * max(len(words), 1) + rank[own] for (pair, _, _), own in zip(sides, (codes[:first], codes[first:]), strict=True)]
+    common, left, right = np.intersect1d(keys[0], keys[1], assume_unique=True, return_indices=True)
+    changed = common[sides[0][2][left] != sides[1][2][right]]
+    of_pair = changed // max(len(words), 1)
+    offsets = np.searchsorted(of_pair, np.arange(len(pairs) + 1))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(words[order][changed % max(len(words), 1)].tolist(), pa.string()))
+
+
+def _decided(steps: pa.Table) -> tuple[np.ndarray[Any, Any], pa.Array, np.ndarray[Any, Any]]:
+    """Every criterion that was decided: its pair, its name, and whether it is met."""
+    mine = steps.select(["pair", "node", "criteria"]).filter(pc.greater_equal(steps["pair"], 0)).combine_chunks()
+    lists = mine["criteria"].combine_chunks()
+    items, rows = pc.list_flatten(lists), pc.list_parent_indices(lists)
+    met = pc.struct_field(items, "met")
+    decided = pc.is_valid(met)
+    names = pc.binary_join_element_wise(pc.take(mine["node"].combine_chunks(), rows), pc.struct_field(items, "id"), "/")
+    pair = numbers(pc.take(mine["pair"].combine_chunks(), rows).filter(decided)).astype(np.int64)
+    return pair, names.filter(decided), numbers(met.filter(decided))
+
+
 def _outputs(pairs: Pairs, steps: pa.Table, node: str) -> pa.Array:
     mine = steps.select(["pair", "output"]).filter(pc.equal(steps["node"], node))
     rows = numbers(mine["pair"])

@@ -35,6 +35,7 @@ PAIRS = pa.schema(
         pa.field("diverges_at", pa.string(), True, {"meaning": "the first node whose output differs; null when none does"}),
         pa.field("before_there", pa.string(), True, {"meaning": "JSON: the baseline's output at that node"}),
         pa.field("after_there", pa.string(), True, {"meaning": "JSON: the candidate's output at that node"}),
+        pa.field("changed_criteria", pa.list_(pa.string()), True, {"meaning": "NODE/CRITERION of each criterion that is met on one side only"}),
     ],
     metadata={"beam_ray": "comparison/1"},
 )
@@ -60,7 +61,7 @@ class Change:
     """The first call at which the agent or program at that node did something else."""
 
 
-def rows(pairs: Pairs, words: Sequence[str], divergence: Divergence) -> pa.Table:
+def rows(pairs: Pairs, words: Sequence[str], divergence: Divergence, criteria: pa.Array) -> pa.Table:
     """One row for each pair, in the schema of comparison.parquet."""
     columns: dict[str, pa.Array] = {
         "task_id": pairs.before["task_id"],
@@ -69,6 +70,7 @@ def rows(pairs: Pairs, words: Sequence[str], divergence: Divergence) -> pa.Table
         "diverges_at": divergence.node,
         "before_there": divergence.before,
         "after_there": divergence.after,
+        "changed_criteria": criteria,
     }
     for side, table in (("before", pairs.before), ("after", pairs.after)):
         for name in ("outcome", "passed", "score", "routes", "error", "output"):

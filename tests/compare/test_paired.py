@@ -278,3 +278,26 @@ def _opposite(one, other):
 
 def _four(metric):
     return metric.before, metric.after, metric.change, metric.relative
+
+
+def test_each_pair_names_the_criteria_that_changed():
+    """Those that are met on one side and not on the other, over all nodes; one that is undecided on a side has not changed."""
+    outcome = [task("t1", 100.0), task("t2", 50.0), task("t3", 0.0)]
+    before = [
+        step("t1", 100.0, met={"a": True, "b": True}),
+        step("t2", 50.0, met={"a": True, "b": False}),
+        step("t3", 0.0, met={"a": False, "b": None}),
+    ]
+    after = [
+        step("t1", 0.0, met={"a": False, "b": False}),
+        step("t2", 50.0, met={"a": True, "b": False}),
+        step("t3", 100.0, met={"a": True, "b": True}),
+    ]
+    found = compare(side("before", outcome, before), side("after", outcome, after)).table
+
+    node = before[0]["node"]
+    assert dict(zip(found["task_id"].to_pylist(), found["changed_criteria"].to_pylist(), strict=True)) == {
+        "t1": [f"{node}/a", f"{node}/b"],
+        "t2": [],
+        "t3": [f"{node}/a"],
+    }

@@ -207,6 +207,7 @@ def test_a_verdict_with_its_flips(tab: Tab, shop: Shop):
     page.get_by_role("link", name="extract-prompt-v2").click()
     tab.see("Tasks that changed sides")
     matrix = page.locator("table.matrix").inner_text()
+    group = page.locator(".group summary").first.inner_text()
     page.get_by_role("link", name="Go through them one by one").first.click()
     tab.see("1 of 2")
     first = page.locator("h1").inner_text()
@@ -220,6 +221,7 @@ def test_a_verdict_with_its_flips(tab: Tab, shop: Shop):
     )
     assert ("first difference" in text, "Jane" in text, "The sides part at extract" in text) == (True, True, True)
     assert (first, page.locator("h1").inner_text()) == ("order-006", "order-012")
+    assert "2 newly failing part at extract extract/the_vendor_is_a_company_name_not_a_person 2×, extract/vendor 2×" in re.sub(r"\s+", " ", group)
 
 
 def test_what_is_pasted_is_found(tab: Tab, shop: Shop):
