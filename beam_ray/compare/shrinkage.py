@@ -42,10 +42,15 @@ def shrunk(gains: Sequence[float], covariance: Numbers, confidence: float) -> li
         confidence: of the intervals, in percent.
     """
     found, count = np.asarray(gains, dtype=float), len(gains)
-    shared = max(float(covariance[~np.eye(count, dtype=bool)].mean()), 0.0)
+    # a low quartile, as candidates that also share steps have more in common than the baseline
+    shared = max(float(np.quantile(covariance[~np.eye(count, dtype=bool)], 0.25)), 0.0)
     variances = np.diag(covariance)
     shared = min(shared, 0.99 * float(variances.min()))
     own = np.maximum(variances - shared, 1e-12)
+    alike = (covariance - shared) / np.sqrt(np.outer(own, own))
+    np.fill_diagonal(alike, 1.0)
+    # candidates that do nearly the same are one witness of how far candidates lie apart
+    counted = 1 / (np.where(alike > 0.5, np.minimum(alike, 1.0), 0.0) ** 2).sum(axis=1)
     usual = float(1 / (1 / own).mean())
     reach = float(np.ptp(found)) + math.sqrt(usual)
     centres = np.linspace(found.min() - reach / 2, found.max() + reach / 2, _CENTRES)
@@ -55,7 +60,7 @@ def shrunk(gains: Sequence[float], covariance: Numbers, confidence: float) -> li
     away = found - centres[:, None]  # centre, candidate
     density = np.exp(-0.5 * away**2 / total[:, :, None]) / np.sqrt(total[:, :, None])  # width, scale, centre, candidate
     likelihood = density.mean(axis=1)
-    logs = np.log(np.maximum(likelihood, 1e-300)).sum(axis=2)
+    logs = (counted * np.log(np.maximum(likelihood, 1e-300))).sum(axis=2)
     weight = np.exp(logs - logs.max())
     weight /= weight.sum()
     part = density / np.maximum(density.sum(axis=1, keepdims=True), 1e-300)

@@ -150,6 +150,19 @@ def test_what_candidates_have_in_common_shrinks_nothing() -> None:
     assert shared.interval.high - shared.interval.low > 2 * (alone.interval.high - alone.interval.low)
 
 
+def test_candidates_that_do_the_same_count_once() -> None:
+    """
+    Further candidates that share the steps that are scored, and so have the same gain by the same chance, change nothing for the others.
+    """
+    groups = [0, 1, 2, *[2] * 9]
+    same = np.equal.outer(groups, groups).astype(float)
+    few, many = shrunk([6.0, 0.0, -3.0], np.eye(3) * 4 + 1, 95), shrunk([6.0, 0.0, *[-3.0] * 10], same * 4 + 1, 95)
+    independent = shrunk([6.0, 0.0, *[-3.0] * 10], np.eye(12) * 4 + 1, 95)
+
+    assert [each.gain for each in many[:3]] == pytest.approx([each.gain for each in few], abs=0.3)
+    assert independent[1].gain < few[1].gain - 1
+
+
 def test_the_covariance_follows_the_tasks() -> None:
     """
     Candidates whose tasks change alike have errors that go together, as far as they have tasks in common.
