@@ -13,6 +13,8 @@ from beam_ray.improve.reviewed_criteria import reports_of, reviews_of
 from beam_ray.llm import ScriptedModel
 from beam_ray.review.correction import Strata, corrected_change, corrected_rate, errors, judged_rate, transported_change, transported_rate
 from beam_ray.review.judge_report import JudgeReport
+from beam_ray.review.reviewed import resolved
+from beam_ray.store.reviews import newest_reviews
 from benchmarks.coverage.judges import TRUTHS, measure
 from tests.conftest import Lab
 from tests.improve.scripted import here
@@ -82,6 +84,7 @@ def test_a_balanced_sample_gives_the_rates_of_all_outputs(lab: Lab) -> None:
     assert report.errors is not None and report.errors.sensitivity is not None and report.corrected_rate is not None and report.judged_rate is not None
     # of the twenty that the judge fails ten are met, all reviewed; all that it passes are met
     assert report.strata is not None and [*map(pytest.approx, report.strata)] == [(20, 80), (20, 20), (10, 20)]
+    assert {each.weight for each in resolved(newest_reviews(lab.objects, "replies")).outputs} == {1.0, 4.0}
     assert report.errors.agreement.value == pytest.approx(0.9)
     assert report.errors.sensitivity.value == pytest.approx(80 / 90)
     assert (report.judged_rate.value, report.corrected_rate.value) == (pytest.approx(0.8), pytest.approx(0.9))
