@@ -112,6 +112,12 @@ class _Answers:
     unit: Codes
     units: int
 
+    def about(self, label: int) -> "_Answers":
+        """Those that expect or give one class: of many classes each is in few."""
+        rows = np.flatnonzero((self.expected == label) | (self.before == label) | (self.after == label))
+        units, codes = np.unique(self.unit[rows], return_inverse=True)
+        return _Answers(self.expected[rows], self.before[rows], self.after[rows], codes, len(units))
+
     def ratio(self, kind: Kind, labels: Sequence[int]) -> Ratio:
         """The ratio of that kind over the classes *labels*; a micro average for none."""
         sides = [self._counts(kind.removeprefix("micro_"), answered, labels) for answered in (self.before, self.after)]
@@ -226,7 +232,9 @@ def _cells(data: _Answers, classes: Sequence[str], unknown: tuple[bool, bool]) -
 def _measures(data: _Answers, name: str, classes: Sequence[str], unknown: tuple[bool, bool], confidence: Confidence) -> list[ClassMeasure]:
     expected = sorted(set(data.expected.tolist()))
     made = [_measure(data, name, kind, None, expected if kind in BY_CLASS else (), confidence) for kind in OVERALL]
-    made += [_measure(data, name, kind, classes[place], (place,), confidence) for place in range(len(classes)) for kind in BY_CLASS]
+    for place in range(len(classes)):
+        about = data.about(place) if len(data.unit) else data
+        made += [_measure(about, name, kind, classes[place], (place,), confidence) for kind in BY_CLASS]
     if not any(unknown):
         return made
     whose = " and the ".join(word for word, hidden in zip(("baseline", "candidate"), unknown, strict=True) if hidden)
@@ -240,7 +248,7 @@ def _measure(data: _Answers, name: str, kind: Kind, label: str | None, labels: S
     counts = [round(float(side.under.sum()) * len(data.unit) / max(data.units, 1)) for side in (ratio.before, ratio.after)]
     involved = ((ratio.before.under + ratio.after.under) > 0).sum(axis=0)
     enough = bool(len(involved)) and int(involved.min()) >= FEWEST_UNITS and found.change is not None
-    note = "" if enough else _why(kind, len(data.unit), values, len(labels))
+    note = "" if enough else _why(kind, label, len(data.unit), values, len(labels))
     known = values[0] is not None and values[1] is not None
     change = None if values[0] is None or values[1] is None else rounded(100 * (found.after - found.before))
     share = rounded(100 * (found.after / found.before - 1)) if known and found.before else None
@@ -265,8 +273,8 @@ def _measure(data: _Answers, name: str, kind: Kind, label: str | None, labels: S
     return ClassMeasure(kind, label, metric, counts[0], counts[1], p, p)
 
 
-def _why(kind: Kind, compared: int, values: Sequence[float | None], averaged: int) -> str:
-    if not compared:
+def _why(kind: Kind, label: str | None, compared: int, values: Sequence[float | None], averaged: int) -> str:
+    if not compared and label is None:
         return "no compared task expects a class of this field"
     if None in values:
         side = "either side" if values == [None, None] else "the baseline" if values[0] is None else "the candidate"
