@@ -15,6 +15,7 @@ from beam_ray.llm.advice import ignored_settings
 from beam_ray.llm.lanes import require_lane
 from beam_ray.llm.scripted import Models
 from beam_ray.rerun import count_borrowed
+from beam_ray.run.conversation import unread_messages
 from beam_ray.run.plan import Lineage, make_plan
 from beam_ray.run.plan import NodePlan as EngineNodePlan
 from beam_ray.run.plan import Plan as EnginePlan
@@ -251,6 +252,6 @@ def plan(store: Location, workflow: WorkflowOption, tasks: "Tasks | Any", *, tri
     models = store.known_models
     require_lane(store.lane, models, checked.workflow.models)
     made = make_plan(checked.workflow, found, models, source=source, version_number=checked.version, trials=trials, lineage=lineage)
-    warnings = (*checked.warnings, *ignored_settings(checked.workflow, models))
+    warnings = (*checked.warnings, *ignored_settings(checked.workflow, models), *unread_messages(checked.workflow, found))
     counted = count_borrowed(store.objects, made, models)
     return plan_of(counted, warnings, time_of(counted, models, times_of(store, checked.workflow)))

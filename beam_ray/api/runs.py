@@ -275,6 +275,7 @@ def run(
 ) -> Run:
     """See ``Store.run``."""
     from beam_ray.improve.exposure import note_use
+    from beam_ray.run.conversation import unread_messages
     from beam_ray.run.plan import make_plan
 
     objects, models, limits = store.objects, store.known_models, checked_budget(budget)
@@ -284,6 +285,8 @@ def run(
         for warning in (*checked.warnings, *ignored_settings(checked.workflow, models)):
             callback(Progress(message=str(warning)))
         found, source = read(objects, tasks)
+        for warning in unread_messages(checked.workflow, found):
+            callback(Progress(message=str(warning)))
         made = make_plan(checked.workflow, found, models, source=source, version_number=checked.version, trials=trials, budget=limits)
         with connection(store) as opened:
             opened.begin()

@@ -5,16 +5,20 @@ A conversation is that of the task, that of an earlier node (its prompt and what
 list that an expression gives. What an earlier node was asked is rendered again, from the same values.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import pyarrow as pa
+
 from beam_ray.define.conversation import conversations_of
-from beam_ray.define.fingerprint import Json
+from beam_ray.define.fingerprint import Json, flatten
 from beam_ray.define.llm_call import CONVERSATION, TASK
 from beam_ray.define.template import evaluate, render, uses
 from beam_ray.define.workflow import Node, Workflow
-from beam_ray.errors import BadTemplate
+from beam_ray.define.yaml_file import NoFile
+from beam_ray.errors import BadTemplate, Problem
 from beam_ray.evaluate.tool_uses import Trajectory
 from beam_ray.llm.request import Message, Part
 from beam_ray.run.context import TaskTrial
@@ -47,6 +51,17 @@ def prompt_messages(workflow: Workflow, node: str, task: TaskTrial, values: Mapp
         taken = _conversation(workflow, turn.content.strip(), task, values, transcripts)
         messages += [message for message in taken if not (own_system and message["role"] == "system")]
     return tuple(messages)
+
+
+def unread_messages(workflow: Workflow, tasks: pa.Table) -> list[Problem]:
+    """A warning where tasks have messages before their query, and nothing in the workflow reads them."""
+    count = tasks.num_rows - tasks["messages"].null_count
+    texts = [leaf for leaf in flatten(workflow.document()["nodes"]).values() if isinstance(leaf, (str, list))]
+    if not count or re.search(r"\bmessages\b", str(texts)):
+        return []
+    place = NoFile(workflow.name)
+    have = "1 task has" if count == 1 else f"{count:,} tasks have"
+    return [place.problem((), f"warning: {have} messages before the query, and no prompt takes them in", "- messages: task  as a turn of a prompt does")]
 
 
 def transcript_messages(calls: Trajectory) -> list[TaskMessage]:

@@ -4,6 +4,7 @@ import base64
 import json
 
 from beam_ray.errors import Unusable
+from beam_ray.run.conversation import unread_messages
 from tests.conftest import Lab
 from tests.run.test_attachments import PIXEL
 
@@ -169,6 +170,15 @@ def test_the_messages_are_part_of_what_identifies_a_step(lab: Lab):
 
     assert one["reply"] != other["reply"] and one["title"] == other["title"]
     assert inputs[0] != inputs[1]
+
+
+def test_messages_that_nothing_reads_are_said(lab: Lab):
+    """A plan warns of a conversation that would be left out, and of none that is read."""
+    rows = lab.tasks(task(messages=BEFORE))
+    silent = lab.workflow(CHAT.replace("        - messages: task\n", ""))
+
+    assert [problem.text for problem in unread_messages(silent, rows)] == ["warning: 1 task has messages before the query, and no prompt takes them in"]
+    assert unread_messages(lab.workflow(CHAT), rows) == unread_messages(silent, lab.tasks(task())) == []
 
 
 def test_what_if_the_conversation_had_been_another(lab: Lab):
