@@ -1,5 +1,6 @@
 """What all pages share."""
 
+import shlex
 from dataclasses import dataclass
 
 import beam_ray
@@ -16,3 +17,9 @@ class Site:
     options: ConsoleOptions
     reader: Reader
     commands: Commands
+
+    @property
+    def option(self) -> str:
+        """What a printed command that asks models needs to find this store and its models again."""
+        models = str(self.store.models)
+        return self.store.option + (f" --models {shlex.quote(models)}" if models != beam_ray.DEFAULT_MODELS else "")

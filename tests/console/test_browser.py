@@ -93,7 +93,7 @@ def test_the_optimise_button_names_its_command(tab: Tab, shop: Shop):
     passed = page.locator(".optimise").inner_text()
     tab.open(f"/tasks/{shop.run}/{TASK}?step=lookup")
 
-    assert f"beam-ray optimise {shop.run}/{TASK} --step extract --store store" in failed
+    assert f"beam-ray optimise {shop.run}/{TASK} --step extract --store store --models models.yaml" in failed
     assert "The step passed." in passed
     assert page.locator(".optimise").count() == 0
 

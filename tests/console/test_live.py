@@ -40,7 +40,7 @@ class Office:
 
     def start(self, *words: str) -> "subprocess.Popen[bytes]":
         """Start ``beam-ray`` there."""
-        models = [] if words[0] == "publish" else ["--models", "models.yaml"]
+        models = ["--models", "models.yaml"] if words[0] == "run" else []
         command = [sys.executable, "-m", "beam_ray", *words, "--store", "store", *models]
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         return subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
@@ -134,7 +134,7 @@ def test_a_console_that_is_killed_loses_nothing(new_tab: OpenTab, desk: Served, 
 
 
 def test_eight_tabs_on_something_that_goes_on_all_answer(chromium: Any, desk: Served, office: Office):
-    """One stream serves all tabs of a browser, so that none of them takes the last connection."""
+    """One stream serves all tabs of a browser, so that none of them takes the last connection; they see what the command line stops."""
     office.model.latency_s = 1.0
     command = office.start("run", "letters", "--tasks", "tasks.jsonl")
     before = set(office.store.run_ids())
@@ -146,9 +146,10 @@ def test_eight_tabs_on_something_that_goes_on_all_answer(chromium: Any, desk: Se
         page.goto(f"{desk.base}/runs/{made}")
         page.get_by_role("button", name="Stop").wait_for(timeout=5_000)
     streams = sum(page.evaluate("performance.getEntriesByType('resource').filter(e => e.name.endsWith('/events')).length") for page in pages)
-    pages[7].get_by_role("button", name="Stop").click()
+    stopped = office.start("stop", made).wait(60)
     pages[0].locator(".head .status").get_by_text("Stopped").wait_for(timeout=20_000)
     context.close()
 
-    assert command.wait(30) == 3
+    assert (stopped, command.wait(60)) == (0, 3)
+    assert office.start("stop", made).wait(60) == 2
     assert streams <= 1

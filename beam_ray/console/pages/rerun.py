@@ -134,7 +134,7 @@ def sheet(site: Site, path: str, fields: Fields) -> Page:
         "input_changed": bool(wanted.changes(task)),
         "key": new_key(),
         "query": task.given["task_query"] if task and not task.given["query_is_json"] else None,
-        "command": f"beam-ray {shlex.join(words)}{site.store.option}",
+        "command": f"beam-ray {shlex.join(words)}{site.option}",
     }
     document = {"plans": [plan.document() for plan in plans], "refused": fault or None, "command": values["command"], "tasks": count}
     return Page("rerun", "Re-run", values, document, section="tasks", command=values["command"])

@@ -31,7 +31,7 @@ def command(site: Site, path: str, fields: Fields) -> Page:
         "more": max(0, len(redone) - SHOWN),
         "counts": {word: sum(each["word"] == word for each in redone) for word in ("solved", "not solved", "still passes", "newly failing", "what-if")},
         "messages": found.messages,
-        "command": f"{found.line}{site.store.option}",
+        "command": f"{found.line}{site.option}",
         "plan_steps": sum(node.run + node.borrow + node.rescore for plan in found.plans for node in plan.nodes),
     }
     document = {"command": values["command"], "exit_code": code, "runs": [each.document() for each in progress], "result": result}

@@ -166,7 +166,7 @@ def _optimise(site: Site, task: beam_ray.Task, step: beam_ray.Step) -> dict[str,
         return {"why": "The step was skipped.", "command": ""}
     if step.passed or (step.passed is None and not step.error):
         return {"why": "The step passed." if step.passed else "The step has no failed criterion.", "command": ""}
-    return {"why": "", "command": f"beam-ray optimise {shlex.quote(task.address)} --step {step.node}{site.store.option}"}
+    return {"why": "", "command": f"beam-ray optimise {shlex.quote(task.address)} --step {step.node}{site.option}"}
 
 
 def _attempt(step: beam_ray.Step, fields: Fields) -> int:
