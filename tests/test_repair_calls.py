@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import secrets
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,17 @@ AGENT = """
 workflow: w
 model: m
 nodes:
-  resolve: {agent: {prompt: "check #{{ task_query }}#", tools: [tools.desk:find], returns: {total: int}}}
+  resolve: {agent: {prompt: "check #{{ task_query }}#", tools: [MODULE:find], returns: {total: int}}}
   after: {after: resolve, llm: {prompt: "after {{ resolve.total }}"}}
 """
 TASKS = 30
+
+
+def agent(lab: Lab, find: str) -> str:
+    """The workflow, with a tool whose body is *find*: in a module of its own, since a process imports a module once."""
+    module = f"desk_{secrets.token_hex(4)}"
+    lab.write(f"{module}.py", f"EFFECTS = 'read'\n\n\nasync def find(number: int):\n{textwrap.indent(find, '    ')}\n")
+    return AGENT.replace("MODULE", module)
 
 
 class Asked:
@@ -51,8 +60,8 @@ def run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A finished run of agents, whose files have pieces of one shard each."""
     monkeypatch.setattr(parquet, "ROW_GROUP", 10)
     journal = lab.folder / "journal.txt"
-    lab.write("tools/desk.py", f"EFFECTS = 'read'\n\n\nasync def find(number: int):\n    open({str(journal)!r}, 'a').write('x')\n    return 'order ' * 9\n")
-    return lab.run(AGENT, [str(number) for number in range(TASKS)], Asked())
+    text = agent(lab, f"open({str(journal)!r}, 'a').write('x')\nreturn 'order ' * 9")
+    return lab.run(text, [str(number) for number in range(TASKS)], Asked())
 
 
 def mend(lab: Lab, run: Run, asked: Asked) -> Any:
@@ -118,8 +127,8 @@ def test_a_lost_manifest_names_the_calls_again(lab: Lab, run: Run):
 def test_gc_keeps_what_calls_have_as_attachments(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     """Requests and replies that are too large for a row are in use, in a finished run and in an unfinished one."""
     monkeypatch.setattr(calls, "MAX_TEXT", 100)
-    lab.write("tools/desk.py", "EFFECTS = 'read'\n\n\nasync def find(number: int):\n    return 'order ' * 99\n")
-    run = lab.run(AGENT, ["1", "2"], Asked())
+    text = agent(lab, "return 'order ' * 99")
+    run = lab.run(text, ["1", "2"], Asked())
     kept = sorted((lab.folder / "store" / "attachments").iterdir())
     for path in [*kept, lab.write("store/attachments/" + "0" * 64, "unused")]:
         os.utime(path, (time.time() - 1e6,) * 2)
@@ -133,10 +142,10 @@ def test_gc_keeps_what_calls_have_as_attachments(lab: Lab, monkeypatch: pytest.M
 def test_an_agent_is_replayed_from_attachments(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     """A rerun reads large replies where they are kept."""
     monkeypatch.setattr(calls, "MAX_TEXT", 100)
-    lab.write("tools/desk.py", "EFFECTS = 'read'\n\n\nasync def find(number: int):\n    return 'order ' * 99\n")
-    run = lab.run(AGENT, ["1", "2"], Asked())
+    text = agent(lab, "return 'order ' * 99")
+    run = lab.run(text, ["1", "2"], Asked())
     asked = Asked()
-    again = lab.rerun(run, ["t0", "t1"], lab.workflow(AGENT), asked)
+    again = lab.rerun(run, ["t0", "t1"], lab.workflow(text), asked)
 
     assert [str(request.messages[0]["content"])[:5] for request in asked.said] == ["after", "after"]
     assert again.outcome()["output"].to_pylist() == run.outcome()["output"].to_pylist()

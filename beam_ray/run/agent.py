@@ -80,14 +80,12 @@ class _Agent:
 
     async def _use_all(self, answer: Answer) -> list[tuple[ToolCall, str]]:
         """Each call of a turn with what the model is told of it; all of them at once."""
-        calls = [asyncio.create_task(self._use(call)) for call in answer.tool_calls]
-        try:
-            return list(zip(answer.tool_calls, await asyncio.gather(*calls), strict=True))
-        except BaseException:
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
-            raise
+        # where one may not begin any more, the others end, so that what they did is recorded and not done again
+        told = await asyncio.gather(*(self._use(call) for call in answer.tool_calls), return_exceptions=True)
+        for found in told:
+            if isinstance(found, BaseException):
+                raise found
+        return list(zip(answer.tool_calls, (str(text) for text in told), strict=True))
 
     async def _use(self, call: ToolCall) -> str:
         tool = self.tools.get(call.name)

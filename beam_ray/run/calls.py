@@ -252,6 +252,7 @@ class Calls:
 
         Raises:
             StepFailed: nothing answers the call, and its ``on_miss`` is ``fail``; or the tool's key function failed.
+            Stopped: no more calls are to begin.
         """
         log = self.log
         begun = self._begin("tool", tool.name, None, dict(arguments), tool_fingerprint(tool.name, self._identity(tool, arguments)), tool.effects)
@@ -277,6 +278,7 @@ class Calls:
         return await self._live(begun, call)
 
     async def _live(self, begun: _Begun, call: Callable[[], Awaitable[Json]]) -> ToolReply:
+        self.log.context.require_budget()
         started = time.monotonic()
         value, error = None, None
         try:

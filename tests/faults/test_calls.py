@@ -206,7 +206,7 @@ def test_killed_agents_ask_and_call_nothing_twice(seed: int, tmp_path: Path, for
         for _ in range(int(os.environ.get("CRASH_ROUNDS", "1"))):
             while not desk.finished:
                 desk.run_and_kill(dice.randint(2, 8), dice.uniform(0, 0.4))
-            desk.assert_nothing_twice()
+                desk.assert_nothing_twice()
             assert desk.outputs() == expected
             killed += len(desk.kills)
             desk.begin_anew()

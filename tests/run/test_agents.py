@@ -341,7 +341,7 @@ def test_images_are_shown_in_every_turn(desk: Lab):
 
 
 def test_a_budget_ends_an_agent_between_two_turns_and_a_resume_pays_nothing_twice(desk: Lab):
-    """The turns that were paid for are answered from the spool, tools included."""
+    """No tool is called once it is reached; the turns that were paid for are answered from the spool, tools included."""
     counting = f"\n\ndef count():\n    with open({str(desk.folder / 'calls.txt')!r}, 'a') as file: file.write('x')\n    return 7\n"
     desk.write("tools/desk.py", DESK + counting)
     asked: list[Request] = []
@@ -360,7 +360,7 @@ def test_a_budget_ends_an_agent_between_two_turns_and_a_resume_pays_nothing_twic
     asyncio.run(drive_here(desk.objects, record, models))
 
     row = step(Run(desk.objects, record.run_id))
-    assert before == (2, "xx")
+    assert before == (2, "x")
     assert (row["outcome"], row["calls"], len(asked), (desk.folder / "calls.txt").read_text()) == ("done", 3, 3, "xx")
 
 

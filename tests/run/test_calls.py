@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.workflow import Workflow
-from beam_ray.errors import StepFailed, ToolFailed
+from beam_ray.errors import StepFailed, Stopped, ToolFailed
 from beam_ray.llm import Request, ScriptedModel
 from beam_ray.llm.prices import Price
 from beam_ray.run.attempt import Attempt
@@ -227,6 +227,19 @@ def test_arguments_of_a_tool_are_compared_by_what_they_mean(before: JsonObject, 
     again = World(origin.rows, testing=True)
 
     assert asyncio.run(again.use(FIND, **after)).source == ("recorded" if same else "live")
+
+
+def test_no_tool_is_called_once_the_run_is_to_stop():
+    """As no model is asked: a tool may write, and what it did would be lost."""
+
+    def stop() -> None:
+        raise Stopped("enough")
+
+    world = World(require_budget=stop)
+    with pytest.raises(Stopped):
+        asyncio.run(world.use(SEND, to="a@b"))
+
+    assert world.called == []
 
 
 def test_an_error_of_a_tool_is_replayed():

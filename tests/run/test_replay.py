@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import secrets
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -22,7 +23,7 @@ nodes:
   resolve:
     agent:
       prompt: "Check #{{ task_query }}#"
-      tools: [tools.desk:find]
+      tools: [desk:find]
       returns: {total: int}
 """
 DESK = """
@@ -49,6 +50,8 @@ class Bench:
 
     folder: Path
     here: Here
+    module: str
+    """Of the tool: another one for each test, since a process imports a module once."""
 
     def store(self, answer: Answer) -> beam_ray.Store:
         """The store, with this model."""
@@ -72,9 +75,9 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A folder with a tool that takes some time, more or less."""
     monkeypatch.chdir(tmp_path)
-    made = Bench(tmp_path, Here())
-    made.write("tools/desk.py", DESK.replace("JOURNAL", repr(str(tmp_path / "journal.txt"))))
-    made.write("w.yaml", AGENT)
+    made = Bench(tmp_path, Here(), f"desk_{secrets.token_hex(4)}")
+    made.write(f"{made.module}.py", DESK.replace("JOURNAL", repr(str(tmp_path / "journal.txt"))))
+    made.write("w.yaml", AGENT.replace("desk:find", f"{made.module}:find"))
     return made
 
 
@@ -182,8 +185,8 @@ def test_200_tasks_that_try_hard_to_write_write_nothing(bench: Bench):
         return [ToolCall("send", json.dumps({"to": f"{number_in(request)}-{turn}-{place}"}), f"c{place}") for place in range(3)]
 
     with serving(Recorder) as url:
-        bench.write("tools/mail.py", tool.replace("URL", url))
-        text = AGENT.replace("tools.desk:find", "tools.mail:send")
+        bench.write(f"mail{bench.module}.py", tool.replace("URL", url))
+        text = AGENT.replace("desk:find", f"mail{bench.module}:send")
         bench.write("w.yaml", text)
         bench.write("v2.yaml", text.replace("Check", "Please check"))
         bench.write("tasks.jsonl", "".join(json.dumps(task) + "\n" for task in tasks(200)))
