@@ -197,6 +197,10 @@ class Run(Displayed):
         with self._reading:
             return self._step_rows.rows(node, tasks)
 
+    def forget_step_rows(self) -> None:
+        """Give back the memory of the files that ``step_rows`` has read (internal)."""
+        self.__dict__.pop("_step_rows", None)
+
     @cached_property
     def _step_rows(self) -> StepRows:
         return StepRows(self.stored)

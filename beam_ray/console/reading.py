@@ -10,6 +10,8 @@ from beam_ray.errors import BeamRayError, Unusable
 
 KEPT_RUNS = 400
 """Runs whose record and manifest are kept."""
+OPEN_RUNS = 12
+"""Runs whose files of steps are kept in memory."""
 FRESH_S = 2.0
 """Seconds after which backtests are looked for again."""
 
@@ -22,6 +24,7 @@ class Reader:
         self._runs: OrderedDict[str, beam_ray.Run] = OrderedDict()
         self._verdicts: list[beam_ray.Verdict] = []
         self._looked = -math.inf
+        self._open: OrderedDict[str, beam_ray.Run] = OrderedDict()
         self._lock = threading.Lock()
 
     def run(self, name: str) -> beam_ray.Run:
@@ -83,6 +86,11 @@ class Reader:
             Unusable: there is none.
         """
         run = self.run(address.run)
+        with self._lock:
+            self._open[run.id] = run
+            self._open.move_to_end(run.id)
+            while len(self._open) > OPEN_RUNS:
+                self._open.popitem(last=False)[1].forget_step_rows()
         task = beam_ray.Task(run, address.task, address.trial)
         try:
             _ = task.given
