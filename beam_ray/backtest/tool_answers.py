@@ -8,12 +8,14 @@ Static answers of tools in a backtest spec: what a tool returns in the test, ins
         - {answer: {sent: true}}                                 # without 'when' it fits every call
 """
 
+import json
 from collections.abc import Iterable, Mapping
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.define.frozen import Frozen
+from beam_ray.define.validation import as_written
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source
 from beam_ray.errors import BadDefinition, did_you_mean
@@ -27,6 +29,15 @@ class ToolAnswer(Frozen):
     answer: Json = None
     error: str | None = None
     """What the agent is told went wrong, instead of an answer."""
+
+    @field_validator("when", "answer")
+    @classmethod
+    def _finite(cls, value: Json) -> Json:
+        try:
+            json.dumps(value, allow_nan=False, default=str)
+        except ValueError:
+            raise ValueError(f"a tool's static answer must be JSON, which has no NaN and no infinity, not {as_written(value)}") from None
+        return value
 
     @model_validator(mode="after")
     def _one(self) -> "ToolAnswer":

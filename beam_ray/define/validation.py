@@ -35,6 +35,7 @@ _BOUNDS = {"ge": "at least", "le": "at most", "gt": "above", "lt": "below"}
 _PATTERNS: dict[str, Callable[[str], str]] = {
     "tool": lambda shown: f"the tool {shown} must have the form module:function",
     "base_url": lambda shown: f"'base_url' must begin with http:// or https://, not {shown}",
+    "url": lambda shown: f"'url' must begin with http:// or https://, not {shown}",
 }
 
 

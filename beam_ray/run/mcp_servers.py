@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import re
 import tempfile
@@ -24,6 +25,8 @@ MAX_RESULT = 8_000_000
 """Characters of a result."""
 MAX_TOOLS, MAX_NAME, MAX_DESCRIPTION, MAX_SCHEMA = 1_000, 200, 8_000, 50_000
 """Tools of a server, and characters of what it says of each: it is part of every request."""
+
+_SILENT = logging.NullHandler()
 
 
 class McpServers:
@@ -198,6 +201,8 @@ class _Connection:
         if settings.url is None:
             from mcp import StdioServerParameters, stdio_client
 
+            # it logs a traceback for each line that is no message, and without a handler Python prints it
+            logging.getLogger("mcp").addHandler(_SILENT)
             program, *arguments = settings.command
             missing = [name for name in settings.env if name not in os.environ]
             if missing:

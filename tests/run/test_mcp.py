@@ -179,6 +179,19 @@ def test_a_server_that_cannot_be_used_stops_the_command_before_anything_is_paid(
     assert asked == []
 
 
+def test_a_program_that_is_no_server_is_told_in_one_line(lab: Lab):
+    """What it printed is not followed by a traceback of the library that reads it."""
+    lab.write("models.yaml", "m: {answers: [{answer: x}]}")
+    lab.write("mcp.yaml", f"crm: {{command: [{sys.executable}, -c, 'print(1)'], start_s: 5.0}}")
+    command = [sys.executable, "-m", "beam_ray", "run", str(lab.write("w.yaml", AGENT)), "--tasks", str(lab.write("t.jsonl", '{"task_query": "x"}'))]
+    environment = {name: value for name, value in os.environ.items() if name != "BEAM_RAY_MCP"} | {"BEAM_RAY_MODELS": str(lab.folder / "models.yaml")}
+
+    done = subprocess.run(command, cwd=lab.folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("the MCP server 'crm' (") and "Traceback" not in done.stderr
+
+
 def test_a_call_has_its_time_and_a_server_that_ended_is_started_anew(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     """A call that was in flight is not made again: nobody knows what it did."""
     monkeypatch.setenv("CRM_TOKEN", "s3cret")
@@ -210,6 +223,7 @@ BROKEN = {
     "neither": ("crm: {call_s: 1.0}", "an MCP server must have either 'command' or 'url'"),
     "a secret": ("crm: {url: 'http://x', headers: {Authorization: Bearer 1}}", "the header 'Authorization' must not be written in the file"),
     "values of the environment": ("crm: {command: [x], env: ['A=1']}", "'env' is a list of names of environment variables, and 'A=1' is none"),
+    "an address of another kind": ("crm: {url: 'ftp://x'}", "'url' must begin with http:// or https://, not 'ftp://x'"),
     "an unknown key": ("crm: {command: [x], shell: true}", "unknown key 'shell'"),
 }
 
