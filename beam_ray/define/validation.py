@@ -89,7 +89,7 @@ def _of_union(place: KeyPath, model: type[pydantic.BaseModel]) -> bool:
     """Whether pydantic's *place* ends in the name of a union's member and not in a key of the file."""
     if len(place) < 2 or "nodes" in model.model_fields:
         return False  # a workflow has no unions, and its nodes may be named like types
-    return place[-1] in ("str", "int", "float", "bool") or str(place[-1]).startswith(("dict[", "literal["))
+    return place[-1] in ("str", "int", "float", "bool") or str(place[-1]).startswith(("constrained-", "dict[", "literal["))
 
 
 def _described(model: type[pydantic.BaseModel], place: KeyPath) -> str:
