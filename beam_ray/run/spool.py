@@ -147,13 +147,12 @@ def joined(row: StepRow, calls: dict[CallKey, CallRow]) -> StepRow:
     """
     A row from the spool, with its *calls*, which may be from other files.
 
-    A finished row of which calls are lost is an open one: it is finished again with those that there are.
+    A finished row of which calls are lost stays finished, and says how many there were: its output is paid for.
     """
-    named = [call_key(call) for call in row.get("call_rows") or ()]
-    if row["outcome"] != "open" and all(key in calls for key in named):
-        return {**row, "call_rows": [calls[key] for key in named]}
+    if row["outcome"] != "open":
+        return {**row, "call_rows": [calls[key] for call in row.get("call_rows") or () if (key := call_key(call)) in calls]}
     newest = {key[:2]: calls[key] for key in sorted(calls)}
-    return {**row, "outcome": "open", "call_rows": list(newest.values())}
+    return {**row, "call_rows": list(newest.values())}
 
 
 def step_key(row: StepRow) -> StepKey:

@@ -8,7 +8,7 @@ import time
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.machine.machine import COUNTS, Machine, forget_template
+from tests.machine.machine import COUNTS, Machine, prepared
 
 
 def main() -> int:
@@ -18,12 +18,12 @@ def main() -> int:
     sys.stdout.flush()
     started = time.monotonic()
     try:
-        run_state_machine_as_test(
-            seed(number)(Machine),
-            settings=settings(max_examples=examples, stateful_step_count=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)),
-        )
+        with prepared():
+            run_state_machine_as_test(
+                seed(number)(Machine),
+                settings=settings(max_examples=examples, stateful_step_count=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)),
+            )
     finally:
-        forget_template()
         sys.stdout.write(f"{time.monotonic() - started:.0f} s; {', '.join(f'{word} {count:,}' for word, count in sorted(COUNTS.items()))}\n")
     sys.stdout.write("rows wrong 0, lost 0, counted twice 0; answers in the store that were asked for again 0\n")
     return 0

@@ -1,43 +1,71 @@
 """The state machine: all that people and accidents do to a store, and a dictionary that says what must be in it."""
 
 import contextlib
+import json
 import os
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from beam_ray.address import parse
+from beam_ray.define.workflow import Workflow
 from beam_ray.diagnosis import diagnose
 from beam_ray.errors import BeamRayError, Damaged, RunIsTaken, Stopped, Unusable
 from beam_ray.publish import publish, read_version, rollback, versions
 from beam_ray.repair import repair
 from beam_ray.rerun import RerunOptions, make_rerun
+from beam_ray.run import agent_tools
 from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.store.beginning import begin, close, unfinished
 from beam_ray.store.disk import Disk
 from beam_ray.store.gc import collect, remove
+from beam_ray.store.integrity import inspect
 from beam_ray.store.libraries import write_library
 from beam_ray.store.lookup import find_runs
 from beam_ray.store.opening import open_objects
 from beam_ray.store.run_record import RunRecord, plan_shards
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import STEPS
+from beam_ray.store.tables import PART
 from beam_ray.tasks.sources import read
 from tests.conftest import Lab
-from tests.machine.world import BELOW, ORDER, TASKS, Definition, Driver, Key, Mortal, answer, bury, lend, model, shm, workflow
+from tests.machine.world import (
+    AGENTS,
+    BELOW,
+    ORDER,
+    TASKS,
+    Call,
+    Definition,
+    Driver,
+    Key,
+    Mortal,
+    answer,
+    asked_in,
+    asked_of,
+    bury,
+    conversation,
+    forget_project,
+    lend,
+    model,
+    project,
+    shm,
+    workflow,
+)
 
 PAUSES = (4, 8)
 COUNTS: Counter[str] = Counter()
 """What was done, over all examples."""
+COUNTED = ("turns", "tool_calls", "tool_errors", "calls_recorded", "calls_refused")
 WINDOW_S = 1.0
 """Seconds before a death of which answers may be lost."""
 
@@ -46,17 +74,59 @@ definitions = st.tuples(st.sampled_from("ab"), st.sampled_from("ab"), st.sampled
 deaths = st.one_of(st.none(), st.integers(0, 25))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Made:
     """What a row must be."""
 
     outcome: str
     prompt: str = ""
     text: str = ""
+    lender: "Made | None" = None
+    """The row that it is borrowed from, which is itself no borrowed one."""
+    run_id: str = ""
+    calls: list[Call] = field(default_factory=list)
+    """Of an agent that was executed."""
+    recorded: list[Call] = field(default_factory=list)
+    """Those that are still in the store."""
+    diverged: bool = False
+    """Whether it left the recording."""
 
     @property
     def ran(self) -> bool:
         return self.outcome != "skipped"
+
+    @property
+    def paid(self) -> int:
+        """Model calls."""
+        if self.calls:
+            return sum(call.name == "m" and call.source == "live" for call in self.calls)
+        return int(self.outcome == "done")
+
+    @property
+    def counts(self) -> tuple[Any, ...]:
+        """Turns, calls of tools and those that failed; then how many were recorded and refused, and whether it left the recording."""
+        calls = (self.lender or self).calls
+        if not calls:
+            return (None,) * 5 + (False,)
+        of_run = [call.source for call in self.calls]
+        turns = sum(call.name == "m" for call in calls)
+        return turns, len(calls) - turns, sum(call.failed for call in calls), of_run.count("recorded"), of_run.count("refused"), self.diverged
+
+    def planned(self, task: str, node: str) -> dict[Key, str]:
+        """What must be asked for it."""
+        if self.calls:
+            return {(task, node, f"{call.name} {call.asked}"): call.asked for call in self.calls if call.source == "live"}
+        return {(task, node, ""): self.prompt} if self.outcome == "done" else {}
+
+    def execute(self, task: str, node: str, origin: "Made | None", kept: Collection[Call], *, writes: bool) -> None:
+        """Execute an agent again, with the recording of *origin* and the calls that are *kept*."""
+        lender = (origin.lender or origin) if origin else self
+        recording = lender.recorded if origin else []
+        refused = {call.place for call in recording if call.source == "refused"}
+        recorded = {call.place: replace(call, home=call.home or lender.run_id) for call in recording if call.source != "refused"}
+        self.calls = self.recorded = conversation(self.prompt, task, node, recorded, kept={call.place: call for call in kept}, writes=writes)
+        left = [call for call in self.calls if call.source == "live" or (call.source == "refused" and call.place not in refused)]
+        self.diverged = bool(recording and left)
 
 
 Rows = dict[str, dict[str, Made]]
@@ -117,10 +187,19 @@ def _template() -> Path:
     return folder / "store"
 
 
-def forget_template() -> None:
-    """Take it away when the last example is done."""
-    shutil.rmtree(_template().parent, ignore_errors=True)
-    _template.cache_clear()
+@contextlib.contextmanager
+def prepared() -> Iterator[None]:
+    """What all examples share, taken away after the last one."""
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            # each driver would start a process that describes the same two functions
+            described = agent_tools.describe_functions({"desk:find": "read", "desk:send": "read"}, [project()])
+            patch.setattr(agent_tools, "describe_functions", lambda wanted, folders: described)
+            yield
+    finally:
+        shutil.rmtree(_template().parent, ignore_errors=True)
+        _template.cache_clear()
+        forget_project()
 
 
 class Machine(RuleBasedStateMachine):
@@ -134,9 +213,19 @@ class Machine(RuleBasedStateMachine):
         self.tasks, self.source = read(self.objects, "library:qs")
         self.runs: list[Known] = []
         self.bills: dict[str, Bill] = {}
+        self.agents: Collection[str] = ()
         self.published: list[Definition] = []
         self.old: set[str] = set()
         """The runs that there were when all files became old."""
+
+    @initialize(agents=st.booleans())
+    def choose(self, agents: bool) -> None:
+        """Some nodes are agents, or none is."""
+        self.agents = AGENTS if agents else ()
+        COUNTS["examples with agents"] += agents
+
+    def _workflow(self, definition: Definition) -> Workflow:
+        return workflow(definition, bool(self.agents))
 
     # -- the dictionary ------------------------------------------------------------------------
 
@@ -155,20 +244,29 @@ class Machine(RuleBasedStateMachine):
                 given = {"read": f"q{task[1:]}", "end": made["low"].text or made["high"].text if node == "end" else ""}.get(node) or made["read"].text
                 prompt = f"{node} {letters[node]} {given}"
                 if before and before.ran and (node in fixed or (borrow and before.prompt == prompt)):
-                    made[node] = Made("borrowed", before.prompt, before.text)
-                else:
-                    made[node] = Made("done", prompt, answer(prompt))
+                    made[node] = Made("borrowed", before.prompt, before.text, before.lender or before)
+                    continue
+                made[node] = Made("done", prompt, answer(prompt))
+                if node in self.agents:
+                    made[node].execute(task, node, before, (), writes=origin is None)
+                    unchanged = before and before.prompt == prompt and len(before.recorded) == len(before.calls)
+                    assert not (unchanged and made[node].planned(task, node)), "replayed without a change"
             rows[task] = made
         return rows
 
     def _told(self, driver: Driver, key: Key, prompt: str) -> None:
         bill = self.bills[driver.run_id]
         assert bill.planned.get(key) == prompt, f"{key} was asked {prompt!r}, which nobody needs"
+        assert not key[2].startswith("send") or self._may_write(driver.run_id), f"{key} is a write, and is called in a test"
         if not driver.zombie:
             assert key not in bill.kept, f"{key} is in the store and is paid for again"
             assert key not in driver.asked, f"{key} is asked twice by one driver"
         bill.paid[key] += 1
-        COUNTS["model calls"] += 1
+        COUNTS["tool calls" if key[2] and key[2][0] != "m" else "model calls"] += 1
+
+    def _may_write(self, run_id: str) -> bool:
+        record = Run(self.objects, run_id).record
+        return record.mode == "run" and record.origin is None
 
     def _settle(self, run_id: str, driver: Driver, killed_at: float | None) -> None:
         """A driver has left: what it was answered is in the store, or what it was answered in its last second is not."""
@@ -184,8 +282,13 @@ class Machine(RuleBasedStateMachine):
 
     def _stored(self, run_id: str) -> set[Key]:
         run = Run(self.objects, run_id)
-        tables = [run.steps(columns=["task_id", "node", "outcome"]), *(table.select(["task_id", "node", "outcome"]) for table in run.spooled())]
-        return {(row["task_id"], row["node"]) for table in tables for row in table.to_pylist() if row["outcome"] in ("done", "borrowed")}
+        found = self._kept(run.steps(columns=["task_id", "node", "outcome"]).to_pylist()).union(*(self._kept(table.to_pylist()) for table in run.spooled()))
+        return found | {(row["task_id"], row["node"], _key(row)) for row in (run.calls().to_pylist() if self.agents else ()) if row["source"] == "live"}
+
+    def _kept(self, rows: list[Any]) -> set[Key]:
+        """The answers in rows of parts and spool files."""
+        found: set[Key] = {(row["task_id"], row["node"], "") for row in rows if row["outcome"] in ("done", "borrowed") and row["node"] not in self.agents}
+        return found | {(row["task_id"], row["node"], _key(call)) for row in rows for call in row.get("call_rows") or () if call["source"] == "live"}
 
     def _look(self, known: Known) -> None:
         """What an accident left half done may be there or not: both are right, and the store says which."""
@@ -224,7 +327,7 @@ class Machine(RuleBasedStateMachine):
     def borrow(self, draw: st.DataObject, definition: Definition, early: bool, left: int | None, late: bool) -> None:
         """A candidate that borrows what has not changed."""
         origin = self._some(draw, self.ended)
-        plan = self._plan(definition, early, origin=origin.run_id, borrow=True)
+        plan = self._plan(definition, early, origin=origin.run_id, borrow=True, allow_writes=False)
         rows = self._rows(definition, [f"t{index}" for index in range(TASKS)], origin, None, True)
         self._begin(("borrow", definition, early, origin.run_id), plan, rows, origin, left, late)
 
@@ -235,7 +338,7 @@ class Machine(RuleBasedStateMachine):
         origin = self._some(draw, self.ended)
         chosen = draw.draw(st.sets(st.sampled_from(sorted(origin.expected)), min_size=1))
         tasks = [task for task in origin.expected if task in chosen]
-        plan = make_rerun(self.objects, Run(self.objects, origin.run_id), tasks, workflow(definition), {"m": model()}, options=RerunOptions(start))
+        plan = make_rerun(self.objects, Run(self.objects, origin.run_id), tasks, self._workflow(definition), {"m": model()}, options=RerunOptions(start))
         rows = self._rows(definition, tasks, origin, start, False)
         told = {node.node: node.run for node in plan.nodes}
         self._begin(("rerun", definition, origin.run_id, start, *tasks), plan, rows, origin, left, late)
@@ -243,7 +346,7 @@ class Machine(RuleBasedStateMachine):
             assert told[node] == sum(made[node].outcome == "done" for made in rows.values())
 
     def _plan(self, definition: Definition, early: bool, **lineage: Any) -> Plan:
-        return make_plan(workflow(definition), self.tasks, {"m": model()}, source=self.source, lineage=Lineage(pauses=PAUSES if early else (), **lineage))
+        return make_plan(self._workflow(definition), self.tasks, {"m": model()}, source=self.source, lineage=Lineage(pauses=PAUSES if early else (), **lineage))
 
     def _begin(self, command: tuple[Any, ...], plan: Plan, rows: Rows, origin: Known | None, left: int | None, late: bool) -> None:
         record = plan.record
@@ -262,7 +365,9 @@ class Machine(RuleBasedStateMachine):
                 close(self.objects, found)
                 before.marked = False
         elif found:
-            planned = {(task, node): row.prompt for task, made in rows.items() for node, row in made.items() if row.outcome == "done"}
+            planned = {key: prompt for task, made in rows.items() for node, row in made.items() for key, prompt in row.planned(task, node).items()}
+            for row in [row for made in rows.values() for row in made.values()]:
+                row.run_id = found.run_id
             bill = self.bills[found.run_id] = Bill(planned)
             COUNTS["runs"] += 1
             self.runs.append(Known(found.run_id, command, rows, bill, origin, record.early))
@@ -369,10 +474,10 @@ class Machine(RuleBasedStateMachine):
         """A version more, unless it is the current one."""
         if self.published and self.published[-1] == definition:
             with pytest.raises(Unusable, match="there is nothing to publish"):
-                publish(self.objects, workflow(definition), reason="r")
+                publish(self.objects, self._workflow(definition), reason="r")
             return
         try:
-            publish(self._mortal(left, late), workflow(definition), reason="r")
+            publish(self._mortal(left, late), self._workflow(definition), reason="r")
         except Stopped:
             if len(versions(self.objects, "w")) == len(self.published):
                 return
@@ -399,7 +504,7 @@ class Machine(RuleBasedStateMachine):
         """Without a gap, each with its own definition."""
         assert versions(self.objects, "w") == list(range(1, len(self.published) + 1))
         if self.published:
-            assert read_version(self.objects, "w").digest == workflow(self.published[-1]).digest
+            assert read_version(self.objects, "w").digest == self._workflow(self.published[-1]).digest
 
     # -- taking away ---------------------------------------------------------------------------
 
@@ -448,6 +553,8 @@ class Machine(RuleBasedStateMachine):
         if {"run.json", "manifest.json", "cut.json"} & set(known.damaged):
             names = [name for name in names if not name.endswith(".json")]
         names = [name for name in names if name not in known.damaged]
+        if self._awaited(known):
+            names = [name for name in names if not name.startswith("calls/")]
         if not names:
             return
         name = draw.draw(st.sampled_from(names))
@@ -456,6 +563,15 @@ class Machine(RuleBasedStateMachine):
         known.damaged[name] = how
         with contextlib.suppress(Damaged):
             self._check(known)
+
+    def _awaited(self, known: Known) -> bool:
+        """Whether an unfinished run redoes it, directly or not: what that pays depends on what is recorded."""
+        for other in [other for other in self.runs if not other.finished]:
+            while other.origin:
+                other = other.origin
+                if other is known:
+                    return True
+        return False
 
     def _spoil(self, key: str, how: str, where: float) -> None:
         path = self.folder / "store" / key
@@ -483,16 +599,31 @@ class Machine(RuleBasedStateMachine):
         others = set[Key]()
         for other in keys:
             if other != key and "/_outcome/" not in other:
-                rows = run.read(other.removeprefix(f"{run.prefix}/"), STEPS).to_pylist()
-                others |= {(row["task_id"], row["node"]) for row in rows if row["outcome"] in ("done", "borrowed")}
+                others |= self._kept(run.read(other.removeprefix(f"{run.prefix}/"), PART).to_pylist())
         mended = repair(self.objects, known.run_id, {}, lambda record: pytest.fail("nothing is to be run"))
 
         assert mended.files == (key.removeprefix(f"{run.prefix}/"),)
         assert others <= self._stored(known.run_id)
         known.bill.kept = self._stored(known.run_id)
-        for task, node in known.bill.planned:
-            if (task, node) not in known.bill.kept:
-                known.bill.lost[task, node] = max(known.bill.lost[task, node], known.bill.paid[task, node])
+        self._note_lost_calls(known)
+        for each in set(known.bill.planned) - known.bill.kept:
+            known.bill.lost[each] = max(known.bill.lost[each], known.bill.paid[each])
+
+    def _note_lost_calls(self, known: Known) -> None:
+        """A finished step stays finished, with those of its calls that are still there; one that is not is finished with all."""
+        run = Run(self.objects, known.run_id)
+        spooled = [row for table in run.spooled() for row in table.to_pylist()]
+        there = {(_step(row), _moment(call)): _call(call) for row in spooled for call in row["call_rows"] or () if call["fingerprint"]}
+        for node in self.agents:
+            parts = [run.part(node, shard) for name, shard in run.parts() if name == node]
+            committed = {_step(row): list(map(_call, row["call_rows"] or ())) for part in parts if part for row in part.to_pylist()}
+            finished: dict[Any, list[Call]] = {}
+            for row in spooled:
+                if row["outcome"] == "done":
+                    finished.setdefault(_step(row), [there[key] for call in row["call_rows"] or () if (key := (_step(row), _moment(call))) in there])
+            for task, made in known.rows.items():
+                made[node].recorded = committed.get((task, node), finished.get((task, node), made[node].calls))
+                COUNTS["calls lost"] += len(made[node].calls) - len(made[node].recorded)
 
     @precondition(lambda self: [known for known in self.runs if known.damaged])
     @rule(draw=st.data(), left=deaths, late=st.booleans(), calls=st.one_of(st.none(), st.integers(0, 8)))
@@ -506,12 +637,14 @@ class Machine(RuleBasedStateMachine):
         if not known.damaged:
             return
         lost = {
-            (task, node): row.prompt
+            key: prompt
             for task, made in known.expected.items()
             for node, row in made.items()
-            if f"steps/{node}-000.parquet" in known.damaged and row.outcome == "done"
+            if f"steps/{node}-000.parquet" in known.damaged and node not in self.agents
+            for key, prompt in row.planned(task, node).items()
         }
-        whole = all(how != "flipped" for name, how in known.damaged.items() if name.startswith("steps/"))
+        lost |= self._lose_calls(known)
+        whole = all(how != "flipped" for name, how in known.damaged.items() if name.startswith(("steps/", "calls/")))
         bill, ids = Bill(lost), list[str]()
         first = self._mortal(left, late)
 
@@ -548,6 +681,24 @@ class Machine(RuleBasedStateMachine):
         assert diagnose(Run(self.objects, known.run_id)).damaged == ()
         self._check(known)
 
+    def _lose_calls(self, known: Known) -> dict[Key, str]:
+        """Let the calls of agents be what they are when the run is mended; what is asked and called for that."""
+        asked: dict[Key, str] = {}
+        there = inspect(Run(self.objects, known.run_id)) if self.agents else None
+        for node in self.agents:
+            assert there
+            found = {(row["task_id"], *_call(row).place) for row in there.calls[node].to_pylist()}
+            for task, row in [(task, made[node]) for task, made in known.expected.items()]:
+                kept = [call for call in row.recorded if (task, *call.place) in found]
+                COUNTS["calls lost"] += len(row.recorded) - len(kept)
+                row.recorded = kept
+                if (task, 1) in there.lost[node] and row.outcome == "done":
+                    origin = known.origin.expected.get(task, {}).get(node) if known.origin else None
+                    row.execute(task, node, origin, kept, writes=False)
+                    still = Made("", calls=[call for call in row.calls if call not in kept])
+                    asked |= still.planned(task, node) if still.calls else {}
+        return asked
+
     # -- reading -------------------------------------------------------------------------------
 
     @precondition(lambda self: self.ended)
@@ -558,27 +709,41 @@ class Machine(RuleBasedStateMachine):
 
     def _check(self, known: Known) -> None:
         run, expected = Run(self.objects, known.run_id), known.expected
-        rows = run.steps(columns=["task_id", "node", "outcome", "output", "calls"]).to_pylist()
+        rows = run.steps(columns=["task_id", "node", "outcome", "output", "calls", *COUNTED, "diverged_at"]).to_pylist()
+        calls = run.calls().to_pylist()
         outcome = run.outcome(["task_id", "passed", "calls", "outcome"]).to_pylist()
         tasks, record, manifest = run.tasks()["task_id"].to_pylist(), run.record, run.manifest
         found = sorted((row["task_id"], row["node"], row["outcome"], row["output"] or "", row["calls"]) for row in rows)
         must = sorted(
-            (task, node, row.outcome, f'{{"text": "{row.text}"}}' if row.ran else "", int(row.outcome == "done"))
-            for task, made in expected.items()
-            for node, row in made.items()
+            (task, node, row.outcome, f'{{"text": "{row.text}"}}' if row.ran else "", row.paid) for task, made in expected.items() for node, row in made.items()
         )
+        made_calls = sorted((row["task_id"], row["node"], row["run_id"], row["attempt"], _call(row)) for row in calls)
+        must_calls = sorted((task, node, known.run_id, 1, call) for task, made in expected.items() for node, row in made.items() for call in row.recorded)
 
         assert found == must
+        assert made_calls == must_calls, (sorted(set(made_calls) - set(must_calls))[:3], sorted(set(must_calls) - set(made_calls))[:3])
+        for row in rows:
+            counts = (*(row[name] for name in COUNTED), row["diverged_at"] is not None)
+            assert counts == expected[row["task_id"]][row["node"]].counts, (row["task_id"], row["node"], counts)
         assert [row["task_id"] for row in outcome] == list(expected) == tasks
         assert [row["passed"] for row in outcome] == [made["read"].text > "3" for made in expected.values()]
-        assert [row["calls"] for row in outcome] == [sum(row.outcome == "done" for row in made.values()) for made in expected.values()]
+        assert [row["calls"] for row in outcome] == [sum(row.paid for row in made.values()) for made in expected.values()]
         assert (record.tasks, record.shards[-1][1]) == (len(expected), len(expected))
         assert manifest and manifest["usage"]["rows"] == len(expected)
+        assert manifest["usage"]["calls"] == sum(row["calls"] for row in rows)
+        assert sum(entry["rows"] for entry in manifest["files"] if entry["name"].startswith("calls/")) == len(calls)
+        numbers = _numbers(calls)
+        assert all(
+            sorted(numbers[task, node]) == list(range(1, len(row.calls) + 1))
+            for task, made in expected.items()
+            for node, row in made.items()
+            if row.calls and len(row.recorded) == len(row.calls)
+        )
 
     def _check_bill(self, known: Known) -> None:
         """Every needed answer was paid for, and twice only where the first died with its process."""
         bill = known.bill
-        needed = {(task, node) for task, made in known.expected.items() for node, row in made.items() if row.outcome == "done"}
+        needed = {key for key in bill.planned if key[0] in known.expected}
         assert needed <= set(bill.paid)
         assert all(count <= 1 + bill.lost[key] for key, count in bill.paid.items()), bill
 
@@ -607,6 +772,38 @@ class Machine(RuleBasedStateMachine):
                 self._check_bill(known)
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _call(row: Any) -> Call:
+    """A row of the table of calls, as the dictionary has it."""
+    request = json.loads(row["request"])
+    home = parse(row["recorded_from"]).run if row["recorded_from"] else ""
+    if row["kind"] == "model":
+        return Call("m", asked_in(request["messages"]), row["occurrence"], row["source"], home=home)
+    told = json.loads(row["reply"]) if row["error"] is None else f"Error: {row['error']}"
+    return Call(row["name"], asked_of(request), row["occurrence"], row["source"], told, home)
+
+
+def _step(row: Any) -> tuple[str, str]:
+    return row["task_id"], row["node"]
+
+
+def _moment(call: Any) -> tuple[Any, ...]:
+    return call["attempt"], call["number"], call["started_at"]
+
+
+def _key(row: Any) -> str:
+    """A call as keys name it."""
+    call = _call(row)
+    return f"{call.name} {call.asked}"
+
+
+def _numbers(calls: list[Any]) -> dict[tuple[str, str], list[int]]:
+    """The numbers of each step's calls."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for row in calls:
+        found.setdefault(_step(row), []).append(row["number"])
+    return found
 
 
 def unfinished_of(objects: Disk, known: Known) -> str | None:

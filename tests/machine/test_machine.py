@@ -3,7 +3,8 @@ A store in the hands of chance, against a dictionary that says what must be in i
 
 Runs, borrowing runs and reruns begin, stop, are killed at any of their writes, frozen, taken
 over, woken as zombies and ended early; versions are published and rolled back; files are
-lost, torn and flipped, and mended; gc takes away. After each move every answer that is in the
+lost, torn and flipped, and mended; gc takes away. In half of the stores some nodes are agents,
+which call tools at once and one after the other. After each move every answer that is in the
 store must not be asked for again, and at the end every run must say what the dictionary says.
 
 The suite tries EXAMPLES (20) examples of up to 20 moves, always the same. 2,000 others, with the seed
@@ -13,19 +14,17 @@ printed:  make machine        MACHINE_EXAMPLES=2000 MACHINE_SEED=17 for another 
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.machine.machine import Machine, forget_template
+from tests.machine.machine import Machine, prepared
 
 EXAMPLES = 20
 
 
 def test_whatever_happens_a_store_says_what_it_must_say_and_nothing_is_paid_twice():
     """By hypothesis' state machine, with a fixed seed."""
-    try:
+    with prepared():
         run_state_machine_as_test(
             Machine,
             settings=settings(
                 max_examples=EXAMPLES, stateful_step_count=20, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
             ),
         )
-    finally:
-        forget_template()

@@ -5,18 +5,23 @@ import hashlib
 import json
 import os
 import selectors
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from beam_ray.define.workflow import Workflow
-from beam_ray.errors import Stopped
+from beam_ray.errors import Stopped, ToolFailed
 from beam_ray.llm import Request, ScriptedModel
+from beam_ray.llm.request import ToolCall
+from beam_ray.run.agent_tools import AgentTools, OfferedTool
 from beam_ray.run.plan import load_workflow
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.shard import OUTCOME_NODE
@@ -35,29 +40,58 @@ BELOW = {"read": {"low", "high", "end"}, "low": {"end"}, "high": {"end"}, "end":
 Definition = tuple[str, str, str]
 """A letter in the prompts of the first node, of the two routes, and of the last node."""
 
-Key = tuple[str, str]
-"""Task and node."""
+Key = tuple[str, str, str]
+"""Task, node, and which call of its agent; empty for a node that is one question."""
+
+AGENTS = ("read", "high")
+"""The nodes that are agents where a workflow has any."""
+
+SCRIPTS = {"a": ((("find", "1"), ("find", "2")), (("send", "1"),)), "b": ((("find", "1"), ("find", "1 "), ("send", "2")),)}
+"""By the letter in an agent's prompt: the tools that it calls at once, turn by turn, each with what it asks for. White space at the end does not count."""
+
+DESK = """
+EFFECTS = {"find": "read", "send": "write"}
+
+
+async def find(of: str, what: str): ...
+
+
+async def send(of: str, what: str): ...
+"""
 
 
 @cache
-def workflow(definition: Definition) -> Workflow:
+def workflow(definition: Definition, agents: bool = False) -> Workflow:
     """The checked workflow with these letters."""
     first, second, last = definition
+    kind, tools = ("agent", ", tools: [desk:find, desk:send]") if agents else ("llm", "")
     text = f"""
 workflow: w
 model: m
 nodes:
-  read: {{llm: {{prompt: "read {first} {{{{ task_query }}}}"}}, evaluate: {{criteria: [{{check: "read.text > '3'"}}]}}}}
+  read: {{{kind}: {{prompt: "read {first} {{{{ task_query }}}}"{tools}}}, evaluate: {{criteria: [{{check: "read.text > '3'"}}]}}}}
   low: {{after: read, when: "read.text < '8'", route: low, llm: {{prompt: "low {second} {{{{ read.text }}}}"}}}}
-  high: {{after: read, when: "read.text >= '8'", route: high, llm: {{prompt: "high {second} {{{{ read.text }}}}"}}}}
+  high: {{after: read, when: "read.text >= '8'", route: high, {kind}: {{prompt: "high {second} {{{{ read.text }}}}"{tools}}}}}
   end: {{after: [low, high], llm: {{prompt: "end {last} {{{{ (low or high).text }}}}"}}}}
 """
-    path = shm() / f"beam-ray-machine-{os.getpid()}.yaml"
-    try:
-        path.write_text(text, encoding="utf-8")
-        return load_workflow(path)[0]
-    finally:
-        path.unlink()
+    path = project() / "w.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_workflow(path)[0]
+
+
+@cache
+def project() -> Path:
+    """A folder with the tools of the agents."""
+    folder = Path(tempfile.mkdtemp(dir=shm(), prefix="beam-ray-machine-"))
+    (folder / "desk.py").write_text(DESK, encoding="utf-8")
+    return folder
+
+
+def forget_project() -> None:
+    """Take it away."""
+    shutil.rmtree(project(), ignore_errors=True)
+    project.cache_clear()
+    workflow.cache_clear()
 
 
 def shm() -> Path:
@@ -69,6 +103,99 @@ def shm() -> Path:
 def answer(prompt: str) -> str:
     """What the model says to a prompt, always."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:6]
+
+
+# -- agents --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class Call:
+    """A call of an agent."""
+
+    name: str
+    """A tool's; 'm' for the model."""
+    asked: str
+    occurrence: int
+    source: str = "live"
+    told: str = ""
+    """What a tool's call gave, as the model sees it."""
+    home: str = ""
+    """The run that a recorded answer is from."""
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """What identifies it in a recording."""
+        return self.name, self.asked.rstrip(), self.occurrence
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is an error of a tool."""
+        return self.told.startswith("Error: ") and self.source != "refused"
+
+
+def asked_in(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A conversation as one text: what was asked first, and what tools gave."""
+    return " | ".join(str(message["content"]) for message in messages if message["role"] != "assistant")
+
+
+def asked_of(arguments: Mapping[str, Any]) -> str:
+    """A tool's arguments as one text."""
+    return f"{arguments['of']} {arguments['what']}"
+
+
+def said(request: Request) -> Any:
+    """What the model says: the calls of an agent's turn, or an answer."""
+    prompt = str(request.messages[0]["content"])
+    script = SCRIPTS[prompt.split()[1]] if request.tools else ()
+    turn = sum(message["role"] == "assistant" for message in request.messages)
+    if turn >= len(script):
+        return answer(prompt)
+    of = f"{request.task_id} {request.node}"
+    return [ToolCall(name, json.dumps({"of": of, "what": what}), f"c{turn}{number}") for number, (name, what) in enumerate(script[turn])]
+
+
+def found(name: str, asked: str) -> str:
+    """What a tool gives; some have nothing."""
+    value = answer(f"{name} {asked.rstrip()}")
+    if name == "find" and value < "4":
+        raise ToolFailed(f"nothing like {value}")
+    return value
+
+
+def told_of(name: str, asked: str) -> str:
+    """The same, as the model sees it."""
+    try:
+        return found(name, asked)
+    except ToolFailed as failed:
+        return f"Error: {failed}"
+
+
+Recorded = Mapping[tuple[str, str, int], Call]
+
+
+def conversation(prompt: str, task: str, node: str, recorded: Recorded, *, kept: Recorded, writes: bool) -> list[Call]:
+    """The calls of an agent: those that are *kept* as they are, those that are *recorded*, and the others live, or refused where *writes* are not allowed."""
+    calls: list[Call] = []
+    seen: Counter[tuple[str, str]] = Counter()
+
+    def made(name: str, asked: str) -> str:
+        seen[name, asked.rstrip()] += 1
+        call = Call(name, asked, seen[name, asked.rstrip()], told=told_of(name, asked) if name != "m" else "")
+        if call.place in kept:
+            call = kept[call.place]
+        elif call.place in recorded:
+            call = replace(recorded[call.place], asked=asked, source="recorded")
+        elif name == "send" and not writes:
+            call = replace(call, source="refused", told=f"Error: the tool {name!r} is not available in a test: its result for these arguments was not recorded")
+        calls.append(call)
+        return call.told
+
+    told = [prompt]
+    for turn in SCRIPTS[prompt.split()[1]]:
+        made("m", " | ".join(told))
+        told += [made(name, f"{task} {node} {what}") for name, what in turn]
+    made("m", " | ".join(told))
+    return calls
 
 
 # -- one order for everything --------------------------------------------------------------------
@@ -168,17 +295,31 @@ class Asked(ScriptedModel):
 
     async def ask(self, request: Request, usage: Any) -> Any:
         assert self.driver is not None
-        prompt = str(request.messages[-1]["content"])
-        await self.driver.call((request.task_id, request.node), prompt)
-        await asyncio.sleep(int(answer("pause " + prompt), 16) % 5 * 0.3)
-        said = await super().ask(request, usage)
-        self.driver.answered[request.task_id, request.node] = self.driver.loop.time()
-        return said
+        prompt = asked_in(request.messages)
+        key = request.task_id, request.node, f"m {prompt}" if request.tools else ""
+        await self.driver.call(key, prompt)
+        given = await super().ask(request, usage)
+        self.driver.answered[key] = self.driver.loop.time()
+        return given
 
 
 def model(driver: "Driver | None" = None) -> Asked:
     """The model 'm'."""
-    return Asked(lambda request: answer(str(request.messages[-1]["content"])), driver=driver)
+    return Asked(said, driver=driver)
+
+
+class Desk(AgentTools):
+    """The tools of agents as one driver calls them: told of each call, and silent once its driver is frozen."""
+
+    driver: "Driver"
+
+    async def call(self, tool: OfferedTool, arguments: Mapping[str, Any], timeout_s: float, memory: int | None) -> Any:
+        asked = asked_of(arguments)
+        task, node = asked.split()[:2]
+        key = task, node, f"{tool.name} {asked}"
+        await self.driver.call(key, asked)
+        self.driver.answered[key] = self.driver.loop.time()
+        return found(tool.name, asked)
 
 
 @dataclass
@@ -207,6 +348,10 @@ class Driver:
         undone = frozenset(range(len(run.record.shards))) - done if parts or self.lease.epoch > 1 else frozenset()
         name = f"{self.lease.epoch:04d}-here"
         self.runner = Runner(Assignment(self.disk.uri, self.run_id, {"m": model(self)}, name, 32, unfinished=undone))
+        context = self.runner.context
+        desk = Desk(context.workflow, context.tools, {})
+        desk.driver = self
+        context.agents = desk
         # the runner dies with its driver
         self.runner.objects, self.runner.run = self.disk, Run(self.disk, self.run_id)
         self.loop, self.reached, self.opened = Loop(), asyncio.Event(), asyncio.Event()
@@ -215,7 +360,7 @@ class Driver:
         self.work: list[asyncio.Task[Any]] = []
 
     async def call(self, key: Key, prompt: str) -> None:
-        """Ask the model, if this process lives; wait, if it is frozen."""
+        """Ask the model or call a tool, if this process lives; wait, if it is frozen."""
         while self.calls == 0:
             self.reached.set()
             await self.opened.wait()
@@ -223,6 +368,7 @@ class Driver:
         self.calls = None if self.calls is None else self.calls - 1
         self.told(self, key, prompt)
         self.asked.add(key)
+        await asyncio.sleep(int(answer("pause " + prompt), 16) % 5 * 0.3)
 
     def go(self, rows: int | None = None, linger_s: float = 0.0) -> bool:
         """Do the shards of the first *rows* rows, until the calls are used up and *linger_s* after that; whether they are done."""

@@ -18,8 +18,11 @@ from beam_ray.run.attempt import Attempt
 from beam_ray.run.calls import CallLog, Calls, ToolPolicy, ToolReply
 from beam_ray.run.context import StepContext, TaskTrial
 from beam_ray.run.replay import model_fingerprint
+from beam_ray.run.spool import Spool
 from beam_ray.run.tools import Tools
 from beam_ray.store.call_table import CallRow, PlacedCallRow
+from beam_ray.store.runs import Run
+from tests.conftest import Lab
 
 TASK = TaskTrial("t", 1, 0, "q", {}, None)
 FIND, SEND = ToolPolicy("find", "read"), ToolPolicy("send", "write")
@@ -159,6 +162,23 @@ def test_what_was_answered_before_a_crash_is_not_asked_again(kept: int):
     assert [row["number"] for row in resumed.rows] == [1, 2, 3, 4, 5, 6]
     assert resumed.attempt.usage.calls == undisturbed.attempt.usage.calls
     assert resumed.attempt.usage.usd == pytest.approx(undisturbed.attempt.usage.usd)
+
+
+def test_a_finished_step_of_which_calls_are_lost_says_how_many_there_were(lab: Lab):
+    """A torn file of the spool takes calls along, but not the output that is paid for, nor the counts of its step."""
+    [row] = lab.run("workflow: w\nmodel: m\nnodes: {n: {llm: {prompt: 'q {{ task_query }}'}}}", ["0"], lambda request: "yes").steps().to_pylist()
+    calls, run = recorded()[0].rows, Run(lab.objects, "r")
+    spool = Spool(run, "first")
+    spool.add({**row, "outcome": "open", "call_rows": calls[:1]})
+    asyncio.run(spool.flush())
+    spool.add({**row, "turns": len(calls), "call_rows": calls})
+    asyncio.run(spool.flush())
+    lab.objects.delete("runs/r/spool/first-000000.parquet")
+
+    [found] = Spool(run, "second").read(frozenset({0})).values()
+
+    assert (found["outcome"], found["output"], found["turns"]) == ("done", row["output"], len(calls))
+    assert [call["number"] for call in found["call_rows"]] == [call["number"] for call in calls[1:]]
 
 
 def test_a_write_tool_is_refused_in_a_test():
