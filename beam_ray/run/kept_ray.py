@@ -224,7 +224,8 @@ def _held(folder: Path) -> bool:
 def _folder() -> Path:
     """The folder of this user's kept Ray."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    base = Path(runtime) if runtime and os.access(runtime, os.W_OK) else Path(tempfile.gettempdir())
+    # not tempfile.gettempdir(), which raises where nothing can be written
+    base = Path(runtime if runtime and os.access(runtime, os.W_OK) else os.environ.get("TMPDIR") or "/tmp")
     return base / f"beam-ray-{os.getuid()}"
 
 
