@@ -14,7 +14,7 @@ WIDEST_MATRIX = 8
 MOST_CLASSES = 20
 MOST_CONFUSIONS = 12
 NO_ANSWER = "(none)"
-"""How the column of answers that are missing or none of the classes is headed."""
+"""How the column of answers that are missing or none of the classes is headed; otherwise where a class has this very name."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,12 @@ def measures_table(found: Classification, confidence: float) -> Table:
 
 def confusion_table(found: Classification) -> Table:
     """How often each expected class got each answer, before and after; of many classes the most frequent confusions."""
+    missing = "(no answer)" if NO_ANSWER in found.classes else NO_ANSWER
     if len(found.classes) > WIDEST_MATRIX:
         wrong = sorted((cell for cell in found.cells if cell.expected != cell.answered), key=lambda cell: (-_weight(cell), cell.expected, cell.answered or ""))
-        rows = [[plain(cell.expected, 40), plain(cell.answered or NO_ANSWER, 40), _counts(cell)] for cell in wrong[:MOST_CONFUSIONS]]
+        rows = [
+            [plain(cell.expected, 40), plain(cell.answered if cell.answered is not None else missing, 40), _counts(cell)] for cell in wrong[:MOST_CONFUSIONS]
+        ]
         hidden = len(wrong) - MOST_CONFUSIONS
         return Table([f"{found.name}, expected", "answered", "pairs"], rows, f"{hidden:,} more in verdict.json" if hidden > 0 else "")
     cells: Mapping[tuple[str, str | None], Cell] = {(cell.expected, cell.answered): cell for cell in found.cells}
@@ -51,7 +54,7 @@ def confusion_table(found: Classification) -> Table:
         for expected, count in zip(found.classes, found.counts, strict=True)
         if count
     ]
-    return Table([f"{found.name}, expected ↓ answered →", *(plain(name or NO_ANSWER, 20) for name in answers)], rows)
+    return Table([f"{found.name}, expected ↓ answered →", *(plain(missing if name is None else name, 20) for name in answers)], rows)
 
 
 def classification_notes(found: Classification) -> list[str]:

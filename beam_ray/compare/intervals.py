@@ -122,6 +122,11 @@ def change(sampled: Sample, confidence: Confidence) -> Interval | None:
     return _clipped(middle - reach, middle + reach, -sampled.largest if sampled.largest is not None else -math.inf, sampled.largest)
 
 
+def standard_error(sampled: Sample, confidence: Confidence) -> float:
+    """The standard error that the interval of the change is made of; of at least two tasks."""
+    return _moved(sampled, confidence)[1]
+
+
 def p_of_change(sampled: Sample, confidence: Confidence) -> float:
     """The two-sided p-value of the change in this analysis alone: with a 95% interval, below 5% exactly when that leaves out 0."""
     if sampled.tasks < 2:

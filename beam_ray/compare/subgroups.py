@@ -7,6 +7,7 @@ the variance between slices after Paule and Mandel 1982). Words are corrected by
 over all slices. docs/statistics.md says how much nearer pooled changes are to the truth.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import numpy as np
 from beam_ray.compare.breakdown import FEWEST_TASKS
 from beam_ray.compare.gate import SLICED
 from beam_ray.compare.grouping import Dimension
-from beam_ray.compare.intervals import change, level, p_of_change, relative, sample
+from beam_ray.compare.intervals import change, level, p_of_change, relative, sample, standard_error
 from beam_ray.compare.metric_definitions import KINDS
 from beam_ray.compare.metrics import Metric, rounded, rounded_interval
 from beam_ray.compare.pairs import Pairs
@@ -29,7 +30,8 @@ POOLED = ("success_rate", "score")
 MOST_SLICES = 40
 """Values of one field; the commonest are shown."""
 WITHOUT = "(none)"
-"""The value of tasks that have none."""
+"""The value of tasks that have none; another word where tasks have this very text."""
+NO_VALUE = "(no value)"
 Codes = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -82,24 +84,29 @@ def subgroups(
 ) -> tuple[Subgroups, ...]:
     """The slices of each dimension, the largest first; *unit* is each pair's task, or the cluster of its task."""
     found = [_sliced(dimension, pairs, named, unit, confidence) for dimension in dimensions]
-    # without any value there are no slices
-    return _adjusted([replace(group, members=()) if {member.value for member in group.members} == {WITHOUT} else group for group in found], family)
+    return _adjusted(found, family)
 
 
 def _sliced(dimension: Dimension, pairs: Pairs, named: Mapping[str, Quantity], unit: Codes, confidence: Confidence) -> Subgroups:
-    held = [dimension.of.get(task) or (WITHOUT,) for task in pairs.task_ids]
+    given = [dimension.of.get(task, ()) for task in pairs.task_ids]
+    if not any(given):
+        return Subgroups(dimension.field, (), 0)
+    without = NO_VALUE if any(WITHOUT in values for values in given) else WITHOUT
+    held = [values or (without,) for values in given]
     sizes = Counter(value for values in held for value in values)
     chosen = sorted(sizes, key=lambda value: (-sizes[value], value))[:MOST_SLICES]
-    members = []
+    members, errors = [], []
     for value in chosen:
         mine = np.array([value in values for values in held], dtype=bool)[pairs.task]
         title = f"{dimension.field}={value}"
-        metrics = tuple(_measured(name, title, named[name], mine, unit, confidence) for name in MEASURED)
-        members.append(Subgroup(dimension.field, value, sizes[value], metrics))
-    return _pooled(Subgroups(dimension.field, tuple(members), len(sizes) - len(chosen)), confidence)
+        measured = {name: _measured(name, title, named[name], mine, unit, confidence) for name in MEASURED}
+        members.append(Subgroup(dimension.field, value, sizes[value], tuple(metric for metric, _ in measured.values())))
+        errors.append({name: error for name, (_, error) in measured.items()})
+    return _pooled(Subgroups(dimension.field, tuple(members), len(sizes) - len(chosen)), errors)
 
 
-def _measured(name: str, title: str, quantity: Quantity, mine: np.ndarray[Any, Any], unit: Codes, confidence: Confidence) -> SubgroupMetric:
+def _measured(name: str, title: str, quantity: Quantity, mine: np.ndarray[Any, Any], unit: Codes, confidence: Confidence) -> tuple[SubgroupMetric, float]:
+    """The number of one slice, and the standard error of its change."""
     kind = KINDS[name]
     largest = {"%": 1.0, "points": 100.0}.get(kind.unit)
     sampled = sample(Quantity(*(np.where(mine, side, np.nan) for side in (quantity.before, quantity.after))), unit, largest=largest)
@@ -125,20 +132,16 @@ def _measured(name: str, title: str, quantity: Quantity, mine: np.ndarray[Any, A
         sampled.pairs,
         note,
     )
-    return SubgroupMetric(name, metric, None, p, p)
+    return SubgroupMetric(name, metric, None, p, p), standard_error(sampled, confidence) * kind.scale if moved else math.nan
 
 
-def _pooled(found: Subgroups, confidence: Confidence) -> Subgroups:
+def _pooled(found: Subgroups, errors: Sequence[Mapping[str, float]]) -> Subgroups:
     members = list(found.members)
     for name in POOLED:
         known = [place for place, member in enumerate(members) if member.metric(name).metric.low is not None]
-        metrics = [members[place].metric(name).metric for place in known]
-        changes = np.array([metric.change for metric in metrics], dtype=float)
-        # from the interval's width back to its standard error
-        errors = np.array(
-            [((metric.high or 0) - (metric.low or 0)) / 2 / confidence.quantile(members[place].tasks) for metric, place in zip(metrics, known, strict=True)]
-        )
-        for place, value in zip(known, partially_pooled(changes, errors).tolist(), strict=True):
+        changes = np.array([members[place].metric(name).metric.change for place in known], dtype=float)
+        drawn = partially_pooled(changes, np.array([errors[place][name] for place in known]))
+        for place, value in zip(known, drawn.tolist(), strict=True):
             kept = tuple(replace(entry, pooled=rounded(value)) if entry.name == name else entry for entry in members[place].metrics)
             members[place] = replace(members[place], metrics=kept)
     return replace(found, members=tuple(members))

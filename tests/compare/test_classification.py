@@ -309,6 +309,16 @@ def test_many_classes_show_their_confusions():
     assert 14 == len(measures_table(found, 95).rows)
 
 
+def test_a_class_that_reads_like_none_has_a_column_of_its_own():
+    """
+    Where a class is named "(none)", the column of missing answers has another heading.
+    """
+    found = result(("(none)", "billing")).comparison.classifications[0]
+
+    header = confusion_table(found).header
+    assert (1, "(no answer)") == (header.count("(none)"), header[-1])
+
+
 def test_names_of_classes_stay_text():
     """
     A class named by someone who means harm is escaped in the page.

@@ -124,6 +124,34 @@ def test_pooling_draws_noise_together_and_leaves_differences():
     assert [1.0, 9.0] == partially_pooled(np.array([1.0, 9.0]), np.array([5.0, 5.0])).tolist()
 
 
+def test_pooling_knows_how_few_clusters_a_slice_has():
+    """
+    Six equal tasks in the place of each one: slices of equal clusters are pooled as slices of single tasks are.
+    """
+    chance = np.random.default_rng(5)
+    before, after = (chance.choice([0.0, 100.0], 36, p=[share, 1 - share]) for share in (0.7, 0.4))
+    after[:12], values = 0.0, ["DE"] * 12 + ["FR"] * 12 + ["IT"] * 12
+
+    one = compare(scored("a", before), scored("b", after), grouping=Grouping(dimensions=(sliced(values),)))
+    six = (scored(name, np.repeat(scores, 6)) for name, scores in (("a", before), ("b", after)))
+    many = compare(*six, grouping=Grouping(clusters=clustered([6] * 36), dimensions=(sliced(np.repeat(values, 6).tolist()),)))
+
+    pooled = [[member.metric("score").pooled for member in found.subgroups[0].members] for found in (one, many)]
+    assert pooled[0] == pytest.approx(pooled[1])
+    assert one.subgroups[0].members[0].metric("score").metric.change != pytest.approx(pooled[0][0])
+
+
+def test_a_value_that_reads_like_none_is_not_mixed_with_tasks_without_one():
+    """
+    Tasks whose value is the text "(none)" are a slice of their own beside the tasks that have no value.
+    """
+    values = [WITHOUT] * 10 + ["DE"] * 10 + [None] * 10
+    found = compare(scored("a", [0.0] * 30), scored("b", [100.0] * 10 + [0.0] * 20), grouping=Grouping(dimensions=(sliced(values),)))
+
+    changes = {member.value: member.metric("score").metric.change for member in found.subgroups[0].members}
+    assert {WITHOUT: 100.0, "DE": 0.0, "(no value)": 0.0} == changes
+
+
 def test_a_note_where_a_slice_goes_against_the_total():
     """
     All tasks together are better, those of one country are worse: a note names it.
