@@ -28,6 +28,9 @@ OnMiss = Literal["live", "refuse", "fail"]
 
 FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 """``module:function``"""
+ANSWER_TOOL = "give_answer"
+"""The function by which an agent answers where an endpoint takes no schema beside tools; no tool may have this name."""
+
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Names of functions that every provider accepts."""
 

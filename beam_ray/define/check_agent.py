@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from beam_ray.define.agent import TOOL_NAME, Agent, AgentTool, Effects, OnMiss
+from beam_ray.define.agent import ANSWER_TOOL, TOOL_NAME, Agent, AgentTool, Effects, OnMiss
 from beam_ray.define.tool_source import Tool, find_tool
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import KeyPath, Source
@@ -93,6 +93,9 @@ def _names(node: str, agent: Agent, source: Source) -> Iterator[Problem]:
         for name in [entry.function_name] if entry.function_name else [f"{entry.prefix}{tool}" for tool in entry.only]:
             if entry.function_name and not TOOL_NAME.fullmatch(name):
                 yield source.problem(at, f"the name {name!r} of the tool {entry.tool!r} has more than 64 characters, or others than A-Z, a-z, 0-9, _ and -")
+            if name == ANSWER_TOOL:
+                remedy = "give it another 'name'" if entry.tool else "give the MCP server a 'prefix'"
+                yield source.problem(at, f"the tool {entry.shown} has the name {name!r}, which is that of the function by which agents answer", remedy)
             if name in taken:
                 remedy = "give one of them another 'name'" if entry.tool else "give the MCP server a 'prefix'"
                 yield source.problem(at, f"agent {node!r} has two tools named {name!r}: {taken[name]} and {entry.shown}", remedy)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from beam_ray.define.agent import ANSWER_TOOL
 from beam_ray.define.fingerprint import Json, JsonObject, JsonSchema
 
 NOT_STRICT = ("maxLength", "minLength", "maxItems", "minItems", "default", "examples")
@@ -10,7 +11,7 @@ NOT_STRICT = ("maxLength", "minLength", "maxItems", "minItems", "default", "exam
 
 MAX_NAME = 64
 
-ANSWER_FUNCTION = "give_answer"
+ANSWER_FUNCTION = ANSWER_TOOL
 """The function by which an agent answers where its endpoint takes no schema of the answer together with tools."""
 
 
