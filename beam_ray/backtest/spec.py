@@ -80,7 +80,7 @@ class Spec(Frozen):
     aa: bool = False
     """Compare the baseline with a second sample of itself: what differs then is noise."""
     trials: int = Field(default=1, ge=1, le=100)
-    confirm: int | Literal["auto"] = Field(default=0, description="a number of repeats from 0 to 20, or auto")
+    confirm: Annotated[int, Field(ge=0, le=20)] | Literal["auto"] = Field(default=0, description="a number of repeats from 0 to 20, or auto")
     """How often each newly failing task is repeated on both sides before it counts."""
     gate: str | None = Field(default=None, description="no-harm, improve, cheaper, none, or a gate file")
     stop: Literal["early"] | None = None
@@ -106,13 +106,6 @@ class Spec(Frozen):
     def _combined(cls, written: dict[str, Any]) -> dict[str, Any]:
         if written:
             cells(written)
-        return written
-
-    @field_validator("confirm")
-    @classmethod
-    def _in_range(cls, written: int | str) -> int | str:
-        if isinstance(written, int) and not 0 <= written <= 20:
-            raise ValueError(f"'confirm' must be a number of repeats from 0 to 20, or auto, not {written}")
         return written
 
     @field_validator("tools", mode="before")
