@@ -189,7 +189,7 @@ def _show_step(step: beam_ray.Step, calls: Sequence[beam_ray.Call]) -> None:
         show(f"  score {number(step.score)}, threshold {number(step.threshold)}{first}")
     for item in step.criteria:
         mark = _MARKS[item.met]
-        show(f"  {mark}  {item.text}  ({item.reason})" + (f"  judged by {item.judge}" if item.judge else ""))
+        show(f"  {mark}  {item.text}  ({' '.join(item.reason.split())})" + (f"  judged by {item.judge}" if item.judge else ""))
         for said in item.judges:
             show(f"             {said.judge}: {_MARKS[said.met].strip().lower()} ({said.reason})")
     for attempt in step.attempts:

@@ -8,6 +8,7 @@ from beam_ray.errors import Unusable
 from beam_ray.llm import Request
 from beam_ray.llm.request import ToolCall
 from beam_ray.store.runs import Run
+from tests.commands import run_command
 from tests.conftest import Lab
 from tests.run.test_agents import DESK, PAY, call, scripted
 
@@ -183,3 +184,21 @@ def test_the_tools_of_a_program_are_read_from_its_conversation(lab: Lab):
 
     assert found(run) == {"calls_find_with_number_task_query": (True, "once: find(number='PO-1')"), "at_most_2_turns": (True, "2")}
     assert (row["turns"], row["tool_calls"], row["tool_errors"]) == (2, 1, None)
+
+
+def test_a_finding_is_one_line_of_show_whatever_a_tool_said(lab: Lab, capsys: pytest.CaptureFixture[str]):
+    """A tool's error of several lines does not break the table of criteria."""
+    lab.write("tools/desk.py", 'def find(number: str):\n    raise ValueError("first\\nsecond")\n')
+    text = """
+workflow: w
+model: m
+nodes:
+  resolve:
+    agent: {prompt: "Check {{ task_query }}", tools: [{tool: "tools.desk:find", effects: read}]}
+    evaluate: {criteria: [{tool_errors: {at_most: 0}}]}
+"""
+    run = lab.run(text, ["x"], scripted(call("find", number="1"), "done"))
+
+    shown = run_command(capsys, "show", f"{run.run_id}/t0", "--step", "resolve", "--store", lab.objects.uri).out
+
+    assert "(1: find: tools.desk:find: ValueError: first second)" in shown
