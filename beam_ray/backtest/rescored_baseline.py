@@ -20,7 +20,9 @@ def with_criteria_of(workflow: Workflow, other: Workflow) -> Workflow:
                 node["evaluate"] = judging["nodes"][name]["evaluate"]
             else:
                 node.pop("auto_rerun", None)
+    # where no model judges, or both come to the same one, the definition stays as it was written
+    if not any(other.judges_of(name) for name in document["nodes"] if name in other.nodes):
+        return Workflow.model_validate(document)
     judge = other.judge or other.model
-    # where both come to the same, the definition stays as it was written
     document["judge"] = workflow.judge if judge == (workflow.judge or workflow.model) else judge
     return Workflow.model_validate({key: value for key, value in document.items() if value is not None})
