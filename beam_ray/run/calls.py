@@ -316,7 +316,7 @@ class Calls:
         known = self._known.get((begun.fingerprint, begun.occurrence))
         if known:
             self.log.rows.append(known)
-            if known["source"] == "live":
+            if known["source"] in ("live", "refused"):
                 self.log.left_recording(known)
         return known
 

@@ -205,6 +205,18 @@ def test_a_call_that_is_refused_again_does_not_leave_the_recording():
     assert other.log.columns(1)["diverged_at"] == 1
 
 
+def test_a_step_that_left_the_recording_by_a_refusal_says_so_also_when_it_is_executed_again():
+    """A repair knows the refused call, and finds the same first divergence."""
+    origin = World(testing=True, allow_writes=False)
+    asyncio.run(origin.use(SEND, to="a@b"))
+    first = World(origin.rows, testing=True, allow_writes=False)
+    asyncio.run(first.use(SEND, to="c@d"))
+    repaired = World(origin.rows, known=first.rows, testing=True, allow_writes=False)
+    asyncio.run(repaired.use(SEND, to="c@d"))
+
+    assert repaired.log.columns(1)["diverged_at"] == first.log.columns(1)["diverged_at"] == 1
+
+
 @pytest.mark.parametrize(
     ("policy", "how", "calls"),
     [
