@@ -11,20 +11,20 @@ The suite tries EXAMPLES (20) examples of up to 20 moves, always the same. 2,000
 printed:  make machine        MACHINE_EXAMPLES=2000 MACHINE_SEED=17 for another number or seed
 """
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.machine.machine import Machine, prepared
 
 EXAMPLES = 20
+SEED = 11
+"""Its examples have kills, and reruns of agents that were changed."""
 
 
 def test_whatever_happens_a_store_says_what_it_must_say_and_nothing_is_paid_twice():
     """By hypothesis' state machine, with a fixed seed."""
     with prepared():
         run_state_machine_as_test(
-            Machine,
-            settings=settings(
-                max_examples=EXAMPLES, stateful_step_count=20, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-            ),
+            seed(SEED)(Machine),
+            settings=settings(max_examples=EXAMPLES, stateful_step_count=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)),
         )
