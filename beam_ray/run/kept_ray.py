@@ -27,7 +27,6 @@ from typing import IO, TypedDict
 from beam_ray.errors import Unusable
 
 KEEP_VARIABLE = "BEAM_RAY_KEEP"
-DEFAULT_KEEP_S = 600.0
 START_S = 30.0
 """Seconds in which a Ray must be up."""
 MAX_KEEP_S = 7 * 86_400.0
@@ -133,11 +132,6 @@ def find() -> KeptRay | None:
     return KeptRay(document, users)
 
 
-def running() -> KeptDocument | None:
-    """What ray.json says of the Ray that is up, whoever can use it; None where there is none."""
-    return _read(_folder())
-
-
 def start(keep_s: float) -> KeptDocument:
     """
     Start a Ray that stays up until no command has used it for *keep_s* seconds; one that is up is left as it is.
@@ -200,8 +194,7 @@ def write(folder: Path, document: KeptDocument) -> None:
 def _read(folder: Path) -> KeptDocument | None:
     """What ray.json says while its keeper lives; None otherwise, and where others could have written it."""
     try:
-        status = folder.lstat()
-        if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
+        if not _is_private(folder):
             return None
         document: KeptDocument = json.loads((folder / "ray.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -229,6 +222,12 @@ def _folder() -> Path:
     return base / f"beam-ray-{os.getuid()}"
 
 
+def _is_private(folder: Path) -> bool:
+    """Whether it is a folder that this user alone may enter."""
+    status = folder.lstat()
+    return status.st_uid == os.getuid() and stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+
+
 def _private(folder: Path) -> Path:
     """
     The folder, made where there is none.
@@ -238,9 +237,9 @@ def _private(folder: Path) -> Path:
     """
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
+        private = _is_private(folder)
     except OSError as error:
         raise Unusable(f"cannot keep a local Ray: {folder} cannot be made ({error.strerror})") from None
-    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
+    if not private:
         raise Unusable(f"cannot keep a local Ray: {folder} is not a folder of this user alone\n  delete it, or set XDG_RUNTIME_DIR")
     return folder

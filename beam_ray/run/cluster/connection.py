@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from beam_ray.errors import BeamRayError, Stopped, Unusable
 from beam_ray.run.cluster.limiter_actor import NAMESPACE, exit_limiter_if_unused, limiter_actor
 from beam_ray.run.cluster.local import cannot_start, exit_now, first_line, kill_local_processes, local_options, minimal_ray
-from beam_ray.run.cluster.runner_actor import RunnerActor
+from beam_ray.run.cluster.runner_actor import RUNNER_OPTIONS, RunnerActor
 from beam_ray.run.cluster_auth import ensure_token, require_cluster_token
 from beam_ray.run.job_record import record_run
 from beam_ray.run.kept_ray import KeptRay, find_or_start
@@ -183,9 +183,7 @@ class Cluster:
         # at random among equals, because drivers do not know of each other
         node = min(cpus or {self._node: 1}, key=lambda node: (self._placed[node] + random.random()) / cpus.get(node, 1))
         self._placed[node] += 1
-        # runners hold no CPU; an actor that asks for no resource at all, Ray puts on any node and ignores the strategy
-        # as many calls as there are nodes times shards in flight wait in a runner at once
-        options: dict[str, Any] = {"num_cpus": 0, "memory": 1, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000}
+        options = dict(RUNNER_OPTIONS)
         if requirements:
             options["runtime_env"] = {"pip": list(requirements), "config": {"setup_timeout_seconds": INSTALL_S}}
         strategy = NodeAffinitySchedulingStrategy(node, soft=True)

@@ -106,10 +106,9 @@ def _spare(name: str) -> Any:
     import ray
 
     from beam_ray.run.cluster.limiter_actor import NAMESPACE
-    from beam_ray.run.cluster.runner_actor import RunnerActor
+    from beam_ray.run.cluster.runner_actor import RUNNER_OPTIONS, RunnerActor
 
-    options: dict[str, Any] = {"num_cpus": 0, "memory": 1, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000}
-    actor = ray.remote(RunnerActor).options(name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", **options)
+    actor = ray.remote(RunnerActor).options(name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", **RUNNER_OPTIONS)
     spare = actor.remote()
     spare.preload.remote()
     return spare

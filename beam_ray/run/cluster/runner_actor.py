@@ -17,6 +17,11 @@ from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.tool_imports import MissingCommand, MissingModule
 from beam_ray.store.tables import FileEntry
 
+# runners hold no CPU; an actor that asks for no resource at all, Ray puts on any node and ignores the strategy
+# as many calls as there are nodes times shards in flight wait in a runner at once
+RUNNER_OPTIONS: JsonObject = {"num_cpus": 0, "memory": 1, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000}
+"""What Ray is told of every runner's process."""
+
 
 class RunnerActor:
     """A runner as a Ray actor; every method is a coroutine on its one event loop."""
