@@ -12,7 +12,7 @@ from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import OutOfQuota, WrongSetting
 from beam_ray.llm.batch_format import URLS
 from beam_ray.llm.refusals import Kind, kind_of, read_refusal
-from beam_ray.llm.settings import ModelSettings, resolve
+from beam_ray.llm.settings import ModelSettings
 
 MARK = "beam_ray"
 """The key of a batch's metadata under which its mark is."""
@@ -64,16 +64,14 @@ class BatchEndpoint:
 
     def __init__(self, settings: ModelSettings, name: str):
         self.settings, self.name = settings, name
-        elsewhere = settings.api_key == "none" and settings.headers and "authorization" not in map(str.lower, settings.headers)
-        headers: Any = {name: resolve(value) for name, value in settings.headers.items()}
-        self._options: Any = {"extra_headers": {"Authorization": openai.Omit()}} if elsewhere else {}
+        self._options: Any = {"extra_headers": {"Authorization": openai.Omit()}} if settings.key_elsewhere else {}
         self._client = openai.OpenAI(
             base_url=settings.url,
             api_key=settings.secret,
             max_retries=0,
             timeout=TIMEOUT_S,
-            default_headers=headers,
-            default_query={key: resolve(value) for key, value in settings.query.items()},
+            default_headers=settings.own_headers,
+            default_query=settings.own_query,
         )
 
     def upload(self, name: str, body: bytes) -> str:

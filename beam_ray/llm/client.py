@@ -27,7 +27,7 @@ from beam_ray.llm.refusals import Kind, Refusal, kind_of, read_refusal, status_w
 from beam_ray.llm.remedies import remedy
 from beam_ray.llm.reply_headers import read_rate_limits, retry_after
 from beam_ray.llm.request import Answer, Request
-from beam_ray.llm.settings import ModelSettings, resolve
+from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
 
 MAX_REPLY = 4_000_000
@@ -84,14 +84,14 @@ class OpenAIModel:
             headers={"Accept-Encoding": "identity"},
             event_hooks={"response": [_bound]},
         )
-        self._options: Any = {"timeout": None, "headers": _key_elsewhere(settings)}
+        self._options: Any = {"timeout": None, "headers": {"Authorization": openai.Omit()} if settings.key_elsewhere else {}}
         self._client = openai.AsyncOpenAI(
             base_url=settings.url,
             api_key=settings.secret,
             max_retries=0,
             http_client=self._http,
-            default_headers=_headers(settings),
-            default_query={name: resolve(value) for name, value in settings.query.items()},
+            default_headers=settings.own_headers,
+            default_query=settings.own_query,
         )
 
     async def ask(self, request: Request, usage: Usage) -> Answer:
@@ -250,16 +250,6 @@ class OpenAIModel:
                 self.permits.throttled(seconds)
             return seconds or True
         return isinstance(error, (openai.APIConnectionError, TimeoutError))
-
-
-def _headers(settings: ModelSettings) -> dict[str, str]:
-    return {name: resolve(value) for name, value in settings.headers.items()}
-
-
-def _key_elsewhere(settings: ModelSettings) -> dict[str, openai.Omit]:
-    """What keeps the client from sending ``Authorization`` where the key is another header."""
-    elsewhere = settings.api_key == "none" and settings.headers and "authorization" not in map(str.lower, settings.headers)
-    return {"Authorization": openai.Omit()} if elsewhere else {}
 
 
 def _by_responses(error: Refused, request: Request) -> bool:

@@ -4,7 +4,7 @@ import httpx2
 import stamina
 
 from beam_ray.errors import Unusable
-from beam_ray.llm.settings import ModelSettings, resolve
+from beam_ray.llm.settings import ModelSettings
 
 TIMEOUT_S = 10.0
 
@@ -17,11 +17,10 @@ def probe(settings: ModelSettings, name: str) -> None:
         Unusable: the endpoint does not answer, or refuses the key.
     """
     url = f"{settings.url.rstrip('/')}/models"
-    query = {key: resolve(value) for key, value in settings.query.items()}
     try:
         for attempt in stamina.retry_context(on=httpx2.TransportError, attempts=2, wait_initial=0.1, wait_max=0.5):
             with attempt:
-                reply = httpx2.get(url, headers=headers(settings), params=query, timeout=TIMEOUT_S)
+                reply = httpx2.get(url, headers=headers(settings), params=settings.own_query, timeout=TIMEOUT_S)
     except httpx2.HTTPError as error:
         hint = "\n  beam-ray serve  starts the embedded model" if "127.0.0.1" in settings.url or "localhost" in settings.url else ""
         raise Unusable(f"the model {name!r}: no server answers at {settings.base_url} ({settings.hide(str(error))}){hint}") from None
@@ -32,7 +31,7 @@ def probe(settings: ModelSettings, name: str) -> None:
 
 def headers(settings: ModelSettings) -> dict[str, str]:
     """The headers that identify us: those of the settings, and the key unless they carry it."""
-    own = {name: resolve(value) for name, value in settings.headers.items()}
-    if (settings.api_key == "none" and own) or "authorization" in map(str.lower, own):
+    own = settings.own_headers
+    if settings.key_elsewhere or "authorization" in map(str.lower, own):
         return own
     return {"Authorization": f"Bearer {settings.secret}", **own}

@@ -237,6 +237,21 @@ class ModelSettings(Frozen):
         except Unusable:
             return self.base_url
 
+    @property
+    def key_elsewhere(self) -> bool:
+        """Whether the key is in another header than ``Authorization``, which is then not sent."""
+        return self.api_key == "none" and bool(self.headers) and "authorization" not in map(str.lower, self.headers)
+
+    @property
+    def own_headers(self) -> dict[str, str]:
+        """The headers of the settings, with environment variables filled in."""
+        return {name: resolve(value) for name, value in self.headers.items()}
+
+    @property
+    def own_query(self) -> dict[str, str]:
+        """The query of every address, with environment variables filled in."""
+        return {name: resolve(value) for name, value in self.query.items()}
+
     def lane_in(self, chosen: str) -> Lane:
         """The lane of the model in a run for which the lane *chosen* was asked; an empty string chooses none."""
         if self.lane == "interactive" or chosen == "interactive":
