@@ -63,7 +63,10 @@ class Disk:
         start = self._path(prefix)
         try:
             # a writer that died may have left a folder with nothing in it
-            return sorted(entry.name for entry in start.iterdir() if entry.is_dir() and any(_written(entry))) if start.is_dir() else []
+            with os.scandir(start) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir() and _has_files(entry.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
         except OSError as error:
             raise self._fault(error, str(start)) from None
 
@@ -173,6 +176,19 @@ def _written(folder: Path) -> Iterator[Path]:
     """The files below *folder*, without those that are being written."""
     for where, _, names in os.walk(folder, onerror=_raise):
         yield from (Path(where, name) for name in names if not name.startswith(TEMPORARY))
+
+
+def _has_files(folder: str) -> bool:
+    """Whether anything is below *folder*; a run has files in it, so that most folders are told by their first one."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        deeper = []
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                deeper.append(entry.path)
+            elif not entry.name.startswith(TEMPORARY):
+                return True
+        return any(_has_files(each) for each in deeper)
+    return False
 
 
 def _raise(error: OSError) -> None:

@@ -169,9 +169,11 @@ def decode(body: bytes, schema: pa.Schema, where: str, columns: list[str] | None
         # without threads: Arrow's pool now and then aborts a process that ends soon after
         # a read, and an abort would stand in the place of the exit code
         file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
-        _require_readable(file.schema_arrow, schema, where)
-        written = [name for name in expected.names if name in file.schema_arrow.names]
-        return completed(file.read(columns=written, use_threads=False), expected)
+        # asked once: each look at the schema translates all of it anew
+        there = file.schema_arrow
+        _require_readable(there, schema, where)
+        names = set(there.names)
+        return completed(file.read(columns=[name for name in expected.names if name in names], use_threads=False), expected)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise Damaged(f"{where} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
 

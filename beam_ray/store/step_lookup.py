@@ -99,7 +99,9 @@ class StepRows:
                     yield self._group(node, file, group, CALLS.names).take(pa.array(here))
 
     def _group(self, node: str, file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
-        there = [name for name in columns if name in file.schema_arrow.names]
+        # asked once: each look at the schema translates all of it anew
+        written = set(file.schema_arrow.names)
+        there = [name for name in columns if name in written]
         try:
             return file.read_row_group(group, columns=there, use_threads=False)
         except (pa.ArrowException, OSError) as error:
