@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from beam_ray.api.history import TaskHistory
     from beam_ray.api.jobs import CurrentJob, Job, JobResult, current_job
     from beam_ray.api.ledger import Ledger
-    from beam_ray.api.libraries import Library, LibraryChange, LibraryCheck, SavedTasks
+    from beam_ray.api.libraries import Library, LibraryCheck
+    from beam_ray.api.library_changes import LibraryChange, LibraryDiff, LibraryVersion, SavedTasks, TaskEdit
+    from beam_ray.api.library_coverage import CoverageCell, CoverageGrid
     from beam_ray.api.local_models import embedded_model, serve_mlflow, serve_model
     from beam_ray.api.local_ray import LocalRay, start_local_ray, stop_local_ray
     from beam_ray.api.location import DEFAULT_MODELS, DEFAULT_STORE
@@ -107,9 +109,16 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Ledger",
     # api.libraries
     "Library",
-    "LibraryChange",
     "LibraryCheck",
+    # api.library_changes
+    "LibraryChange",
+    "LibraryDiff",
+    "LibraryVersion",
     "SavedTasks",
+    "TaskEdit",
+    # api.library_coverage
+    "CoverageCell",
+    "CoverageGrid",
     # api.local_models
     "embedded_model",
     "serve_mlflow",
@@ -247,7 +256,9 @@ _SOURCES = {
     "beam_ray.api.history": ("TaskHistory",),
     "beam_ray.api.jobs": ("CurrentJob", "Job", "JobResult", "current_job"),
     "beam_ray.api.ledger": ("Ledger",),
-    "beam_ray.api.libraries": ("Library", "LibraryChange", "LibraryCheck", "SavedTasks"),
+    "beam_ray.api.libraries": ("Library", "LibraryCheck"),
+    "beam_ray.api.library_changes": ("LibraryChange", "LibraryDiff", "LibraryVersion", "SavedTasks", "TaskEdit"),
+    "beam_ray.api.library_coverage": ("CoverageCell", "CoverageGrid"),
     "beam_ray.api.local_models": ("embedded_model", "serve_mlflow", "serve_model"),
     "beam_ray.api.local_ray": ("LocalRay", "start_local_ray", "stop_local_ray"),
     "beam_ray.api.location": ("DEFAULT_MODELS", "DEFAULT_STORE"),

@@ -1,59 +1,38 @@
 """Libraries: named, versioned sets of saved tasks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import io
+import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
 
 from beam_ray.address import parse
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
-from beam_ray.api.reruns import Selection
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.fingerprint import Json, JsonObject, strict_json
-from beam_ray.errors import Unusable, did_you_mean
-from beam_ray.library.changes import Annotations, annotated
+from beam_ray.errors import Unusable
 from beam_ray.library.check import Check as Engine
 from beam_ray.library.check import check_library
-from beam_ray.library.coverage import EDGE_LABELS, routes_of, size_class
+from beam_ray.library.coverage import EDGE_LABELS, size_class
 from beam_ray.library.export import export
 from beam_ray.library.report import CheckDocument, advice, document, fill_all_command, measures
-from beam_ray.library.selection import EndedTask, ended_tasks_at, ended_tasks_of_run, expected_outcomes
-from beam_ray.library.versions import LibraryUpdate
-from beam_ray.library.versions import add as add_tasks
-from beam_ray.library.versions import remove as remove_tasks
 from beam_ray.store.libraries import Library as StoredLibrary
 from beam_ray.store.libraries import Use, UseDocument, library_at, library_names, library_versions, uses
-from beam_ray.store.parquet import to_json
 from beam_ray.store.runs import Run as StoredRun
 from beam_ray.store.tables import AttachmentRow, TaskRow
-from beam_ray.tasks.sources import read, with_origins
 from beam_ray.tracking import ExportedDataset, default_uri, export_dataset
 from beam_ray.tracking.backtest_log import TaskRequest
 from beam_ray.tracking.worker_calls import TaskRecord
 
-
-@dataclass(frozen=True)
-class SavedTasks:
-    """Details that are stored with tasks saved in a library."""
-
-    labels: tuple[str, ...] = ()
-    """Labels added to the tasks' own, such as a scenario, or ``edge``."""
-    tests: str = ""
-    """The node or route that they are there to test."""
-    note: str = ""
-    """Free text for readers."""
-    expected: Mapping[str, Json] | None = None
-    """The expected outcome, by field."""
-    expect_output: bool = False
-    """Use the output as the expected outcome; only for tasks that passed."""
-    expect_output_of: str = ""
-    """With *expect_output*: this node's output; otherwise the fields of the last nodes."""
-    replace: bool = False
-    """Replace a task that is there already with other content."""
+if TYPE_CHECKING:
+    from beam_ray.api.library_coverage import CoverageGrid
+    from beam_ray.store.run_record import RunRecord
 
 
 class _LibraryFacts(TypedDict):
@@ -97,19 +76,6 @@ class LibraryDocument(_LibraryFacts):
     tasks: list[SavedTaskDocument]
 
 
-class LibraryChangeDocument(TypedDict):
-    """A change to a library as ``--json`` prints it."""
-
-    library: str
-    version: int
-    tasks: int
-    size_class: str
-    added: list[str]
-    replaced: list[str]
-    removed: list[str]
-    unchanged: list[str]
-
-
 @dataclass(frozen=True, repr=False)
 class Library(Displayed):
     """One version of a library."""
@@ -146,6 +112,21 @@ class Library(Displayed):
         return library_versions(self.store.objects, self.name)
 
     @cached_property
+    def workflow(self) -> str:
+        """The workflow that the newest of these tasks ran with; empty where none is known."""
+        record = self.origin_record
+        return record.workflow if record else ""
+
+    @cached_property
+    def origin_record(self) -> "RunRecord | None":
+        """The record of the run that the newest of these tasks was saved from (internal)."""
+        origin = next((row["origin"] for row in reversed(self.tasks.select(["origin"]).to_pylist()) if row["origin"]), None)
+        try:
+            return StoredRun(self.store.objects, parse(origin).run).record if origin else None
+        except Unusable:
+            return None
+
+    @cached_property
     def last_used(self) -> Use | None:
         """The newest backtest over this library: its ``backtest_id``, the library's ``version``, and when (``at``)."""
         return max(uses(self.store.objects, self.name), default=None)
@@ -160,6 +141,24 @@ class Library(Displayed):
         rows = self.tasks.to_pylist()
         export(self.store.objects, rows, Path(path))
         return sum(len(row["attachments"] or ()) for row in rows)
+
+    def export_file(self) -> tuple[str, bytes]:
+        """
+        A file's name and content with the tasks: JSON lines, in a .zip with their attachments where there are any.
+
+        Raises:
+            Unusable: the library is empty.
+        """
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / f"{self.name}-{self.version}.jsonl"
+            if not self.export(file):
+                return file.name, file.read_bytes()
+            packed = io.BytesIO()
+            with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+                for each in sorted(Path(folder).rglob("*")):
+                    if each.is_file():
+                        archive.write(each, each.relative_to(folder))
+            return f"{file.stem}.zip", packed.getvalue()
 
     def export_to_mlflow(self, dataset: str, uri: str | None = None) -> ExportedDataset:
         """
@@ -246,6 +245,13 @@ class LibraryCheck(Displayed):
         """The command that adds past tasks for all gaps at once; empty where there are none."""
         return fill_all_command(self._engine, self.library.store.option) if self._engine.smallest_fill else ""
 
+    @cached_property
+    def grid(self) -> "CoverageGrid":
+        """The library's tasks by route and label, with how many past tasks would fill each empty cell."""
+        from beam_ray.api.library_coverage import coverage_grid
+
+        return coverage_grid(self)
+
     @property
     def misplaced(self) -> Mapping[str, str]:
         """Task to the reason why it does not test the node or route that it was saved for."""
@@ -259,52 +265,6 @@ class LibraryCheck(Displayed):
         return document(self._engine, version=self.version, written=self._written, where=self.library.store.option)
 
 
-@dataclass(frozen=True, repr=False)
-class LibraryChange(Displayed):
-    """A library after tasks were added or removed; where nothing changed, the version is the old one."""
-
-    library: Library
-    added: tuple[str, ...]
-    replaced: tuple[str, ...]
-    removed: tuple[str, ...]
-    unchanged: tuple[str, ...]
-    summary: str
-    """The change in words."""
-    notes: tuple[str, ...] = ()
-    """What the caller should know, such as a name that no node or route has."""
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing changed."""
-        return not (self.added or self.replaced or self.removed)
-
-    @property
-    def workflow(self) -> str:
-        """The published workflow that the newest of these tasks ran with; empty where none is known."""
-        origin = next((row["origin"] for row in reversed(self.library.tasks.select(["origin"]).to_pylist()) if row["origin"]), None)
-        try:
-            record = StoredRun(self.library.store.objects, parse(origin).run).record if origin else None
-        except Unusable:
-            record = None
-        return record.workflow if record and record.version else ""
-
-    def display(self) -> Display:
-        return Display(str(self.library), (("change", self.summary), ("tasks", self.library.size)))
-
-    def document(self) -> LibraryChangeDocument:
-        """The change as a JSON document."""
-        return {
-            "library": self.library.name,
-            "version": self.library.version,
-            "tasks": self.library.size,
-            "size_class": self.library.size_class,
-            "added": list(self.added),
-            "replaced": list(self.replaced),
-            "removed": list(self.removed),
-            "unchanged": list(self.unchanged),
-        }
-
-
 def libraries(store: Location) -> list[Library]:
     """See ``Store.libraries``."""
     objects = store.existing()
@@ -316,63 +276,8 @@ def library(store: Location, name: str) -> Library:
     return _library(store, library_at(store.existing(), name))
 
 
-def add_to_library(store: Location, name: str, tasks: Any, *, saved: SavedTasks | None = None) -> LibraryChange:
-    """See ``Store.add_to_library``."""
-    saved = saved or SavedTasks()
-    annotations = Annotations(saved.labels, saved.tests, saved.note, to_json(saved.expected) if saved.expected is not None else "")
-    outcomes: dict[str, str] = {}
-    rows: list[TaskRow]
-    notes: tuple[str, ...] = ()
-    chosen = _ended(store, tasks)
-    if chosen is None:
-        if saved.expect_output:
-            raise Unusable("expected outcomes are taken from the outputs of runs; a file has its own column 'expected'")
-        found, named = read(store.objects, tasks)
-        rows = (with_origins(found, named.removeprefix("run:")) if named.startswith("run:") else found).to_pylist()
-    else:
-        notes = _advice(store, chosen, saved.tests)
-        outcomes = expected_outcomes(store.objects, chosen, saved.expect_output_of) if saved.expect_output else {}
-        rows = [each.saved for each in chosen]
-    rows = [annotated({**row, "expected": outcomes.get(str(row["origin"]), row["expected"])}, annotations) for row in rows]
-    return _change(store, add_tasks(store.objects, name, rows, replace=saved.replace), notes)
-
-
-def remove_from_library(store: Location, name: str, tasks: Sequence[str]) -> LibraryChange:
-    """See ``Store.remove_from_library``."""
-    return _change(store, remove_tasks(store.existing(), name, tasks), ())
-
-
-def _ended(store: Location, tasks: Any) -> list[EndedTask] | None:
-    """Tasks of past runs, where *tasks* names such; None where it is a source of tasks."""
-    if isinstance(tasks, Selection):
-        if not tasks.run:
-            raise Unusable("tasks of a library are in a library already; select from a run")
-        return ended_tasks_of_run(store.existing(), tasks.run, status=tasks.status, labels=tasks.labels, where=tasks.where)
-    if hasattr(tasks, "address"):
-        return ended_tasks_at(store.existing(), [tasks.address])
-    if isinstance(tasks, list | tuple) and tasks and all(isinstance(each, str) or hasattr(each, "address") for each in tasks):
-        return ended_tasks_at(store.existing(), [each if isinstance(each, str) else each.address for each in tasks])
-    return None
-
-
-def _advice(store: Location, chosen: Sequence[EndedTask], tests: str) -> tuple[str, ...]:
-    if not tests:
-        return ()
-    plan = StoredRun(store.objects, chosen[0].address.run).record.plan
-    known = [*plan.order, *routes_of(plan)]
-    if tests in known:
-        return ()
-    return ("\n  ".join([f"note: the workflow of run {chosen[0].address.run} has no node or route {tests!r}", *did_you_mean(tests, known)]),)
-
-
 def _library(store: Location, found: StoredLibrary) -> Library:
     return Library(store, found.name, found.version, found.tasks, found.saved_at, found.saved_by, found.change, found.since)
-
-
-def _change(store: Location, update: LibraryUpdate, notes: tuple[str, ...]) -> LibraryChange:
-    change = update.change
-    found = library(store, f"{update.name}@{update.version}")
-    return LibraryChange(found, change.added, change.replaced, change.removed, change.unchanged, str(change), notes)
 
 
 def _record(row: TaskRow) -> TaskRecord:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from beam_ray.api.history import TaskHistory
     from beam_ray.api.jobs import Job
     from beam_ray.api.ledger import Ledger
-    from beam_ray.api.libraries import Library, LibraryChange, SavedTasks
+    from beam_ray.api.libraries import Library
+    from beam_ray.api.library_changes import LibraryChange, LibraryDiff, LibraryVersion, SavedTasks, TaskEdit
     from beam_ray.api.maintenance import Diagnosis, GarbageReport, Repair
     from beam_ray.api.mlflow import MlflowLog
     from beam_ray.api.models import ModelCheckResult, ModelInfo
@@ -681,20 +682,21 @@ class Store(Location):
         return library(self, name)
 
     def add_to_library(
-        self, name: str, tasks: "Task | Sequence[Task | str] | Selection | Tasks | Any", *, saved: "SavedTasks | None" = None
+        self, name: str, tasks: "Task | Sequence[Task | str] | Selection | TaskQuery | Tasks | Any", *, saved: "SavedTasks | None" = None
     ) -> "LibraryChange":
         """
         Save tasks as the next version of a library, which is created where there is none.
 
         Args:
             name: The library.
-            tasks: A task, a list of tasks or their addresses, a ``Selection`` of a run, or tasks as for ``run``.
+            tasks: A task, a list of tasks or their addresses, a ``Selection`` of a run, a ``TaskQuery`` over all runs (of a task
+                that ran several times the newest that matches), or tasks as for ``run``.
             saved: Labels, notes and expected outcomes to save with them.
 
         Raises:
             Unusable: a task with the same id has other content, or another process changed the library at the same time.
         """
-        from beam_ray.api.libraries import add_to_library
+        from beam_ray.api.library_changes import add_to_library
 
         return add_to_library(self, name, tasks, saved=saved)
 
@@ -728,9 +730,48 @@ class Store(Location):
         Raises:
             Unusable: there is no such library or task.
         """
-        from beam_ray.api.libraries import remove_from_library
+        from beam_ray.api.library_changes import remove_from_library
 
         return remove_from_library(self, name, tasks)
+
+    def edit_library(self, name: str, tasks: "Sequence[str]", edit: "TaskEdit", *, seen: int | None = None) -> "LibraryChange":
+        """
+        Change labels, purpose, notes or expected outcomes of saved tasks, in the next version of a library.
+
+        Args:
+            name: The library.
+            tasks: Ids of its tasks.
+            edit: What is changed; the same for all of them.
+            seen: The version that the edit is based on. A task that was changed after it is not overwritten. None for the newest.
+
+        Raises:
+            Unusable: there is no such library or task, or a task was changed after version *seen*.
+        """
+        from beam_ray.api.library_changes import edit_library
+
+        return edit_library(self, name, tasks, edit, seen=seen)
+
+    def library_versions(self, name: str, *, limit: int | None = None) -> "list[LibraryVersion]":
+        """
+        The versions of a library, the newest first; at most *limit*.
+
+        Raises:
+            Unusable: there is no such library.
+        """
+        from beam_ray.api.library_changes import list_library_versions
+
+        return list_library_versions(self, name, limit=limit)
+
+    def diff_library(self, name: str, before: int, after: int) -> "LibraryDiff":
+        """
+        What differs between two versions of a library: tasks added, removed, and changed by field.
+
+        Raises:
+            Unusable: there is no such library or version.
+        """
+        from beam_ray.api.library_changes import diff_libraries
+
+        return diff_libraries(self, name, before, after)
 
     # -- improving ------------------------------------------------------------------------
 

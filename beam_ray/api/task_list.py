@@ -135,6 +135,16 @@ def list_tasks(store: Location, query: TaskQuery | None = None) -> TaskList:
     )
 
 
+def newest_addresses(store: Location, query: TaskQuery) -> list[Address]:
+    """Addresses of the finished tasks that match, in the list's order; of several with one id the newest, of its trials the first."""
+    run = resolve(store.existing(), query.run) if query.run else None
+    table = matching(store.index.table(), replace(query, ended=True), run).select(["run_id", "task_id", "trial"])
+    first: dict[str, Address] = {}
+    for name, run_id, trial in zip(*(table[column].to_pylist() for column in ("task_id", "run_id", "trial")), strict=True):
+        first.setdefault(name, Address(run_id, name, trial))
+    return list(first.values())
+
+
 def task_family(store: Location, address: str) -> tuple[ListedTask, ...]:
     """See ``Store.task_family``."""
     table = store.index.table()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from beam_ray.api.display import Display, Displayed
-from beam_ray.api.libraries import LibraryChange, SavedTasks, add_to_library
+from beam_ray.api.library_changes import LibraryChange, SavedTasks, add_to_library
 from beam_ray.api.location import Location
 from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.library.recorded import redacted, sample, task_of

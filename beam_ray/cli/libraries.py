@@ -4,13 +4,13 @@ from __future__ import annotations  # a type of the API is not loaded for its na
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import click
 
 import beam_ray
-from beam_ray.cli.options import MAP, MLFLOW, SOURCES, Place, Selection, grouped, pairs, reads_store, selects
+from beam_ray.cli.options import MAP, MLFLOW, SOURCES, Place, Search, Selection, grouped, pairs, reads_store, searches, selects
 from beam_ray.cli.screen import emit, plural, say, show, table
 
 EDGE_LABELS = ("edge", "hard")
@@ -29,6 +29,7 @@ class Which:
     sources: tuple[str, ...]
     mapping: tuple[str, ...]
     from_run: str | None
+    from_any_run: bool
     failed: bool
 
 
@@ -60,9 +61,11 @@ class Said:
     click.option("--tasks", "sources", multiple=True, metavar="SOURCE", help=SOURCES),
     MAP,
     click.option("--from-run", "from_run", metavar="RUN", help="Tasks of this run, or those of them that the options below select."),
+    click.option("--from-any-run", is_flag=True, help="Tasks of all runs that the options below select; of one that ran several times, the newest."),
     click.option("--failed", is_flag=True, help="Only tasks that did not pass."),
 )
 @selects
+@searches
 @grouped(
     Said,
     "said",
@@ -75,11 +78,13 @@ class Said:
     click.option("--replace", is_flag=True, help="Replace tasks that are there already with other content."),
 )
 @reads_store
-def add(name: str, which: Which, selection: Selection, said: Said, place: Place) -> None:
-    """Save tasks in the library NAME: from a file, from a run, or each TASK as RUN/TASK or an id for its newest run."""
-    if bool(which.sources) + (which.from_run is not None) + bool(which.tasks) != 1:
-        raise click.UsageError("give tasks, or --from-run RUN, or --tasks FILE: one of the three")
-    if not which.from_run and (which.failed or selection.status or selection.where or (selection.labels and not which.sources)):
+def add(name: str, which: Which, selection: Selection, search: Search, said: Said, place: Place) -> None:
+    """Save tasks in the library NAME: from a file, from runs, or each TASK as RUN/TASK or an id for its newest run."""
+    if bool(which.sources) + (which.from_run is not None) + which.from_any_run + bool(which.tasks) != 1:
+        raise click.UsageError("give tasks, --from-run RUN, --from-any-run, or --tasks FILE: one of the four")
+    if search != Search() and not which.from_any_run:
+        raise click.UsageError("--workflow, --route, --search, --since and --until select from all runs; add --from-any-run")
+    if not which.from_run and not which.from_any_run and (which.failed or selection.status or selection.where or (selection.labels and not which.sources)):
         raise click.UsageError("--failed, --status, --label and --where select from a run; add --from-run RUN")
     if said.from_output and (said.expect or which.sources):
         raise click.UsageError("--expect-from-output uses outputs of a run; --expect JSON gives the outcome itself, and a file has its own column 'expected'")
@@ -88,18 +93,21 @@ def add(name: str, which: Which, selection: Selection, said: Said, place: Place)
     tasks: Any = list(which.tasks)
     if which.sources:
         tasks = beam_ray.Tasks(list(which.sources), pairs(which.mapping, "--map"), selection.labels)
+    elif which.from_any_run:
+        status = "failing" if which.failed else selection.status
+        tasks = replace(search.query(selection), status=status)
     elif which.from_run:
         tasks = beam_ray.Selection(which.from_run, status="failing" if which.failed else selection.status, labels=selection.labels, where=selection.where)
     _report(place.opened.add_to_library(name, tasks, saved=said.saved), place)
 
 
-def _expectation(written: str) -> Mapping[str, object]:
+def _expectation(written: str, option: str = "--expect ") -> Mapping[str, Any]:
     try:
         value = json.loads(written)
     except ValueError as error:
-        raise click.UsageError(f"--expect {written}: not JSON: {error}") from None
+        raise click.UsageError(f"{option}{written}: not JSON: {error}") from None
     if not isinstance(value, Mapping):
-        raise click.UsageError(f'--expect {written}: the expected outcome is an object of fields, such as {{"total": 12.5}}')
+        raise click.UsageError(f'{option}{written}: the expected outcome is an object of fields, such as {{"total": 12.5}}')
     return value
 
 
@@ -110,6 +118,92 @@ def _expectation(written: str) -> Mapping[str, object]:
 def remove(name: str, tasks: tuple[str, ...], place: Place) -> None:
     """Remove tasks, named by id, from the library NAME; its earlier versions keep them."""
     _report(place.opened.remove_from_library(name, tasks), place)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Labels, purpose and note of saved tasks."""
+
+    add: tuple[str, ...]
+    remove: tuple[str, ...]
+    tests: str | None
+    note: str | None
+
+
+@library.command()
+@click.argument("name")
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK…")
+@grouped(
+    Marks,
+    "marks",
+    click.option("--add", multiple=True, metavar="LABEL", help="Add this label."),
+    click.option("--remove", multiple=True, metavar="LABEL", help="Remove this label."),
+    click.option("--tests", metavar="NODE|ROUTE", help="Node or route that the tasks are there to test; '' for none."),
+    click.option("--note", metavar="TEXT", help="Note for readers; '' for none."),
+)
+@reads_store
+def label(name: str, tasks: tuple[str, ...], marks: Marks, place: Place) -> None:
+    """Change labels, purpose and notes of tasks, named by id, in the library NAME."""
+    if not (marks.add or marks.remove) and marks.tests is None and marks.note is None:
+        raise click.UsageError("say what to change: --add LABEL, --remove LABEL, --tests or --note")
+    edit = beam_ray.TaskEdit(add_labels=marks.add, remove_labels=marks.remove, tests=marks.tests, note=marks.note)
+    _report(place.opened.edit_library(name, tasks, edit), place)
+
+
+@library.command()
+@click.argument("name")
+@click.argument("task")
+@click.argument("outcome", metavar="[JSON]", required=False)
+@click.option("--none", "nothing", is_flag=True, help="Remove the expected outcome.")
+@reads_store
+def expect(name: str, task: str, outcome: str | None, nothing: bool, place: Place) -> None:
+    """Set the expected outcome of TASK, named by id, in the library NAME to an object of fields."""
+    if (outcome is None) != nothing:
+        raise click.UsageError("give the expected outcome as JSON, or --none: one of the two")
+    edit = beam_ray.TaskEdit(expected=_expectation(outcome, "") if outcome else None, no_expected=nothing)
+    _report(place.opened.edit_library(name, [task], edit), place)
+
+
+@library.command()
+@click.argument("name")
+@reads_store
+def versions(name: str, place: Place) -> None:
+    """List the versions of the library NAME."""
+    found = place.opened.library_versions(name)
+    if place.as_json:
+        emit([each.document() for each in found])
+        return
+    rows = [[each.number, each.tasks, each.saved_at[:16].replace("T", " "), each.saved_by, each.change] for each in found]
+    show(table(["version", "tasks", "saved", "by", "change"], rows, right=[0, 1]))
+
+
+@library.command()
+@click.argument("before", metavar="NAME[@A]")
+@click.argument("after", metavar="NAME[@B]")
+@reads_store
+def diff(before: str, after: str, place: Place) -> None:
+    """Show what differs between two versions of a library, by task and field."""
+    store = place.opened
+    sides = [store.library(before), store.library(after)]
+    if sides[0].name != sides[1].name:
+        raise click.UsageError(f"two versions of one library are compared: {sides[0].name}@A {sides[0].name}@B")
+    found = store.diff_library(sides[0].name, sides[0].version, sides[1].version)
+    if place.as_json:
+        emit(found.document())
+        return
+    show(f"{sides[0]} => {sides[1]}: {len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} changed, {found.unchanged} unchanged")
+    for word, names in (("added", found.added), ("removed", found.removed)):
+        if names:
+            show(f"  {word}: {', '.join(names[:20])}" + (f" and {len(names) - 20} more" if len(names) > 20 else ""))
+    rows = [[task, each["field"], _written(each["before"]), _written(each["after"])] for task, fields in found.changed.items() for each in fields]
+    if rows:
+        show(table(["task", "field", "before", "after"], rows, width=48))
+
+
+def _written(value: object) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)

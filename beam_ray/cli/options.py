@@ -93,6 +93,31 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What else tasks of past runs have in common."""
+
+    workflow: str | None = None
+    route: str | None = None
+    text: str = ""
+    since: str = ""
+    until: str = ""
+
+    def query(self, selection: Selection, run: str | None = None) -> beam_ray.TaskQuery:
+        """The query for these tasks."""
+        return beam_ray.TaskQuery(
+            status=selection.status,
+            labels=selection.labels,
+            where=selection.where or "",
+            run=run,
+            workflow=self.workflow,
+            route=self.route,
+            text=self.text,
+            since=self.since,
+            until=self.until,
+        )
+
+
+@dataclass(frozen=True)
 class Execution:
     """How runs are executed."""
 
@@ -146,6 +171,16 @@ executes = grouped(Execution, "execution", _BUDGET, TAKEOVER)
 """--budget, --takeover"""
 selects = grouped(Selection, "selection", _STATUS, _LABEL, _WHERE)
 """--status, --label, --where"""
+searches = grouped(
+    Search,
+    "search",
+    click.option("--workflow", metavar="NAME", help="Only tasks of this workflow."),
+    click.option("--route", metavar="LABEL", help="Only tasks that took this route."),
+    click.option("--search", "text", default="", metavar="TEXT", help="Only tasks with this text in id, query or output."),
+    click.option("--since", default="", metavar="DAY", help="Only tasks that began on this day or later, e.g. 2026-11-23 (UTC)."),
+    click.option("--until", default="", metavar="DAY", help="Only tasks that began on this day or earlier."),
+)
+"""--workflow, --route, --search, --since, --until"""
 takes_tasks = grouped(
     TaskSource,
     "source",

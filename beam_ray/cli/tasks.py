@@ -5,68 +5,35 @@ from __future__ import annotations  # a type of the API is not loaded for its na
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import click
 
 import beam_ray
-from beam_ray.cli.options import Place, Selection, grouped, reads_store, selects
+from beam_ray.cli.options import Place, Search, Selection, reads_store, searches, selects
 from beam_ray.cli.screen import MARKS, duration, emit, money, number, show, table
 from beam_ray.cli.transcript import transcript_lines
 from beam_ray.errors import Damaged
 
 
-@dataclass(frozen=True)
-class Search:
-    """What else the listed tasks have in common, and their order."""
-
-    workflow: str | None
-    route: str | None
-    text: str
-    since: str
-    until: str
-    sort: str
-
-
 @click.command()
 @click.option("--run", "run_id", metavar="RUN", help="Only tasks of this run; 'last' is the newest.")
 @selects
-@grouped(
-    Search,
-    "search",
-    click.option("--workflow", metavar="NAME", help="Only tasks of this workflow."),
-    click.option("--route", metavar="LABEL", help="Only tasks that took this route."),
-    click.option("--search", "text", default="", metavar="TEXT", help="Only tasks with this text in id, query or output."),
-    click.option("--since", default="", metavar="DAY", help="Only tasks that began on this day or later, e.g. 2026-11-23 (UTC)."),
-    click.option("--until", default="", metavar="DAY", help="Only tasks that began on this day or earlier."),
-    click.option(
-        "--sort",
-        default="run",
-        show_default=True,
-        metavar="KEY",
-        help="run, started, score, seconds, usd, auto_reruns or task; -KEY for the other direction.",
-    ),
+@searches
+@click.option(
+    "--sort",
+    default="run",
+    show_default=True,
+    metavar="KEY",
+    help="run, started, score, seconds, usd, auto_reruns or task; -KEY for the other direction.",
 )
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(min=0), help="Show at most N tasks; 0 shows all.")
 @reads_store
-def tasks(run_id: str | None, selection: Selection, search: Search, limit: int, place: Place) -> None:
+def tasks(run_id: str | None, selection: Selection, search: Search, sort: str, limit: int, place: Place) -> None:
     """List tasks with their results, newest run first."""
     store = place.opened
-    query = beam_ray.TaskQuery(
-        status=selection.status,
-        labels=selection.labels,
-        where=selection.where or "",
-        run=run_id,
-        workflow=search.workflow,
-        route=search.route,
-        text=search.text,
-        since=search.since,
-        until=search.until,
-        sort=search.sort,
-        limit=limit or sys.maxsize,
-        ended=True,
-    )
+    query = replace(search.query(selection, run_id), sort=sort, limit=limit or sys.maxsize, ended=True)
     found = store.list_tasks(query)
     if found.unreadable:
         raise Damaged("\n".join(found.unreadable.values()))

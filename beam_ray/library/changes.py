@@ -53,6 +53,48 @@ def annotated(row: TaskRow, annotations: Annotations) -> TaskRow:
     }
 
 
+@dataclass(frozen=True)
+class Edit:
+    """New annotations for saved tasks; a field that is None leaves a task as it is."""
+
+    labels: tuple[str, ...] | None = None
+    """All labels."""
+    add_labels: tuple[str, ...] = ()
+    remove_labels: tuple[str, ...] = ()
+    tests: str | None = None
+    """Empty for none."""
+    note: str | None = None
+    """Empty for none."""
+    expected: str | None = None
+    """The expected outcome, as a JSON object; empty for none."""
+
+
+def edited(row: TaskRow, edit: Edit) -> TaskRow:
+    """The task with the annotations of *edit*."""
+    labels = list(edit.labels if edit.labels is not None else row["labels"] or ())
+    kept = [label for label in labels if label not in edit.remove_labels]
+    return {
+        **row,
+        "labels": list(dict.fromkeys([*kept, *edit.add_labels])),
+        "tests": row["tests"] if edit.tests is None else edit.tests or None,
+        "notes": row["notes"] if edit.note is None else edit.note or None,
+        "expected": row["expected"] if edit.expected is None else edit.expected or None,
+    }
+
+
+def with_tasks_edited(before: Sequence[TaskRow], names: Iterable[str], edit: Edit) -> Change:
+    """
+    The library with *edit* made to the tasks with these ids.
+
+    Raises:
+        Unusable: The library has no such task.
+    """
+    chosen = _known(before, names)
+    tasks = tuple(edited(row, edit) if row["task_id"] in chosen else row for row in before)
+    changed = tuple(new["task_id"] for old, new in zip(before, tasks, strict=True) if differences(old, new))
+    return Change(tasks if changed else tuple(before), replaced=changed, unchanged=tuple(name for name in chosen if name not in changed))
+
+
 def with_tasks_added(before: Sequence[TaskRow], new: Iterable[TaskRow], *, replace: bool = False) -> Change:
     """
     The library with *new* tasks appended; tasks that it already has with the same content stay unchanged.
@@ -81,12 +123,17 @@ def with_tasks_removed(before: Sequence[TaskRow], names: Iterable[str]) -> Chang
     Raises:
         Unusable: The library has no such task.
     """
+    gone = _known(before, names)
+    return Change(tuple(row for row in before if row["task_id"] not in gone), removed=gone)
+
+
+def _known(before: Sequence[TaskRow], names: Iterable[str]) -> tuple[str, ...]:
     known = [row["task_id"] for row in before]
-    gone = tuple(dict.fromkeys(names))
-    for name in gone:
+    wanted = tuple(dict.fromkeys(names))
+    for name in wanted:
         if name not in known:
             raise Unusable("\n  ".join([f"the library has no task {name!r}", *did_you_mean(name, known)]))
-    return Change(tuple(row for row in before if row["task_id"] not in gone), removed=gone)
+    return wanted
 
 
 def differences(one: Mapping[str, object], other: Mapping[str, object]) -> tuple[str, ...]:

@@ -55,9 +55,18 @@ def ended_tasks_at(objects: Objects, written: Iterable[str]) -> list[EndedTask]:
     Raises:
         Unusable: There is no such task, or it is not finished.
     """
+    return ended_tasks(objects, (find_task(objects, text) for text in written))
+
+
+def ended_tasks(objects: Objects, addresses: Iterable[Address]) -> list[EndedTask]:
+    """
+    The tasks at these addresses, run by run.
+
+    Raises:
+        Unusable: One of them is not finished.
+    """
     wanted: dict[str, dict[tuple[str, int], None]] = {}
-    for text in written:
-        address = find_task(objects, text)
+    for address in addresses:
         wanted.setdefault(address.run, {})[address.task, address.trial] = None
     found: list[EndedTask] = []
     for run_id, keys in wanted.items():

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from beam_ray.library.changes import Change, with_tasks_added, with_tasks_removed
+from beam_ray.errors import Unusable
+from beam_ray.library.changes import Change, Edit, differences, with_tasks_added, with_tasks_edited, with_tasks_removed
 from beam_ray.store.libraries import library_at, newest_library, write_library
 from beam_ray.store.objects import Objects
 from beam_ray.store.parquet import to_table
@@ -41,6 +42,34 @@ def remove(objects: Objects, name: str, names: Sequence[str]) -> LibraryUpdate:
     """
     library_at(objects, name)
     return _write_next(objects, name, lambda before: with_tasks_removed(before, names))
+
+
+def edit(objects: Objects, name: str, names: Sequence[str], made: Edit, *, seen: int | None = None) -> LibraryUpdate:
+    """
+    Change annotations of tasks of the library.
+
+    Args:
+        seen: The version that whoever edits has seen; None for the newest.
+
+    Raises:
+        Unusable: There is no such library or task, a task was changed after version *seen*, or the library was changed concurrently.
+    """
+    library_at(objects, name)
+
+    def decide(before: Sequence[TaskRow]) -> Change:
+        if seen is not None:
+            _require_unchanged(library_at(objects, f"{name}@{seen}").tasks.to_pylist(), before, names, f"{name}@{seen}")
+        return with_tasks_edited(before, names, made)
+
+    return _write_next(objects, name, decide)
+
+
+def _require_unchanged(seen: Sequence[TaskRow], now: Sequence[TaskRow], names: Sequence[str], version: str) -> None:
+    before, after = ({row["task_id"]: row for row in rows} for rows in (seen, now))
+    for name in names:
+        fields = differences(before[name], after[name]) if name in before and name in after else ()
+        if fields:
+            raise Unusable(f"task {name!r} was changed after {version}: {', '.join(fields)}\n  look at the newest version, and edit it again")
 
 
 def _write_next(objects: Objects, name: str, decide: Callable[[Sequence[TaskRow]], Change]) -> LibraryUpdate:
