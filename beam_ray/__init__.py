@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from beam_ray.api.optimise import AppliedProposal, DraftFile, ModelTry, PromptProposal, PromptSearch, SearchOptions
     from beam_ray.api.plans import NodePlan, Plan
     from beam_ray.api.projects import Project, init
-    from beam_ray.api.prompts import PromptTurn, SentPrompt
+    from beam_ray.api.prompts import PromptTurn, SentPrompt, TemplatePart, TemplateTurn
     from beam_ray.api.repeats import RepeatsPlan
     from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
@@ -158,6 +158,8 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.prompts
     "PromptTurn",
     "SentPrompt",
+    "TemplatePart",
+    "TemplateTurn",
     # api.repeats
     "RepeatsPlan",
     # api.reproductions
@@ -268,7 +270,7 @@ _SOURCES = {
     "beam_ray.api.optimise": ("AppliedProposal", "DraftFile", "ModelTry", "PromptProposal", "PromptSearch", "SearchOptions"),
     "beam_ray.api.plans": ("NodePlan", "Plan"),
     "beam_ray.api.projects": ("Project", "init"),
-    "beam_ray.api.prompts": ("PromptTurn", "SentPrompt"),
+    "beam_ray.api.prompts": ("PromptTurn", "SentPrompt", "TemplatePart", "TemplateTurn"),
     "beam_ray.api.repeats": ("RepeatsPlan",),
     "beam_ray.api.reproductions": ("Reproduction",),
     "beam_ray.api.reruns": ("Rerun", "Selection"),

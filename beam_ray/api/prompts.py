@@ -1,9 +1,13 @@
 """The prompt of a step as it was sent to its model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from beam_ray.define.llm_call import CONVERSATION, Turn
+from beam_ray.define.template import TemplateFault, uses
 from beam_ray.errors import BeamRayError, Unusable
+from beam_ray.improve.prompt_text import template_pieces
 from beam_ray.run.context import TaskTrial
 from beam_ray.run.sent_prompt import sent_messages
 from beam_ray.tasks.messages import text_of_message
@@ -39,6 +43,47 @@ class SentPrompt:
     """Whether the messages of the first attempt have the digest that was stored when they were sent."""
     note: str
     """Why the prompt cannot be shown, or is perhaps not what was sent; else empty."""
+
+
+@dataclass(frozen=True)
+class TemplatePart:
+    """A piece of a prompt's template: text, or a tag."""
+
+    text: str
+    names: tuple[str, ...]
+    """What a tag takes in, such as ``task_query`` or ``extract.vendor``; empty for text."""
+
+
+@dataclass(frozen=True)
+class TemplateTurn:
+    """One turn of a prompt before it is rendered."""
+
+    role: str
+    parts: tuple[TemplatePart, ...]
+
+
+def template_turns(turns: Sequence[Turn]) -> tuple[TemplateTurn, ...]:
+    """A prompt's template in its pieces, each with what it takes in."""
+    return tuple(
+        TemplateTurn(turn.role, (TemplatePart(turn.content, (turn.content.strip(),)),) if turn.role == CONVERSATION else tuple(_parts(turn.content)))
+        for turn in turns
+    )
+
+
+def _parts(content: str) -> list[TemplatePart]:
+    found = []
+    for number, piece in enumerate(template_pieces(content)):
+        names: tuple[str, ...] = ()
+        if number % 2:
+            try:
+                # a tag such as {% if x %} is no template alone, so what it has is read as an expression where it can be
+                taken = uses(piece) if piece.startswith("{{") else uses(piece[2:-2].strip(" -").removeprefix("if ").removeprefix("elif "), expression=True)
+                names = tuple(dict.fromkeys(".".join(filter(None, (use.root, use.field))) for use in taken))
+            except TemplateFault:
+                names = ()
+        if piece:
+            found.append(TemplatePart(piece, names))
+    return found
 
 
 def sent_prompt(task: "Task", node: str, attempt: int = 1) -> SentPrompt:

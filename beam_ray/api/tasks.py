@@ -18,13 +18,14 @@ from beam_ray.define.workflow import Node
 from beam_ray.errors import Unusable
 from beam_ray.run.context import RAN
 from beam_ray.run.replay import DivergenceDocument
+from beam_ray.store.attachments import read_bytes
 from beam_ray.store.lookup import find_runs, find_task, select, status_of
 from beam_ray.store.tables import OUTCOME, AttemptRow, CriterionRow, OutcomeRow, StepRow, TaskRow
 from beam_ray.tasks.messages import MessageDocument, as_values
 
 if TYPE_CHECKING:
     from beam_ray.api.calls import Call
-    from beam_ray.api.prompts import SentPrompt
+    from beam_ray.api.prompts import SentPrompt, TemplateTurn
 
 LISTED = (
     "run_id",
@@ -189,6 +190,13 @@ class Step(Displayed):
         """Whether the step has an output: it was executed or borrowed."""
         return self.outcome in RAN
 
+    @property
+    def template(self) -> "tuple[TemplateTurn, ...]":
+        """The prompt as it is defined, in its pieces; empty for a tool."""
+        from beam_ray.api.prompts import template_turns
+
+        return template_turns(self.definition.call.prompt) if self.definition.call else ()
+
     def display(self) -> Display:
         facts = (("outcome", self.outcome), ("score", self.score), ("threshold", self.threshold), ("reason", self.reason), ("error", self.error))
         rows = [(item.text, {True: "met", False: "not met", None: "undecided"}[item.met], item.reason) for item in self.criteria]
@@ -269,6 +277,19 @@ class Task(Displayed):
         from beam_ray.api.prompts import sent_prompt
 
         return sent_prompt(self, node, attempt)
+
+    def attachment(self, number: int) -> bytes:
+        """
+        The content of the task's attachment of that number, from 1.
+
+        Raises:
+            Unusable: the task has no such attachment.
+            Damaged: its content is gone, or is not what was kept.
+        """
+        entries = self.given["attachments"] or []
+        if not 1 <= number <= len(entries):
+            raise Unusable(f"the task {self.address} has no attachment {number}; it has {len(entries)}")
+        return read_bytes(entries[number - 1]["sha256"], self.run.stored.objects, f" ({entries[number - 1]['name']})")
 
     def calls(self, node: str) -> "tuple[Call, ...]":
         """

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
@@ -32,6 +33,20 @@ class Page:
     status: int = 200
     live: bool = field(default=False)
     """Whether something on it goes on, so that it is kept up to date."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that a browser saves and never shows: what a task or a model brought could be markup."""
+
+    name: str
+    body: bytes
+
+    def response(self) -> Response:
+        """The file, as an attachment of no kind that a browser would open."""
+        plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_. ") else "_" for letter in self.name)[-150:]
+        named = f"attachment; filename=\"{plain or 'file'}\"; filename*=UTF-8''{quote(self.name[-150:], safe='')}"
+        return Response(self.body, media_type="application/octet-stream", headers={"content-disposition": named})
 
 
 @cache

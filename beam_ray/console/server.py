@@ -22,14 +22,14 @@ from beam_ray.console.commands import Commands, words_of
 from beam_ray.console.events import events
 from beam_ray.console.forms import Fields, form_of, query_of
 from beam_ray.console.options import ConsoleOptions
-from beam_ray.console.pages import backtests, compare, home, pasted, rerun, runs, started, task, tasks
+from beam_ray.console.pages import backtests, compare, download, home, pasted, rerun, runs, started, task, tasks
 from beam_ray.console.reading import Reader
-from beam_ray.console.rendering import Page, respond
+from beam_ray.console.rendering import Download, Page, respond
 from beam_ray.console.security import Guard, is_loopback
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Damaged, Unusable
 
-Reads = Callable[[Site, str, Fields], "Page | str"]
+Reads = Callable[[Site, str, Fields], "Page | Download | str"]
 """Makes a page from its encoded path and its query; a text is the address to go to instead."""
 Changes = Callable[[Site, str, Fields], str]
 """Does what a form asks; the address to go to."""
@@ -46,6 +46,7 @@ PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
     ("/backtests/{backtest}", backtests.backtest, backtests.FIELDS),
     ("/backtests/{backtest}/flips", backtests.flips, backtests.FLIP_FIELDS),
     ("/compare", compare.compare, compare.FIELDS),
+    ("/download", download.download, download.FIELDS),
     ("/rerun", rerun.sheet, rerun.FIELDS),
     ("/started/{key}", started.command, ()),
     ("/t/{word:path}", pasted.pasted, ()),
@@ -85,11 +86,13 @@ def _read(site: Site, make: Reads, fields: tuple[str, ...]) -> Callable[[Request
     async def answer(request: Request) -> Response:
         path, face = links.face_of(request.scope.get("raw_path") or request.url.path.encode())
         try:
-            made = await run_in_threadpool(lambda: make(site, path, query_of(request, fields)))
+            made: Page | Download | str = await run_in_threadpool(lambda: make(site, path, query_of(request, fields)))
         except BeamRayError as error:
             made = _refusal(error)
         if isinstance(made, str):
             return RedirectResponse(made, 303)
+        if isinstance(made, Download):
+            return made.response()
         return await run_in_threadpool(respond, request, made, face, _shared(site, request))
 
     return answer

@@ -38,7 +38,7 @@ def texts_of(turns: Sequence[Turn]) -> dict[str, str]:
     found = {} if any(turn.role == "system" for turn in turns) else {"system": ""}
     for index, turn in enumerate(turns):
         if index in _changeable(turns):
-            found |= {f"{turn.role}_{number}": piece.strip() for number, piece in enumerate(_pieces(turn.content), 1) if number % 2}
+            found |= {f"{turn.role}_{number}": piece.strip() for number, piece in enumerate(template_pieces(turn.content), 1) if number % 2}
     return found
 
 
@@ -46,7 +46,7 @@ def with_texts(turns: Sequence[Turn], texts: Mapping[str, str]) -> tuple[dict[st
     """The prompt with other texts; the whitespace around each text is preserved."""
     changed = []
     for index, turn in enumerate(turns):
-        pieces = _pieces(turn.content)
+        pieces = template_pieces(turn.content)
         if index in _changeable(turns):
             for number, piece in enumerate(pieces, 1):
                 name = f"{turn.role}_{number}"
@@ -62,7 +62,7 @@ def _changeable(turns: Sequence[Turn]) -> set[int]:
     return {*users[-1:], *[index for index, turn in enumerate(turns) if turn.role == "system"][:1]}
 
 
-def _pieces(template: str) -> list[str]:
+def template_pieces(template: str) -> list[str]:
     """The template split into texts (odd positions, counted from 1) and Jinja tags (even positions)."""
     return re.split(r"(\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\})", template, flags=re.DOTALL)
 

@@ -21,6 +21,8 @@ def test_from_the_tasks_page_to_the_end_of_a_timeline_and_re_run_task(tab: Tab, 
     page.locator("table.tasks").get_by_role("link", name=TASK).last.click()
     timeline = page.get_by_role("region", name="Execution timeline")
     last, button = timeline.get_by_text("File the e-mail"), timeline.get_by_role("link", name="Re-run task")
+    page.mouse.wheel(0, 5_000)
+    page.wait_for_timeout(300)  # the wheel scrolls smoothly
     below = button.bounding_box()["y"] > last.bounding_box()["y"]
     button.click()
     plan = page.get_by_role("region", name="Plan")

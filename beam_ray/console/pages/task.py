@@ -12,7 +12,8 @@ from beam_ray.console.site import Site
 from beam_ray.console.word_diff import word_diff
 from beam_ray.errors import Unusable
 
-FIELDS = ("task", "trial", "step", "tab", "attempt")
+FIELDS = ("task", "trial", "step", "tab", "attempt", "view")
+VIEWS = ("sent", "template")
 TABS = (
     ("output", "Output"),
     ("prompt", "Prompt"),
@@ -49,8 +50,8 @@ def task(site: Site, path: str, fields: Fields) -> "Page | str":
     family = site.store.task_family(found.address)
     origin = next((row for row in family if row["task"] == found.origin), None)
     tabs = [
-        {"name": name, "title": title, "chosen": name == tab, "link": _link(found, step=chosen.node, tab=name), "count": _count(name, chosen)}
-        for name, title in TABS
+        {"name": name, "key": key, "title": title, "chosen": name == tab, "link": _link(found, step=chosen.node, tab=name), "count": _count(name, chosen)}
+        for key, (name, title) in enumerate(TABS, 1)
         if chosen and _has_tab(name, chosen)
     ]
     values: dict[str, Any] = {
@@ -73,6 +74,9 @@ def task(site: Site, path: str, fields: Fields) -> "Page | str":
         "rerun": with_query("/rerun", {"task": found.address}) if run.finished else "",
         "rerun_here": with_query("/rerun", {"task": found.address, "from": chosen.node}) if run.finished and chosen and chosen.outcome != "skipped" else "",
         "optimise": _optimise(site, found, chosen) if chosen else None,
+        "attachments": [
+            (each, with_query("/download", {"task": found.address, "attachment": n})) for n, each in enumerate(found.given["attachments"] or (), 1)
+        ],
     }
     words = f"beam-ray show {shlex.quote(found.address)}" + (f" --step {chosen.node}" if chosen and one(fields, "step") else "") + site.store.option
     document: dict[str, Any] = {**found.document(), "task_query": found.given["task_query"], "family": [row["task"] for row in family]}
@@ -181,8 +185,14 @@ def _panel(site: Site, task: beam_ray.Task, step: beam_ray.Step, tab: str, field
     """What the chosen tab shows."""
     if tab == "prompt" and step.definition.call:
         number = _attempt(step, fields)
+        view = one(fields, "view", "sent")
+        if view not in VIEWS:
+            raise Unusable(f"a prompt has no view {view[:60]!r}\n  it has: {', '.join(VIEWS)}")
+        views = {"view": view, "sent_link": _link(task, step=step.node, tab=tab), "template_link": _link(task, step=step.node, tab=tab, view="template")}
+        if view == "template":
+            return {**views, "template": _template(task, step)}
         links = [(each.number, _link(task, step=step.node, tab=tab, attempt=each.number), each.number == number) for each in step.attempts]
-        return {"prompt": task.prompt(step.node, number), "attempts": links if len(links) > 1 else [], "template": step.definition.call.prompt}
+        return {**views, "prompt": task.prompt(step.node, number), "attempts": links if len(links) > 1 else []}
     if tab == "input":
         upstream = [each for each in task.steps if each.node in task.run.workflow.upstream[step.node]]
         return {"upstream": [(each, _link(task, step=each.node)) for each in upstream]}
@@ -193,7 +203,18 @@ def _panel(site: Site, task: beam_ray.Task, step: beam_ray.Step, tab: str, field
     if tab == "record":
         return {"record": {name: value for name, value in step.record.items() if value is not None}}
     fields_of = step.output if isinstance(step.output, dict) and list(step.output) != ["text"] else None
-    return {"fields": fields_of, "cut": LONG}
+    return {"fields": fields_of, "cut": LONG, "download": with_query("/download", {"task": task.address, "step": step.node})}
+
+
+def _template(task: beam_ray.Task, step: beam_ray.Step) -> list[dict[str, Any]]:
+    """The turns of the template; a tag that takes in another step's output leads to that step."""
+    order = task.run.workflow.order
+
+    def link(names: tuple[str, ...]) -> str:
+        node = next((name.partition(".")[0] for name in names if name.partition(".")[0] in order), "")
+        return _link(task, step=node) if node else ""
+
+    return [{"role": turn.role, "parts": [(part.text, part.names, link(part.names)) for part in turn.parts]} for turn in step.template]
 
 
 def _attempts(step: beam_ray.Step) -> list[dict[str, Any]]:

@@ -102,6 +102,45 @@ function move(step) {
   if (next.matches("li")) link.click();
 }
 
+// -- the list that a task was opened from, for going through it ----------------
+
+const LIST = "tasks";
+
+function remember() {
+  const links = [...document.querySelectorAll("table.tasks [data-open]")].map((link) => link.getAttribute("href"));
+  if (links.length) sessionStorage.setItem(LIST, JSON.stringify(links));
+}
+
+// a task's path names it but for a trial, and for an id that a browser would resolve
+const named = (href) => {
+  const url = new URL(href, location.origin);
+  return [url.pathname, url.searchParams.get("trial"), url.searchParams.get("task")].join(" ");
+};
+
+function beside(step) {
+  const links = JSON.parse(sessionStorage.getItem(LIST) ?? "[]");
+  const at = links.findIndex((link) => named(link) === named(location.href));
+  const next = at < 0 ? undefined : links[at + step];
+  if (next) location.assign(next);
+  else announce(at < 0 ? "this task was not opened from a list" : "the list ends here");
+}
+
+function nextDifference() {
+  const all = [...main().querySelectorAll("ins, del")].filter((each) => each.checkVisibility());
+  const at = all.findIndex((each) => each.classList.contains("at"));
+  all[at]?.classList.remove("at");
+  const next = all[(at + 1) % all.length];
+  next?.classList.add("at");
+  next?.scrollIntoView({ block: "center" });
+}
+
+function unfold(selector) {
+  const fold = document.querySelector(selector);
+  if (!fold) return;
+  fold.open = true;
+  fold.querySelector("summary").focus();
+}
+
 const press = (selector) => document.querySelector(selector)?.click();
 
 const KEYS = {
@@ -113,6 +152,14 @@ const KEYS = {
   x: () => press("tr.at input[name=task]"),
   r: () => press("[data-rerun-here]"),
   R: () => press("[data-rerun-task]"),
+  o: () => press("[data-optimise]"),
+  t: () => press("[data-try]"),
+  e: () => unfold("[data-expected]"),
+  d: nextDifference,
+  s: () => press("[data-swap]"),
+  "[": () => beside(-1),
+  "]": () => beside(1),
+  ".": () => location.assign(document.querySelector("link[type='application/json']").href),
   n: () => press("[data-next]"),
   p: () => press("[data-previous]"),
   c: () => {
@@ -121,9 +168,15 @@ const KEYS = {
   },
   y: () => copy(location.href, "link copied"),
 };
+for (let number = 1; number <= 7; number++) KEYS[number] = () => press(`[data-tab="${number}"]`);
 
 document.addEventListener("keydown", (event) => {
   const field = event.target.closest("input:not([type=checkbox], [type=radio]), textarea, select, dialog");
+  if (event.key === "k" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    document.querySelector("[data-jump]").focus();
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || field || localStorage.getItem("single-keys") === "off") return;
   if (waitingForPlace) {
     waitingForPlace = false;
@@ -141,6 +194,7 @@ document.addEventListener("keydown", (event) => {
 function refresh() {
   localTimes(document);
   ticks();
+  remember();
   if (matchMedia("(min-width: 1440px)").matches) for (const group of document.querySelectorAll("[data-wide-open]")) group.open = true;
   document.body.toggleAttribute("data-live", main().hasAttribute("hx-trigger"));
   watch(main().hasAttribute("hx-trigger"));
