@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from beam_ray.api.comparisons import Comparison, Metric
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaPlan, CriteriaProposal, CriterionCheck, Outputs
     from beam_ray.api.detection import Detection, DetectionOption
+    from beam_ray.api.drafts import Draft, DraftEdit
     from beam_ray.api.health import Health, Sign
     from beam_ray.api.history import TaskHistory
     from beam_ray.api.jobs import CurrentJob, Job, JobResult, current_job
@@ -95,6 +96,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.detection
     "Detection",
     "DetectionOption",
+    # api.drafts
+    "Draft",
+    "DraftEdit",
     # api.health
     "Health",
     "Sign",
@@ -254,6 +258,7 @@ _SOURCES = {
     "beam_ray.api.comparisons": ("Comparison", "Metric"),
     "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaPlan", "CriteriaProposal", "CriterionCheck", "Outputs"),
     "beam_ray.api.detection": ("Detection", "DetectionOption"),
+    "beam_ray.api.drafts": ("Draft", "DraftEdit"),
     "beam_ray.api.health": ("Health", "Sign"),
     "beam_ray.api.history": ("TaskHistory",),
     "beam_ray.api.jobs": ("CurrentJob", "Job", "JobResult", "current_job"),

@@ -30,7 +30,7 @@ a verdict does not follow from what is stored.
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class BeamRayError(Exception):
@@ -58,6 +58,8 @@ class Problem:
     """Further lines: what is allowed instead, and what to do."""
     unit: str = "line"
     """What *line* counts: ``line``, or ``row`` of a table."""
+    path: str = field(default="", compare=False)
+    """The value that it is about, such as ``nodes.extract.llm.prompt[0].user``; empty where that is not known."""
 
     def __str__(self) -> str:
         place = self.file

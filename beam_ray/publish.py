@@ -5,17 +5,22 @@ A version is written with create-if-absent, so of two concurrent publishers one 
 """
 
 import getpass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from beam_ray.compare.verdict_json import BacktestDocument
+from beam_ray.define.check import check
 from beam_ray.define.diff import changes
 from beam_ray.define.fingerprint import JsonObject
+from beam_ray.define.load import load
 from beam_ray.define.workflow import Workflow
-from beam_ray.errors import Damaged, Unusable, did_you_mean
+from beam_ray.errors import Damaged, Problem, Unusable, did_you_mean
+from beam_ray.run.tools import tool_folders
 from beam_ray.store.checksummed_json import read_document, seal, unseal
+from beam_ray.store.drafts import Revision, parse_draft_reference, read_draft
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.run_record import now
 
@@ -166,22 +171,56 @@ def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Versio
     return word
 
 
-def find_workflow(objects: Objects | None, written: str, folder: Path | None = None) -> tuple[Path | None, Version | None]:
+@dataclass(frozen=True)
+class Definition:
+    """A workflow that was named, checked."""
+
+    workflow: Workflow
+    version: int | None = None
+    """Number of the published version; None for a file or a draft."""
+    warnings: tuple[Problem, ...] = ()
+    source: str = ""
+    """The YAML as its author wrote it; empty for a published version."""
+
+
+def load_definition(objects: Objects | None, written: str, folder: Path | None = None) -> Definition:
     """
-    What *written* names: a workflow file, or a published ``NAME`` or ``NAME@VERSION``.
+    The workflow that *written* names, as for ``find_workflow``; checked.
 
     Raises:
-        Unusable: It names neither.
+        BadDefinition: with every problem that was found.
+        Unusable: there is none.
+    """
+    found = find_workflow(objects, written, folder)
+    if isinstance(found, Version):
+        workflow = found.plan
+        return Definition(workflow, found.version, tuple(check(workflow, folders=tool_folders(workflow))))
+    if isinstance(found, Revision):
+        workflow, source = found.parse()
+        return Definition(workflow, None, tuple(check(workflow, source, folders=tool_folders(workflow))), found.text)
+    workflow, source = load(found)
+    return Definition(workflow, None, tuple(check(workflow, source, folders=tool_folders(workflow))), found.read_text(encoding="utf-8-sig"))
+
+
+def find_workflow(objects: Objects | None, written: str, folder: Path | None = None) -> Path | Version | Revision:
+    """
+    What *written* names: a workflow file, a published ``NAME`` or ``NAME@VERSION``, or a draft ``NAME@DRAFT`` or ``NAME@DRAFT:N``.
+
+    Raises:
+        Unusable: It names none of them.
     """
     path = (folder or Path.cwd()) / written
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             near = did_you_mean(path.name, [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else [])
             raise Unusable("\n  ".join([f"{written}: there is no such file", *near]))
-        return path, None
-    name, _, number = written.partition("@")
-    if number and not number.isdecimal():
-        raise Unusable(f"{written!r}: a version number must follow the @")
+        return path
+    name, at, number = written.partition("@")
+    draft = parse_draft_reference(written)
+    if at and not number.isdecimal() and draft is None:
+        raise Unusable(f"{written!r}: the number of a version or the name of a draft must follow the @")
     if objects is None:
         raise Unusable(f"{written!r} is not a workflow file (.yaml), and a published workflow needs a store")
-    return None, read_version(objects, name, int(number) if number else None)
+    if draft:
+        return read_draft(objects, draft.workflow, draft.name, draft.number)
+    return read_version(objects, name, int(number) if number else None)

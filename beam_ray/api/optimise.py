@@ -26,7 +26,7 @@ from beam_ray.improve.search_result import SearchDocument, SearchResult
 from beam_ray.llm.probe import probe
 from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
-from beam_ray.publish import current, find_workflow
+from beam_ray.publish import Version, current, find_workflow
 from beam_ray.rerun import require_start
 from beam_ray.run.execute import execute
 from beam_ray.run.progress import Progress
@@ -395,10 +395,11 @@ def workflow_file(objects: Objects, written: str) -> Path:
     Raises:
         Unusable: there is none; a draft is made from a file.
     """
-    file, version = find_workflow(objects, written)
-    if file:
+    version = find_workflow(objects, written)
+    if isinstance(version, Path):
         return Path(written)
-    assert version
+    if not isinstance(version, Version):
+        raise Unusable(f"{written!r} is a draft in the store; name a workflow file, next to which the new draft is written")
     try:
         return file_of(version.plan, None)
     except Unusable:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from beam_ray.api.batches import OpenBatch
     from beam_ray.api.comparisons import Comparison
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaPlan, CriteriaProposal, Outputs
+    from beam_ray.api.drafts import Draft, DraftEdit
     from beam_ray.api.health import Health
     from beam_ray.api.history import TaskHistory
     from beam_ray.api.jobs import Job
@@ -110,7 +111,8 @@ class Store(Location):
         Check a workflow: shape, names, templates, criteria, tools and the models that it names. No model is called.
 
         Args:
-            workflow: A ``Workflow``, the path of a YAML file, or a published ``NAME`` or ``NAME@VERSION``.
+            workflow: A ``Workflow``, the path of a YAML file, a published ``NAME`` or ``NAME@VERSION``, or a draft
+                ``NAME@DRAFT`` or ``NAME@DRAFT:N``.
 
         Raises:
             BadDefinition: with every problem and its place.
@@ -157,7 +159,8 @@ class Store(Location):
         but for those of the last second before a crash.
 
         Args:
-            workflow: A ``Workflow``, the path of a YAML file, or a published ``NAME`` or ``NAME@VERSION``.
+            workflow: A ``Workflow``, the path of a YAML file, a published ``NAME`` or ``NAME@VERSION``, or a draft
+                ``NAME@DRAFT`` or ``NAME@DRAFT:N``.
             tasks: A file (.jsonl, .json, .csv, .tsv, .parquet, .xlsx; text also as .gz), a folder, a pattern, an
                 ``s3://`` address, ``library:NAME[@VERSION]``, ``run:RUN``, several of these in a list, an Arrow
                 table, a pandas or polars data frame, a list of dicts, or a ``Tasks`` with options.
@@ -595,7 +598,7 @@ class Store(Location):
         Make a definition the current version of its workflow.
 
         Args:
-            workflow: A ``Workflow``, the path of a YAML file, or a candidate of a backtest.
+            workflow: A ``Workflow``, the path of a YAML file, a draft ``NAME@DRAFT``, or a candidate of a backtest.
             evidence: A finished backtest of exactly this definition against the current version, with verdict PASS or WARN.
             without_evidence: Reason for publishing without evidence.
 
@@ -644,6 +647,106 @@ class Store(Location):
         from beam_ray.api.mlflow import mark_production
 
         return mark_production(self, version, uri)
+
+    # -- drafts ---------------------------------------------------------------------------
+
+    def drafts(self, workflow: str | None = None) -> "list[Draft]":
+        """The newest revision of every draft of a workflow, or of all workflows, the newest first."""
+        from beam_ray.api.drafts import drafts
+
+        return drafts(self, workflow)
+
+    def draft(self, workflow: str, name: str, number: int | None = None) -> "Draft":
+        """
+        One revision of a draft; by default the newest.
+
+        Raises:
+            Unusable: there is no such draft or revision, or the draft is dropped.
+        """
+        from beam_ray.api.drafts import draft
+
+        return draft(self, workflow, name, number)
+
+    def create_draft(
+        self, workflow: str, name: str, *, text: str | None = None, by: str = "", author: bool = False, folder: str | Path | None = None
+    ) -> "Draft":
+        """
+        Begin a draft: the published definition of a workflow, or that of its newest run, to be changed.
+
+        Args:
+            workflow: The workflow's name.
+            name: The draft's: letters, digits, ``-`` and ``_``, beginning with a letter.
+            text: A workflow file's text to begin with instead.
+            by: Who makes it; by default the user of this machine.
+            author: Whether it may bring what runs code or reaches other models: see ``edit_draft``.
+            folder: Where the text's prompt files are read from and its tools imported; by default as for the published definition.
+
+        Raises:
+            Unusable: there is such a draft already, or nothing is known of the workflow.
+        """
+        from beam_ray.api.drafts import create_draft
+
+        return create_draft(self, workflow, name, text=text, by=by, author=author, folder=folder)
+
+    def edit_draft(self, draft: "Draft", edits: "Sequence[DraftEdit]", *, by: str = "", author: bool = False) -> "Draft":
+        """
+        Change values of a draft at their places; the next revision, with comments and order kept.
+
+        A change that leaves errors is kept too, with ``problems``; it can be neither run nor published.
+
+        Args:
+            draft: The revision to change.
+            edits: What to change.
+            by: Who changes it; by default the user of this machine.
+            author: Without it a tool, program, ``python`` criterion, MCP server, model or requirement that neither the
+                published definition nor the draft has is refused, and so is a file.
+
+        Raises:
+            Unusable: somebody changed the draft in the meantime, a path leads nowhere, or only an author may change this.
+        """
+        from beam_ray.api.drafts import edit_draft
+
+        return edit_draft(self, draft, edits, by=by, author=author)
+
+    def save_draft(self, draft: "Draft", text: str, *, by: str = "", author: bool = False, folder: str | Path | None = None) -> "Draft":
+        """
+        Replace the text of a draft; the next revision. As for ``edit_draft``, text with errors is kept.
+
+        Args:
+            draft: The revision that the text was made from.
+            text: The whole YAML text.
+            by: As for ``edit_draft``.
+            author: As for ``edit_draft``.
+            folder: As for ``create_draft``.
+
+        Raises:
+            Unusable: somebody changed the draft in the meantime, or only an author may change this.
+        """
+        from beam_ray.api.drafts import save_draft
+
+        return save_draft(self, draft, text, by=by, author=author, folder=folder)
+
+    def drop_draft(self, workflow: str, name: str, *, by: str = "") -> None:
+        """
+        End a draft; it is no longer listed, and its revisions stay in the store.
+
+        Raises:
+            Unusable: there is no such draft.
+        """
+        from beam_ray.api.drafts import drop_draft
+
+        drop_draft(self, workflow, name, by=by)
+
+    def draft_changes(self, draft: "Draft") -> "tuple[Change, ...]":
+        """
+        What differs between the published definition, or where there is none that of the newest run, and a draft.
+
+        Raises:
+            BadDefinition: the draft has errors.
+        """
+        from beam_ray.api.drafts import draft_changes
+
+        return draft_changes(self, draft)
 
     # -- history --------------------------------------------------------------------------
 

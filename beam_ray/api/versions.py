@@ -11,10 +11,11 @@ from beam_ray.define.diff import Change, changes
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.publish import Version as StoredVersion
+from beam_ray.publish import load_definition, read_version
 from beam_ray.publish import publish as publish_definition
-from beam_ray.publish import read_version
 from beam_ray.publish import rollback as publish_old
 from beam_ray.publish import versions as version_numbers
+from beam_ray.store.drafts import parse_draft_reference
 
 if TYPE_CHECKING:
     from beam_ray.api.verdicts import Candidate, Verdict
@@ -109,10 +110,10 @@ def publish(
     if isinstance(workflow, Workflow):
         definition = check(workflow).workflow
     elif isinstance(workflow, str | Path):
-        if not str(workflow).endswith((".yaml", ".yml")):
-            raise Unusable(f"{str(workflow)!r} is not a file; a version is published from a workflow file")
-        definition = check(workflow).workflow
-        source = Path(workflow).read_text(encoding="utf-8")
+        if not str(workflow).endswith((".yaml", ".yml")) and not parse_draft_reference(str(workflow)):
+            raise Unusable(f"{str(workflow)!r} is neither a file nor a draft; a version is published from a workflow file or from NAME@DRAFT")
+        found = load_definition(store.objects, str(workflow))
+        definition, source = found.workflow, found.source
     else:
         definition = workflow.workflow
     backtest = "" if evidence is None else evidence if isinstance(evidence, str) else evidence.id

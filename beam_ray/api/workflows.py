@@ -11,14 +11,13 @@ from beam_ray.define.check_agent import DeclaredTool, declared_tools
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Problem, Unusable
 from beam_ray.llm.advice import agent_advice, ignored_settings, missing_models, program_advice
-from beam_ray.publish import find_workflow
+from beam_ray.publish import load_definition
 from beam_ray.run.agent_tools import describe_functions
-from beam_ray.run.plan import load_workflow
 from beam_ray.run.tool_imports import MissingCommand, MissingModule, functions, missing_commands, missing_modules, remedy
 from beam_ray.run.tools import project_folder, tool_folders
 
 WorkflowOption = Workflow | str | Path
-"""A workflow, the path of a YAML file, or a published ``NAME`` or ``NAME@VERSION``."""
+"""A workflow, the path of a YAML file, a published ``NAME`` or ``NAME@VERSION``, or a draft ``NAME@DRAFT`` or ``NAME@DRAFT:N``."""
 
 
 class DeclaredToolDocument(TypedDict):
@@ -91,7 +90,7 @@ def check(workflow: WorkflowOption, store: Location | None = None) -> CheckResul
     Check a workflow: shape, names, templates, criteria and tools. No model is called.
 
     Args:
-        workflow: A ``Workflow``, the path of a YAML file, or ``NAME[@VERSION]`` of a published one, which needs *store*.
+        workflow: A ``Workflow``, the path of a YAML file, or the name of a published one or of a draft, which needs *store*.
 
     Raises:
         BadDefinition: with every problem and its place.
@@ -101,12 +100,8 @@ def check(workflow: WorkflowOption, store: Location | None = None) -> CheckResul
         return CheckResult(workflow, None, tuple(check_definition(workflow, folders=tool_folders(workflow))))
     written = str(workflow)
     # a file needs no store, and none is created for it
-    file, version = find_workflow(store.objects if store and not written.endswith((".yaml", ".yml")) else None, written)
-    if file:
-        found, warnings = load_workflow(file)
-        return CheckResult(found, None, tuple(warnings))
-    assert version
-    return CheckResult(version.plan, version.version, tuple(check_definition(version.plan, folders=tool_folders(version.plan))))
+    found = load_definition(store.objects if store and not written.endswith((".yaml", ".yml")) else None, written)
+    return CheckResult(found.workflow, found.version, found.warnings)
 
 
 def check_with_models(workflow: WorkflowOption, store: Location) -> CheckResult:

@@ -6,7 +6,7 @@ The backtest spec: what is compared with what, over which tasks, and what is all
     tasks: library:orders@3               # or a file, a folder, run:ID; or a list of these
     baseline: published                   # or a version number, a file, run:ID; recorded: what production answered
     candidates:
-      v8: {nodes.extract.llm.prompt: prompts/extract-v8.md}     # overrides, or a file
+      v8: {nodes.extract.llm.prompt: prompts/extract-v8.md}     # overrides, a file, or a draft such as purchase-orders@shorter
     matrix: {model: [remote/small, remote/large]}               # more candidates, one for every combination
     trials: 1
     confirm: 2
@@ -45,7 +45,7 @@ from beam_ray.define.validation import as_written, validation_problems
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_file import Source, read_yaml
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
-from beam_ray.publish import find_workflow, read_version
+from beam_ray.publish import load_definition, read_version
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.lookup import resolve
 from beam_ray.store.objects import Objects
@@ -69,8 +69,10 @@ class Spec(Frozen):
     tasks: str | Annotated[list[str], Field(min_length=1)]
     """A file, a folder, a pattern, an s3:// address, library:NAME[@V] or run:ID; or several of these in a list."""
     baseline: str | int = Field(default="published", description="published, a version's number, a file, run:ID or recorded")
-    candidates: dict[str, str | JsonObject] = Field(default={}, description="a file, or a mapping of overrides such as {nodes.NODE.llm.prompt: FILE}")
-    """Files, or overrides of the baseline's definition."""
+    candidates: dict[str, str | JsonObject] = Field(
+        default={}, description="a file, a draft NAME@DRAFT, or a mapping of overrides such as {nodes.NODE.llm.prompt: FILE}"
+    )
+    """Files, drafts such as ``orders@shorter``, or overrides of the baseline's definition."""
     matrix: dict[str, Any] = Field(default={}, description="a mapping from overrides to lists of values")
     """More candidates, one for every combination of values: see ``matrix``."""
     models: dict[str, str] = {}
@@ -246,7 +248,7 @@ def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Json] | Non
     source = placed(source, made)
     for name, written in [*spec.candidates.items(), *((cell.name, cell.overrides) for cell in made)]:
         try:
-            side, advice = _candidate(name, written, baseline.workflow, folder, source)
+            side, advice = _candidate(objects, name, written, baseline.workflow, folder, source)
             candidates.append(side)
             warnings += advice
         except BadDefinition as error:
@@ -292,18 +294,21 @@ def _baseline(objects: Objects, spec: Spec, folder: Path, source: Source) -> Sid
 def _definition(objects: Objects, target: str, folder: Path) -> Side:
     """The baseline that is a file or a published version."""
     near = _beside(folder, target) if target.endswith((".yaml", ".yml")) else folder
-    file, found = find_workflow(objects, str(near) if near != folder else target)
-    if found:
-        return Side("baseline", found.plan, found.version)
-    assert file
-    workflow, written_source = load(file)
-    check(workflow, written_source, folders=tool_folders(workflow))
-    return Side("baseline", workflow)
+    found = load_definition(objects, str(near) if near != folder else target)
+    return Side("baseline", found.workflow, found.version)
 
 
-def _candidate(name: str, written: str | JsonObject, baseline: Workflow, folder: Path, source: Source) -> tuple[Side, list[Problem]]:
+def _candidate(objects: Objects, name: str, written: str | JsonObject, baseline: Workflow, folder: Path, source: Source) -> tuple[Side, list[Problem]]:
     if isinstance(written, str):
         path = _beside(folder, written)
+        if "@" in written and not path.is_file():
+            try:
+                named = load_definition(objects, written)
+            except BadDefinition:
+                raise
+            except Unusable as error:
+                raise BadDefinition(problems=[source.problem(("candidates", name), str(error))]) from None
+            return Side(name, named.workflow, named.version), list(named.warnings)
         if not path.is_file():
             raise BadDefinition(problems=[source.problem(("candidates", name), f"the candidate's file {written!r} is not there")])
         workflow, found = load(path)

@@ -30,7 +30,7 @@ class Evidence:
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", metavar="FILE|WORKFLOW@DRAFT")
 @grouped(
     Evidence,
     "why",
@@ -41,7 +41,7 @@ class Evidence:
 @_MLFLOW
 @reads_store
 def publish(file: str, why: Evidence, mlflow_uri: str | None, place: Place) -> None:
-    """Publish FILE as the current version of its workflow."""
+    """Publish a workflow FILE, or a draft, as the current version of its workflow."""
     store = place.opened
     definition: str | beam_ray.Candidate = file
     if why.candidate:
@@ -76,7 +76,7 @@ def versions(workflow: str, place: Place) -> None:
 @click.argument("after")
 @reads_store
 def diff(before: str, after: str, place: Place) -> None:
-    """Show what differs between BEFORE and AFTER, each a file or NAME[@VERSION], by node and field."""
+    """Show what differs between BEFORE and AFTER, each a file, NAME[@VERSION] or NAME@DRAFT, by node and field."""
     found = place.opened.diff(before, after)
     if place.as_json:
         emit([{"node": change.node, "field": change.field, "before": change.before, "after": change.after} for change in found])

@@ -18,7 +18,7 @@ from beam_ray.errors import Unusable
 @click.argument("workflow")
 @uses_models
 def check(workflow: str, place: Place) -> None:
-    """Check WORKFLOW, a YAML file or a published NAME[@VERSION], and report every problem with its place."""
+    """Check WORKFLOW, a YAML file, a published NAME[@VERSION] or a draft NAME@DRAFT, and report every problem with its place."""
     found = place.opened.check(workflow)
     if place.as_json:
         emit(found.document())

@@ -22,7 +22,7 @@ from beam_ray.define.returns import type_schema
 from beam_ray.define.template import TemplateFault, Use, uses
 from beam_ray.define.tool_source import find_tool
 from beam_ray.define.workflow import Node, Workflow
-from beam_ray.define.yaml_file import NoFile, Source
+from beam_ray.define.yaml_file import NoFile, Source, dotted
 from beam_ray.errors import BadDefinition, Problem, Unusable, did_you_mean
 
 GIVEN = ("task_query", "variables", "attachments", "messages")
@@ -174,7 +174,7 @@ def _in_prompt(source: Source, at: tuple[str | int, ...], turn: Turn, line: int,
     if isinstance(source, NoFile):
         return source.problem(at[:-1], text, *said)
     first, column = source.place(at)
-    return Problem(source.file, first + line - 1 + (len(turn.content.splitlines()) > 1), column, text, said)
+    return Problem(source.file, first + line - 1 + (len(turn.content.splitlines()) > 1), column, text, said, path=dotted(at))
 
 
 def _texts(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -34,25 +34,28 @@ def load(path: str | Path, *, project: Path | None = None) -> tuple[Workflow, So
     return parse_workflow(source, Path(path).parent, project or Path.cwd()), source
 
 
-def parse_workflow(source: Source, folder: Path, project: Path) -> Workflow:
+def parse_workflow(source: Source, folder: Path, project: Path, *, files: bool = True) -> Workflow:
     """
     The workflow that *source* describes.
 
     Args:
         folder: Prompt files are relative to it, and tools are imported from it.
         project: The folder's path is kept relative to it.
+        files: Whether prompts and requirements may be in files; otherwise a value that names one is a problem.
 
     Raises:
         BadDefinition: with every problem of shape found.
     """
     if not isinstance(source.data, Mapping):
         raise BadDefinition(problems=[source.problem((), "a workflow file must be a mapping that begins with 'workflow: NAME'")])
-    data, problems = with_prompts(source.data, source, folder)
+    data, problems = with_prompts(source.data, source, folder, files=files)
     if "tools_from" in data:
         known = known_keys(("tools_from",), Workflow)
         problems.append(source.problem(("tools_from",), "unknown key 'tools_from'", f"allowed keys: {', '.join(known)}"))
     if isinstance(data.get("requirements"), str):
         try:
+            if not files:
+                raise Unusable(_NO_FILES.format("requirements file", data["requirements"]))
             data["requirements"] = read_requirements(data["requirements"], folder)
         except Unusable as error:
             problems.append(source.problem(("requirements",), str(error)))
@@ -68,8 +71,11 @@ def parse_workflow(source: Source, folder: Path, project: Path) -> Workflow:
     return workflow
 
 
-def with_prompts(data: Mapping[str, Json], source: Source, folder: Path) -> tuple[dict[str, Json], list[Problem]]:
-    """A copy of *data* in which prompt files are replaced by their content."""
+_NO_FILES = "a draft reads no files, and {1!r} is the name of a {0}; write its content here"
+
+
+def with_prompts(data: Mapping[str, Json], source: Source, folder: Path, *, files: bool = True) -> tuple[dict[str, Json], list[Problem]]:
+    """A copy of *data* in which prompt files are replaced by their content; without *files* they are problems."""
     result = dict(data)
     problems: list[Problem] = []
     nodes = data.get("nodes")
@@ -80,7 +86,9 @@ def with_prompts(data: Mapping[str, Json], source: Source, folder: Path) -> tupl
             call = node.get(kind) if isinstance(node, Mapping) else None
             if isinstance(call, Mapping) and isinstance(call.get("prompt"), str):
                 try:
-                    prompt = read_prompt(call["prompt"], folder)
+                    if not files and names_file(call["prompt"]):
+                        raise Unusable(_NO_FILES.format("prompt file", call["prompt"]))
+                    prompt = read_prompt(call["prompt"], folder) if files else call["prompt"]
                 except BadDefinition as error:
                     problems += error.problems
                     continue
@@ -91,6 +99,11 @@ def with_prompts(data: Mapping[str, Json], source: Source, folder: Path) -> tupl
     return result, problems
 
 
+def names_file(prompt: str) -> bool:
+    """Whether the text of a prompt is the name of a file."""
+    return "\n" not in prompt and prompt.strip().endswith(PROMPT_SUFFIXES) and " " not in prompt.strip()
+
+
 def read_prompt(written: str, folder: Path) -> str | list[dict[str, str]]:
     """
     The prompt that *written* stands for: the turns in the file of that name, or the text itself.
@@ -99,7 +112,7 @@ def read_prompt(written: str, folder: Path) -> str | list[dict[str, str]]:
         Unusable: it looks like a file name and there is no such file.
         BadDefinition: the file is not a prompt.
     """
-    if "\n" in written or not written.strip().endswith(PROMPT_SUFFIXES) or " " in written.strip():
+    if not names_file(written):
         return written
     path = folder / written.strip()
     if path.is_dir():

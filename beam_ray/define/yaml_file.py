@@ -42,8 +42,9 @@ class Source:
 
     def problem(self, path: Iterable[str | int], text: str, *notes: str) -> Problem:
         """A problem at the nearest known place to *path*."""
-        line, column = self.place(path)
-        return _problem(self.file, line, column, text, notes)
+        at = tuple(path)
+        line, column = self.place(at)
+        return _problem(self.file, line, column, text, notes, dotted(at))
 
     def place(self, path: Iterable[str | int]) -> tuple[int, int]:
         """Line and column of the nearest known place to *path*."""
@@ -58,15 +59,18 @@ class NoFile(Source):
 
     def problem(self, path: Iterable[str | int], text: str, *notes: str) -> Problem:
         """A problem at *path*, such as ``nodes.extract.llm.prompt[0]``."""
-        where = ""
-        for part in path:
-            where += f"[{part}]" if isinstance(part, int) else f".{part}"
-        return _problem(": ".join(filter(None, (self.file, where.removeprefix(".")))), 0, 0, text, notes)
+        where = dotted(path)
+        return _problem(": ".join(filter(None, (self.file, where))), 0, 0, text, notes, where)
 
 
-def _problem(file: str, line: int, column: int, text: str, notes: tuple[str, ...]) -> Problem:
+def dotted(path: Iterable[str | int]) -> str:
+    """*path* as messages have it: ``nodes.extract.llm.prompt[0]``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def _problem(file: str, line: int, column: int, text: str, notes: tuple[str, ...], path: str) -> Problem:
     first, *rest = text.split("\n")
-    return Problem(file, line, column, first, (*(note.strip() for note in rest), *notes))
+    return Problem(file, line, column, first, (*(note.strip() for note in rest), *notes), path=path)
 
 
 def read_yaml(path: Path, text: str | None = None) -> Source:
