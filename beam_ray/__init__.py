@@ -62,9 +62,10 @@ if TYPE_CHECKING:
     from beam_ray.program_tools import recorded_tool
     from beam_ray.review.corrected_rates import CorrectedRate
     from beam_ray.review.correction import Figure, JudgeErrors
-    from beam_ray.review.judge_report import JudgeReport
-    from beam_ray.review.queue import ReviewAnswer, ReviewItem, ReviewQuestion
+    from beam_ray.review.judge_report import JudgePrecision, JudgeReport
+    from beam_ray.review.queue import ReviewAnswer, ReviewItem, ReviewQuestion, reviewer_of
     from beam_ray.review.variance import VarianceComponents
+    from beam_ray.review.waiting import ReviewSource
     from beam_ray.run.progress import Progress
     from beam_ray.store.lookup import status_of
     from beam_ray.tasks.sources import Tasks
@@ -235,11 +236,14 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "CorrectedRate",
     "Figure",
     "JudgeErrors",
+    "JudgePrecision",
     "JudgeReport",
     "ReviewAnswer",
     "ReviewItem",
     "ReviewQuestion",
+    "ReviewSource",
     "VarianceComponents",
+    "reviewer_of",
     # run
     "Progress",
     # store
@@ -304,9 +308,10 @@ _SOURCES = {
     "beam_ray.program_tools": ("recorded_tool",),
     "beam_ray.review.corrected_rates": ("CorrectedRate",),
     "beam_ray.review.correction": ("Figure", "JudgeErrors"),
-    "beam_ray.review.judge_report": ("JudgeReport",),
-    "beam_ray.review.queue": ("ReviewAnswer", "ReviewItem", "ReviewQuestion"),
+    "beam_ray.review.judge_report": ("JudgePrecision", "JudgeReport"),
+    "beam_ray.review.queue": ("ReviewAnswer", "ReviewItem", "ReviewQuestion", "reviewer_of"),
     "beam_ray.review.variance": ("VarianceComponents",),
+    "beam_ray.review.waiting": ("ReviewSource",),
     "beam_ray.run.progress": ("Progress",),
     "beam_ray.store.lookup": ("status_of",),
     "beam_ray.tasks.sources": ("Tasks",),

@@ -23,13 +23,14 @@ from beam_ray.review.queue import (
 from beam_ray.review.sample import DRAWN, How
 from beam_ray.store.lookup import resolve
 from beam_ray.store.review_table import ReviewRow
-from beam_ray.store.reviews import read_reviews
+from beam_ray.store.reviews import newest_reviews, read_reviews
 from beam_ray.store.runs import Run
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from beam_ray.review.judge_report import JudgeReport
+    from beam_ray.review.waiting import ReviewSource
 
 Met = bool | None | ReviewAnswer
 """What a person says of a criterion: met or not, None when they cannot tell, or an ``ReviewAnswer`` with a comment."""
@@ -73,6 +74,15 @@ class ReviewQueue(Displayed):
     def next(self, reviewer: str = "") -> ReviewItem | None:
         """The first item that the reviewer has not answered in full; None at the end."""
         return next(iter(self.open(reviewer)), None)
+
+    def answers(self, reviewer: str = "") -> dict[str, dict[str, ReviewRow]]:
+        """What the reviewer has answered of these items: address to criterion to the newest answer."""
+        name, asked = reviewer_of(reviewer), {(item.address, item.output_digest): {each.version for each in item.questions} for item in self.items}
+        found: dict[str, dict[str, ReviewRow]] = {}
+        for row in newest_reviews(self._store.objects, self.workflow):
+            if row["reviewer"] == name and row["criterion_version"] in asked.get((row["address"], row["output_digest"]), ()):
+                found.setdefault(row["address"], {})[row["criterion"]] = row
+        return found
 
     def item(self, address: str) -> ReviewItem:
         """
@@ -139,6 +149,20 @@ def review_queue(
     asked = tuple(each.criterion for each in items[0].questions) if items else wanted
     population = (items[0].population or len(items)) if items else 0
     return ReviewQueue(workflow, place, found.run_id, asked, chosen, tuple(items), population, store)
+
+
+def review_sources(store: Location) -> "list[ReviewSource]":
+    """See ``Store.review_sources``."""
+    from beam_ray.review.waiting import review_sources as sources
+
+    return sources(store.existing(), store.index.table())
+
+
+def tasks_to_review(store: Location) -> int:
+    """See ``Store.tasks_to_review``."""
+    from beam_ray.review.waiting import flagged_tasks
+
+    return flagged_tasks(store.existing(), store.index.table())
 
 
 def record_review(

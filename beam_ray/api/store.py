@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from beam_ray.llm.scripted import Models
     from beam_ray.review.judge_report import JudgeReport
     from beam_ray.review.queue import ReviewItem
+    from beam_ray.review.waiting import ReviewSource
     from beam_ray.tasks.changed_inputs import Changes
     from beam_ray.tasks.sources import Tasks
 
@@ -1015,6 +1016,21 @@ class Store(Location):
         from beam_ray.api.reviews import review_queue
 
         return review_queue(self, workflow, node, run=run, criteria=criteria, sample=sample)
+
+    def review_sources(self) -> "list[ReviewSource]":
+        """
+        Outputs that people can review: what workflows flagged for a person in any run, and of each workflow's newest
+        finished run what the judges of a panel disagree on, and what measures the judge when it is drawn at random.
+        """
+        from beam_ray.api.reviews import review_sources
+
+        return review_sources(self)
+
+    def tasks_to_review(self) -> int:
+        """How many tasks have a step that its workflow flagged for a person and that nobody has reviewed. No run is read for it."""
+        from beam_ray.api.reviews import tasks_to_review
+
+        return tasks_to_review(self)
 
     def record_review(
         self, item: "ReviewItem", answers: "Mapping[str, Met]", *, reviewer: str = "", comment: str = "", hidden: bool = True

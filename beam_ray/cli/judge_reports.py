@@ -59,6 +59,8 @@ def _show_errors(report: beam_ray.JudgeReport, errors: beam_ray.JudgeErrors) -> 
         rows.append(["met, as judged", shown_figure(report.judged_rate), "of all outputs of the reviewed runs"])
         rows.append(["met, corrected", shown_figure(report.corrected_rate), "for the judge's errors"])
     show(table(["", "estimate (95% interval)", ""], rows, width=90))
+    if report.precision:
+        show(f"  {report.precision.words(report.drawn)}")
 
 
 def shown_figure(figure: beam_ray.Figure | None, factor: float = 100, digits: int = 1, sign: str = "") -> str:

@@ -12,7 +12,7 @@ import click
 
 import beam_ray
 from beam_ray.cli.judge_reports import show_judge_report, shown_figure
-from beam_ray.cli.options import Place, grouped, reads_store
+from beam_ray.cli.options import Place, grouped, pairs, reads_store
 from beam_ray.cli.screen import emit, plural, say, show, table
 
 WIDTH = 100
@@ -179,12 +179,53 @@ def draw(sampled: Sampled, workflow: str, file: str, show_judge: bool, place: Pl
 @reads_store
 def import_(file: str, reviewer: str, place: Place) -> None:
     """Record the answered rows of FILE (.csv, .tsv, .jsonl, .json, .xlsx or .parquet). Safe to repeat."""
-    made = place.opened.import_reviews(file, reviewer=reviewer)
+    _show_recorded(place, place.opened.import_reviews(file, reviewer=reviewer))
+
+
+@review.command()
+@draws
+@click.option("--output", required=True, metavar="RUN/TASK/NODE", help="Output of the sample that is reviewed.")
+@click.option("--met", "said", multiple=True, required=True, metavar="ID=yes|no|?", help="What holds of a criterion; ? for cannot tell. Repeatable.")
+@click.option("--comment", default="", metavar="TEXT", help="Comment, kept with each answer.")
+@_REVIEWER
+@click.option("--judge-seen", is_flag=True, help="The judge's verdict was in sight.")
+@reads_store
+def record(sampled: Sampled, workflow: str, output: str, said: tuple[str, ...], comment: str, reviewer: str, judge_seen: bool, place: Place) -> None:
+    """Record what a person says of one output of a sample of WORKFLOW, as the console does."""
+    words, answers = {"yes": True, "no": False, "?": None}, pairs(said, "--met")
+    wrong = next((word for word in answers.values() if word not in words), None)
+    if wrong is not None:
+        raise click.UsageError(f"--met takes yes, no or ?, not {wrong!r}")
+    item = sampled.queue(place, workflow).item(output)
+    met = {name: words[word] for name, word in answers.items()}
+    _show_recorded(place, place.opened.record_review(item, met, reviewer=reviewer, comment=comment, hidden=not judge_seen))
+
+
+def _show_recorded(place: Place, made: beam_ray.RecordedReviews) -> None:
     if place.as_json:
         emit({"recorded": list(made.reviews), "unchanged": made.unchanged})
         return
     same = f", {made.unchanged} recorded before" if made.unchanged else ""
     show(f"{plural(len(made.reviews), 'review')} recorded{same}")
+
+
+@review.command()
+@reads_store
+def waiting(place: Place) -> None:
+    """List what people can review: outputs that were flagged for a person, that judges disagree on, and that measure a judge."""
+    found = place.opened.review_sources()
+    if place.as_json:
+        emit([each.document() for each in found])
+        return
+    words = {"flagged": "flagged for a person", "disagreed": "judges disagree", "random": "measures the judge"}
+    rows = [[each.workflow, each.node, each.run_id, words.get(each.how, each.how), f"{each.outputs:,}", f"{each.reviewed:,}"] for each in found]
+    if not rows:
+        show("nothing can be reviewed: no finished run has outputs that a judge decides about")
+        return
+    show(table(["workflow", "node", "run", "", "outputs", "reviewed"], rows, right=[4, 5]))
+    first = found[0]
+    sample = f" --sample {first.how}" if first.how != "random" else ""
+    show(f"review the first:  beam-ray review start {first.workflow} --node {first.node} --run {first.run_id}{sample}{place.option}")
 
 
 @review.command()

@@ -12,6 +12,8 @@ KEPT_RUNS = 400
 """Runs whose record and manifest are kept."""
 OPEN_RUNS = 12
 """Runs whose files of steps are kept in memory."""
+OPEN_QUEUES = 8
+"""Samples of outputs to review that are kept."""
 FRESH_S = 2.0
 """Seconds after which backtests are looked for again."""
 
@@ -25,6 +27,7 @@ class Reader:
         self._verdicts: list[beam_ray.Verdict] = []
         self._looked = -math.inf
         self._open: OrderedDict[str, beam_ray.Run] = OrderedDict()
+        self._queues: OrderedDict[tuple[object, ...], beam_ray.ReviewQueue] = OrderedDict()
         self._lock = threading.Lock()
 
     def run(self, name: str) -> beam_ray.Run:
@@ -77,6 +80,25 @@ class Reader:
         """
         known = next((each for each in self._verdicts if each.id == name), None)
         return known or self.store.verdict(name)
+
+    def review_queue(self, workflow: str, node: str, run: str, criteria: tuple[str, ...], sample: beam_ray.ReviewSample) -> beam_ray.ReviewQueue:
+        """
+        Outputs to review; the samples that were drawn last are kept, for whoever answers asks for the same one again and again.
+
+        Raises:
+            Unusable: there is no such run, node or criterion.
+        """
+        key = (workflow, node, run, criteria, sample)
+        with self._lock:
+            if run and key in self._queues:
+                self._queues.move_to_end(key)
+                return self._queues[key]
+        found = self.store.review_queue(workflow, node or None, run=run or None, criteria=criteria, sample=sample)
+        with self._lock:
+            self._queues[key] = found
+            while len(self._queues) > OPEN_QUEUES:
+                self._queues.popitem(last=False)
+        return found
 
     def task(self, address: beam_ray.Address) -> beam_ray.Task:
         """

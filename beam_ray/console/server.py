@@ -22,7 +22,7 @@ from beam_ray.console.commands import Commands, words_of
 from beam_ray.console.events import events
 from beam_ray.console.forms import Fields, form_of, query_of
 from beam_ray.console.options import ConsoleOptions
-from beam_ray.console.pages import backtests, compare, download, home, pasted, rerun, runs, started, task, tasks
+from beam_ray.console.pages import backtests, compare, download, home, pasted, rerun, review, runs, started, task, tasks
 from beam_ray.console.reading import Reader
 from beam_ray.console.rendering import Download, Page, respond
 from beam_ray.console.security import Guard, is_loopback
@@ -48,6 +48,8 @@ PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
     ("/compare", compare.compare, compare.FIELDS),
     ("/download", download.download, download.FIELDS),
     ("/rerun", rerun.sheet, rerun.FIELDS),
+    ("/review", review.review, review.FIELDS),
+    ("/review/agreement", review.agreement, review.AGREEMENT_FIELDS),
     ("/started/{key}", started.command, ()),
     ("/t/{word:path}", pasted.pasted, ()),
 )
@@ -55,6 +57,8 @@ PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
 
 FORMS: tuple[tuple[str, Changes], ...] = (
     ("/rerun", rerun.start),
+    ("/review", review.record),
+    ("/review/library", review.expect),
     ("/runs/{run}/stop", runs.stop),
     ("/runs/{run}/resume", runs.resume),
 )

@@ -16,6 +16,8 @@ lattice instead of random numbers: equal arguments give equal intervals. They ho
 tasks and that of reviews. docs/statistics.md has the measured coverage, and why these were chosen.
 """
 
+import math
+from bisect import bisect_left
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -93,6 +95,28 @@ def judged_rate(judged: tuple[float, float]) -> Figure:
 def corrected_rate(strata: Strata) -> Figure:
     """The share of outputs that are truly met, where some of these very outputs were reviewed."""
     return _figure(np.array([_rate(strata.judged_met, strata.truth(1), strata.truth(0))]), _rate(*_parts(strata, 0)))
+
+
+def reviews_needed(strata: Strata, reach: float) -> int | None:
+    """
+    How many reviewed outputs, drawn at random, bring the corrected rate to within *reach* on either side, if people go on finding what they found.
+
+    Returns:
+        None where not even the review of every output would: the run has too few tasks.
+    """
+    done, every = math.ceil(sum(strata.reviewed)), math.floor(sum(strata.judged))
+
+    def near(count: int) -> bool:
+        factor = count / sum(strata.reviewed)
+        (unmet, met), (missed, right) = strata.reviewed, strata.met
+        found = corrected_rate(Strata(strata.judged, (factor * unmet, factor * met), (factor * missed, factor * right)))
+        return found.high - found.low <= 2 * reach
+
+    if near(done):
+        return done
+    if done >= every or not near(every):
+        return None
+    return bisect_left(range(every + 1), True, lo=done, key=near)
 
 
 def corrected_change(before: Strata, after: Strata, words: tuple[float, float, float, float]) -> Figure:

@@ -3,17 +3,21 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple, TypedDict
 
 from beam_ray.address import parse
 from beam_ray.compare.verdict_json import FigureDocument
-from beam_ray.review.correction import Figure, JudgeErrors, Strata, corrected_rate, errors, judged_rate
+from beam_ray.review.correction import Figure, JudgeErrors, Strata, corrected_rate, errors, judged_rate, reviews_needed
 from beam_ray.review.reviewed import ReviewedOutput, Words, judged_in, resolved, strata_of
 from beam_ray.review.sample import DRAWN
 from beam_ray.store.objects import Objects
 from beam_ray.store.review_table import ReviewRow
 from beam_ray.store.reviews import newest_reviews
+
+PRECISE = 0.05
+"""Half of a corrected rate's interval that is narrow enough: what the gate no-harm takes for the smallest loss that matters."""
 
 
 class SampleReviewed(NamedTuple):
@@ -36,6 +40,27 @@ class ReviewerPair(NamedTuple):
     outputs: int
     same: int
     kappa: Figure | None
+
+
+class JudgePrecision(NamedTuple):
+    """How near a corrected rate is to the truth, and what brings it nearer."""
+
+    half_width: float
+    """Half of its interval, as a share."""
+    wanted: float
+    """What is near enough."""
+    reached: bool
+    reviews: int | None
+    """Outputs reviewed in all that reach it, if people go on finding what they found; None where not even the review of every output would."""
+
+    def words(self, reviewed: int) -> str:
+        """The same in a sentence, of so many outputs that were drawn at random."""
+        here, wanted = f"±{100 * self.half_width:.1f} points", f"±{100 * self.wanted:.0f} points"
+        if self.reached:
+            return f"Narrow enough: the corrected rate is within {here}."
+        if self.reviews is None:
+            return f"The corrected rate is within {here}. Reviewing every output would not bring it within {wanted}: the run has too few tasks."
+        return f"The corrected rate is within {here}. About {max(self.reviews - reviewed, 1):,} more reviews, drawn at random, bring it within {wanted}."
 
 
 class Disagreement(NamedTuple):
@@ -88,9 +113,26 @@ class JudgeReport:
     false_failures: tuple[Disagreement, ...]
     between: tuple[ReviewerPair, ...]
 
+    @cached_property
+    def precision(self) -> "JudgePrecision | None":
+        """How near the corrected rate is to the truth; None where there is none."""
+        if self.corrected_rate is None or self.strata is None:
+            return None
+        half = (self.corrected_rate.high - self.corrected_rate.low) / 2
+        return JudgePrecision(half, PRECISE, half <= PRECISE, reviews_needed(self.strata, PRECISE))
+
     def document(self) -> "JudgeReportDocument":
         """The report as a JSON document."""
         return document_of(self)
+
+
+class PrecisionDocument(TypedDict):
+    """How near a corrected rate is to the truth, as JSON; shares from 0 to 1."""
+
+    half_width: float
+    wanted: float
+    reached: bool
+    reviews: int | None
 
 
 class SampleDocument(TypedDict):
@@ -152,6 +194,7 @@ class JudgeReportDocument(TypedDict):
     specificity: FigureDocument | None
     judged_rate: FigureDocument | None
     corrected_rate: FigureDocument | None
+    precision: PrecisionDocument | None
     false_passes: list[DisagreementDocument]
     false_failures: list[DisagreementDocument]
     between_reviewers: list[PairDocument]
@@ -275,12 +318,19 @@ def document_of(report: JudgeReport) -> JudgeReportDocument:
         "specificity": figure(found.specificity if found else None),
         "judged_rate": figure(report.judged_rate),
         "corrected_rate": figure(report.corrected_rate),
+        "precision": _precision(report.precision),
         "false_passes": [_disagreement(each) for each in report.false_passes],
         "false_failures": [_disagreement(each) for each in report.false_failures],
         "between_reviewers": [
             {"one": each.one, "other": each.other, "outputs": each.outputs, "same": each.same, "kappa": figure(each.kappa)} for each in report.between
         ],
     }
+
+
+def _precision(found: JudgePrecision | None) -> PrecisionDocument | None:
+    if found is None:
+        return None
+    return {"half_width": round(found.half_width, 12), "wanted": found.wanted, "reached": found.reached, "reviews": found.reviews}
 
 
 def figure(found: Figure | None) -> FigureDocument | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from beam_ray.address import parse
 from beam_ray.errors import Damaged, Unusable
@@ -123,12 +124,27 @@ def words_of(outputs: Iterable[StoredOutput], criterion: str) -> tuple[int, int]
     return found.count(False), found.count(True)
 
 
+_counted: WeakKeyDictionary[Objects, dict[tuple[str, ...], tuple[int, int]]] = WeakKeyDictionary()
+"""Counts of finished runs, by the digests of the files that they were read from: whoever reviews asks for them after each answer."""
+
+
 def judged_in(objects: Objects, run_ids: Iterable[str], node: str, criterion: str) -> tuple[int, int] | None:
     """The same over whole runs; None where one of them cannot be read."""
     counts = []
     for run_id in dict.fromkeys(run_ids):
         try:
-            counts.append(words_of(outputs_of(Run(objects, run_id), node), criterion))
+            counts.append(_words_in(Run(objects, run_id), node, criterion))
         except (Unusable, Damaged):
             return None
     return (sum(each[0] for each in counts), sum(each[1] for each in counts)) if counts else None
+
+
+def _words_in(run: Run, node: str, criterion: str) -> tuple[int, int]:
+    files = [entry for entry in run.manifest["files"] if entry["name"].startswith(f"steps/{node}-")] if run.manifest else []
+    known = _counted.setdefault(run.objects, {})
+    key = (node, criterion, *(entry["sha256"] for entry in files))
+    if not files:
+        return words_of(outputs_of(run, node), criterion)
+    if key not in known:
+        known[key] = words_of(outputs_of(run, node), criterion)
+    return known[key]

@@ -25,6 +25,9 @@ PAGES = {
     "backtest": "/backtests/{backtest}",
     "flips": "/backtests/{backtest}/flips",
     "compare": "/compare?a={run}/order-005&b={rerun}/order-005",
+    "waiting": "/review",
+    "review": "/review?workflow=purchase-orders&run={run}&node=extract&count=3",
+    "agreement": "/review/agreement?workflow=purchase-orders",
     "refusal": "/tasks?colour=red",
 }
 

@@ -81,7 +81,7 @@ document.addEventListener("submit", (event) => {
 
 // -- keys ---------------------------------------------------------------------
 
-const GO = { h: "/", t: "/tasks", r: "/runs", b: "/backtests" };
+const GO = { h: "/", t: "/tasks", r: "/runs", b: "/backtests", v: "/review" };
 let waitingForPlace = false;
 
 function rows() {
