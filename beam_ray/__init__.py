@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from beam_ray.api.maintenance import DamagedFile, Diagnosis, Garbage, GarbageReport, NodeRepair, Repair
     from beam_ray.api.mlflow import MlflowLog
     from beam_ray.api.models import ModelCheckResult, ModelInfo
-    from beam_ray.api.optimise import AppliedProposal, DraftFile, ModelTry, PromptProposal, PromptSearch, SearchOptions
+    from beam_ray.api.optimise import AppliedProposal, DraftFile, ModelTry, PromptProposal
+    from beam_ray.api.optimise_plan import OptimisePlan
     from beam_ray.api.plans import NodePlan, Plan
     from beam_ray.api.projects import Project, init
+    from beam_ray.api.prompt_search import PromptSearch, SearchOptions
     from beam_ray.api.prompts import PromptTurn, SentPrompt, TemplatePart, TemplateTurn
     from beam_ray.api.repeats import RepeatsPlan
     from beam_ray.api.reproductions import Reproduction
@@ -152,14 +154,17 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "DraftFile",
     "ModelTry",
     "PromptProposal",
-    "PromptSearch",
-    "SearchOptions",
+    # api.optimise_plan
+    "OptimisePlan",
     # api.plans
     "NodePlan",
     "Plan",
     # api.projects
     "Project",
     "init",
+    # api.prompt_search
+    "PromptSearch",
+    "SearchOptions",
     # api.prompts
     "PromptTurn",
     "SentPrompt",
@@ -276,9 +281,11 @@ _SOURCES = {
     "beam_ray.api.maintenance": ("DamagedFile", "Diagnosis", "Garbage", "GarbageReport", "NodeRepair", "Repair"),
     "beam_ray.api.mlflow": ("MlflowLog",),
     "beam_ray.api.models": ("ModelCheckResult", "ModelInfo"),
-    "beam_ray.api.optimise": ("AppliedProposal", "DraftFile", "ModelTry", "PromptProposal", "PromptSearch", "SearchOptions"),
+    "beam_ray.api.optimise": ("AppliedProposal", "DraftFile", "ModelTry", "PromptProposal"),
+    "beam_ray.api.optimise_plan": ("OptimisePlan",),
     "beam_ray.api.plans": ("NodePlan", "Plan"),
     "beam_ray.api.projects": ("Project", "init"),
+    "beam_ray.api.prompt_search": ("PromptSearch", "SearchOptions"),
     "beam_ray.api.prompts": ("PromptTurn", "SentPrompt", "TemplatePart", "TemplateTurn"),
     "beam_ray.api.repeats": ("RepeatsPlan",),
     "beam_ray.api.reproductions": ("Reproduction",),

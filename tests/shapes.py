@@ -14,6 +14,7 @@ from beam_ray.backtest.manifest import BacktestManifest
 from beam_ray.compare.verdict_json import BacktestDocument
 from beam_ray.improve.exposure import Exposure, HoldoutTest, SplitDocument
 from beam_ray.improve.model_query import StoredAnswer
+from beam_ray.improve.proposals import StoredProposal
 from beam_ray.improve.search_result import SearchDocument, SearchOrigin
 from beam_ray.llm.families import EndpointFindings
 from beam_ray.publish import Version
@@ -41,6 +42,7 @@ SHAPES: dict[str, Any] = {
     r"workflows/\w+/\d+\.json": Version,
     r"searches/[\w-]+\.json": SearchOrigin,
     r"searches/[\w-]+/\d+\.json": SearchDocument,
+    r"proposals/[\w-]+/\w+/\w+\.json": StoredProposal,
     r"answers/[\w-]+/\d+\.json": StoredAnswer,
     r"models/\w+\.json": EndpointFindings,
     r"jobs/[\w-]+/[\w-]+\.json": JobStart,

@@ -1,4 +1,4 @@
-"""Prompt optimisation: a better prompt for a failed step, or a search over a library."""
+"""Prompt optimisation: a better prompt for a failed step, kept in the store and tried by a rerun."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -7,30 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from beam_ray.address import Address
-from beam_ray.api.comparisons import checked_fields
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.progress import ProgressOption, progress_callback
-from beam_ray.api.runs import Budget, Run, checked_budget, connection, probe_models
-from beam_ray.api.workflows import check
+from beam_ray.api.runs import Run, connection, probe_models
 from beam_ray.define.diff import Change, changes
 from beam_ray.define.workflow import Workflow
-from beam_ray.errors import Stopped, Unusable, did_you_mean
-from beam_ray.improve.drafts import file_of, load_same, require_place, write_draft
+from beam_ray.errors import Unusable, did_you_mean
+from beam_ray.improve.drafts import file_of, load_same, require_place
 from beam_ray.improve.execute_plan import PlanExecutor
 from beam_ray.improve.exposure import note_use
 from beam_ray.improve.model_query import CachedModel, QueryAttempt, QueryAttemptDocument
-from beam_ray.improve.optimise import Proposal, ProposalOutcome, failure_of, propose, rerun_with_proposal
-from beam_ray.improve.search import Search
-from beam_ray.improve.search_result import SearchDocument, SearchResult
+from beam_ray.improve.optimise import Proposal, ProposalOutcome, failure_of, proposal_fault, propose, rerun_with_proposal
+from beam_ray.improve.proposals import PromptChangeDocument, StoredProposal, keep_proposal, kept_proposals, said_same, stored_proposal
 from beam_ray.llm.probe import probe
 from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
-from beam_ray.publish import Version, current, find_workflow
+from beam_ray.publish import Version, find_workflow
 from beam_ray.rerun import require_start
 from beam_ray.run.execute import execute
-from beam_ray.run.progress import Progress
-from beam_ray.store.libraries import library_at
 from beam_ray.store.lookup import find_task
 from beam_ray.store.objects import Objects
 from beam_ray.store.run_record import RunRecord
@@ -66,13 +61,6 @@ class DraftFile:
     """The draft's path; None for a file next to the original, with -draft in its name."""
 
 
-class PromptChangeDocument(TypedDict):
-    """A change to a prompt as ``--json`` prints it."""
-
-    change: str
-    reason: str
-
-
 class PromptProposalDocument(TypedDict):
     """A proposed prompt as ``--json`` prints it."""
 
@@ -83,6 +71,8 @@ class PromptProposalDocument(TypedDict):
     prompt: list[Mapping[str, str]]
     """The proposed turns, with role and content."""
     tries: list[QueryAttemptDocument]
+    number: int
+    at: str
 
 
 class ProposalScores(TypedDict):
@@ -100,12 +90,6 @@ class AppliedProposalDocument(PromptProposalDocument):
 
     draft: str
     rerun: ProposalScores
-
-
-class PromptSearchDocument(SearchDocument):
-    """A search as ``--json`` prints it."""
-
-    draft: str | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -129,6 +113,10 @@ class PromptProposal(Displayed):
     tries: tuple[ModelTry, ...]
     held_out: str
     """That the task is held out for searches and this draft counts as tested on it, in a sentence; empty where it is not held out."""
+    number: int
+    """Its number among the kept proposals for the step; 1 is the oldest."""
+    made_at: str
+    """When it was made: ISO 8601, UTC."""
     _apply: "_Apply | None" = field(compare=False)
     _proposal: Proposal = field(compare=False)
 
@@ -157,6 +145,8 @@ class PromptProposal(Displayed):
             "changes": [{"change": change, "reason": reason} for change, reason in self.changes],
             "prompt": list(self.prompt),
             "tries": [one.document() for one in self._proposal.tries],
+            "number": self.number,
+            "at": self.made_at,
         }
 
 
@@ -192,58 +182,6 @@ class AppliedProposal(Displayed):
 
 
 @dataclass(frozen=True)
-class SearchOptions:
-    """How prompts are searched for."""
-
-    nodes: tuple[str, ...] = ()
-    """Only the prompts of these nodes; empty for all nodes that fail."""
-    model: str | None = None
-    """The proposing model; None for the judge, or the model of the first prompt."""
-    rounds: int = 20
-    """Proposals at most."""
-    seed: int = 0
-    """Another seed is another search."""
-    to: str | None = None
-    """The draft's path; None for a file next to the original, with -draft in its name."""
-    cluster: str | None = None
-    """A field of tasks such as ``variables.customer``: tasks that have the same value there are on the same side of the split, and count together."""
-
-
-@dataclass(frozen=True, repr=False)
-class PromptSearch(Displayed):
-    """A search for better prompts over a library, and what its best draft scored on the holdout set."""
-
-    id: str
-    workflow: Workflow
-    """The definition that was searched from."""
-    tasks: int
-    """Tasks of the search set."""
-    held_out: int
-    """Tasks of the holdout set."""
-    accepted: bool
-    """Whether the holdout set supports the best draft: the whole confidence interval is above 0."""
-    draft: Path | None
-    """The draft that was written; None when none was accepted."""
-    diff: tuple[Change, ...]
-    """What the best draft changes; empty without one."""
-    found: SearchResult = field(compare=False)
-    """Everything: candidates, scores, costs and the verdict on the holdout set."""
-
-    @property
-    def evidence(self) -> str:
-        """Id of the backtest on the holdout set; empty without one."""
-        return self.found.verdict["backtest_id"] if self.found.verdict else ""
-
-    def display(self) -> Display:
-        rows = [(one.name, score) for one, score in zip(self.found.candidates, self.found.scores, strict=True)]
-        return Display(self.id, (("accepted", self.accepted), ("draft", self.draft)), ("prompts", "score"), rows)
-
-    def document(self) -> PromptSearchDocument:
-        """The search as a JSON document."""
-        return {**self.found.document(), "draft": str(self.draft) if self.draft else None}
-
-
-@dataclass(frozen=True)
 class _Apply:
     """What is needed to try a proposal."""
 
@@ -265,83 +203,72 @@ class _Apply:
         return AppliedProposal(proposal, found.draft, Run(store, found.run_id), before, after, found.task_before, found.task_after)
 
 
-def optimise(store: Location, task: str, node: str, *, model: str | None = None, again: bool = False, draft: DraftFile | None = None) -> PromptProposal:
+def optimise(
+    store: Location, task: str, node: str, *, model: str | None = None, again: bool = False, proposal: int | None = None, draft: DraftFile | None = None
+) -> PromptProposal:
     """See ``Store.optimise``."""
     objects = store.existing()
-    found = find_task(objects, task)
-    address = Address(found.run, found.task, found.trial, node)
-    failure = failure_of(objects, address)
+    address = step_address(objects, task, node)
     origin = StoredRun(objects, address.run)
-    workflow = origin.record.plan
-    file, trial = None, None
-    if draft is not None:
-        file = file_of(workflow, draft.using)
-        workflow = load_same(file, workflow, node)
-        trial = _Apply(store, address, file, require_place(file, draft.to, "draft"))
-        require_start(origin, workflow, node, [address.task])
+    if proposal is not None:
+        return _kept(store, address, proposal, *_trial(store, origin, address, draft))
+    failure = failure_of(objects, address)
+    workflow, trial = _trial(store, origin, address, draft)
     proposer = proposer_of(store, model, workflow, node)
+    file = trial.file if trial else None
     made = propose(CachedModel(objects, proposer, store.known_models[proposer], again=again), workflow, node, [failure], file=file)
-    differences = tuple(changes(workflow, made.workflow)) if made.workflow else ()
+    document = stored_proposal(address, proposer, (made.weaknesses, made.changes, made.turns), made.tries)
+    keep_proposal(objects, document)
+    numbers = [number for number, each in enumerate(kept_proposals(objects, str(address)), 1) if said_same(each, document)]
     shown = only(origin.tasks(), [address.task])
     said = note_use(objects, shown, f"optimise {address}", [made.workflow] if made.workflow else [])
-    how = (differences, tries_of(made.tries), said)
-    return PromptProposal(str(address), proposer, made.weaknesses, made.changes, made.turns, made.workflow, *how, trial, made)
+    return replace(_proposal(document, numbers[-1], address, made, workflow, trial), held_out=said)
 
 
-def search_prompts(
-    store: Location,
-    workflow: str,
-    library: str,
-    *,
-    options: SearchOptions | None = None,
-    budget: Budget | None = None,
-    takeover: bool = False,
-    progress: ProgressOption = None,
-) -> PromptSearch:
-    """See ``Store.search_prompts``."""
-    options = options or SearchOptions()
-    # each round waits for the last one, and would wait for a day
-    store = replace(store, lane="interactive")
+def proposals(store: Location, task: str, node: str) -> list[PromptProposal]:
+    """See ``Store.proposals``."""
     objects = store.existing()
-    file = workflow_file(objects, workflow)
-    place = require_place(file, options.to, "draft")
-    checked = check(file)
-    definition = checked.workflow
-    chosen, version = library_at(objects, library), _current_version(objects, definition, file)
-    asking = next((node for node in definition.order if definition.nodes[node].call), None)
-    if asking is None:
-        raise Unusable(f"{file}: no step of {definition.name!r} has a prompt")
-    proposer = proposer_of(store, options.model, definition, asking)
-    limits = checked_budget(budget)
-    checked_fields(options.cluster)
-    probe_models(store, definition)
-    with progress_callback(progress) as callback, executing(store, takeover, callback) as run_plan:
-        for warning in checked.warnings:
-            callback(Progress(message=str(warning)))
-        search = Search(
-            objects,
-            definition,
-            file,
-            chosen,
-            store.known_models,
-            run_plan,
-            CachedModel(objects, proposer, store.known_models[proposer]),
-            limits,
-            version=version,
-            nodes=options.nodes,
-            rounds=options.rounds,
-            seed=options.seed,
-            cluster=options.cluster,
-            say=lambda line: callback(Progress(message=line)),
-        )
-        try:
-            found = search.run()
-        except Stopped as error:
-            error.resume = "the same command"
-            raise
-    draft = write_draft(place, search.draft(found.best)) if found.accepted and found.best else None
-    differences = tuple(changes(definition, found.best.workflow)) if found.best else ()
-    return PromptSearch(found.search_id, definition, found.tasks, found.held, found.accepted, draft, differences, found)
+    address = step_address(objects, task, node)
+    workflow = StoredRun(objects, address.run).record.plan
+    count = len(kept_proposals(objects, str(address)))
+    return [_kept(store, address, number, workflow, None) for number in range(count, 0, -1)]
+
+
+def step_address(objects: Objects, task: str, node: str) -> Address:
+    """The address of the step of *node* for a task."""
+    found = find_task(objects, task)
+    return Address(found.run, found.task, found.trial, node)
+
+
+def _trial(store: Location, origin: StoredRun, address: Address, draft: DraftFile | None) -> "tuple[Workflow, _Apply | None]":
+    """The definition that a better prompt is proposed for, and what is needed to try it."""
+    workflow = origin.record.plan
+    if draft is None:
+        return workflow, None
+    file = file_of(workflow, draft.using)
+    workflow = load_same(file, workflow, address.node)
+    require_start(origin, workflow, address.node, [address.task])
+    return workflow, _Apply(store, address, file, require_place(file, draft.to, "draft"))
+
+
+def _kept(store: Location, address: Address, number: int, workflow: Workflow, trial: "_Apply | None") -> PromptProposal:
+    """The kept proposal of that number."""
+    found = kept_proposals(store.objects, str(address))
+    if not 1 <= number <= len(found):
+        raise Unusable(f"the step {address} has no proposal {number}; it has {len(found)}\n  beam-ray optimise TASK --step {address.node}  asks for one")
+    kept = found[number - 1]
+    turns = tuple(dict(turn) for turn in kept["prompt"])
+    made = proposal_fault(workflow, address.node, turns) if turns else None
+    changes_ = tuple((each["change"], each["reason"]) for each in kept["changes"])
+    tries = tuple(replace(QueryAttempt(**one), kept=True) for one in kept["tries"])
+    proposal = Proposal(tuple(kept["weaknesses"]), changes_, turns, made if isinstance(made, Workflow) else None, tries)
+    return _proposal(kept, number, address, proposal, workflow, trial)
+
+
+def _proposal(kept: StoredProposal, number: int, address: Address, made: Proposal, workflow: Workflow, trial: "_Apply | None") -> PromptProposal:
+    differences = tuple(changes(workflow, made.workflow)) if made.workflow else ()
+    how = (differences, tries_of(made.tries), "", number, kept["at"])
+    return PromptProposal(str(address), kept["model"], made.weaknesses, made.changes, made.turns, made.workflow, *how, trial, made)
 
 
 def _first(judge: str | tuple[str, ...] | None) -> str | None:
@@ -356,6 +283,19 @@ def proposer_of(store: Location, name: str | None, workflow: Workflow, node: str
         Unusable: there is no such model.
         Stopped: it does not answer; no model was called.
     """
+    name = proposer_name(store, name, workflow, node)
+    if isinstance(written := store.known_models[name], ModelSettings):
+        probe(written, name)
+    return name
+
+
+def proposer_name(store: Location, name: str | None, workflow: Workflow, node: str) -> str:
+    """
+    As ``proposer_of``, without asking whether it answers.
+
+    Raises:
+        Unusable: there is no such model.
+    """
     models = store.known_models
     name = name or next(iter(workflow.judges_of(node)), None) or _first(workflow.judge) or workflow.model_of(node) or workflow.model
     if not name or name not in models:
@@ -366,8 +306,6 @@ def proposer_of(store: Location, name: str | None, workflow: Workflow, node: str
             "--model NAME  names one",
         ]
         raise Unusable("\n  ".join(notes))
-    if isinstance(written := models[name], ModelSettings):
-        probe(written, name)
     return name
 
 
@@ -406,14 +344,3 @@ def workflow_file(objects: Objects, written: str) -> Path:
         raise Unusable(
             f"no file here has the definition of {version.workflow!r} version {version.version}\n  name the file: the draft is written next to it"
         ) from None
-
-
-def _current_version(objects: Objects, workflow: Workflow, file: Path) -> int | None:
-    """The published version that the workflow is; a draft can only be published on evidence against the current one."""
-    latest = current(objects, workflow.name)
-    if latest and latest.digest != workflow.digest:
-        raise Unusable(
-            f"{file} is not the published version {latest.version} of {workflow.name!r}, so evidence against it could not be used\n"
-            f"  beam-ray diff {workflow.name} {file}  shows what differs"
-        )
-    return latest.version if latest else None

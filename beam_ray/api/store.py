@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from beam_ray.api.maintenance import Diagnosis, GarbageReport, Repair
     from beam_ray.api.mlflow import MlflowLog
     from beam_ray.api.models import ModelCheckResult, ModelInfo
-    from beam_ray.api.optimise import DraftFile, PromptProposal, PromptSearch, SearchOptions
+    from beam_ray.api.optimise import DraftFile, PromptProposal
+    from beam_ray.api.optimise_plan import OptimisePlan
     from beam_ray.api.plans import Plan
     from beam_ray.api.progress import ProgressOption
+    from beam_ray.api.prompt_search import PromptSearch, SearchOptions
     from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
     from beam_ray.api.reviews import Met, RecordedReviews, ReviewQueue, ReviewSample
@@ -879,7 +881,9 @@ class Store(Location):
 
     # -- improving ------------------------------------------------------------------------
 
-    def optimise(self, task: str, node: str, *, model: str | None = None, again: bool = False, draft: "DraftFile | None" = None) -> "PromptProposal":
+    def optimise(
+        self, task: str, node: str, *, model: str | None = None, again: bool = False, proposal: int | None = None, draft: "DraftFile | None" = None
+    ) -> "PromptProposal":
         """
         Propose a better prompt for a failed step: its weaknesses, and changes with a reason each. Nothing is published.
 
@@ -888,6 +892,7 @@ class Store(Location):
             node: The failed step.
             model: The proposing model. None for the judge, or the step's own model.
             again: Ask for another proposal than the stored one.
+            proposal: The kept proposal of this number; no model is asked.
             draft: Where a draft may be written; needed for ``PromptProposal.apply``.
 
         Raises:
@@ -896,7 +901,24 @@ class Store(Location):
         """
         from beam_ray.api.optimise import optimise
 
-        return optimise(self, task, node, model=model, again=again, draft=draft)
+        return optimise(self, task, node, model=model, again=again, proposal=proposal, draft=draft)
+
+    def plan_optimise(self, task: str, node: str, *, model: str | None = None, again: bool = False) -> "OptimisePlan":
+        """
+        What ``optimise`` would ask of which model, and what that costs at most. No model is called.
+
+        Raises:
+            Unusable: as for ``optimise``.
+        """
+        from beam_ray.api.optimise_plan import plan_optimise
+
+        return plan_optimise(self, task, node, model=model, again=again)
+
+    def proposals(self, task: str, node: str) -> "list[PromptProposal]":
+        """The prompts that were proposed for a step, the newest first. No model is called."""
+        from beam_ray.api.optimise import proposals
+
+        return proposals(self, task, node)
 
     def search_prompts(
         self,
@@ -923,7 +945,7 @@ class Store(Location):
             Unusable: the budget or the library is too small; no model was called.
             Stopped: before the end; the same call resumes.
         """
-        from beam_ray.api.optimise import search_prompts
+        from beam_ray.api.prompt_search import search_prompts
 
         return search_prompts(self, workflow, library, options=options, budget=budget, takeover=takeover, progress=progress)
 

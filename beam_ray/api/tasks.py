@@ -191,6 +191,13 @@ class Step(Displayed):
         return self.outcome in RAN
 
     @property
+    def not_optimisable(self) -> str:
+        """Why no better prompt can be proposed for the step; empty where one can."""
+        from beam_ray.improve.optimise import why_not
+
+        return why_not(self.record, self.definition)
+
+    @property
     def template(self) -> "tuple[TemplateTurn, ...]":
         """The prompt as it is defined, in its pieces; empty for a tool."""
         from beam_ray.api.prompts import template_turns

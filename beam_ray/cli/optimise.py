@@ -35,6 +35,8 @@ class Proposing:
     to: str | None
     apply_: bool
     again: bool
+    only_plan: bool
+    proposal: int | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Searching:
     click.option("--to", metavar="FILE", help="Path of the draft. Default: next to the original, with -draft in its name."),
     click.option("--apply", "apply_", is_flag=True, help="With TASK: write the draft, rerun the step and what follows, show scores before and after."),
     click.option("--again", is_flag=True, help="With TASK: request a new proposal instead of the stored one."),
+    click.option("--plan", "only_plan", is_flag=True, help="With TASK: only show which model would be asked, and what that costs."),
+    click.option("--proposal", metavar="N", type=click.IntRange(min=1), help="With TASK: the kept proposal number N; no model is asked for one."),
 )
 @MLFLOW
 @executes
@@ -87,10 +91,13 @@ def optimise(
     if bool(wanted.node) == bool(wanted.library):
         raise click.UsageError("name the failed step (optimise TASK --step NODE) or a library (optimise WORKFLOW --library NAME)")
     others = {"nodes": "--node", "budget": "--budget", "rounds": "--rounds", "seed": "--seed", "cluster": "--cluster", "mlflow_uri": "--mlflow"}
-    refuse_options(context, others if wanted.node else {"using": "--using", "apply_": "--apply", "again": "--again"}, "--library" if wanted.node else "--step")
+    refuse_options(context, others if wanted.node else _OF_A_STEP, "--library" if wanted.node else "--step")
     if wanted.node:
         context.exit(_optimise_step(wanted.subject, wanted.node, proposing, execution, place))
     context.exit(_search(wanted, searching, proposing, execution, mlflow_uri, place))
+
+
+_OF_A_STEP = {"using": "--using", "apply_": "--apply", "again": "--again", "only_plan": "--plan", "proposal": "--proposal"}
 
 
 def refuse_options(context: click.Context, options: Mapping[str, str], wanted: str) -> None:
@@ -101,8 +108,12 @@ def refuse_options(context: click.Context, options: Mapping[str, str], wanted: s
 
 
 def _optimise_step(subject: str, node: str, proposing: Proposing, execution: Execution, place: Place) -> int:
+    if proposing.proposal and (proposing.again or proposing.model or proposing.only_plan):
+        raise click.UsageError("--proposal names one that is kept; leave out --again, --model and --plan")
+    if proposing.only_plan:
+        return _show_plan(place.opened.plan_optimise(subject, node, model=proposing.model, again=proposing.again), place)
     draft = beam_ray.DraftFile(proposing.using, proposing.to) if proposing.apply_ else None
-    made = place.opened.optimise(subject, node, model=proposing.model, again=proposing.again, draft=draft)
+    made = place.opened.optimise(subject, node, model=proposing.model, again=proposing.again, proposal=proposing.proposal, draft=draft)
     if made.held_out:
         say(made.held_out)
     if not place.as_json:
@@ -122,6 +133,18 @@ def _optimise_step(subject: str, node: str, proposing: Proposing, execution: Exe
     show(f"draft:      {found.draft}")
     show(f"show step:  beam-ray show {found.after.address}{place.option}")
     show("one task proves nothing: backtest the draft before you publish it")
+    return 0
+
+
+def _show_plan(plan: beam_ray.OptimisePlan, place: Place) -> int:
+    if place.as_json:
+        emit(plan.document())
+    elif plan.kept:
+        show(f"{plan.step} · the answer of {plan.model} is stored, so the proposal costs nothing")
+    else:
+        show(f"{plan.step} · would ask {plan.model} once, at most {plan.max_calls} times")
+        tokens = f"about {plan.input_tokens:,} input tokens and at most {plan.max_output_tokens:,} output tokens per call"
+        show(f"  {tokens}; {'unpriced' if plan.max_usd is None else f'{money(plan.max_usd)} at most'}")
     return 0
 
 

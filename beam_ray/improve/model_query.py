@@ -151,6 +151,10 @@ class CachedModel:
             messages += [{"role": "assistant", "content": document["text"][:MAX_BLOCK] or "…"}, {"role": "user", "content": _ONCE_MORE.format(refused)}]
         return QueryResult(None, tuple(tries))
 
+    def is_kept(self, question: Question) -> bool:
+        """Whether the answer is stored already, so that asking costs nothing."""
+        return any(self.objects.keys(self._place(question)))
+
     def _place(self, question: Question) -> str:
         sample = question.sample
         while True:

@@ -16,7 +16,7 @@ from beam_ray.address import Address
 from beam_ray.define.fingerprint import Json, JsonSchema
 from beam_ray.define.llm_call import TEXT_SCHEMA
 from beam_ray.define.template import TemplateFault, render, uses
-from beam_ray.define.workflow import Workflow
+from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import StepFailed, Unusable
 from beam_ray.improve.drafts import prompts_text, with_prompt, write_draft
 from beam_ray.improve.execute_plan import PlanExecutor
@@ -87,6 +87,18 @@ def step_of(objects: Objects, address: Address) -> StepRow:
     if not run.finished:
         raise Unusable(f"run {run.run_id} is not finished\n  finish it with: beam-ray resume {run.run_id}")
     return StepRows(run).rows(address.node, [(address.task, address.trial)])[address.task, address.trial]
+
+
+def why_not(row: StepRow, node: Node) -> str:
+    """Why no better prompt can be proposed for a step; empty where one can."""
+    if node.call is None:
+        return "the step is a tool and has no prompt"
+    if row["outcome"] == "skipped":
+        return f"the step did not run: {row['reason']}"
+    unmet = any(item["met"] is False for item in row["criteria"] or ())
+    if row["error"] or (unmet and not row["passed"]):
+        return ""
+    return "the step passed" if row["passed"] else f"the step did not fail: {row['unscored'] or 'it has no criteria'}"
 
 
 def failure_of(objects: Objects, address: Address) -> Failure:
@@ -160,7 +172,7 @@ def propose(ask: CachedModel, workflow: Workflow, node: str, failures: Sequence[
             return str(error)
         return ""
 
-    asked = ask(_question(workflow, node, failures, sample), fault)
+    asked = ask(question_of(workflow, node, failures, sample), fault)
     if asked.answer is None:
         return Proposal((), (), (), None, asked.tries)
     answer = asked.answer
@@ -197,7 +209,8 @@ _SYSTEM = (
 )
 
 
-def _question(workflow: Workflow, node: str, failures: Sequence[Failure], sample: int) -> Question:
+def question_of(workflow: Workflow, node: str, failures: Sequence[Failure], sample: int = 0) -> Question:
+    """What a model is asked for a better prompt of *node*."""
     found = workflow.nodes[node]
     assert found.call is not None
     criteria = "\n".join(f"- {item.text}" for item in found.evaluate.criteria) if found.evaluate else "none"

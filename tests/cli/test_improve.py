@@ -54,6 +54,26 @@ def test_a_failed_step_gets_a_better_prompt_a_draft_and_two_scores(desk: Desk, r
     assert desk("versions", "sums").code == 2  # nothing is published
 
 
+def test_what_was_proposed_is_kept_with_the_step(desk: Desk, ran: str):
+    """The plan says what asking costs before and that it costs nothing after; --again adds a second proposal; each is shown again by its number, without a call."""
+    step = ("optimise", f"{ran}/n4", "--step", "read")
+    before = desk(*step, "--plan")
+    desk(*step)
+    after = desk(*step, "--plan", "--json").json
+    desk.model.answer = lambda body: proposal("ask twice", user_1="twice", user_3="")
+    desk(*step, "--again")
+    calls = len(desk.model.journal)
+    first, second = (desk(*step, "--proposal", str(number), "--json").json for number in (1, 2))
+    third = desk(*step, "--proposal", "3")
+
+    assert "once, at most 2 times" in before.out and "2,048 output tokens" in before.out
+    assert (after["kept"], after["max_calls"], after["max_usd"]) == (True, 0, 0.0)
+    assert [each["changes"][0]["change"] for each in (first, second)] == ["ask better", "ask twice"]
+    assert [each["number"] for each in (first, second)] == [1, 2]
+    assert "it has 2" in third.err
+    assert len(desk.model.journal) == calls
+
+
 def test_a_search_ends_in_a_draft_with_its_evidence(desk: Desk):
     """What held-out tasks speak for is written down, and publish takes it."""
     desk.model.answer = with_proposals
@@ -151,6 +171,8 @@ def test_criteria_are_checked_without_a_step(desk: Desk, ran: str):
         (("run", "sums.yaml", "--tasks", "tasks.jsonl", "--budget", "max_calls=nan"), "must be a number of at least 0"),
         (("optimise", "n4", "--step", "read", "--budget", "max_usd=1"), "--budget goes with --library"),
         (("optimise", "sums.yaml", "--library", "numbers", "--apply"), "--apply goes with --step"),
+        (("optimise", "sums.yaml", "--library", "numbers", "--plan"), "--plan goes with --step"),
+        (("optimise", "n4", "--step", "read", "--proposal", "1", "--again"), "leave out --again"),
         (("criteria", "sums.yaml", "--node", "read", "--generate", "--repeats", "5"), "--repeats goes with --check"),
         (("criteria", "sums.yaml"), "--generate --node NODE, or --check"),
         (("criteria", "sums.yaml", "--node", "raed", "--check"), "it has: read, say"),
