@@ -61,10 +61,33 @@ def test_templates_have_no_inline_script_or_style():
 
 
 def test_every_form_that_changes_something_is_a_command():
-    """Each address that takes a POST names what the command line does too."""
-    from beam_ray.cli import COMMANDS
+    """Each address that takes a POST ends with the name of the command that does the same, and that command has a help."""
+    from click.testing import CliRunner
 
-    assert {path.rpartition("/")[2] for path, _ in FORMS} <= set(COMMANDS)
+    from beam_ray.cli import COMMANDS, beam_ray
+
+    verbs = {path.rpartition("/")[2] for path, *_ in FORMS}
+
+    assert verbs <= set(COMMANDS)
+    assert [verb for verb in verbs if CliRunner().invoke(beam_ray, [verb, "--help"]).exit_code] == []
+
+
+NOT_WALKED = {
+    "/home": "it is /",
+    "/tasks/{run}": "it leads to a filter of /tasks",
+    "/t/{word:path}": "it leads elsewhere",
+    "/started/{key}": "test_browser.py starts one",
+    "/download": "it is a file",
+}
+"""Pages that test_accessible.py does not open, and why."""
+
+
+def test_every_page_is_walked():
+    """Each route has an address among those that axe looks at and whose twins are asked for."""
+    shown = [re.sub(r"\{(\w+)\}", "x", link.partition("?")[0]) for link in SHOWN.values()]
+    patterns = {path: re.sub(r"\\{\w+(:path)?\\}", "[^/]+", re.escape(path)) for path, *_ in PAGES if path not in NOT_WALKED}
+
+    assert [path for path, pattern in patterns.items() if not any(re.fullmatch(pattern, link) for link in shown)] == []
 
 
 @pytest.fixture(scope="module")

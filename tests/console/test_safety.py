@@ -10,6 +10,7 @@ import pytest
 
 from beam_ray.console.options import ConsoleOptions
 from beam_ray.console.security import allowed_hosts
+from beam_ray.console.server import FORMS
 from tests.console.conftest import Served, served
 from tests.console.shop import Shop
 
@@ -148,24 +149,53 @@ def test_other_methods_are_refused(method: str, inside: Client):
     assert inside.ask(method, "/tasks").status == 405
 
 
-def test_nothing_is_changed_by_a_get(inside: Client, shop: Shop):
-    """The addresses of forms that change something answer GET by a page, or not at all."""
-    before = len(shop.store.run_ids())
+def filled(path: str, shop: Shop) -> str:
+    """A form's address in the shop."""
+    known = {"run": shop.run, "backtest": shop.backtest, "workflow": "purchase-orders", "name": "purchase-orders"}
+    return re.sub(r"\{(\w+)(?::path)?\}", lambda found: known.get(found[1], "x"), path)
 
-    assert inside.ask("GET", f"/runs/{shop.run}/stop").status in (404, 405)
-    assert inside.ask("GET", f"/runs/{shop.run}/resume").status in (404, 405)
-    assert len(shop.store.run_ids()) == before
+
+GUARDS: dict[str, tuple[dict[str, str], int]] = {
+    "no token": ({"Cookie": ""}, 403),
+    "wrong token": ({"Cookie": "beam_ray_console_1=x"}, 403),
+    "wrong host": ({"Host": "evil.example"}, 403),
+    "other origin": ({"Origin": "http://evil.example"}, 403),
+    "no origin": ({"Origin": ""}, 403),
+    "cross-site": ({"Sec-Fetch-Site": "cross-site"}, 403),
+    "same-site": ({"Sec-Fetch-Site": "same-site"}, 403),
+    "as JSON": ({"Content-Type": "application/json"}, 415),
+    "without the form's token": ({}, 400),
+}
+"""What is wrong with a request, and its answer. All forms have to refuse each of them."""
+
+
+def contents(shop: Shop) -> dict[str, int]:
+    """The files of the store with their sizes."""
+    return {str(path): path.stat().st_size for path in (shop.folder / "store").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("path", [path for path, *_ in FORMS])
+def test_no_form_can_be_sent_from_elsewhere(path: str, inside: Client, shop: Shop):
+    """Each form refuses each of GUARDS, for one reason alone, and changes nothing; a GET of its address changes nothing either."""
+    before, found = contents(shop), {}
+    good = {"Origin": inside.to.base, "Sec-Fetch-Site": "same-origin", "Content-Type": FORM}
+    for name, (wrong, _) in GUARDS.items():
+        found[name] = inside.ask("POST", filled(path, shop), "key=a1&task=x%2Fy", **(good | wrong)).status
+    got = inside.ask("GET", filled(path, shop)).status
+
+    assert found == {name: status for name, (_, status) in GUARDS.items()}
+    assert got in (200, 303, 400, 404, 405)
+    assert contents(shop) == before
 
 
 def test_a_console_that_is_only_read_has_no_routes_that_change(shop: Shop):
-    """Also for one who sends the form with everything right."""
+    """Whatever form is sent, with everything right about it."""
     with served(shop.folder, "--read-only") as only:
         client = log_in(only)
-        fields = {"form_token": "x", "key": "a1", "task": f"{shop.run}/order-014", "using": "published"}
-        headers = {"Origin": only.base, "Content-Type": FORM}
-        answers = [client.ask("POST", path, urllib.parse.urlencode(fields), **headers).status for path in ("/rerun", f"/runs/{shop.run}/stop")]
+        fields = urllib.parse.urlencode({"form_token": "x", "key": "a1", "task": f"{shop.run}/order-014", "using": "published"})
+        answers = {path: client.ask("POST", filled(path, shop), fields, Origin=only.base, Content_Type=FORM).status for path, *_ in FORMS}
 
-    assert answers == [405, 404]
+    assert set(answers.values()) <= {404, 405}, answers
 
 
 @pytest.mark.parametrize("path", ["/", "/tasks", "/static/console.css", "/nothing", "/tasks.json"])
