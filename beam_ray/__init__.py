@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaPlan, CriteriaProposal, CriterionCheck, Outputs
     from beam_ray.api.detection import Detection, DetectionOption
     from beam_ray.api.drafts import Draft, DraftEdit
+    from beam_ray.api.flips import FlipGroup, Pairs, ScoreBin
     from beam_ray.api.health import Health, Sign
     from beam_ray.api.history import TaskHistory
     from beam_ray.api.jobs import CurrentJob, Job, JobResult, current_job
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from beam_ray.api.projects import Project, init
     from beam_ray.api.prompt_search import PromptSearch, SearchOptions
     from beam_ray.api.prompts import PromptTurn, SentPrompt, TemplatePart, TemplateTurn
+    from beam_ray.api.proofs import Experiment, FlippedTasks, Proof, ProofPlan, ProofTask
     from beam_ray.api.repeats import RepeatsPlan
     from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
@@ -102,6 +104,10 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.drafts
     "Draft",
     "DraftEdit",
+    # api.flips
+    "FlipGroup",
+    "Pairs",
+    "ScoreBin",
     # api.health
     "Health",
     "Sign",
@@ -170,6 +176,12 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "SentPrompt",
     "TemplatePart",
     "TemplateTurn",
+    # api.proofs
+    "Experiment",
+    "FlippedTasks",
+    "Proof",
+    "ProofPlan",
+    "ProofTask",
     # api.repeats
     "RepeatsPlan",
     # api.reproductions
@@ -268,6 +280,7 @@ _SOURCES = {
     "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaPlan", "CriteriaProposal", "CriterionCheck", "Outputs"),
     "beam_ray.api.detection": ("Detection", "DetectionOption"),
     "beam_ray.api.drafts": ("Draft", "DraftEdit"),
+    "beam_ray.api.flips": ("FlipGroup", "Pairs", "ScoreBin"),
     "beam_ray.api.health": ("Health", "Sign"),
     "beam_ray.api.history": ("TaskHistory",),
     "beam_ray.api.jobs": ("CurrentJob", "Job", "JobResult", "current_job"),
@@ -287,6 +300,7 @@ _SOURCES = {
     "beam_ray.api.projects": ("Project", "init"),
     "beam_ray.api.prompt_search": ("PromptSearch", "SearchOptions"),
     "beam_ray.api.prompts": ("PromptTurn", "SentPrompt", "TemplatePart", "TemplateTurn"),
+    "beam_ray.api.proofs": ("Experiment", "FlippedTasks", "Proof", "ProofPlan", "ProofTask"),
     "beam_ray.api.repeats": ("RepeatsPlan",),
     "beam_ray.api.reproductions": ("Reproduction",),
     "beam_ray.api.reruns": ("Rerun", "Selection"),

@@ -143,7 +143,7 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
     record = found.record
     _require_same(record, models)
     assert found.tasks is not None
-    lenders: JsonObject = {"borrow_from": record.borrow_from} if record.borrow_from else {}
+    special: JsonObject = {name: value for name in ("borrow_from", "pinned_node", "pinned_from") if (value := getattr(record, name))}
     plan = make_plan(
         record.plan,
         only(found.tasks, list({task for task, _ in affected})),
@@ -160,7 +160,7 @@ def _redo(objects: Objects, run: Run, found: Found, affected: list[Key], models:
             mode="repair",
             because=f"repair of run {run.run_id}",
             allow_writes=record.allow_writes and allow_writes,
-            **lenders,
+            **special,
         ),
     )
     mark = f"{run.prefix}/repair/{plan.record.key}.json"

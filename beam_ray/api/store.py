@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from beam_ray.api.plans import Plan
     from beam_ray.api.progress import ProgressOption
     from beam_ray.api.prompt_search import PromptSearch, SearchOptions
+    from beam_ray.api.proofs import FlippedTasks, Proof, ProofPlan
     from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
     from beam_ray.api.reviews import Met, RecordedReviews, ReviewQueue, ReviewSample
@@ -504,6 +505,50 @@ class Store(Location):
             name: report.txt, report.md, report.html, junit.xml, manifest.json or verdict.json.
         """
         return self.verdict(backtest).report(name)
+
+    def prove(
+        self,
+        backtest: str,
+        of: "FlippedTasks | None" = None,
+        *,
+        control: bool = False,
+        budget: "Budget | None" = None,
+        takeover: bool = False,
+        progress: "ProgressOption" = None,
+    ) -> "Proof":
+        """
+        Run flipped tasks of a backtest again with the baseline's output pinned at the node where the sides part.
+
+        Where a task then has the baseline's result, the output of that node made it flip. Only what descends from the
+        node is executed. Tasks that were tried before are not run again; tools that write are not called.
+
+        Args:
+            backtest: The backtest's id, or the beginning of one.
+            of: Which flipped tasks; None for all newly failing ones of the best candidate.
+            control: Run the same tasks also with the candidate's own output pinned, to see how many change by chance.
+            budget: Limits of the whole proof: max_usd, max_tokens, max_calls, max_minutes.
+            takeover: Take over a run whose driver is known to be dead.
+            progress: As for ``run``.
+
+        Raises:
+            Unusable: there is no such backtest, candidate, group or task, or the models are not those of the backtest.
+            Stopped: before the end; the same call resumes.
+        """
+        from beam_ray.api.prove import prove
+
+        return prove(self, backtest, of, control=control, budget=budget, takeover=takeover, progress=progress)
+
+    def plan_prove(self, backtest: str, of: "FlippedTasks | None" = None, *, control: bool = False) -> "ProofPlan":
+        """What ``prove`` would do and cost, and which tasks cannot be pinned. No model is called."""
+        from beam_ray.api.prove import plan_prove
+
+        return plan_prove(self, backtest, of, control=control)
+
+    def proof(self, backtest: str, of: "FlippedTasks | None" = None) -> "Proof":
+        """What ``prove`` has found so far. No model is called."""
+        from beam_ray.api.prove import proof
+
+        return proof(self, backtest, of)
 
     def reproduce(self, backtest: str) -> "Reproduction":
         """

@@ -16,6 +16,9 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from beam_ray.api.flips import Pairs
     from beam_ray.review.corrected_rates import CorrectedRate
 
 REPORTS = tuple(name for name in FILES if not name.endswith(".parquet"))
@@ -150,6 +153,27 @@ class Verdict(Displayed):
         import pyarrow.parquet as pq
 
         return pq.read_table(pa.BufferReader(self.store.objects.read(f"backtests/{self.id}/comparison.parquet")), use_threads=False)
+
+    def pair_columns(self, names: "Sequence[str]") -> pa.Table:
+        """Those of the columns of ``pairs`` that comparison.parquet has, without reading the others; versions before 0.2 kept fewer."""
+        import pyarrow.parquet as pq
+
+        file = pq.ParquetFile(pa.BufferReader(self.store.objects.read(f"backtests/{self.id}/comparison.parquet")))
+        return file.read(columns=[name for name in names if name in file.schema_arrow.names], use_threads=False)
+
+    def pairs_of(self, candidate: str | None = None) -> "Pairs":
+        """
+        The pairs of a candidate: its flips in groups, its scores in bins, and rows to page through.
+
+        Args:
+            candidate: Its name; None for the best one.
+
+        Raises:
+            Unusable: there is no such candidate.
+        """
+        from beam_ray.api.flips import Pairs, candidate_of
+
+        return Pairs(self, candidate_of(self, candidate))
 
     def corrected_rates(self, candidate: str | None = None) -> "tuple[CorrectedRate, ...]":
         """

@@ -50,7 +50,7 @@ class EarlierRuns:
                 and record.tool_answers == self.spec.tool_answers
             )
             asked = {name: entry.get("identity") for name, entry in record.models.items()}
-            if same and asked == wanted and record.tools == tools and not record.start_node and run.finished:
+            if same and asked == wanted and record.tools == tools and not (record.start_node or record.pinned_node) and run.finished:
                 matching.append((record.created_at, run.run_id))
         return max(matching)[1] if matching else None
 

@@ -30,6 +30,8 @@ COMMANDS = {
     "backtest": ("beam_ray.cli.backtests", "Compare candidates with a baseline over the same tasks."),
     "compare": ("beam_ray.cli.backtests", "Compare two finished runs pair by pair."),
     "report": ("beam_ray.cli.backtests", "Print a report of a finished backtest."),
+    "flips": ("beam_ray.cli.flips", "List the tasks of a backtest that flipped, grouped by where and why."),
+    "prove": ("beam_ray.cli.flips", "Show by experiment which node made tasks of a backtest flip."),
     "reproduce": ("beam_ray.cli.reproductions", "Compute a verdict again from the stored rows, here or from a bundle."),
     "submit": ("beam_ray.cli.submit", "Run a command as a Ray job and wait for the verdict."),
     "mlflow-sync": ("beam_ray.cli.backtests", "Log a finished backtest or search to MLflow (safe to repeat)."),

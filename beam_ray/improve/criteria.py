@@ -36,7 +36,7 @@ SHOWN = 3
 ENOUGH = 5
 """Minimum number of decided outputs to say that a criterion holds always or never."""
 
-TRYING = ("criteria", "search", "repeats")
+TRYING = ("criteria", "search", "repeats", "proof")
 """Modes of runs that are experiments, whose outputs are not used."""
 
 

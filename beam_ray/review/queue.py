@@ -21,7 +21,7 @@ from beam_ray.store.reviews import add_reviews, newest_reviews
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import TaskRow
 
-SELECTED = ("criteria", "search", "repeats", "rerun", "what-if", "repair")
+SELECTED = ("criteria", "search", "repeats", "rerun", "what-if", "proof", "repair")
 """Modes of runs that are experiments or whose tasks were selected by their results; their outputs are not reviewed unless their run is named."""
 
 MAX_COMMENT = 10_000

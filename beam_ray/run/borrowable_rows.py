@@ -19,13 +19,17 @@ class BorrowableRows:
         self._order = workflow.order
         self.origin = StepRows(Run(objects, record.origin)) if record.origin else None
         """The run that is redone or borrowed from before all others."""
+        self.pinned = StepRows(Run(objects, record.pinned_from)) if record.pinned_from else None
+        """The run whose outputs at one node take the place of the origin's."""
+        self._pinned_node = record.pinned_node or ""
         runs = [Run(objects, run_id) for run_id in record.borrow_from]
         self._lenders = [(StepRows(run), shared_nodes(workflow, run.record.plan)) for run in runs]
         self._rows: dict[tuple[str, str, int], StepRow] = {}
         self._lent: dict[tuple[str, str, int], list[StepRow]] = {}
+        self._pinned: dict[Key, StepRow] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._rows or self._lent)
+        return bool(self._rows or self._lent or self._pinned)
 
     def load(self, keys: Iterable[Key]) -> None:
         """Read the rows of these tasks and trials."""
@@ -34,6 +38,8 @@ class BorrowableRows:
             for node in self._order:
                 for (task, trial), row in self.origin.rows(node, keys).items():
                     self._rows[node, task, trial] = row
+        if self.pinned:
+            self._pinned.update(self.pinned.rows(self._pinned_node, keys))
         for lender, nodes in self._lenders:
             for node in nodes:
                 for (task, trial), row in lender.rows(node, keys).items():
@@ -45,6 +51,8 @@ class BorrowableRows:
             del self._rows[key]
         for key in [key for key in self._lent if key[1] in tasks]:
             del self._lent[key]
+        for placed in [placed for placed in self._pinned if placed[0] in tasks]:
+            del self._pinned[placed]
 
     def origin_row(self, node: str, task: TaskTrial) -> StepRow | None:
         """The origin's row of the node."""
@@ -53,6 +61,14 @@ class BorrowableRows:
     def origin_rows(self, node: str, tasks: Collection[str]) -> dict[Key, StepRow]:
         """The origin's rows of the node for those of the tasks that are loaded."""
         return {(task, trial): row for (name, task, trial), row in self._rows.items() if name == node and task in tasks}
+
+    def pinned_row(self, node: str, task: TaskTrial) -> StepRow | None:
+        """The row whose output takes the place of the node's; None for every other node."""
+        return self._pinned.get((task.task_id, task.trial)) if node == self._pinned_node else None
+
+    def pinned_rows(self, node: str, tasks: Collection[str]) -> dict[Key, StepRow]:
+        """Those rows for those of the tasks that are loaded."""
+        return {key: row for key, row in self._pinned.items() if node == self._pinned_node and key[0] in tasks}
 
     def lent_rows(self, node: str, task: TaskTrial) -> Sequence[StepRow]:
         """The rows of the node in further runs."""

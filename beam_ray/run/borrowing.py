@@ -10,6 +10,9 @@ from beam_ray.store.tables import AttemptRow, StepRow
 CRITERIA_CHANGED = "only the criteria changed"
 """Reason of a borrowed step whose output is scored again."""
 
+PINNED = "pinned: the output that another run has here"
+"""Reason of a step whose output is another run's, whatever its inputs are."""
+
 
 @dataclass(frozen=True)
 class Execute:
@@ -44,10 +47,15 @@ class Skip:
 
 def decide(context: StepContext, node: PreparedNode, task: TaskTrial, fingerprint: str, criteria_fingerprint: str) -> Execute | Borrow | Copy | Skip:
     """What to do with a step whose route is taken and whose inputs are known."""
+    if node.name == context.pinned:
+        return _pinned(context, node, task, criteria_fingerprint)
     withheld = node.node.effects == "write" and not context.allow_writes
     fixed = context.execute is not None and node.name not in context.execute
     origin = context.origin_row(node.name, task) if (withheld or fixed or context.borrow) else None
     has_output = origin is not None and origin["outcome"] in RAN
+    if context.pinned and fixed and origin is not None and not has_output:
+        # a step that failed beside the pinned node is no part of the experiment
+        return Copy(origin)
     if context.rescore_only and origin is not None:
         if not has_output:
             return Copy(origin)
@@ -74,6 +82,14 @@ def decide(context: StepContext, node: PreparedNode, task: TaskTrial, fingerprin
         # the answer of the first attempt does not depend on the criteria; later ones may
         return Execute(tuple({**attempt, "criteria": []} for attempt in attempts[:1]))
     return Execute()
+
+
+def _pinned(context: StepContext, node: PreparedNode, task: TaskTrial, criteria_fingerprint: str) -> Borrow | Skip:
+    """The other run's output, scored by this run's criteria."""
+    row = context.pinned_row(node.name, task)
+    if row is None or row["outcome"] not in RAN:
+        return Skip("the run whose output is pinned here has none")
+    return Borrow(row, PINNED, rescore=row["criteria_fingerprint"] != criteria_fingerprint)
 
 
 def _lender(context: StepContext, node: PreparedNode, task: TaskTrial, origin: StepRow | None, fingerprint: str, criteria_fingerprint: str) -> StepRow | None:

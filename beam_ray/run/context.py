@@ -147,9 +147,13 @@ class StepContext:
     sample: int = 0
     """Independent sample number of the run."""
     execute: frozenset[str] | None = None
-    """In a rerun from a node: the nodes to execute; all others are borrowed from the origin as they are."""
+    """In a rerun from a node, or with a pinned one: the nodes to execute; all others are borrowed from the origin as they are."""
     borrow: bool = False
     """Whether a step with the origin's fingerprint is borrowed."""
+    pinned: str = ""
+    """The node whose outputs are those of another run; the nodes that descend from it are the ones in *execute*."""
+    pinned_row: RowLookup = _no_row
+    """The rows that have these outputs."""
     rescore_only: bool = False
     """Whether the run only scores the origin's outputs again, by other criteria."""
     recorded: bool = False

@@ -61,6 +61,10 @@ class Lineage(BaseModel):
     """Further runs that unchanged steps are borrowed from, where the origin has none."""
     start_node: str | None = None
     """The node from which the origin is redone; None for all of it."""
+    pinned_node: str | None = None
+    """The node whose outputs are taken from the run *pinned_from*; what descends from it is executed, and all else is the origin's."""
+    pinned_from: str | None = None
+    """The run that has these outputs."""
     borrow: bool = False
     """Whether unchanged steps are taken from the origin."""
     rescore_only: bool = Field(default=False, serialization_alias="ruler_only")
@@ -70,7 +74,7 @@ class Lineage(BaseModel):
     sample: int = 0
     """Independent sample number; enters every seed."""
     mode: str = "run"
-    """run, rerun, what-if, repair, or the side of a backtest."""
+    """run, rerun, what-if, proof, repair, or the side of a backtest."""
     because: str = ""
     """Reason for the run, stored with it."""
     changed: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ from beam_ray.run.tool_imports import MissingCommand, MissingModule, functions, 
 from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import keep_bytes, read_attachment, read_bytes
 from beam_ray.store.batches import Batches
+from beam_ray.store.call_table import PlacedCallRow
 from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
 from beam_ray.store.step_lookup import Key
@@ -99,6 +100,7 @@ class Runner:
         self._tasks: Any = None
         self._borrowable = BorrowableRows(self.objects, self.record, self.workflow)
         self._recordings = Recordings(self._borrowable.origin, self._origin_rows_of) if self._borrowable.origin else None
+        self._pinned_recordings = Recordings(self._borrowable.pinned, self._pinned_rows_of) if self._borrowable.pinned else None
         self._in_progress: dict[StepKey, Usage] = {}
         """What calls of unfinished steps cost, which is part of what is spent."""
         self._permit_leases: dict[str, PermitLease] = {}
@@ -242,10 +244,13 @@ class Runner:
     def _origin_rows_of(self, shard: int, node: str) -> dict[Key, StepRow]:
         return self._borrowable.origin_rows(node, self._tasks_of(shard))
 
+    def _pinned_rows_of(self, shard: int, node: str) -> dict[Key, StepRow]:
+        return self._borrowable.pinned_rows(node, self._tasks_of(shard))
+
     def _forget(self, shard: int) -> None:
         self._spool.forget(shard)
-        if self._recordings:
-            self._recordings.forget(shard)
+        for recordings in filter(None, (self._recordings, self._pinned_recordings)):
+            recordings.forget(shard)
         if self._mailbox:
             self._mailbox.forget(shard)
         if self.shards.pop(shard, None):
@@ -316,9 +321,6 @@ class Runner:
 
     def _context(self) -> StepContext:
         record = self.record
-        execute = None
-        if record.start_node:
-            execute = frozenset({record.start_node}) | self.workflow.downstream(record.start_node)
         tools = Tools(self.workflow, folder=Path(self.assignment.folder) if self.assignment.folder else None)
         return StepContext(
             run_id=record.run_id,
@@ -329,8 +331,10 @@ class Runner:
             programs=Programs(tools, {name: endpoint_name(name, written) for name, written in self.assignment.models.items()}),
             allow_writes=record.allow_writes,
             sample=record.sample,
-            execute=execute,
+            execute=record.executed_nodes,
             borrow=record.borrow,
+            pinned=record.pinned_node or "",
+            pinned_row=self._borrowable.pinned_row,
             read_attachments=lambda task: [read_attachment(entry, self.objects) for entry in task.attachments],
             rescore_only=record.ruler_only,
             recorded=bool(record.recorded),
@@ -338,7 +342,7 @@ class Runner:
             lent_rows=self._borrowable.lent_rows,
             testing=record.testing,
             recorded_calls=self._recordings.of if self._recordings and not record.sample else no_calls,
-            origin_calls=self._recordings.of if self._recordings else no_calls,
+            origin_calls=self._origin_calls,
             step_calls=self._recordings.of_row if self._recordings else carried_calls,
             tool_answers=record.tool_answers,
             keep_text=lambda body: keep_bytes("call.json", body, self.objects)["sha256"],
@@ -351,6 +355,10 @@ class Runner:
             mcp=record.mcp,
             folder=self.assignment.folder,
         )
+
+    async def _origin_calls(self, node: str, task: TaskTrial) -> Sequence[PlacedCallRow]:
+        recordings = self._pinned_recordings if node == self.record.pinned_node else self._recordings
+        return await recordings.of(node, task) if recordings else ()
 
     def _model(self, name: str, written: ModelSettings | ScriptedModel, renew: RenewPermits | None) -> Model:
         permits = self._permits(endpoint_of(name, written), renew)

@@ -130,9 +130,9 @@ def _named(objects: Objects, key: str) -> str:
 
 
 def _user(objects: Objects, run_id: str) -> str:
-    """What needs the run although it is not finished: a backtest of which it is a side, or a repair."""
+    """What needs the run although it is not finished: a backtest of which it is a side or a proof, or a repair."""
     for backtest in objects.folders("backtests"):
-        for key, _ in objects.keys(f"backtests/{backtest}/sides/"):
+        for key, _ in (*objects.keys(f"backtests/{backtest}/sides/"), *objects.keys(f"backtests/{backtest}/proofs/")):
             try:
                 named = read_document(objects, key, RunMark)["run_id"]
             except (NotThere, Damaged):

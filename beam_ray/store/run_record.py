@@ -53,8 +53,12 @@ class RunRecord(BaseModel):
     """Further runs that unchanged steps are borrowed from, where the origin has none."""
     start_node: str | None = None
     """The node from which the origin is redone."""
+    pinned_node: str | None = None
+    """The node whose outputs are those of the run *pinned_from*; what descends from it is executed, and all else is the origin's."""
+    pinned_from: str | None = None
+    """The run that has these outputs."""
     mode: str = "run"
-    """run, rerun, what-if (a rerun with changed input), or the side of a backtest."""
+    """run, rerun, what-if (a rerun with changed input), proof (with a pinned node), or the side of a backtest."""
     borrow: bool = False
     """Whether unchanged steps are taken from the origin."""
     ruler_only: bool = False
@@ -83,6 +87,13 @@ class RunRecord(BaseModel):
     def plan(self) -> Workflow:
         """The workflow that the run is of."""
         return Workflow.model_validate(self.definition)
+
+    @property
+    def executed_nodes(self) -> frozenset[str] | None:
+        """The nodes that are executed, where all others are borrowed from the origin as they are; None where fingerprints decide."""
+        if self.pinned_node:
+            return self.plan.downstream(self.pinned_node)
+        return frozenset({self.start_node}) | self.plan.downstream(self.start_node) if self.start_node else None
 
     @property
     def testing(self) -> bool:

@@ -1,0 +1,222 @@
+"""Pairs of a backtest: which tasks flipped, grouped by where and why the sides part, and their scores as a picture of 20 by 20 bins."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypedDict
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_ray.api.display import Display, Displayed
+from beam_ray.api.verdicts import Candidate, Verdict
+from beam_ray.compare.flips import NEWLY_FAILING, NEWLY_PASSING, WORDS
+from beam_ray.define.fingerprint import digest
+from beam_ray.errors import Unusable, did_you_mean
+
+FLIPS = (NEWLY_FAILING, NEWLY_PASSING)
+BINS = 20
+"""Bins of the score scatter along each side; the last one has 100 in it."""
+COLUMNS = ("task_id", "trial", "flip", "before_passed", "after_passed", "before_score", "after_score", "before_routes", "after_routes", "diverges_at")
+"""Columns that pages and groups need; texts are read for the pairs that are shown."""
+
+
+class FlipGroupDocument(TypedDict):
+    """A group of flipped pairs as ``--json`` prints it."""
+
+    id: str
+    flip: str
+    diverges_at: str | None
+    changed_criteria: list[str] | None
+    routes: list[list[str]] | None
+    pairs: int
+    tasks: list[str]
+
+
+@dataclass(frozen=True, repr=False)
+class FlipGroup(Displayed):
+    """Flipped pairs that part at the same node, by the same criteria, with the same change of route."""
+
+    id: str
+    """Names the group on the command line and in addresses; the same pairs have the same id in every backtest."""
+    flip: str
+    """newly failing or newly passing"""
+    node: str | None
+    """The first node whose output differs; None where none does, and only scores differ."""
+    criteria: tuple[str, ...] | None
+    """NODE/CRITERION of each criterion that is met on one side only; None where the backtest is of a version that did not record them."""
+    routes: tuple[tuple[str, ...], tuple[str, ...]] | None
+    """The routes taken on the baseline and on the candidate, where they differ; None where they are the same."""
+    pairs: int
+    tasks: tuple[str, ...]
+    """Ids of the tasks, in the order of the comparison."""
+
+    def display(self) -> Display:
+        facts = (("flip", self.flip), ("parts at", self.node or "no node"), ("pairs", self.pairs))
+        return Display(self.id, facts, ("task",), [(task,) for task in self.tasks])
+
+    def document(self) -> FlipGroupDocument:
+        """The group as a JSON document."""
+        return {
+            "id": self.id,
+            "flip": self.flip,
+            "diverges_at": self.node,
+            "changed_criteria": None if self.criteria is None else list(self.criteria),
+            "routes": None if self.routes is None else [list(side) for side in self.routes],
+            "pairs": self.pairs,
+            "tasks": list(self.tasks),
+        }
+
+
+@dataclass(frozen=True)
+class ScoreBin:
+    """Pairs whose scores lie in one of the 20 by 20 bins."""
+
+    before: int
+    """The bin of the baseline's score: 0 for 0 to below 5, …, 19 for 95 to 100."""
+    after: int
+    """The bin of the candidate's score."""
+    pairs: int
+    newly_failing: int
+    newly_passing: int
+
+    @property
+    def before_range(self) -> tuple[float, float]:
+        """The baseline's scores in this bin, from and to."""
+        return self.before * 100 / BINS, (self.before + 1) * 100 / BINS
+
+    @property
+    def after_range(self) -> tuple[float, float]:
+        """The candidate's scores in this bin, from and to."""
+        return self.after * 100 / BINS, (self.after + 1) * 100 / BINS
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of one candidate, of which only the columns that are asked for are read."""
+
+    verdict: Verdict
+    candidate: Candidate
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """COLUMNS and, where they are recorded, the changed criteria; one row per task and trial."""
+        table = self.verdict.pair_columns((*COLUMNS, "changed_criteria", "candidate"))
+        return self._own(table)
+
+    def _own(self, table: pa.Table) -> pa.Table:
+        return table.filter(pc.equal(table["candidate"], self.candidate.name)) if "candidate" in table.schema.names else table
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Each kind of pair with how many tasks are of it."""
+        found = {}
+        for word in WORDS:
+            mine = self.table.filter(pc.equal(self.table["flip"], word))
+            found[word] = int(pc.count_distinct(mine["task_id"]).as_py())
+        return found
+
+    @cached_property
+    def groups(self) -> tuple[FlipGroup, ...]:
+        """The flipped pairs by first diverging node, changed criteria and change of route: newly failing before newly passing, the largest first."""
+        found: dict[tuple[Any, ...], list[str]] = {}
+        for key, task in _keyed(self.table.filter(pc.is_in(self.table["flip"], value_set=pa.array(FLIPS)))):
+            found.setdefault(key, []).append(task)
+        made = [_group(key, tasks) for key, tasks in found.items()]
+        return tuple(sorted(made, key=lambda each: (FLIPS.index(each.flip), -each.pairs, each.node or "~", each.id)))
+
+    def select(self, group: str | None = None, node: str | None = None, scores: tuple[int, int] | None = None) -> pa.Table:
+        """
+        Rows of ``table``.
+
+        Args:
+            group: newly failing, newly passing, both failing, both passing, not judged, or the id of a flip group.
+            node: The first node whose output differs; ``none`` where none does.
+            scores: The bin of the baseline's and of the candidate's score.
+
+        Raises:
+            Unusable: there is no such group.
+        """
+        chosen = self.table
+        if group:
+            words = {word.replace(" ", "-"): word for word in WORDS}
+            word = words.get(group.replace(" ", "-"))
+            chosen = chosen.filter(pc.equal(chosen["flip"], word)) if word else self._of_group(group)
+        if node:
+            chosen = chosen.filter(pc.equal(pc.fill_null(chosen["diverges_at"], "none"), node))
+        if scores is not None:
+            before, after = (_bins(chosen[f"{side}_score"]) for side in ("before", "after"))
+            chosen = chosen.filter(pc.fill_null(pc.and_(pc.equal(before, scores[0]), pc.equal(after, scores[1])), False))
+        return chosen
+
+    def _of_group(self, group_id: str) -> pa.Table:
+        group = self.group(group_id)
+        flipped = self.table.filter(pc.equal(self.table["flip"], group.flip))
+        key = group.flip, group.node, group.criteria, group.routes
+        return flipped.take(pa.array([place for place, (other, _) in enumerate(_keyed(flipped)) if other == key], pa.int64()))
+
+    def group(self, group_id: str) -> FlipGroup:
+        """
+        The flip group of that id.
+
+        Raises:
+            Unusable: there is none.
+        """
+        found = next((each for each in self.groups if each.id == group_id), None)
+        if found is None:
+            known = [each.id for each in self.groups]
+            raise Unusable(
+                "\n  ".join(
+                    [
+                        f"the backtest {self.verdict.id} has no flip group {group_id!r}",
+                        f"groups are: {', '.join(word.replace(' ', '-') for word in WORDS)}{''.join(f', {each}' for each in known[:8])}",
+                        *did_you_mean(group_id, known),
+                    ]
+                )
+            )
+        return found
+
+    @cached_property
+    def scores(self) -> tuple[ScoreBin, ...]:
+        """The pairs by the scores of both sides, in 20 by 20 bins; pairs of which a side is unscored are left out, and bins without pairs too."""
+        columns = {"before": _bins(self.table["before_score"]), "after": _bins(self.table["after_score"])}
+        for name, word in (("failing", NEWLY_FAILING), ("passing", NEWLY_PASSING)):
+            columns[name] = pc.cast(pc.equal(self.table["flip"], word), pa.int64())
+        binned = pa.table(columns).drop_null().group_by(["before", "after"]).aggregate([("failing", "sum"), ("passing", "sum"), ("failing", "count")])
+        rows = [ScoreBin(row["before"], row["after"], row["failing_count"], row["failing_sum"], row["passing_sum"]) for row in binned.to_pylist()]
+        return tuple(sorted(rows, key=lambda each: (each.before, each.after)))
+
+
+def _bins(scores: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The bin of each score, 100 in the last one; null for unscored."""
+    return pc.cast(pc.min_element_wise(pc.floor(pc.divide(scores, 100 / BINS)), float(BINS - 1), skip_nulls=False), pa.int64())
+
+
+def _keyed(rows: pa.Table) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """What puts each pair into its group, and its task."""
+    recorded = "changed_criteria" in rows.schema.names
+    for row in rows.to_pylist():
+        criteria = tuple(row["changed_criteria"]) if recorded and row["changed_criteria"] is not None else None
+        routes = tuple(tuple(row[name] or ()) for name in ("before_routes", "after_routes"))
+        yield (row["flip"], row["diverges_at"], criteria, routes if routes[0] != routes[1] else None), row["task_id"]
+
+
+def _group(key: tuple[Any, ...], tasks: Sequence[str]) -> FlipGroup:
+    flip, node, criteria, routes = key
+    name = digest("flip-group/1", flip, node, None if criteria is None else list(criteria), None if routes is None else [list(side) for side in routes])
+    return FlipGroup(f"f{name[:6]}", flip, node, criteria, routes, len(tasks), tuple(dict.fromkeys(tasks)))
+
+
+def candidate_of(verdict: Verdict, name: str | None) -> Candidate:
+    """
+    A candidate by its name; None for the best one.
+
+    Raises:
+        Unusable: there is no such candidate.
+    """
+    if not name:
+        return verdict.best
+    names = [each.name for each in verdict.candidates]
+    if name not in names:
+        raise Unusable("\n  ".join([f"the backtest {verdict.id} has no candidate {name[:60]!r}", f"it has: {', '.join(names)}", *did_you_mean(name, names)]))
+    return verdict.candidates[names.index(name)]
