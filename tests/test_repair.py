@@ -176,7 +176,7 @@ def test_readers_that_borrow_find_the_mended_rows(lab: Lab, run: Run):
     """A rerun of a mended run is as one of a sound run."""
     spoil(lab, run, "steps/one-000.parquet")
     with pytest.raises(Damaged):
-        StepRows(Run(lab.objects, run.run_id)).rows("one", [("t3", 1)])
+        StepRows(Run(lab.objects, run.run_id)).rows("one", [(f"t{number}", 1) for number in range(TASKS)])
     mend(lab, run)
     again = lab.rerun(Run(lab.objects, run.run_id), ["t3", "t59"], run.record.plan, Asked(), start_node="two")
 

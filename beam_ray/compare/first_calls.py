@@ -12,8 +12,9 @@ from beam_ray.run.recordings import recorded_calls
 from beam_ray.run.replay import canonical_arguments
 from beam_ray.run.step_row import attempt_of
 from beam_ray.store.attachments import read_bytes
+from beam_ray.store.key_index import Key
 from beam_ray.store.runs import Run
-from beam_ray.store.step_lookup import Key, StepRows
+from beam_ray.store.step_lookup import StepRows
 
 MAX_READ = 50
 """Flipped tasks whose calls are read; reports show no more."""

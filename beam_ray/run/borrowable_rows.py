@@ -1,14 +1,15 @@
 """The rows that a run may borrow: those of its origin, and of further runs."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from beam_ray.define.workflow import Workflow
 from beam_ray.run.context import TaskTrial
 from beam_ray.run.lenders import shared_nodes
+from beam_ray.store.key_index import Key
 from beam_ray.store.objects import Objects
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run
-from beam_ray.store.step_lookup import Key, StepRows
+from beam_ray.store.step_lookup import StepRows
 from beam_ray.store.tables import StepRow
 
 
@@ -31,18 +32,17 @@ class BorrowableRows:
     def __bool__(self) -> bool:
         return bool(self._rows or self._lent or self._pinned)
 
-    def load(self, keys: Iterable[Key]) -> None:
-        """Read the rows of these tasks and trials."""
-        keys = list(keys)
+    def load(self, keys: Sequence[Key], near: int = 0) -> None:
+        """Read the rows of these tasks and trials, whose first one is row *near* of this run."""
         if self.origin:
             for node in self._order:
-                for (task, trial), row in self.origin.rows(node, keys).items():
+                for (task, trial), row in self.origin.rows(node, keys, near).items():
                     self._rows[node, task, trial] = row
         if self.pinned:
-            self._pinned.update(self.pinned.rows(self._pinned_node, keys))
+            self._pinned.update(self.pinned.rows(self._pinned_node, keys, near))
         for lender, nodes in self._lenders:
             for node in nodes:
-                for (task, trial), row in lender.rows(node, keys).items():
+                for (task, trial), row in lender.rows(node, keys, near).items():
                     self._lent.setdefault((node, task, trial), []).append(row)
 
     def forget(self, tasks: Collection[str]) -> None:

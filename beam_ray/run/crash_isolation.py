@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from beam_ray.errors import Stopped
 from beam_ray.run.cluster import RunnerDied
 from beam_ray.run.runner_pool import RunnerPool, RunnerState
+from beam_ray.store.key_index import Key
 from beam_ray.store.runs import Run
-from beam_ray.store.step_lookup import Key
 
 CRASHES_BEFORE_SPLIT = 2
 """Crashes of a shard after which the rows that crash are searched for."""

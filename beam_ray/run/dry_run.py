@@ -128,7 +128,7 @@ class _Count:
         self.recordings = Recordings(self.borrowable.origin, self._origin_rows) if self.borrowable.origin and not self.record.sample else None
 
     async def nodes(self) -> dict[str, NodeCounts]:
-        self.borrowable.load((task.task_id, task.trial) for task in self.tasks)
+        self.borrowable.load([(task.task_id, task.trial) for task in self.tasks])
         context = self._context()
         if any(node.agent for node in self.workflow.nodes.values()):
             await context.agents.describe()

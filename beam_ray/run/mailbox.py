@@ -8,8 +8,8 @@ from typing import Any
 from beam_ray.llm.batched import PutAside, Reply
 from beam_ray.llm.request import Request
 from beam_ray.store.batches import Batches, custom_id
+from beam_ray.store.key_index import Key
 from beam_ray.store.parquet import to_json
-from beam_ray.store.step_lookup import Key
 
 MAX_BYTES = 64_000_000
 """Bytes of requests in one file of the outbox."""

@@ -7,8 +7,9 @@ from beam_ray.address import parse
 from beam_ray.errors import Unusable
 from beam_ray.run.context import TaskTrial
 from beam_ray.store.call_table import CallRow, PlacedCallRow
+from beam_ray.store.key_index import Key
 from beam_ray.store.runs import Run
-from beam_ray.store.step_lookup import Key, StepRows
+from beam_ray.store.step_lookup import StepRows
 from beam_ray.store.tables import StepRow
 
 Calls = dict[Key, list[PlacedCallRow]]

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import stamina.instrumentation
 
@@ -40,10 +40,11 @@ from beam_ray.run.tools import Tools
 from beam_ray.store.attachments import keep_bytes, read_attachment, read_bytes
 from beam_ray.store.batches import Batches
 from beam_ray.store.call_table import PlacedCallRow
+from beam_ray.store.key_index import Key
 from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
-from beam_ray.store.step_lookup import Key
 from beam_ray.store.tables import FileEntry, StepRow
+from beam_ray.store.task_rows import TaskRows
 
 if TYPE_CHECKING:
     from beam_ray.run.mailbox import RunnerMailbox
@@ -97,7 +98,9 @@ class Runner:
         self._merging = asyncio.Lock()
         self._loading = threading.Lock()
         self._spooled_rows: dict[StepKey, StepRow] = {}
-        self._tasks: Any = None
+        self._tasks: TaskRows | None = None
+        self._task_ids: dict[int, set[str]] = {}
+        """By open shard."""
         self._borrowable = BorrowableRows(self.objects, self.record, self.workflow)
         self._recordings = Recordings(self._borrowable.origin, self._origin_rows_of) if self._borrowable.origin else None
         self._pinned_recordings = Recordings(self._borrowable.pinned, self._pinned_rows_of) if self._borrowable.pinned else None
@@ -230,22 +233,23 @@ class Runner:
 
     def _load_locked(self, shard: int, start: int, stop: int) -> list[TaskTrial]:
         if self._tasks is None:
-            self._tasks = self.run.tasks()
+            self._tasks = TaskRows(self.run)
             self._spooled_rows = self._spool.read(self.assignment.unfinished) if self.assignment.unfinished else {}
         trials = self.record.trials
-        table = self._tasks.slice(start // trials, -(-stop // trials) - start // trials)
+        table = self._tasks.tasks(start // trials, -(-stop // trials))
         rows = [TaskTrial.of(row, trial, shard) for row in table.to_pylist() for trial in range(1, trials + 1)]
         rows = rows[start % trials :][: stop - start]
         if self._mailbox:
             self._mailbox.open(shard, [(row.task_id, row.trial) for row in rows])
-        self._borrowable.load((row.task_id, row.trial) for row in rows)
+        self._task_ids[shard] = {row.task_id for row in rows}
+        self._borrowable.load([(row.task_id, row.trial) for row in rows], near=start)
         return rows
 
     def _origin_rows_of(self, shard: int, node: str) -> dict[Key, StepRow]:
-        return self._borrowable.origin_rows(node, self._tasks_of(shard))
+        return self._borrowable.origin_rows(node, self._task_ids[shard])
 
     def _pinned_rows_of(self, shard: int, node: str) -> dict[Key, StepRow]:
-        return self._borrowable.pinned_rows(node, self._tasks_of(shard))
+        return self._borrowable.pinned_rows(node, self._task_ids[shard])
 
     def _forget(self, shard: int) -> None:
         self._spool.forget(shard)
@@ -254,17 +258,10 @@ class Runner:
         if self._mailbox:
             self._mailbox.forget(shard)
         if self.shards.pop(shard, None):
-            gone = self._tasks_of(shard)
+            gone = self._task_ids.pop(shard, set())
             self._borrowable.forget(gone)
             for key in [key for key in self._spooled_rows if key[1] in gone]:
                 del self._spooled_rows[key]
-
-    def _tasks_of(self, shard: int) -> set[str]:
-        if not (self._borrowable or self._spooled_rows):
-            return set()
-        start, stop = self.record.shards[shard]
-        trials = self.record.trials
-        return set(self._tasks["task_id"].slice(start // trials, (stop - start) // trials).to_pylist())
 
     def _require_budget(self) -> None:
         # an answer that could not be stored is not paid for

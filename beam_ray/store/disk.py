@@ -43,6 +43,18 @@ class Disk:
         except OSError as error:
             raise self._fault(error, key) from None
 
+    def read_range(self, key: str, start: int, size: int) -> bytes:
+        try:
+            reach("read", key)
+            with open(self._path(key), "rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(start if start >= 0 else max(end + start, 0))
+                return file.read(size)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise NotThere(key) from None
+        except OSError as error:
+            raise self._fault(error, key) from None
+
     def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
         start = self._path(prefix.rpartition("/")[0])
         found = []

@@ -28,6 +28,9 @@ class Objects(Protocol):
     def read(self, key: str) -> bytes:
         """The bytes under *key*; raises NotThere."""
 
+    def read_range(self, key: str, start: int, size: int) -> bytes:
+        """The *size* bytes from *start* on, which counts from the end where it is negative; fewer where the object ends; raises NotThere."""
+
     def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Every key that begins with *prefix*, with its size in bytes, in order."""
 

@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,8 +28,10 @@ GROUP_BYTES = 64_000_000
 
 def encode(schema: pa.Schema, rows: Iterable[Mapping[str, object]] | pa.Table, *, row_group: int = 50_000) -> bytes:
     """The rows as one Parquet file. Equal rows give equal bytes."""
-    file = _File(schema)
-    file.write(rows if isinstance(rows, pa.Table) else to_table(schema, rows), row_group)
+    file, table = _File(schema), rows if isinstance(rows, pa.Table) else to_table(schema, rows)
+    # each row group is a piece, so that it can be read and verified without the others
+    for start in range(0, max(table.num_rows, 1), row_group):
+        file.write(table.slice(start, row_group), row_group)
     return file.close()
 
 
@@ -93,6 +95,45 @@ class _File:
         return b"".join([body[:place], seal, body[place + len(seal) :]])
 
 
+class Piece(NamedTuple):
+    """A part of a file that was written at once, as the footer says."""
+
+    start: int
+    stop: int
+    sha256: str
+
+
+def footer_of(tail: bytes, where: str) -> bytes:
+    """
+    The footer of the file that ends with *tail*, with its length and the last mark.
+
+    Raises:
+        Damaged: there is none.
+    """
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if tail[-4:] != b"PAR1" or length > len(tail):
+        raise Damaged(f"{where} is damaged: it does not end as a Parquet file does")
+    return tail[-length:]
+
+
+def pieces_of(footer: bytes, where: str) -> list[Piece]:
+    """
+    The pieces of the file that has this footer.
+
+    Raises:
+        Damaged: the footer is not what was written, so that nothing can be said of the pieces.
+    """
+    found = [*re.finditer(_MARK + b"([0-9a-f]{64})", footer)][-1:]
+    if not found or hashlib.sha256(footer.replace(found[0][0], _BLANK)).hexdigest().encode() != found[0][1]:
+        raise Damaged(f"{where} is damaged: its footer is not what was written")
+    metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + footer)).metadata
+    pieces, first = [], 0
+    for stop, sha in json.loads(metadata[_PIECES.encode()]):
+        pieces.append(Piece(first, stop, sha))
+        first = stop
+    return pieces
+
+
 def _sound_pieces(body: bytes, where: str) -> list[tuple[int, int, bool]]:
     """
     Start and stop of each piece of the file, and whether it is what was written.
@@ -101,16 +142,8 @@ def _sound_pieces(body: bytes, where: str) -> list[tuple[int, int, bool]]:
         Damaged: the footer is not, so that nothing can be said of the pieces.
     """
     start = len(body) - 8 - int.from_bytes(body[-8:-4], "little")
-    footer = body[max(start, 0) :]
-    found = [*re.finditer(_MARK + b"([0-9a-f]{64})", footer)][-1:]
-    if not found or hashlib.sha256(footer.replace(found[0][0], _BLANK)).hexdigest().encode() != found[0][1]:
-        raise Damaged(f"{where} is damaged: its footer is not what was written")
-    metadata = pq.read_metadata(pa.BufferReader(body)).metadata
-    pieces, first = [], 0
-    for stop, sha in json.loads(metadata[_PIECES.encode()]):
-        pieces.append((first, stop, hashlib.sha256(memoryview(body)[first:stop]).hexdigest() == sha))
-        first = stop
-    return pieces
+    pieces = pieces_of(body[max(start, 0) :], where)
+    return [(piece.start, piece.stop, hashlib.sha256(memoryview(body)[piece.start : piece.stop]).hexdigest() == piece.sha256) for piece in pieces]
 
 
 def require_whole(body: bytes, where: str) -> None:
@@ -137,7 +170,7 @@ def salvage(body: bytes, schema: pa.Schema, where: str) -> Iterator[tuple[int, p
     """
     pieces = _sound_pieces(body, where)
     file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
-    _require_readable(file.schema_arrow, schema, where)
+    require_readable(file.schema_arrow, schema, where)
     for number in range(file.metadata.num_row_groups):
         group = file.metadata.row_group(number)
         column = group.column(0)
@@ -171,7 +204,7 @@ def decode(body: bytes, schema: pa.Schema, where: str, columns: list[str] | None
         file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
         # asked once: each look at the schema translates all of it anew
         there = file.schema_arrow
-        _require_readable(there, schema, where)
+        require_readable(there, schema, where)
         names = set(there.names)
         return completed(file.read(columns=[name for name in expected.names if name in names], use_threads=False), expected)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
@@ -186,7 +219,7 @@ def columns_of(body: bytes) -> list[str]:
         return []
 
 
-def _require_readable(written: pa.Schema, schema: pa.Schema, where: str) -> None:
+def require_readable(written: pa.Schema, schema: pa.Schema, where: str) -> None:
     """
     Check that a file has the schema, or had it before columns were added to it.
 

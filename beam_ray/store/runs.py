@@ -29,7 +29,7 @@ from beam_ray.store.call_table import CALLS, CARRIED, attachments_in, calls_of
 from beam_ray.store.checksummed_json import read_document, seal, unseal
 from beam_ray.store.manifest import CutDocument, Manifest, RunSummary
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.parquet import columns_of, decode, encode, encode_batches
+from beam_ray.store.parquet import columns_of, decode, encode, encode_batches, footer_of
 from beam_ray.store.run_record import RunRecord, now
 from beam_ray.store.tables import OUTCOME, PART, STEPS, TASKS, FileEntry, OutcomeRow, StepRow
 
@@ -260,7 +260,8 @@ class Run:
     @staticmethod
     def entry(name: str, body: bytes, rows: int) -> FileEntry:
         """What the manifest says of a file."""
-        return {"name": name, "rows": rows, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+        footer = hashlib.sha256(footer_of(body, name)).hexdigest()
+        return {"name": name, "rows": rows, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest(), "footer": footer}
 
     def finish(self, files: list[FileEntry], usage: RunSummary) -> Manifest:
         """Write the manifest, the last act but tidying up; the manifest that counts."""

@@ -94,6 +94,17 @@ class S3:
 
         return bytes(self._ask("read", key, get))
 
+    def read_range(self, key: str, start: int, size: int) -> bytes:
+        wanted = f"bytes={start}-{start + size - 1}" if start >= 0 else f"bytes={start}"
+
+        def get() -> bytes:
+            found = self._client.get_object(Bucket=self.bucket, Key=self._key(key), Range=wanted)
+            body = bytes(found["Body"].read())
+            # some servers answer with all of it
+            return body if found["ResponseMetadata"]["HTTPStatusCode"] == 206 else body[start if start >= 0 else max(len(body) + start, 0) :]
+
+        return bytes(self._ask("read", key, get))[:size]
+
     def download(self, key: str, file: IO[bytes]) -> None:
         """Write what is under *key* to *file*, a piece at a time; raises NotThere."""
 

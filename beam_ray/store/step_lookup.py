@@ -1,21 +1,24 @@
 """Finding the steps of given tasks in a run, and their calls, without reading all of it. The columns of the table are in ``tables``."""
 
-import hashlib
-from collections.abc import Iterable, Iterator
-from functools import cached_property
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from beam_ray.errors import Damaged
 from beam_ray.store.call_table import CALLS, CARRIED, PlacedCallRow, calls_of
+from beam_ray.store.key_index import ID_COLUMNS, Key, KeyIndex
 from beam_ray.store.objects import NotThere
-from beam_ray.store.parquet import completed, require_whole, to_table
+from beam_ray.store.parquet import completed, to_table
+from beam_ray.store.row_groups import RowGroups
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import OUTCOME, STEPS, StepRow
+from beam_ray.store.tables import OUTCOME, PART, STEPS, FileEntry, StepRow
 
-Key = tuple[str, int]
-"""A task's id and a trial."""
+OPEN_FILES = 64
+"""Files whose footers are in memory at most."""
 
 
 def calls_of_tasks(run: Run, tasks: Iterable[str]) -> pa.Table:
@@ -26,123 +29,170 @@ def calls_of_tasks(run: Run, tasks: Iterable[str]) -> pa.Table:
     return to_table(CALLS, found)
 
 
+@dataclass(frozen=True)
+class _File:
+    """A file of a table: its rows are [start, stop) of the table's."""
+
+    name: str
+    start: int
+    stop: int
+    entry: FileEntry | None = None
+
+
 class StepRows:
     """
     The steps of a run by task; of an unfinished one, those of the shards that are done.
 
     Every node has one row for every task and trial, in the same order, so one index serves
-    all nodes; of a node's files only the row groups that hold wanted rows are decoded.
+    all nodes; of a node's files only the row groups that hold wanted rows are read.
     For one thread at a time: an open Parquet file is no thread's but its reader's.
     """
 
     def __init__(self, run: Run):
         self.run = run
-        self._files: dict[str, list[tuple[int, pq.ParquetFile]]] = {}
-        """By node, and by ``calls of`` a node."""
+        self._files: dict[str, list[_File]] = {}
+        """By table: outcome, steps/<node>, calls/<node>."""
+        self._open: OrderedDict[str, RowGroups] = OrderedDict()
+        self._forget()
 
-    @cached_property
-    def _index(self) -> dict[Key, int]:
-        columns = ["task_id", "trial"]
-        tables = [self.run.read(f"parts/_outcome/{shard:06d}.parquet", OUTCOME, columns) for shard in self._done]
-        outcome = self.run.outcome(columns) if self.run.manifest else pa.concat_tables([OUTCOME.empty_table().select(columns), *tables])
-        keys = zip(outcome["task_id"].to_pylist(), outcome["trial"].to_pylist(), strict=True)
-        return {key: position for position, key in enumerate(keys)}
+    def _forget(self) -> None:
+        """Look again at what the run has by now."""
+        self._files.clear()
+        self._open.clear()
+        self._merged: bool | None = None
+        self._outcome = KeyIndex(partial(self._ids, "outcome"))
+        self._calls: dict[str, KeyIndex] = {}
+        self._last: tuple[list[Key], list[int]] = [], []
+        """The keys that were looked for last, and their rows: nodes are read one after the other."""
 
-    def rows(self, node: str, wanted: Iterable[Key]) -> dict[Key, StepRow]:
-        """The node's rows for those of the *wanted* tasks that the run has."""
-        positions = self._positions(wanted)
-        found: dict[Key, StepRow] = {}
-        for keys, table in self._taken(node, positions, STEPS.names):
-            found.update(zip(keys, completed(table, STEPS).to_pylist(), strict=True))
-        return found
+    def rows(self, node: str, wanted: Iterable[Key], near: int | None = None) -> dict[Key, StepRow]:
+        """
+        The node's rows for those of the *wanted* tasks that the run has.
+
+        Args:
+            near: The row from which on they are expected; None for where the last ones were.
+        """
+        keys = list(wanted)
+        return {_key(row): row for row in self._settled(lambda: self._step_rows(node, keys, near))}
 
     def calls(self, node: str, wanted: Iterable[Key]) -> dict[Key, list[PlacedCallRow]]:
         """The calls of the node's steps for those of the *wanted* tasks that the run has recorded any of; see ``Run.calls``."""
-        if self.run.manifest:
-            tables = list(self._merged_calls(node, set(wanted)))
-        else:
-            positions = self._positions(wanted)
-            tables = [calls_of(table) for _, table in self._taken(node, positions, CARRIED) if "call_rows" in table.schema.names]
+        keys = list(wanted)
         found: dict[Key, list[PlacedCallRow]] = {}
-        for table in tables:
-            for row in completed(table, CALLS).to_pylist():
-                found.setdefault((row["task_id"], row["trial"]), []).append(row)
+        for row in self._settled(lambda: self._call_rows(node, keys)):
+            found.setdefault(_key(row), []).append(row)
         return found
 
-    def _positions(self, wanted: Iterable[Key]) -> list[tuple[int, Key]]:
-        wanted = list(wanted)
-        if not self.run.manifest and not all(key in self._index for key in wanted):
-            # the run has gone on since
-            self._files.clear()
-            for known in ("_index", "_done"):
-                self.__dict__.pop(known, None)
-        return sorted((self._index[key], key) for key in wanted if key in self._index)
-
-    def _taken(self, node: str, positions: list[tuple[int, Key]], columns: list[str]) -> Iterator[tuple[list[Key], pa.Table]]:
-        """The rows at those positions, with their keys; of the *columns* those that the file has."""
-        for start, file in self._node(node):
-            for group in range(file.metadata.num_row_groups):
-                stop = start + file.metadata.row_group(group).num_rows
-                here = [(position - start, key) for position, key in positions if start <= position < stop]
-                if here:
-                    table = self._group(node, file, group, columns)
-                    yield [key for _, key in here], table.take(pa.array([offset for offset, _ in here]))
-                start = stop
-
-    def _merged_calls(self, node: str, wanted: set[Key]) -> Iterator[pa.Table]:
-        for _, file in self._opened(f"calls of {node}", self._listed("calls", node)):
-            for group in range(file.metadata.num_row_groups):
-                owners = self._group(node, file, group, ["task_id", "trial"])
-                keys = zip(owners["task_id"].to_pylist(), owners["trial"].to_pylist(), strict=True)
-                here = [place for place, key in enumerate(keys) if key in wanted]
-                if here:
-                    yield self._group(node, file, group, CALLS.names).take(pa.array(here))
-
-    def _group(self, node: str, file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
-        # asked once: each look at the schema translates all of it anew
-        written = set(file.schema_arrow.names)
-        there = [name for name in columns if name in written]
+    def _settled(self, read: Callable[[], list[Any]]) -> list[Any]:
+        """What *read* finds; once more where the run was merged meanwhile, so that its parts are gone."""
         try:
-            return file.read_row_group(group, columns=there, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise Damaged(f"{self.run.prefix}: the steps of {node!r} are damaged: {error}") from None
+            return read()
+        except NotThere:
+            self._forget()
+        try:
+            return read()
+        except NotThere as error:
+            raise Damaged(f"{error.args[0]} is missing, though the run has it") from None
 
-    @cached_property
-    def _done(self) -> list[int]:
-        """The shards of an unfinished run that have their outcome, which is a shard's last part."""
-        return [] if self.run.manifest else sorted(shard for node, shard in self.run.parts() if node == "_outcome")
+    def _step_rows(self, node: str, wanted: Sequence[Key], near: int | None) -> list[StepRow]:
+        places, keys = self._places(wanted, near), set(wanted)
+        tables = self._taken(f"steps/{node}", places, STEPS.names)
+        return [row for table in tables for row in completed(table, STEPS).to_pylist() if _key(row) in keys]
 
-    def _named(self, node: str) -> list[tuple[str, str]]:
-        """The node's files, with the sha256 that the manifest of a finished run has for each."""
-        if not self.run.manifest:
-            return [(f"parts/{node}/{shard:06d}.parquet", "") for shard in self._done]
-        return self._listed("steps", node)
+    def _call_rows(self, node: str, wanted: Sequence[Key]) -> list[PlacedCallRow]:
+        keys = set(wanted)
+        if self._is_merged:
+            index = self._calls.setdefault(node, KeyIndex(partial(self._ids, f"calls/{node}")))
+            tables = list(self._taken(f"calls/{node}", index.find_all(keys), CALLS.names))
+        else:
+            parts = self._taken(f"steps/{node}", self._places(wanted), CARRIED)
+            tables = [calls_of(table) for table in parts if "call_rows" in table.schema.names]
+        return [row for table in tables for row in completed(table, CALLS).to_pylist() if _key(row) in keys]
 
-    def _listed(self, folder: str, node: str) -> list[tuple[str, str]]:
-        named = [(entry["name"], entry["sha256"]) for entry in self.run.manifest["files"]] if self.run.manifest else []
-        return [(name, sha) for name, sha in named if name.startswith(f"{folder}/") and name.removeprefix(f"{folder}/").rpartition("-")[0] == node]
+    def _places(self, wanted: Sequence[Key], near: int | None = None) -> list[int]:
+        """Where the rows of these tasks are in the tables of all nodes."""
+        known, places = self._last
+        if known == wanted and (self._is_merged or len(places) >= len(set(wanted))):
+            return places
+        places = self._outcome.find(wanted, near)
+        if not self._is_merged and len(places) < len(set(wanted)):
+            # the run has gone on since
+            self._forget()
+            places = self._outcome.find(wanted, near)
+        self._last = list(wanted), places
+        return places
 
-    def _node(self, node: str) -> list[tuple[int, pq.ParquetFile]]:
-        return self._opened(node, self._named(node))
+    @property
+    def _is_merged(self) -> bool:
+        if self._merged is None:
+            self._merged = self.run.finished
+        return self._merged
 
-    def _opened(self, label: str, named: list[tuple[str, str]]) -> list[tuple[int, pq.ParquetFile]]:
-        """The files, each with the number of rows before it; kept open under *label*."""
-        if label not in self._files:
-            files, start = [], 0
-            for name, sha in named:
-                where = f"{self.run.prefix}/{name}"
-                try:
-                    body = self.run.objects.read(where)
-                except NotThere:
-                    raise Damaged(f"{where} is missing, though the run has it") from None
-                if sha and hashlib.sha256(body).hexdigest() != sha:
-                    raise Damaged(f"{where} is damaged: its sha256 is not the one in the manifest")
-                require_whole(body, where)
-                try:
-                    file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True, pre_buffer=False)
-                except (pa.ArrowException, OSError) as error:
-                    raise Damaged(f"{where} is damaged: {error}") from None
-                files.append((start, file))
-                start += file.metadata.num_rows
-            self._files[label] = files
-        return self._files[label]
+    # -- files --------------------------------------------------------------------------------
+
+    def _taken(self, table: str, places: Sequence[int], columns: list[str]) -> Iterator[pa.Table]:
+        """The rows of a table at those places; of the *columns* those that the file has."""
+        left = places
+        while left:
+            start, file, group = next(self._groups(table, left[0]), (0, None, 0))
+            if file is None:
+                return
+            stop = start + file.rows[group]
+            here = [place - start for place in left if place < stop]
+            left = left[len(here) :]
+            yield file.read(group, columns).take(pa.array(here, pa.int64()))
+
+    def _ids(self, table: str, first: int) -> Iterator[tuple[int, pa.Table]]:
+        for start, file, group in self._groups(table, first):
+            yield start, file.read(group, ID_COLUMNS)
+
+    def _groups(self, table: str, first: int) -> Iterator[tuple[int, RowGroups, int]]:
+        """The row groups of a table from the one on that holds the row *first*: the row that each begins with, its file, and its number."""
+        if table not in self._files:
+            self._files[table] = list(self._merged_files(table) if self._is_merged else self._parts(table))
+        for each in self._files[table]:
+            if each.stop <= first:
+                continue
+            file, start = self._opened(table, each), each.start
+            for group, rows in enumerate(file.rows):
+                if start + rows > first:
+                    yield start, file, group
+                start += rows
+
+    def _merged_files(self, table: str) -> Iterator[_File]:
+        start = 0
+        for entry in self.run.manifest["files"] if self.run.manifest else ():
+            name = entry["name"]
+            if name.rpartition("-")[0] == table or name == f"{table}.parquet":
+                yield _File(name, start, start + entry["rows"], entry)
+                start += entry["rows"]
+
+    def _parts(self, table: str) -> Iterator[_File]:
+        """The parts of the shards that have their outcome, which is a shard's last part."""
+        start, folder = 0, "_outcome" if table == "outcome" else table.removeprefix("steps/")
+        done = sorted(shard for node, shard in self.run.parts() if node == "_outcome")
+        if self.run.finished:
+            # they were merged, and may have been deleted while they were listed
+            raise NotThere(f"{self.run.prefix}/parts/")
+        for shard in done:
+            first, last = self.run.record.shards[shard]
+            yield _File(f"parts/{folder}/{shard:06d}.parquet", start, start + last - first)
+            start += last - first
+
+    def _opened(self, table: str, file: _File) -> RowGroups:
+        if file.name not in self._open:
+            schema = {"outcome": OUTCOME, "steps": STEPS if self._is_merged else PART, "calls": CALLS}[table.partition("/")[0]]
+            try:
+                self._open[file.name] = RowGroups(self.run.objects, f"{self.run.prefix}/{file.name}", schema, file.entry)
+            except NotThere:
+                if file.entry is None:
+                    raise
+                raise Damaged(f"{self.run.prefix}/{file.name} is missing, though the run's manifest names it") from None
+            if len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)
+        self._open.move_to_end(file.name)
+        return self._open[file.name]
+
+
+def _key(row: StepRow | PlacedCallRow) -> Key:
+    return row["task_id"], row["trial"]

@@ -369,5 +369,7 @@ class FileEntry(TypedDict):
     rows: int
     bytes: int
     sha256: str
+    footer: NotRequired[str]
+    """Digest of its footer, by which single row groups of it can be verified; not in stores of 0.1."""
     attachments: NotRequired[list[str]]
     """Of a node's first file of calls: the sha256 of the attachments that are requests and replies."""

@@ -280,6 +280,10 @@ class Mortal(Disk):
         self.require_life()
         return super().read(key)
 
+    def read_range(self, key: str, start: int, size: int) -> bytes:
+        self.require_life()
+        return super().read_range(key, start, size)
+
 
 @cache
 def _somebody() -> "subprocess.Popen[bytes]":

@@ -50,6 +50,19 @@ def test_keys_and_folders_are_listed_in_order(uri):
     assert store.folders("runs") == ["a", "b"]
 
 
+def test_a_range_of_an_object_is_read(uri):
+    """From a place on, or from the end; a range that reaches beyond the object ends with it."""
+    store = open_objects(uri)
+    store.create("a", b"0123456789")
+
+    assert store.read_range("a", 2, 3) == b"234"
+    assert store.read_range("a", 8, 5) == b"89"
+    assert store.read_range("a", -4, 4) == b"6789"
+    assert store.read_range("a", -40, 40) == b"0123456789"
+    with pytest.raises(NotThere):
+        store.read_range("b", 0, 1)
+
+
 def test_what_is_not_there_is_said_to_be_not_there(uri):
     """Absence has a name, and deleting it is no fault."""
     store = open_objects(uri)
