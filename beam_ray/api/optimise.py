@@ -18,7 +18,7 @@ from beam_ray.improve.drafts import file_of, load_same, require_place
 from beam_ray.improve.execute_plan import PlanExecutor
 from beam_ray.improve.exposure import note_use
 from beam_ray.improve.model_query import CachedModel, QueryAttempt, QueryAttemptDocument
-from beam_ray.improve.optimise import Proposal, ProposalOutcome, failure_of, proposal_fault, propose, rerun_with_proposal
+from beam_ray.improve.optimise import Proposal, ProposalOutcome, failure_of, proposal_fault, propose, rerun_with_draft, rerun_with_proposal
 from beam_ray.improve.proposals import PromptChangeDocument, StoredProposal, keep_proposal, kept_proposals, said_same, stored_proposal
 from beam_ray.llm.probe import probe
 from beam_ray.llm.scripted import Models
@@ -33,6 +33,7 @@ from beam_ray.store.runs import Run as StoredRun
 from beam_ray.tasks.sources import only
 
 if TYPE_CHECKING:
+    from beam_ray.api.drafts import Draft
     from beam_ray.api.tasks import Step
 
 
@@ -117,6 +118,7 @@ class PromptProposal(Displayed):
     """Its number among the kept proposals for the step; 1 is the oldest."""
     made_at: str
     """When it was made: ISO 8601, UTC."""
+    _store: Location = field(compare=False)
     _apply: "_Apply | None" = field(compare=False)
     _proposal: Proposal = field(compare=False)
 
@@ -129,8 +131,25 @@ class PromptProposal(Displayed):
             Stopped: before the end.
         """
         if self._apply is None or self.workflow is None:
-            raise Unusable("this proposal has no draft to write; pass draft=DraftFile() to Store.optimise")
+            raise Unusable("this proposal has no draft to write; pass draft=DraftFile() or the name of a draft to Store.optimise")
         return self._apply.run(self, takeover, progress)
+
+    def save_draft(self, name: str = "", *, by: str = "") -> "Draft":
+        """
+        Put the proposed prompt into a draft of the store; one that has it already stays as it is.
+
+        Args:
+            name: The draft: a new one, or one whose prompt is still the one that failed. By default ``optimised-NODE``.
+            by: Who saves it; by default the user of this machine.
+
+        Raises:
+            Unusable: the proposal cannot be used, or the prompt has changed since the failed run.
+        """
+        from beam_ray.api.proposed_drafts import save_proposed
+
+        if self.workflow is None:
+            raise Unusable("this proposal has no prompt that could be used\n  --again asks for another one")
+        return save_proposed(self._store, self.step, self.prompt, name, by=by)
 
     def display(self) -> Display:
         facts = (("proposed by", self.model), ("weaknesses", "; ".join(self.weaknesses)))
@@ -155,8 +174,8 @@ class AppliedProposal(Displayed):
     """A proposal that was tried: the step and its task before and after."""
 
     proposal: PromptProposal
-    draft: Path
-    """The file that the proposal was written to."""
+    draft: str
+    """Path of the file that the proposal was written to, or ``NAME@DRAFT:N`` of a draft in the store."""
     run: Run
     """The rerun."""
     before: "Step"
@@ -178,7 +197,7 @@ class AppliedProposal(Displayed):
             "task_before": self.task_before,
             "task_after": self.task_after,
         }
-        return {**self.proposal.document(), "draft": str(self.draft), "rerun": scores}
+        return {**self.proposal.document(), "draft": self.draft, "rerun": scores}
 
 
 @dataclass(frozen=True)
@@ -187,8 +206,11 @@ class _Apply:
 
     store: Location
     address: Address
-    file: Path
-    place: Path
+    file: Path | None
+    """The workflow's file; None for a draft in the store."""
+    place: Path | None
+    draft: str = ""
+    """Name of the draft in the store; empty for the default name."""
 
     def run(self, proposal: PromptProposal, takeover: bool, progress: ProgressOption) -> AppliedProposal:
         from beam_ray.api.tasks import task
@@ -197,14 +219,23 @@ class _Apply:
         assert proposal.workflow
         probe_models(store, proposal.workflow)
         with executing(store, takeover, progress) as run_plan:
-            found: ProposalOutcome = rerun_with_proposal(store.objects, self.address, proposal._proposal, self.file, self.place, run_plan)
+            found = self._rerun(proposal, run_plan)
         before = task(store, str(Address(self.address.run, self.address.task, self.address.trial))).step(self.address.node)
         after = task(store, str(Address(found.run_id, self.address.task, self.address.trial))).step(self.address.node)
         return AppliedProposal(proposal, found.draft, Run(store, found.run_id), before, after, found.task_before, found.task_after)
 
+    def _rerun(self, proposal: PromptProposal, run_plan: PlanExecutor) -> ProposalOutcome:
+        objects = self.store.objects
+        if self.file and self.place:
+            return rerun_with_proposal(objects, self.address, proposal._proposal, self.file, self.place, run_plan)
+        draft = proposal.save_draft(self.draft)
+        assert draft.definition
+        require_start(StoredRun(objects, self.address.run), draft.definition, self.address.node, [self.address.task])
+        return rerun_with_draft(objects, self.address, draft.definition, draft.reference, run_plan)
+
 
 def optimise(
-    store: Location, task: str, node: str, *, model: str | None = None, again: bool = False, proposal: int | None = None, draft: DraftFile | None = None
+    store: Location, task: str, node: str, *, model: str | None = None, again: bool = False, proposal: int | None = None, draft: DraftFile | str | None = None
 ) -> PromptProposal:
     """See ``Store.optimise``."""
     objects = store.existing()
@@ -222,7 +253,7 @@ def optimise(
     numbers = [number for number, each in enumerate(kept_proposals(objects, str(address)), 1) if said_same(each, document)]
     shown = only(origin.tasks(), [address.task])
     said = note_use(objects, shown, f"optimise {address}", [made.workflow] if made.workflow else [])
-    return replace(_proposal(document, numbers[-1], address, made, workflow, trial), held_out=said)
+    return replace(_proposal(store, document, numbers[-1], address, made, workflow, trial), held_out=said)
 
 
 def proposals(store: Location, task: str, node: str) -> list[PromptProposal]:
@@ -240,11 +271,13 @@ def step_address(objects: Objects, task: str, node: str) -> Address:
     return Address(found.run, found.task, found.trial, node)
 
 
-def _trial(store: Location, origin: StoredRun, address: Address, draft: DraftFile | None) -> "tuple[Workflow, _Apply | None]":
+def _trial(store: Location, origin: StoredRun, address: Address, draft: DraftFile | str | None) -> "tuple[Workflow, _Apply | None]":
     """The definition that a better prompt is proposed for, and what is needed to try it."""
     workflow = origin.record.plan
     if draft is None:
         return workflow, None
+    if isinstance(draft, str):
+        return workflow, _Apply(store, address, None, None, draft)
     file = file_of(workflow, draft.using)
     workflow = load_same(file, workflow, address.node)
     require_start(origin, workflow, address.node, [address.task])
@@ -262,13 +295,15 @@ def _kept(store: Location, address: Address, number: int, workflow: Workflow, tr
     changes_ = tuple((each["change"], each["reason"]) for each in kept["changes"])
     tries = tuple(replace(QueryAttempt(**one), kept=True) for one in kept["tries"])
     proposal = Proposal(tuple(kept["weaknesses"]), changes_, turns, made if isinstance(made, Workflow) else None, tries)
-    return _proposal(kept, number, address, proposal, workflow, trial)
+    return _proposal(store, kept, number, address, proposal, workflow, trial)
 
 
-def _proposal(kept: StoredProposal, number: int, address: Address, made: Proposal, workflow: Workflow, trial: "_Apply | None") -> PromptProposal:
+def _proposal(
+    store: Location, kept: StoredProposal, number: int, address: Address, made: Proposal, workflow: Workflow, trial: "_Apply | None"
+) -> PromptProposal:
     differences = tuple(changes(workflow, made.workflow)) if made.workflow else ()
     how = (differences, tries_of(made.tries), "", number, kept["at"])
-    return PromptProposal(str(address), kept["model"], made.weaknesses, made.changes, made.turns, made.workflow, *how, trial, made)
+    return PromptProposal(str(address), kept["model"], made.weaknesses, made.changes, made.turns, made.workflow, *how, store, trial, made)
 
 
 def _first(judge: str | tuple[str, ...] | None) -> str | None:

@@ -927,7 +927,7 @@ class Store(Location):
     # -- improving ------------------------------------------------------------------------
 
     def optimise(
-        self, task: str, node: str, *, model: str | None = None, again: bool = False, proposal: int | None = None, draft: "DraftFile | None" = None
+        self, task: str, node: str, *, model: str | None = None, again: bool = False, proposal: int | None = None, draft: "DraftFile | str | None" = None
     ) -> "PromptProposal":
         """
         Propose a better prompt for a failed step: its weaknesses, and changes with a reason each. Nothing is published.
@@ -938,7 +938,7 @@ class Store(Location):
             model: The proposing model. None for the judge, or the step's own model.
             again: Ask for another proposal than the stored one.
             proposal: The kept proposal of this number; no model is asked.
-            draft: Where a draft may be written; needed for ``PromptProposal.apply``.
+            draft: Where the draft goes: a file, or the name of a draft in the store. Needed for ``PromptProposal.apply``.
 
         Raises:
             Unusable: there is no such step, or nothing is wrong with it.

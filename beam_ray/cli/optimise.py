@@ -33,6 +33,7 @@ class Proposing:
     model: str | None
     using: str | None
     to: str | None
+    draft: str | None
     apply_: bool
     again: bool
     only_plan: bool
@@ -71,6 +72,7 @@ class Searching:
     click.option("--model", metavar="NAME", help="Proposing model. Default: the judge, or the step's own model."),
     click.option("--using", metavar="FILE", help="With TASK: workflow file, if no file in the folder of the run's tools has its definition."),
     click.option("--to", metavar="FILE", help="Path of the draft. Default: next to the original, with -draft in its name."),
+    click.option("--draft", metavar="NAME", help="With TASK: keep the proposed prompt in the store as WORKFLOW@NAME instead of a file."),
     click.option("--apply", "apply_", is_flag=True, help="With TASK: write the draft, rerun the step and what follows, show scores before and after."),
     click.option("--again", is_flag=True, help="With TASK: request a new proposal instead of the stored one."),
     click.option("--plan", "only_plan", is_flag=True, help="With TASK: only show which model would be asked, and what that costs."),
@@ -97,7 +99,7 @@ def optimise(
     context.exit(_search(wanted, searching, proposing, execution, mlflow_uri, place))
 
 
-_OF_A_STEP = {"using": "--using", "apply_": "--apply", "again": "--again", "only_plan": "--plan", "proposal": "--proposal"}
+_OF_A_STEP = {"using": "--using", "apply_": "--apply", "again": "--again", "only_plan": "--plan", "proposal": "--proposal", "draft": "--draft"}
 
 
 def refuse_options(context: click.Context, options: Mapping[str, str], wanted: str) -> None:
@@ -112,7 +114,11 @@ def _optimise_step(subject: str, node: str, proposing: Proposing, execution: Exe
         raise click.UsageError("--proposal names one that is kept; leave out --again, --model and --plan")
     if proposing.only_plan:
         return _show_plan(place.opened.plan_optimise(subject, node, model=proposing.model, again=proposing.again), place)
-    draft = beam_ray.DraftFile(proposing.using, proposing.to) if proposing.apply_ else None
+    if proposing.draft and (proposing.using or proposing.to):
+        raise click.UsageError("--draft keeps the prompt in the store; leave out --using and --to")
+    draft = None
+    if proposing.apply_ or proposing.draft:
+        draft = proposing.draft or beam_ray.DraftFile(proposing.using, proposing.to)
     made = place.opened.optimise(subject, node, model=proposing.model, again=proposing.again, proposal=proposing.proposal, draft=draft)
     if made.held_out:
         say(made.held_out)
@@ -124,6 +130,14 @@ def _optimise_step(subject: str, node: str, proposing: Proposing, execution: Exe
         elif made.workflow:
             show(f"try it:  beam-ray optimise {subject} --step {node} --apply{place.option}")
         return 0 if made.workflow else NO_PROPOSAL
+    if not proposing.apply_:
+        saved = made.save_draft(str(proposing.draft))
+        if place.as_json:
+            emit({**made.document(), "draft": saved.reference})
+            return 0
+        show(f"draft:      {saved.reference}")
+        show(f"try it:     beam-ray rerun {made.step.rpartition('/')[0]} --from {node} --using {saved.reference}{place.option}")
+        return 0
     with progress(quiet=place.as_json) as callback:
         found = made.apply(takeover=execution.takeover, progress=callback)
     if place.as_json:

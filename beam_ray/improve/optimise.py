@@ -249,8 +249,8 @@ def _schema(texts: Mapping[str, str]) -> JsonSchema:
 class ProposalOutcome:
     """The step and its task before and after a rerun with the proposed prompt."""
 
-    draft: Path
-    """The draft file."""
+    draft: str
+    """Path of the draft file, or ``NAME@DRAFT:N`` of a draft in the store."""
     run_id: str
     before: StepRow
     """The step's row."""
@@ -269,9 +269,14 @@ def rerun_with_proposal(objects: Objects, address: Address, proposal: Proposal, 
     """
     assert proposal.workflow is not None
     draft = write_draft(place, prompts_text(file, {address.node: proposal.turns}, proposal.workflow))
+    return rerun_with_draft(objects, address, proposal.workflow, str(draft), executor)
+
+
+def rerun_with_draft(objects: Objects, address: Address, workflow: Workflow, draft: str, executor: PlanExecutor) -> ProposalOutcome:
+    """Rerun the task from the step at *address* with the *workflow* of a draft, named by its path or reference."""
     because = f"optimised the prompt of {address.node}"
     origin = Run(objects, address.run)
-    rerun = executor(make_rerun(objects, origin, [address.task], proposal.workflow, executor.models, options=RerunOptions(address.node, because)))
+    rerun = executor(make_rerun(objects, origin, [address.task], workflow, executor.models, options=RerunOptions(address.node, because)))
     again = Address(rerun.run_id, address.task, address.trial, address.node)
     return ProposalOutcome(draft, rerun.run_id, step_of(objects, address), step_of(objects, again), _score(origin, address), _score(rerun, address))
 

@@ -74,6 +74,32 @@ def test_what_was_proposed_is_kept_with_the_step(desk: Desk, ran: str):
     assert len(desk.model.journal) == calls
 
 
+def test_a_proposal_becomes_a_draft_of_the_store(desk: Desk, ran: str):
+    """--draft keeps it there, with --apply the step is rerun with it; a second time makes no second revision, and no file is written."""
+    step = ("optimise", f"{ran}/n4", "--step", "read", "--draft", "asks-better")
+    kept = desk(*step)
+    applied = desk(*step, "--apply", "--json").json
+    again = desk(*step, "--apply", "--json").json
+    draft = desk("draft", "show", "sums@asks-better", "--text").out
+
+    assert "sums@asks-better:2" in kept.out
+    assert applied["draft"] == again["draft"] == "sums@asks-better:2"
+    assert (applied["rerun"]["step_before"], applied["rerun"]["step_after"]) == (0.0, 100.0)
+    assert "better {{ task_query }}" in draft
+    assert not (desk.lab.folder / "sums-draft.yaml").exists()
+    assert "leave out --using and --to" in desk(*step, "--to", "x.yaml").err
+
+
+def test_a_draft_with_another_prompt_is_not_overwritten(desk: Desk, ran: str):
+    """Whose prompt is neither the one that failed nor the proposed one keeps it."""
+    desk("draft", "create", "sums@mine")
+    desk("draft", "set", "sums@mine", "nodes.read.llm.prompt=mine {{ task_query }}")
+    refused = desk("optimise", f"{ran}/n4", "--step", "read", "--draft", "mine")
+
+    assert (refused.code, "has another prompt of 'read'" in refused.err) == (2, True)
+    assert "mine {{ task_query }}" in desk("draft", "show", "sums@mine", "--text").out
+
+
 def test_a_search_ends_in_a_draft_with_its_evidence(desk: Desk):
     """What held-out tasks speak for is written down, and publish takes it."""
     desk.model.answer = with_proposals
