@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from beam_ray.api.detection import Detection, DetectionOption
     from beam_ray.api.drafts import Draft, DraftEdit
     from beam_ray.api.flips import FlipGroup, Pairs, ScoreBin
+    from beam_ray.api.flow import Flow, FlowNode
+    from beam_ray.api.flow_list import FlowSummary
+    from beam_ray.api.flow_numbers import FlowCriterion, FlowEdge, FlowNumbers, NodeNumbers
     from beam_ray.api.health import Health, Sign
     from beam_ray.api.history import TaskHistory
     from beam_ray.api.jobs import CurrentJob, Job, JobResult, current_job
@@ -108,6 +111,16 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "FlipGroup",
     "Pairs",
     "ScoreBin",
+    # api.flow
+    "Flow",
+    "FlowNode",
+    # api.flow_list
+    "FlowSummary",
+    # api.flow_numbers
+    "FlowCriterion",
+    "FlowEdge",
+    "FlowNumbers",
+    "NodeNumbers",
     # api.health
     "Health",
     "Sign",
@@ -281,6 +294,9 @@ _SOURCES = {
     "beam_ray.api.detection": ("Detection", "DetectionOption"),
     "beam_ray.api.drafts": ("Draft", "DraftEdit"),
     "beam_ray.api.flips": ("FlipGroup", "Pairs", "ScoreBin"),
+    "beam_ray.api.flow": ("Flow", "FlowNode"),
+    "beam_ray.api.flow_list": ("FlowSummary",),
+    "beam_ray.api.flow_numbers": ("FlowCriterion", "FlowEdge", "FlowNumbers", "NodeNumbers"),
     "beam_ray.api.health": ("Health", "Sign"),
     "beam_ray.api.history": ("TaskHistory",),
     "beam_ray.api.jobs": ("CurrentJob", "Job", "JobResult", "current_job"),

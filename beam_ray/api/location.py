@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from beam_ray.run.connection import Connection
     from beam_ray.store.objects import Objects
     from beam_ray.store.outcome_index import OutcomeIndex
+    from beam_ray.store.step_counts import RunCounts
 
 DEFAULT_STORE = ".beam-ray"
 DEFAULT_MODELS = "configs/models.yaml"
@@ -57,6 +58,13 @@ class Location:
         from beam_ray.store.outcome_index import OutcomeIndex
 
         return OutcomeIndex(self.existing())
+
+    @cached_property
+    def run_counts(self) -> "RunCounts":
+        """What happened at each node of the runs, counted, and kept as long as this value (internal)."""
+        from beam_ray.store.step_counts import RunCounts
+
+        return RunCounts(self.existing())
 
     def existing(self) -> "Objects":
         """

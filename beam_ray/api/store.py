@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from beam_ray.api.comparisons import Comparison
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaPlan, CriteriaProposal, Outputs
     from beam_ray.api.drafts import Draft, DraftEdit
+    from beam_ray.api.flow import Flow
+    from beam_ray.api.flow_list import FlowSummary
     from beam_ray.api.health import Health
     from beam_ray.api.history import TaskHistory
     from beam_ray.api.jobs import Job
@@ -1200,6 +1202,40 @@ class Store(Location):
         from beam_ray.api.health import health
 
         return health(self, workflow, rules=rules, since=since, last=last)
+
+    def flow(
+        self,
+        workflow: "WorkflowOption",
+        *,
+        run: str | None = None,
+        all_runs: bool = False,
+        backtest: str | None = None,
+        candidate: str | None = None,
+        criteria_of: "Iterable[str] | None" = None,
+    ) -> "Flow":
+        """
+        A workflow's graph with how each node, criterion and branch did. No model is called.
+
+        Args:
+            workflow: As for ``check``; also the name of a workflow that was run and never published.
+            run: Numbers of this run, named as for ``get_run``. Default: the newest finished run of the definition, else of the workflow.
+            all_runs: Numbers of all finished runs of the definition; those of reruns do not count.
+            backtest: Numbers of this backtest: its baseline and a candidate, whose definition is then shown.
+            candidate: Name of the candidate. Default: the best one.
+            criteria_of: Nodes whose criteria are counted. Default: all.
+
+        Raises:
+            Unusable: there is no such workflow, run, backtest or candidate.
+        """
+        from beam_ray.api.flow import flow
+
+        return flow(self, workflow, run=run, all_runs=all_runs, backtest=backtest, candidate=candidate, criteria_of=criteria_of)
+
+    def flows(self) -> "list[FlowSummary]":
+        """All workflows that were published or run, by name, with how the newest runs of each did."""
+        from beam_ray.api.flow_list import flows
+
+        return flows(self)
 
     def trend(self, workflow: str, *, since: str = "") -> "Trend":
         """

@@ -40,6 +40,7 @@ COMMANDS = {
     "versions": ("beam_ray.cli.versions", "List a workflow's versions."),
     "diff": ("beam_ray.cli.versions", "Show what differs between two definitions, by node and field."),
     "rollback": ("beam_ray.cli.versions", "Publish the definition of an old version as a new version."),
+    "flow": ("beam_ray.cli.flow", "Show a workflow's nodes and branches with how each did."),
     "health": ("beam_ray.cli.health", "Show warnings from a workflow's runs, and what to do about them."),
     "trend": ("beam_ray.cli.trend", "Show a workflow over time, and whether a model changed under its name."),
     "optimise": ("beam_ray.cli.optimise", "Propose a better prompt for a failed step, or search for one over a library."),

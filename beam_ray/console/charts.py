@@ -32,6 +32,22 @@ def interval_mark(change: float | None, low: float | None, high: float | None, b
     return IntervalMark(place(low), place(high), place(change), word)
 
 
+@dataclass(frozen=True)
+class LevelMark:
+    """A level from 0 to 100 on its axis, with its interval."""
+
+    low: float
+    high: float
+    dot: float
+
+
+def level_mark(value: float | None, low: float | None, high: float | None) -> LevelMark | None:
+    """The mark of a level; None without an interval."""
+    if value is None or low is None or high is None:
+        return None
+    return LevelMark(round(low, 1), round(high, 1), round(value, 1))
+
+
 def sparkline(values: Sequence[float], width: float = 72.0, height: float = 18.0) -> str:
     """The points of a line through values from 0 to 1; empty for fewer than two."""
     if len(values) < 2:

@@ -52,6 +52,11 @@ def backtest_path(backtest: str, **query: Any) -> str:
     return with_query(f"/backtests/{quote(backtest)}", query)
 
 
+def flow_path(workflow: str, **query: Any) -> str:
+    """The page of a workflow."""
+    return with_query(f"/flows/{quote(workflow)}", query)
+
+
 def compare_path(before: str, after: str, **query: Any) -> str:
     """The page that shows two records of tasks side by side."""
     return with_query("/compare", {"a": before, "b": after, **query})

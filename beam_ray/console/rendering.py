@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
-from beam_ray.console import icons, links
+from beam_ray.console import charts, icons, links
 from beam_ray.console.formatting import FILTERS
 
 
@@ -66,6 +66,8 @@ def _environment(html: bool) -> Environment:
         "run_path": links.run_path,
         "backtest_path": links.backtest_path,
         "compare_path": links.compare_path,
+        "flow_path": links.flow_path,
+        "level_mark": charts.level_mark,
         "with_query": links.with_query,
         "icon": icons.icon,
         "status_icon": icons.status_icon,

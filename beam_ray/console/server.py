@@ -22,7 +22,7 @@ from beam_ray.console.commands import Commands, words_of
 from beam_ray.console.events import events
 from beam_ray.console.forms import Fields, form_of, query_of
 from beam_ray.console.options import ConsoleOptions
-from beam_ray.console.pages import backtests, compare, download, home, pasted, rerun, review, runs, started, task, tasks
+from beam_ray.console.pages import backtests, compare, download, flows, home, pasted, rerun, review, runs, started, task, tasks
 from beam_ray.console.reading import Reader
 from beam_ray.console.rendering import Download, Page, respond
 from beam_ray.console.security import Guard, is_loopback
@@ -40,6 +40,8 @@ PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
     ("/tasks", tasks.tasks, tasks.FIELDS),
     ("/tasks/{run}", task.task, task.FIELDS),
     ("/tasks/{run}/{task:path}", task.task, task.FIELDS),
+    ("/flows", flows.flows, ()),
+    ("/flows/{workflow}", flows.flow, flows.FIELDS),
     ("/runs", runs.runs, ()),
     ("/runs/{run}", runs.run, ()),
     ("/backtests", backtests.backtests, ()),

@@ -1,8 +1,9 @@
-"""A prompt that was written for something else, as a template whose names are variables of a task."""
+"""The names that a prompt may use; and a prompt that was written for something else, as a template over them."""
 
 import re
 
 from beam_ray.define.template import TemplateFault, uses
+from beam_ray.define.workflow import Workflow
 
 GIVEN = ("task_query", "variables", "attachments")
 """Names that a template has anyway."""
@@ -36,6 +37,16 @@ def to_template(prompt: str) -> tuple[str, tuple[str, ...]]:
     if rest:
         raise TemplateFault(f"the name {sorted(rest)[0]!r} is used in a way that cannot be made a variable; write it as {{{{ {sorted(rest)[0]} }}}}")
     return text, names
+
+
+def names_for(workflow: Workflow, node: str) -> tuple[str, ...]:
+    """What templates of the node may use: the inputs, what every task has, and the fields of nodes upstream."""
+    found = [*workflow.inputs, *(name for name in GIVEN if name not in workflow.inputs and name not in workflow.nodes)]
+    for name in workflow.order:
+        if name in workflow.upstream[node]:
+            fields = workflow.nodes[name].fields
+            found += [name] if fields is None else [f"{name}.{field}" for field in fields]
+    return tuple(found)
 
 
 def _literal(text: str) -> str:

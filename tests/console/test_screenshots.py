@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 PICTURES = {
     "console-tasks": ("/tasks?run={run}", "light", 720),
     "console-task": ("/tasks/{run}/order-014", "light", 900),
+    "console-flow": ("/flows/purchase-orders?node=extract&numbers=run:{run}", "light", 860),
     "console-rerun": ("/rerun?task={run}/order-014&from=extract", "light", 640),
     "console-backtest": ("/backtests/{backtest}", "dark", 1000),
     "console-pair": ("/backtests/{backtest}/flips", "light", 640),

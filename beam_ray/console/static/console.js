@@ -81,7 +81,7 @@ document.addEventListener("submit", (event) => {
 
 // -- keys ---------------------------------------------------------------------
 
-const GO = { h: "/", t: "/tasks", r: "/runs", b: "/backtests", v: "/review" };
+const GO = { h: "/", t: "/tasks", f: "/flows", r: "/runs", b: "/backtests", v: "/review" };
 let waitingForPlace = false;
 
 function rows() {

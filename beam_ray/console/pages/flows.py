@@ -1,0 +1,159 @@
+"""Workflows: their list, and the page of one with its graph and the panel of a node."""
+
+import shlex
+from typing import Any
+
+import beam_ray
+from beam_ray import Flow, FlowNode
+from beam_ray.console.charts import sparkline
+from beam_ray.console.forms import Fields, one
+from beam_ray.console.links import flow_path, with_query
+from beam_ray.console.rendering import Page
+from beam_ray.console.site import Site
+from beam_ray.errors import BeamRayError, Unusable
+
+FIELDS = ("version", "numbers", "node")
+CHOICES = 10
+"""Runs and backtests that the selector offers, of each."""
+
+
+def flows(site: Site, path: str, fields: Fields) -> Page:
+    """The list."""
+    found = site.store.flows()
+    rows = [{"flow": each, "link": flow_path(each.workflow), "spark": sparkline([share / 100 for share in each.history])} for each in found]
+    command = f"beam-ray flow{site.store.option}"
+    return Page("flows", "Flows", {"rows": rows}, [each.document() for each in found], section="flows", command=command)
+
+
+def flow(site: Site, path: str, fields: Fields) -> Page:
+    """One workflow."""
+    name = path.split("/")[2]
+    versions = _versions(site, name)
+    wanted, numbers = one(fields, "version"), one(fields, "numbers")
+    if wanted and not wanted.isdecimal():
+        raise Unusable(f"version: {wanted[:60]!r} is not a number")
+    named = f"{name}@{wanted}" if wanted else name
+    how = numbers_of(numbers)
+    first = one(fields, "node")
+    found = site.store.flow(named, criteria_of=[first] if first else [], **how)
+    node = chosen_node(found, first)
+    if not first:
+        found = site.store.flow(named, criteria_of=[node.name], **how)
+        node = found.node(node.name)
+
+    def link(**query: Any) -> str:
+        return flow_path(name, **{"version": wanted, "numbers": numbers, "node": first, **query})
+
+    values: dict[str, Any] = {
+        "flow": found,
+        "name": name,
+        "versions": [(each, link(version=str(each)), each == found.version) for each in versions],
+        "newest_version": versions[-1] if versions else None,
+        "cards": cards(found, lambda each: link(node=each)),
+        "choices": _choices(site, name, found, numbers),
+        "kept": [(key, value) for key, value in (("version", wanted), ("node", first)) if value],
+        "node": node,
+        "agreement": _agreement(site, name, node),
+        "tasks": _tasks_link(found),
+        "warnings": [warning for warning in found.warnings if f"{node.name!r}" in warning.text],
+    }
+    words = f"beam-ray flow {shlex.quote(named)}{_options(how)}{site.store.option}"
+    return Page("flow", name, values, found.document(), section="flows", command=words)
+
+
+def numbers_of(written: str) -> dict[str, Any]:
+    """
+    The selector's value as arguments of ``Store.flow``.
+
+    Raises:
+        Unusable: it is none of its values.
+    """
+    kind, _, rest = written.partition(":")
+    if not written:
+        return {}
+    if written == "all":
+        return {"all_runs": True}
+    if kind == "run" and rest:
+        return {"run": rest}
+    if kind == "backtest" and rest:
+        backtest, _, candidate = rest.partition(":")
+        return {"backtest": backtest, "candidate": candidate or None}
+    raise Unusable(f"numbers: {written[:60]!r} is none of all, run:RUN and backtest:BACKTEST:CANDIDATE")
+
+
+def _options(how: dict[str, Any]) -> str:
+    """The same as options of the command."""
+    named = {name: value for name, value in how.items() if value}
+    return "".join(" --all-runs" if name == "all_runs" else f" --{name} {shlex.quote(value)}" for name, value in named.items())
+
+
+def chosen_node(found: Flow, name: str) -> FlowNode:
+    """The node asked for, else the one with the lowest score, else the first with a prompt."""
+    if name:
+        return found.node(name)
+    scored = [each for each in found.nodes if each.numbers and each.numbers.score is not None]
+    worst = min(scored, key=lambda each: (each.numbers.score if each.numbers else None) or 0.0, default=None)
+    return worst or next((each for each in found.nodes if each.definition.call), found.nodes[0])
+
+
+def cards(found: Flow, link: Any) -> list[dict[str, Any]]:
+    """Each node with the edges that leave it."""
+    titles = {each.name: each.title for each in found.nodes}
+    return [
+        {
+            "node": each,
+            "link": link(each.name),
+            "next": [(edge, titles[edge.target]) for edge in found.edges if edge.source == each.name],
+        }
+        for each in found.nodes
+    ]
+
+
+def _versions(site: Site, name: str) -> list[int]:
+    try:
+        return [each.number for each in reversed(site.store.versions(name))]
+    except Unusable:
+        return []
+
+
+def _choices(site: Site, name: str, found: Flow, chosen: str) -> list[tuple[str, list[tuple[str, str, bool]]]]:
+    """The selector's groups: title, and value, text and whether it is chosen."""
+    runs = [run for run in site.reader.runs() if run.record.workflow == name and run.finished and run.record.mode in ("run", "baseline", "candidate")]
+    newest = f"Newest run ({found.numbers.runs[0]})" if not chosen and found.numbers.runs else "Newest run of this definition"
+    groups = [("", [("", newest, not chosen), ("all", "All runs of this definition", chosen == "all")])]
+    named = [(f"run:{run.id}", f"{run.id} · {_definition(run)} · {run.passed} of {run.summary['rows']} passed") for run in runs[:CHOICES]]
+    groups.append(("One run", [(value, text, value == chosen) for value, text in named]))
+    verdicts = [each for each in site.reader.backtests() if each.workflow == name][:CHOICES]
+    compared = [
+        (f"backtest:{each.id}:{side.name}", f"{each.document()['name']}: baseline and {side.name} ({side.word})")
+        for each in verdicts
+        for side in each.candidates
+    ]
+    groups.append(("Baseline and candidate of a backtest", [(value, text, value == chosen) for value, text in compared]))
+    if chosen and not any(picked for _, options in groups for _, _, picked in options):
+        groups[0][1].append((chosen, chosen.partition(":")[2], True))
+    return [(title, options) for title, options in groups if options]
+
+
+def _definition(run: beam_ray.Run) -> str:
+    return f"v{run.version}" if run.version else f"draft {run.record.definition_digest[:8]}"
+
+
+def _agreement(site: Site, name: str, node: FlowNode) -> dict[str, Any]:
+    """For each criterion that people reviewed, the newest report of its judge."""
+    if not node.judges:
+        return {}
+    try:
+        reports = site.store.review_agreement(name, node.name)
+    except BeamRayError:
+        return {}
+    texts = {each.text: each.id for each in node.criteria}
+    return {texts[report.text]: report for report in reversed(reports) if report.text in texts}
+
+
+def _tasks_link(found: Flow) -> str:
+    """The tasks that the numbers are of."""
+    numbers = found.numbers
+    if numbers.kind in ("run", "backtest"):
+        return with_query("/tasks", {"run": numbers.runs[-1]})
+    return with_query("/tasks", {"workflow": found.workflow.name, "version": numbers.version}) if numbers.kind == "version" else ""

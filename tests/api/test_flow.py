@@ -1,0 +1,160 @@
+"""A workflow's graph with how each node, criterion and branch did."""
+
+from pathlib import Path
+
+import pytest
+
+import beam_ray
+from beam_ray.errors import Damaged, Unusable
+from beam_ray.llm import Request
+from beam_ray.store.runs import Run
+from tests.conftest import Lab
+
+WORKFLOW = """
+workflow: mail
+model: m
+nodes:
+  sort:
+    title: Sort the mail
+    llm: {prompt: "sort {{ task_query }}", returns: {n: int}}
+    evaluate: {threshold: 50, criteria: [{check: sort.n < 3, id: small}, {check: sort.n != 5, id: not_five, weight: 3}]}
+    auto_rerun: {max: 1}
+  high: {after: sort, when: sort.n > 3, route: High, llm: {prompt: "high {{ sort.n }}"}}
+  low: {after: sort, when: sort.n <= 3, route: Low, llm: {prompt: "low {{ sort.n }}"}}
+"""
+
+
+def answer(request: Request) -> object:
+    """The number in the query; nobody can sort a 9."""
+    word, number = str(request.messages[-1]["content"]).split()[:2]
+    if word != "sort":
+        return "done"
+    return "no number" if number == "9" else {"n": int(number)}
+
+
+@pytest.fixture
+def run(lab: Lab) -> Run:
+    """Ten tasks, 0 to 9."""
+    return lab.run(WORKFLOW, [str(n) for n in range(10)], answer)
+
+
+def store_of(lab: Lab) -> beam_ray.Store:
+    """The lab's store."""
+    return beam_ray.open(lab.objects.uri, models={"m": beam_ray.ScriptedModel(answer)})
+
+
+def test_a_node_has_its_accuracy_with_counts_and_interval(lab: Lab, run: Run) -> None:
+    """
+    The mean score over scored steps; failed steps are counted apart.
+    """
+    sort = store_of(lab).flow("mail").node("sort")
+
+    assert sort.numbers
+    # 0, 1 and 2 meet both criteria, 5 meets none, 9 gives no answer, the other five meet the heavier one
+    assert sort.numbers.score == pytest.approx((3 * 100 + 0 + 5 * 75) / 9)
+    assert (sort.numbers.scored, sort.numbers.passed, sort.numbers.failed, sort.numbers.steps) == (9, 8, 1, 10)
+    assert sort.numbers.low and sort.numbers.high
+    assert 0 < sort.numbers.low < sort.numbers.score < sort.numbers.high < 100
+    assert (sort.numbers.auto_reruns, sort.numbers.exhausted) == (1, 1)
+
+
+def test_criteria_are_counted_and_numbered_over_the_workflow(lab: Lab, run: Run) -> None:
+    """
+    Each with how many steps met it, of how many decided.
+    """
+    found = store_of(lab).flow("mail").node("sort").criteria
+
+    assert [(each.number, each.id, each.weight, each.met, each.decided) for each in found] == [(1, "small", 1, 3, 9), (2, "not_five", 3, 8, 9)]
+
+
+def test_branches_have_the_share_of_tasks_that_took_them(lab: Lab, run: Run) -> None:
+    """
+    Of the tasks in which the node before has an output.
+    """
+    edges = store_of(lab).flow("mail").edges
+
+    assert [(each.target, each.route, each.taken, each.reached, each.percent) for each in edges] == [
+        ("high", "High", 5, 9, pytest.approx(500 / 9)),
+        ("low", "Low", 4, 9, pytest.approx(400 / 9)),
+    ]
+
+
+def test_all_runs_count_together_and_a_task_that_is_run_twice_is_one_task(lab: Lab, run: Run) -> None:
+    """
+    The interval of two runs of the same tasks is not narrower than that of one.
+    """
+    lab.run(WORKFLOW, [str(n) for n in range(10)], answer, trials=2)
+    store = store_of(lab)
+    one, both = store.flow("mail", run=run.run_id).node("sort").numbers, store.flow("mail", all_runs=True)
+
+    assert one and one.low
+    together = both.node("sort").numbers
+    assert together and together.low
+    assert (both.numbers.tasks, both.numbers.distinct_tasks, len(both.numbers.runs)) == (30, 10, 2)
+    assert (together.steps, together.score) == (30, pytest.approx(one.score))
+    assert together.low <= one.low + 0.5
+
+
+def test_numbers_of_another_definition_are_said_to_be_so(lab: Lab, run: Run) -> None:
+    """
+    A node that was changed since the run, and a criterion that was reworded, are marked; the others keep their numbers.
+    """
+    changed = WORKFLOW.replace("sort.n < 3, id: small", "sort.n < 2, id: small")
+    found = store_of(lab).flow(str(lab.write("changed.yaml", changed)), run=run.run_id)
+
+    assert not found.numbers.same_definition
+    assert {each.name: each.as_run for each in found.nodes} == {"sort": False, "high": True, "low": True}
+    assert [each.met for each in found.node("sort").criteria] == [None, 8]
+
+
+def test_without_a_run_a_flow_has_no_numbers(lab: Lab) -> None:
+    """
+    Its graph, criteria and what prompts may use are there all the same.
+    """
+    lab.workflow(WORKFLOW)
+    found = store_of(lab).flow(str(lab.folder / "workflow.yaml"))
+
+    assert found.numbers.kind == "none"
+    assert {each.numbers for each in found.nodes} == {None}
+    assert found.node("high").variables == ("task_query", "variables", "attachments", "sort.n")
+
+
+def test_a_run_of_another_workflow_is_refused(lab: Lab, run: Run) -> None:
+    """
+    As are nodes, candidates and names that do not exist.
+    """
+    lab.run(WORKFLOW.replace("workflow: mail", "workflow: post"), ["1"], answer)
+    store = store_of(lab)
+
+    with pytest.raises(Unusable, match="is of the workflow 'mail', not of 'post'"):
+        store.flow("post", run=run.run_id)
+    with pytest.raises(Unusable, match="mail has no node 'sorted'\n  it has: sort, high, low\n  did you mean 'sort'"):
+        store.flow("mail").node("sorted")
+    with pytest.raises(Unusable, match="no version of 'nothing'"):
+        store.flow("nothing")
+
+
+def test_a_damaged_file_of_steps_is_no_number(lab: Lab, run: Run) -> None:
+    """
+    Damage is said and not averaged over.
+    """
+    file = Path(lab.objects.uri) / run.prefix / "steps/sort-000.parquet"
+    body = bytearray(file.read_bytes())
+    body[len(body) // 2] ^= 1
+    file.write_bytes(body)
+
+    with pytest.raises(Damaged, match="sort-000"):
+        store_of(lab).flow("mail")
+
+
+def test_workflows_are_listed_with_their_newest_run(lab: Lab, run: Run) -> None:
+    """
+    Success rates of the runs, the oldest first; reruns do not count.
+    """
+    lab.run(WORKFLOW, ["1", "2"], answer)
+    store = store_of(lab)
+    store.publish(str(lab.folder / "workflow.yaml"), without_evidence="the first")
+    [found] = store.flows()
+
+    assert (found.workflow, found.published, found.runs, found.passed, found.tasks) == ("mail", 1, 2, 2, 2)
+    assert found.history == (80.0, 100.0)
