@@ -1,8 +1,11 @@
 """What tests share: a folder, a store in it, and a real local Ray, started once."""
 
 import asyncio
+import atexit
 import json
 import os
+import shutil
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +39,10 @@ settings.load_profile("suite")
 
 # commands of tests neither find the local Ray that a developer keeps up, nor leave one
 os.environ["BEAM_RAY_KEEP"] = "0"
+
+# what is kept of stores is kept in a folder of the tests
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="beam-ray-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # in the environment of every process that a test starts, and for no tool to see
 os.environ["BEAM_RAY_TEST_SECRET"] = "canary"

@@ -55,9 +55,9 @@ class Location:
     @cached_property
     def index(self) -> "OutcomeIndex":
         """The tasks of all runs, kept as long as this value (internal)."""
-        from beam_ray.store.outcome_index import OutcomeIndex
+        from beam_ray.store.outcome_index import outcome_index
 
-        return OutcomeIndex(self.existing())
+        return outcome_index(self.existing())
 
     @cached_property
     def run_counts(self) -> "RunCounts":

@@ -109,7 +109,7 @@ class Run(Displayed):
     @property
     def created_at(self) -> str:
         """When it was begun: ISO 8601, UTC."""
-        return self.record.created_at
+        return self.stored.created_at
 
     @property
     def finished(self) -> bool:
@@ -129,8 +129,8 @@ class Run(Displayed):
         """
         from beam_ray.run.summary import summary_of
 
-        manifest = self.stored.manifest
-        return manifest["usage"].copy() if manifest else summary_of(self.stored.outcome())
+        numbers = self.stored.usage
+        return numbers.copy() if numbers else summary_of(self.stored.outcome())
 
     @property
     def passed(self) -> int:
@@ -249,9 +249,9 @@ class Run(Displayed):
         }
 
 
-def runs(store: Location) -> list[Run]:
+def runs(store: Location, *, skip_damaged: bool = False) -> list[Run]:
     """See ``Store.runs``."""
-    return [Run.of(store, each) for each in newest_first(store.existing())]
+    return [Run.of(store, each) for each in newest_first(store.existing(), skip_damaged=skip_damaged)]
 
 
 def get_run(store: Location, name: str) -> Run:

@@ -245,11 +245,19 @@ class Store(Location):
 
         return begun(self, plan.key)
 
-    def runs(self) -> "list[Run]":
-        """All runs, the newest first."""
+    def runs(self, *, skip_damaged: bool = False) -> "list[Run]":
+        """
+        All runs, the newest first.
+
+        Args:
+            skip_damaged: Leave out runs that cannot be read.
+
+        Raises:
+            Damaged: a run cannot be read, and is not to be left out.
+        """
         from beam_ray.api.runs import runs
 
-        return runs(self)
+        return runs(self, skip_damaged=skip_damaged)
 
     def get_run(self, name: str) -> "Run":
         """
@@ -286,19 +294,20 @@ class Store(Location):
 
         return tasks(self, run=run, status=status, labels=labels, where=where)
 
-    def list_tasks(self, query: "TaskQuery | None" = None) -> "TaskList":
+    def list_tasks(self, query: "TaskQuery | None" = None, *, patience: float | None = None) -> "TaskList":
         """
         One page of the tasks of all runs, unfinished ones included, with counts by status, workflow, run, route and label.
 
         Args:
             query: Filters, order, and where the page begins.
+            patience: Seconds to wait for runs that were never read on this machine; ``unread`` of the list says how many it leaves out. None waits for all.
 
         Raises:
             Unusable: the query names what is not there, or cannot be evaluated.
         """
         from beam_ray.api.task_list import list_tasks
 
-        return list_tasks(self, query)
+        return list_tasks(self, query, patience=patience)
 
     def task_family(self, address: str) -> "tuple[ListedTask, ...]":
         """

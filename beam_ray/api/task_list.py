@@ -1,7 +1,7 @@
 """Lists of tasks over all runs: filtered, sorted and page by page."""
 
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
@@ -26,6 +26,10 @@ FACET_VALUES = 30
 _SORT_COLUMNS = {"started": "started_at", "task": "task_id"}
 SLICE = 2_000
 """Rows for which an expression is evaluated at a time."""
+
+
+Rows = np.ndarray[Any, Any]
+"""Places of rows in the index."""
 
 
 @dataclass(frozen=True)
@@ -110,35 +114,39 @@ class TaskList:
     """For status, workflow, version, run, route and label: each value with how many matching tasks have it. That of status counts all statuses."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Runs that could not be read, with why."""
+    unread: int = 0
+    """Runs that are not read yet, where the caller does not wait for them: their tasks are neither listed nor counted."""
 
 
-def list_tasks(store: Location, query: TaskQuery | None = None) -> TaskList:
+def list_tasks(store: Location, query: TaskQuery | None = None, *, patience: float | None = None) -> TaskList:
     """See ``Store.list_tasks``."""
     query = query or TaskQuery()
-    found = store.index
     run = resolve(store.existing(), query.run) if query.run else None
     # a command that asks for one run reads no other
-    everything = found.table([run] if run and not found.filled else None)
-    unfiltered = matching(everything, replace(query, status=None), run)
-    table = unfiltered.filter(_of_status(unfiltered, query.status)) if query.status else unfiltered
-    order = _order(table, query.sort)
-    start, stop = _page(table, order, query)
-    tasks = _listed(table.take(pa.array(order[start:stop])))
+    found = store.index.find(run, patience)
+    everything = found.table
+    unfiltered = _matching(everything, replace(query, status=None), run)
+    rows = unfiltered[_mask(_of_status(everything, query.status))[unfiltered]] if query.status else unfiltered
+    order = rows[_order(everything, rows, query.sort)]
+    start, stop = _page(everything, order, query)
+    tasks = _listed(everything, order[start:stop].tolist())
     return TaskList(
         tuple(tasks),
-        table.num_rows,
+        len(rows),
         everything.num_rows,
         tasks[-1]["task"] if tasks and stop < len(order) else "",
         tasks[0]["task"] if tasks and start > 0 else "",
-        _facets(table, unfiltered),
+        _facets(everything, rows, unfiltered),
         {run_id: str(error) for run_id, error in found.unreadable.items()},
+        found.unread,
     )
 
 
 def newest_addresses(store: Location, query: TaskQuery) -> list[Address]:
     """Addresses of the finished tasks that match, in the list's order; of several with one id the newest, of its trials the first."""
     run = resolve(store.existing(), query.run) if query.run else None
-    table = matching(store.index.table(), replace(query, ended=True), run).select(["run_id", "task_id", "trial"])
+    everything = store.index.table()
+    table = _taken(everything.select(["run_id", "task_id", "trial"]), _matching(everything, replace(query, ended=True), run))
     first: dict[str, Address] = {}
     for name, run_id, trial in zip(*(table[column].to_pylist() for column in ("task_id", "run_id", "trial")), strict=True):
         first.setdefault(name, Address(run_id, name, trial))
@@ -148,21 +156,26 @@ def newest_addresses(store: Location, query: TaskQuery) -> list[Address]:
 def task_family(store: Location, address: str) -> tuple[ListedTask, ...]:
     """See ``Store.task_family``."""
     table = store.index.table()
-    rows = _listed(table.filter(pc.equal(table["task_id"], parse(address).task)))
+    places = np.flatnonzero(_mask(pc.equal(table["task_id"], parse(address).task)))
+    named = table.select(["run_id", "task_id", "trial", "origin"]).take(pa.array(places)).to_pylist()
+    rows = [(str(Address(row["run_id"], row["task_id"], row["trial"])), row["origin"]) for row in named]
     members = {address}
     while True:
         # an origin is named by its first trial, as it was given
-        origins = {row["origin"] for row in rows if row["task"] in members and row["origin"]}
-        more = {row["task"] for row in rows if row["task"] not in members and (row["task"] in origins or row["origin"] in members)}
+        origins = {origin for task, origin in rows if task in members and origin}
+        more = {task for task, origin in rows if task not in members and (task in origins or origin in members)}
         if not more:
             break
         members |= more
-    return tuple(reversed([row for row in rows if row["task"] in members]))
+    return tuple(reversed(_listed(table, [place for place, (task, _) in zip(places.tolist(), rows, strict=True) if task in members])))
 
 
-def _listed(table: pa.Table) -> list[ListedTask]:
+def _listed(table: pa.Table, rows: Iterable[int]) -> list[ListedTask]:
+    shown = table.select(_SHOWN)
+    # slices, since taking rows out of a table in pieces copies all of it first
+    found = pa.concat_tables([shown.slice(0, 0), *(shown.slice(row, 1) for row in rows)])
     tasks: list[ListedTask] = []
-    for row in table.select(_SHOWN).to_pylist():
+    for row in found.to_pylist():
         row["task"] = str(Address(row["run_id"], row["task_id"], row["trial"]))
         tasks.append(row)
     return tasks
@@ -171,8 +184,8 @@ def _listed(table: pa.Table) -> list[ListedTask]:
 _SHOWN = [name for name in ListedTask.__annotations__ if name != "task"]
 
 
-def matching(table: pa.Table, query: TaskQuery, run: str | None) -> pa.Table:
-    """Those rows of the index for which every filter of the query holds."""
+def _matching(table: pa.Table, query: TaskQuery, run: str | None) -> Rows:
+    """The rows of the index for which every filter of the query holds, in its order."""
     masks: list[Any] = [pc.is_valid(table["outcome"])] if query.ended else []
     if run:
         masks.append(pc.equal(table["run_id"], run))
@@ -191,30 +204,39 @@ def matching(table: pa.Table, query: TaskQuery, run: str | None) -> pa.Table:
     if query.text:
         found = (pc.match_substring(table[name], query.text, ignore_case=True) for name in ("task_id", "task_query", "output"))
         masks.append(_any(pc.fill_null(mask, False) for mask in found))
+    masks += [holds(table["labels"], label) for label in query.labels]
+    masks += [holds(table["routes"], query.route)] if query.route else []
     if query.status:
         masks.append(_of_status(table, query.status))
-    if masks:
-        whole = masks[0]
-        for mask in masks[1:]:
-            whole = pc.and_kleene(whole, mask)
-        table = table.filter(whole)
-    for label in query.labels:
-        table = table.filter(holds(table["labels"], label))
-    if query.route:
-        table = table.filter(holds(table["routes"], query.route))
-    return _where(table, query.where) if query.where else table
+    whole = np.ones(table.num_rows, bool)
+    for mask in masks:
+        whole &= _mask(mask)
+    rows = np.flatnonzero(whole)
+    return _where(table, rows, query.where) if query.where else rows
 
 
-def _where(table: pa.Table, expression: str) -> pa.Table:
-    mask = arrow_mask(expression, table)
+def _where(table: pa.Table, rows: Rows, expression: str) -> Rows:
     try:
+        used = [name for name in dict.fromkeys(use.root for use in uses(expression, expression=True)) if name in INDEX.names]
+        looked_at = _taken(table.select(used), rows)
+        mask = arrow_mask(expression, looked_at) if used else None
         if mask is None:
-            used = [name for name in dict.fromkeys(use.root for use in uses(expression, expression=True)) if name in INDEX.names]
-            rows = _rows(table.select(used)) if used else ({} for _ in range(table.num_rows))
-            mask = pa.array([bool(evaluate(expression, row)) for row in rows], pa.bool_())
+            values = _rows(looked_at) if used else ({} for _ in range(len(rows)))
+            mask = pa.array([bool(evaluate(expression, row)) for row in values], pa.bool_())
     except (BadTemplate, TemplateFault) as error:
         raise Unusable(f"--where: {error}\n  it may use {', '.join(INDEX.names)}") from None
-    return table.filter(mask)
+    found: Rows = rows[_mask(mask)]
+    return found
+
+
+def _mask(found: Any) -> "np.ndarray[Any, Any]":
+    """For each row whether it is so; what is not known is not."""
+    return np.asarray(pc.fill_null(found, False))
+
+
+def _taken(table: pa.Table, rows: Rows) -> pa.Table:
+    """Those rows of a table; all of them without copying any."""
+    return table if len(rows) == table.num_rows else table.take(pa.array(rows))
 
 
 def _any(masks: Iterator[Any]) -> Any:
@@ -245,21 +267,21 @@ def _day(written: str) -> datetime.datetime:
         raise Unusable(f"{written!r} is not a day; write it as 2026-11-23") from None
 
 
-def _order(table: pa.Table, sort: str) -> "np.ndarray[Any, Any]":
-    """The rows in order; equal ones as they stand in the index."""
+def _order(table: pa.Table, rows: Rows, sort: str) -> Rows:
+    """The order of those rows, as places among them; equal ones stay as they are."""
     name, downwards = sort.removeprefix("-"), sort.startswith("-")
     if name not in SORTS:
         raise Unusable(f"a list cannot be sorted by {name!r}\n  it can be sorted by {', '.join(SORTS)}")
-    places = np.arange(table.num_rows)
+    places = np.arange(len(rows))
     if name == "run":
         return places[::-1] if downwards else places
     # the place is a key of its own: Arrow does not promise that equal rows keep their order
-    keyed = pa.table({"value": table[_SORT_COLUMNS.get(name, name)], "place": places})
+    keyed = _taken(table.select([_SORT_COLUMNS.get(name, name)]), rows).rename_columns(["value"]).append_column("place", pa.array(places))
     order = pc.sort_indices(keyed, sort_keys=[("value", "descending" if downwards else "ascending"), ("place", "ascending")])
     return np.asarray(order)
 
 
-def _page(table: pa.Table, order: "np.ndarray[Any, Any]", query: TaskQuery) -> tuple[int, int]:
+def _page(table: pa.Table, order: Rows, query: TaskQuery) -> tuple[int, int]:
     limit = max(query.limit, 1)
     if query.before:
         stop = _place(table, order, query.before)
@@ -269,29 +291,36 @@ def _page(table: pa.Table, order: "np.ndarray[Any, Any]", query: TaskQuery) -> t
     return start, min(start + limit, len(order))
 
 
-def _place(table: pa.Table, order: "np.ndarray[Any, Any]", address: str) -> int | None:
+def _place(table: pa.Table, order: Rows, address: str) -> int | None:
     """Where in the order the task is; None where it is not listed."""
     named = parse(address)
     mask = pc.and_(pc.equal(table["run_id"], named.run), pc.and_(pc.equal(table["task_id"], named.task), pc.equal(table["trial"], named.trial)))
-    rows = np.flatnonzero(np.asarray(mask))
-    return int(np.flatnonzero(order == rows[0])[0]) if len(rows) else None
+    found = np.flatnonzero(np.isin(order, np.flatnonzero(_mask(mask))))
+    return int(found[0]) if len(found) else None
 
 
-def _facets(table: pa.Table, every_status: pa.Table) -> dict[str, tuple[tuple[str, int], ...]]:
+def _facets(table: pa.Table, rows: Rows, every_status: Rows) -> dict[str, tuple[tuple[str, int], ...]]:
+    chosen = _taken(table.select(["workflow", "version", "run_id", "routes", "labels"]), rows)
     found = {
-        "workflow": _counts(table["workflow"]),
-        "version": _counts(pc.fill_null(pc.cast(table["version"], pa.string()), "draft")),
-        "run": _counts(table["run_id"]),
-        "route": _counts(pc.list_flatten(table["routes"])),
-        "label": _counts(pc.list_flatten(table["labels"])),
+        "workflow": _counts(chosen["workflow"]),
+        "version": _counts(chosen["version"], "draft"),
+        "run": _counts(chosen["run_id"]),
+        "route": _counts(pc.list_flatten(chosen["routes"])),
+        "label": _counts(pc.list_flatten(chosen["labels"])),
     }
-    statuses = dict(_counts(every_status["status"]))
+    of_status = _taken(table.select(["status", "review"]), every_status)
+    statuses = dict(_counts(of_status["status"]))
     statuses["failing"] = statuses.get("below", 0) + statuses.get("failed", 0)
-    statuses["review"] = pc.sum(pc.cast(pc.fill_null(every_status["review"], False), pa.int64())).as_py() or 0
+    statuses["review"] = pc.sum(pc.cast(pc.fill_null(of_status["review"], False), pa.int64())).as_py() or 0
     found["status"] = tuple((name, statuses.get(name, 0)) for name in TASK_STATUSES)
     return found
 
 
-def _counts(column: Any) -> tuple[tuple[str, int], ...]:
-    counted = [(str(entry["values"]), entry["counts"]) for entry in pc.value_counts(column).to_pylist() if entry["values"] is not None]
+def _counts(column: Any, missing: str = "") -> tuple[tuple[str, int], ...]:
+    """Each value with how often it is there; nulls under *missing*, or not counted."""
+    counted = [
+        (missing if each["values"] is None else str(each["values"]), each["counts"])
+        for each in pc.value_counts(column).to_pylist()
+        if each["values"] is not None or missing
+    ]
     return tuple(sorted(counted, key=lambda entry: (-entry[1], entry[0]))[:FACET_VALUES])

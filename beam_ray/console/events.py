@@ -49,4 +49,5 @@ async def _hints(site: Site, request: Request) -> AsyncIterator[str]:
 def _state(site: Site) -> dict[str, str]:
     """How far each thing is that goes on."""
     found = {each.run_id: f"{each.state} {each.steps_done} {each.tasks_done} {each.calls} {each.waits_for}" for each in site.reader.unfinished()}
+    found["reading"] = str(site.reader.unread())
     return found | {f"started {each.id}": f"{each.code} {','.join(each.runs)}" for each in site.commands.all()}

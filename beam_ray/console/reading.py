@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 
 import beam_ray
-from beam_ray.errors import BeamRayError, Unusable
+from beam_ray.errors import Unusable
 
 KEPT_RUNS = 400
 """Runs whose record and manifest are kept."""
@@ -29,6 +29,7 @@ class Reader:
         self._open: OrderedDict[str, beam_ray.Run] = OrderedDict()
         self._queues: OrderedDict[tuple[object, ...], beam_ray.ReviewQueue] = OrderedDict()
         self._lock = threading.Lock()
+        self._unread = 0
 
     def run(self, name: str) -> beam_ray.Run:
         """
@@ -51,14 +52,20 @@ class Reader:
         return found
 
     def runs(self) -> list[beam_ray.Run]:
-        """All runs that can be read, the newest first."""
-        found = []
-        for name in self.store.run_ids():
-            try:
-                found.append(self.run(name))
-            except BeamRayError:
-                continue  # the list of tasks names damaged runs
-        return sorted(found, key=lambda run: run.created_at, reverse=True)
+        """All runs that can be read, the newest first; the list of tasks names damaged ones."""
+        return self.store.runs(skip_damaged=True)
+
+    def tasks(self, query: beam_ray.TaskQuery, patience: float | None) -> beam_ray.TaskList:
+        """A list of tasks; of a store that was never read on this machine what was read after *patience* seconds."""
+        found = self.store.list_tasks(query, patience=patience)
+        self._unread = found.unread
+        return found
+
+    def unread(self) -> int:
+        """Runs that are still being read for the first time."""
+        if self._unread:
+            self._unread = self.store.list_tasks(beam_ray.TaskQuery(limit=1), patience=0).unread
+        return self._unread
 
     def unfinished(self) -> list[beam_ray.RunProgress]:
         """The runs that go on or were stopped, the newest first."""

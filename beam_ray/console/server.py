@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +32,8 @@ from beam_ray.errors import BeamRayError, Damaged, Unusable
 
 Reads = Callable[[Site, str, Fields], "Page | Download | str"]
 """Makes a page from its encoded path and its query; a text is the address to go to instead."""
+PATIENCE_S = 0.5
+"""Seconds that a page for people waits for a store that was never read on this machine, before it shows what was read so far."""
 Changes = Callable[[Site, str, Fields], str]
 """Does what a form asks; the address to go to."""
 
@@ -91,8 +94,9 @@ def create_app(store: beam_ray.Store, options: ConsoleOptions | None = None) -> 
 def _read(site: Site, make: Reads, fields: tuple[str, ...]) -> Callable[[Request], Any]:
     async def answer(request: Request) -> Response:
         path, face = links.face_of(request.scope.get("raw_path") or request.url.path.encode())
+        asked = replace(site, patience=PATIENCE_S) if face == "html" else site
         try:
-            made: Page | Download | str = await run_in_threadpool(lambda: make(site, path, query_of(request, fields)))
+            made: Page | Download | str = await run_in_threadpool(lambda: make(asked, path, query_of(request, fields)))
         except BeamRayError as error:
             made = _refusal(error)
         if isinstance(made, str):

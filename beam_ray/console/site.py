@@ -17,6 +17,8 @@ class Site:
     options: ConsoleOptions
     reader: Reader
     commands: Commands
+    patience: float | None = None
+    """Seconds that a page waits for runs that were never read on this machine; None waits for all."""
 
     @property
     def option(self) -> str:

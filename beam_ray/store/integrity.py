@@ -29,6 +29,7 @@ from beam_ray.store.checksummed_json import read_document, seal
 from beam_ray.store.manifest import Manifest
 from beam_ray.store.objects import NotThere
 from beam_ray.store.parquet import decode, salvage
+from beam_ray.store.run_index import note_repair
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import OUTCOME, PART, STEPS, TASKS, FileEntry, StepRow
@@ -275,6 +276,7 @@ def put_in_place(run: Run) -> None:
     """Put the committed repair in place, or complete that."""
     manifest = pending(run)
     if manifest is not None:
+        note_repair(run, manifest)
         named = {entry["name"] for entry in manifest["files"]}
         for entry in manifest["files"]:
             try:

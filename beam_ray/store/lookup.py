@@ -1,7 +1,7 @@
 """Finding tasks: by address, by a word that begins one, or by what became of them."""
 
+import re
 from collections.abc import Iterator
-from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,13 +9,20 @@ import pyarrow.compute as pc
 from beam_ray.address import Address, parse
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.template import evaluate
-from beam_ray.errors import BadTemplate, Unusable
-from beam_ray.store.objects import Objects
+from beam_ray.errors import BadTemplate, BeamRayError, Unusable
+from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.outcome_index import outcome_index
+from beam_ray.store.run_index import all_runs
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import OUTCOME, OutcomeRow
 
 STATUSES = ("passed", "below", "failed", "failing", "review")
 """below: no step failed, but a score is below its threshold; failing: below or failed."""
+
+
+FULL_ID = re.compile(r"\d{6}-[0-9a-f]{6}")
+LOOKED_AT = 16
+"""Newest runs in which a task is looked for before the index of all is read."""
 
 
 def find_runs(objects: Objects) -> list[str]:
@@ -30,9 +37,11 @@ def resolve(objects: Objects, short: str) -> str:
     Raises:
         Unusable: no run, or more than one, begins so.
     """
+    if FULL_ID.fullmatch(short) and _is_there(objects, short):
+        return short
+    if short == "last" and (runs := newest_first(objects)):
+        return runs[0].run_id
     ids = find_runs(objects)
-    if short == "last" and ids:
-        return max(ids, key=lambda name: Run(objects, name).record.created_at)
     matches = [short] if short in ids else [name for name in ids if name.startswith(short) or name.partition("-")[2].startswith(short)]
     if len(matches) == 1:
         return matches[0]
@@ -41,17 +50,34 @@ def resolve(objects: Objects, short: str) -> str:
     raise Unusable(f"there is no run {short!r} in {objects.uri}\n  beam-ray tasks  lists the tasks of all runs")
 
 
-def newest_first(objects: Objects) -> list[Run]:
-    """All runs, the newest first."""
-    runs = [Run(objects, run_id) for run_id in find_runs(objects)]
-    return sorted(runs, key=lambda run: run.record.created_at, reverse=True)
+def _is_there(objects: Objects, run_id: str) -> bool:
+    try:
+        objects.age(f"runs/{run_id}/run.json")
+    except NotThere:
+        return False
+    return True
 
 
-def recent_runs(objects: Objects, most: int = 200) -> Iterator[Run]:
-    """The newest runs, the newest first. Records are read day by day, as far as the caller goes on, so a large store is not read through."""
-    ids = sorted(find_runs(objects), reverse=True)[:most]
-    for _, day in groupby(ids, key=lambda run_id: run_id.partition("-")[0]):
-        yield from sorted((Run(objects, run_id) for run_id in day), key=lambda run: run.record.created_at, reverse=True)
+def newest_first(objects: Objects, *, skip_damaged: bool = False) -> list[Run]:
+    """
+    All runs, the newest first; finished ones by the index.
+
+    Raises:
+        Damaged: a run that the index does not have cannot be read, and is not to be skipped.
+    """
+    dated = []
+    for run in all_runs(objects):
+        try:
+            dated.append((run.created_at, run.run_id, run))
+        except BeamRayError:
+            if not skip_damaged:
+                raise
+    return [run for _, _, run in sorted(dated, key=lambda entry: entry[:2], reverse=True)]
+
+
+def recent_runs(objects: Objects, most: int = 200) -> list[Run]:
+    """The newest runs, the newest first."""
+    return newest_first(objects)[:most]
 
 
 def find_task(objects: Objects, written: str) -> Address:
@@ -67,9 +93,15 @@ def find_task(objects: Objects, written: str) -> Address:
         if address.task not in run.tasks()["task_id"].to_pylist():
             raise Unusable(f"run {run.run_id} has no task {address.task!r}\n  beam-ray tasks --run {run.run_id}  lists them")
         return Address(run.run_id, address.task, address.trial, address.node, address.attempt)
-    for run in newest_first(objects):
+    runs = newest_first(objects)
+    for run in runs[:LOOKED_AT]:
         if written in run.tasks()["task_id"].to_pylist():
             return Address(run.run_id, written)
+    if len(runs) > LOOKED_AT:
+        named = outcome_index(objects).table().select(["run_id", "task_id"])
+        found = named.filter(pc.equal(named["task_id"], written))["run_id"]
+        if len(found):
+            return Address(found[0].as_py(), written)
     raise Unusable(f"there is no task {written!r} in {objects.uri}\n  beam-ray tasks  lists them")
 
 

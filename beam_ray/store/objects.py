@@ -19,6 +19,9 @@ class Objects(Protocol):
 
     uri: str
 
+    def __hash__(self) -> int:
+        """What is known of a store is kept by these objects themselves."""
+
     def create(self, key: str, body: bytes) -> bool:
         """Keep *body* under *key* if nothing is there; whether it was ours that was kept."""
 

@@ -62,6 +62,11 @@ class Run:
             raise Damaged(f"{self.prefix}/run.json is damaged: {str(error).splitlines()[0]}") from None
         return self.shortened(record)
 
+    @property
+    def created_at(self) -> str:
+        """When it was begun: ISO 8601, UTC."""
+        return self.record.created_at
+
     def shortened(self, record: RunRecord) -> RunRecord:
         """*record*, and where the run ended early, only what it did."""
         if not record.early:
@@ -72,8 +77,7 @@ class Run:
                 tasks = record.shards[self.cut_after - 1][1] // record.trials
             except NotThere:
                 return record
-        shards = [shard for shard in record.shards if shard[1] <= tasks * record.trials]
-        return record if tasks == record.tasks else record.model_copy(update={"shards": shards, "tasks": tasks, "cut_from": record.tasks})
+        return cut_to(record, tasks)
 
     def _merged_tasks(self) -> int | None:
         """How many tasks the manifest says were done: once it is there, a lost cut.json may not lengthen the run."""
@@ -205,6 +209,11 @@ class Run:
             return self._manifest
         except NotThere:
             return None
+
+    @property
+    def usage(self) -> RunSummary | None:
+        """The finished run in numbers; None while it goes on."""
+        return self.manifest["usage"] if self.manifest else None
 
     def merge(self, node: str, shards: int) -> list[FileEntry]:
         """
@@ -356,6 +365,12 @@ class Run:
         if entry is not None and (len(body) != entry["bytes"] or hashlib.sha256(body).hexdigest() != entry["sha256"]):
             raise Damaged(f"{where} is damaged: its sha256 is not the one in the manifest")
         return decode(body, schema, where, columns)
+
+
+def cut_to(record: RunRecord, tasks: int) -> RunRecord:
+    """The record of a run that ended after its first *tasks*."""
+    shards = [shard for shard in record.shards if shard[1] <= tasks * record.trials]
+    return record if tasks == record.tasks else record.model_copy(update={"shards": shards, "tasks": tasks, "cut_from": record.tasks})
 
 
 def with_attachments(files: list[FileEntry], attachments: set[str]) -> list[FileEntry]:

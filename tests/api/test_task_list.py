@@ -16,7 +16,6 @@ from beam_ray.run.plan import make_plan
 from beam_ray.store.arrow_expression import arrow_mask
 from beam_ray.store.beginning import begin
 from beam_ray.store.opening import open_objects
-from beam_ray.store.outcome_index import OutcomeIndex, rows_of
 from tests.conftest import Lab
 
 WORKFLOW = """
@@ -179,25 +178,6 @@ def test_an_unfinished_run_shows_what_it_has_not_done(lab: Lab):
         (f"t-{n}", "stopped", None, f"Number {n}") for n in range(3)
     ]
     assert beam_ray.open(lab.objects.uri).list_tasks(TaskQuery(ended=True)).tasks == ()
-
-
-def test_what_is_kept_of_a_run_is_never_believed_over_it(lab: Lab, tmp_path: Path):
-    """Rows are read from the folder while they are what was written there, and else from the run again."""
-    run = lab.run(WORKFLOW.format(name="sums"), rows(5), answer)
-    folder = tmp_path / "kept"
-
-    def listed() -> Any:
-        return OutcomeIndex(lab.objects, folder).table().to_pylist()
-
-    first = listed()
-    [file] = folder.iterdir()
-    second = listed()
-    file.write_bytes(file.read_bytes()[:-20])
-    third = listed()
-
-    assert first == second == third
-    assert (file.stat().st_mode & 0o077, folder.stat().st_mode & 0o077) == (0, 0)
-    assert rows_of(run).num_rows == 5
 
 
 def test_a_damaged_run_is_named_and_the_others_are_listed(lab: Lab):

@@ -20,7 +20,7 @@ def home(site: Site, path: str, fields: Fields) -> Page:
     runs = reader.runs()
     unfinished = reader.unfinished()
     verdicts = reader.backtests()
-    everything = store.list_tasks(TaskQuery(limit=1))
+    everything = reader.tasks(TaskQuery(limit=1), site.patience)
     counts = dict(everything.facets["status"])
     since = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=SPEND_DAYS)).isoformat()
     recent = [run for run in runs if run.created_at >= since and run.finished]
@@ -38,6 +38,7 @@ def home(site: Site, path: str, fields: Fields) -> Page:
         "unpriced": sum(run.usd is None for run in recent),
         "spend_days": SPEND_DAYS,
         "unreadable": everything.unreadable,
+        "unread": everything.unread,
         "blocked": [each for each in verdicts[:NEWEST] if each.word in ("BLOCK", "INCONCLUSIVE")],
     }
     document = {
@@ -51,7 +52,7 @@ def home(site: Site, path: str, fields: Fields) -> Page:
         "usd_of_7_days": spend,
         "unreadable": dict(everything.unreadable),
     }
-    return Page("home", "Home", values, document, section="home", command=f"beam-ray tasks{store.option}", live=bool(unfinished))
+    return Page("home", "Home", values, document, section="home", command=f"beam-ray tasks{store.option}", live=bool(unfinished or everything.unread))
 
 
 def _workflow(site: Site, name: str, tasks: int) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Facet:
 def tasks(site: Site, path: str, fields: Fields) -> Page:
     """The page."""
     query = task_query(fields)
-    found = site.store.list_tasks(query)
+    found = site.reader.tasks(query, site.patience)
     kept = {name: values for name, values in fields.items() if name not in ("after", "before")}
     values: dict[str, Any] = {
         "found": found,
@@ -85,7 +85,7 @@ def tasks(site: Site, path: str, fields: Fields) -> Page:
         "facets": {name: dict(counts) for name, counts in found.facets.items()},
         "unreadable": dict(found.unreadable),
     }
-    going_on = dict(found.facets["status"]).get("running", 0) > 0
+    going_on = dict(found.facets["status"]).get("running", 0) > 0 or found.unread > 0
     return Page("tasks", "Tasks", values, document, section="tasks", command=_command(site, query), live=going_on)
 
 

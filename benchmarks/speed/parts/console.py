@@ -6,7 +6,6 @@ console is the command itself, asked over HTTP, so that a page is measured from 
 """
 
 import asyncio
-import datetime
 import http.client
 import json
 import random
@@ -17,21 +16,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 import beam_ray
 from beam_ray.run.plan import make_plan
-from beam_ray.run.summary import summarise
-from beam_ray.store.checksummed_json import seal
-from beam_ray.store.objects import Objects
 from beam_ray.store.opening import open_objects
-from beam_ray.store.parquet import encode
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import OUTCOME, STEPS, TASKS
 from beam_ray.tasks.parse import read_tasks
+from benchmarks.speed.copies import Copies
 from benchmarks.speed.ours import workflow
 from benchmarks.speed.parts.store import _drive
 from benchmarks.speed.report import Report
@@ -155,38 +148,9 @@ def _make(folder: Path) -> list[str]:
     plan = make_plan(beam_ray.load(workflow(folder)), read_tasks(folder / "tasks.jsonl", objects), models)
     asyncio.run(_drive(objects, plan.record, plan.tasks, models))
     first = Run(objects, plan.record.run_id)
-    day = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    ids = [first.run_id]
-    for number in range(1, RUNS):
-        ids.append(_copy(objects, first, f"26{1 + number // 28 % 12:02d}{1 + number % 28:02d}-{number:06x}", day + datetime.timedelta(days=number)))
-    return ids
+    copies = Copies(first)
+    return [first.run_id, *(copies.make(number, number).run_id for number in range(1, RUNS))]
 
 
 def _answer(request: beam_ray.Request) -> str:
     return f"{'ok' if hash((request.task_id, request.node)) % 7 else 'no'} {request.task_id} {' '.join(WORDS)}"
-
-
-def _copy(objects: Objects, origin: Run, run_id: str, at: datetime.datetime) -> str:
-    """The run under another id, begun at another time."""
-    run = Run(objects, run_id)
-    written = {**origin.record.model_dump(mode="json"), "run_id": run_id, "key": run_id, "created_at": at.isoformat()}
-    objects.create(f"{run.prefix}/run.json", seal(written))
-    objects.create(f"{run.prefix}/tasks.parquet", encode(TASKS, origin.tasks()))
-    files = []
-    for name, schema, table in [
-        ("outcome.parquet", OUTCOME, origin.outcome()),
-        *((f"steps/{node}-000.parquet", STEPS, origin.steps([node])) for node in origin.record.plan.order),
-    ]:
-        body = encode(schema, _moved(table, run_id, at), row_group=2_000)
-        objects.create(f"{run.prefix}/{name}", body)
-        files.append(Run.entry(name, body, table.num_rows))
-    run.finish(files, summarise(run, files[:1]))
-    return run_id
-
-
-def _moved(table: pa.Table, run_id: str, at: datetime.datetime) -> pa.Table:
-    columns: dict[str, Any] = {name: table[name] for name in table.schema.names}
-    columns["run_id"] = pa.array([run_id] * table.num_rows)
-    for name in ("started_at", "ended_at"):
-        columns[name] = pa.array([at] * table.num_rows, table.schema.field(name).type)
-    return pa.table(columns, schema=table.schema)
