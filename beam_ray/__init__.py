@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from beam_ray.api.traces import TraceImport, TraceOptions
     from beam_ray.api.trend import Trend
     from beam_ray.api.verdicts import Candidate, GateLine, Verdict
-    from beam_ray.api.versions import Version
+    from beam_ray.api.versions import Evidence, Version
     from beam_ray.api.workflows import CheckResult, check, load
     from beam_ray.backtest.spec import is_backtest_spec, spec_name
     from beam_ray.define.agent import Agent, AgentTool
@@ -232,6 +232,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "GateLine",
     "Verdict",
     # api.versions
+    "Evidence",
     "Version",
     # api.workflows
     "CheckResult",
@@ -329,7 +330,7 @@ _SOURCES = {
     "beam_ray.api.traces": ("TraceImport", "TraceOptions"),
     "beam_ray.api.trend": ("Trend",),
     "beam_ray.api.verdicts": ("Candidate", "GateLine", "Verdict"),
-    "beam_ray.api.versions": ("Version",),
+    "beam_ray.api.versions": ("Evidence", "Version"),
     "beam_ray.api.workflows": ("CheckResult", "check", "load"),
     "beam_ray.backtest.spec": ("is_backtest_spec", "spec_name"),
     "beam_ray.define.agent": ("Agent", "AgentTool"),

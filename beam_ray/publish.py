@@ -108,7 +108,7 @@ def publish(objects: Objects, workflow: Workflow, *, source: str = "", evidence:
         raise Unusable(f"{workflow.name} version {latest.version} has exactly this definition, so there is nothing to publish")
     if bool(evidence) == bool(reason):
         raise Unusable('publishing needs evidence\n  --evidence BACKTEST names a backtest that passed; --without-evidence "reason" publishes without one')
-    verdict = _require(objects, evidence, workflow, latest) if evidence else ""
+    verdict = require_evidence(objects, evidence, workflow, latest) if evidence else ""
     return _write(objects, workflow, latest, source=source, evidence=evidence, verdict=verdict, reason=reason)
 
 
@@ -144,7 +144,13 @@ def _write(objects: Objects, workflow: Workflow, latest: Version | None, **why: 
     return version
 
 
-def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Version | None) -> str:
+def require_evidence(objects: Objects, evidence: str, workflow: Workflow, latest: Version | None) -> str:
+    """
+    The verdict of the backtest *evidence*, which supports publishing *workflow* after the version *latest*.
+
+    Raises:
+        Unusable: It does not, and why.
+    """
     try:
         document = read_document(objects, f"backtests/{evidence}/verdict.json", BacktestDocument)
     except NotThere:
@@ -158,7 +164,7 @@ def _require(objects: Objects, evidence: str, workflow: Workflow, latest: Versio
         tested = Workflow.model_validate(document["candidates"][0]["definition"])
         differs = ", ".join(str(change) for change in changes(tested, workflow)[:5])
         raise Unusable(
-            f"the backtest {evidence} tested a different definition (differences: {differs or 'its name'})\n  run it again with this file as the candidate"
+            f"the backtest {evidence} tested a different definition (differences: {differs or 'its name'})\n  run it again with this one as the candidate"
         )
     if latest and document["baseline"]["definition_digest"] != latest.digest:
         raise Unusable(f"the backtest {evidence} used a baseline other than the current version {latest.version}; run it again")

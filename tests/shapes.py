@@ -10,6 +10,7 @@ from typing import Any, Literal, NotRequired, Required, Union, get_args, get_ori
 
 from pydantic import BaseModel
 
+from beam_ray.backtest.kept_spec import KeptSpec
 from beam_ray.backtest.manifest import BacktestManifest
 from beam_ray.compare.verdict_json import BacktestDocument
 from beam_ray.improve.exposure import Exposure, HoldoutTest, SplitDocument
@@ -33,6 +34,7 @@ SHAPES: dict[str, Any] = {
     r"runs/[\w-]+/lease/\d+\.json": StoredLease,
     r"runs/[\w-]+/manifest\.json": Manifest,
     r"backtests/[\w-]+/sides/[\w-]+\.json": RunMark,
+    r"backtests/[\w-]+/spec\.json": KeptSpec,
     r"backtests/[\w-]+/manifest\.json": BacktestManifest,
     r"backtests/[\w-]+/verdict\.json": BacktestDocument,
     r"libraries/\w+/used/[\w-]+\.json": UseDocument,

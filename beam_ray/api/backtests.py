@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+from beam_ray.api.backtest_specs import SpecOption, resume_command, written_spec
 from beam_ray.api.detection import Detection, DetectionDocument, parse_change
 from beam_ray.api.detection import detect as detection
 from beam_ray.api.display import Display, Displayed
@@ -17,10 +18,11 @@ from beam_ray.api.runs import checked_budget, get_run, probe_models
 from beam_ray.api.verdicts import Verdict
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.backtest.conclude import conclude, gate_of
+from beam_ray.backtest.kept_spec import keep_spec
 from beam_ray.backtest.matrix import Cell, cells, without_repeats
 from beam_ray.backtest.notification import Webhook, notify_all, webhook
 from beam_ray.backtest.sides import Backtest as Engine
-from beam_ray.backtest.spec import RECORDED, First, Resolved, Side, Spec, as_judged, override, resolve_spec
+from beam_ray.backtest.spec import RECORDED, First, Resolved, Side, Spec, as_judged, override, resolve_source
 from beam_ray.backtest.winner_rerun import check_fresh_tasks, rerun_plans
 from beam_ray.compare.grouping import By, Clusters, require_clusters
 from beam_ray.define.fingerprint import Json
@@ -88,7 +90,7 @@ class BacktestOptions:
     """How a backtest is run."""
 
     changes: Mapping[str, Json] = field(default_factory=dict)
-    """Changes to a spec file: key to value, such as ``{"trials": 3, "models.large": "local/small"}``."""
+    """Changes to a spec: key to value, such as ``{"trials": 3, "models.large": "local/small"}``."""
     labels: tuple[str, ...] = ()
     """Only tasks that have all of these labels."""
     again: bool = False
@@ -212,11 +214,10 @@ class BacktestPlan(Displayed):
         }
 
 
-def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestOptions | None = None, progress: ProgressOption = None) -> Verdict:
+def backtest(store: Location, spec: SpecOption | Backtest, *, options: BacktestOptions | None = None, progress: ProgressOption = None) -> Verdict:
     """See ``Store.backtest``."""
-    options = options or BacktestOptions()
     with progress_callback(progress) as callback:
-        engine = _prepared(store, spec, options)
+        engine = _prepared(store, spec, options := options or BacktestOptions())
         webhooks = _webhooks(engine.resolved.spec, options)
         engine.progress = callback
         if store.connection is not None:
@@ -224,6 +225,8 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
         for warning in engine.resolved.warnings:
             callback(Progress(message=str(warning)))
         if engine.verdict is None:
+            if not isinstance(spec, Backtest):
+                keep_spec(engine.objects, engine.backtest_id, engine.resolved, options.labels)
             engine.connection.begin()
             probe_models(store, engine.resolved.baseline.workflow, *(side.workflow for side in engine.resolved.candidates))
             others = f", and {engine.fresh_tasks.num_rows:,} others to run the best candidate on" if engine.fresh_tasks is not None else ""
@@ -235,7 +238,7 @@ def backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestO
         try:
             document = conclude(engine)
         except Stopped as error:
-            error.resume = f"beam-ray backtest {spec}{f' --lane {store.lane}' if store.lane else ''}{store.option}" if not isinstance(spec, Backtest) else ""
+            error.resume = "" if isinstance(spec, Backtest) else resume_command(store, spec, engine.backtest_id)
             raise
         for message in notify_all(engine.objects, document, webhooks):
             callback(Progress(message=message))
@@ -265,7 +268,7 @@ def _judged(engine: Engine) -> str:
     return f"{found}\nits cluster or slices are not the spec's; the same runs are compared by: beam-ray compare {' '.join([runs, *options])}"
 
 
-def plan_backtest(store: Location, spec: str | Path | Backtest, *, options: BacktestOptions | None = None, detect: float | str | None = None) -> BacktestPlan:
+def plan_backtest(store: Location, spec: SpecOption | Backtest, *, options: BacktestOptions | None = None, detect: float | str | None = None) -> BacktestPlan:
     """See ``Store.plan_backtest``."""
     if detect is not None:
         parse_change(detect)
@@ -290,13 +293,14 @@ def _webhooks(spec: Spec, options: BacktestOptions) -> list[Webhook]:
     return list(dict.fromkeys(webhook(written) for written in (*spec.notify, *options.notify)))
 
 
-def _prepared(store: Location, spec: str | Path | Backtest, options: BacktestOptions) -> Engine:
+def _prepared(store: Location, spec: SpecOption | Backtest, options: BacktestOptions) -> Engine:
     """The backtest with everything looked up, and nothing run."""
     objects, models = store.objects, store.known_models
     if isinstance(spec, Backtest):
         resolved, tasks = _resolved(store, spec), spec.tasks
     else:
-        resolved = resolve_spec(objects, Path(spec), options.changes)
+        source, folder, labels = written_spec(store, spec)
+        resolved, options = resolve_source(objects, source, folder, options.changes), dataclasses.replace(options, labels=(*options.labels, *labels))
         first = resolved.spec.limit.first if isinstance(resolved.spec.limit, First) and not _reruns(resolved.spec) else None
         tasks = Tasks(resolved.spec.tasks, limit=first, folder=resolved.folder)
     wanted = tasks if isinstance(tasks, Tasks) else Tasks(tasks)

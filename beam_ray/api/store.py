@@ -13,6 +13,7 @@ from beam_ray.temporary import ensure_temporary_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from beam_ray.api.backtest_specs import SpecOption
     from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan
     from beam_ray.api.batches import OpenBatch
     from beam_ray.api.comparisons import Comparison
@@ -45,9 +46,10 @@ if TYPE_CHECKING:
     from beam_ray.api.traces import TraceImport, TraceOptions
     from beam_ray.api.trend import Trend
     from beam_ray.api.verdicts import Candidate, Verdict
-    from beam_ray.api.versions import Version
+    from beam_ray.api.versions import Evidence, Version
     from beam_ray.api.workflows import CheckResult, WorkflowOption
     from beam_ray.define.diff import Change
+    from beam_ray.define.fingerprint import JsonObject
     from beam_ray.define.mcp_server import McpServer
     from beam_ray.define.workflow import Workflow
     from beam_ray.llm.scripted import Models
@@ -449,14 +451,15 @@ class Store(Location):
 
     # -- backtests ------------------------------------------------------------------------
 
-    def backtest(self, spec: "str | Path | Backtest", *, options: "BacktestOptions | None" = None, progress: "ProgressOption" = None) -> "Verdict":
+    def backtest(self, spec: "SpecOption | Backtest", *, options: "BacktestOptions | None" = None, progress: "ProgressOption" = None) -> "Verdict":
         """
         Compare candidates with a baseline over the same tasks, and return the verdict.
 
         The same call after a stop resumes the backtest; one that has a verdict is not run again.
 
         Args:
-            spec: The path of a spec file, or a ``Backtest``.
+            spec: The path of a spec file, ``-`` for standard input, a spec file's content as a mapping, the id of a
+                backtest that was begun in this store, or a ``Backtest``.
             options: Changes to the spec, and how it is run.
             progress: As for ``run``; the title of each report is the side.
 
@@ -468,7 +471,7 @@ class Store(Location):
 
         return backtest(self, spec, options=options, progress=progress)
 
-    def plan_backtest(self, spec: "str | Path | Backtest", *, options: "BacktestOptions | None" = None, detect: float | str | None = None) -> "BacktestPlan":
+    def plan_backtest(self, spec: "SpecOption | Backtest", *, options: "BacktestOptions | None" = None, detect: float | str | None = None) -> "BacktestPlan":
         """
         What each side of a backtest would do, cost, and how long it would take. No model is called.
 
@@ -486,6 +489,30 @@ class Store(Location):
         from beam_ray.api.backtests import plan_backtest
 
         return plan_backtest(self, spec, options=options, detect=detect)
+
+    def backtest_spec(self, backtest: str) -> "JsonObject | None":
+        """
+        The spec that a backtest was begun with, drafts in it by their revision; None where none was kept.
+
+        None was kept by earlier versions and of a ``Backtest``.
+
+        Args:
+            backtest: The backtest's id.
+        """
+        from beam_ray.api.backtest_specs import backtest_spec
+
+        return backtest_spec(self, backtest)
+
+    def backtest_runs(self, backtest: str) -> dict[str, str]:
+        """
+        The runs of a backtest that was begun, whether it is finished or not: side to run, the baseline first.
+
+        Args:
+            backtest: The backtest's id.
+        """
+        from beam_ray.api.backtest_specs import backtest_runs
+
+        return backtest_runs(self, backtest)
 
     def backtests(self) -> "list[Verdict]":
         """All finished backtests, the newest first."""
@@ -667,6 +694,18 @@ class Store(Location):
         from beam_ray.api.versions import publish
 
         return publish(self, workflow, evidence=evidence, without_evidence=without_evidence)
+
+    def evidence(self, workflow: "WorkflowOption", most: int = 20) -> "list[Evidence]":
+        """
+        The newest finished backtests of a workflow, those first on which the definition could be published, and why not the others.
+
+        Args:
+            workflow: The definition, as for ``check``.
+            most: How many at most.
+        """
+        from beam_ray.api.versions import evidence
+
+        return evidence(self, workflow, most)
 
     def versions(self, workflow: str) -> "list[Version]":
         """

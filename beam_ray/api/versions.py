@@ -11,7 +11,7 @@ from beam_ray.define.diff import Change, changes
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.publish import Version as StoredVersion
-from beam_ray.publish import load_definition, read_version
+from beam_ray.publish import current, load_definition, read_version, require_evidence
 from beam_ray.publish import publish as publish_definition
 from beam_ray.publish import rollback as publish_old
 from beam_ray.publish import versions as version_numbers
@@ -95,6 +95,57 @@ def version_of(stored: StoredVersion) -> Version:
             "published_at": stored.published_at,
         },
     )
+
+
+class EvidenceDocument(TypedDict):
+    """A backtest and whether it supports publishing a definition, as JSON."""
+
+    backtest: str
+    name: str
+    verdict: str
+    finished_at: str
+    why_not: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A finished backtest, and whether a definition can be published on it."""
+
+    backtest: str
+    """Its id."""
+    name: str
+    verdict: str
+    """Its word: that of the candidate with the definition, or its own."""
+    finished_at: str
+    why_not: str = ""
+    """Why it is no evidence for the definition; empty where it is."""
+
+    def document(self) -> EvidenceDocument:
+        """The same as JSON."""
+        return {"backtest": self.backtest, "name": self.name, "verdict": self.verdict, "finished_at": self.finished_at, "why_not": self.why_not}
+
+
+def evidence(store: Location, workflow: WorkflowOption, most: int = 20) -> list[Evidence]:
+    """See ``Store.evidence``."""
+    definition = check(workflow, store).workflow
+    from beam_ray.api.verdicts import backtests
+
+    objects = store.existing()
+    latest = current(objects, definition.name)
+    found = []
+    for verdict in backtests(store):
+        document = verdict.document()
+        if document["workflow"] != definition.name:
+            continue
+        word, why = next((str(each["verdict"]["word"]) for each in document["candidates"] if each["definition_digest"] == definition.digest), verdict.word), ""
+        try:
+            word = require_evidence(objects, verdict.id, definition, latest)
+        except Unusable as error:
+            why = str(error)
+        found.append(Evidence(verdict.id, document["name"], word, document["finished_at"], why))
+        if len(found) == most:
+            break
+    return sorted(found, key=lambda each: bool(each.why_not))
 
 
 def publish(

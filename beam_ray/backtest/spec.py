@@ -22,7 +22,6 @@ The backtest spec: what is compared with what, over which tasks, and what is all
     notify: slack:${env:SLACK_WEBHOOK}    # where the verdict is sent; a URL or several
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from pydantic import Field, StrictFloat, field_validator, model_validator
 
 from beam_ray.address import NAME
 from beam_ray.backtest.matrix import cells, placed, without_repeats
-from beam_ray.backtest.overrides import put_value, read_value
+from beam_ray.backtest.overrides import overridden, with_changes
 from beam_ray.backtest.tool_answers import ToolAnswer, as_cases, require_tools
 from beam_ray.compare.grouping import By, ClusterField, SliceField
 from beam_ray.define.check import check
@@ -208,11 +207,15 @@ def load_spec(path: Path, changes: Mapping[str, Json] | None = None) -> tuple[Sp
     Raises:
         BadDefinition: with every problem found.
     """
-    source = read_yaml(path)
+    return parse_spec(read_yaml(path), changes)
+
+
+def parse_spec(source: Source, changes: Mapping[str, Json] | None = None) -> tuple[Spec, Source]:
+    """The spec in the data of *source*, as for ``load_spec``."""
     if not isinstance(source.data, Mapping):
         raise BadDefinition(problems=[source.problem((), "a backtest spec begins with 'backtest: NAME'")])
     try:
-        spec = Spec.model_validate(_changed(source.data, changes or {}))
+        spec = Spec.model_validate(with_changes(source.data, changes or {}))
         wrong = [name for name in spec.candidates if not NAME.fullmatch(name)]
         if wrong:
             what = "a candidate's name has 1 to 64 lower-case letters, digits, _ or -"
@@ -227,14 +230,18 @@ def load_spec(path: Path, changes: Mapping[str, Json] | None = None) -> tuple[Sp
 
 
 def resolve_spec(objects: Objects, path: Path, changes: Mapping[str, Json] | None = None) -> Resolved:
+    """The spec in the file, as for ``resolve_source``."""
+    return resolve_source(objects, read_yaml(path), path.parent, changes)
+
+
+def resolve_source(objects: Objects, document: Source, folder: Path, changes: Mapping[str, Json] | None = None) -> Resolved:
     """
-    The spec in the file with its definitions looked up and checked.
+    A spec with its definitions looked up and checked; files that it names are relative to *folder*.
 
     Raises:
         Unusable: a definition is not there, or is not sound.
     """
-    spec, source = load_spec(path, changes)
-    folder = path.parent
+    spec, source = parse_spec(document, changes)
     baseline = _baseline(objects, spec, folder, source)
     if spec.aa:
         if baseline.recorded:
@@ -317,43 +324,9 @@ def _candidate(objects: Objects, name: str, written: str | JsonObject, baseline:
 
 
 def override(name: str, written: Mapping[str, Json], baseline: Workflow, folder: Path, source: Source) -> tuple[Side, list[Problem]]:
-    """
-    The candidate that *written* makes of the baseline: dotted path to new value.
-
-    Raises:
-        BadDefinition: a path or a value does not fit.
-    """
-    if not written:
-        raise BadDefinition(
-            problems=[source.problem(("candidates", name), f"the candidate {name!r} changes nothing", "--aa  compares the baseline with itself")]
-        )
-    document = copy.deepcopy(baseline.document())
-    problems = list[Problem]()
-    for path_, value in written.items():
-        at = ("candidates", name, path_)
-        try:
-            put_value(document, path_, read_value(path_, value, baseline, folder))
-        except BadDefinition as error:
-            problems += error.problems
-        except (Unusable, ValueError) as error:
-            problems.append(source.problem(at, str(error)))
-    if problems:
-        raise BadDefinition(problems=problems)
-    try:
-        workflow = Workflow.model_validate(document)
-        return Side(name, workflow), check(workflow, _places(source, name, written), folders=tool_folders(workflow))
-    except pydantic.ValidationError as error:
-        raise BadDefinition(
-            problems=[source.problem(("candidates", name), problem.text, *problem.notes) for problem in validation_problems(error, source, Workflow)]
-        ) from None
-
-
-def _places(source: Source, name: str, written: Mapping[str, Json]) -> Source:
-    """Where the parts of a candidate's definition stand: each override in the spec, and all else at the candidate."""
-    places: dict[tuple[str | int, ...], tuple[int, int]] = {(): source.places.get(("candidates", name), (1, 1))}
-    for path in written:
-        places[tuple(path.split("."))] = source.places.get(("candidates", name, path), places[()])
-    return Source(source.file, None, places)
+    """The candidate that *written* makes of the baseline: see ``overridden``."""
+    workflow, advice = overridden(name, written, baseline, folder, source)
+    return Side(name, workflow), advice
 
 
 def _asking(side: Side, models: Mapping[str, str], source: Source, among: tuple[Side, ...] = ()) -> Side:
@@ -384,26 +357,6 @@ def _asking(side: Side, models: Mapping[str, str], source: Source, among: tuple[
                     ]
                 )
     return Side(side.name, Workflow.model_validate(document))
-
-
-def _changed(document: Mapping[str, Json], changes: Mapping[str, Json]) -> JsonObject:
-    """The spec as written, with changes such as ``trials``, ``models.NAME`` or ``candidates.NAME.nodes.extract.llm.prompt``."""
-    found = copy.deepcopy(dict(document))
-    for key, value in changes.items():
-        head, _, rest = key.partition(".")
-        if rest and head not in ("models", "candidates"):
-            raise Unusable(f"--set {key}: only models.NAME and candidates.NAME can be set one at a time")
-        if not rest:
-            found[head] = value
-            continue
-        place = found[head] if isinstance(found.get(head), dict) else {}
-        found[head] = place
-        name, _, path = (rest, "", "") if head == "models" else rest.partition(".")
-        if path:
-            place[name] = {**(place[name] if isinstance(place.get(name), dict) else {}), path: value}
-        else:
-            place[name] = value
-    return found
 
 
 def _beside(folder: Path, written: str) -> Path:

@@ -94,7 +94,7 @@ def backtest(
     """
     Compare the candidates of SPEC with its baseline over the same tasks.
 
-    The exit code is the verdict: 0 for PASS and WARN (and for the gate none), 4 for BLOCK, 5 for INCONCLUSIVE. Run the
+    SPEC is a file, - for standard input, or the id of a backtest that was begun in this store. The exit code is the verdict: 0 for PASS and WARN (and for the gate none), 4 for BLOCK, 5 for INCONCLUSIVE. Run the
     same command again to resume; once there is a verdict, it is printed again.
     """
     options = spec_options.options(execution)

@@ -18,6 +18,7 @@ class Listening:
     port: int
     read_only: bool
     no_publish: bool
+    author: bool
     max_usd: float | None
     allow_hosts: tuple[str, ...]
 
@@ -30,6 +31,7 @@ class Listening:
     click.option("--port", default=8090, show_default=True, type=click.IntRange(1, 65_535), help="Port to listen on."),
     click.option("--read-only", is_flag=True, help="Start, stop and change nothing."),
     click.option("--no-publish", is_flag=True, help="Publish no versions."),
+    click.option("--author", is_flag=True, help="Let drafts made in the browser bring tools, programs, models, MCP servers and files: that is running code."),
     click.option("--max-usd", type=click.FloatRange(min=0), metavar="USD", help="The most that one start may cost."),
     click.option("--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="Another name under which the console is reached, such as a proxy's."),
 )
@@ -43,6 +45,7 @@ def console(listening: Listening, place: Place) -> None:
         port=listening.port,
         read_only=listening.read_only,
         no_publish=listening.no_publish,
+        author=listening.author,
         max_usd=listening.max_usd,
         allow_hosts=listening.allow_hosts,
     )

@@ -63,7 +63,7 @@ def graph(workflow: beam_ray.Workflow) -> str:
 @plans_in_lane
 def plan(workflow: str, source: TaskSource, trials: int, origin: str | None, detect: str | None, place: Place) -> None:
     """Show what a run of WORKFLOW, or the backtest SPEC, would do, cost and take. No model is called."""
-    if beam_ray.is_backtest_spec(Path(workflow)):
+    if workflow == "-" or beam_ray.is_backtest_spec(Path(workflow)):
         show_backtest_plan(place.opened.plan_backtest(workflow, detect=detect), place)
         return
     if detect is not None:

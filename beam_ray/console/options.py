@@ -15,6 +15,8 @@ class ConsoleOptions:
     """Whether nothing can be started, stopped or changed: there are no POST routes."""
     no_publish: bool = False
     """Whether versions cannot be published."""
+    author: bool = False
+    """Whether drafts may bring tools, programs, models, servers and files: whoever has the token can then run code on this machine."""
     max_usd: float | None = None
     """The most that one start may cost."""
     allow_hosts: tuple[str, ...] = ()

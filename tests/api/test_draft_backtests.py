@@ -1,0 +1,63 @@
+"""Drafts in reruns, backtests and as evidence, and specs without a file."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import beam_ray
+from beam_ray import DraftEdit
+from beam_ray.errors import Unusable
+from tests.sums import numbers
+
+BETTER = [DraftEdit("nodes.read.llm.prompt", "better {{ task_query }}")]
+
+
+def test_a_draft_is_rerun_backtested_and_published_on_that_evidence(store: beam_ray.Store) -> None:
+    """
+    Runs store the whole definition; the backtest is evidence for the revision that it tested and for no other, and its kept spec names that revision.
+    """
+    store.publish("sums.yaml", without_evidence="the first")
+    store.add_to_library("sums", numbers(30))
+    draft = store.edit_draft(store.create_draft("sums", "better"), BETTER)
+    assert draft.definition is not None
+    spec = {"backtest": "try", "workflow": "sums", "tasks": "library:sums", "candidates": {"better": "sums@better"}, "gate": "none"}
+    plan = store.plan_backtest(spec)
+    Path("gate.yaml").write_text("gate: up\nrules: {score: {up_by: 0}}\n")
+    verdict = store.backtest({**spec, "gate": "gate.yaml"})
+    store.edit_draft(draft, [DraftEdit("nodes.read.evaluate.threshold", 50)])
+
+    assert verdict.id == plan.id
+    assert verdict.best.run.record.definition == draft.definition.document()
+    assert store.backtest_spec(verdict.id) == {**spec, "gate": "gate.yaml", "candidates": {"better": "sums@better:2"}}
+    assert store.backtest(verdict.id).id == verdict.id
+    assert [(each.backtest, each.why_not) for each in store.evidence("sums@better:2")] == [(verdict.id, "")]
+    assert "different definition" in store.evidence("sums@better")[0].why_not
+    assert list(store.backtest_runs(verdict.id)) == ["baseline", "better"]
+    with pytest.raises(Unusable, match=r"tested a different definition \(differences: read.evaluate.threshold"):
+        store.publish("sums@better", evidence=verdict)
+    version = store.publish("sums@better:2", evidence=verdict)
+    assert (version.evidence, version.digest) == (verdict.id, draft.definition.digest)
+
+    [rerun] = store.rerun(verdict.baseline_run.task("n1"), using="sums@better:1", because="as it was")
+    assert rerun.run.record.definition_digest == store.versions("sums")[1].digest
+
+
+def test_a_spec_comes_from_standard_input(store: beam_ray.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    ``-`` reads the spec that is piped in, and its problems say so.
+    """
+    import io
+
+    store.publish("sums.yaml", without_evidence="the first")
+    store.add_to_library("sums", numbers(30))
+    store.create_draft("sums", "same")
+    spec = {"backtest": "piped", "workflow": "sums", "tasks": "library:sums", "candidates": {"same": "sums@same"}}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(spec)))
+    assert store.plan_backtest("-").id.startswith("piped-")
+
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({**spec, "candidates": {"same": "sums@gone"}})))
+    with pytest.raises(Unusable, match=r"standard input:1:.*'sums' has no draft 'gone'"):
+        store.plan_backtest("-")
+    with pytest.raises(Unusable, match="no backtest with this id whose spec is kept"):
+        store.plan_backtest("nothing-3f9c2a10")
