@@ -112,6 +112,18 @@ def publish(objects: Objects, workflow: Workflow, *, source: str = "", evidence:
     return _write(objects, workflow, latest, source=source, evidence=evidence, verdict=verdict, reason=reason)
 
 
+def evidence_problem(objects: Objects, backtest: str, workflow: Workflow) -> str:
+    """Why *workflow* cannot be published on the evidence of the backtest, in a line; empty where it can."""
+    latest = current(objects, workflow.name)
+    if latest is not None and latest.digest == workflow.digest:
+        return f"it is the current version {latest.version}"
+    try:
+        require_evidence(objects, backtest, workflow, latest)
+    except Unusable as error:
+        return str(error).partition("\n")[0]
+    return ""
+
+
 def rollback(objects: Objects, workflow: str, number: int, *, reason: str = "") -> Version:
     """
     Publish the definition of an old version as a new version.

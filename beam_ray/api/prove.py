@@ -105,10 +105,7 @@ class _Question:
         found = results.get((pin.node, PINNED, pin.task))
         if found is None:
             return ProofTask(pin.task, pin.node, NOT_TRIED, control=control.passed if control else None)
-        words = RESULTS.get(self.flip, OTHER_RESULTS)
-        same = found.passed == (self.flip == NEWLY_FAILING)
-        address = Address(found.run_id, pin.task)
-        return ProofTask(pin.task, pin.node, words[0] if same else words[1], "", found.executed, address, control.passed if control else None)
+        return _tried(pin, self.flip, found, control)
 
     def _chance(self) -> tuple[int, int]:
         """How many unpinned repeats the backtest made of the tried tasks, and how many of them pass."""
@@ -206,3 +203,35 @@ def _spend(left: dict[str, float], run: Run) -> None:
         "max_minutes": numbers["seconds"] / 60,
     }
     left.update({name: max(limit - used[name], 0.0) for name, limit in left.items()})
+
+
+def proven(store: Location, found: Verdict, candidate: str | None = None) -> dict[str, ProofTask]:
+    """See ``Verdict.proven``."""
+    made = marks(store.existing(), found.id)
+    pairs = found.pairs_of(candidate) if made else None
+    if pairs is None:
+        return {}
+    results: dict[tuple[str, str, str], Replayed] = {}
+    for mark in made:
+        if mark["candidate_run"] == pairs.candidate.run.id and mark["baseline_run"] == pairs.candidate.baseline_run.id:
+            for task, result in replayed(store.objects, mark).items():
+                results.setdefault((mark["node"], mark["arm"], task), result)
+    flip_of = dict(zip(pairs.table["task_id"].to_pylist(), pairs.table["flip"].to_pylist(), strict=True))
+    return {
+        task: _tried(Pin(task, node, ""), flip_of[task], result, results.get((node, CONTROL, task)))
+        for (node, arm, task), result in results.items()
+        if arm == PINNED
+    }
+
+
+def _tried(pin: Pin, flip: str, found: Replayed, control: Replayed | None) -> ProofTask:
+    words = RESULTS.get(flip, OTHER_RESULTS)
+    same = found.passed == (flip == NEWLY_FAILING)
+    address = Address(found.run_id, pin.task)
+    return ProofTask(pin.task, pin.node, words[0] if same else words[1], "", found.executed, address, control.passed if control else None)
+
+
+def proof_runs(store: Location, backtest: str) -> list[str]:
+    """See ``Store.proof_runs``."""
+    runs = (StoredRun(store.existing(), mark["run_id"]) for mark in marks(store.existing(), backtest))
+    return [run.run_id for run in runs if not run.finished]

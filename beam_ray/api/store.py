@@ -588,6 +588,12 @@ class Store(Location):
 
         return proof(self, backtest, of)
 
+    def proof_runs(self, backtest: str) -> list[str]:
+        """The ids of runs that ``prove`` has begun for a backtest and not finished."""
+        from beam_ray.api.prove import proof_runs
+
+        return proof_runs(self, backtest)
+
     def reproduce(self, backtest: str) -> "Reproduction":
         """
         Compute the comparison and verdict of a finished backtest again from the rows of its runs. No model is called and nothing is written.

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from beam_ray.api.flips import Pairs
+    from beam_ray.api.proofs import ProofTask
+    from beam_ray.compare.gate_intervals import GateInterval
     from beam_ray.review.corrected_rates import CorrectedRate
 
 REPORTS = tuple(name for name in FILES if not name.endswith(".parquet"))
@@ -174,6 +176,34 @@ class Verdict(Displayed):
         from beam_ray.api.flips import Pairs, candidate_of
 
         return Pairs(self, candidate_of(self, candidate))
+
+    def gate_intervals(self, candidate: "Candidate") -> "dict[tuple[str, str], GateInterval]":
+        """
+        The gate's lines that hold an interval against a limit, by their rule and limit, in numbers.
+
+        Nothing where the backtest was finished by a version that kept no manifest.
+        """
+        from beam_ray.backtest.manifest import read_manifest
+        from beam_ray.compare.gate import Gate
+        from beam_ray.compare.gate_intervals import gate_intervals
+
+        try:
+            gate = Gate.model_validate(read_manifest(self.store.objects, self._document)["gate"])
+        except Unusable:
+            return {}
+        return {(each.rule, each.text): each for each in gate_intervals(gate, candidate.document["comparison"])}
+
+    def why_no_evidence(self, candidate: "Candidate") -> str:
+        """Why the candidate's definition cannot be published on the evidence of this backtest; empty where it can."""
+        from beam_ray.publish import evidence_problem
+
+        return evidence_problem(self.store.objects, self.id, candidate.workflow)
+
+    def proven(self, candidate: str | None = None) -> "dict[str, ProofTask]":
+        """What ``Store.prove`` has found so far, by task. No model is called."""
+        from beam_ray.api.prove import proven
+
+        return proven(self.store, self, candidate)
 
     def corrected_rates(self, candidate: str | None = None) -> "tuple[CorrectedRate, ...]":
         """

@@ -1,7 +1,10 @@
 """Geometry of the small charts: numbers to places, so that templates only draw."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 WIDTH = 160.0
 """Units from the left end of an interval's axis to the right one; 0 is in the middle."""
@@ -54,3 +57,75 @@ def sparkline(values: Sequence[float], width: float = 72.0, height: float = 18.0
         return ""
     step = width / (len(values) - 1)
     return " ".join(f"{index * step:.1f},{height - 1 - value * (height - 2):.1f}" for index, value in enumerate(values))
+
+
+@dataclass(frozen=True)
+class LimitMark:
+    """An interval on an axis that has its limit in view."""
+
+    low: float
+    high: float
+    dot: float
+    limit: float
+
+
+def limit_mark(low: float, value: float, high: float, limit: float) -> LimitMark:
+    """The mark of an interval beside the limit that it is held against."""
+    left, right = min(low, limit), max(high, limit)
+    reach = max(right - left, 1e-12)
+
+    def place(at: float) -> float:
+        return round(WIDTH * (0.08 + 0.84 * (at - left) / reach), 1)
+
+    return LimitMark(place(low), place(high), place(value), place(limit))
+
+
+def strength(count: int, most: int) -> int:
+    """How strongly a bin is drawn, 1 to 6: by the logarithm, since one bin often has nearly all."""
+    return 1 + round(5 * math.log1p(count) / math.log1p(most)) if most > 1 else 6
+
+
+@dataclass(frozen=True)
+class FrontMark:
+    """A side on a chart of what it reaches against what that takes."""
+
+    name: str
+    x: float
+    y: float
+    score: float
+    cost: float
+    dominated_by: str | None
+    baseline: bool
+
+
+FRONT_WIDTH, FRONT_HEIGHT = 360.0, 190.0
+
+
+def front_marks(front: Any, baseline: str) -> dict[str, Any]:
+    """The places of all sides, and the steps of the Pareto front; cost to the right, score upwards."""
+    points = front["points"]
+    costs, scores = [each["cost"] for each in points], [each["score"] for each in points]
+
+    def place(value: float, values: list[float], size: float) -> float:
+        reach = max(values) - min(values)
+        return round(size * (0.1 + 0.8 * ((value - min(values)) / reach if reach else 0.5)), 1)
+
+    marks = [
+        FrontMark(
+            each["name"],
+            place(each["cost"], costs, FRONT_WIDTH),
+            FRONT_HEIGHT - place(each["score"], scores, FRONT_HEIGHT),
+            each["score"],
+            each["cost"],
+            each["dominated_by"],
+            each["name"] == baseline,
+        )
+        for each in points
+    ]
+    best = sorted((mark for mark in marks if not mark.dominated_by), key=lambda mark: mark.x)
+    # from each side on the front the next one takes over only at its own cost
+    line = [f"{best[0].x},{best[0].y}"] if best else []
+    for before, after in pairwise(best):
+        line += [f"{after.x},{before.y}", f"{after.x},{after.y}"]
+    ends = {"costs": (min(costs), max(costs)), "scores": (min(scores), max(scores))} if points else {}
+    return {"score": front["score"], "cost": front["cost"], "marks": marks, "line": " ".join(line), **ends}

@@ -14,6 +14,8 @@ OPEN_RUNS = 12
 """Runs whose files of steps are kept in memory."""
 OPEN_QUEUES = 8
 """Samples of outputs to review that are kept."""
+KEPT_PAIRS = 4
+"""Candidates whose pairs are kept in memory; 100,000 of them take some 30 MB."""
 FRESH_S = 2.0
 """Seconds after which backtests are looked for again."""
 
@@ -28,6 +30,7 @@ class Reader:
         self._looked = -math.inf
         self._open: OrderedDict[str, beam_ray.Run] = OrderedDict()
         self._queues: OrderedDict[tuple[object, ...], beam_ray.ReviewQueue] = OrderedDict()
+        self._pairs: OrderedDict[tuple[str, str], beam_ray.Pairs] = OrderedDict()
         self._lock = threading.Lock()
         self._unread = 0
 
@@ -105,6 +108,26 @@ class Reader:
             self._queues[key] = found
             while len(self._queues) > OPEN_QUEUES:
                 self._queues.popitem(last=False)
+        return found
+
+    def pairs(self, verdict: beam_ray.Verdict, candidate: str = "") -> beam_ray.Pairs:
+        """
+        The pairs of a candidate, whose columns are read once.
+
+        Raises:
+            Unusable: there is no such candidate.
+        """
+        key = verdict.id, candidate or verdict.best.name
+        with self._lock:
+            known = self._pairs.get(key)
+            if known is not None:
+                self._pairs.move_to_end(key)
+                return known
+        found = verdict.pairs_of(key[1])
+        with self._lock:
+            self._pairs[key] = found
+            while len(self._pairs) > KEPT_PAIRS:
+                self._pairs.popitem(last=False)
         return found
 
     def task(self, address: beam_ray.Address) -> beam_ray.Task:

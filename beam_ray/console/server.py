@@ -23,7 +23,7 @@ from beam_ray.console.commands import Commands, words_of
 from beam_ray.console.events import events
 from beam_ray.console.forms import Fields, form_of, query_of
 from beam_ray.console.options import ConsoleOptions
-from beam_ray.console.pages import backtests, compare, download, flows, home, pasted, rerun, review, runs, started, task, tasks
+from beam_ray.console.pages import backtests, compare, download, flips, flows, home, pasted, prove, rerun, review, runs, started, task, tasks
 from beam_ray.console.reading import Reader
 from beam_ray.console.rendering import Download, Page, respond
 from beam_ray.console.security import Guard, is_loopback
@@ -49,7 +49,9 @@ PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
     ("/runs/{run}", runs.run, ()),
     ("/backtests", backtests.backtests, ()),
     ("/backtests/{backtest}", backtests.backtest, backtests.FIELDS),
-    ("/backtests/{backtest}/flips", backtests.flips, backtests.FLIP_FIELDS),
+    ("/backtests/{backtest}/flips", flips.flips, flips.FIELDS),
+    ("/backtests/{backtest}/prove", prove.prove, prove.FIELDS),
+    ("/backtests/{backtest}/report", backtests.report, ("name",)),
     ("/compare", compare.compare, compare.FIELDS),
     ("/download", download.download, download.FIELDS),
     ("/rerun", rerun.sheet, rerun.FIELDS),
@@ -62,6 +64,7 @@ PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
 
 FORMS: tuple[tuple[str, Changes], ...] = (
     ("/rerun", rerun.start),
+    ("/backtests/{backtest}/prove", prove.start),
     ("/review", review.record),
     ("/review/library", review.expect),
     ("/runs/{run}/stop", runs.stop),

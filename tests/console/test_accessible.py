@@ -28,6 +28,7 @@ PAGES = {
     "backtests": "/backtests",
     "backtest": "/backtests/{backtest}",
     "flips": "/backtests/{backtest}/flips",
+    "prove": "/backtests/{backtest}/prove?control=yes",
     "compare": "/compare?a={run}/order-005&b={rerun}/order-005",
     "waiting": "/review",
     "review": "/review?workflow=purchase-orders&run={run}&node=extract&count=3",

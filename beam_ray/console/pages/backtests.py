@@ -1,24 +1,27 @@
-"""Backtests: their list, the page of one with its verdict, and its flipped pairs one by one."""
+"""Backtests: their list, and the page of one with its verdict."""
 
 from typing import Any
 
 import beam_ray
 from beam_ray import Candidate, Verdict
-from beam_ray.console.charts import interval_mark
+from beam_ray.console.charts import front_marks, interval_mark, limit_mark, strength
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import backtest_path, with_query
-from beam_ray.console.rendering import Page
+from beam_ray.console.rendering import Download, Page
 from beam_ray.console.site import Site
-from beam_ray.errors import Unusable
 
-FIELDS = ("candidate",)
-FLIP_FIELDS = ("candidate", "group", "node", "at")
+FIELDS = ("candidate", "sort", "progress")
 GROUPS = ("newly failing", "newly passing", "both failing", "both passing", "not judged")
-QUIET = ("unscored", "tool_errors", "infrastructure_errors", "answer_errors", "auto_reruns", "auto_rerun_tokens", "auto_rerun_usd")
-"""Metrics that are shown only where a side has something of them."""
-SHOWN = 50
+MAIN = ("success_rate", "score", "failing", "seconds", "tokens", "usd")
+"""Metrics that are shown also where both sides have nothing of them."""
+SHOWN = 20
 """Tasks of a group that are named."""
-SLICE_TITLES = {"node": "Nodes", "criterion": "Criteria", "label": "Labels", "route": "Routes"}
+MOST_GROUPS = 40
+"""Groups of flipped tasks that are shown."""
+SLICE_TITLES = {"node": "Nodes", "criterion": "Criteria", "label": "Labels", "route": "Routes", "recording": "Recordings"}
+SORTS = {"name": "name", "pairs": "pairs", "before": "before", "after": "after", "change": "change", "p": "p_adjusted"}
+"""Column of a slice to what it is sorted by."""
+REPORTS = {"report.html": "HTML", "report.md": "Markdown", "junit.xml": "JUnit", "verdict.json": "JSON"}
 
 
 def backtests(site: Site, path: str, fields: Fields) -> Page:
@@ -42,9 +45,10 @@ def backtests(site: Site, path: str, fields: Fields) -> Page:
 
 def backtest(site: Site, path: str, fields: Fields) -> Page:
     """One backtest."""
-    verdict, candidate = _chosen(site, path.rpartition("/")[2], fields)
+    verdict, candidate = chosen(site, path.rpartition("/")[2], fields)
     comparison, paid = candidate.document["comparison"], candidate.document["paid"]
-    metrics = [each for each in comparison["metrics"] if each["name"] not in QUIET or each["before"] or each["after"]]
+    metrics = [each for each in comparison["metrics"] if each["name"] in MAIN or each["before"] or each["after"]]
+    pairs = site.reader.pairs(verdict, candidate.name)
     values: dict[str, Any] = {
         "verdict": verdict,
         "document": verdict.document(),
@@ -52,32 +56,45 @@ def backtest(site: Site, path: str, fields: Fields) -> Page:
         "comparison": comparison,
         "paid": paid,
         "why": _why(candidate),
+        "gate": _gate(verdict, candidate),
+        "decides": max((line.tasks_needed or 0 for line in candidate.gate if line.level != "target"), default=0),
+        "zeros": [each["title"] for each in comparison["metrics"] if each not in metrics and each["before"] == 0 == each["after"]],
         "metrics": [(each, interval_mark(each["change"], each["low"], each["high"], each["better"])) for each in metrics],
-        "matrix": _matrix(verdict, candidate),
-        "groups": _groups(verdict, candidate),
-        "slices": _slices(comparison["slices"]),
-        "routes": comparison["route_flips"],
+        "matrix": {word: {"count": pairs.counts[word], "link": flips_link(verdict, candidate, word) if pairs.counts[word] else ""} for word in GROUPS},
+        "groups": _groups(verdict, candidate, pairs, verdict.proven(candidate.name)),
+        "more_groups": max(0, len(pairs.groups) - MOST_GROUPS),
+        "scatter": _scatter(verdict, candidate, pairs),
+        "slices": _slices(verdict, candidate, comparison["slices"], one(fields, "sort")),
+        "routes": [(each, _routes_text(each["before"]), _routes_text(each["after"])) for each in comparison["route_flips"]],
         "unpaired": sum(len(tasks) for name, tasks in comparison["unpaired"].items() if name != "not_judged" and isinstance(tasks, list)),
         "candidates": [(each, backtest_path(verdict.id, candidate=each.name), each.name == candidate.name) for each in verdict.candidates],
+        "fronts": [front_marks(front, verdict.document()["baseline"]["name"]) for front in verdict.overview["fronts"]] if verdict.overview else [],
+        "gains": verdict.overview["gains"] if verdict.overview else [],
+        "sides": [verdict.document()["baseline"], *verdict.document()["candidates"]],
         "confirmed": set(comparison["regressions"]["confirmed"]),
         "noise": set(comparison["regressions"]["noise"]),
         "changed": site.store.diff(candidate.baseline_run.workflow, candidate.workflow),
         "baseline_tasks": with_query("/tasks", {"run": candidate.baseline_run.id}),
         "candidate_tasks": with_query("/tasks", {"run": candidate.run.id}),
+        "barred": verdict.why_no_evidence(candidate),
+        "prove": with_query(f"/backtests/{verdict.id}/prove", {"candidate": candidate.name}) if pairs.counts["newly failing"] else "",
+        "reports": [(title, with_query(f"/backtests/{verdict.id}/report", {"name": name})) for name, title in REPORTS.items()],
     }
     command = f"beam-ray report {verdict.id}{site.store.option}"
-    return Page("backtest", f"Backtest {verdict.document()['name']}", values, verdict.document(), section="backtests", command=command)
+    document = {**verdict.document(), "flip_groups": [group.document() for group in pairs.groups[:MOST_GROUPS]]}
+    return Page("backtest", f"Backtest {verdict.document()['name']}", values, document, section="backtests", command=command)
 
 
-def _chosen(site: Site, name: str, fields: Fields) -> tuple[Verdict, Candidate]:
+def report(site: Site, path: str, fields: Fields) -> Download:
+    """A report of a finished backtest, to save."""
+    verdict, name = site.reader.backtest(path.split("/")[2]), one(fields, "name", "report.html")
+    return Download(f"{verdict.id}-{name}", verdict.report(name).encode("utf-8", "replace"))
+
+
+def chosen(site: Site, name: str, fields: Fields) -> tuple[Verdict, Candidate]:
+    """The backtest, and the candidate that the fields name."""
     verdict = site.reader.backtest(name)
-    asked = one(fields, "candidate")
-    if not asked:
-        return verdict, verdict.best
-    found = next((each for each in verdict.candidates if each.name == asked), None)
-    if found is None:
-        raise Unusable(f"the backtest has no candidate {asked[:60]!r}; it has {', '.join(each.name for each in verdict.candidates)}")
-    return verdict, found
+    return verdict, site.reader.pairs(verdict, one(fields, "candidate")).candidate
 
 
 def _why(candidate: Candidate) -> str:
@@ -88,112 +105,79 @@ def _why(candidate: Candidate) -> str:
     return "; ".join(line.reason or f"{line.rule}: {line.observed}" for line in decisive[:3])
 
 
-def _pairs(verdict: Verdict, candidate: Candidate) -> Any:
-    import pyarrow.compute as pc
-
-    pairs = verdict.pairs
-    return pairs.filter(pc.equal(pairs["candidate"], candidate.name)) if "candidate" in pairs.schema.names else pairs
-
-
-def _matrix(verdict: Verdict, candidate: Candidate) -> dict[str, dict[str, Any]]:
-    """Each kind of pair with how many tasks are of it, and its first pair."""
-    import pyarrow.compute as pc
-
-    pairs = _pairs(verdict, candidate)
-    found = {}
-    for word in GROUPS:
-        mine = pairs.filter(pc.equal(pairs["flip"], word))
-        count = len(pc.unique(mine["task_id"]))
-        found[word] = {"count": count, "link": _flips_link(verdict, candidate, word) if count else ""}
+def _gate(verdict: Verdict, candidate: Candidate) -> list[dict[str, Any]]:
+    """The gate's lines, each with the picture of its interval where it has one."""
+    numbers = verdict.gate_intervals(candidate)
+    found = []
+    for line in candidate.gate:
+        interval = numbers.get((line.rule, line.limit))
+        found.append(
+            {"line": line, "interval": interval, "mark": limit_mark(interval.low, interval.value, interval.high, interval.limit) if interval else None}
+        )
     return found
 
 
-def _flips_link(verdict: Verdict, candidate: Candidate, group: str, **query: Any) -> str:
+def flips_link(verdict: Verdict, candidate: Candidate, group: str = "", **query: Any) -> str:
+    """The page of a group's pairs, one by one."""
     fields = {"candidate": candidate.name if len(verdict.candidates) > 1 else "", "group": group, **query}
     return with_query(f"/backtests/{verdict.id}/flips", fields)
 
 
-def _groups(verdict: Verdict, candidate: Candidate) -> list[dict[str, Any]]:
-    """The flipped pairs by the first node at which the sides part."""
-    import pyarrow.compute as pc
-
-    pairs = _pairs(verdict, candidate)
+def _groups(verdict: Verdict, candidate: Candidate, pairs: beam_ray.Pairs, proven: dict[str, beam_ray.ProofTask]) -> list[dict[str, Any]]:
+    """The flipped pairs by where they part, by which criteria and with which change of route."""
     found = []
-    for word in ("newly failing", "newly passing"):
-        mine = pairs.filter(pc.equal(pairs["flip"], word))
-        counted = pc.value_counts(pc.fill_null(mine["diverges_at"], "")).to_pylist()
-        for entry in sorted(counted, key=lambda each: -each["counts"]):
-            node = entry["values"]
-            rows = mine.filter(pc.equal(pc.fill_null(mine["diverges_at"], ""), node)).slice(0, SHOWN).to_pylist()
-            found.append(
-                {
-                    "word": word,
-                    "node": node,
-                    "count": entry["counts"],
-                    "link": _flips_link(verdict, candidate, word, node=node or "none"),
-                    "rows": [{**row, "link": _flips_link(verdict, candidate, word, node=node or "none", at=at)} for at, row in enumerate(rows, 1)],
-                    "criteria": _criteria(rows),
-                }
-            )
+    for group in pairs.groups[:MOST_GROUPS]:
+        rows = pairs.select(group.id).slice(0, SHOWN).to_pylist()
+        tried = [proven[task] for task in group.tasks if task in proven]
+        found.append(
+            {
+                "group": group,
+                "link": flips_link(verdict, candidate, group.id),
+                "rows": [
+                    {**row, "link": flips_link(verdict, candidate, group.id, at=at), "proof": proven.get(row["task_id"])} for at, row in enumerate(rows, 1)
+                ],
+                "routes": tuple(map(_routes_text, group.routes)) if group.routes else (),
+                "tried": len(tried),
+                "recovered": sum(each.recovered for each in tried),
+                "prove": with_query(f"/backtests/{verdict.id}/prove", {"candidate": candidate.name, "group": group.id}) if group.node else "",
+            }
+        )
     return found
 
 
-def _criteria(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """The criteria whose results differ, with in how many of the pairs."""
-    counts: dict[str, int] = {}
-    for row in rows:
-        for name in row.get("changed_criteria") or ():
-            counts[name] = counts.get(name, 0) + 1
-    return sorted(counts.items(), key=lambda entry: -entry[1])
+def _routes_text(routes: Any) -> str:
+    return " › ".join(routes) or "none"
 
 
-def _slices(slices: Any) -> list[dict[str, Any]]:
+def _scatter(verdict: Verdict, candidate: Candidate, pairs: beam_ray.Pairs) -> list[dict[str, Any]]:
+    """The bins of the score scatter, each with the link to its pairs and how it is drawn."""
+    most = max((each.pairs for each in pairs.scores), default=1)
+    return [
+        {"bin": each, "link": flips_link(verdict, candidate, scores=f"{each.before},{each.after}"), "strength": strength(each.pairs, most)}
+        for each in pairs.scores
+    ]
+
+
+def _slices(verdict: Verdict, candidate: Candidate, slices: Any, sort: str) -> list[dict[str, Any]]:
+    """Nodes, criteria, labels and routes, each as a table that can be sorted: ``criterion.-change``."""
+    kind_sorted, _, way = sort.partition(".")
+    column = way.removeprefix("-")
     found = []
     for kind, title in SLICE_TITLES.items():
-        mine = [(each, interval_mark(each["change"], each["low"], each["high"], "up")) for each in slices if each["kind"] == kind]
-        if mine:
-            found.append({"title": title, "rows": mine})
+        mine = [each for each in slices if each["kind"] == kind]
+        if not mine:
+            continue
+        if kind == kind_sorted and column in SORTS:
+            known = [each for each in mine if each[SORTS[column]] is not None]
+            known.sort(key=lambda each: each[SORTS[column]], reverse=way.startswith("-"))
+            mine = [*known, *(each for each in mine if each[SORTS[column]] is None)]
+        heads = {}
+        for name in SORTS:
+            now = ("descending" if way.startswith("-") else "ascending") if kind == kind_sorted and column == name else ""
+            turned = name if now == "descending" or (not now and name in ("name", "p")) else f"-{name}"
+            fields = {"candidate": candidate.name if len(verdict.candidates) > 1 else "", "sort": f"{kind}.{turned}"}
+            heads[name] = {"way": now, "link": f"{backtest_path(verdict.id, **fields)}#slice-{kind}"}
+        found.append(
+            {"kind": kind, "title": title, "heads": heads, "rows": [(each, interval_mark(each["change"], each["low"], each["high"], "up")) for each in mine]}
+        )
     return found
-
-
-def flips(site: Site, path: str, fields: Fields) -> "Page | str":
-    """The pair with that number in its group: the comparison of its two tasks, with the next and the one before."""
-    import pyarrow.compute as pc
-
-    from beam_ray.console.pages.compare import compared
-
-    verdict, candidate = _chosen(site, path.split("/")[2], fields)
-    group, node, at = one(fields, "group", "newly failing"), one(fields, "node"), one(fields, "at", "1")
-    if group not in GROUPS:
-        raise Unusable(f"there is no group {group[:60]!r}\n  groups are: {', '.join(GROUPS)}")
-    pairs = _pairs(verdict, candidate)
-    mine = pairs.filter(pc.equal(pairs["flip"], group))
-    if node:
-        mine = mine.filter(pc.equal(pc.fill_null(mine["diverges_at"], "none"), node))
-    number = int(at) if at.isdecimal() else 0
-    if not mine.num_rows:
-        return backtest_path(verdict.id, candidate=one(fields, "candidate"))
-    if not 1 <= number <= mine.num_rows:
-        raise Unusable(f"the group has no pair {at[:20]!r}; it has {mine.num_rows}")
-    row = mine.slice(number - 1, 1).to_pylist()[0]
-    before = beam_ray.Address(candidate.baseline_run.id, row["task_id"], row["trial"])
-    after = beam_ray.Address(candidate.run.id, row["task_id"], row["trial"])
-
-    def link(place: int) -> str:
-        return _flips_link(verdict, candidate, group, node=node, at=place) if 1 <= place <= mine.num_rows else ""
-
-    walk = {
-        "at": number,
-        "count": mine.num_rows,
-        "previous": link(number - 1),
-        "next": link(number + 1),
-        "group": group,
-        "node": node,
-        "up": backtest_path(verdict.id, candidate=one(fields, "candidate")),
-        "title": f"Backtest {verdict.document()['name']}",
-        "sides": ("baseline", candidate.name),
-        "confirmed": row["task_id"] in candidate.document["comparison"]["regressions"]["confirmed"],
-        "noise": row["task_id"] in candidate.document["comparison"]["regressions"]["noise"],
-    }
-    page = compared(site, before, after, walk)
-    return page

@@ -1,0 +1,126 @@
+"""A backtest's page, its pairs, and proving which node made them flip; clicked in a real Chromium on real runs."""
+
+import json
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.console.conftest import OpenTab, Served, Tab, beside
+from tests.console.shop import Shop
+
+
+@pytest.fixture
+def page(tab: Tab, shop: Shop) -> Tab:
+    """The page of the shop's backtest."""
+    tab.open(f"/backtests/{shop.backtest}")
+    return tab
+
+
+def test_gate_lines_are_drawn_against_their_limits(page: Tab):
+    """
+    Each limit with an interval has a picture that says the same in words; counts say that they are exact.
+    """
+    line = page.page.get_by_role("row", name=re.compile("^success rate not worse than 5"))
+
+    expect(line.get_by_role("img", name=re.compile(r"to \+51\.9, limit .5\.0; allowed above it"))).to_be_visible()
+    expect(page.page.get_by_role("row", name=re.compile("^regressions at most"))).to_contain_text("exact count")
+
+
+def test_a_rectangle_of_the_scatter_opens_its_pairs(page: Tab):
+    """
+    The bins link to their pairs one by one, and the same counts stand in a table.
+    """
+    page.page.get_by_role("link", name="2 pairs: baseline 95 to 100, candidate 80 to 85").click()
+
+    page.see("1 of 2")
+    expect(page.page.get_by_role("heading", level=1)).to_have_text("order-006")
+    page.page.go_back()
+    expect(page.page.get_by_role("group", name="Pairs by score").get_by_role("row", name="95–100 80–85 2 2")).to_be_visible()
+
+
+def test_tables_of_parts_are_sorted_by_their_heads(page: Tab):
+    """
+    A click sorts and says so; the address keeps it.
+    """
+    criteria = page.page.get_by_role("group", name="Criteria")
+    criteria.get_by_role("link", name="Change").click()
+    page.page.wait_for_url("**sort=criterion.-change**")
+
+    expect(criteria.get_by_role("columnheader", name="Change")).to_have_attribute("aria-sort", "descending")
+    expect(criteria.get_by_role("row").nth(1)).to_contain_text("extract/po_number")
+
+
+def test_pairs_are_walked_swapped_and_painted_without_a_load(page: Tab):
+    """
+    The next pair is there before it is asked for: n shows it without a new document, back returns, and s swaps the sides.
+    """
+    page.page.get_by_role("link", name="Go through them one by one").first.click()
+    page.see("1 of 2")
+    page.page.evaluate("window.same = true")
+    page.press("n")
+    page.see("2 of 2")
+    walked = page.page.evaluate("window.same === true"), page.page.url
+    page.page.go_back()
+    page.see("1 of 2")
+    first = page.page.locator(".side .label").first.inner_text()
+    page.press("s")
+    page.page.wait_for_url("**swap=yes**")
+
+    assert walked[0]
+    assert "at=2" in walked[1]
+    assert (first, page.page.locator(".side .label").first.inner_text()) == ("baseline", "v2")
+
+
+def test_a_report_is_saved(page: Tab):
+    """
+    As a file, never shown.
+    """
+    page.page.get_by_text("Export", exact=True).click()
+    with page.page.expect_download() as saved:
+        page.page.get_by_role("link", name="Report as HTML").click()
+
+    assert saved.value.suggested_filename.endswith("-report.html")
+
+
+def test_everything_is_there_without_a_script(new_tab: OpenTab, shop: Shop):
+    """
+    Verdict, groups, scatter and pairs are links and tables.
+    """
+    tab = new_tab(java_script_enabled=False)
+    tab.open(f"/backtests/{shop.backtest}")
+    tab.page.get_by_role("link", name="Go through them one by one").first.click()
+    tab.page.get_by_role("link", name="Next", exact=True).click()
+
+    tab.see("2 of 2")
+
+
+def test_prove_it_says_its_price_runs_and_is_shown_afterwards(page: Tab, shop: Shop):
+    """
+    From a group: the plan, the start, the progress on the same page, then what recovers; a second look costs nothing.
+    """
+    page.page.get_by_role("link", name="Prove it for this group").first.click()
+    page.see("2 model calls")
+    page.page.get_by_role("button", name=re.compile("^Start")).click()
+    page.see("2 of 2 recover with the baseline's output at 'extract'.", timeout=90_000)
+    page.see("Everything that can be tried was tried.")
+    page.page.get_by_role("link", name="extract-prompt-v2").click()
+    page.see("2 of 2 recover")
+    page.page.get_by_role("link", name="recovers").first.click()
+    page.see("order-006")
+    proof = beside(lambda: shop.store.proof(shop.backtest))
+
+    assert (proof.tried, proof.recovered) == (2, 2)
+
+
+def test_what_was_proven_is_the_document_of_the_command(console: Served, tab: Tab, shop: Shop):
+    """
+    The JSON face has what ``beam-ray prove --json`` prints; Markdown says it in a sentence.
+    """
+    proof = beside(lambda: shop.store.prove(shop.backtest))
+    document = tab.page.request.get(f"{console.base}/backtests/{shop.backtest}/prove.json").json()
+    text = tab.page.request.get(f"{console.base}/backtests/{shop.backtest}/prove.md").text()
+    printed = json.loads(json.dumps({**proof.document(), "group": "newly-failing"}))
+
+    assert {key: document[key] for key in printed} == printed
+    assert "recover with the baseline's output" in text
