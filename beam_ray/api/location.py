@@ -1,10 +1,10 @@
 """Where a store is, and the models and the cluster that its commands use."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from beam_ray.define.mcp_server import McpServer
@@ -51,6 +51,12 @@ class Location:
         from beam_ray.store.opening import open_objects
 
         return open_objects(self.uri)
+
+    def with_connection(self, connection: "Connection") -> "Self":
+        """The same place with a shared connection; it is not opened and put to the proof again (internal)."""
+        found = replace(self, connection=connection)
+        found.__dict__.update({name: self.__dict__[name] for name in ("objects", "known_models") if name in self.__dict__})
+        return found
 
     @cached_property
     def index(self) -> "OutcomeIndex":

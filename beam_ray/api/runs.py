@@ -4,7 +4,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -300,7 +300,7 @@ def run(
             record = begin(objects, made.record, made.tasks)
             if record.run_id != made.record.run_id:
                 callback(Progress(message=f"resuming run {record.run_id}, started {record.created_at.replace('T', ' ')[:16]} UTC"))
-            finish(replace(store, connection=opened), record.model_copy(update={"budget": limits}), takeover=takeover, callback=callback)
+            finish(store.with_connection(opened), record.model_copy(update={"budget": limits}), takeover=takeover, callback=callback)
         return Run(store, record.run_id)
 
 
@@ -336,12 +336,11 @@ def finish(store: Location, record: RunRecord, *, takeover: bool, callback: Prog
 
     try:
         with connection(store) as opened:
-            execute(store.objects, record, models or store.known_models, connection=opened, takeover=takeover, progress=callback)
+            result = execute(store.objects, record, models or store.known_models, connection=opened, takeover=takeover, progress=callback)
     except Stopped as error:
         error.resume = f"beam-ray resume {record.run_id}{store.option}"
         raise
-    run = Run(store, record.run_id)
-    numbers, steps = run.summary, record.rows * len(record.plan.order)
+    numbers, steps = result.summary, record.rows * len(record.plan.order)
     callback(
         Progress(
             title=f"run {record.run_id}",
@@ -356,7 +355,7 @@ def finish(store: Location, record: RunRecord, *, takeover: bool, callback: Prog
             seconds=numbers["seconds"],
         )
     )
-    return run
+    return Run(store, record.run_id)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +110,7 @@ class Store(Location):
 
         with connection(self) as opened:
             opened.open()
-            yield replace(self, connection=opened)
+            yield self.with_connection(opened)
 
     # -- workflows ------------------------------------------------------------------------
 

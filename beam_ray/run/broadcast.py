@@ -44,8 +44,10 @@ class Broadcast:
         self._told = True
         return f"run {self._run.run_id} was stopped by 'beam-ray stop'; all finished results are kept"
 
-    def close(self) -> None:
-        """Report for the last time."""
+    def close(self, *, finished: bool = False) -> None:
+        """Report for the last time; nothing more of a run that is *finished*."""
+        if finished:
+            self._latest = None
         self._ended.set()
         if self._thread is not None:
             self._thread.join(CLOSE_S)
@@ -59,7 +61,7 @@ class Broadcast:
                 if latest is not None and latest is not told:
                     write_progress(self._run, _stored(latest))
                     told = latest
-                self._stop = self._stop or stop_requested(self._run, self._epoch)
+                self._stop = self._stop or (not ended and stop_requested(self._run, self._epoch))
             self._ended.wait(PAUSE_S)
 
 

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -352,6 +353,20 @@ class Driver:
 
     def finish(self) -> Result:
         """Merge the parts of all shards and write the manifest."""
+        # it does not depend on the merge, and a store may answer late
+        with ThreadPoolExecutor(1) as meanwhile:
+            tasks = meanwhile.submit(lambda: self.run.tasks_entry)
+            files = self._merge()
+            self._check()
+            if self.pool is not None:
+                self.pool.stop()
+            self.broadcast.close(finished=True)
+            summary = summarise(self.run, files)
+            tasks.result()
+        self.run.finish(files, summary)
+        return Result(self.run.run_id, summary)
+
+    def _merge(self) -> list[FileEntry]:
         files: list[FileEntry] = []
         nodes = [*self.workflow.order, OUTCOME_NODE]
         pool = self.pool
@@ -367,13 +382,7 @@ class Driver:
         else:
             for node in nodes:
                 files += self.run.merge(node, len(self.record.shards))
-        self._check()
-        if pool is not None:
-            pool.stop()
-        self.broadcast.close()
-        summary = summarise(self.run, files)
-        self.run.finish(files, summary)
-        return Result(self.run.run_id, summary)
+        return files
 
     def close(self) -> None:
         """Stop the runners and give them a moment to spool finished rows."""

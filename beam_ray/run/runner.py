@@ -49,6 +49,9 @@ from beam_ray.store.task_rows import TaskRows
 if TYPE_CHECKING:
     from beam_ray.run.mailbox import RunnerMailbox
 
+MERGED_AT_ONCE = 20_000
+"""Rows of a run up to which its nodes are merged at the same time."""
+
 RenewPermits = Callable[[str, PermitRequest], Awaitable[Grant]]
 """Renews the lease of an endpoint's permits."""
 
@@ -95,7 +98,7 @@ class Runner:
         self._finished = self._failed = 0
         self._spent = Usage()
         """What finished and deferred steps cost."""
-        self._merging = asyncio.Lock()
+        self._merging = asyncio.Semaphore(1 if self.record.rows > MERGED_AT_ONCE else len(self.workflow.order) + 1)
         self._loading = threading.Lock()
         self._spooled_rows: dict[StepKey, StepRow] = {}
         self._tasks: TaskRows | None = None
@@ -167,7 +170,7 @@ class Runner:
 
     async def merge(self, node: str) -> list[FileEntry]:
         """Merge the committed parts of *node* into its finished files."""
-        # one after the other: each holds all rows of its node
+        # each holds all rows of its node
         async with self._merging:
             return await asyncio.to_thread(self.run.merge, node, len(self.record.shards))
 

@@ -111,10 +111,9 @@ class Shard:
 
     async def _replay(self) -> None:
         """Read the rows of parts that are already committed."""
-        for name in self.workflow.order:
-            if self.only and name == self.only:
-                continue
-            part = await asyncio.to_thread(self.run.part, name, self.number)
+        names = [name for name in self.workflow.order if name != self.only]
+        parts = await asyncio.gather(*(asyncio.to_thread(self.run.part, name, self.number) for name in names))
+        for name, part in zip(names, parts, strict=True):
             if part is not None:
                 self._take_part(name, part.to_pylist())
                 self.replayed.add(name)

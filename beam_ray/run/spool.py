@@ -71,8 +71,8 @@ class Spool:
         for key in [key for key, row in self._waiting.items() if row["shard"] == shard]:
             del self._waiting[key]
 
-    async def flush(self) -> None:
-        """Write the waiting rows."""
+    async def flush(self, *, last: bool = False) -> None:
+        """Write the waiting rows; unless these are the *last* ones, also delete files whose rows are all in parts."""
         async with self._flushing:
             if self._first:
                 await self._first()
@@ -92,16 +92,18 @@ class Spool:
                     if row.get("call_rows"):
                         self._kept_of(row).update(map(call_key, row["call_rows"] or ()))
             # a long run would leave so many files that resuming it, and deleting them, would take as long as the run
-            for number in [number for number, shards in self._shards.items() if shards <= self._committed]:
+            gone = [] if last else [number for number, shards in self._shards.items() if shards <= self._committed]
+            for number in gone:
                 del self._shards[number]
+            if gone:
                 with contextlib.suppress(Stopped):
-                    await asyncio.to_thread(self.run.unspool, self.runner, number)
+                    await asyncio.to_thread(self.run.unspool, self.runner, gone)
 
     async def close(self) -> None:
         """Write the waiting rows, and no more."""
         if self._writing:
             self._writing.cancel()
-        await self.flush()
+        await self.flush(last=True)
 
     def read(self, shards: frozenset[int]) -> dict[StepKey, StepRow]:
         """The rows that earlier drivers of this run spooled of unfinished *shards*, with all of their calls."""

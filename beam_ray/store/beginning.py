@@ -1,5 +1,8 @@
 """Beginning a run: the same command finds the run that it began and did not finish."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import pyarrow as pa
 
 from beam_ray.store.checksummed_json import RunMark, read_document, seal
@@ -16,7 +19,9 @@ def begin(objects: Objects, record: RunRecord, tasks: pa.Table) -> RunRecord:
 
     Of several that begin the same at once one wins, and the others are given the winner's.
     """
-    existing = unfinished(objects, record.key) or (unfinished(objects, record.refused_key) if record.refused_key else None)
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(partial(unfinished, objects), filter(None, (record.key, record.refused_key)))
+        existing = next(filter(None, found), None)
     if existing:
         return existing
     prefix = f"runs/{record.run_id}"
@@ -41,8 +46,7 @@ def unfinished(objects: Objects, key: str) -> RunRecord | None:
 
 def close(objects: Objects, record: RunRecord) -> None:
     """The command has its result: beginning the same again is a new run."""
-    for key in filter(None, (record.key, record.refused_key)):
-        objects.delete(f"open/{key}.json")
+    objects.delete_all(f"open/{key}.json" for key in (record.key, record.refused_key) if key)
 
 
 def mark_refused(objects: Objects, record: RunRecord) -> None:

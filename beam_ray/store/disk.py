@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from beam_ray.errors import Stopped, Unusable
@@ -97,6 +97,10 @@ class Disk:
                 folder.rmdir()
             except OSError:
                 break  # something else is in it
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.delete(key)
 
     def age(self, key: str) -> float:
         try:

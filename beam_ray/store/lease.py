@@ -63,7 +63,6 @@ class Lease:
         taken: StoredLease = {**self.me, "at": time.time()}
         if not run.objects.create(f"{self.prefix}{self.epoch:06d}.json", json.dumps(taken).encode()):
             raise RunIsTaken(f"run {run.run_id} was taken by another driver at the same time; when it is done, run the same command again")
-        self.beat()
 
     def beat(self) -> None:
         """

@@ -6,7 +6,7 @@ settled by reading back: a network that loses the reply to a create that succeed
 any later try look like a loss, so the status alone proves nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 
@@ -42,6 +42,9 @@ class Objects(Protocol):
 
     def delete(self, key: str) -> None:
         """Take away what is under *key*, if anything."""
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        """Take away what is under each of the keys, if anything, in any order."""
 
     def age(self, key: str) -> float:
         """Seconds since what is under *key* was written, by the store's own clock; raises NotThere."""

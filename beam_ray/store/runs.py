@@ -18,7 +18,9 @@ Runs: what is to be done, what is done so far, and the finished tables.
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 
 import pyarrow as pa
@@ -29,12 +31,15 @@ from beam_ray.store.call_table import CALLS, CARRIED, attachments_in, calls_of
 from beam_ray.store.checksummed_json import read_document, seal, unseal
 from beam_ray.store.manifest import CutDocument, Manifest, RunSummary
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.parquet import columns_of, decode, encode, encode_batches, footer_of
+from beam_ray.store.parquet import columns_of, decode, encode, encode_batches, footer_of, require_whole
 from beam_ray.store.run_record import RunRecord, now
 from beam_ray.store.tables import OUTCOME, PART, STEPS, TASKS, FileEntry, OutcomeRow, StepRow
 
 FILE_BYTES = 128_000_000
 """Size from which a merged file is closed and the next begun."""
+
+READ_AHEAD = 8
+"""Parts that are read at once while they are merged."""
 
 
 class Run:
@@ -103,7 +108,7 @@ class Run:
         self.objects.create(f"{self.prefix}/cut.json", seal(document))
         self.__dict__.pop("record", None)
 
-    @property
+    @cached_property
     def written(self) -> JsonObject:
         """What run.json says, in full also where the run ended early; the manifest has a copy of it."""
         return unseal(self.objects.read(f"{self.prefix}/run.json"), f"{self.prefix}/run.json")
@@ -151,12 +156,15 @@ class Run:
         Raises:
             Damaged: the parts were merged and deleted, and the manifest that says so is gone.
         """
-        found = set()
-        for key, _ in self.objects.keys(f"{self.prefix}/parts/"):
-            node, _, name = key.removeprefix(f"{self.prefix}/parts/").partition("/")
-            found.add((node, int(name.removesuffix(".parquet"))))
+        found, merged = set[tuple[str, int]](), False
+        for key, _ in self.objects.keys(f"{self.prefix}/"):
+            folder, _, rest = key.removeprefix(f"{self.prefix}/").partition("/")
+            merged = merged or folder == "steps"
+            if folder == "parts":
+                node, _, name = rest.partition("/")
+                found.add((node, int(name.removesuffix(".parquet"))))
         # parts are merged when all of them are there, and deleted when the manifest is
-        if next(self.objects.keys(f"{self.prefix}/steps/"), None) and not self.manifest and not self._all_parts(found):
+        if merged and not self.manifest and not self._all_parts(found):
             raise Damaged(f"{self.prefix}/manifest.json is missing, though the run is finished\n  beam-ray repair {self.run_id}  restores it")
         return found
 
@@ -168,9 +176,9 @@ class Run:
         """Keep finished rows whose shard is not finished."""
         self.objects.create(f"{self.prefix}/spool/{runner}-{number:06d}.parquet", _encoded_part(rows))
 
-    def unspool(self, runner: str, number: int) -> None:
-        """Delete a spool file: its rows are all in parts."""
-        self.objects.delete(f"{self.prefix}/spool/{runner}-{number:06d}.parquet")
+    def unspool(self, runner: str, numbers: Iterable[int]) -> None:
+        """Delete spool files: their rows are all in parts."""
+        self.objects.delete_all(f"{self.prefix}/spool/{runner}-{number:06d}.parquet" for number in numbers)
 
     def spooled(self) -> Iterator[pa.Table]:
         """The rows kept so, file by file, in a fixed order."""
@@ -243,16 +251,25 @@ class Run:
         return [*files, *with_attachments(self._create(CALLS, calls(), f"calls/{node}"), attachments)]
 
     def _part_bodies(self, node: str, shards: Iterable[int]) -> Iterator[tuple[str, bytes]]:
-        for shard in shards:
-            where = f"{self.prefix}/parts/{node}/{shard:06d}.parquet"
+        for where, reading in self._read_ahead(f"{self.prefix}/parts/{node}/{shard:06d}.parquet" for shard in shards):
             try:
-                yield where, self.objects.read(where)
+                yield where, reading.result()
             except NotThere:
                 if self.finished:
                     raise RunIsTaken(
                         f"run {self.run_id} was finished by another driver in the meantime; run the same command again to see its result"
                     ) from None
                 raise Damaged(f"{where} is missing") from None
+
+    def _read_ahead(self, keys: Iterable[str]) -> Iterator[tuple[str, Future[bytes]]]:
+        """The files, of which a few are read at once: a store on S3 answers late, and many requests at a time."""
+        waiting = deque[tuple[str, Future[bytes]]]()
+        with ThreadPoolExecutor(READ_AHEAD) as pool:
+            for key in keys:
+                waiting.append((key, pool.submit(self.objects.read, key)))
+                if len(waiting) == READ_AHEAD:
+                    yield waiting.popleft()
+            yield from waiting
 
     def _create(self, schema: pa.Schema, tables: Iterable[pa.Table], start: str) -> list[FileEntry]:
         """Write the tables as merged files whose names begin with *start*."""
@@ -274,18 +291,30 @@ class Run:
 
     def finish(self, files: list[FileEntry], usage: RunSummary) -> Manifest:
         """Write the manifest, the last act but tidying up; the manifest that counts."""
-        files = [*files, self.entry("tasks.parquet", self.objects.read(f"{self.prefix}/tasks.parquet"), self.tasks().num_rows)]
-        manifest: Manifest = {"format": 1, "run_id": self.run_id, "finished_at": now(), "files": files, "usage": usage, "record": self.written}
-        self.objects.create(f"{self.prefix}/manifest.json", seal(manifest))
+        manifest: Manifest = {
+            "format": 1,
+            "run_id": self.run_id,
+            "finished_at": now(),
+            "files": [*files, self.tasks_entry],
+            "usage": usage,
+            "record": self.written,
+        }
+        if self.objects.create(f"{self.prefix}/manifest.json", seal(manifest)):
+            self._manifest = manifest
         self.tidy()
         return self.manifest or manifest
 
+    @cached_property
+    def tasks_entry(self) -> FileEntry:
+        """What the manifest says of the tasks."""
+        body = self.objects.read(f"{self.prefix}/tasks.parquet")
+        require_whole(body, f"{self.prefix}/tasks.parquet")
+        return self.entry("tasks.parquet", body, self.record.tasks)
+
     def tidy(self) -> None:
         """Delete the parts, the spool, the batches and the progress of a finished run."""
-        self.objects.delete(f"{self.prefix}/progress.json")
-        for folder in ("parts/", "spool/", "batches/"):
-            for key, _ in list(self.objects.keys(f"{self.prefix}/{folder}")):
-                self.objects.delete(key)
+        gone = tuple(f"{self.prefix}/{name}" for name in ("progress.json", "parts/", "spool/", "batches/"))
+        self.objects.delete_all([key for key, _ in self.objects.keys(f"{self.prefix}/") if key.startswith(gone)])
 
     # -- reading ----------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import ray
@@ -21,6 +22,9 @@ from beam_ray.store.tables import FileEntry
 # as many calls as there are nodes times shards in flight wait in a runner at once
 RUNNER_OPTIONS: JsonObject = {"num_cpus": 0, "memory": 1, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1_000}
 """What Ray is told of every runner's process."""
+
+STORE_THREADS = 32
+"""Requests to the store that a runner has in flight at most."""
 
 
 class RunnerActor:
@@ -73,6 +77,8 @@ class RunnerActor:
         await self._assigned.wait()
         assert self._assignment is not None
         if self._runner is None:
+            # threads wait for the store, which may answer late, and take no CPU meanwhile
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STORE_THREADS))
             self._runner = Runner(self._assignment, self._limiter.renew if self._limiter else None, self._run_elsewhere)
             if not gc.get_freeze_count():
                 # a full collection would visit everything ever imported: a tenth of a second in which no row moves

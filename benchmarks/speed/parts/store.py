@@ -48,16 +48,18 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         call = getattr(self.objects, name)
 
-        def counted(key: str, *body: bytes) -> Any:
+        def counted(key: Any, *body: Any) -> Any:
+            if name == "delete_all":
+                return [self.delete(each) for each in key]
             kind = re.sub(r"runs/[^/]*/", "", key)
             self.asked[f"{WORDS.get(name, name)} {kind.split('/')[0] if '/' in kind else kind}"] += 1
-            self.bytes += sum(map(len, body))
+            self.bytes += sum(len(each) for each in body if isinstance(each, bytes))
             return call(key, *body)
 
         return counted
 
 
-WORDS = {"create": "PUT if absent", "put": "PUT", "read": "GET", "keys": "LIST", "folders": "LIST", "delete": "DELETE", "age": "HEAD"}
+WORDS = {"create": "PUT if absent", "put": "PUT", "read": "GET", "read_range": "GET", "keys": "LIST", "folders": "LIST", "delete": "DELETE", "age": "HEAD"}
 
 
 def measure(report: Report) -> None:
