@@ -13,8 +13,9 @@ from beam_ray.errors import Unusable
 from beam_ray.llm.scripted import Models
 from beam_ray.run.dry_run import count_nodes
 from beam_ray.run.plan import Lineage, NodePlan, Plan, make_plan
-from beam_ray.store.lookup import find_runs, status_of
+from beam_ray.store.lookup import status_of
 from beam_ray.store.objects import Objects
+from beam_ray.store.run_index import all_runs
 from beam_ray.store.runs import Run
 from beam_ray.store.step_lookup import StepRows
 from beam_ray.tasks.changed_inputs import Changes, changed_tasks
@@ -213,7 +214,7 @@ def make_rerun(
 
 def family(objects: Objects, address: Address) -> list[RerunEntry]:
     """The task, the tasks that it is a rerun of and all its reruns, oldest first."""
-    runs = {run_id: Run(objects, run_id) for run_id in find_runs(objects)}
+    runs = {run.run_id: run for run in all_runs(objects)}
     root = address.run
     while (origin := runs[root].record.origin) and origin in runs:
         root = origin

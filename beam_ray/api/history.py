@@ -7,8 +7,8 @@ from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.errors import Unusable
 from beam_ray.rerun import RerunEntry, family
-from beam_ray.store.lookup import find_runs, find_task
-from beam_ray.store.runs import Run as StoredRun
+from beam_ray.store.lookup import find_task
+from beam_ray.store.run_index import all_runs
 
 if TYPE_CHECKING:
     from beam_ray.api.ledger import Ledger
@@ -47,7 +47,7 @@ def history(store: Location, subject: str) -> "TaskHistory | Ledger":
         return task_history(store, subject)
     except Unusable:
         objects = store.existing()
-        if "/" in subject or not any(StoredRun(objects, run_id).record.workflow == subject for run_id in find_runs(objects)):
+        if "/" in subject or not any(run.record.workflow == subject for run in all_runs(objects)):
             raise
     from beam_ray.api.ledger import ledger
 

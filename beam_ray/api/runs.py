@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_ray.address import Address
 from beam_ray.api.display import Display, Displayed
@@ -28,7 +29,8 @@ from beam_ray.store.manifest import RunSummary
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run as StoredRun
 from beam_ray.store.step_lookup import StepRows
-from beam_ray.store.tables import StepRow
+from beam_ray.store.tables import OutcomeRow, StepRow, TaskRow
+from beam_ray.store.task_rows import TaskRows
 from beam_ray.tasks.sources import read
 
 if TYPE_CHECKING:
@@ -197,9 +199,31 @@ class Run(Displayed):
         with self._reading:
             return self._step_rows.rows(node, tasks)
 
+    def outcome_row(self, task: str, trial: int) -> OutcomeRow | None:
+        """The outcome of one task, without reading those of others (internal)."""
+        with self._reading:
+            return self._step_rows.outcomes([(task, trial)]).get((task, trial))
+
+    def given_row(self, task: str) -> TaskRow | None:
+        """One task as it was given, without reading the others (internal)."""
+        with self._reading:
+            places = self._step_rows.places([(task, 1)])
+            found = [self._task_rows.tasks(place // self.record.trials, place // self.record.trials + 1) for place in places]
+        rows: list[TaskRow] = [row for table in found for row in table.to_pylist() if row["task_id"] == task]
+        if not rows and not self.finished:
+            given = self.inputs()  # it has no outcome yet, by which it is found
+            rows = given.filter(pc.equal(given["task_id"], task)).to_pylist()
+        return rows[0] if rows else None
+
     def forget_step_rows(self) -> None:
-        """Give back the memory of the files that ``step_rows`` has read (internal)."""
-        self.__dict__.pop("_step_rows", None)
+        """Give back the memory of the files that rows were read from (internal)."""
+        with self._reading:
+            for name in ("_step_rows", "_task_rows"):
+                self.__dict__.pop(name, None)
+
+    @cached_property
+    def _task_rows(self) -> TaskRows:
+        return TaskRows(self.stored)
 
     @cached_property
     def _step_rows(self) -> StepRows:

@@ -155,7 +155,9 @@ def newest_addresses(store: Location, query: TaskQuery) -> list[Address]:
 
 def task_family(store: Location, address: str) -> tuple[ListedTask, ...]:
     """See ``Store.task_family``."""
-    table = store.index.table()
+    table = store.index.recent()
+    if _place(table, np.arange(table.num_rows), address) is None:
+        table = store.index.table()
     places = np.flatnonzero(_mask(pc.equal(table["task_id"], parse(address).task)))
     named = table.select(["run_id", "task_id", "trial", "origin"]).take(pa.array(places)).to_pylist()
     rows = [(str(Address(row["run_id"], row["task_id"], row["trial"])), row["origin"]) for row in named]

@@ -232,8 +232,9 @@ class Task(Displayed):
     @cached_property
     def given(self) -> TaskRow:
         """The task as it was given: task_query, variables, expected, labels, attachments, ..."""
-        found = self.run.inputs()
-        given: TaskRow = found.filter(pc.equal(found["task_id"], self.id)).to_pylist()[0]
+        given = self.run.given_row(self.id)
+        if given is None:
+            raise Unusable(f"run {self.run.id} has no task {self.id!r}\n  beam-ray tasks --run {self.run.id}  lists them")
         return given
 
     @cached_property
@@ -244,9 +245,7 @@ class Task(Displayed):
     @cached_property
     def outcome(self) -> OutcomeRow | None:
         """The task's row of the run's outcome; None while the task is not done."""
-        found = self.run.tasks()
-        rows: list[OutcomeRow] = found.filter(pc.and_(pc.equal(found["task_id"], self.id), pc.equal(found["trial"], self.trial))).to_pylist()
-        return rows[0] if rows else None
+        return self.run.outcome_row(self.id, self.trial)
 
     @cached_property
     def changed_inputs(self) -> Mapping[str, InputChange]:

@@ -1,7 +1,7 @@
 """Runs that a backtest finds in the store and need not make again."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import pyarrow as pa
@@ -10,8 +10,8 @@ from beam_ray.backtest.spec import Spec
 from beam_ray.define.workflow import Workflow
 from beam_ray.llm.scripted import Models
 from beam_ray.run.model_identity import identity
-from beam_ray.store.lookup import find_runs
 from beam_ray.store.objects import Objects
+from beam_ray.store.run_index import all_runs
 from beam_ray.store.run_record import tasks_digest
 from beam_ray.store.runs import Run
 from beam_ray.tasks.sources import only
@@ -29,7 +29,6 @@ class EarlierRuns:
     tasks: pa.Table
     """The same in the order in which they are run."""
     tools: Callable[[Workflow], dict[str, str]]
-    _read: dict[str, Run] = field(default_factory=dict)
 
     def same(self, workflow: Workflow, *, whole: bool = True) -> str | None:
         """The newest run of this very definition over these very tasks, or over the first of them: paid for, so not run again."""
@@ -66,12 +65,8 @@ class EarlierRuns:
         return max(found)[1] if found else None
 
     def _runs(self) -> Iterator[Run]:
-        """All runs, each record read once: a matrix looks for as many definitions as it has candidates."""
-        for run_id in find_runs(self.objects):
-            run = self._read.get(run_id) or Run(self.objects, run_id)
-            if not run.record.early:
-                self._read[run_id] = run
-            yield run
+        """All runs, by the index: a matrix looks for as many definitions as it has candidates."""
+        yield from all_runs(self.objects)
 
     @cached_property
     def _digests(self) -> tuple[str, str]:

@@ -30,8 +30,8 @@ from beam_ray.run.recorded import judged_alike, recorded_digest, require_recorde
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.beginning import begin
 from beam_ray.store.checksummed_json import RunMark, read_document, seal
-from beam_ray.store.lookup import find_runs
 from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.run_index import all_runs
 from beam_ray.store.run_record import RunRecord, tasks_digest
 from beam_ray.store.runs import Run
 from beam_ray.tasks.sources import only, shuffled
@@ -313,8 +313,7 @@ class Backtest:
     def _recorded_before(self) -> str | None:
         if self.resolved.spec.fresh:
             return None
-        runs = (Run(self.objects, run_id) for run_id in find_runs(self.objects))
-        found = [run for run in runs if run.record.recorded == self._recorded and run.record.mode == "baseline" and run.finished]
+        found = [run for run in all_runs(self.objects) if run.record.recorded == self._recorded and run.record.mode == "baseline" and run.finished]
         return max(found, key=lambda run: run.record.created_at).run_id if found else None
 
     def _begin(self, name: str, plan: Plan) -> Run:

@@ -7,8 +7,8 @@ from typing import Any
 from beam_ray.llm.scripted import Models
 from beam_ray.run.plan import Plan
 from beam_ray.store.beginning import begin
-from beam_ray.store.lookup import find_runs
 from beam_ray.store.objects import Objects
+from beam_ray.store.run_index import all_runs
 from beam_ray.store.runs import Run
 
 Execute = Callable[..., Any]
@@ -37,5 +37,4 @@ class PlanExecutor:
 
     @cached_property
     def _finished(self) -> dict[str, str]:
-        runs = [Run(self.objects, run_id) for run_id in find_runs(self.objects)]
-        return {run.record.key: run.run_id for run in runs if run.finished}
+        return {run.record.key: run.run_id for run in all_runs(self.objects) if run.finished}

@@ -18,9 +18,8 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable, did_you_mean
 from beam_ray.improve.failure_groups import CachedRun, Failure, Kind, TaskResult
 from beam_ray.rerun import solved
-from beam_ray.store.lookup import find_runs
 from beam_ray.store.objects import Objects
-from beam_ray.store.runs import Run
+from beam_ray.store.run_index import all_runs
 
 Key = tuple[str, str, int]
 """A task's id, the digest of its inputs, and the trial: the same id with other inputs is another task."""
@@ -248,7 +247,7 @@ def ledger(objects: Objects, workflow: str) -> Ledger:
     Raises:
         Unusable: There is no run of a workflow of that name.
     """
-    runs = {run_id: CachedRun(Run(objects, run_id)) for run_id in find_runs(objects)}
+    runs = {run.run_id: CachedRun(run) for run in all_runs(objects)}
     of_it = [cached for cached in runs.values() if cached.run.record.workflow == workflow]
     if not of_it:
         known = sorted({cached.run.record.workflow for cached in runs.values()})

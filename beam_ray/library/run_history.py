@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from beam_ray.address import Address, parse
 from beam_ray.define.workflow import Workflow
 from beam_ray.library.selection import RAN
-from beam_ray.store.lookup import find_runs, newest_first
+from beam_ray.store.lookup import newest_first
 from beam_ray.store.objects import Objects
+from beam_ray.store.run_index import all_runs
 from beam_ray.store.runs import Run
 from beam_ray.store.step_lookup import StepRows
 from beam_ray.store.tables import OutcomeRow, StepRow
@@ -143,7 +144,7 @@ class FirstRuns:
     """When tasks were first run. A rerun's task is as old as its original."""
 
     def __init__(self, objects: Objects):
-        self._runs = {run_id: Run(objects, run_id) for run_id in find_runs(objects)}
+        self._runs = {run.run_id: run for run in all_runs(objects)}
         self._origins: dict[str, dict[str, str | None]] = {}
 
     def of(self, address: str | None) -> datetime.datetime | None:

@@ -14,10 +14,11 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.review.sample import DRAWN, How, Sample, StoredOutput, draw, reviewed_criteria
 from beam_ray.review.version import criterion_version, judge_version, output_digest
-from beam_ray.store.lookup import find_runs, newest_first, resolve
+from beam_ray.store.lookup import newest_first, resolve
 from beam_ray.store.objects import Objects
 from beam_ray.store.review_table import ReviewRow
 from beam_ray.store.reviews import add_reviews, newest_reviews
+from beam_ray.store.run_index import all_runs
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import TaskRow
 
@@ -117,7 +118,7 @@ def run_to_review(objects: Objects, workflow: str, name: str | None = None) -> R
     for run in newest_first(objects):
         if run.record.workflow == workflow and run.finished and run.record.mode not in SELECTED:
             return run
-    known = sorted({Run(objects, run_id).record.workflow for run_id in find_runs(objects)})
+    known = sorted({run.record.workflow for run in all_runs(objects)})
     raise Unusable(f"there is no finished run of a workflow named {workflow!r}\n  workflows with runs: {', '.join(known) or 'none'}")
 
 

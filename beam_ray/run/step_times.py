@@ -58,10 +58,10 @@ def learn_times(objects: Objects, workflow: str) -> StepTimes | None:
     for run in recent_runs(objects):
         if learned == LEARNED_RUNS:
             break
-        if run.record.workflow != workflow or not run.finished or run.manifest is None:
+        if run.record.workflow != workflow or not run.finished:
             continue
-        usage = run.manifest["usage"]
-        if not usage["steps_done"] or not usage["seconds"]:
+        usage = run.usage
+        if usage is None or not usage["steps_done"] or not usage["seconds"]:
             continue
         learned += 1
         busy = max(busy, usage["model_seconds"] / usage["seconds"])

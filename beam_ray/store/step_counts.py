@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from beam_ray.errors import Damaged, Unusable
-from beam_ray.store.lookup import find_runs
+from beam_ray.errors import Damaged
+from beam_ray.store.lookup import newest_first
 from beam_ray.store.objects import Objects
 from beam_ray.store.parquet import require_whole
 from beam_ray.store.runs import Run
@@ -93,16 +93,14 @@ class RunCounts:
     def notes(self) -> list[RunNote]:
         """All runs that can be read, the newest first."""
         found = []
-        for run_id in find_runs(self.objects):
+        for run in newest_first(self.objects, skip_damaged=True):
+            run_id = run.run_id
             if run_id not in self._notes:
-                try:
-                    record = Run(self.objects, run_id).record
-                except (Damaged, Unusable):
-                    continue
+                record = run.record
                 executes = not record.ruler_only and not record.recorded
                 self._notes[run_id] = RunNote(run_id, record.workflow, record.version, record.definition_digest, record.mode, record.created_at, executes)
             found.append(self._notes[run_id])
-        return sorted(found, key=lambda each: each.created_at, reverse=True)
+        return found
 
     def finished(self, run_id: str) -> bool:
         """Whether the run can no longer change."""

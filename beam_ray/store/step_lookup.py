@@ -15,7 +15,7 @@ from beam_ray.store.objects import NotThere
 from beam_ray.store.parquet import completed, to_table
 from beam_ray.store.row_groups import RowGroups
 from beam_ray.store.runs import Run
-from beam_ray.store.tables import OUTCOME, PART, STEPS, FileEntry, StepRow
+from beam_ray.store.tables import OUTCOME, PART, STEPS, FileEntry, OutcomeRow, StepRow
 
 OPEN_FILES = 64
 """Files whose footers are in memory at most."""
@@ -75,6 +75,16 @@ class StepRows:
         keys = list(wanted)
         return {_key(row): row for row in self._settled(lambda: self._step_rows(node, keys, near))}
 
+    def outcomes(self, wanted: Iterable[Key]) -> dict[Key, OutcomeRow]:
+        """The outcome of those of the *wanted* tasks that have one."""
+        keys = list(wanted)
+        return {_key(row): row for row in self._settled(lambda: self._outcome_rows(keys))}
+
+    def places(self, wanted: Iterable[Key]) -> list[int]:
+        """Where the rows of these tasks are in the run, in its order; a row of another one may be among them."""
+        keys = list(wanted)
+        return self._settled(lambda: self._places(keys))
+
     def calls(self, node: str, wanted: Iterable[Key]) -> dict[Key, list[PlacedCallRow]]:
         """The calls of the node's steps for those of the *wanted* tasks that the run has recorded any of; see ``Run.calls``."""
         keys = list(wanted)
@@ -98,6 +108,11 @@ class StepRows:
         places, keys = self._places(wanted, near), set(wanted)
         tables = self._taken(f"steps/{node}", places, STEPS.names)
         return [row for table in tables for row in completed(table, STEPS).to_pylist() if _key(row) in keys]
+
+    def _outcome_rows(self, wanted: Sequence[Key]) -> list[OutcomeRow]:
+        keys = set(wanted)
+        tables = self._taken("outcome", self._places(wanted), OUTCOME.names)
+        return [row for table in tables for row in completed(table, OUTCOME).to_pylist() if _key(row) in keys]
 
     def _call_rows(self, node: str, wanted: Sequence[Key]) -> list[PlacedCallRow]:
         keys = set(wanted)
@@ -194,5 +209,5 @@ class StepRows:
         return self._open[file.name]
 
 
-def _key(row: StepRow | PlacedCallRow) -> Key:
+def _key(row: StepRow | PlacedCallRow | OutcomeRow) -> Key:
     return row["task_id"], row["trial"]

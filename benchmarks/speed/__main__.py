@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from benchmarks.speed.parts import again, agents, commands, console, gateway, large, latency, limits, nodes, row, s3, store, stragglers
+from benchmarks.speed.parts import again, agents, commands, console, gateway, large, latency, limits, many_runs, nodes, row, s3, store, stragglers
 from benchmarks.speed.peers import LARGEST, PEERS, command
 from benchmarks.speed.report import Report, machine, say
 
@@ -58,6 +58,7 @@ def main() -> int:
         "row": ("CPU time of a step", lambda: row.measure(report)),
         "agents": ("Agents and programs", lambda: agents_and_programs(report)),
         "console": ("Pages of the console over 100,000 tasks", lambda: console.measure(report)),
+        "many-runs": ("Commands over 5,000 runs", lambda: many_runs.measure(report)),
         "store": ("Requests to the store", lambda: store.measure(report)),
         "s3": ("A store on S3 with 30 ms per request", lambda: s3.measure(report)),
     }

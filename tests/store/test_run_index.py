@@ -15,8 +15,8 @@ from beam_ray.store.outcome_index import OutcomeIndex
 from beam_ray.store.run_index import LOOSE_RUNS, RunIndex
 from beam_ray.store.runs import Run
 from benchmarks.speed.copies import Copies
+from benchmarks.speed.counted import Counted
 from tests.conftest import Lab
-from tests.store.counted import Counted
 
 WORKFLOW = "workflow: w\nmodel: m\nnodes:\n  one: {llm: {prompt: '{{ task_query }}'}}\n"
 

@@ -1,0 +1,137 @@
+"""
+Commands over a store of 5,000 runs and 500 backtests: time, CPU time, and requests to the store.
+
+The runs are copies of one of 20 tasks and two steps, of 25 workflows in ten versions each; the backtests are copies
+of one. A command is a process of its own. Requests are those that the same call of the Python API makes, counted on
+the folder; a store on S3 gets the same ones.
+"""
+
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import beam_ray
+from beam_ray.store.checksummed_json import read_document, seal
+from beam_ray.store.objects import Objects
+from beam_ray.store.opening import open_objects
+from beam_ray.store.runs import Run
+from benchmarks.speed.copies import Copies, Unsynced
+from benchmarks.speed.counted import Counted
+from benchmarks.speed.ours import tasks_file, workflow
+from benchmarks.speed.parts.commands import BEAM_RAY
+from benchmarks.speed.report import Report
+
+RUNS, BACKTESTS, TASKS = 5_000, 500, 20
+WORKFLOWS, VERSIONS = 25, 10
+REPEATS = 3
+MODELS = "m: {answers: [{answer: ok}]}\n"
+SPEC = "backtest: b\nworkflow: chain\nbaseline: published\ntasks: {tasks}\ncandidates: {{last: {candidate}}}\ngate: none\n"
+
+
+def measure(report: Report) -> None:
+    """Make the store, then time the commands and count their requests."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        began = time.perf_counter()
+        run = _make(folder)
+        report.progress(f"made {RUNS:,} runs and {BACKTESTS} backtests in {time.perf_counter() - began:.0f} s")
+        store = str(folder / "store")
+        commands: list[tuple[str, list[str], Callable[[beam_ray.Store], Any]]] = [
+            ("tasks", ["tasks"], lambda store: store.list_tasks(beam_ray.TaskQuery(ended=True))),
+            ("tasks, failing", ["tasks", "--status", "failing"], lambda store: store.list_tasks(beam_ray.TaskQuery(status="failing", ended=True))),
+            ("show RUN/TASK", ["show", f"{run}/t7"], lambda store: store.task(f"{run}/t7").document()),
+            ("show TASK", ["show", "t7"], lambda store: store.task("t7").document()),
+            ("history RUN/TASK", ["history", f"{run}/t7"], lambda store: store.history(f"{run}/t7")),
+            ("health NAME", ["health", "chain"], lambda store: store.health("chain")),
+            ("versions NAME", ["versions", "chain"], lambda store: store.versions("chain")),
+            ("backtest --plan", ["backtest", "spec.yaml", "--plan"], lambda store: store.plan_backtest(folder / "spec.yaml")),
+        ]
+        options = ["--store", store, "--models", str(folder / "models.yaml")]
+        first, cpu = _timed([*BEAM_RAY, "tasks", *options[:2]], folder)
+        report.note(f"The first command over the store reads all of its runs, and leaves an index: {first:.1f} s, {cpu:.1f} s of CPU.")
+        rows = []
+        for title, words, call in commands:
+            took = [_timed([*BEAM_RAY, *words, *(options if words[0] in ("health", "backtest") else options[:2])], folder) for _ in range(REPEATS)]
+            seconds = statistics.median(wall for wall, _ in took)
+            rows.append([title, seconds, statistics.median(cpu for _, cpu in took), _requests(store, call, cached=False), _requests(store, call, cached=True)])
+            report.at_most(f"{RUNS:,} runs: beam-ray {title}", seconds, 1, " s")
+            report.at_most(f"{RUNS:,} runs: requests of {title}, on a machine that never saw the store", float(str(rows[-1][3])), 300)
+        report.table([f"{RUNS:,} runs, {BACKTESTS} backtests", "median s", "CPU s", "requests, new machine", "requests, again"], rows)
+
+
+def _timed(command: list[str], folder: Path) -> tuple[float, float]:
+    before, began = os.times(), time.perf_counter()
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    after = os.times()
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} exited with code {done.returncode}: {done.stderr.strip()[-300:]}")
+    return time.perf_counter() - began, after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def _requests(uri: str, call: Callable[[beam_ray.Store], Any], *, cached: bool) -> int:
+    """Requests of the call in a new process, without what this machine keeps of the store, or with it."""
+    if not cached:
+        shutil.rmtree(Path(os.environ["XDG_CACHE_HOME"]) / "beam-ray", ignore_errors=True)
+    counted = Counted(open_objects(uri))
+    store = beam_ray.open(uri, models={"m": beam_ray.ScriptedModel(_answer)})
+    store.__dict__["objects"] = counted
+    call(store)
+    return counted.requests()
+
+
+def _answer(request: beam_ray.Request) -> str:
+    return "ok"
+
+
+# -- the store ---------------------------------------------------------------------------------
+
+
+def _make(folder: Path) -> str:
+    """The store; the id of a run in the middle of it."""
+    (folder / "models.yaml").write_text(MODELS)
+    before, after = workflow(folder, steps=2), workflow(folder, steps=2, changed="again ")
+    tasks = tasks_file(folder, TASKS)
+    (folder / "spec.yaml").write_text(SPEC.format(tasks=tasks.name, candidate=after.name))
+    options = ["--store", "store", "--models", "models.yaml"]
+    for words in (
+        ["publish", before.name, "--without-evidence", "first"],
+        ["run", "chain", "--tasks", tasks.name],
+        ["backtest", "spec.yaml", "--mlflow", "none"],
+    ):
+        subprocess.run([*BEAM_RAY, *words, *(options if words[0] != "publish" else options[:2])], cwd=folder, capture_output=True, check=True)
+    objects = open_objects(str(folder / "store"))
+    [backtest] = objects.folders("backtests")
+    _copy_backtests(objects, backtest)
+    origin = min(objects.folders("runs"), key=lambda name: Run(objects, name).created_at)
+    workers = max(os.cpu_count() or 1, 1)
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        made = pool.starmap(_copy_runs, [(str(folder / "store"), origin, start, workers) for start in range(workers)])
+    return sorted(name for names in made for name in names)[RUNS // 2]
+
+
+def _copy_runs(store: str, origin: str, start: int, step: int) -> list[str]:
+    copies = Copies(Run(Unsynced(Path(store)), origin))
+    record = copies.origin.record
+    made = []
+    for number in range(1 + start, RUNS, step):
+        name, version = number % WORKFLOWS, number // WORKFLOWS % VERSIONS
+        definition = {**record.definition, "description": f"version {version}"}
+        changes = {"workflow": f"chain-{name}", "definition": {**definition, "workflow": f"chain-{name}"}, "definition_digest": f"{name:08x}{version:08x}"}
+        # those of one workflow and version are of the definition that is published
+        made.append(copies.make(number, number // 15, **(changes if name or version else {})).run_id)
+    return made
+
+
+def _copy_backtests(objects: Objects, origin: str) -> None:
+    verdict = read_document(objects, f"backtests/{origin}/verdict.json", dict)
+    for number in range(1, BACKTESTS):
+        copied = f"{number:012x}"
+        objects.create(f"backtests/{copied}/verdict.json", seal({**verdict, "backtest_id": copied}))
