@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from benchmarks.speed.parts import again, agents, commands, console, gateway, large, latency, limits, many_runs, nodes, row, s3, store, stragglers
+from benchmarks.speed.parts import again, agents, commands, console, gateway, large, latency, limits, many_runs, nodes, row, s3, shapes, store, stragglers
 from benchmarks.speed.peers import LARGEST, PEERS, command
 from benchmarks.speed.report import Report, machine, say
 
@@ -60,6 +60,7 @@ def main() -> int:
         "console": ("Pages of the console over 100,000 tasks", lambda: console.measure(report)),
         "many-runs": ("Commands over 5,000 runs", lambda: many_runs.measure(report)),
         "store": ("Requests to the store", lambda: store.measure(report)),
+        "shapes": ("Other shapes of work", lambda: shapes.measure(report, repeats=max(arguments.repeats, 3))),
         "s3": ("A store on S3 with 30 ms per request", lambda: s3.measure(report)),
     }
     unknown = [name for name in arguments.parts if name not in parts]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from benchmarks.speed.work import Latency, agent_calls, numbers
+from benchmarks.speed.work import Latency, agent_calls, fitting, numbers
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +79,8 @@ class _Server:
         self.chance = random.Random(1)
         self.calls: list[tuple[float, float, int, int, int]] = []
         self.level, self.filled = per_second, time.monotonic()
+        self.asked: set[tuple[int, int]] = set()
+        """What was asked before: the first answer to a prompt with the word "twice" in it is no."""
 
     async def answer(self, request: web.Request) -> web.Response:
         body, began = json.loads(await request.read()), time.monotonic()
@@ -88,7 +90,11 @@ class _Server:
         if response is None:
             if wait := self.latency.of(task, step):
                 await asyncio.sleep(wait)
-            message: dict[str, object] = {"role": "assistant", "content": f"ok {said[:40]}"}
+            word = "no" if "twice" in said and (task, step) not in self.asked else "ok"
+            self.asked.add((task, step))
+            form = (body.get("response_format") or {}).get("json_schema", {}).get("schema")
+            text = json.dumps(fitting(form)) if form else f"{word} {said[:40]}"
+            message: dict[str, object] = {"role": "assistant", "content": text}
             asked = agent_calls(body["messages"]) if body.get("tools") else []
             if asked:
                 functions = [{"id": id, "type": "function", "function": {"name": "look", "arguments": json.dumps({"key": key})}} for id, key in asked]
@@ -115,7 +121,7 @@ class _Server:
 
     async def journal(self, request: web.Request) -> web.Response:
         if request.method == "POST":
-            self.calls = []
+            self.calls, self.asked = [], set()
         return web.json_response(self.calls)
 
 

@@ -1,7 +1,7 @@
 """
 beam_ray on the same work: one process that connects to Ray, warms up, and then is timed.
 
-    python -m benchmarks.speed.ours FOLDER URL|scripted TASKS [--store URI] [--steps N] [--kind model|agent|burn|wait --seconds S] [--die-at ROWS]
+    python -m benchmarks.speed.ours FOLDER URL|scripted TASKS [--shape NAME] [--store URI] [--steps N] [--kind model|agent|burn|wait --seconds S] [--die-at ROWS]
 
 Prints as JSON how long the run took, and what it used after the warm-up. With --die-at it kills
 itself when so many steps are done; started again in the same folder it resumes, and reports after
@@ -20,6 +20,7 @@ from typing import Any
 import beam_ray
 from beam_ray.llm.request import ToolCall
 from benchmarks.speed.resources import ProcessTree
+from benchmarks.speed.shapes import SHAPES
 from benchmarks.speed.work import CONCURRENCY, STEPS, agent_calls
 
 FIRST = 10_000_000
@@ -100,6 +101,10 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         models = models_file(folder, arguments.url, arguments.concurrency, **limits)
     found = beam_ray.load(workflow(folder, steps=1 if arguments.kind == "agent" else arguments.steps, kind=arguments.kind, seconds=arguments.seconds))
     warm = beam_ray.load(workflow(folder, steps=1, kind=arguments.kind))
+    trials = 1
+    if arguments.shape:
+        shape = SHAPES[arguments.shape]
+        found, trials = beam_ray.load(shape.write(folder)), shape.trials
     tree = ProcessTree(os.getpid())
     with beam_ray.open(arguments.store or folder / "store", models=models).connected() as store:
         import ray  # beam_ray sets what Ray reads from the environment before it imports it
@@ -109,12 +114,12 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         store.run(warm, tasks_file(folder, 100 * cpus, first=FIRST))
         tree.sample()
         ready, cpu = time.monotonic() - began, tree.cpu_s
-        run, said = timed_run(store, found, tasks_file(folder, arguments.tasks), arguments.die_at)
+        run, said = timed_run(store, found, tasks_file(folder, arguments.tasks), arguments.die_at, trials)
         tree.sample()
     return {**said, "run_id": run.id, "ready_s": ready, "cpu_s": tree.cpu_s - cpu, "cpus": cpus, "passed": run.passed}
 
 
-def timed_run(store: beam_ray.Store, given: beam_ray.Workflow, tasks: Path, die_at: int) -> tuple[beam_ray.Run, dict[str, Any]]:
+def timed_run(store: beam_ray.Store, given: beam_ray.Workflow, tasks: Path, die_at: int, trials: int = 1) -> tuple[beam_ray.Run, dict[str, Any]]:
     """A finished run, its seconds, the steps done before, and the seconds from its first message to the first new step, or to its end."""
     start, seen, news, before = time.monotonic(), list[float](), list[float](), list[int]()
 
@@ -128,7 +133,7 @@ def timed_run(store: beam_ray.Store, given: beam_ray.Workflow, tasks: Path, die_
         if die_at and progress.steps_done >= die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    run = store.run(given, tasks, progress=watch)
+    run = store.run(given, tasks, trials=trials, progress=watch)
     return run, {"seconds": time.monotonic() - start, "news_s": news[0] if news else time.monotonic() - seen[0], "rows_before": before[0] if before else 0}
 
 
@@ -139,6 +144,7 @@ if __name__ == "__main__":
     parser.add_argument("tasks", type=int)
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY)
     parser.add_argument("--per-minute", type=float, default=0)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="", help="the workflow; a chain where it is not given")
     parser.add_argument("--store", default="", help="the store; FOLDER/store where it is not given")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--kind", choices=["model", "agent", "burn", "wait"], default="model")
