@@ -10,7 +10,8 @@ Not a single-page application: the readers of tables, diffs and timelines want l
 reload and print, which a browser does by itself with pages, and nobody here builds JavaScript.
 """
 
+from beam_ray.console.export import Exported, export
 from beam_ray.console.options import ConsoleOptions
 from beam_ray.console.server import create_app, serve
 
-__all__ = ["ConsoleOptions", "create_app", "serve"]
+__all__ = ["ConsoleOptions", "Exported", "create_app", "export", "serve"]

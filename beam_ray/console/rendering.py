@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
@@ -84,6 +85,14 @@ def respond(request: Request, page: Page, face: str, shared: Mapping[str, Any]) 
     if face == "md":
         return PlainTextResponse(text, page.status, media_type="text/markdown")
     return HTMLResponse(text, page.status)
+
+
+def block(template: str, name: str, values: Mapping[str, Any]) -> Markup:
+    """One block of a template of HTML."""
+    environment = _environment(html=True)
+    found = environment.get_template(f"{template}.html")
+    context = found.new_context({**values, "ui": environment.get_template("macros.html").module})
+    return Markup("".join(found.blocks[name](context)))
 
 
 class Json(JSONResponse):

@@ -30,6 +30,9 @@ from beam_ray.console.security import Guard, is_loopback
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Damaged, Unusable
 
+STATIC = Path(__file__).parent / "static"
+"""Style, scripts and drawings."""
+
 Reads = Callable[[Site, str, Fields], "Page | Download | str"]
 """Makes a page from its encoded path and its query; a text is the address to go to instead."""
 PATIENCE_S = 0.5
@@ -77,7 +80,7 @@ def create_app(store: beam_ray.Store, options: ConsoleOptions | None = None) -> 
     """The console of a store as an ASGI application; its ``token`` is what the first address of a browser must have."""
     options = options or ConsoleOptions()
     site = Site(store, options, Reader(store), Commands(store, options.max_usd))
-    routes: list[BaseRoute] = [Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")]
+    routes: list[BaseRoute] = [Mount("/static", StaticFiles(directory=STATIC), name="static")]
     routes.append(Route("/events", partial(events, site), methods=["GET"]))
     for path, make, fields in PAGES:
         for ending in ("",) if path == "/" or path.endswith(":path}") else ("", ".json", ".md"):
@@ -106,7 +109,7 @@ def _read(site: Site, make: Reads, fields: tuple[str, ...]) -> Callable[[Request
             return RedirectResponse(made, 303)
         if isinstance(made, Download):
             return made.response()
-        return await run_in_threadpool(respond, request, made, face, _shared(site, request))
+        return await run_in_threadpool(respond, request, made, face, shared_values(site, request.scope["form_token"]))
 
     return answer
 
@@ -118,19 +121,19 @@ def _change(site: Site, act: Changes) -> Callable[[Request], Any]:
             fields = await form_of(request)
             return RedirectResponse(await run_in_threadpool(act, site, path, fields), 303)
         except BeamRayError as error:
-            return respond(request, _refusal(error, looked_up=False), "html", _shared(site, request))
+            return respond(request, _refusal(error, looked_up=False), "html", shared_values(site, request.scope["form_token"]))
 
     return answer
 
 
-def _shared(site: Site, request: Request) -> dict[str, Any]:
+def shared_values(site: Site, form_token: str) -> dict[str, Any]:
     """What every template may use."""
     return {
         "store": site.store.uri,
         "option": site.store.option,
         "options": site.options,
         "version": version("beam-ray"),
-        "form_token": request.scope["form_token"],
+        "form_token": form_token,
     }
 
 
@@ -146,7 +149,7 @@ def _refusal(error: BeamRayError, *, looked_up: bool = True) -> Page:
 
 async def _not_found(site: Site, request: Request, error: Exception) -> Response:
     page = _refusal(Unusable(f"there is no page at {request.url.path[:200]}"))
-    return respond(request, page, links.face_of(request.scope.get("raw_path") or b"/")[1], _shared(site, request))
+    return respond(request, page, links.face_of(request.scope.get("raw_path") or b"/")[1], shared_values(site, request.scope["form_token"]))
 
 
 def serve(store: beam_ray.Store, options: ConsoleOptions, announce: Callable[[str], None]) -> None:

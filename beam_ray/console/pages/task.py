@@ -1,6 +1,7 @@
 """The page of a task: its timeline, the panel of the chosen step, and where it comes from."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,21 @@ def task(site: Site, path: str, fields: Fields) -> "Page | str":
         if chosen.definition.call:
             document["prompt"] = [{"role": turn.role, "text": turn.text} for turn in found.prompt(chosen.node, _attempt(chosen, fields)).turns]
     return Page("task", found.id, values, document, section="tasks", command=words, live=not run.finished)
+
+
+def panels(site: Site, task: beam_ray.Task, tabs: Sequence[str]) -> list[dict[str, Any]]:
+    """What the template's block ``tab_body`` uses, for each of these tabs of each step that says something."""
+
+    def says(tab: str, step: beam_ray.Step) -> bool:
+        has = {"output": True, "criteria": bool(step.criteria), "attempts": len(step.attempts) > 1}
+        return _has_tab(tab, step) and has.get(tab, step.ran)
+
+    return [
+        {"chosen": step, "tab": tab, "title": dict(TABS)[tab], "panel": _panel(site, task, step, tab, {})}
+        for step in task.steps
+        for tab in tabs
+        if says(tab, step)
+    ]
 
 
 def _has_tab(name: str, step: beam_ray.Step) -> bool:
