@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from beam_ray.api.comparisons import Comparison, Metric
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaPlan, CriteriaProposal, CriterionCheck, Outputs
     from beam_ray.api.detection import Detection, DetectionOption
+    from beam_ray.api.draft_nodes import DraftNode, FieldProblem, NodeValues, WrittenCriterion, WrittenTurn
     from beam_ray.api.drafts import Draft, DraftEdit
     from beam_ray.api.flips import FlipGroup, Pairs, ScoreBin
     from beam_ray.api.flow import Flow, FlowNode
@@ -104,6 +105,12 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.detection
     "Detection",
     "DetectionOption",
+    # api.draft_nodes
+    "DraftNode",
+    "FieldProblem",
+    "NodeValues",
+    "WrittenCriterion",
+    "WrittenTurn",
     # api.drafts
     "Draft",
     "DraftEdit",
@@ -293,6 +300,7 @@ _SOURCES = {
     "beam_ray.api.comparisons": ("Comparison", "Metric"),
     "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaPlan", "CriteriaProposal", "CriterionCheck", "Outputs"),
     "beam_ray.api.detection": ("Detection", "DetectionOption"),
+    "beam_ray.api.draft_nodes": ("DraftNode", "FieldProblem", "NodeValues", "WrittenCriterion", "WrittenTurn"),
     "beam_ray.api.drafts": ("Draft", "DraftEdit"),
     "beam_ray.api.flips": ("FlipGroup", "Pairs", "ScoreBin"),
     "beam_ray.api.flow": ("Flow", "FlowNode"),

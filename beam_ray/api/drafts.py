@@ -241,3 +241,8 @@ def _saved(objects: Objects, revision: Revision, text: str, *, author: bool, kno
 def _draft(revision: Revision) -> Draft:
     at = datetime.datetime.fromisoformat(revision.saved_at)
     return Draft(revision.workflow, revision.name, revision.number, revision.text, at, revision.saved_by, revision.base, revision)
+
+
+def as_draft(draft: Draft, text: str) -> Draft:
+    """The draft with another text, which is not kept."""
+    return _draft(replace(draft._revision, text=text, saved_at=draft._revision.saved_at))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from beam_ray.api.batches import OpenBatch
     from beam_ray.api.comparisons import Comparison
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaPlan, CriteriaProposal, Outputs
+    from beam_ray.api.draft_nodes import DraftNode, NodeValues
     from beam_ray.api.drafts import Draft, DraftEdit
     from beam_ray.api.flow import Flow
     from beam_ray.api.flow_list import FlowSummary
@@ -840,6 +841,45 @@ class Store(Location):
         from beam_ray.api.drafts import drop_draft
 
         drop_draft(self, workflow, name, by=by)
+
+    def draft_node(self, draft: "Draft", node: str) -> "DraftNode | None":
+        """
+        A node of a draft as its text has it, valid or not, with what is wrong at which of its values.
+
+        None where the text is not YAML, or has no such node.
+        """
+        from beam_ray.api.draft_nodes import draft_node
+
+        return draft_node(draft, node)
+
+    def check_node(self, draft: "Draft", node: str, values: "NodeValues") -> "DraftNode":
+        """
+        What ``edit_node`` would make of the node; nothing is kept.
+
+        Raises:
+            Unusable: the draft has no such node, or a value cannot be changed in its place.
+        """
+        from beam_ray.api.draft_nodes import check_node
+
+        return check_node(self, draft, node, values)
+
+    def edit_node(self, draft: "Draft", node: str, values: "NodeValues", *, by: str = "", author: bool = False) -> "Draft":
+        """
+        The next revision of a draft, with these values at one of its nodes; only what differs is changed in the text.
+
+        Args:
+            draft: Its newest revision.
+            node: Name of the node.
+            values: What the node has then.
+            by: As for ``create_draft``.
+            author: As for ``create_draft``.
+
+        Raises:
+            Unusable: as for ``edit_draft``, or the draft has no such node.
+        """
+        from beam_ray.api.draft_nodes import edit_node
+
+        return edit_node(self, draft, node, values, by=by, author=author)
 
     def draft_changes(self, draft: "Draft") -> "tuple[Change, ...]":
         """
