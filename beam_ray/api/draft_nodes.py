@@ -110,7 +110,10 @@ def draft_node(draft: Draft, name: str) -> DraftNode | None:
         _typed(written.get("on_exhausted")) or "best",
         {**{key: _typed(call.get(key)) for key in SETTINGS}, "timeout_s": _typed(node.get("timeout_s"))},
     )
-    problems = [_at_field(each, name, kind, values, is_error=draft.definition is None) for each in draft.problems]
+    errors = draft.definition is None
+    # advice on other nodes is theirs, an error anywhere is everybody's
+    mine = [each for each in draft.problems if errors or each.path == f"nodes.{name}" or each.path.startswith(f"nodes.{name}.")]
+    problems = [_at_field(each, name, kind, values, is_error=errors) for each in mine]
     return DraftNode(name, kind, values, tuple(problems))
 
 

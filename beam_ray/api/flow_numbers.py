@@ -212,7 +212,9 @@ def runs_of_definition(store: Location, counts: RunCounts, definition: Workflow,
     if all_runs:
         chosen = [get_run(store, note.run_id) for note in same if counts.finished(note.run_id)]
     else:
-        newest = next((note for note in [*same, *mine] if counts.finished(note.run_id)), None)
+        # the sides of a backtest may be of other drafts
+        others = [note for note in mine if note.mode == "run"] or mine
+        newest = next((note for note in [*same, *others] if counts.finished(note.run_id)), None)
         chosen = [get_run(store, newest.run_id)] if newest else []
     if not chosen:
         return Source(FlowNumbers("none"))

@@ -23,7 +23,7 @@ from beam_ray.console.commands import Commands, words_of
 from beam_ray.console.events import events
 from beam_ray.console.forms import Fields, form_of, query_of
 from beam_ray.console.options import ConsoleOptions
-from beam_ray.console.pages import backtests, compare, download, flips, flows, home, pasted, prove, rerun, review, runs, started, task, tasks
+from beam_ray.console.pages import backtests, compare, download, flips, flow_draft, flows, home, pasted, prove, rerun, review, runs, started, task, tasks
 from beam_ray.console.reading import Reader
 from beam_ray.console.rendering import Download, Page, respond
 from beam_ray.console.security import Guard, is_loopback
@@ -37,8 +37,8 @@ Reads = Callable[[Site, str, Fields], "Page | Download | str"]
 """Makes a page from its encoded path and its query; a text is the address to go to instead."""
 PATIENCE_S = 0.5
 """Seconds that a page for people waits for a store that was never read on this machine, before it shows what was read so far."""
-Changes = Callable[[Site, str, Fields], str]
-"""Does what a form asks; the address to go to."""
+Changes = Callable[[Site, str, Fields], "Page | str"]
+"""Does what a form asks; the address to go to, or a page that shows why nothing was done."""
 
 PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
     ("/", home.home, ()),
@@ -66,6 +66,8 @@ PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
 """Each page's path, what makes it, and the fields that its query may have."""
 
 FORMS: tuple[tuple[str, Changes], ...] = (
+    ("/flows/{workflow}/draft", flow_draft.change),
+    ("/flows/{workflow}/check", flow_draft.check),
     ("/rerun", rerun.start),
     ("/backtests/{backtest}/prove", prove.start),
     ("/review", review.record),
@@ -119,7 +121,10 @@ def _change(site: Site, act: Changes) -> Callable[[Request], Any]:
         path, _ = links.face_of(request.scope.get("raw_path") or request.url.path.encode())
         try:
             fields = await form_of(request)
-            return RedirectResponse(await run_in_threadpool(act, site, path, fields), 303)
+            made = await run_in_threadpool(act, site, path, fields)
+            if isinstance(made, Page):
+                return await run_in_threadpool(respond, request, made, "html", shared_values(site, request.scope["form_token"]))
+            return RedirectResponse(made, 303)
         except BeamRayError as error:
             return respond(request, _refusal(error, looked_up=False), "html", shared_values(site, request.scope["form_token"]))
 

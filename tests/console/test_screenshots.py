@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from beam_ray import DraftEdit
 from tests.console.conftest import OpenTab
 from tests.console.shop import Shop
 
@@ -15,6 +16,7 @@ PICTURES = {
     "console-tasks": ("/tasks?run={run}", "light", 720),
     "console-task": ("/tasks/{run}/order-014", "light", 900),
     "console-flow": ("/flows/purchase-orders?node=extract&numbers=run:{run}", "light", 860),
+    "console-edit": ("/flows/purchase-orders?draft=shorter&node=extract", "light", 1240),
     "console-rerun": ("/rerun?task={run}/order-014&from=extract", "light", 640),
     "console-backtest": ("/backtests/{backtest}", "dark", 1000),
     "console-pair": ("/backtests/{backtest}/flips", "light", 640),
@@ -27,6 +29,9 @@ PICTURES = {
 def test_make_the_picture(name: str, new_tab: OpenTab, shop: Shop):
     """Of the page as a browser shows it."""
     address, scheme, height = PICTURES[name]
+    if "draft=" in address:
+        changes = [DraftEdit("nodes.extract.evaluate.threshold", 80), DraftEdit("nodes.extract.auto_rerun.max", 3)]
+        shop.store.edit_draft(shop.store.create_draft("purchase-orders", "shorter"), changes)
     tab = new_tab(viewport={"width": 1280, "height": height}, color_scheme=scheme)
     tab.open(address.format(run=shop.run, backtest=shop.backtest))
     tab.page.wait_for_load_state("networkidle")

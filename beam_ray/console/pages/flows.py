@@ -8,11 +8,12 @@ from beam_ray import Flow, FlowNode
 from beam_ray.console.charts import sparkline
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import flow_path, with_query
+from beam_ray.console.pages.flow_draft import Edited, draft_of, shown
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Unusable
 
-FIELDS = ("version", "numbers", "node")
+FIELDS = ("version", "draft", "numbers", "node")
 CHOICES = 10
 """Runs and backtests that the selector offers, of each."""
 
@@ -27,36 +28,49 @@ def flows(site: Site, path: str, fields: Fields) -> Page:
 
 def flow(site: Site, path: str, fields: Fields) -> Page:
     """One workflow."""
-    name = path.split("/")[2]
-    versions = _versions(site, name)
-    wanted, numbers = one(fields, "version"), one(fields, "numbers")
+    return page(site, path.split("/")[2], fields)
+
+
+def page(site: Site, name: str, fields: Fields, edited: Edited | None = None) -> Page:
+    """One workflow: a version, or a draft, with what was typed and not kept."""
+    versions, drafts = _versions(site, name), site.store.drafts(name)
+    wanted, numbers, first = one(fields, "version"), one(fields, "numbers"), one(fields, "node")
     if wanted and not wanted.isdecimal():
         raise Unusable(f"version: {wanted[:60]!r} is not a number")
+    draft = edited.draft if edited else draft_of(site, name, {key: values for key, values in fields.items() if key == "draft"})
     named = f"{name}@{wanted}" if wanted else name
+    if draft and draft.definition:
+        named = draft.reference
     how = numbers_of(numbers)
-    first = one(fields, "node")
     found = site.store.flow(named, criteria_of=[first] if first else [], **how)
     node = chosen_node(found, first)
     if not first:
         found = site.store.flow(named, criteria_of=[node.name], **how)
         node = found.node(node.name)
+    kept = {"version": wanted, "draft": draft.name if draft else "", "numbers": numbers, "node": first}
 
     def link(**query: Any) -> str:
-        return flow_path(name, **{"version": wanted, "numbers": numbers, "node": first, **query})
+        return flow_path(name, **{**kept, **query})
 
     values: dict[str, Any] = {
         "flow": found,
         "name": name,
-        "versions": [(each, link(version=str(each)), each == found.version) for each in versions],
-        "newest_version": versions[-1] if versions else None,
+        "versions": [(each, link(version=str(each), draft=""), each == found.version and not draft) for each in versions],
+        "drafts": [(each, link(version="", draft=each.name), bool(draft) and each.name == getattr(draft, "name", "")) for each in drafts],
         "cards": cards(found, lambda each: link(node=each)),
         "choices": _choices(site, name, found, numbers),
-        "kept": [(key, value) for key, value in (("version", wanted), ("node", first)) if value],
+        "kept": [(key, value) for key, value in kept.items() if value and key != "numbers"],
+        "numbers": numbers,
         "node": node,
         "agreement": _agreement(site, name, node),
         "tasks": _tasks_link(found),
         "warnings": [warning for warning in found.warnings if f"{node.name!r}" in warning.text],
+        "first_number": 1 + sum(len(each.criteria) for each in found.nodes[: found.nodes.index(node)]),
+        "draft": None,
+        "published_link": link(version="", draft=""),
     }
+    if draft:
+        values |= shown(site, name, draft, site.store.draft_node(draft, node.name), edited)
     words = f"beam-ray flow {shlex.quote(named)}{_options(how)}{site.store.option}"
     return Page("flow", name, values, found.document(), section="flows", command=words)
 

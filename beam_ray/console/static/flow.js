@@ -165,3 +165,34 @@ addEventListener("resize", () => {
 });
 // cards are measured in the fonts that they are shown in
 document.fonts.ready.then(draw);
+
+// -- editing ------------------------------------------------------------------
+
+let typedIn = null;
+document.addEventListener("focusin", (event) => {
+  if (event.target.matches(".prompt textarea")) typedIn = event.target;
+});
+
+document.addEventListener("click", (event) => {
+  const insert = event.target.closest("[data-insert]");
+  if (insert) {
+    const field = typedIn?.isConnected ? typedIn : [...document.querySelectorAll(".prompt textarea")].pop();
+    field.focus();
+    field.setRangeText(insert.dataset.insert, field.selectionStart, field.selectionEnd, "end");
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  const place = event.target.closest("[data-place]");
+  const field = place && document.getElementById(place.dataset.place);
+  if (field?.matches("textarea")) {
+    const before = field.value.split("\n").slice(0, place.dataset.line - 1).join("\n");
+    const at = before.length + (before ? 1 : 0) + Number(place.dataset.column) - 1;
+    field.focus();
+    field.setSelectionRange(at, at);
+  }
+});
+
+function openNamed() {
+  const named = location.hash && document.querySelector(`details${CSS.escape(location.hash).replace("\\#", "#")}`);
+  if (named) named.open = true;
+}
+openNamed();
