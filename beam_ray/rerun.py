@@ -216,11 +216,11 @@ def family(objects: Objects, address: Address) -> list[RerunEntry]:
     """The task, the tasks that it is a rerun of and all its reruns, oldest first."""
     runs = {run.run_id: run for run in all_runs(objects)}
     root = address.run
-    while (origin := runs[root].record.origin) and origin in runs:
+    while (origin := runs[root].origin) and origin in runs:
         root = origin
     entries, ids = list[RerunEntry](), {root}
-    for run in sorted(runs.values(), key=lambda each: each.record.created_at):
-        if run.run_id != root and run.record.origin not in ids:
+    for run in sorted(runs.values(), key=lambda each: each.created_at):
+        if run.run_id != root and run.origin not in ids:
             continue
         ids.add(run.run_id)
         entry = _entry(run, address)

@@ -47,7 +47,7 @@ def history(store: Location, subject: str) -> "TaskHistory | Ledger":
         return task_history(store, subject)
     except Unusable:
         objects = store.existing()
-        if "/" in subject or not any(run.record.workflow == subject for run in all_runs(objects)):
+        if "/" in subject or not any(run.workflow == subject for run in all_runs(objects)):
             raise
     from beam_ray.api.ledger import ledger
 

@@ -72,10 +72,12 @@ def discordance(objects: Objects, workflow: str, leaving_out: str = "") -> Disco
 
 
 def _usable(run: Run, workflow: str) -> bool:
+    if run.workflow != workflow:
+        return False
     record = run.record
     # reruns and repeats are of tasks that were chosen for what became of them
     whole = record.mode in ("run", "baseline", "candidate") and not record.start_node and not record.ruler_only
-    return record.workflow == workflow and whole and record.tasks >= LEAST_TASKS and run.finished
+    return whole and record.tasks >= LEAST_TASKS and run.finished
 
 
 def _samples(run: Run) -> list[pa.Table]:

@@ -37,11 +37,13 @@ class EarlierRuns:
         wanted = {name: identity(self.models[name]) for name in workflow.models if name in self.models}
         tools = self.tools(workflow)
         matching = []
+        digest = workflow.digest
         for run in self._runs():
+            if run.definition_digest != digest:
+                continue
             record = run.record
             same = (
-                record.definition_digest == workflow.digest
-                and self._same_tasks(run)
+                self._same_tasks(run)
                 and record.trials == self.spec.trials
                 and bool(record.cut_from) != whole
                 and not record.sample
@@ -57,8 +59,10 @@ class EarlierRuns:
         """The newest run of the workflow by that name over these very tasks: steps that a change does not reach are borrowed from it."""
         found = []
         for run in self._runs():
+            if run.workflow != workflow.name:
+                continue
             record = run.record
-            same = record.workflow == workflow.name and self._same_tasks(run) and record.trials == self.spec.trials
+            same = self._same_tasks(run) and record.trials == self.spec.trials
             plain = record.mode in ("run", "baseline", "candidate") and not (record.sample or record.recorded or record.ruler_only or record.start_node)
             if same and plain and not record.cut_from and run.finished:
                 found.append((record.created_at, run.run_id))

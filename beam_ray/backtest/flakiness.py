@@ -63,7 +63,7 @@ def flakiness(objects: Objects, workflow: str, definition: str = "", backtest: s
     failed, tried = dict[str, int](), dict[str, int]()
     if tasks:
         others = (run for run in recent_runs(objects) if not backtest or run.record.backtest != backtest)
-        same = (run for run in others if run.record.definition_digest == definition and run.finished)
+        same = (run for run in others if run.definition_digest == definition and run.finished)
         for run in islice(same, NEWEST_RUNS):
             _count(run, tasks, failed, tried)
     return Flakiness(known, found.runs if found and noise is not None else (), failed, tried)

@@ -77,10 +77,12 @@ class Executions:
 def runs_of(objects: Objects, workflow: Workflow, *, since: str = "", last: int | None = None) -> list[Run]:
     """The finished runs of exactly this definition that count, newest first: those since the date *since*, at most *last* of them."""
     found = []
+    digest = workflow.digest
     for run in newest_first(objects):
+        if run.definition_digest != digest or run.workflow != workflow.name:
+            continue
         record = run.record
-        fits = record.definition_digest == workflow.digest and record.workflow == workflow.name
-        if fits and record.mode in COUNTED and not record.ruler_only and not record.recorded and record.created_at >= since and run.finished:
+        if record.mode in COUNTED and not record.ruler_only and not record.recorded and record.created_at >= since and run.finished:
             found.append(run)
     return found[:last]
 

@@ -248,9 +248,9 @@ def ledger(objects: Objects, workflow: str) -> Ledger:
         Unusable: There is no run of a workflow of that name.
     """
     runs = {run.run_id: CachedRun(run) for run in all_runs(objects)}
-    of_it = [cached for cached in runs.values() if cached.run.record.workflow == workflow]
+    of_it = [cached for cached in runs.values() if cached.run.workflow == workflow]
     if not of_it:
-        known = sorted({cached.run.record.workflow for cached in runs.values()})
+        known = sorted({cached.run.workflow for cached in runs.values()})
         raise Unusable(
             "\n  ".join(
                 [f"no run of a workflow {workflow!r} in {objects.uri}", f"workflows with runs: {', '.join(known) or 'none'}", *did_you_mean(workflow, known)]

@@ -203,9 +203,9 @@ def trend(objects: Objects, workflow: str, *, since: str = "") -> Trend:
         Unusable: there is no finished run of a workflow of that name.
     """
     runs = newest_first(objects)[::-1]
-    mine = [run for run in runs if run.record.workflow == workflow and run.record.created_at >= since and _counts(run)]
+    mine = [run for run in runs if run.workflow == workflow and run.created_at >= since and _counts(run)]
     if not mine:
-        known = sorted({run.record.workflow for run in runs})
+        known = sorted({run.workflow for run in runs})
         words = [f"no finished run of a workflow {workflow!r}{f' since {since}' if since else ''} in {objects.uri}"]
         raise Unusable(
             "\n  ".join([*words, f"workflows with runs: {', '.join(known) or 'none'}", *did_you_mean(workflow, [*known] if workflow not in known else [])])

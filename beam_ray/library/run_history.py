@@ -87,11 +87,13 @@ def read_run_history(objects: Objects, workflow: Workflow, names: Sequence[str])
 
 
 def _is_trusted(run: Run, workflow: Workflow) -> bool:
+    if run.workflow != workflow.name:
+        return False
     record = run.record
     if record.recorded or record.pinned_node:
         return False  # what production answered, or a step with another run's output, is no execution of the workflow
     trusted = record.mode in ("run", "rerun", "baseline") and not record.ruler_only
-    return record.workflow == workflow.name and (trusted or record.definition_digest == workflow.digest) and run.finished
+    return (trusted or record.definition_digest == workflow.digest) and run.finished
 
 
 def _executions(run_id: str, outcome: pa.Table) -> Iterator[Execution]:

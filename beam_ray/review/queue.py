@@ -116,9 +116,9 @@ def run_to_review(objects: Objects, workflow: str, name: str | None = None) -> R
             raise Unusable(f"run {run.run_id} is of the workflow {run.record.workflow!r}, not {workflow!r}")
         return run
     for run in newest_first(objects):
-        if run.record.workflow == workflow and run.finished and run.record.mode not in SELECTED:
+        if run.workflow == workflow and run.finished and run.record.mode not in SELECTED:
             return run
-    known = sorted({run.record.workflow for run in all_runs(objects)})
+    known = sorted({run.workflow for run in all_runs(objects)})
     raise Unusable(f"there is no finished run of a workflow named {workflow!r}\n  workflows with runs: {', '.join(known) or 'none'}")
 
 

@@ -58,7 +58,7 @@ def learn_times(objects: Objects, workflow: str) -> StepTimes | None:
     for run in recent_runs(objects):
         if learned == LEARNED_RUNS:
             break
-        if run.record.workflow != workflow or not run.finished:
+        if run.workflow != workflow or not run.finished:
             continue
         usage = run.usage
         if usage is None or not usage["steps_done"] or not usage["seconds"]:

@@ -25,6 +25,7 @@ from typing import TypedDict
 
 import pyarrow as pa
 
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import BeamRayError, Damaged
 from beam_ray.store.index_cache import IndexCache
 from beam_ray.store.manifest import Manifest, RunSummary
@@ -49,7 +50,10 @@ RUNS = pa.schema(
         pa.field("run_id", pa.string()),
         pa.field("manifest", pa.string()),
         pa.field("created_at", pa.string()),
-        pa.field("bytes", pa.int64()),
+        pa.field("workflow", pa.string()),
+        pa.field("definition_digest", pa.string()),
+        pa.field("origin", pa.string()),
+        pa.field("table_bytes", pa.int64()),
         pa.field("tasks", pa.int64()),
         pa.field("record", pa.string()),
         pa.field("definition", pa.string()),
@@ -66,7 +70,10 @@ class PackedRun(TypedDict):
     manifest: str
     """Digest of the manifest."""
     created_at: str
-    bytes: int
+    workflow: str
+    definition_digest: str
+    origin: str | None
+    table_bytes: int
     """Of its tables of outcomes and tasks."""
     tasks: int | None
     """The tasks that it did, by its manifest."""
@@ -90,12 +97,24 @@ class IndexedRun(Run):
 
     @cached_property
     def record(self) -> RunRecord:
-        record = RunRecord.model_validate({**json.loads(self.row["record"]), "definition": json.loads(self.row["definition"])})
+        record = RunRecord.model_validate({**json.loads(self.row["record"]), "definition": _definition(self.row["definition"])})
         return cut_to(record, self.row["tasks"]) if record.early and self.row["tasks"] is not None else record
 
     @property
     def created_at(self) -> str:
         return self.row["created_at"]
+
+    @property
+    def workflow(self) -> str:
+        return self.row["workflow"]
+
+    @property
+    def definition_digest(self) -> str:
+        return self.row["definition_digest"]
+
+    @property
+    def origin(self) -> str | None:
+        return self.row["origin"]
 
     @property
     def finished(self) -> bool:
@@ -105,6 +124,13 @@ class IndexedRun(Run):
     def usage(self) -> RunSummary | None:
         found: RunSummary = json.loads(self.row["usage"])
         return found
+
+
+@lru_cache(maxsize=256)
+def _definition(written: str) -> JsonObject:
+    """A definition, which many runs share."""
+    found: JsonObject = json.loads(written)
+    return found
 
 
 @dataclass(frozen=True)
@@ -118,7 +144,7 @@ class Pack:
     @property
     def bytes(self) -> int:
         """Of their tables of outcomes and tasks."""
-        return sum(run.row["bytes"] for run in self.runs)
+        return sum(run.row["table_bytes"] for run in self.runs)
 
     @property
     def small(self) -> bool:
@@ -287,7 +313,10 @@ class RunIndex:
             "run_id": run_id,
             "manifest": manifest_digest(manifest),
             "created_at": record.created_at,
-            "bytes": sum(entry["bytes"] for name, entry in files.items() if name == "tasks.parquet" or name.startswith("outcome")),
+            "workflow": record.workflow,
+            "definition_digest": record.definition_digest,
+            "origin": record.origin,
+            "table_bytes": sum(entry["bytes"] for name, entry in files.items() if name == "tasks.parquet" or name.startswith("outcome")),
             "tasks": files["tasks.parquet"]["rows"] if "tasks.parquet" in files else None,
             "record": json.dumps(written),
             "definition": json.dumps(definition),
@@ -301,11 +330,11 @@ class RunIndex:
 def _chunks(runs: Iterable[IndexedRun]) -> Iterator[list[IndexedRun]]:
     chunk, size = list[IndexedRun](), 0
     for run in runs:
-        if chunk and (len(chunk) == PACK_RUNS or size + run.row["bytes"] > PACK_BYTES):
+        if chunk and (len(chunk) == PACK_RUNS or size + run.row["table_bytes"] > PACK_BYTES):
             yield chunk
             chunk, size = [], 0
         chunk.append(run)
-        size += run.row["bytes"]
+        size += run.row["table_bytes"]
     if chunk:
         yield chunk
 

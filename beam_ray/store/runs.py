@@ -72,6 +72,21 @@ class Run:
         """When it was begun: ISO 8601, UTC."""
         return self.record.created_at
 
+    @property
+    def workflow(self) -> str:
+        """The workflow's name."""
+        return self.record.workflow
+
+    @property
+    def definition_digest(self) -> str:
+        """Identifies the definition."""
+        return self.record.definition_digest
+
+    @property
+    def origin(self) -> str | None:
+        """The run that this one redoes or borrows from."""
+        return self.record.origin
+
     def shortened(self, record: RunRecord) -> RunRecord:
         """*record*, and where the run ended early, only what it did."""
         if not record.early:
