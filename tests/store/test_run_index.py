@@ -56,6 +56,22 @@ def test_packed_runs_are_listed_without_reading_them(many: Lab, tmp_path: Path):
     assert sorted(key.rsplit("/", 1)[-1] for key in objects.read_keys if key.startswith("runs/")) == ["manifest.json", "manifest.json"]
 
 
+def test_more_runs_are_no_more_requests(many: Lab, tmp_path: Path):
+    """Also for a machine that never saw the store, once somebody has made a pack."""
+    asked = []
+    for number in range(2):
+        copies = Copies(Run(many.objects, many.objects.folders("runs")[-1]))
+        for other in range(LOOSE_RUNS * number):
+            copies.make(100 + other, 100)
+        listed(many.objects, tmp_path / f"made {number}")
+        objects = anew(many)
+        listed(objects, tmp_path / f"new {number}")
+        asked.append(objects.requests())
+
+    # two lists, the two files of each pack, and one manifest that is compared
+    assert asked == [2 + 2 + 1, 2 + 4 + 1]
+
+
 def test_what_is_kept_on_a_machine_is_made_again_where_it_is_damaged(many: Lab, tmp_path: Path):
     """And nobody else on the machine may read it."""
     folder = tmp_path / "kept"
