@@ -44,6 +44,7 @@ def report(objects: Objects, backtest_id: str, name: str = "report.txt") -> str:
         body = objects.read(where)
     except NotThere:
         raise Damaged(f"{where} is missing") from None
-    if hashlib.sha256(body).hexdigest() != read_verdict(objects, backtest_id)["files"][name]:
+    verdict = read_verdict(objects, backtest_id)  # which carries a digest of itself
+    if name != "verdict.json" and hashlib.sha256(body).hexdigest() != verdict["files"][name]:
         raise Damaged(f"{where} is damaged: its sha256 is not the one in the verdict")
     return body.decode()

@@ -35,6 +35,8 @@ MAX_PAIRS = 50
 """Pairs that are written unless more are asked for; of a backtest with more of them, only those that flipped."""
 TABS = ("output", "prompt", "criteria", "attempts")
 """Tabs of a step that are written."""
+PAIR_FIELDS = {"candidate", "group", "node", "scores", "at"}
+"""What the address of a pair may say; swapped, it would be another page of the same pair."""
 FLIPS = ("newly failing", "newly passing")
 
 
@@ -123,9 +125,11 @@ class _Pages:
         sides = {run.id for run in verdict.runs}
 
         def wanted(address: str) -> bool:
-            path = urlsplit(address).path
-            if path == top or path.startswith(f"{top}/"):
-                return len(self.pairs) < max_pairs or path == top
+            path, query = urlsplit(address).path, set(parse_qs(urlsplit(address).query))
+            if path == top:
+                return query <= {"candidate"}
+            if path == f"{top}/flips":
+                return len(self.pairs) < max_pairs and query <= PAIR_FIELDS
             return path.startswith("/tasks/") and path.split("/")[2] in sides
 
         # pairs before tasks, so that a limit of pairs does not depend on how deep a page leads
