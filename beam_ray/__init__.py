@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from beam_ray.api.models import ModelCheckResult, ModelInfo
     from beam_ray.api.optimise import AppliedProposal, DraftFile, ModelTry, PromptProposal
     from beam_ray.api.optimise_plan import OptimisePlan
+    from beam_ray.api.pins import Pin, PinnedView
     from beam_ray.api.plans import NodePlan, Plan
     from beam_ray.api.projects import Project, init
     from beam_ray.api.prompt_search import PromptSearch, SearchOptions
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from beam_ray.api.run_progress import RunProgress
     from beam_ray.api.runs import Run
     from beam_ray.api.store import Store, open
+    from beam_ray.api.task_address import task_query
     from beam_ray.api.task_list import TaskList, TaskQuery
     from beam_ray.api.tasks import Attempt, CriterionResult, JudgeVerdict, Step, Task
     from beam_ray.api.traces import TraceImport, TraceOptions
@@ -182,6 +184,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "PromptProposal",
     # api.optimise_plan
     "OptimisePlan",
+    # api.pins
+    "Pin",
+    "PinnedView",
     # api.plans
     "NodePlan",
     "Plan",
@@ -220,6 +225,8 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.store
     "Store",
     "open",
+    # api.task_address
+    "task_query",
     # api.task_list
     "TaskList",
     "TaskQuery",
@@ -321,6 +328,7 @@ _SOURCES = {
     "beam_ray.api.models": ("ModelCheckResult", "ModelInfo"),
     "beam_ray.api.optimise": ("AppliedProposal", "DraftFile", "ModelTry", "PromptProposal"),
     "beam_ray.api.optimise_plan": ("OptimisePlan",),
+    "beam_ray.api.pins": ("Pin", "PinnedView"),
     "beam_ray.api.plans": ("NodePlan", "Plan"),
     "beam_ray.api.projects": ("Project", "init"),
     "beam_ray.api.prompt_search": ("PromptSearch", "SearchOptions"),
@@ -333,6 +341,7 @@ _SOURCES = {
     "beam_ray.api.run_progress": ("RunProgress",),
     "beam_ray.api.runs": ("Run",),
     "beam_ray.api.store": ("Store", "open"),
+    "beam_ray.api.task_address": ("task_query",),
     "beam_ray.api.task_list": ("TaskList", "TaskQuery"),
     "beam_ray.api.tasks": ("Attempt", "CriterionResult", "JudgeVerdict", "Step", "Task"),
     "beam_ray.api.traces": ("TraceImport", "TraceOptions"),

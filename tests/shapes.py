@@ -25,6 +25,7 @@ from beam_ray.store.lease import StoredLease
 from beam_ray.store.libraries import UseDocument
 from beam_ray.store.manifest import Manifest
 from beam_ray.store.opening import StoreFormat
+from beam_ray.store.pins import PinDocument
 from beam_ray.store.run_record import RunRecord
 
 SHAPES: dict[str, Any] = {
@@ -47,6 +48,7 @@ SHAPES: dict[str, Any] = {
     r"proposals/[\w-]+/\w+/\w+\.json": StoredProposal,
     r"answers/[\w-]+/\d+\.json": StoredAnswer,
     r"models/\w+\.json": EndpointFindings,
+    r"pins/\w+\.json": PinDocument,
     r"jobs/[\w-]+/[\w-]+\.json": JobStart,
     r"jobs/[\w-]+\.json": JobExit,
 }

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from beam_ray.api.models import ModelCheckResult, ModelInfo
     from beam_ray.api.optimise import DraftFile, PromptProposal
     from beam_ray.api.optimise_plan import OptimisePlan
+    from beam_ray.api.pins import Pin, PinnedView
     from beam_ray.api.plans import Plan
     from beam_ray.api.progress import ProgressOption
     from beam_ray.api.prompt_search import PromptSearch, SearchOptions
@@ -311,6 +312,56 @@ class Store(Location):
         from beam_ray.api.task_list import list_tasks
 
         return list_tasks(self, query, patience=patience)
+
+    def pin(self, view: str, *, note: str = "", by: str = "") -> "Pin":
+        """
+        Pin a view of tasks: its filters, the finished runs that have tasks of it, and its numbers. The same view pinned twice is one pin.
+
+        Args:
+            view: A link of the console's Tasks page, or its filters such as ``status=failing&label=scan``.
+            note: What it shows, for readers.
+            by: Who pins it; by default the user of this machine.
+
+        Raises:
+            Unusable: the filters mean nothing, or no task matches.
+        """
+        from beam_ray.api.pins import pin
+
+        return pin(self, view, note=note, by=by)
+
+    def pins(self) -> "list[Pin]":
+        """All pinned views, the newest first."""
+        from beam_ray.api.pins import pins
+
+        return pins(self)
+
+    def get_pin(self, name: str) -> "Pin":
+        """
+        One pinned view, as it was pinned.
+
+        Args:
+            name: Its id, or the beginning of it.
+
+        Raises:
+            Unusable: there is none.
+        """
+        from beam_ray.api.pins import get_pin
+
+        return get_pin(self, name)
+
+    def pinned_view(self, name: str) -> "PinnedView":
+        """
+        What a pinned view counts now, and what changed since: runs that were repaired, that are gone, and newer ones with tasks that match.
+
+        Args:
+            name: As for ``get_pin``.
+
+        Raises:
+            Unusable: there is none.
+        """
+        from beam_ray.api.pins import pinned_view
+
+        return pinned_view(self, name)
 
     def task_family(self, address: str) -> "tuple[ListedTask, ...]":
         """

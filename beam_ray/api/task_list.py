@@ -153,6 +153,13 @@ def newest_addresses(store: Location, query: TaskQuery) -> list[Address]:
     return list(first.values())
 
 
+def matching_tasks(store: Location, query: TaskQuery) -> pa.Table:
+    """All tasks that match, as rows of the index in its order; sort and page are not looked at."""
+    run = resolve(store.existing(), query.run) if query.run else None
+    everything = store.index.find(run, None).table
+    return _taken(everything, _matching(everything, query, run))
+
+
 def task_family(store: Location, address: str) -> tuple[ListedTask, ...]:
     """See ``Store.task_family``."""
     table = store.index.recent()

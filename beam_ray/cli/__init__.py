@@ -24,6 +24,7 @@ COMMANDS = {
     "stop": ("beam_ray.cli.runs", "Stop a run that goes on; it can be resumed."),
     "batches": ("beam_ray.cli.batches", "List the batches that unfinished runs wait for, and what they cost."),
     "tasks": ("beam_ray.cli.tasks", "List tasks of one run or of all runs."),
+    "pin": ("beam_ray.cli.pins", "Pin a view of tasks, so that its numbers stay what they were."),
     "show": ("beam_ray.cli.tasks", "Show a task's timeline, or one step of it."),
     "history": ("beam_ray.cli.history", "Show a task and all its reruns, or the ledger of a workflow's reruns."),
     "rerun": ("beam_ray.cli.reruns", "Rerun tasks: whole, or from one node on."),

@@ -89,6 +89,12 @@ def _page_of(address: str) -> str:
     return with_query(url.path, kept)
 
 
+def _request(address: str) -> Request:
+    url = urlsplit(address)
+    scope = {"type": "http", "method": "GET", "path": unquote(url.path), "raw_path": url.path.encode(), "query_string": url.query.encode(), "headers": []}
+    return Request({**scope, "form_token": ""})
+
+
 @dataclass
 class _Made:
     page: Page
@@ -159,9 +165,15 @@ class _Pages:
         self.pairs[pair] = address
         return True
 
-    def follow_pin(self, digest: str) -> None:
+    def follow_pin(self, name: str) -> None:
         """A pinned view, and its tasks."""
-        raise Unusable(f"there is no pinned view {digest[:64]!r}")
+        pin = self.store.get_pin(name)
+        top = f"/e/{pin.id}"
+        self.starts.append((top, pin.note or f"Pinned view {pin.id[:8]}"))
+        made = self._make(top, keep=lambda page, address: page.template != "refusal")
+        for link in dict.fromkeys(map(_page_of, made.links if made else ())):
+            if link.startswith("/tasks/"):
+                self._make(link, keep=lambda page, address: page.template == "task")
 
     # -- making and writing ---------------------------------------------------------------
 
@@ -169,9 +181,7 @@ class _Pages:
         """The page at an address; None where it is not kept, or leads to another one."""
         if address in self.made or address in self.same:
             return self.made.get(address)
-        url = urlsplit(address)
-        scope = {"type": "http", "method": "GET", "path": unquote(url.path), "raw_path": url.path.encode(), "query_string": url.query.encode(), "headers": []}
-        request = Request({**scope, "form_token": ""})
+        url, request = urlsplit(address), _request(address)
         for path, make, fields in PAGES:
             if not compile_path(path)[0].match(unquote(url.path)):
                 continue
@@ -201,8 +211,8 @@ class _Pages:
     def write(self, folder: Path) -> None:
         """Write all files."""
         files = {address: f"pages/{file_name(address)}" for address in self.made}
-        index = self.starts[0][0] if len(self.starts) == 1 else ""
-        files |= {address: "index.html" for address in files if address == index}
+        if len(self.starts) == 1:
+            files[self.starts[0][0]] = "index.html"
 
         def file_of(address: str) -> str | None:
             page = _page_of(address)
@@ -211,6 +221,10 @@ class _Pages:
             file, step = "index.html" if page == "/" else files.get(page), parse_qs(urlsplit(address).query).get("step")
             return f"{file}#step-{step[-1]}" if file and step and page.startswith("/tasks/") else file
 
+        if len(self.starts) > 1:
+            page = Page("exported", "Exported pages", {"starts": self.starts}, None)
+            text = bytes(respond(_request("/"), page, "html", shared_values(self.site, "")).body).decode()
+            self.made["/"], files["/"] = _Made(page, text, []), "index.html"
         if folder.exists():
             shutil.rmtree(folder)
         (folder / "pages").mkdir(parents=True)

@@ -23,7 +23,7 @@ from beam_ray.console.commands import Commands, words_of
 from beam_ray.console.events import events
 from beam_ray.console.forms import Fields, form_of, query_of
 from beam_ray.console.options import ConsoleOptions
-from beam_ray.console.pages import backtests, compare, download, flips, flow_draft, flows, home, pasted, prove, rerun, review, runs, started, task, tasks
+from beam_ray.console.pages import backtests, compare, download, flips, flow_draft, flows, home, pasted, pins, prove, rerun, review, runs, started, task, tasks
 from beam_ray.console.reading import Reader
 from beam_ray.console.rendering import Download, Page, respond
 from beam_ray.console.security import Guard, is_loopback
@@ -57,6 +57,8 @@ PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
     ("/backtests/{backtest}/report", backtests.report, ("name",)),
     ("/compare", compare.compare, compare.FIELDS),
     ("/download", download.download, download.FIELDS),
+    ("/e", pins.pins, ()),
+    ("/e/{pin}", pins.pin, ()),
     ("/rerun", rerun.sheet, rerun.FIELDS),
     ("/review", review.review, review.FIELDS),
     ("/review/agreement", review.agreement, review.AGREEMENT_FIELDS),
@@ -70,6 +72,7 @@ FORMS: tuple[tuple[str, Changes], ...] = (
     ("/flows/{workflow}/check", flow_draft.check),
     ("/rerun", rerun.start),
     ("/backtests/{backtest}/prove", prove.start),
+    ("/pin", pins.create),
     ("/review", review.record),
     ("/review/library", review.expect),
     ("/runs/{run}/stop", runs.stop),

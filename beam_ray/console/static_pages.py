@@ -7,6 +7,7 @@ The same store gives the same files, byte by byte.
 """
 
 import html
+import posixpath
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Place:
 
     def relative(self, target: str) -> str:
         """The link from this page to a file."""
-        return "../" * self.here.count("/") + target if "/" in self.here else target
+        return posixpath.relpath(target, posixpath.dirname(self.here) or ".")
 
 
 class Offline(HTMLParser):

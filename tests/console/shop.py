@@ -155,6 +155,8 @@ class Shop:
     """A rerun of two of its failed tasks, with the original definition."""
     failed: str
     """Id of a task whose vendor is wrong."""
+    pin: str
+    """A pinned view of the first run's failing tasks."""
 
 
 def write_files(folder: Path) -> None:
@@ -179,4 +181,5 @@ def make_shop(folder: Path, connection: Connection) -> Iterator[Shop]:
         run = store.run("purchase-orders", "orders.jsonl")
         verdict = store.backtest("spec.yaml")
         again = store.rerun([f"{run.id}/order-005", f"{run.id}/order-001"], from_node="extract", using="original", because="to see whether it fails again")
-        yield Shop(folder, store, run.id, verdict.id, again[0].id, "order-005")
+        pin = store.pin(f"run={run.id}&status=failing", note="What fails before the change")
+        yield Shop(folder, store, run.id, verdict.id, again[0].id, "order-005", pin.id)

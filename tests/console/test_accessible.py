@@ -33,13 +33,15 @@ PAGES = {
     "waiting": "/review",
     "review": "/review?workflow=purchase-orders&run={run}&node=extract&count=3",
     "agreement": "/review/agreement?workflow=purchase-orders",
+    "pins": "/e",
+    "pin": "/e/{pin}",
     "refusal": "/tasks?colour=red",
 }
 
 
 def address(name: str, shop: Shop) -> str:
     """The page's address in the shop."""
-    return PAGES[name].format(run=shop.run, backtest=shop.backtest, rerun=shop.rerun)
+    return PAGES[name].format(run=shop.run, backtest=shop.backtest, rerun=shop.rerun, pin=shop.pin)
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from beam_ray import TaskList, TaskQuery
-from beam_ray.console.forms import Fields, number, one
+from beam_ray import TaskList, TaskQuery, task_query
+from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import with_query
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
-from beam_ray.errors import Unusable
 
 FILTERS = ("status", "workflow", "version", "run", "route", "label", "since", "until", "min_score", "max_score", "q", "where")
 FIELDS = (*FILTERS, "sort", "after", "before", "limit")
-LIMITS = (50, 100, 200)
 
 TABS = ("", "failing", "failed", "review", "running", "stopped", "passed")
 TAB_NAMES = {
@@ -76,6 +74,7 @@ def tasks(site: Site, path: str, fields: Fields) -> Page:
         "hidden": [(name, value) for name, all_values in kept.items() for value in all_values if name not in ("q",)],
         "filtered": any(name in kept for name in FILTERS),
         "bulk": _bulk(kept, found),
+        "pin": [(name, value) for name in FILTERS for value in kept.get(name, ())],
     }
     document = {
         "tasks": [{name: value for name, value in row.items() if name != "output"} for row in found.tasks],
@@ -87,38 +86,6 @@ def tasks(site: Site, path: str, fields: Fields) -> Page:
     }
     going_on = dict(found.facets["status"]).get("running", 0) > 0 or found.unread > 0
     return Page("tasks", "Tasks", values, document, section="tasks", command=_command(site, query), live=going_on)
-
-
-def task_query(fields: Fields) -> TaskQuery:
-    """
-    The query that the address asks.
-
-    Raises:
-        Unusable: a field has no meaning.
-    """
-    version, limit = one(fields, "version"), one(fields, "limit")
-    if version and version != "draft" and not version.isdecimal():
-        raise Unusable(f"version: {version[:60]!r} is neither a number nor 'draft'")
-    if limit and limit not in map(str, LIMITS):
-        raise Unusable(f"limit: a page has {', '.join(map(str, LIMITS))} tasks, not {limit[:60]!r}")
-    return TaskQuery(
-        status=one(fields, "status") or None,
-        workflow=one(fields, "workflow") or None,
-        version=None if not version else 0 if version == "draft" else int(version),
-        run=one(fields, "run") or None,
-        route=one(fields, "route") or None,
-        labels=tuple(fields.get("label", ())),
-        since=one(fields, "since"),
-        until=one(fields, "until"),
-        min_score=number(fields, "min_score"),
-        max_score=number(fields, "max_score"),
-        text=one(fields, "q"),
-        where=one(fields, "where"),
-        sort=one(fields, "sort", "run"),
-        after=one(fields, "after"),
-        before=one(fields, "before"),
-        limit=int(limit or LIMITS[0]),
-    )
 
 
 def _column(title: str, name: str, sort: str, kept: Fields, current: str) -> dict[str, Any]:
