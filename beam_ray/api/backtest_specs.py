@@ -49,7 +49,7 @@ def written_spec(store: Location, spec: SpecOption) -> WrittenSpec:
         raise Unusable(f"{spec}: there is no such file, and no backtest with this id whose spec is kept")
     source = NoFile(f"backtest {spec}")
     source.data = kept["spec"]
-    return WrittenSpec(source, Path(kept["folder"]), tuple(kept["labels"]))
+    return WrittenSpec(source, Path(), tuple(kept["labels"]))
 
 
 def resume_command(store: Location, spec: SpecOption, backtest: str) -> str:

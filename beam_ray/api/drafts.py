@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import getpass
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +11,14 @@ from typing import TypedDict
 
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
+from beam_ray.api.workflows import CheckResult
+from beam_ray.backtest.overrides import overridden
 from beam_ray.define.check import check
 from beam_ray.define.diff import Change, changes
 from beam_ray.define.fingerprint import Json
+from beam_ray.define.load import names_file
 from beam_ray.define.workflow import Workflow
-from beam_ray.define.yaml_file import relative_path
+from beam_ray.define.yaml_file import NoFile, relative_path
 from beam_ray.errors import BadDefinition, Problem, Unusable
 from beam_ray.improve.draft_limits import require_allowed
 from beam_ray.improve.draft_text import text_of, with_edit, with_files
@@ -203,6 +206,20 @@ def draft_changes(store: Location, draft: Draft) -> tuple[Change, ...]:
         raise BadDefinition(problems=draft.problems)
     before = _base(store.existing(), draft.workflow)
     return tuple(changes(before, draft.definition)) if before else ()
+
+
+def check_change(store: Location, workflow: str, changes: Mapping[str, Json], *, author: bool = False) -> CheckResult:
+    """See ``Store.check_change``."""
+    base = _base(store.existing(), workflow)
+    if base is None:
+        raise Unusable(f"nothing is known of a workflow {workflow!r}: it is neither published nor run")
+    named = next((value for path, value in changes.items() if path.endswith(".prompt") and isinstance(value, str) and names_file(value)), None)
+    if named and not author:
+        raise Unusable(f"{named!r} is the name of a prompt file; write its content instead")
+    found, advice = overridden("change", changes, base, Path.cwd(), NoFile("change"))
+    if not author:
+        require_allowed(found, [base])
+    return CheckResult(found, None, tuple(advice))
 
 
 def _base(objects: Objects, workflow: str) -> Workflow | None:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from beam_ray.api.versions import Evidence, Version
     from beam_ray.api.workflows import CheckResult, WorkflowOption
     from beam_ray.define.diff import Change
-    from beam_ray.define.fingerprint import JsonObject
+    from beam_ray.define.fingerprint import Json, JsonObject
     from beam_ray.define.mcp_server import McpServer
     from beam_ray.define.workflow import Workflow
     from beam_ray.llm.scripted import Models
@@ -931,6 +931,23 @@ class Store(Location):
         from beam_ray.api.draft_nodes import edit_node
 
         return edit_node(self, draft, node, values, by=by, author=author)
+
+    def check_change(self, workflow: str, changes: "Mapping[str, Json]", *, author: bool = False) -> "CheckResult":
+        """
+        The definition that changes make of the published one, or where there is none of the newest run's; nothing is kept.
+
+        Args:
+            workflow: The workflow's name.
+            changes: Path to new value, as a backtest's candidates have them: ``{"nodes.sort.llm.prompt": "..."}``.
+            author: As for ``edit_draft``.
+
+        Raises:
+            BadDefinition: a path or a value does not fit.
+            Unusable: only an author may change this.
+        """
+        from beam_ray.api.drafts import check_change
+
+        return check_change(self, workflow, changes, author=author)
 
     def draft_changes(self, draft: "Draft") -> "tuple[Change, ...]":
         """

@@ -185,4 +185,6 @@ def rollback(store: Location, workflow: str, number: int, *, because: str = "") 
 
 def diff(store: Location, before: WorkflowOption, after: WorkflowOption) -> tuple[Change, ...]:
     """See ``Store.diff``."""
-    return tuple(changes(check(before, store).workflow, check(after, store).workflow))
+    # what is a value already is compared as it is, also where its tools are gone by now
+    found = [each if isinstance(each, Workflow) else check(each, store).workflow for each in (before, after)]
+    return tuple(changes(*found))

@@ -44,11 +44,15 @@ class Started:
     """Address of the task that it was started from."""
     runs: dict[str, None] = field(default_factory=dict)
     """Ids of its runs, as far as they are known."""
+    text: str = ""
+    """What it reads on standard input."""
+    backtest: str = ""
+    """Id of the backtest that it is."""
 
     @property
     def line(self) -> str:
         """The command line as it is typed."""
-        return f"beam-ray {shlex.join(self.words)}"
+        return f"beam-ray {shlex.join(self.words)}" + (f" <<'SPEC'\n{self.text}SPEC" if self.text else "")
 
     @property
     def code(self) -> int | None:
@@ -70,6 +74,8 @@ class Started:
 
     def find_runs(self, store: beam_ray.Store) -> list[str]:
         """The ids of the runs that it has begun so far."""
+        if self.backtest:
+            return list(dict.fromkeys(store.backtest_runs(self.backtest).values()))
         result = self.result
         for document in result if isinstance(result, list) else [result]:
             if isinstance(document, dict) and isinstance(document.get("run_id"), str):
@@ -91,9 +97,20 @@ class Commands:
         self._folder = Path(tempfile.mkdtemp(prefix="beam-ray-console-"))
         self._lock = threading.Lock()
 
-    def start(self, key: str, words: Sequence[str], about: str, *, plans: Sequence[beam_ray.Plan] = (), subject: str = "") -> Started:
+    def start(
+        self, key: str, words: Sequence[str], about: str, *, plans: Sequence[beam_ray.Plan] = (), subject: str = "", text: str = "", backtest: str = ""
+    ) -> Started:
         """
         Start ``beam-ray WORDS``; where the form with this key has started it already, that command.
+
+        Args:
+            key: The form's.
+            words: The command line.
+            about: What it does, in words.
+            plans: What it was said to do.
+            subject: Address of the task that it was started from.
+            text: What it reads on standard input.
+            backtest: Id of the backtest that it is.
 
         Raises:
             Unusable: it may cost more than this console may spend.
@@ -108,26 +125,27 @@ class Commands:
             folder.mkdir(mode=0o700)
             limit = ["--budget", f"max_usd={self.max_usd:g}"] if self.max_usd is not None and plans else []
             command = [sys.executable, "-m", "beam_ray", *words, *limit, *self._place(words[0]), "--json"]
-            with (folder / "result").open("wb") as out, (folder / "messages").open("wb") as err:
-                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True, env=self._environment())
-            started = Started(key, (*words, *limit), about, folder, process, tuple(plans), subject)
+            (folder / "input").write_text(text, encoding="utf-8")
+            with (folder / "input").open("rb") as given, (folder / "result").open("wb") as out, (folder / "messages").open("wb") as err:
+                process = subprocess.Popen(command, stdin=given, stdout=out, stderr=err, start_new_session=True, env=self._environment())
+            started = Started(key, (*words, *limit), about, folder, process, tuple(plans), subject, text=text, backtest=backtest)
             self._started[key] = started
             while len(self._started) > MAX_STARTED:
                 self._started.pop(next(iter(self._started)))
             return started
 
-    def require_within(self, plans: Sequence[beam_ray.Plan]) -> None:
+    def require_within(self, plans: Sequence[beam_ray.Plan], further: float | None = 0.0) -> None:
         """
-        Check that what is planned costs no more than this console may spend.
+        Check that what is planned, with what may come on top of it, costs no more than this console may spend.
 
         Raises:
             Unusable: it may cost more, or nobody knows what it costs.
         """
         if self.max_usd is None:
             return
-        if any(plan.max_usd is None for plan in plans):
+        if further is None or any(plan.max_usd is None for plan in plans):
             raise Unusable(f"a model has no price, and this console may spend ${self.max_usd:g} per start")
-        cost = sum(plan.max_usd or 0.0 for plan in plans)
+        cost = further + sum(plan.max_usd or 0.0 for plan in plans)
         if cost > self.max_usd:
             raise Unusable(f"this may cost ${cost:,.4f}, and this console may spend ${self.max_usd:g} per start")
 

@@ -57,6 +57,16 @@ def flow_path(workflow: str, **query: Any) -> str:
     return with_query(f"/flows/{quote(workflow)}", query)
 
 
+def versions_path(workflow: str, **query: Any) -> str:
+    """The page of a workflow's versions, two of which may be compared."""
+    return with_query(f"{flow_path(workflow)}/versions", query)
+
+
+def draft_test_path(workflow: str, candidate: str, **query: Any) -> str:
+    """The form of a backtest of a draft, named as ``NAME@DRAFT:N``."""
+    return with_query("/backtests/new", {"workflow": workflow, "candidate": candidate, **query})
+
+
 def compare_path(before: str, after: str, **query: Any) -> str:
     """The page that shows two records of tasks side by side."""
     return with_query("/compare", {"a": before, "b": after, **query})

@@ -23,7 +23,26 @@ from beam_ray.console.commands import Commands, words_of
 from beam_ray.console.events import events
 from beam_ray.console.forms import Fields, form_of, query_of
 from beam_ray.console.options import ConsoleOptions
-from beam_ray.console.pages import backtests, compare, download, flips, flow_draft, flows, home, pasted, pins, prove, rerun, review, runs, started, task, tasks
+from beam_ray.console.pages import (
+    backtests,
+    compare,
+    download,
+    flips,
+    flow_draft,
+    flows,
+    home,
+    new_backtest,
+    pasted,
+    pins,
+    prove,
+    rerun,
+    review,
+    runs,
+    started,
+    task,
+    tasks,
+    versions,
+)
 from beam_ray.console.reading import Reader
 from beam_ray.console.rendering import Download, Page, respond
 from beam_ray.console.security import Guard, is_loopback
@@ -48,9 +67,12 @@ PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
     ("/tasks/{run}/{task:path}", task.task, task.FIELDS),
     ("/flows", flows.flows, ()),
     ("/flows/{workflow}", flows.flow, flows.FIELDS),
+    ("/flows/{workflow}/publish", versions.sheet, versions.PUBLISH_FIELDS),
+    ("/flows/{workflow}/versions", versions.versions, versions.FIELDS),
     ("/runs", runs.runs, ()),
     ("/runs/{run}", runs.run, ()),
     ("/backtests", backtests.backtests, ()),
+    ("/backtests/new", new_backtest.sheet, new_backtest.FIELDS),
     ("/backtests/{backtest}", backtests.backtest, backtests.FIELDS),
     ("/backtests/{backtest}/flips", flips.flips, flips.FIELDS),
     ("/backtests/{backtest}/prove", prove.prove, prove.FIELDS),
@@ -70,6 +92,9 @@ PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
 FORMS: tuple[tuple[str, Changes], ...] = (
     ("/flows/{workflow}/draft", flow_draft.change),
     ("/flows/{workflow}/check", flow_draft.check),
+    ("/backtests/new", new_backtest.start),
+    ("/flows/{workflow}/publish", versions.publish),
+    ("/flows/{workflow}/rollback", versions.rollback),
     ("/rerun", rerun.start),
     ("/backtests/{backtest}/prove", prove.start),
     ("/pin", pins.create),

@@ -1,6 +1,7 @@
 """The differences between two workflow definitions, by node and field."""
 
 import difflib
+import json
 from dataclasses import dataclass
 
 from beam_ray.define.fingerprint import Json, flatten
@@ -32,6 +33,11 @@ class Change:
             return f"{_short(self.before)} -> {_short(self.after)}"
         return "\n".join(list(difflib.unified_diff(before, after, lineterm="", n=2))[2:])
 
+    @property
+    def texts(self) -> tuple[str, str]:
+        """Both values as text for people, whole: prompts with their roles, criteria one a line."""
+        return "\n".join(_lines(self.before, whole=True)), "\n".join(_lines(self.after, whole=True))
+
 
 def changes(before: Workflow, after: Workflow) -> list[Change]:
     """Every difference that can change results, in the order of *after*."""
@@ -59,13 +65,15 @@ def _leaves(value: dict[str, Json]) -> dict[str, Json]:
     return {path: leaf for path, leaf in leaves.items() if leaf not in (None, [], {}, "")}
 
 
-def _lines(value: Json) -> list[str]:
+def _lines(value: Json, *, whole: bool = False) -> list[str]:
     if isinstance(value, list) and value and isinstance(value[0], dict) and "content" in value[0]:
         return [line for turn in value for line in [f"{turn['role']}:", *str(turn["content"]).splitlines()]]
     if isinstance(value, list) and value and isinstance(value[0], dict) and "text" in value[0]:
         return [f"{entry['id']}: {entry['text']} (weight {entry['weight']:g})" for entry in value]
     if isinstance(value, str):
         return value.splitlines()
+    if whole:
+        return [] if value is None else json.dumps(value, ensure_ascii=False, indent=2).splitlines()
     return [_short(value)]
 
 

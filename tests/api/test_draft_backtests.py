@@ -61,3 +61,24 @@ def test_a_spec_comes_from_standard_input(store: beam_ray.Store, monkeypatch: py
         store.plan_backtest("-")
     with pytest.raises(Unusable, match="no backtest with this id whose spec is kept"):
         store.plan_backtest("nothing-3f9c2a10")
+
+
+def test_a_kept_spec_names_its_files_from_where_the_command_ran(store: beam_ray.Store) -> None:
+    """
+    A spec in another folder, whose files are beside it, is kept so that its id resumes it.
+    """
+    folder = Path("specs")
+    folder.mkdir()
+    (folder / "tasks.jsonl").write_text("".join(f"{json.dumps(task)}\n" for task in numbers(4)))
+    (folder / "better.txt").write_text("better {{ task_query }}")
+    (folder / "spec.yaml").write_text(
+        "backtest: beside\nworkflow: sums\ntasks: [tasks.jsonl]\ngate: none\ncandidates: {better: {nodes.read.llm.prompt: better.txt}}\n"
+    )
+    store.publish("sums.yaml", without_evidence="the first")
+    verdict = store.backtest(folder / "spec.yaml")
+
+    kept = store.backtest_spec(verdict.id)
+    assert kept is not None
+    assert (kept["tasks"], kept["gate"]) == (["specs/tasks.jsonl"], "none")
+    assert kept["candidates"] == {"better": {"nodes.read.llm.prompt": "specs/better.txt"}}
+    assert store.plan_backtest(verdict.id).id == verdict.id

@@ -22,6 +22,8 @@ PAGES = {
     "flow": "/flows/purchase-orders?node=extract",
     "flow-tool": "/flows/purchase-orders?node=lookup&numbers=all",
     "flow-backtest": "/flows/purchase-orders?node=extract&numbers=backtest:{backtest}",
+    "versions": "/flows/purchase-orders/versions",
+    "new-backtest": "/backtests/new?workflow=purchase-orders&tasks=run:{run}&path=nodes.extract.evaluate.threshold&value=80",
     "runs": "/runs",
     "run": "/runs/{run}",
     "rerun": "/rerun?task={run}/order-014&from=lookup",

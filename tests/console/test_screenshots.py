@@ -17,6 +17,8 @@ PICTURES = {
     "console-task": ("/tasks/{run}/order-014", "light", 900),
     "console-flow": ("/flows/purchase-orders?node=extract&numbers=run:{run}", "light", 860),
     "console-edit": ("/flows/purchase-orders?draft=shorter&node=extract", "light", 1240),
+    "console-versions": ("/flows/purchase-orders/versions", "light", 900),
+    "console-new-backtest": ("/backtests/new?workflow=purchase-orders&tasks=run:{run}&path=nodes.extract.evaluate.threshold&value=80&limit=20", "light", 900),
     "console-rerun": ("/rerun?task={run}/order-014&from=extract", "light", 640),
     "console-backtest": ("/backtests/{backtest}", "dark", 1000),
     "console-pair": ("/backtests/{backtest}/flips", "light", 640),

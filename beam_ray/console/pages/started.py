@@ -22,11 +22,14 @@ def command(site: Site, path: str, fields: Fields) -> Page:
     documents = [each for each in (result if isinstance(result, list) else [result]) if isinstance(each, dict)]
     redone = [each for document in documents for each in document.get("tasks_redone", ())]
     changes = [_change(site, each) for each in redone[:SHOWN]]
+    # the exit code of a backtest is its verdict
+    verdict = next((each for each in documents if "backtest_id" in each and "word" in each), None)
     values: dict[str, Any] = {
         "started": found,
         "progress": progress,
         "code": code,
-        "state": "running" if code is None else "finished" if code == 0 else "stopped" if code in (3, 130, 143) else "failed",
+        "verdict": verdict,
+        "state": "running" if code is None else "finished" if code == 0 or verdict else "stopped" if code in (3, 130, 143) else "failed",
         "changes": changes,
         "more": max(0, len(redone) - SHOWN),
         "counts": {word: sum(each["word"] == word for each in redone) for word in ("solved", "not solved", "still passes", "newly failing", "what-if")},
