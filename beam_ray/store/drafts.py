@@ -25,6 +25,7 @@ from beam_ray.store.run_record import now
 
 DRAFT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _REFERENCE = re.compile(rf"(?P<workflow>[^@]+)@(?P<draft>{DRAFT_NAME.pattern})(?::(?P<number>[0-9]+))?")
+_KEY = re.compile(r"drafts/(?P<workflow>[^/]+)/(?P<draft>[^/]+)/(?P<number>[0-9]+)\.yaml")
 _HEAD = "# beam-ray draft "
 """How the comment line begins."""
 
@@ -84,8 +85,8 @@ def draft_numbers(objects: Objects, workflow: str | None = None) -> dict[tuple[s
     """Workflow and name of every draft, dropped ones included, with the number of its newest revision."""
     found: dict[tuple[str, str], int] = {}
     for key, _ in objects.keys(f"drafts/{workflow}/" if workflow else "drafts/"):
-        _, of, name, file = key.split("/")
-        found[of, name] = max(found.get((of, name), 0), int(file.removesuffix(".yaml")))
+        if of := _KEY.fullmatch(key):
+            found[of["workflow"], of["draft"]] = max(found.get((of["workflow"], of["draft"]), 0), int(of["number"]))
     return found
 
 

@@ -72,12 +72,16 @@ def test_a_single_change_is_a_candidate_within_a_visitors_limits(drafted: Shop):
     model = browser.get(f"{base}&path=nodes.extract.llm.model&value=dear").json()
     file = browser.get(f"{base}&path=nodes.extract.llm.prompt&value=models.yaml").json()
     tasks = browser.get(f"/backtests/new.json?workflow={NAME}&tasks=models.yaml&candidate={NAME}@tried").json()
+    workflow = browser.get(f"/backtests/new.json?workflow=models.yaml&tasks=library:tried-orders&candidate={NAME}@tried").json()
+    candidate = browser.get(f"{base}&candidate={NAME}@../models.yaml").json()
 
     assert threshold["spec"]["candidates"] == {"change": {"nodes.extract.evaluate.threshold": 70}}
     assert threshold["plan"]["tasks"] == 5
     assert "only an author may bring" in model["refused"]
     assert "the name of a prompt file" in file["refused"]
     assert "is not a library or a run" in tasks["refused"]
+    assert "is not the name of a workflow" in workflow["refused"]
+    assert "is not a draft of" in candidate["refused"]
 
 
 def test_a_start_obeys_the_consoles_limit(drafted: Shop):
@@ -95,4 +99,4 @@ def test_a_console_that_is_only_read_shows_the_plan(drafted: Shop):
     page = browser.get(f"/backtests/new?workflow={NAME}&tasks=library:tried-orders&candidate={NAME}@tried").text
 
     assert "model call" in page and "data-start" not in page
-    assert browser.post("/backtests/new", data={}, headers={"origin": "http://127.0.0.1:8090"}).status_code in (403, 404, 405)
+    assert browser.post("/backtests/new", data={"workflow": NAME}, headers={"origin": "http://127.0.0.1:8090"}).status_code in (403, 404, 405)

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,10 @@ GATES = (
     ("cheaper", "cheaper: costs less, quality not inferior"),
     ("none", "none: only compare"),
 )
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""Names of workflows."""
+DRAFT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}(:[0-9]{1,9})?")
+"""A draft, and its revision."""
 DETECT = 5.0
 """Points of change of which the plan says how many tasks show it."""
 KEPT = "kept:"
@@ -125,6 +130,8 @@ class Wanted:
         Raises:
             Unusable: something is missing, or is not for a visitor of the console.
         """
+        if not NAME.fullmatch(self.workflow):
+            raise Unusable(f"{self.workflow[:80]!r} is not the name of a workflow\n  beam-ray backtest SPEC  reads workflow files")
         if not self.tasks:
             raise Unusable("choose the tasks: a library or a run")
         kept_tasks = self.kept.get("tasks", [])
@@ -165,7 +172,7 @@ class Wanted:
         for each in self.candidates:
             if each.startswith(KEPT) and each.removeprefix(KEPT) in kept:
                 found[each.removeprefix(KEPT)] = kept[each.removeprefix(KEPT)]
-            elif each.startswith(f"{self.workflow}@"):
+            elif each.startswith(f"{self.workflow}@") and DRAFT.fullmatch(each.partition("@")[2]):
                 draft = each.partition("@")[2].partition(":")[0]
                 found[_free(_slug(draft), found)] = each
             else:
@@ -247,7 +254,7 @@ def _options(wanted: Wanted) -> BacktestOptions:
 
 def _line(site: Site, wanted: Wanted, text: str) -> str:
     """The command as it is typed, with its spec on standard input."""
-    return f"beam-ray {' '.join(_words(wanted))}{site.option} <<'SPEC'\n{text}SPEC"
+    return f"beam-ray {shlex.join(_words(wanted))}{site.option} <<'SPEC'\n{text}SPEC"
 
 
 def _require_within(site: Site, plan: BacktestPlan) -> None:
