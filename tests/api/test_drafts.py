@@ -227,3 +227,39 @@ def test_a_name_that_cannot_be_a_draft_is_refused(store: beam_ray.Store) -> None
             store.create_draft("sums", name)
     with pytest.raises(Unusable, match="neither published nor run"):
         store.create_draft("sum", "x")
+
+
+def test_a_definition_without_a_file_becomes_yaml_that_people_can_read(store: beam_ray.Store) -> None:
+    """
+    A version published from Python has no text: its draft writes criteria as people do, and defines exactly the same.
+    """
+    criteria = [
+        "The tone is polite.",
+        {"check": "say.text | length > 3", "weight": 2},
+        {"equals": {"text": "expected.text"}},
+        {"range": {"text": [0, 9]}, "id": "short"},
+    ]
+    prompt = [{"system": "You greet.\nIn one line."}, {"user": "{{ task_query }}"}]
+    node = beam_ray.Node(llm=beam_ray.LlmCall(prompt=prompt), evaluate=beam_ray.Evaluation(criteria=criteria))
+    after = beam_ray.Node(llm=beam_ray.LlmCall(prompt="{{ say.text }}", returns={"n": "int"}), after="say", when="say.text == 'x'", route="one")
+    made = store.publish(beam_ray.Workflow(name="greet", model="m", nodes={"say": node, "again": after}), without_evidence="the first")
+    draft = store.create_draft("greet", "short")
+
+    assert draft.definition is not None and draft.definition.digest == made.digest
+    for line in ("- The tone is polite.", "check: say.text | length > 3", "You greet.", "after: say", "id: short"):
+        assert line in draft.text
+    assert "kind:" not in draft.text
+
+
+def test_a_change_is_checked_without_being_kept(store: beam_ray.Store) -> None:
+    """
+    What it makes of the definition, within a visitor's limits.
+    """
+    found = store.check_change("sums", {"nodes.read.evaluate.threshold": 70})
+
+    assert [str(change) for change in store.diff("sums", found.workflow)] == ["read.evaluate.threshold"]
+    for changes, message in (({"model": "dear"}, "only an author"), ({"nodes.read.llm.prompt": "prompts/read.md"}, "name of a prompt file")):
+        with pytest.raises(Unusable, match=message):
+            store.check_change("sums", changes)
+        assert store.check_change("sums", changes, author=True).workflow.name == "sums"
+    assert store.drafts() == []
