@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from beam_ray.api.calls import Call, ToolRequest
     from beam_ray.api.comparisons import Comparison, Metric
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaPlan, CriteriaProposal, CriterionCheck, Outputs
-    from beam_ray.api.detection import Detection, DetectionOption
+    from beam_ray.api.detection import Detectable, Detection, DetectionOption
     from beam_ray.api.draft_nodes import DraftNode, FieldProblem, NodeValues, WrittenCriterion, WrittenTurn
     from beam_ray.api.drafts import Draft, DraftEdit
     from beam_ray.api.flips import FlipGroup, Pairs, ScoreBin
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from beam_ray.api.plans import NodePlan, Plan
     from beam_ray.api.projects import Project, init
     from beam_ray.api.prompt_search import PromptSearch, SearchOptions
+    from beam_ray.api.prompt_tries import PairedResult, PromptTry
     from beam_ray.api.prompts import PromptTurn, SentPrompt, TemplatePart, TemplateTurn
     from beam_ray.api.proofs import Experiment, FlippedTasks, Proof, ProofPlan, ProofTask
     from beam_ray.api.repeats import RepeatsPlan
@@ -105,6 +106,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "CriterionCheck",
     "Outputs",
     # api.detection
+    "Detectable",
     "Detection",
     "DetectionOption",
     # api.draft_nodes
@@ -196,6 +198,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.prompt_search
     "PromptSearch",
     "SearchOptions",
+    # api.prompt_tries
+    "PairedResult",
+    "PromptTry",
     # api.prompts
     "PromptTurn",
     "SentPrompt",
@@ -306,7 +311,7 @@ _SOURCES = {
     "beam_ray.api.calls": ("Call", "ToolRequest"),
     "beam_ray.api.comparisons": ("Comparison", "Metric"),
     "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaPlan", "CriteriaProposal", "CriterionCheck", "Outputs"),
-    "beam_ray.api.detection": ("Detection", "DetectionOption"),
+    "beam_ray.api.detection": ("Detectable", "Detection", "DetectionOption"),
     "beam_ray.api.draft_nodes": ("DraftNode", "FieldProblem", "NodeValues", "WrittenCriterion", "WrittenTurn"),
     "beam_ray.api.drafts": ("Draft", "DraftEdit"),
     "beam_ray.api.flips": ("FlipGroup", "Pairs", "ScoreBin"),
@@ -332,6 +337,7 @@ _SOURCES = {
     "beam_ray.api.plans": ("NodePlan", "Plan"),
     "beam_ray.api.projects": ("Project", "init"),
     "beam_ray.api.prompt_search": ("PromptSearch", "SearchOptions"),
+    "beam_ray.api.prompt_tries": ("PairedResult", "PromptTry"),
     "beam_ray.api.prompts": ("PromptTurn", "SentPrompt", "TemplatePart", "TemplateTurn"),
     "beam_ray.api.proofs": ("Experiment", "FlippedTasks", "Proof", "ProofPlan", "ProofTask"),
     "beam_ray.api.repeats": ("RepeatsPlan",),

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from beam_ray.api.display import Display, Displayed
+from beam_ray.api.location import Location
 from beam_ray.api.plans import TimeDocument, time_document
 from beam_ray.backtest.discordance import Discordance, discordance
 from beam_ray.backtest.sides import Backtest as Engine
+from beam_ray.compare.gate_file import default_gate
 from beam_ray.compare.power import change_deviation, detectable_by, score_deviation, tasks_to_detect
 from beam_ray.errors import Unusable
 from beam_ray.run.plan import Plan, make_plan
@@ -181,6 +183,36 @@ def detect(engine: Engine, change: float | str, confidence: float, times: StepTi
         None if spread is None else detectable_by(spread, tasks, confidence),
         tuple(made),
     )
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """The smallest changes that so many tasks show with 80% power."""
+
+    tasks: int
+    success_rate: float | None
+    """Points of the success rate; None where no change can be shown."""
+    score: float | None
+    """Points of the mean score; None where that is so, or where the scatter of scores is not known."""
+    runs: tuple[str, ...]
+    """The runs that tell how much results differ; empty where none do, and one of ten tasks is assumed to."""
+
+
+def detectable(store: Location, workflow: str, tasks: int) -> Detectable:
+    """See ``Store.detectable``."""
+    known = discordance(store.existing(), workflow)
+    confidence = default_gate().confidence
+    if known is None:
+        return Detectable(tasks, _shown(change_deviation(ASSUMED[1], None, 0.0), tasks, confidence), None, ())
+    spread = _score_deviation(known, 1)
+    score = None if spread is None else _shown(spread, tasks, confidence)
+    return Detectable(tasks, _shown(_rate_deviation(known, 0.0, 1), tasks, confidence), score, known.runs)
+
+
+def _shown(deviation: float, tasks: int, confidence: float) -> float | None:
+    """What so many tasks show; None where that is more than there can be."""
+    found = detectable_by(deviation, tasks, confidence)
+    return None if found is None or found > 100 else found
 
 
 def _rate_deviation(known: Discordance, points: float, trials: int) -> float:

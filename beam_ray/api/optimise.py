@@ -134,6 +134,18 @@ class PromptProposal(Displayed):
             raise Unusable("this proposal has no draft to write; pass draft=DraftFile() or the name of a draft to Store.optimise")
         return self._apply.run(self, takeover, progress)
 
+    def drafted(self) -> Workflow:
+        """
+        The definition that ``save_draft`` would save: the published one, or that of the run, with the proposed prompt.
+
+        Raises:
+            Unusable: as for ``save_draft``.
+        """
+        from beam_ray.api.proposed_drafts import proposed_definition
+
+        self._require_usable()
+        return proposed_definition(self._store, self.step, self.prompt)
+
     def save_draft(self, name: str = "", *, by: str = "") -> "Draft":
         """
         Put the proposed prompt into a draft of the store; one that has it already stays as it is.
@@ -147,9 +159,12 @@ class PromptProposal(Displayed):
         """
         from beam_ray.api.proposed_drafts import save_proposed
 
+        self._require_usable()
+        return save_proposed(self._store, self.step, self.prompt, name, by=by)
+
+    def _require_usable(self) -> None:
         if self.workflow is None:
             raise Unusable("this proposal has no prompt that could be used\n  --again asks for another one")
-        return save_proposed(self._store, self.step, self.prompt, name, by=by)
 
     def display(self) -> Display:
         facts = (("proposed by", self.model), ("weaknesses", "; ".join(self.weaknesses)))

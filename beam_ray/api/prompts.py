@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from beam_ray.define.llm_call import CONVERSATION, Turn
 from beam_ray.define.template import TemplateFault, uses
+from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BeamRayError, Unusable
 from beam_ray.improve.prompt_text import template_pieces
 from beam_ray.run.context import TaskTrial
@@ -84,6 +85,19 @@ def _parts(content: str) -> list[TemplatePart]:
         if piece:
             found.append(TemplatePart(piece, names))
     return found
+
+
+def rendered_prompt(task: "Task", node: str, workflow: Workflow) -> SentPrompt:
+    """The messages that the model of *node* would get for the task by another definition, from the stored outputs of earlier steps."""
+    rows = {each.node: each.record for each in task.steps}
+    if node not in rows:
+        return SentPrompt(node, 1, (), (), False, "The prompt cannot be shown: the run has no such step.")
+    try:
+        found = sent_messages(task.run.stored.objects, workflow, TaskTrial.of(task.given, task.trial, 0), rows, node)
+    except (BeamRayError, KeyError) as error:
+        return SentPrompt(node, 1, (), (), False, f"The prompt cannot be shown: {str(error).splitlines()[0]}")
+    turns = tuple(PromptTurn(str(message["role"]), text_of_message(message)) for message in found.messages)
+    return SentPrompt(node, 1, turns, found.images, found.verified, "")
 
 
 def sent_prompt(task: "Task", node: str, attempt: int = 1) -> SentPrompt:

@@ -8,6 +8,7 @@ from beam_ray.api.drafts import Draft, DraftEdit, create_draft, draft, drafts, e
 from beam_ray.api.location import Location
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
+from beam_ray.improve.drafts import with_prompt
 from beam_ray.improve.prompt_text import turns_of, written
 from beam_ray.publish import current
 from beam_ray.store.runs import Run as StoredRun
@@ -26,11 +27,31 @@ def save_proposed(store: Location, step: str, prompt: Turns, name: str, *, by: s
         return found
     if _prompt(found.definition, node) != written(turns_of(failed, node)):
         where = f"the draft {found.reference}" if chosen in there else f"version {found.base}" if found.base else "the newest definition"
-        raise Unusable(
-            f"{where} has another prompt of {node!r} than the one that failed in run {address.run}\n"
-            "  test the present prompt with a rerun before it is optimised, or name another draft"
-        )
+        raise _changed_since(where, node, address.run)
     return edit_draft(store, found, [DraftEdit(f"nodes.{node}.{failed.nodes[node].kind}.prompt", list(prompt))], by=by)
+
+
+def proposed_definition(store: Location, step: str, prompt: Turns) -> Workflow:
+    """
+    The definition that a draft with the proposed prompt would have; nothing is saved.
+
+    Raises:
+        Unusable: the prompt has changed since the failed run.
+    """
+    address = parse(step)
+    failed = StoredRun(store.existing(), address.run).record.plan
+    latest = current(store.existing(), failed.name)
+    present = latest.plan if latest else failed
+    if _prompt(present, address.node) not in (written(turns_of(failed, address.node)), tuple(prompt)):
+        raise _changed_since(f"version {latest.version}" if latest else "the newest definition", address.node, address.run)
+    return with_prompt(present, address.node, prompt)
+
+
+def _changed_since(where: str, node: str, run: str) -> Unusable:
+    return Unusable(
+        f"{where} has another prompt of {node!r} than the one that failed in run {run}\n"
+        "  test the present prompt with a rerun before it is optimised, or name another draft"
+    )
 
 
 def _prompt(workflow: Workflow | None, node: str) -> tuple[Mapping[str, str], ...] | None:

@@ -4,14 +4,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import pyarrow.compute as pc
 
 from beam_ray.address import Address
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.plans import Plan, plan_of, time_of, times_of
 from beam_ray.api.progress import ProgressOption, progress_callback
-from beam_ray.api.runs import Budget, Run, RunDocument, checked_budget, finish, probe_models
+from beam_ray.api.runs import Budget, Run, RunDocument, checked_budget, finish, get_run, probe_models
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.workflow import Workflow
@@ -28,6 +30,9 @@ from beam_ray.store.objects import Objects
 from beam_ray.store.runs import Run as StoredRun
 from beam_ray.store.tables import OutcomeRow
 from beam_ray.tasks.changed_inputs import Changes, read_changes
+
+if TYPE_CHECKING:
+    from beam_ray.api.prompt_tries import PairedResult
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,9 @@ class Rerun(Displayed):
     @cached_property
     def changes(self) -> tuple[TaskChange, ...]:
         """Each rerun task, before and after."""
-        before = {(row["task_id"], row["trial"]): row for row in self.origin.tasks().to_pylist()}
-        found = (_change(self.run.id, before[row["task_id"], row["trial"]], row) for row in self.run.tasks().to_pylist())
+        rows, origin = self.run.tasks(), self.origin.tasks()
+        before = {(row["task_id"], row["trial"]): row for row in origin.filter(pc.is_in(origin["task_id"], pc.unique(rows["task_id"]))).to_pylist()}
+        found = (_change(self.run.id, before[row["task_id"], row["trial"]], row) for row in rows.to_pylist())
         return tuple({**each, "word": WHAT_IF} if self.run.record.mode == WHAT_IF else each for each in found)
 
     @property
@@ -124,6 +130,17 @@ class Rerun(Displayed):
     def newly_failing(self) -> int:
         """Tasks that passed before and do not pass now."""
         return sum(each["word"] == "newly failing" for each in self.changes)
+
+    def paired(self, leaving_out: Iterable[str] = ()) -> "PairedResult":
+        """
+        Its tasks against their originals, pair by pair, with intervals once all are done.
+
+        Args:
+            leaving_out: Ids of tasks that do not count, such as the one by whose failure the change was found.
+        """
+        from beam_ray.api.prompt_tries import paired
+
+        return paired(self, leaving_out)
 
     def display(self) -> Display:
         facts = (("reruns", self.origin.id), ("from", self.from_node), ("solved", self.solved), ("newly failing", self.newly_failing))
@@ -140,6 +157,15 @@ class Rerun(Displayed):
             "changed_inputs": dict(self.run.record.changed_inputs),
             "tasks_redone": list(self.changes),
         }
+
+
+def get_rerun(store: Location, name: str) -> Rerun:
+    """See ``Store.get_rerun``."""
+    run = get_run(store, name)
+    record = run.record
+    if record.origin is None or record.mode not in ("rerun", WHAT_IF):
+        raise Unusable(f"run {run.id} reruns no other; it is a run of mode {record.mode!r}")
+    return Rerun(run, Run(store, record.origin), record.start_node)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from beam_ray.api.batches import OpenBatch
     from beam_ray.api.comparisons import Comparison
     from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaPlan, CriteriaProposal, Outputs
+    from beam_ray.api.detection import Detectable
     from beam_ray.api.draft_nodes import DraftNode, NodeValues
     from beam_ray.api.drafts import Draft, DraftEdit
     from beam_ray.api.flow import Flow
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from beam_ray.api.plans import Plan
     from beam_ray.api.progress import ProgressOption
     from beam_ray.api.prompt_search import PromptSearch, SearchOptions
+    from beam_ray.api.prompt_tries import PromptTry
     from beam_ray.api.proofs import FlippedTasks, Proof, ProofPlan
     from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
@@ -486,6 +488,20 @@ class Store(Location):
 
         how = Rerunning(None, using, because, allow_writes, inputs)
         return rerun(self, tasks, how=how, budget=budget, takeover=takeover, progress=progress)
+
+    def get_rerun(self, run: str) -> "Rerun":
+        """
+        A rerun that was made before: each of its tasks before and after. Of one that goes on, the tasks that are done.
+
+        Args:
+            run: Its run, named as for ``get_run``.
+
+        Raises:
+            Unusable: there is no such run, or it reruns no other.
+        """
+        from beam_ray.api.reruns import get_rerun
+
+        return get_rerun(self, run)
 
     def plan_rerun(
         self,
@@ -1128,6 +1144,52 @@ class Store(Location):
         from beam_ray.api.optimise import proposals
 
         return proposals(self, task, node)
+
+    def try_prompt(self, task: str, node: str, prompt: "Sequence[Mapping[str, str]]", *, base: str = "", count: int = 0) -> "PromptTry":
+        """
+        What running a changed prompt of a step would do, for a task and for others of its run. No model is called.
+
+        Args:
+            task: Address or id of the task.
+            node: The step.
+            prompt: The turns, with role and content.
+            base: The draft, ``NAME@DRAFT:N``, whose prompt is changed. By default the published version.
+            count: How many other tasks are drawn at random from those of the run that reach the step; at most 200.
+
+        Raises:
+            Unusable: there is no such task, step or draft, or the step has no prompt.
+        """
+        from beam_ray.api.prompt_tries import try_prompt
+
+        return try_prompt(self, task, node, prompt, base=base, count=count)
+
+    def prompt_of(self, task: str, node: str, base: str = "") -> "tuple[Mapping[str, str], ...]":
+        """The turns, with role and content, that a try of another prompt begins with: see ``try_prompt``."""
+        from beam_ray.api.prompt_tries import prompt_of
+
+        return prompt_of(self, task, node, base)
+
+    def save_try(self, task: str, node: str, prompt: "Sequence[Mapping[str, str]]", *, base: str = "", by: str = "") -> "Draft":
+        """
+        Keep a changed prompt as a draft: the next revision of *base*, or a new draft where there is none or it was changed since.
+
+        Args:
+            task: As for ``try_prompt``, as are *node*, *prompt* and *base*.
+            by: Who saves it; by default the user of this machine.
+        """
+        from beam_ray.api.prompt_tries import save_try
+
+        return save_try(self, task, node, prompt, base=base, by=by)
+
+    def detectable(self, workflow: str, tasks: int) -> "Detectable":
+        """
+        The smallest changes that so many tasks of a workflow show with 80% power, from how much its finished runs differ.
+
+        ``plan_backtest`` with *detect* asks the other way round.
+        """
+        from beam_ray.api.detection import detectable
+
+        return detectable(self, workflow, tasks)
 
     def search_prompts(
         self,

@@ -143,11 +143,26 @@ class Commands:
         """
         if self.max_usd is None:
             return
-        if further is None or any(plan.max_usd is None for plan in plans):
+        costs = [further, *(plan.max_usd for plan in plans)]
+        self.require_usd(None if None in costs else sum(cost or 0.0 for cost in costs))
+
+    def require_usd(self, usd: float | None) -> None:
+        """
+        Check that so many US dollars are no more than this console may spend per start; None is a model without a price.
+
+        Raises:
+            Unusable: they are more.
+        """
+        if self.max_usd is None:
+            return
+        if usd is None:
             raise Unusable(f"a model has no price, and this console may spend ${self.max_usd:g} per start")
-        cost = further + sum(plan.max_usd or 0.0 for plan in plans)
-        if cost > self.max_usd:
-            raise Unusable(f"this may cost ${cost:,.4f}, and this console may spend ${self.max_usd:g} per start")
+        if usd > self.max_usd:
+            raise Unusable(f"this may cost ${usd:,.4f}, and this console may spend ${self.max_usd:g} per start")
+
+    def of(self, *words: str) -> list[Started]:
+        """The commands whose line begins with these words, the newest first."""
+        return [each for each in self.all() if each.words[: len(words)] == words]
 
     def get(self, key: str) -> Started:
         """

@@ -47,6 +47,11 @@ def run_path(run: str) -> str:
     return f"/runs/{quote(run)}"
 
 
+def rerun_path(run: str) -> str:
+    """The page of a rerun: its tasks before and after."""
+    return f"/reruns/{quote(run)}"
+
+
 def backtest_path(backtest: str, **query: Any) -> str:
     """The page of a backtest."""
     return with_query(f"/backtests/{quote(backtest)}", query)

@@ -34,6 +34,8 @@ class Page:
     status: int = 200
     live: bool = field(default=False)
     """Whether something on it goes on, so that it is kept up to date."""
+    address: str = ""
+    """The page's own address, where it answers a form; empty where it is the one that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def _environment(html: bool) -> Environment:
         "task_path": links.task_path,
         "address_path": links.address_path,
         "run_path": links.run_path,
+        "rerun_path": links.rerun_path,
         "backtest_path": links.backtest_path,
         "compare_path": links.compare_path,
         "flow_path": links.flow_path,
@@ -80,7 +83,7 @@ def respond(request: Request, page: Page, face: str, shared: Mapping[str, Any]) 
     """The page in that face."""
     if face == "json":
         return Json(page.document, page.status)
-    values = {**shared, **page.values, "page": page, "here": _here(request), "twin": _twin(request)}
+    values = {**shared, **page.values, "page": page, "here": page.address or _here(request), "twin": _twin(request, page.address)}
     text = _environment(face == "html").get_template(f"{page.template}.{face}").render(values)
     if face == "md":
         return PlainTextResponse(text, page.status, media_type="text/markdown")
@@ -108,8 +111,11 @@ def _here(request: Request) -> str:
     return path + (f"?{request.url.query}" if request.url.query else "")
 
 
-def _twin(request: Request) -> dict[str, str]:
+def _twin(request: Request, address: str = "") -> dict[str, str]:
     """The same page in its other faces."""
+    if address:
+        path, mark, rest = address.partition("?")
+        return {face: f"{path}.{face}{mark}{rest}" for face in links.FACES[1:]}
     path, _ = links.face_of(request.scope.get("raw_path") or request.url.path.encode())
     base = "/home" if path == "/" else path
     query = f"?{request.url.query}" if request.url.query else ""

@@ -135,7 +135,23 @@ def answers() -> dict[str, Any]:
         {"has": ["Confirm order"], "answer": "Thank you, your order is on its way and arrives by Friday."},
         {"answer": "The order number of this e-mail is not in our system; please have a look at it."},
     ]
+    better = {
+        "weaknesses": ["It does not say whose name the vendor is, so the person who signs is taken for it."],
+        "changes": [
+            {
+                "change": "Say that the vendor is a company and never the person who signs",
+                "reason": "The answer named Jane Miller, who signed for the company.",
+            },
+            {"change": "Ask to read carefully", "reason": "Order number and vendor stand in different places of the e-mail."},
+        ],
+        "texts": {
+            "system_1": "You read order e-mails. Return the vendor (a company, never the person who signs), the purchase order number and the amount as JSON.",
+            "user_1": "Read this order carefully.",
+            "user_3": "",
+        },
+    }
     judge = [
+        {"has": ["Name the weaknesses of the prompt"], "answer": better},
         {"has": ["Jane Miller"], "answer": {"criterion_1": {"reason": "Jane Miller is a person who signed for the company.", "met": False}}},
         {"answer": {"criterion_1": {"reason": "It is the name of a company.", "met": True}}},
     ]

@@ -84,22 +84,6 @@ def test_the_panel_of_a_step(tab: Tab, shop: Shop):
     assert '"fingerprint"' in show("Record")
 
 
-def test_the_optimise_button_names_its_command(tab: Tab, shop: Shop):
-    """For a failed step of a model; a step that passed says why there is none, and a tool has no button."""
-    page = tab.page
-    tab.open(f"/tasks/{shop.run}/{TASK}?step=extract")
-    page.get_by_text("Optimise your prompt").click()
-    failed = page.locator(".optimise").inner_text()
-    tab.open(f"/tasks/{shop.run}/{TASK}?step=confirm")
-    page.get_by_text("Optimise your prompt").click()
-    passed = page.locator(".optimise").inner_text()
-    tab.open(f"/tasks/{shop.run}/{TASK}?step=lookup")
-
-    assert f"beam-ray optimise {shop.run}/{TASK} --step extract --store store --models models.yaml" in failed
-    assert "The step passed." in passed
-    assert page.locator(".optimise").count() == 0
-
-
 def test_the_timeline_says_what_happened(tab: Tab, shop: Shop):
     """Model or tool, accuracy with two decimals, the route's label, and why a step was skipped."""
     tab.open(f"/tasks/{shop.run}/{TASK}")

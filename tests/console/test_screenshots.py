@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from beam_ray import DraftEdit
-from tests.console.conftest import OpenTab
+from tests.console.conftest import OpenTab, beside
 from tests.console.shop import Shop
 
 ROOT = Path(__file__).parents[2]
@@ -20,20 +20,30 @@ PICTURES = {
     "console-versions": ("/flows/purchase-orders/versions", "light", 900),
     "console-new-backtest": ("/backtests/new?workflow=purchase-orders&tasks=run:{run}&path=nodes.extract.evaluate.threshold&value=80&limit=20", "light", 900),
     "console-rerun": ("/rerun?task={run}/order-014&from=extract", "light", 640),
+    "console-optimise": ("/optimise?task={run}/order-014&step=extract", "light", 900),
+    "console-what-if": ("/what-if?task={run}/order-014&step=extract&draft=purchase-orders@pictured:2", "light", 640),
     "console-backtest": ("/backtests/{backtest}", "dark", 1000),
     "console-pair": ("/backtests/{backtest}/flips", "light", 640),
 }
 """Name to page, color scheme and height."""
 
 
+@pytest.fixture(scope="module")
+def posed(shop: Shop) -> None:
+    """A proposal, a draft and a try of a prompt for the pictures of their pages."""
+    changes = [DraftEdit("nodes.extract.evaluate.threshold", 80), DraftEdit("nodes.extract.auto_rerun.max", 3)]
+    shop.store.edit_draft(shop.store.create_draft("purchase-orders", "shorter"), changes)
+    beside(lambda: shop.store.optimise(f"{shop.run}/order-014", "extract"))
+    turns = [{"system": "You read order e-mails. Return vendor, order number and amount as JSON."}, {"user": "Read this order carefully.\n\n{{ task_query }}"}]
+    shop.store.edit_draft(shop.store.create_draft("purchase-orders", "pictured"), [DraftEdit("nodes.extract.llm.prompt", turns)])
+
+
+@pytest.mark.usefixtures("posed")
 @pytest.mark.skipif("UPDATE_SCREENSHOTS" not in os.environ, reason="pictures are made with UPDATE_SCREENSHOTS=1")
 @pytest.mark.parametrize("name", PICTURES)
 def test_make_the_picture(name: str, new_tab: OpenTab, shop: Shop):
     """Of the page as a browser shows it."""
     address, scheme, height = PICTURES[name]
-    if "draft=" in address:
-        changes = [DraftEdit("nodes.extract.evaluate.threshold", 80), DraftEdit("nodes.extract.auto_rerun.max", 3)]
-        shop.store.edit_draft(shop.store.create_draft("purchase-orders", "shorter"), changes)
     tab = new_tab(viewport={"width": 1280, "height": height}, color_scheme=scheme)
     tab.open(address.format(run=shop.run, backtest=shop.backtest))
     tab.page.wait_for_load_state("networkidle")

@@ -46,10 +46,7 @@ def _of_ticked(site: Site, ticked: list[str]) -> str:
 def compared(site: Site, first: beam_ray.Address, second: beam_ray.Address, walk: dict[str, Any] | None = None) -> Page:
     """The page of two tasks; with *walk* as one of several pairs."""
     before, after = site.reader.task(first), site.reader.task(second)
-    old = {step.node: step for step in before.steps}
-    new = {step.node: step for step in after.steps}
-    order = [*after.run.workflow.order, *(node for node in before.run.workflow.order if node not in after.run.workflow.nodes)]
-    rows = [_step(old.get(node), new.get(node), node, before, after) for node in order if node in old or node in new]
+    rows = step_pairs(before, after)
     # a skipped step has no output of its own, so the first difference is where both or one of them ran
     diverges = next((row["node"] for row in rows if row["output_differs"]), None)
     for row in rows:
@@ -88,6 +85,14 @@ def compared(site: Site, first: beam_ray.Address, second: beam_ray.Address, walk
     title = f"{before.id}: {names[0]} and {names[1]}"
     command = f"beam-ray show {before.address}{site.store.option} && beam-ray show {after.address}{site.store.option}"
     return Page("compare", title, values, document, section="backtests" if walk else "tasks", command=command)
+
+
+def step_pairs(before: beam_ray.Task, after: beam_ray.Task) -> list[dict[str, Any]]:
+    """The steps of two records of a task, each with what differs."""
+    old = {step.node: step for step in before.steps}
+    new = {step.node: step for step in after.steps}
+    order = [*after.run.workflow.order, *(node for node in before.run.workflow.order if node not in after.run.workflow.nodes)]
+    return [_step(old.get(node), new.get(node), node, before, after) for node in order if node in old or node in new]
 
 
 def _step(old: Any, new: Any, node: str, before: beam_ray.Task, after: beam_ray.Task) -> dict[str, Any]:

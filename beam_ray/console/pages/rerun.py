@@ -1,5 +1,7 @@
 """Running tasks again: which definition, from which node, with which input, why, and what it costs before it starts."""
 
+import json
+import re
 import shlex
 from dataclasses import dataclass
 from typing import Any
@@ -7,14 +9,20 @@ from typing import Any
 import beam_ray
 from beam_ray import Plan, Selection
 from beam_ray.console.commands import new_key
+from beam_ray.console.formatting import ago
 from beam_ray.console.forms import Fields, one
+from beam_ray.console.links import with_query
+from beam_ray.console.plan_picture import plan_picture
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Unusable
 
-FIELDS = ("task", "run", "status", "label", "where", "from", "using", "because", "task_query", "allow_writes")
+FIELDS = ("task", "run", "status", "label", "where", "from", "using", "because", "task_query", "variables", "allow_writes")
 SHOWN = 20
 """Tasks that are named one by one."""
+EDITABLE = 8_000
+"""Characters of an input that can be edited: what is typed is part of the page's address."""
+_DRAFT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}(:[0-9]{1,9})?")
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Wanted:
     using: str
     because: str
     task_query: str | None
+    variables: str | None
     allow_writes: bool
 
     @classmethod
@@ -45,14 +54,15 @@ class Wanted:
         selection = None
         if run and not tasks:
             selection = Selection(run, status=one(fields, "status") or None, labels=tuple(fields.get("label", ())), where=one(fields, "where") or None)
-        written = "\n".join((fields.get("task_query") or [""])[-1].splitlines())
+        query, variables = (_text(fields, name) if len(tasks) == 1 else None for name in ("task_query", "variables"))
         return cls(
             tasks,
             selection,
             one(fields, "from"),
             one(fields, "using", "published"),
             one(fields, "because"),
-            written if written.strip() and len(tasks) == 1 else None,
+            query,
+            variables,
             one(fields, "allow_writes") == "yes",
         )
 
@@ -61,11 +71,24 @@ class Wanted:
         """The tasks as the API takes them."""
         return self.selection or list(self.tasks)
 
-    def changes(self, task: beam_ray.Task | None) -> dict[str, str]:
-        """The changed input; nothing where it is what the task was given."""
-        if self.task_query is None or task is None or task.given["query_is_json"] or self.task_query == "\n".join(task.given["task_query"].splitlines()):
+    def changes(self, task: beam_ray.Task | None) -> dict[str, Any]:
+        """
+        The changed input: dotted field to its new value; nothing where it is what the task was given.
+
+        Raises:
+            Unusable: what was written is no JSON, or leaves out a variable.
+        """
+        if task is None:
             return {}
-        return {"task_query": self.task_query}
+        given, found = task.given, dict[str, Any]()
+        if self.task_query is not None and self.task_query != shown_query(task):
+            found["task_query"] = _json(self.task_query, "query") if given["query_is_json"] else self.task_query
+        if self.variables is not None:
+            before, after = json.loads(given["variables"]), _json(self.variables, "variables")
+            if gone := sorted(set(before) - set(after)):
+                raise Unusable(f"variables: {gone[0]!r} is left out; a variable can be changed or added, and not removed")
+            found |= {f"variables.{name}": value for name, value in after.items() if name not in before or before[name] != value}
+        return found
 
     def plans(self, store: beam_ray.Store, task: beam_ray.Task | None) -> list[Plan]:
         """What it would do and cost."""
@@ -86,7 +109,11 @@ class Wanted:
             words += ["--from", self.from_node]
         words += ["--using", self.using]
         words += ["--because", self.because] if self.because else []
-        words += [word for name, value in changes.items() for word in ("--with", f"{name}={value}")]
+        words += [
+            word
+            for name, value in changes.items()
+            for word in ("--with", f"{name}={value if name == 'task_query' and isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+        ]
         return [*words, "--allow-writes"] if self.allow_writes else words
 
     @property
@@ -97,24 +124,52 @@ class Wanted:
             found += [("run", str(self.selection.run)), ("status", self.selection.status or ""), ("where", self.selection.where or "")]
             found += [("label", label) for label in self.selection.labels]
         found += [("from", self.from_node), ("using", self.using), ("because", self.because)]
-        found += [("task_query", self.task_query)] if self.task_query is not None else []
+        found += [(name, value) for name, value in (("task_query", self.task_query), ("variables", self.variables)) if value is not None]
         found += [("allow_writes", "yes")] if self.allow_writes else []
         return [(name, value) for name, value in found if value]
+
+
+def _text(fields: Fields, name: str) -> str | None:
+    """A text as it was typed, with the line ends that texts here have; None where nothing was."""
+    written = "\n".join((fields.get(name) or [""])[-1].splitlines())
+    return written if written.strip() else None
+
+
+def _json(written: str, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(written)
+    except ValueError as error:
+        raise Unusable(f"{name}: this is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Unusable(f'{name}: write a JSON object such as {{"customer": "Ace"}}')
+    return value
+
+
+def shown_query(task: beam_ray.Task) -> str:
+    """The query as the form shows it."""
+    given = task.given
+    return _pretty(given["task_query"]) if given["query_is_json"] else "\n".join(given["task_query"].splitlines())
+
+
+def _pretty(written: str) -> str:
+    return json.dumps(json.loads(written), ensure_ascii=False, indent=1)
 
 
 def sheet(site: Site, path: str, fields: Fields) -> Page:
     """The form, with the plan of what it says."""
     wanted = Wanted.of(fields)
     task = _one_task(site, wanted)
-    run = task.run if task else site.reader.run(wanted.selection.run if wanted.selection and wanted.selection.run else wanted.tasks[0].partition("/")[0])
-    plans, fault = [], ""
+    run = task.run if task else _run_of(site, wanted)
+    plans, fault, changes = [], "", dict[str, Any]()
     try:
+        require_definition(run, wanted.using)
+        changes = wanted.changes(task)
         plans = wanted.plans(site.store, task)
         site.commands.require_within(plans)
     except BeamRayError as error:
         fault = str(error)
     count = sum(plan.tasks.num_rows for plan in plans) if plans else len(wanted.tasks)
-    words = wanted.words(task)
+    words = wanted.words(task) if not fault or changes else ["rerun", *wanted.tasks]
     values: dict[str, Any] = {
         "wanted": wanted,
         "task": task,
@@ -124,20 +179,27 @@ def sheet(site: Site, path: str, fields: Fields) -> Page:
         "count": count,
         "order": run.workflow.order,
         "workflow": run.workflow,
-        "choices": _choices(site, run),
+        "choices": _choices(site, run, wanted),
+        "editors": _editors(run, wanted),
+        "pictures": [plan_picture(plan) for plan in plans[:3]],
         "plans": plans,
         "fault": fault,
         "usd": _sum(plan.max_usd for plan in plans),
         "calls": sum(plan.calls for plan in plans),
         "seconds": plans[0].seconds if len(plans) == 1 else None,
         "changed": [] if fault else _changed(site, run, wanted.using),
-        "input_changed": bool(wanted.changes(task)),
+        "input_changed": changes,
+        "variables": _pretty(task.given["variables"]) if task and task.given["variables"] != "{}" and len(task.given["variables"]) <= EDITABLE else None,
         "key": new_key(),
-        "query": task.given["task_query"] if task and not task.given["query_is_json"] else None,
+        "query": shown_query(task) if task and len(task.given["task_query"]) <= EDITABLE else None,
         "command": f"beam-ray {shlex.join(words)}{site.option}",
     }
     document = {"plans": [plan.document() for plan in plans], "refused": fault or None, "command": values["command"], "tasks": count}
     return Page("rerun", "Re-run", values, document, section="tasks", command=values["command"])
+
+
+def _run_of(site: Site, wanted: Wanted) -> beam_ray.Run:
+    return site.reader.run(wanted.selection.run if wanted.selection and wanted.selection.run else wanted.tasks[0].partition("/")[0])
 
 
 def _one_task(site: Site, wanted: Wanted) -> beam_ray.Task | None:
@@ -147,13 +209,26 @@ def _one_task(site: Site, wanted: Wanted) -> beam_ray.Task | None:
     return site.reader.task(beam_ray.Address(found.run.id, found.id, found.trial))
 
 
-def _choices(site: Site, run: beam_ray.Run) -> list[dict[str, Any]]:
+def require_definition(run: beam_ray.Run, using: str) -> None:
+    """
+    Check that a form chose a definition of the store, and no file of this machine.
+
+    Raises:
+        Unusable: it did not.
+    """
+    name, _, draft = using.partition("@")
+    if using not in ("published", "original") and not (name == run.record.workflow and _DRAFT.fullmatch(draft)):
+        raise Unusable(f"a rerun from the console uses the published version, the original or a draft of {run.record.workflow}, not {using[:80]!r}")
+
+
+def _choices(site: Site, run: beam_ray.Run, wanted: Wanted) -> list[dict[str, Any]]:
     """The definitions to choose from."""
     name = run.record.workflow
     try:
         newest = site.store.versions(name)[0].number
     except Unusable:
         newest = None
+    plain = {"checked": False, "revisions": []}
     original = f"version {run.version}" if run.version else f"a draft, {run.record.definition_digest[:8]}"
     return [
         {
@@ -161,17 +236,62 @@ def _choices(site: Site, run: beam_ray.Run) -> list[dict[str, Any]]:
             "title": f"Published, version {newest}" if newest else "Published",
             "note": "The current version of the workflow." if newest else f"{name} was never published.",
             "able": newest is not None,
+            **plain,
         },
-        {"value": "original", "title": f"Original, {original}", "note": "The definition that the task was run with.", "able": True},
+        {"value": "original", "title": f"Original, {original}", "note": "The definition that the task was run with.", "able": True, **plain},
+        *_drafts(site, run, wanted),
+    ]
+
+
+def _drafts(site: Site, run: beam_ray.Run, wanted: Wanted) -> list[dict[str, Any]]:
+    """The drafts of the workflow, each with links to its earlier revisions."""
+    found = []
+    for newest in site.store.drafts(run.record.workflow):
+        name = f"{newest.workflow}@{newest.name}"
+        chosen = newest
+        if wanted.using.startswith(f"{name}:") and wanted.using != newest.reference:
+            try:
+                chosen = site.store.draft(newest.workflow, newest.name, int(wanted.using.rpartition(":")[2]))
+            except BeamRayError:
+                chosen = newest
+        elif wanted.using == name:
+            chosen = newest
+        others = [
+            (n, with_query("/rerun", [*((key, value) for key, value in wanted.fields if key != "using"), ("using", f"{name}:{n}")]))
+            for n in range(1, newest.number + 1)
+        ]
+        found.append(
+            {
+                "value": chosen.reference,
+                "title": f"Draft {newest.name}",
+                "note": f"Revision {chosen.number}, by {chosen.saved_by}, {ago(chosen.saved_at)}"
+                + ("" if chosen.definition else "; it has errors, so it cannot be run"),
+                "able": chosen.definition is not None,
+                "checked": wanted.using in (name, chosen.reference),
+                "revisions": [(n, link, n == chosen.number) for n, link in others][-8:] if newest.number > 1 else [],
+            }
+        )
+    return found
+
+
+def _editors(run: beam_ray.Run, wanted: Wanted) -> list[tuple[str, str]]:
+    """The steps whose prompt can be edited, with where."""
+    if not wanted.tasks:
+        return []
+    nodes = run.workflow.nodes
+    return [
+        (nodes[name].title or name.replace("_", " "), with_query("/what-if", {"task": wanted.tasks[0], "step": name}))
+        for name in run.workflow.order
+        if nodes[name].call
     ]
 
 
 def _changed(site: Site, run: beam_ray.Run, using: str) -> list[Any]:
     """What the chosen definition changes against the original's."""
-    if using != "published":
+    if using == "original":
         return []
     try:
-        return list(site.store.diff(run.workflow, run.record.workflow))
+        return list(site.store.diff(run.workflow, run.record.workflow if using == "published" else using))
     except BeamRayError:
         return []
 
@@ -184,10 +304,9 @@ def _sum(amounts: Any) -> float | None:
 def start(site: Site, path: str, fields: Fields) -> str:
     """Start the command; the page that follows it."""
     wanted = Wanted.of({name: values for name, values in fields.items() if name in FIELDS})
-    if wanted.using not in ("published", "original"):
-        raise Unusable("a rerun from the console uses the published version or the original\n  beam-ray rerun --using FILE  uses a file")
     key = one(fields, "key")
     task = _one_task(site, wanted)
+    require_definition(task.run if task else _run_of(site, wanted), wanted.using)
     plans = wanted.plans(site.store, task)
     count = sum(plan.tasks.num_rows for plan in plans)
     about = f"Re-run {'task ' + task.id if task else f'{count:,} tasks'}" + (

@@ -74,7 +74,10 @@ def task(site: Site, path: str, fields: Fields) -> "Page | str":
         "compare": compare_path(origin["task"], found.address) if origin else "",
         "rerun": with_query("/rerun", {"task": found.address}) if run.finished else "",
         "rerun_here": with_query("/rerun", {"task": found.address, "from": chosen.node}) if run.finished and chosen and chosen.outcome != "skipped" else "",
-        "optimise": _optimise(site, found, chosen) if chosen else None,
+        "what_if": with_query("/what-if", {"task": found.address, "step": chosen.node})
+        if run.finished and chosen and chosen.ran and chosen.definition.call
+        else "",
+        "optimise": _optimise(found, chosen) if chosen else None,
         "attachments": [
             (each, with_query("/download", {"task": found.address, "attachment": n})) for n, each in enumerate(found.given["attachments"] or (), 1)
         ],
@@ -178,15 +181,10 @@ def _timeline_row(task: beam_ray.Task, step: beam_ray.Step, chosen: Any, bar: Ba
     }
 
 
-def _optimise(site: Site, task: beam_ray.Task, step: beam_ray.Step) -> dict[str, str]:
-    """The command that proposes a better prompt, or why there is none."""
-    if step.definition.call is None:
-        return {"why": "The step has no prompt of ours.", "command": ""}
-    if step.outcome == "skipped":
-        return {"why": "The step was skipped.", "command": ""}
-    if step.passed or (step.passed is None and not step.error):
-        return {"why": "The step passed." if step.passed else "The step has no failed criterion.", "command": ""}
-    return {"why": "", "command": f"beam-ray optimise {shlex.quote(task.address)} --step {step.node}{site.option}"}
+def _optimise(task: beam_ray.Task, step: beam_ray.Step) -> dict[str, str]:
+    """The page that proposes a better prompt, or why there is none."""
+    why = step.not_optimisable if task.run.finished else "its run is not finished"
+    return {"why": why, "link": "" if why else with_query("/optimise", {"task": task.address, "step": step.node})}
 
 
 def _attempt(step: beam_ray.Step, fields: Fields) -> int:

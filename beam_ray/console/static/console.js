@@ -192,12 +192,16 @@ document.addEventListener("keydown", (event) => {
 // -- beginning, and after a part of the page was replaced ------------------------
 
 function refresh() {
+  // a command's page becomes that of its result, which has an address of its own
+  const result = document.querySelector("[data-address]")?.dataset.address;
+  if (result && location.pathname.startsWith("/started/")) history.replaceState(null, "", result);
   localTimes(document);
   ticks();
   remember();
   if (matchMedia("(min-width: 1440px)").matches) for (const group of document.querySelectorAll("[data-wide-open]")) group.open = true;
-  document.body.toggleAttribute("data-live", main().hasAttribute("hx-trigger"));
-  watch(main().hasAttribute("hx-trigger"));
+  const live = document.querySelector("[hx-trigger^='moved']") !== null;
+  document.body.toggleAttribute("data-live", live);
+  watch(live);
 }
 
 document.querySelector("[data-single-keys]").checked = localStorage.getItem("single-keys") !== "off";

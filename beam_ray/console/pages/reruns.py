@@ -1,0 +1,89 @@
+"""The page of a rerun: each of its tasks before and after, as far as they are done."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import beam_ray
+from beam_ray.console.forms import Fields
+from beam_ray.console.links import compare_path, with_query
+from beam_ray.console.pages.compare import step_pairs
+from beam_ray.console.rendering import Page
+from beam_ray.console.site import Site
+from beam_ray.errors import Unusable
+
+SHOWN = 100
+WORDS = ("solved", "not solved", "still passes", "newly failing", "what-if")
+
+
+def rerun(site: Site, path: str, fields: Fields) -> Page:
+    """The page."""
+    found = site.store.get_rerun(path.rpartition("/")[2])
+    progress = site.store.progress(found.id)
+    record = found.run.record
+    changes = [change_of(site, each) for each in found.changes[:SHOWN]]
+    values: dict[str, Any] = {
+        "rerun": found,
+        "run": found.run,
+        "record": record,
+        "progress": progress,
+        "changes": changes,
+        "more": max(0, len(found.changes) - SHOWN),
+        "counts": {word: sum(each["word"] == word for each in found.changes) for word in WORDS},
+        "steps": steps_of(site, changes) if len(found.changes) == 1 else [],
+        "different": site.store.diff(found.origin.workflow, found.run.workflow),
+        "draft": draft_of(site, found.run),
+    }
+    values["try_more"] = try_more(values["draft"], record.workflow) if record.version is None else ""
+    title = f"Rerun of {changes[0]['task_id']}" if record.tasks == 1 and changes else f"Rerun of {record.tasks:,} task{'s'[: record.tasks != 1]}"
+    command = f"beam-ray show {found.changes[0]['task'] if found.changes else found.id}{site.store.option}"
+    document = {**found.document(), "state": progress.state}
+    return Page("reruns", title, values, document, section="runs", command=command, live=not found.run.finished)
+
+
+def change_of(site: Site, change: Mapping[str, Any]) -> dict[str, Any]:
+    """A rerun task, before and after, with the criteria that changed."""
+    try:
+        after = _task(site, change["task"])
+        before = site.store.task(after.origin) if after.origin else None
+    except Unusable:
+        return {**change, "task_id": change["task"].rpartition("/")[2], "flipped": [], "compare": "", "origin": ""}
+    found = {"flipped": flipped(before, after), "compare": compare_path(before.address, after.address), "origin": before.address} if before else {}
+    return {"flipped": [], "compare": "", "origin": "", **change, "task_id": after.id, **found}
+
+
+def _task(site: Site, word: str) -> beam_ray.Task:
+    found = site.store.task(word)
+    return site.reader.task(beam_ray.Address(found.run.id, found.id, found.trial))
+
+
+def steps_of(site: Site, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The steps of the only task whose output or criteria differ, with what differs."""
+    if not changes or not changes[0]["origin"]:
+        return []
+    return [row for row in step_pairs(_task(site, changes[0]["origin"]), _task(site, changes[0]["task"])) if row["differs"]]
+
+
+def flipped(before: beam_ray.Task, after: beam_ray.Task) -> list[dict[str, Any]]:
+    """The criteria that held on one side and not on the other."""
+    old = {(step.node, item.id): item for step in before.steps for item in step.criteria}
+    found = []
+    for step in after.steps:
+        for item in step.criteria:
+            was = old.get((step.node, item.id))
+            if was is not None and was.met is not item.met:
+                found.append({"node": step.node, "text": item.text, "before": was.met, "after": item.met, "reason": item.reason})
+    return found
+
+
+def draft_of(site: Site, run: beam_ray.Run) -> str:
+    """The stored draft that the run was made with, as ``NAME@DRAFT:N``; empty where its newest revision is another one."""
+    if run.version is not None:
+        return ""
+    digest = run.record.definition_digest
+    found = (each for each in site.store.drafts(run.record.workflow) if each.definition and each.definition.digest == digest)
+    return next((each.reference for each in found), "")
+
+
+def try_more(draft: str, workflow: str) -> str:
+    """The form of a backtest of the draft; empty where it is not in the store."""
+    return with_query("/backtests/new", {"workflow": workflow, "candidate": draft}) if draft else ""
