@@ -70,7 +70,7 @@ class How:
     How,
     "how",
     click.option("--from", "start", metavar="NODE", help="Start at this node; steps that do not descend from it are borrowed."),
-    click.option("--using", default="published", show_default=True, metavar="published|original|FILE", help="Definition to run."),
+    click.option("--using", default="published", show_default=True, metavar="published|original|FILE|NAME@DRAFT", help="Definition to run."),
     click.option("--because", default="", metavar="TEXT", help="Reason for the rerun, stored with it."),
     click.option("--allow-writes", is_flag=True, help="Call tools with write effects again."),
     click.option(

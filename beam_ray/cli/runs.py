@@ -16,7 +16,7 @@ from beam_ray.cli.screen import duration, emit, money, number, plural, progress,
 @executes
 @runs_in_lane
 def run(workflow: str, source: TaskSource, trials: int, execution: Execution, place: Place) -> None:
-    """Run WORKFLOW, a YAML file or a published NAME[@VERSION], over tasks. Run the same command again to resume."""
+    """Run WORKFLOW, a YAML file, a published NAME[@VERSION] or a draft NAME@DRAFT, over tasks. Run the same command again to resume."""
     with progress(quiet=place.as_json) as callback:
         done = place.opened.run(workflow, source.tasks, trials=trials, budget=execution.limits, takeover=execution.takeover, progress=callback)
     show_run(done, place)
