@@ -582,11 +582,16 @@ class Store(Location):
 
         return backtest_runs(self, backtest)
 
-    def backtests(self) -> "list[Verdict]":
-        """All finished backtests, the newest first."""
+    def backtests(self, known: "Iterable[Verdict]" = ()) -> "list[Verdict]":
+        """
+        All finished backtests, the newest first.
+
+        Args:
+            known: Verdicts that were read before; a verdict never changes, so they are not read again.
+        """
         from beam_ray.api.verdicts import backtests
 
-        return backtests(self)
+        return backtests(self, known)
 
     def verdict(self, backtest: str) -> "Verdict":
         """

@@ -1,5 +1,6 @@
 """Verdicts of finished backtests: the gate's lines, candidates, pairs and reports."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from beam_ray.backtest.results import report as read_report
 from beam_ray.compare.verdict_json import BacktestDocument, CandidateDocument, LineDocument, OverviewDocument
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable, did_you_mean
+from beam_ray.store.checksummed_json import read_document
+from beam_ray.store.objects import NotThere
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -290,12 +293,14 @@ def verdict(store: Location, backtest_id: str) -> Verdict:
     return Verdict(store, document["backtest_id"], document)
 
 
-def backtests(store: Location) -> list[Verdict]:
+def backtests(store: Location, known: Iterable[Verdict] = ()) -> list[Verdict]:
     """See ``Store.backtests``."""
-    found = []
-    for name in store.existing().folders("backtests"):
-        try:
-            found.append(verdict(store, name))
-        except Unusable:
-            continue  # it has no verdict yet
+    objects, kept, found = store.existing(), {each.id: each for each in known}, list[Verdict]()
+    for name in objects.folders("backtests"):
+        if name not in kept:
+            try:
+                kept[name] = Verdict(store, name, read_document(objects, f"backtests/{name}/verdict.json", BacktestDocument))
+            except NotThere:
+                continue  # it has no verdict yet
+        found.append(kept[name])
     return sorted(found, key=lambda each: each._document["finished_at"], reverse=True)

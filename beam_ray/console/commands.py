@@ -5,6 +5,8 @@ The process has a session of its own, so that neither Ctrl-C nor the end of the 
 it does is in the store, where another console or the command line sees it and resumes it.
 """
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import json
 import os
 import secrets
@@ -37,7 +39,7 @@ class Started:
     about: str
     """What it does, in words."""
     folder: Path
-    process: "subprocess.Popen[bytes]"
+    process: subprocess.Popen[bytes]
     plans: tuple[beam_ray.Plan, ...] = ()
     """What it was said to do."""
     subject: str = ""

@@ -5,6 +5,8 @@ The pages are those of the console. From the page of the backtest all that it le
 candidates, pair after pair, and the tasks of these pairs on both sides. Nothing else becomes a file.
 """
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import re
 import shutil
 from collections import deque

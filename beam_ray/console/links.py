@@ -1,5 +1,7 @@
 """The addresses of pages: every state of a page is one, in a canonical form."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlencode

@@ -1,5 +1,7 @@
 """What pages read again and again: finished runs, which do not change, are read once."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import math
 import threading
 import time
@@ -78,7 +80,7 @@ class Reader:
         """All finished backtests, the newest first."""
         with self._lock:
             if time.monotonic() - self._looked > FRESH_S:
-                self._verdicts, self._looked = self.store.backtests(), time.monotonic()
+                self._verdicts, self._looked = self.store.backtests(self._verdicts), time.monotonic()
             return self._verdicts
 
     def backtest(self, name: str) -> beam_ray.Verdict:

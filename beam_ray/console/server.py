@@ -1,5 +1,7 @@
 """The console's server: its routes, what they share, and how it begins and ends."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -57,7 +59,7 @@ STATIC = Path(__file__).parent / "static"
 
 Reads = Callable[[Site, str, Fields], "Page | Download | str"]
 """Makes a page from its encoded path and its query; a text is the address to go to instead."""
-PATIENCE_S = 0.5
+PATIENCE_S = 0.3
 """Seconds that a page for people waits for a store that was never read on this machine, before it shows what was read so far."""
 Changes = Callable[[Site, str, Fields], "Page | str"]
 """Does what a form asks; the address to go to, or a page that shows why nothing was done."""

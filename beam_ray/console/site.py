@@ -1,5 +1,7 @@
 """What all pages share."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import shlex
 from dataclasses import dataclass
 

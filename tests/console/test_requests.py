@@ -14,7 +14,7 @@ from beam_ray.console.options import ConsoleOptions
 from beam_ray.console.pages import home, task, tasks
 from beam_ray.console.reading import Reader
 from beam_ray.console.rendering import respond
-from beam_ray.console.server import _shared
+from beam_ray.console.server import shared_values
 from beam_ray.console.site import Site
 from beam_ray.store.opening import open_objects
 from beam_ray.store.run_index import LOOSE_RUNS
@@ -92,11 +92,11 @@ def test_a_store_that_was_never_read_is_shown_as_far_as_it_is(make: Any, lab: La
     site = Site(store, ConsoleOptions(), Reader(store), Commands(store), patience=0.0)
     request = Request({"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [], "form_token": "x"})
     page = make(site, "/", {})
-    text = bytes(respond(request, page, "html", _shared(site, request)).body).decode()
+    text = bytes(respond(request, page, "html", shared_values(site, "")).body).decode()
     objects.may.set()
     whole = make(replace(site, patience=None), "/", {})
 
     assert page.live
     assert f"{LOOSE_RUNS + 2} runs are" in text
     assert not whole.live
-    assert "first time" not in bytes(respond(request, whole, "html", _shared(site, request)).body).decode()
+    assert "first time" not in bytes(respond(request, whole, "html", shared_values(site, "")).body).decode()

@@ -1,14 +1,18 @@
 """Backtests: their list, and the page of one with its verdict."""
 
-from typing import Any
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
+from typing import TYPE_CHECKING, Any
 
 import beam_ray
-from beam_ray import Candidate, Verdict
 from beam_ray.console.charts import front_marks, interval_mark, limit_mark, strength
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import backtest_path, with_query
 from beam_ray.console.rendering import Download, Page
 from beam_ray.console.site import Site
+
+if TYPE_CHECKING:
+    from beam_ray import Candidate, Verdict
 
 FIELDS = ("candidate", "sort", "progress")
 GROUPS = ("newly failing", "newly passing", "both failing", "both passing", "not judged")

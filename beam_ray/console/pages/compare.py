@@ -1,5 +1,7 @@
 """Two records of a task side by side, step by step, opened where they first differ."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import json
 from typing import Any
 
@@ -15,7 +17,7 @@ from beam_ray.errors import Unusable
 FIELDS = ("a", "b", "task")
 
 
-def compare(site: Site, path: str, fields: Fields) -> "Page | str":
+def compare(site: Site, path: str, fields: Fields) -> Page | str:
     """The page of two addresses; one ticked task is compared with what it reruns, two with each other."""
     ticked = fields.get("task", [])
     if ticked:

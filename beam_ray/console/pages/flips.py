@@ -1,7 +1,10 @@
 """The pairs of a backtest one by one: a group of flipped tasks, or those of a bin of the score scatter."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
+from typing import TYPE_CHECKING
+
 import beam_ray
-from beam_ray import Candidate, Verdict
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import backtest_path, with_query
 from beam_ray.console.pages.backtests import chosen, flips_link
@@ -10,10 +13,13 @@ from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import Unusable
 
+if TYPE_CHECKING:
+    from beam_ray import Candidate, Verdict
+
 FIELDS = ("candidate", "group", "node", "scores", "at", "swap")
 
 
-def flips(site: Site, path: str, fields: Fields) -> "Page | str":
+def flips(site: Site, path: str, fields: Fields) -> Page | str:
     """The pair with that number in its group: the comparison of its two tasks, with the next and the one before."""
     verdict, candidate = chosen(site, path.split("/")[2], fields)
     pairs = site.reader.pairs(verdict, candidate.name)

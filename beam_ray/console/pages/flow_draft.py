@@ -1,16 +1,20 @@
 """Editing a workflow: the draft that a flow's page shows, and what its forms change."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import beam_ray
-from beam_ray import Draft, DraftNode, NodeValues, WrittenCriterion
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import flow_path
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Unusable
+
+if TYPE_CHECKING:
+    from beam_ray import Draft, DraftNode
 
 SETTINGS = ("model", "temperature", "max_tokens", "seed", "timeout_s")
 
@@ -82,18 +86,18 @@ def _new(site: Site, workflow: str) -> Draft:
 class Edited:
     """A form that was sent and not kept: what was typed, and why."""
 
-    def __init__(self, draft: Draft, values: NodeValues | None = None, fault: str = "", text: str | None = None):
+    def __init__(self, draft: Draft, values: beam_ray.NodeValues | None = None, fault: str = "", text: str | None = None):
         self.draft, self.values, self.fault, self.text = draft, values, fault, text
 
 
-def values_of(site: Site, draft: Draft, node: str, fields: Fields) -> NodeValues:
+def values_of(site: Site, draft: Draft, node: str, fields: Fields) -> beam_ray.NodeValues:
     """What the form of a node holds."""
     found = site.store.draft_node(draft, node)
-    was = found.values if found else NodeValues()
+    was = found.values if found else beam_ray.NodeValues()
     texts = [_lines(text) for text in fields.get("turn", ())]
     turns = tuple(replace(turn, text=_like(text, turn.text)) for turn, text in zip(was.turns, texts, strict=False)) if texts else was.turns
     removed = {int(each) for each in fields.get("remove", ()) if each.isdecimal()}
-    return NodeValues(
+    return beam_ray.NodeValues(
         turns,
         one(fields, "threshold"),
         tuple(each for index, each in enumerate(_criteria(fields)) if index not in removed),
@@ -105,12 +109,12 @@ def values_of(site: Site, draft: Draft, node: str, fields: Fields) -> NodeValues
     )
 
 
-def _criteria(fields: Fields) -> list[WrittenCriterion]:
+def _criteria(fields: Fields) -> list[beam_ray.WrittenCriterion]:
     columns = [fields.get(f"criterion_{name}", []) for name in ("kind", "text", "field", "weight")]
-    found = [WrittenCriterion(kind, _lines(text).strip(), name.strip(), weight.strip()) for kind, text, name, weight in zip(*columns, strict=False)]
+    found = [beam_ray.WrittenCriterion(kind, _lines(text).strip(), name.strip(), weight.strip()) for kind, text, name, weight in zip(*columns, strict=False)]
     kind, text, name = one(fields, "new_kind", "text"), _lines((fields.get("new_text") or [""])[-1]).strip(), one(fields, "new_field")
     if text or (kind == "equals" and name):
-        found.append(WrittenCriterion(kind, text, name if kind == "equals" else "", one(fields, "new_weight")))
+        found.append(beam_ray.WrittenCriterion(kind, text, name if kind == "equals" else "", one(fields, "new_weight")))
     return found
 
 

@@ -1,10 +1,11 @@
 """Workflows: their list, and the page of one with its graph and the panel of a node."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import beam_ray
-from beam_ray import Flow, FlowNode
 from beam_ray.console.charts import sparkline
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import flow_path, with_query
@@ -12,6 +13,9 @@ from beam_ray.console.pages.flow_draft import Edited, draft_of, shown
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Unusable
+
+if TYPE_CHECKING:
+    from beam_ray import Flow, FlowNode
 
 FIELDS = ("version", "draft", "numbers", "node")
 CHOICES = 10

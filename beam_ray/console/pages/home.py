@@ -1,5 +1,7 @@
 """The first page: what goes on, what needs somebody, what is newest."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import datetime
 from collections import Counter
 from typing import Any

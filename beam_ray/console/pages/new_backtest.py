@@ -1,21 +1,26 @@
 """A new backtest: workflow, tasks, candidates, gate and limits, with the plan beside the form before anything starts."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import io
 import re
 import shlex
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from beam_ray import BacktestOptions, BacktestPlan, Draft, Workflow
+import beam_ray
 from beam_ray.console.commands import new_key
 from beam_ray.console.forms import Fields, number, one
 from beam_ray.console.links import backtest_path, flow_path, with_query
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Unusable
+
+if TYPE_CHECKING:
+    from beam_ray import BacktestPlan, Draft, Workflow
 
 FIELDS = ("workflow", "name", "tasks", "label", "limit", "candidate", "path", "value", "gate", "trials", "confirm", "stop", "max_usd", "again", "repeat")
 GATES = (
@@ -63,7 +68,7 @@ class Wanted:
     """The spec of the repeated backtest."""
 
     @classmethod
-    def of(cls, site: Site, fields: Fields, workflow: str) -> "Wanted":
+    def of(cls, site: Site, fields: Fields, workflow: str) -> Wanted:
         """
         What the fields say.
 
@@ -184,7 +189,7 @@ class Wanted:
         return found
 
 
-def sheet(site: Site, path: str, fields: Fields) -> "Page | str":
+def sheet(site: Site, path: str, fields: Fields) -> Page | str:
     """The form with the plan of what it says; a repeat goes to the filled-in form first."""
     repeat = one(fields, "repeat")
     if repeat and "workflow" not in fields:
@@ -248,8 +253,8 @@ def _words(wanted: Wanted) -> list[str]:
     return ["backtest", "-", *(word for label in wanted.labels for word in ("--label", label)), *(["--again"] if wanted.again else [])]
 
 
-def _options(wanted: Wanted) -> BacktestOptions:
-    return BacktestOptions(labels=wanted.labels, again=wanted.again)
+def _options(wanted: Wanted) -> beam_ray.BacktestOptions:
+    return beam_ray.BacktestOptions(labels=wanted.labels, again=wanted.again)
 
 
 def _line(site: Site, wanted: Wanted, text: str) -> str:

@@ -1,15 +1,19 @@
 """Pinned views of tasks: what was pinned, and whether it is still so."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from beam_ray import PinnedView
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import with_query
 from beam_ray.console.pages.tasks import FILTERS
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
+
+if TYPE_CHECKING:
+    from beam_ray import PinnedView
 
 SHOWN = 200
 """Tasks that are named; more of them are behind the link to all."""

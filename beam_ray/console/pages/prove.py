@@ -1,10 +1,11 @@
 """Proving which node made tasks flip: what it costs, the start, how far it is, and what it has shown."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import shlex
 from typing import Any
 
 import beam_ray
-from beam_ray import FlippedTasks
 from beam_ray.console.commands import Started, new_key
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import backtest_path, with_query
@@ -16,16 +17,16 @@ FIELDS = ("candidate", "group", "node", "task", "control")
 SHOWN = 200
 
 
-def _wanted(fields: Fields) -> FlippedTasks:
+def _wanted(fields: Fields) -> beam_ray.FlippedTasks:
     """Which tasks the fields name."""
     tasks = tuple(dict.fromkeys(fields.get("task", ())))
     group = one(fields, "group", "newly-failing").replace(" ", "-")
     if group.startswith("-") or any(task.startswith("-") for task in tasks):
         raise Unusable("a group or a task does not begin with a dash")
-    return FlippedTasks(one(fields, "candidate") or None, group, one(fields, "node") or None, tasks)
+    return beam_ray.FlippedTasks(one(fields, "candidate") or None, group, one(fields, "node") or None, tasks)
 
 
-def _words(verdict: beam_ray.Verdict, of: FlippedTasks, control: bool) -> list[str]:
+def _words(verdict: beam_ray.Verdict, of: beam_ray.FlippedTasks, control: bool) -> list[str]:
     words = ["prove", verdict.id]
     words += ["--candidate", of.candidate] if of.candidate and len(verdict.candidates) > 1 else []
     words += ["--group", of.group] if of.group != "newly-failing" else []

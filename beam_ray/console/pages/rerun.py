@@ -1,13 +1,14 @@
 """Running tasks again: which definition, from which node, with which input, why, and what it costs before it starts."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import json
 import re
 import shlex
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import beam_ray
-from beam_ray import Plan, Selection
 from beam_ray.console.commands import new_key
 from beam_ray.console.formatting import ago
 from beam_ray.console.forms import Fields, one
@@ -16,6 +17,9 @@ from beam_ray.console.plan_picture import plan_picture
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Unusable
+
+if TYPE_CHECKING:
+    from beam_ray import Plan
 
 FIELDS = ("task", "run", "status", "label", "where", "from", "using", "because", "task_query", "variables", "allow_writes")
 SHOWN = 20
@@ -30,7 +34,7 @@ class Wanted:
     """What a form asks for."""
 
     tasks: tuple[str, ...]
-    selection: Selection | None
+    selection: beam_ray.Selection | None
     from_node: str
     using: str
     because: str
@@ -39,7 +43,7 @@ class Wanted:
     allow_writes: bool
 
     @classmethod
-    def of(cls, fields: Fields) -> "Wanted":
+    def of(cls, fields: Fields) -> Wanted:
         """
         What the fields say.
 
@@ -53,7 +57,7 @@ class Wanted:
             raise Unusable("a task is named by its address, RUN/TASK")
         selection = None
         if run and not tasks:
-            selection = Selection(run, status=one(fields, "status") or None, labels=tuple(fields.get("label", ())), where=one(fields, "where") or None)
+            selection = beam_ray.Selection(run, status=one(fields, "status") or None, labels=tuple(fields.get("label", ())), where=one(fields, "where") or None)
         query, variables = (_text(fields, name) if len(tasks) == 1 else None for name in ("task_query", "variables"))
         return cls(
             tasks,
@@ -67,7 +71,7 @@ class Wanted:
         )
 
     @property
-    def chosen(self) -> "Selection | list[str]":
+    def chosen(self) -> beam_ray.Selection | list[str]:
         """The tasks as the API takes them."""
         return self.selection or list(self.tasks)
 

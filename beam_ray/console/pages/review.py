@@ -1,17 +1,21 @@
 """Review: one output after the other for a person to judge, and how far the judge agrees with what people said."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import json
 import shlex
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import beam_ray
-from beam_ray import ReviewItem, ReviewQueue, ReviewSample, SavedTasks
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import address_path, with_query
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import Unusable
+
+if TYPE_CHECKING:
+    from beam_ray import ReviewItem, ReviewQueue
 
 WHICH = ("workflow", "node", "run", "criterion", "sample", "count", "seed", "task", "reviewer")
 """Fields that say which outputs are reviewed, and by whom."""
@@ -37,13 +41,13 @@ class Wanted:
     node: str
     run: str
     criteria: tuple[str, ...]
-    sample: ReviewSample
+    sample: beam_ray.ReviewSample
     reviewer: str
     fields: dict[str, list[str]]
     """The same as fields of an address."""
 
     @classmethod
-    def of(cls, fields: Fields) -> "Wanted":
+    def of(cls, fields: Fields) -> Wanted:
         """
         What the fields say.
 
@@ -56,7 +60,7 @@ class Wanted:
         if (count and not count.isdecimal()) or not seed.removeprefix("-").isdecimal():
             raise Unusable("count and seed of a sample are whole numbers")
         drawn = how in ("random", "balanced")
-        sample = ReviewSample(how, int(count or (50 if drawn else 1_000)), int(seed), tasks)  # type: ignore[arg-type]
+        sample = beam_ray.ReviewSample(how, int(count or (50 if drawn else 1_000)), int(seed), tasks)  # type: ignore[arg-type]
         kept = {name: fields[name] for name in WHICH if fields.get(name)}
         return cls(one(fields, "workflow"), one(fields, "node"), one(fields, "run"), tuple(fields.get("criterion", ())), sample, one(fields, "reviewer"), kept)
 
@@ -76,7 +80,7 @@ class Wanted:
         return [*words, "--reviewer", self.reviewer] if self.reviewer and command != "draw" else words
 
 
-def review(site: Site, path: str, fields: Fields) -> "Page | str":
+def review(site: Site, path: str, fields: Fields) -> Page | str:
     """The page of one output; without a workflow what waits for a person."""
     if not one(fields, "workflow"):
         return _waiting(site)
@@ -236,5 +240,5 @@ def expect(site: Site, path: str, fields: Fields) -> str:
         raise Unusable('the expected outcome is an object of fields, such as {"vendor": "Hansen"}')
     if not name:
         raise Unusable("name a library")
-    site.store.add_to_library(name, [item.address.rpartition("/")[0]], saved=SavedTasks(expected=expected, replace=True))
+    site.store.add_to_library(name, [item.address.rpartition("/")[0]], saved=beam_ray.SavedTasks(expected=expected, replace=True))
     return wanted.link(at=item.address, saved=name)

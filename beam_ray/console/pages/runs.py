@@ -1,5 +1,7 @@
 """Runs: their list, and the page of one with its progress while it goes on."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from typing import Any
 
 import beam_ray

@@ -1,5 +1,7 @@
 """The page of a command that was started here: its progress, then what it changed."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from typing import Any
 
 from beam_ray.console.forms import Fields
@@ -9,7 +11,7 @@ from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 
 
-def command(site: Site, path: str, fields: Fields) -> "Page | str":
+def command(site: Site, path: str, fields: Fields) -> Page | str:
     """The page; that of its rerun once that is done."""
     found = site.commands.get(path.rpartition("/")[2])
     run_ids = found.find_runs(site.store)

@@ -1,5 +1,7 @@
 """The page of a task: its timeline, the panel of the chosen step, and where it comes from."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +39,7 @@ class Bar:
     width: float
 
 
-def task(site: Site, path: str, fields: Fields) -> "Page | str":
+def task(site: Site, path: str, fields: Fields) -> Page | str:
     """The page."""
     if path.count("/") == 2 and not one(fields, "task"):
         return with_query("/tasks", {"run": path.rpartition("/")[2]})

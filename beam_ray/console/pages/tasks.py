@@ -1,13 +1,18 @@
 """The Tasks page: the tasks of all runs, filtered, sorted and page by page."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations  # a type of the API is not loaded for its name alone
 
-from beam_ray import TaskList, TaskQuery, task_query
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from beam_ray import task_query
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import with_query
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
+
+if TYPE_CHECKING:
+    from beam_ray import TaskList, TaskQuery
 
 FILTERS = ("status", "workflow", "version", "run", "route", "label", "since", "until", "min_score", "max_score", "q", "where")
 FIELDS = (*FILTERS, "sort", "after", "before", "limit")

@@ -1,19 +1,23 @@
 """A workflow's versions and drafts, any two of them compared, and publishing: on evidence or for a stated reason."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import contextlib
 import shlex
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import beam_ray
-from beam_ray import Candidate, Change, Draft, Version, Workflow
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import draft_test_path, flow_path, versions_path, with_query
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.console.word_diff import Piece, word_diff
 from beam_ray.errors import BadDefinition, BeamRayError, TrackingUnavailable, Unusable
+
+if TYPE_CHECKING:
+    from beam_ray import Candidate, Change, Draft, Version, Workflow
 
 FIELDS = ("a", "b")
 PUBLISH_FIELDS = ("draft", "number", "backtest", "candidate")
@@ -162,7 +166,7 @@ class _Subject:
     candidate: Candidate | None = None
 
 
-def sheet(site: Site, path: str, fields: Fields) -> "Page | str":
+def sheet(site: Site, path: str, fields: Fields) -> Page | str:
     """The form that publishes a draft or a candidate: what changes, and on which evidence or for which reason."""
     subject = _subject(site, _workflow(path), fields)
     if subject.candidate and (same := _draft_of(site, subject)):
