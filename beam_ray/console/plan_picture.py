@@ -1,8 +1,13 @@
 """A plan as a picture: which of its nodes are executed and which are borrowed."""
 
-from dataclasses import dataclass
+from __future__ import annotations  # a type of the API is not loaded for its name alone
 
-from beam_ray import Plan
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from beam_ray import Plan
+
 
 BOX_WIDTH, BOX_HEIGHT, BOX_GAP, LAYER_GAP = 168.0, 30.0, 14.0, 22.0
 

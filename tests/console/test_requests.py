@@ -1,5 +1,7 @@
 """How much a page asks of a store on S3, and what it shows of a store that was never read."""
 
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -100,3 +102,10 @@ def test_a_store_that_was_never_read_is_shown_as_far_as_it_is(make: Any, lab: La
     assert f"{LOOSE_RUNS + 2} runs are" in text
     assert not whole.live
     assert "first time" not in bytes(respond(request, whole, "html", shared_values(site, "")).body).decode()
+
+
+def test_the_console_starts_without_what_only_some_pages_need():
+    """Ray, scipy and MLflow would take a second at each start, and a hundred megabytes."""
+    program = "import sys, beam_ray.console.server; print([name for name in ('ray', 'scipy', 'mlflow', 'openai', 'pandas') if name in sys.modules])"
+
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,5 +1,7 @@
 """A better prompt for a failed step: its weaknesses, a diff with reasons, and the step before and after it was applied."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -77,7 +79,7 @@ def _link(task: beam_ray.Task, step: beam_ray.Step, **query: Any) -> str:
     return with_query("/optimise", {"task": task.address, "step": step.node, **query})
 
 
-def _chosen(proposals: Sequence[beam_ray.PromptProposal], written: str) -> "beam_ray.PromptProposal | None":
+def _chosen(proposals: Sequence[beam_ray.PromptProposal], written: str) -> beam_ray.PromptProposal | None:
     """The proposal that is shown: the one asked for, else the newest that can be used, else the newest."""
     if written:
         found = next((each for each in proposals if str(each.number) == written), None)
@@ -87,7 +89,7 @@ def _chosen(proposals: Sequence[beam_ray.PromptProposal], written: str) -> "beam
     return next((each for each in proposals if each.workflow), proposals[0] if proposals else None)
 
 
-def _plan(site: Site, task: beam_ray.Task, step: beam_ray.Step, model: str, *, again: bool) -> "tuple[beam_ray.OptimisePlan | None, str]":
+def _plan(site: Site, task: beam_ray.Task, step: beam_ray.Step, model: str, *, again: bool) -> tuple[beam_ray.OptimisePlan | None, str]:
     """What asking costs, or why nobody can be asked."""
     if step.not_optimisable or not task.run.finished:
         return None, ""

@@ -1,5 +1,7 @@
 """The page of a rerun: each of its tasks before and after, as far as they are done."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 from collections.abc import Mapping
 from typing import Any
 

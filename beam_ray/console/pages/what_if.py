@@ -1,5 +1,7 @@
 """What if this prompt were another one: an editor that says what a try costs and can show, and its paired result beside it."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import shlex
 from collections.abc import Sequence
 from typing import Any
