@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from beam_ray.address import Address
+    from beam_ray.api.backtest_progress import BacktestProgress
     from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan, SidePlan
     from beam_ray.api.batches import OpenBatch
     from beam_ray.api.calls import Call, ToolRequest
@@ -85,6 +86,8 @@ if TYPE_CHECKING:
 __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # address
     "Address",
+    # api.backtest_progress
+    "BacktestProgress",
     # api.backtests
     "Backtest",
     "BacktestOptions",
@@ -306,6 +309,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
 
 _SOURCES = {
     "beam_ray.address": ("Address",),
+    "beam_ray.api.backtest_progress": ("BacktestProgress",),
     "beam_ray.api.backtests": ("Backtest", "BacktestOptions", "BacktestPlan", "SidePlan"),
     "beam_ray.api.batches": ("OpenBatch",),
     "beam_ray.api.calls": ("Call", "ToolRequest"),

@@ -19,6 +19,7 @@ from beam_ray.api.verdicts import Verdict
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.backtest.conclude import conclude, gate_of
 from beam_ray.backtest.kept_spec import keep_spec
+from beam_ray.backtest.live import broadcasting
 from beam_ray.backtest.matrix import Cell, cells, without_repeats
 from beam_ray.backtest.notification import Webhook, notify_all, webhook
 from beam_ray.backtest.sides import Backtest as Engine
@@ -236,7 +237,8 @@ def backtest(store: Location, spec: SpecOption | Backtest, *, options: BacktestO
         else:
             callback(Progress(message=_judged(engine)))
         try:
-            document = conclude(engine)
+            with broadcasting(engine, gate_of(engine.resolved)):
+                document = conclude(engine)
         except Stopped as error:
             error.resume = "" if isinstance(spec, Backtest) else resume_command(store, spec, engine.backtest_id)
             raise

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from beam_ray.temporary import ensure_temporary_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from beam_ray.api.backtest_progress import BacktestProgress
     from beam_ray.api.backtest_specs import SpecOption
     from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan
     from beam_ray.api.batches import OpenBatch
@@ -581,6 +582,31 @@ class Store(Location):
         from beam_ray.api.backtest_specs import backtest_runs
 
         return backtest_runs(self, backtest)
+
+    def unfinished_backtests(self, finished: "Collection[str]" = ()) -> list[str]:
+        """
+        The ids of backtests that were begun and have no verdict yet.
+
+        Args:
+            finished: Ids that are known to have one, and are not looked up.
+        """
+        from beam_ray.api.backtest_progress import unfinished_backtests
+
+        return unfinished_backtests(self, finished)
+
+    def backtest_progress(self, backtest: str) -> "BacktestProgress":
+        """
+        How far a backtest without a verdict is, and what its gate says of the pairs so far. No model is called.
+
+        Args:
+            backtest: Its id, or the beginning of one.
+
+        Raises:
+            Unusable: there is no such backtest, or it has its verdict.
+        """
+        from beam_ray.api.backtest_progress import backtest_progress
+
+        return backtest_progress(self, backtest)
 
     def backtests(self, known: "Iterable[Verdict]" = ()) -> "list[Verdict]":
         """

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
@@ -51,6 +51,17 @@ class GateLine:
         return cls(line["rule"], line["allowed"], line["found"], line["word"], line["reason"], line["level"], line["tasks_needed"])
 
 
+class Deciding(NamedTuple):
+    """What it takes to decide the lines that a backtest left open."""
+
+    tasks: int
+    """Tasks that would decide with 80% power, if the truth is what was observed."""
+    more: int
+    """How many more than were compared."""
+    usd: float | None
+    """US dollars for these, both sides, at the cost per task that was observed; None when a model has no price."""
+
+
 @dataclass(frozen=True, repr=False)
 class Candidate(Displayed):
     """One candidate of a finished backtest, compared with the baseline."""
@@ -74,6 +85,18 @@ class Candidate(Displayed):
     def own_word(self) -> str:
         """The verdict without the correction for the number of candidates; *word* where there is one candidate."""
         return self.document["verdict"].get("own_word", self.word)
+
+    @property
+    def deciding(self) -> Deciding | None:
+        """What would decide the lines that are open; None where none is, or no number of tasks would."""
+        needed = max((line.tasks_needed or 0 for line in self.gate if line.level != "target"), default=0)
+        comparison = self.document["comparison"]
+        if needed <= comparison["tasks"]:
+            return None
+        prices = next((each["before"], each["after"]) for each in comparison["metrics"] if each["name"] == "usd")
+        more = needed - comparison["tasks"]
+        known = [price for price in prices if price is not None]
+        return Deciding(needed, more, sum(known) * more * comparison["trials"] if len(known) == len(prices) else None)
 
     def display(self) -> Display:
         facts = (("verdict", self.word), ("newly passing", len(self.newly_passing)), ("newly failing", len(self.newly_failing)))

@@ -38,7 +38,7 @@ def run_interim_analyses(backtest: Backtest, gate: Gate, baseline: Run, look: Lo
                     for to in sides:
                         to(tasks)
                     looked = (side, before, run, tasks)
-                    word = _settled(gate, len(backtest.resolved.candidates), look, looked) if tasks < run.record.tasks else None
+                    word = _settled(backtest, gate, look, looked) if tasks < run.record.tasks else None
                     if word:
                         backtest.say(f"{side.name}: settled after {tasks:,} of {backtest.tasks.num_rows:,} tasks, {word}")
                         _cut(run, tasks)
@@ -49,9 +49,11 @@ def run_interim_analyses(backtest: Backtest, gate: Gate, baseline: Run, look: Lo
     _cut(baseline, most)
 
 
-def _settled(gate: Gate, candidates: int, look: Look, at: tuple[Side, Run, Run, int]) -> Word | None:
+def _settled(backtest: Backtest, gate: Gate, look: Look, at: tuple[Side, Run, Run, int]) -> Word | None:
     """The word that more tasks would not change; PASS of one of several candidates only where it also holds among all of them."""
-    word = settled(look(gate, *at), gate)
+    candidates, found = len(backtest.resolved.candidates), look(gate, *at)
+    backtest.on_analysis(at[0], found)
+    word = settled(found, gate)
     if word != "PASS" or candidates < 2:
         return word
     sharper = gate.model_copy(update={"confidence": corrected_confidence(gate.confidence, candidates)})

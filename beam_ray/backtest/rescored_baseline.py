@@ -6,7 +6,12 @@ from beam_ray.define.workflow import Workflow
 
 def rescored_name(side: Side) -> str:
     """The name of the baseline as the candidate's criteria see it."""
-    return f"baseline-by-{side.name}"
+    return rescored_name_of(side.name)
+
+
+def rescored_name_of(candidate: str) -> str:
+    """The same for a candidate's name."""
+    return f"baseline-by-{candidate}"
 
 
 def with_criteria_of(workflow: Workflow, other: Workflow) -> Workflow:

@@ -13,6 +13,7 @@ from beam_ray.backtest.remaining_budget import budget_left
 from beam_ray.backtest.rescored_baseline import rescored_name, with_criteria_of
 from beam_ray.backtest.shared_steps import lending_runs, with_shared_steps
 from beam_ray.backtest.spec import Resolved, Side
+from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.sequential import interim_analyses
 from beam_ray.compare.verdict_json import BacktestDocument
 from beam_ray.define.fingerprint import JsonObject, digest
@@ -58,6 +59,8 @@ class Backtest:
     """Tasks that the comparison does not use, on which the best candidate is run again."""
     before_rerun: Callable[[Side], None] = lambda side: None
     """Called before that candidate is run again."""
+    on_analysis: Callable[[Side, Comparison], None] = lambda side, comparison: None
+    """Called with what each interim analysis compared."""
     confirms: str = ""
     """The backtest whose best candidate this one runs again, as a part of it; empty for one that stands by itself."""
     _driven: list[Driver] = field(default_factory=list)

@@ -99,6 +99,7 @@ class FrontMark:
 
 
 FRONT_WIDTH, FRONT_HEIGHT = 360.0, 190.0
+METRIC_UNITS = {"success_rate": "%", "usd": "USD", "seconds": "s", "tokens": "tokens"}
 
 
 def front_marks(front: Any, baseline: str) -> dict[str, Any]:
@@ -127,5 +128,41 @@ def front_marks(front: Any, baseline: str) -> dict[str, Any]:
     line = [f"{best[0].x},{best[0].y}"] if best else []
     for before, after in pairwise(best):
         line += [f"{after.x},{before.y}", f"{after.x},{after.y}"]
-    ends = {"costs": (min(costs), max(costs)), "scores": (min(scores), max(scores))} if points else {}
-    return {"score": front["score"], "cost": front["cost"], "marks": marks, "line": " ".join(line), **ends}
+    units = {f"{axis}_unit": METRIC_UNITS.get(front[axis], "points") for axis in ("score", "cost")}
+    return {"score": front["score"], "cost": front["cost"], **units, "marks": marks, "line": " ".join(line)}
+
+
+@dataclass(frozen=True)
+class SequenceMark:
+    """An interim analysis on the chart of a gate's line."""
+
+    x: float
+    low: float
+    high: float
+    dot: float
+
+
+SEQUENCE_WIDTH, SEQUENCE_HEIGHT = 320.0, 120.0
+
+
+def sequence_marks(points: Sequence[tuple[int, float, float, float]], limit: float, planned: int) -> dict[str, Any]:
+    """
+    A confidence sequence closing in on its limit: tasks to the right, values upwards.
+
+    Args:
+        points: Tasks, low, value and high of each analysis.
+    """
+    values = [limit, *(each for point in points for each in point[1:])]
+    # the first intervals may be many times as wide as the last: the axis shows what lies around the newest
+    newest = points[-1]
+    reach = max(abs(newest[1] - limit), abs(newest[3] - limit), (newest[3] - newest[1])) * 1.6 or 1.0
+    bottom, top = max(min(values), limit - reach), min(max(values), limit + reach)
+    span = (top - bottom) or 1.0
+
+    def up(value: float) -> float:
+        inside = min(max(value, bottom), top)
+        return round(SEQUENCE_HEIGHT * (0.94 - 0.88 * (inside - bottom) / span), 1)
+
+    marks = [SequenceMark(round(SEQUENCE_WIDTH * tasks / max(planned, 1), 1), up(low), up(high), up(value)) for tasks, low, value, high in points]
+    area = [f"{mark.x},{mark.high}" for mark in marks] + [f"{mark.x},{mark.low}" for mark in reversed(marks)]
+    return {"marks": marks, "limit": up(limit), "area": " ".join(area)}

@@ -1,6 +1,7 @@
 """Values as pages write them."""
 
 import datetime
+import io
 import json
 import re
 import unicodedata
@@ -87,6 +88,24 @@ def as_text(value: Any) -> str:
     return visible(value) if isinstance(value, str) else as_json(value)
 
 
+def as_yaml(value: Any) -> str:
+    """A value as YAML for people: as it would stand in a file, texts of several lines as blocks."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.scalarstring import LiteralScalarString
+
+    def block(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: block(each) for name, each in part.items()}
+        if isinstance(part, list):
+            return [block(each) for each in part]
+        return LiteralScalarString(part) if isinstance(part, str) and "\n" in part else part
+
+    text, yaml = io.StringIO(), YAML()
+    yaml.width = 100
+    yaml.dump(block(value), text)
+    return visible(text.getvalue())
+
+
 def moment(at: datetime.datetime | str | None) -> Markup:
     """A time in UTC; the page's script shows it in the reader's zone, with UTC on hover."""
     if at is None or at == "":
@@ -115,7 +134,13 @@ def in_markdown(value: object) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", shortened(value, 400))
 
 
+def moment_of(seconds: float) -> Markup:
+    """A time in seconds since 1970, as ``moment`` writes it."""
+    return moment(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
+
+
 FILTERS = {
+    "moment_of": moment_of,
     "visible": visible,
     "percent": percent,
     "money": money,
@@ -125,6 +150,7 @@ FILTERS = {
     "change": change,
     "shortened": shortened,
     "as_json": as_json,
+    "as_yaml": as_yaml,
     "as_text": as_text,
     "moment": moment,
     "ago": ago,

@@ -26,6 +26,7 @@ from beam_ray.console.events import events
 from beam_ray.console.forms import Fields, form_of, query_of
 from beam_ray.console.options import ConsoleOptions
 from beam_ray.console.pages import (
+    backtest_progress,
     backtests,
     compare,
     download,
@@ -108,6 +109,7 @@ FORMS: tuple[tuple[str, Changes], ...] = (
     ("/rerun", rerun.start),
     ("/backtests/{backtest}/prove", prove.start),
     ("/pin", pins.create),
+    ("/backtests/{backtest}/resume", backtest_progress.resume),
     ("/review", review.record),
     ("/review/library", review.expect),
     ("/what-if/check", what_if.check),

@@ -71,6 +71,7 @@ class Offline(HTMLParser):
         self._dropping: list[str] = []
         self._ends: list[str] = []
         """Of each link that is open, what ends it."""
+        self._drawing = 0
         self.feed(text)
         self.close()
 
@@ -81,6 +82,7 @@ class Offline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
+        self._drawing += tag == "svg"
         if self._dropping or self._needs_server(tag, values):
             self._dropping += [tag] * (tag not in VOID)
         elif (tag == "link" and values.get("rel") == "alternate") or (tag == "meta" and values.get("name") == "htmx-config"):
@@ -91,6 +93,7 @@ class Offline(HTMLParser):
             self._write(tag, {name: self._static(name, value) for name, value in values.items() if not name.startswith(("hx-", "data-"))})
 
     def handle_endtag(self, tag: str) -> None:
+        self._drawing -= tag == "svg"
         if self._dropping:
             while self._dropping and self._dropping.pop() != tag:
                 pass  # elements whose end may be left out
@@ -130,8 +133,9 @@ class Offline(HTMLParser):
         target = self._target(values.get("href") or "")
         kept = {name: value for name, value in values.items() if name in ("class", "title", "aria-current", "aria-label", "rel", "id")}
         if target is None:
-            self._write("span", {name: value for name, value in kept.items() if name in ("class", "title", "id")})
-            self._ends.append("</span>")
+            text = "g" if self._drawing else "span"
+            self._write(text, {name: value for name, value in kept.items() if name in ("class", "title", "id")})
+            self._ends.append(f"</{text}>")
         else:
             self._write("a", {**kept, "href": target})
             self._ends.append("</a>")

@@ -1,13 +1,18 @@
 """A backtest's page, its pairs, and proving which node made them flip; clicked in a real Chromium on real runs."""
 
+import dataclasses
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.console.conftest import OpenTab, Served, Tab, beside
+import beam_ray
+from tests.console.conftest import OpenTab, Served, Tab, beside, served
 from tests.console.shop import Shop
+from tests.console.test_accessible import axe, violations  # noqa: F401  # a fixture
 
 
 @pytest.fixture
@@ -124,3 +129,33 @@ def test_what_was_proven_is_the_document_of_the_command(console: Served, tab: Ta
 
     assert {key: document[key] for key in printed} == printed
     assert "recover with the baseline's output" in text
+
+
+def test_a_stopped_backtest_is_seen_and_resumed(new_tab: OpenTab, shop: Shop, axe: str, tmp_path: Path):  # noqa: F811
+    """
+    Without a verdict it has a page with its sides and the gate over the pairs so far, which says that they decide nothing; a button resumes it.
+    """
+    folder = tmp_path / "shop"
+    shutil.copytree(shop.folder, folder)
+    store = dataclasses.replace(beam_ray.open(folder / "store", models="models.yaml"), connection=shop.store.connection)
+
+    def interrupt(progress: beam_ray.Progress) -> None:
+        if "repeated 1 times" in progress.message:
+            raise KeyboardInterrupt
+
+    def stopped() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            store.backtest(str(folder / "spec.yaml"), options=beam_ray.BacktestOptions(changes={"confirm": 1}), progress=interrupt)
+
+    beside(stopped)
+    with served(folder) as console:
+        tab = new_tab(console)
+        tab.open("/backtests")
+        tab.page.get_by_role("link", name=re.compile("^Stopped")).click()
+        tab.see("of 27 tasks done on both sides")
+        tab.see("This decides nothing.")
+        found = violations(tab, axe)
+        tab.page.get_by_role("button", name="Resume").click()
+        tab.see("Tasks that changed sides", timeout=120_000)
+
+    assert found == []

@@ -22,8 +22,9 @@ PICTURES = {
     "console-rerun": ("/rerun?task={run}/order-014&from=extract", "light", 640),
     "console-optimise": ("/optimise?task={run}/order-014&step=extract", "light", 900),
     "console-what-if": ("/what-if?task={run}/order-014&step=extract&draft=purchase-orders@pictured:2", "light", 640),
-    "console-backtest": ("/backtests/{backtest}", "dark", 1000),
+    "console-backtest": ("/backtests/{backtest}", "dark", 1240),
     "console-pair": ("/backtests/{backtest}/flips", "light", 640),
+    "console-prove": ("/backtests/{backtest}/prove", "light", 720),
 }
 """Name to page, color scheme and height."""
 

@@ -8,13 +8,15 @@ import beam_ray
 from beam_ray.console.charts import front_marks, interval_mark, limit_mark, strength
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import backtest_path, with_query
+from beam_ray.console.pages.backtest_progress import backtest_progress
 from beam_ray.console.rendering import Download, Page
 from beam_ray.console.site import Site
+from beam_ray.errors import Unusable
 
 if TYPE_CHECKING:
     from beam_ray import Candidate, Verdict
 
-FIELDS = ("candidate", "sort", "progress")
+FIELDS = ("candidate", "sort")
 GROUPS = ("newly failing", "newly passing", "both failing", "both passing", "not judged")
 MAIN = ("success_rate", "score", "failing", "seconds", "tokens", "usd")
 """Metrics that are shown also where both sides have nothing of them."""
@@ -32,6 +34,7 @@ def backtests(site: Site, path: str, fields: Fields) -> Page:
     """The list."""
     verdicts = site.reader.backtests()
     rows = [{"verdict": each, "document": each.document(), "best": each.best} for each in verdicts]
+    going_on = [site.store.backtest_progress(name) for name in site.store.unfinished_backtests({each.id for each in verdicts})]
     document = [
         {
             "backtest_id": each.id,
@@ -44,12 +47,19 @@ def backtests(site: Site, path: str, fields: Fields) -> Page:
         }
         for each in verdicts
     ]
-    return Page("backtests", "Backtests", {"rows": rows}, document, section="backtests")
+    values = {"rows": rows, "going_on": going_on}
+    return Page("backtests", "Backtests", values, document, section="backtests", live=any(each.state == "running" for each in going_on))
 
 
 def backtest(site: Site, path: str, fields: Fields) -> Page:
-    """One backtest."""
-    verdict, candidate = chosen(site, path.rpartition("/")[2], fields)
+    """One backtest; while it has no verdict, how far it is."""
+    name = path.rpartition("/")[2]
+    try:
+        verdict, candidate = chosen(site, name, fields)
+    except Unusable as error:
+        if "is not finished" not in str(error):
+            raise
+        return backtest_progress(site, name)
     comparison, paid = candidate.document["comparison"], candidate.document["paid"]
     metrics = [each for each in comparison["metrics"] if each["name"] in MAIN or each["before"] or each["after"]]
     pairs = site.reader.pairs(verdict, candidate.name)
@@ -61,7 +71,8 @@ def backtest(site: Site, path: str, fields: Fields) -> Page:
         "paid": paid,
         "why": _why(candidate),
         "gate": _gate(verdict, candidate),
-        "decides": max((line.tasks_needed or 0 for line in candidate.gate if line.level != "target"), default=0),
+        "deciding": candidate.deciding,
+        "spec": site.store.backtest_spec(verdict.id),
         "zeros": [each["title"] for each in comparison["metrics"] if each not in metrics and each["before"] == 0 == each["after"]],
         "metrics": [(each, interval_mark(each["change"], each["low"], each["high"], each["better"])) for each in metrics],
         "matrix": {word: {"count": pairs.counts[word], "link": flips_link(verdict, candidate, word) if pairs.counts[word] else ""} for word in GROUPS},
@@ -81,12 +92,21 @@ def backtest(site: Site, path: str, fields: Fields) -> Page:
         "baseline_tasks": with_query("/tasks", {"run": candidate.baseline_run.id}),
         "candidate_tasks": with_query("/tasks", {"run": candidate.run.id}),
         "barred": verdict.why_no_evidence(candidate),
+        "publish": _publish_link(verdict, candidate, site.store.backtest_spec(verdict.id)),
         "prove": with_query(f"/backtests/{verdict.id}/prove", {"candidate": candidate.name}) if pairs.counts["newly failing"] else "",
         "reports": [(title, with_query(f"/backtests/{verdict.id}/report", {"name": name})) for name, title in REPORTS.items()],
     }
     command = f"beam-ray report {verdict.id}{site.store.option}"
     document = {**verdict.document(), "flip_groups": [group.document() for group in pairs.groups[:MOST_GROUPS]]}
     return Page("backtest", f"Backtest {verdict.document()['name']}", values, document, section="backtests", command=command)
+
+
+def _publish_link(verdict: Verdict, candidate: Candidate, spec: Any) -> str:
+    """The page that publishes the candidate, where it is a draft; empty where it is an override or a file."""
+    written = (spec or {}).get("candidates", {}).get(candidate.name)
+    workflow, _, draft = written.partition("@") if isinstance(written, str) else ("", "", "")
+    name, _, number = draft.partition(":")
+    return with_query(f"/flows/{workflow}/publish", {"draft": name, "number": number}) if name and not name.isdecimal() else ""
 
 
 def report(site: Site, path: str, fields: Fields) -> Download:

@@ -1,0 +1,66 @@
+"""A backtest that goes on: its sides, the pairs so far, and each line of the gate as it forms."""
+
+from typing import Any
+
+from beam_ray import BacktestProgress
+from beam_ray.console.charts import limit_mark, sequence_marks
+from beam_ray.console.commands import new_key
+from beam_ray.console.forms import Fields, one
+from beam_ray.console.links import backtest_path
+from beam_ray.console.rendering import Page
+from beam_ray.console.site import Site
+from beam_ray.errors import Unusable
+
+
+def backtest_progress(site: Site, name: str) -> Page:
+    """The page."""
+    found = site.store.backtest_progress(name)
+    started = next((each for each in site.commands.all() if each.code is None and each.words[:1] == ("backtest",) and found.id in each.words), None)
+    resumable = found.state == "stopped" and site.store.backtest_spec(found.id) is not None
+    values: dict[str, Any] = {
+        "backtest": found,
+        "pairs": dict(found.pairs),
+        "budget": dict(found.budget),
+        "forming": _forming(found),
+        "so_far": [(each, [_line(line) for line in each["lines"]]) for each in found.so_far],
+        "resumable": resumable and started is None,
+        "resuming": started,
+        "key": new_key(),
+    }
+    command = f"beam-ray backtest {found.id}{site.store.option}"
+    live = found.state == "running" or started is not None
+    return Page("backtest_progress", f"Backtest {found.name}", values, found.document(), section="backtests", command=command, live=live)
+
+
+def _line(written: Any) -> dict[str, Any]:
+    interval = written["interval"]
+    mark = limit_mark(interval["low"], interval["value"], interval["high"], interval["limit"]) if interval else None
+    return {"line": written["line"], "interval": interval, "mark": mark}
+
+
+def _forming(found: BacktestProgress) -> list[dict[str, Any]]:
+    """Per candidate the newest interim analysis, and each line over all analyses so far."""
+    made = []
+    for name in found.candidates:
+        looks = sorted((look for look in found.looks if look["candidate"] == name), key=lambda look: look["tasks"])
+        if not looks:
+            continue
+        newest = looks[-1]
+        lines = []
+        for at, written in enumerate(newest["lines"]):
+            intervals = [(look["tasks"], look["lines"][at]["interval"]) for look in looks if at < len(look["lines"])]
+            points = [(tasks, each["low"], each["value"], each["high"]) for tasks, each in intervals if each is not None]
+            chart = sequence_marks(points, written["interval"]["limit"], found.tasks) if points and written["interval"] else None
+            lines.append({**_line(written), "chart": chart, "analyses": len(points)})
+        made.append({"candidate": name, "newest": newest, "lines": lines, "analyses": len(looks)})
+    return made
+
+
+def resume(site: Site, path: str, fields: Fields) -> str:
+    """Resume a backtest by its command; its page."""
+    name = path.split("/")[2]
+    found = site.store.backtest_progress(name)
+    if found.state != "stopped" or site.store.backtest_spec(found.id) is None:
+        raise Unusable(f"backtest {found.id} cannot be resumed here: it is running, or its spec was not kept\n  run its command again to resume it")
+    site.commands.start(one(fields, "key"), ["backtest", found.id, "--mlflow", "none"], f"Resume backtest {found.name}")
+    return backtest_path(found.id)
