@@ -22,6 +22,7 @@ from beam_ray.llm.advice import ignored_settings
 from beam_ray.llm.lanes import in_lane, require_lane
 from beam_ray.llm.scripted import Models
 from beam_ray.llm.settings import ModelSettings
+from beam_ray.memory import release_memory
 from beam_ray.run.progress import Progress, ProgressCallback
 from beam_ray.store.beginning import begin, unfinished
 from beam_ray.store.lookup import newest_first, resolve, select
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 Budget = Mapping[str, float]
 """Limits of a run by name: max_usd, max_tokens, max_calls, max_minutes."""
+HELD_TASKS = 10_000
+"""Tasks from which on their memory is given back to the system when they are in the store."""
 LIMITS = ("max_usd", "max_tokens", "max_calls", "max_minutes")
 
 
@@ -324,6 +327,10 @@ def run(
             record = begin(objects, made.record, made.tasks)
             if record.run_id != made.record.run_id:
                 callback(Progress(message=f"resuming run {record.run_id}, started {record.created_at.replace('T', ' ')[:16]} UTC"))
+            large = found.num_rows > HELD_TASKS
+            del found, made
+            if large:
+                release_memory()
             finish(store.with_connection(opened), record.model_copy(update={"budget": limits}), takeover=takeover, callback=callback)
         return Run(store, record.run_id)
 

@@ -76,6 +76,9 @@ class Place:
     @cached_property
     def opened(self) -> beam_ray.Store:
         """The store."""
+        from beam_ray.memory import spare_pandas
+
+        spare_pandas()
         return beam_ray.open(self.store, models=self.models, address=self.address, lane=self.lane)
 
     @property

@@ -98,7 +98,7 @@ class Runner:
         self._finished = self._failed = 0
         self._spent = Usage()
         """What finished and deferred steps cost."""
-        self._merging = asyncio.Semaphore(1 if self.record.rows > MERGED_AT_ONCE else len(self.workflow.order) + 1)
+        self._merging = asyncio.Semaphore(1 if self.record.rows > MERGED_AT_ONCE else 2)
         self._loading = threading.Lock()
         self._spooled_rows: dict[StepKey, StepRow] = {}
         self._tasks: TaskRows | None = None

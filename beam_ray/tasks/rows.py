@@ -13,7 +13,7 @@ FREE = 32_000_000
 """Bytes that any compressed file may hold, however small it is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One task as written, with its place."""
 

@@ -64,6 +64,9 @@ _ENVIRONMENT = {
     # how long a raylet waits before it looks for its object store again, which is up after milliseconds; by default 1,000, ten times
     "RAY_raylet_client_connect_timeout_milliseconds": "20",
     "RAY_raylet_client_num_connect_attempts": "500",
+    # Arrow's own allocator and one arena for every thread keep 25 MB of a runner that nobody uses
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "2",
 }
 
 

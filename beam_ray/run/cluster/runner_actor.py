@@ -12,6 +12,7 @@ from dataclasses import replace
 import ray
 
 from beam_ray.define.fingerprint import JsonObject
+from beam_ray.memory import spare_pandas
 from beam_ray.run.cluster.limiter_actor import LimiterClient
 from beam_ray.run.progress import Counts
 from beam_ray.run.runner import Assignment, Runner
@@ -24,7 +25,7 @@ RUNNER_OPTIONS: JsonObject = {"num_cpus": 0, "memory": 1, "max_restarts": 0, "ma
 """What Ray is told of every runner's process."""
 
 STORE_THREADS = 32
-"""Requests to the store that a runner has in flight at most."""
+"""Requests to a store on S3 that a runner has in flight at most."""
 
 
 class RunnerActor:
@@ -35,6 +36,7 @@ class RunnerActor:
         Args:
             environment: The driver's, for a runner of a Ray that another process started.
         """
+        spare_pandas()
         self._environment = environment
         if environment is not None:
             _adopt(environment)
@@ -77,8 +79,9 @@ class RunnerActor:
         await self._assigned.wait()
         assert self._assignment is not None
         if self._runner is None:
-            # threads wait for the store, which may answer late, and take no CPU meanwhile
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STORE_THREADS))
+            if self._assignment.store.startswith("s3://"):
+                # its threads wait for the store, and take no CPU meanwhile
+                asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STORE_THREADS))
             self._runner = Runner(self._assignment, self._limiter.renew if self._limiter else None, self._run_elsewhere)
             if not gc.get_freeze_count():
                 # a full collection would visit everything ever imported: a tenth of a second in which no row moves
