@@ -40,13 +40,18 @@ def test_a_draft_is_chosen_planned_and_run(tab: Tab, shop: Shop, draft: str):
     plan.get_by_role("button", name="Start").click()
     tab.see("What differs", timeout=60_000)
     page.wait_for_url("**/reruns/*")
-    text = page.locator("main").inner_text()
+    text, address = page.locator("main").inner_text(), page.url
+    removed, added = (page.locator(mark).all_inner_texts() for mark in ("del", "ins"))
+    page.get_by_role("link", name="try it on 20 tasks").click()
+    page.wait_for_url("**/backtests/new?*")
+    form = page.locator("main").inner_text()
 
+    assert "careful" in form
     assert "+Read this order carefully." in shown
     assert picture == "executed: Extract the order details, Look the order up, Confirm the order"
-    assert ("Jane Miller" in page.locator("del").all_inner_texts(), "Hansen & Søn" in page.locator("ins").all_inner_texts()) == (True, True)
+    assert ("Jane" in " ".join(removed), "Hansen" in " ".join(added)) == (True, True)
     assert all(word in text for word in ("Solved", "80.00%", "100.00%", "One task proves nothing", "purchase-orders@careful:2"))
-    [newest] = [run for run in shop.store.runs() if run.id in page.url]
+    [newest] = [run for run in shop.store.runs() if run.id in address]
     assert newest.record.changed == ["extract.llm.prompt"]
 
 

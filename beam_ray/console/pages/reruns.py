@@ -7,13 +7,15 @@ from typing import Any
 
 import beam_ray
 from beam_ray.console.forms import Fields
-from beam_ray.console.links import compare_path, with_query
+from beam_ray.console.links import compare_path, draft_test_path
 from beam_ray.console.pages.compare import step_pairs
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import Unusable
 
 SHOWN = 100
+MORE = 20
+"""Tasks that a draft is tried on after one: enough for a first test."""
 WORDS = ("solved", "not solved", "still passes", "newly failing", "what-if")
 
 
@@ -35,7 +37,7 @@ def rerun(site: Site, path: str, fields: Fields) -> Page:
         "different": site.store.diff(found.origin.workflow, found.run.workflow),
         "draft": draft_of(site, found.run),
     }
-    values["try_more"] = try_more(values["draft"], record.workflow) if record.version is None else ""
+    values["try_more"] = try_more(values["draft"], found.origin)
     title = f"Rerun of {changes[0]['task_id']}" if record.tasks == 1 and changes else f"Rerun of {record.tasks:,} task{'s'[: record.tasks != 1]}"
     command = f"beam-ray show {found.changes[0]['task'] if found.changes else found.id}{site.store.option}"
     document = {**found.document(), "state": progress.state}
@@ -86,6 +88,12 @@ def draft_of(site: Site, run: beam_ray.Run) -> str:
     return next((each.reference for each in found), "")
 
 
-def try_more(draft: str, workflow: str) -> str:
-    """The form of a backtest of the draft; empty where it is not in the store."""
-    return with_query("/backtests/new", {"workflow": workflow, "candidate": draft}) if draft else ""
+def try_more(draft: str, origin: beam_ray.Run) -> dict[str, Any]:
+    """How many tasks of the original run a draft is tried on next, and the form of that backtest; empty where it is not in the store."""
+    if not draft:
+        return {}
+    count = min(MORE, origin.record.tasks)
+    return {
+        "count": count,
+        "link": draft_test_path(origin.record.workflow, draft, tasks=f"run:{origin.id}", limit=count if count < origin.record.tasks else ""),
+    }
