@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from beam_ray.api.batches import OpenBatch
     from beam_ray.api.calls import Call, ToolRequest
     from beam_ray.api.comparisons import Comparison, Metric
-    from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaPlan, CriteriaProposal, CriterionCheck, Outputs
+    from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, CriterionCheck, Outputs
+    from beam_ray.api.criteria_plan import CriteriaPlan, CriteriaProposalPlan
     from beam_ray.api.detection import Detectable, Detection, DetectionOption
     from beam_ray.api.draft_nodes import DraftNode, FieldProblem, NodeValues, WrittenCriterion, WrittenTurn
     from beam_ray.api.drafts import Draft, DraftEdit
@@ -104,10 +105,12 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.criteria
     "CriteriaCheck",
     "CriteriaDraft",
-    "CriteriaPlan",
     "CriteriaProposal",
     "CriterionCheck",
     "Outputs",
+    # api.criteria_plan
+    "CriteriaPlan",
+    "CriteriaProposalPlan",
     # api.detection
     "Detectable",
     "Detection",
@@ -314,7 +317,8 @@ _SOURCES = {
     "beam_ray.api.batches": ("OpenBatch",),
     "beam_ray.api.calls": ("Call", "ToolRequest"),
     "beam_ray.api.comparisons": ("Comparison", "Metric"),
-    "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaPlan", "CriteriaProposal", "CriterionCheck", "Outputs"),
+    "beam_ray.api.criteria": ("CriteriaCheck", "CriteriaDraft", "CriteriaProposal", "CriterionCheck", "Outputs"),
+    "beam_ray.api.criteria_plan": ("CriteriaPlan", "CriteriaProposalPlan"),
     "beam_ray.api.detection": ("Detectable", "Detection", "DetectionOption"),
     "beam_ray.api.draft_nodes": ("DraftNode", "FieldProblem", "NodeValues", "WrittenCriterion", "WrittenTurn"),
     "beam_ray.api.drafts": ("Draft", "DraftEdit"),

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+from beam_ray.api.criteria_plan import CriteriaPlan, definition_to_improve, with_node
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
-from beam_ray.api.optimise import ModelTry, executing, proposer_of, tries_of, workflow_file
+from beam_ray.api.optimise import ModelTry, executing, proposer_of, tries_of
 from beam_ray.api.progress import ProgressOption, progress_callback
 from beam_ray.api.runs import probe_models
 from beam_ray.api.workflows import WorkflowOption, check
+from beam_ray.define.fingerprint import Json
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.improve.criteria import (
@@ -100,6 +102,8 @@ class ProposedCriterionDocument(CriterionStatsDocument):
 
     useless: str
     reason: str
+    written: Json
+    """The criterion as a workflow file has it."""
 
 
 class CriteriaProposalDocument(TypedDict):
@@ -146,47 +150,6 @@ class CriteriaCheck(Displayed):
         }
 
 
-class CriteriaPlanDocument(TypedDict):
-    """What a check of criteria would judge, as ``--json`` prints it."""
-
-    node: str
-    run_id: str
-    outputs: int
-    reviewed: int
-    repeats: int
-    judge_calls: int
-    usd: float | None
-
-
-@dataclass(frozen=True)
-class CriteriaPlan:
-    """What checking the criteria of one node would ask judges, at most."""
-
-    node: str
-    run_id: str
-    """The run whose outputs are judged."""
-    outputs: int
-    reviewed: int
-    """Outputs that people reviewed; they are judged once more only where the judge has changed since."""
-    repeats: int
-    judge_calls: int
-    """At most: what was judged before is not judged again."""
-    max_usd: float | None
-    """US dollars at most; None when a judge has no price."""
-
-    def document(self) -> CriteriaPlanDocument:
-        """The plan as a JSON document."""
-        return {
-            "node": self.node,
-            "run_id": self.run_id,
-            "outputs": self.outputs,
-            "reviewed": self.reviewed,
-            "repeats": self.repeats,
-            "judge_calls": self.judge_calls,
-            "usd": self.max_usd,
-        }
-
-
 @dataclass(frozen=True)
 class CriteriaDraft:
     """How criteria are proposed, and where the draft goes."""
@@ -218,7 +181,7 @@ class CriteriaProposal(Displayed):
     """Why proposals could not be used."""
     tries: tuple[ModelTry, ...]
     draft: Path | None
-    """The draft that was written; None when every criterion is useless."""
+    """The file that was written; None when every criterion is useless, and where criteria of a draft in the store are proposed."""
     _stats: tuple[CriterionStats, ...] = field(compare=False)
     _proposed: tuple[ProposedCriterion, ...] = field(compare=False)
     _tries: tuple[QueryAttempt, ...] = field(compare=False)
@@ -230,7 +193,8 @@ class CriteriaProposal(Displayed):
     def document(self) -> CriteriaProposalDocument:
         """The proposal as a JSON document."""
         criteria: list[ProposedCriterionDocument] = [
-            {**seen.document(), "useless": seen.useless, "reason": one.reason} for one, seen in zip(self._proposed, self._stats, strict=True)
+            {**seen.document(), "useless": seen.useless, "reason": one.reason, "written": one.written}
+            for one, seen in zip(self._proposed, self._stats, strict=True)
         ]
         return {
             "node": self.node,
@@ -283,7 +247,7 @@ def plan_criteria(
 def _chosen(store: Location, workflow: WorkflowOption, node: str | None, outputs: Outputs) -> tuple[Workflow, dict[str, tuple[Run, list[str]]]]:
     """The definition, and for each node to check the run and the tasks whose outputs are judged."""
     objects = store.existing()
-    definition = _with_node(check(workflow, store).workflow, node)
+    definition = with_node(check(workflow, store).workflow, node)
     nodes = [node] if node else [name for name in definition.order if definition.nodes[name].evaluate]
     if not nodes or (node and not definition.nodes[node].evaluate):
         raise Unusable(f"{node or definition.name!r} has no criteria\n  --generate --node NODE  proposes some")
@@ -327,9 +291,10 @@ def propose(
     """See ``Store.propose_criteria``."""
     draft, outputs = draft or CriteriaDraft(), outputs or Outputs()
     objects = store.existing()
-    file = workflow_file(objects, workflow)
-    definition = _with_node(check(str(file), store).workflow, node)
-    place = require_place(file, draft.to, "criteria")
+    definition, file = definition_to_improve(store, workflow, node)
+    if file is None and draft.to:
+        raise Unusable(f"--to {draft.to}: {workflow} is a draft in the store, which has no file beside it")
+    place = require_place(file, draft.to, "criteria") if file else None
     run, tasks = stored_outputs(objects, definition, node, outputs.limit, outputs.run)
     proposer = proposer_of(store, draft.model, definition, node)
     ask = CachedModel(objects, proposer, store.known_models[proposer], again=draft.again)
@@ -346,7 +311,7 @@ def propose(
         added = [one.written for one in good]
         wanted = with_criteria(definition, node, [*(present_criteria(definition, node) if draft.add else ()), *added])
         drafts.append(wanted)
-        path = write_draft(place, criteria_text(file, node, added, notes, wanted, keep=draft.add))
+        path = write_draft(place, criteria_text(file, node, added, notes, wanted, keep=draft.add)) if file and place else None
     with progress_callback(progress) as callback:
         if said := note_use(objects, only(run.tasks(), tasks), f"criteria of {node}", drafts):
             callback(Progress(message=said))
@@ -365,12 +330,6 @@ def propose(
         tuple(proposed),
         tries,
     )
-
-
-def _with_node(workflow: Workflow, node: str | None) -> Workflow:
-    if node and node not in workflow.nodes:
-        raise Unusable(f"the workflow {workflow.name!r} has no node {node!r}\n  it has: {', '.join(workflow.order)}")
-    return workflow
 
 
 def _check(one: CriterionStats, reason: str = "") -> CriterionCheck:

@@ -1,8 +1,8 @@
 """A workflow as a flow: its graph, and how each node and each branch did in a run, in all runs of a version, or in a backtest."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TypedDict, cast
+from typing import Literal, TypedDict, cast
 
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.flow_numbers import (
@@ -113,6 +113,11 @@ class Flow(Displayed):
             raise Unusable("\n  ".join([f"{self.workflow.name} has no node {name[:80]!r}", f"it has: {', '.join(names)}", *did_you_mean(name, names)]))
         return found
 
+    @property
+    def weakest(self) -> FlowNode:
+        """The node with the lowest score, which is looked at first; without scores the first with a prompt."""
+        return _weakest(self.nodes)
+
     def display(self) -> Display:
         facts = (("version", self.version), ("nodes", len(self.nodes)), ("numbers of", ", ".join(self.numbers.runs[:3])))
         rows = [(each.name, each.asks, each.numbers.score if each.numbers else None, each.numbers.scored if each.numbers else None) for each in self.nodes]
@@ -158,7 +163,7 @@ def flow(
     all_runs: bool = False,
     backtest: str | None = None,
     candidate: str | None = None,
-    criteria_of: Iterable[str] | None = None,
+    criteria_of: Iterable[str] | Literal["weakest"] | None = None,
 ) -> Flow:
     """See ``Store.flow``."""
     counts = store.run_counts
@@ -182,17 +187,27 @@ def flow(
         definition, version = source.candidate.workflow, None
     same = source.workflow is None or source.workflow.digest == definition.digest
     source = replace(source, numbers=replace(source.numbers, same_definition=same))
-    wanted = set(definition.order if criteria_of is None else criteria_of)
     alike = set(definition.order) if same else _alike(definition, source.workflow)
     nodes, number = [], 1
     for name in definition.order:
-        found_node = _node(counts, definition, name, source, number, name in wanted)
-        nodes.append(replace(found_node, as_run=found_node.numbers is not None and name in alike))
-        number += len(nodes[-1].criteria)
+        made = _node(counts, definition, name, source, number)
+        nodes.append(replace(made, as_run=made.numbers is not None and name in alike))
+        number += len(made.criteria)
+    wanted = {_weakest(nodes).name} if criteria_of == "weakest" else set(definition.order if criteria_of is None else criteria_of)
+    for index, node in enumerate(nodes):
+        if node.name in wanted and node.criteria and node.numbers is not None:
+            nodes[index] = replace(node, criteria=criteria_numbers(counts, definition, node.name, source, node.criteria[0].number))
     return Flow(definition, version, source.numbers, tuple(nodes), tuple(edges(counts, definition, source)), tuple(warnings))
 
 
-def _node(counts: RunCounts, workflow: Workflow, name: str, source: Source, first: int, with_criteria: bool) -> FlowNode:
+def _weakest(nodes: Sequence[FlowNode]) -> FlowNode:
+    """The node with the lowest score; without any the first with a prompt."""
+    scored = [each for each in nodes if each.numbers and each.numbers.score is not None]
+    worst = min(scored, key=lambda each: (each.numbers.score if each.numbers else None) or 0.0, default=None)
+    return worst or next((each for each in nodes if each.definition.call), nodes[0])
+
+
+def _node(counts: RunCounts, workflow: Workflow, name: str, source: Source, first: int) -> FlowNode:
     node = workflow.nodes[name]
     ran = source.workflow
     known = ran is not None and name in ran.nodes
@@ -205,7 +220,7 @@ def _node(counts: RunCounts, workflow: Workflow, name: str, source: Source, firs
         workflow.judges_of(name),
         not workflow.downstream(name),
         node.evaluate.threshold if node.evaluate else None,
-        criteria_numbers(counts, workflow, name, source if known and with_criteria else None, first),
+        criteria_numbers(counts, workflow, name, None, first),
         names_for(workflow, name),
         node_numbers(counts, name, source) if known else None,
         False,

@@ -10,7 +10,7 @@ from beam_ray.api.runs import Run, get_run
 from beam_ray.api.verdicts import Candidate, verdict
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
-from beam_ray.store.step_counts import RunCounts, StepCounts, summed
+from beam_ray.store.step_counts import RunCounts, StepCounts
 
 WHOLE = ("run", "baseline", "candidate")
 """Modes of runs whose tasks were not selected by their results."""
@@ -210,12 +210,12 @@ def runs_of_definition(store: Location, counts: RunCounts, definition: Workflow,
     mine = [note for note in counts.notes() if note.workflow == definition.name and note.mode in WHOLE and note.executes]
     same = [note for note in mine if note.digest == definition.digest]
     if all_runs:
-        chosen = [get_run(store, note.run_id) for note in same if counts.finished(note.run_id)]
+        chosen = [Run.of(store, counts.run(note.run_id)) for note in same if counts.finished(note.run_id)]
     else:
         # the sides of a backtest may be of other drafts
         others = [note for note in mine if note.mode == "run"] or mine
         newest = next((note for note in [*same, *others] if counts.finished(note.run_id)), None)
-        chosen = [get_run(store, newest.run_id)] if newest else []
+        chosen = [Run.of(store, counts.run(newest.run_id))] if newest else []
     if not chosen:
         return Source(FlowNumbers("none"))
     tasks, distinct = _tasks(counts, chosen)
@@ -226,16 +226,13 @@ def runs_of_definition(store: Location, counts: RunCounts, definition: Workflow,
 
 def _tasks(counts: RunCounts, runs: Sequence[Run]) -> tuple[int, int]:
     """How many tasks and trials the runs have with an outcome, and how many distinct tasks."""
-    import numpy as np
-
-    found = [counts.tasks(each.stored) for each in runs]
-    return sum(map(len, found)), len(np.unique(np.concatenate(found)))
+    found = counts.task_numbers([each.stored for each in runs])
+    return len(found), int(found.max()) + 1 if len(found) else 0
 
 
 def node_numbers(counts: RunCounts, name: str, source: Source) -> NodeNumbers:
     runs = source.runs[1:] if source.candidate else source.runs
-    each = [counts.steps(run.stored, name) for run in runs]
-    found = summed(each) if len(each) > 1 else each[0]
+    found = counts.steps_of([run.stored for run in runs], name)
     again = source.workflow.nodes[name].auto_rerun if source.workflow else None
     low, high = _interval(counts, runs, found)
     numbers = NodeNumbers(
@@ -269,14 +266,13 @@ def _interval(counts: RunCounts, runs: Sequence[Run], found: StepCounts) -> tupl
     from beam_ray.compare.intervals import level
     from beam_ray.compare.sequential import Confidence
 
-    keys = np.concatenate([counts.tasks(run.stored) for run in runs])
-    if len(keys) != len(found.scores):
+    task = counts.task_numbers([run.stored for run in runs])
+    if len(task) != len(found.scores):
         return None, None  # the run goes on
     scored = ~np.isnan(found.scores)
-    _, task = np.unique(keys[scored], return_inverse=True)
-    executions = np.bincount(task)
-    means = np.bincount(task, weights=found.scores[scored]) / np.maximum(executions, 1)
-    interval = level(means, Confidence(), largest=100.0)
+    executions = np.bincount(task[scored])
+    sums = np.bincount(task[scored], weights=found.scores[scored])
+    interval = level(sums[executions > 0] / executions[executions > 0], Confidence(), largest=100.0)
     return (interval.low, interval.high) if interval else (None, None)
 
 
@@ -325,7 +321,9 @@ def criteria_numbers(counts: RunCounts, workflow: Workflow, name: str, source: S
 
 def edges(counts: RunCounts, workflow: Workflow, source: Source) -> list[FlowEdge]:
     runs = source.runs[1:] if source.candidate else source.runs
-    paths: Counter[tuple[str, ...]] = sum((counts.paths(run.stored) for run in runs), Counter())
+    paths: Counter[tuple[str, ...]] = Counter()
+    for run in runs:
+        paths.update(counts.paths(run.stored))
     earlier = counts.paths(source.runs[0].stored) if source.candidate else Counter()
     found = []
     for target in workflow.order:

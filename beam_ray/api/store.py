@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from beam_ray.api.location import DEFAULT_MODELS, DEFAULT_STORE, Location
 from beam_ray.temporary import ensure_temporary_folder
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from beam_ray.api.backtests import Backtest, BacktestOptions, BacktestPlan
     from beam_ray.api.batches import OpenBatch
     from beam_ray.api.comparisons import Comparison
-    from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaPlan, CriteriaProposal, Outputs
+    from beam_ray.api.criteria import CriteriaCheck, CriteriaDraft, CriteriaProposal, Outputs
+    from beam_ray.api.criteria_plan import CriteriaPlan, CriteriaProposalPlan
     from beam_ray.api.detection import Detectable
     from beam_ray.api.draft_nodes import DraftNode, NodeValues
     from beam_ray.api.drafts import Draft, DraftEdit
@@ -1285,6 +1286,27 @@ class Store(Location):
 
         return plan_criteria(self, workflow, node, outputs=outputs, repeats=repeats)
 
+    def plan_criteria_proposal(
+        self, workflow: str, node: str, *, draft: "CriteriaDraft | None" = None, outputs: "Outputs | None" = None
+    ) -> "CriteriaProposalPlan":
+        """
+        What ``propose_criteria`` would ask models at most, and what that costs. No model is called.
+
+        Args:
+            workflow: As for ``propose_criteria``.
+            node: As for ``propose_criteria``.
+            draft: As for ``propose_criteria``.
+            outputs: As for ``propose_criteria``.
+
+        Raises:
+            Unusable: as for ``propose_criteria``.
+        """
+        from beam_ray.api.criteria import CriteriaDraft, Outputs
+        from beam_ray.api.criteria_plan import plan_proposal
+
+        how, which = draft or CriteriaDraft(), outputs or Outputs()
+        return plan_proposal(self, workflow, node, add=how.add, model=how.model, run=which.run, outputs=which.limit, again=how.again)
+
     def propose_criteria(
         self,
         workflow: str,
@@ -1466,7 +1488,7 @@ class Store(Location):
         all_runs: bool = False,
         backtest: str | None = None,
         candidate: str | None = None,
-        criteria_of: "Iterable[str] | None" = None,
+        criteria_of: "Iterable[str] | Literal['weakest'] | None" = None,
     ) -> "Flow":
         """
         A workflow's graph with how each node, criterion and branch did. No model is called.
@@ -1477,7 +1499,7 @@ class Store(Location):
             all_runs: Numbers of all finished runs of the definition; those of reruns do not count.
             backtest: Numbers of this backtest: its baseline and a candidate, whose definition is then shown.
             candidate: Name of the candidate. Default: the best one.
-            criteria_of: Nodes whose criteria are counted. Default: all.
+            criteria_of: Nodes whose criteria are counted, or ``weakest`` for the one with the lowest score. Default: all.
 
         Raises:
             Unusable: there is no such workflow, run, backtest or candidate.

@@ -52,7 +52,7 @@ class Draft:
     click.option("--generate", is_flag=True, help="Propose criteria for the node, test them on stored outputs, and write a draft."),
     click.option("--check", "check_", is_flag=True, help="Judge stored outputs again: how often each criterion is met, and how reliable its judge is."),
     click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 10), help="With --check: how often each output is judged."),
-    click.option("--plan", is_flag=True, help="With --check: only show what judges would be asked, and what that costs at most."),
+    click.option("--plan", is_flag=True, help="Only show what models would be asked, and what that costs at most."),
 )
 @grouped(
     Which,
@@ -78,8 +78,12 @@ def criteria(context: click.Context, wanted: Wanted, which: Which, draft: Draft,
     if wanted.generate == wanted.check_ or (wanted.generate and not wanted.node):
         raise click.UsageError("write --generate --node NODE, or --check")
     others = {"add": "--add", "again": "--again", "model": "--model", "to": "--to"}
-    refuse_options(context, others if wanted.check_ else {"repeats": "--repeats", "plan": "--plan"}, "--generate" if wanted.check_ else "--check")
+    refuse_options(context, others if wanted.check_ else {"repeats": "--repeats"}, "--generate" if wanted.check_ else "--check")
     outputs = beam_ray.Outputs(which.run_id, which.outputs)
+    if wanted.plan and wanted.generate:
+        how = beam_ray.CriteriaDraft(draft.add, draft.model, draft.to, draft.again)
+        _show_proposal_plan(place.opened.plan_criteria_proposal(wanted.workflow, str(wanted.node), draft=how, outputs=outputs), place)
+        return
     if wanted.plan:
         _show_plans(place.opened.plan_criteria(wanted.workflow, wanted.node, outputs=outputs, repeats=wanted.repeats), place)
         return
@@ -95,11 +99,27 @@ def criteria(context: click.Context, wanted: Wanted, which: Which, draft: Draft,
     if place.as_json:
         emit(made.document())
     else:
-        _show_proposal(made, draft.add)
-    context.exit(0 if made.draft else NO_PROPOSAL)
+        _show_proposal(made, draft.add, wanted.workflow)
+    context.exit(0 if made.draft or (any(not each.useless for each in made.criteria) and _in_store(wanted.workflow)) else NO_PROPOSAL)
 
 
-def _show_proposal(made: beam_ray.CriteriaProposal, add: bool) -> None:
+def _in_store(workflow: str) -> bool:
+    """Whether the name is that of a draft in the store, beside which no file is written."""
+    _, at, rest = workflow.partition("@")
+    return bool(at) and not rest.isdecimal()
+
+
+def _show_proposal_plan(plan: beam_ray.CriteriaProposalPlan, place: Place) -> None:
+    if place.as_json:
+        emit(plan.document())
+        return
+    asked = "its answer is stored already" if plan.kept else f"at most {plural(plan.max_calls, 'call')}"
+    show(f"{plan.node}: {plan.model} proposes criteria, {asked}")
+    show(f"tried on {plural(plan.outputs, 'output')} of run {plan.run_id}: at most {plural(plan.judge_calls, 'judge call')}")
+    show(f"cost: {at_most(plan.max_usd)}")
+
+
+def _show_proposal(made: beam_ray.CriteriaProposal, add: bool, workflow: str) -> None:
     show(f"{made.workflow}/{made.node} · proposed by {made.model} · tried on {plural(made.outputs, 'output')} of run {made.run_id}")
     show_tries(made.tries)
     for text in made.dropped:
@@ -120,6 +140,9 @@ def _show_proposal(made: beam_ray.CriteriaProposal, add: bool) -> None:
         show(table(["criterion", "", "met %", "of good", "of bad", "undecided", ""], rows, right=[2, 3, 4, 5], width=70))
     if made.draft:
         show(f"draft:  {made.draft}   ({'with' if add else 'instead of'} the existing criteria)")
+    elif any(not each.useless for each in made.criteria) and _in_store(workflow):
+        show(f"{workflow} is a draft in the store and stays as it is; add one with:")
+        show(f"  beam-ray draft set {workflow.partition(':')[0]} 'nodes.{made.node}.evaluate.criteria[N]=CRITERION'")
     elif made.criteria:
         show("every criterion is useless; there is no draft")
     else:

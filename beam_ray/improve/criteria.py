@@ -33,6 +33,9 @@ from beam_ray.tasks.sources import only
 SHOWN = 3
 """Number of good outputs shown to the proposing model, and of bad outputs."""
 
+MOST_CRITERIA = 8
+"""Criteria that are asked for at once."""
+
 ENOUGH = 5
 """Minimum number of decided outputs to say that a criterion holds always or never."""
 
@@ -202,7 +205,7 @@ def propose_criteria(
             found.append(ProposedCriterion(written, entry["reason"]))
         return "" if found else f"none of the criteria is usable: {'; '.join(dropped)[:1_000]}"
 
-    asked = ask(_question(workflow, node, run, tasks, keep), fault)
+    asked = ask(criteria_question(workflow, node, run, tasks, keep=keep), fault)
     return (found if asked.answer is not None else []), asked.tries, dropped
 
 
@@ -341,7 +344,8 @@ def _verdict(row: StepRow | None, name: str) -> bool | None:
     return next((item["met"] for item in row["criteria"] or () if item["id"] == name), None) if row else None
 
 
-def _question(workflow: Workflow, node: str, run: Run, tasks: Sequence[str], keep: bool) -> Question:
+def criteria_question(workflow: Workflow, node: str, run: Run, tasks: Sequence[str], *, keep: bool) -> Question:
+    """What the proposing model is asked."""
     found = workflow.nodes[node]
     rows = _rows(run, node)
     queries = dict(zip(run.tasks()["task_id"].to_pylist(), run.tasks()["task_query"].to_pylist(), strict=True))
@@ -377,7 +381,7 @@ _SCHEMA = {
         "criteria": {
             "type": "array",
             "minItems": 1,
-            "maxItems": 8,
+            "maxItems": MOST_CRITERIA,
             "items": {
                 "type": "object",
                 "properties": {

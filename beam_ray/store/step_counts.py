@@ -9,7 +9,7 @@ import hashlib
 import io
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -26,6 +26,8 @@ from beam_ray.store.runs import Run
 
 KEPT = 4_000
 """Counts that are kept; those of a node have four bytes a step."""
+KEPT_RUNS = 400
+"""Finished runs whose record and manifest are kept."""
 _STEP = ["outcome", "score", "passed", "review"]
 _ATTEMPTS = ["attempts.list.element.number", "attempts.list.element.error"]
 _CRITERIA = ["criteria.list.element.id", "criteria.list.element.met"]
@@ -86,6 +88,7 @@ class RunCounts:
     objects: Objects
     _kept: OrderedDict[tuple[str, ...], Any] = field(default_factory=OrderedDict)
     _notes: dict[str, RunNote] = field(default_factory=dict)
+    _runs: OrderedDict[str, Run] = field(default_factory=OrderedDict)
     _finished: set[str] = field(default_factory=set)
     _passed: dict[str, tuple[int, int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -102,18 +105,33 @@ class RunCounts:
             found.append(self._notes[run_id])
         return found
 
+    def run(self, run_id: str) -> Run:
+        """The run; a finished one is read once."""
+        with self._lock:
+            known = self._runs.get(run_id)
+            if known is not None:
+                self._runs.move_to_end(run_id)
+                return known
+        found = Run(self.objects, run_id)
+        if found.finished:
+            with self._lock:
+                self._runs[run_id] = found
+                while len(self._runs) > KEPT_RUNS:
+                    self._runs.popitem(last=False)
+        return found
+
     def finished(self, run_id: str) -> bool:
         """Whether the run can no longer change."""
-        if run_id not in self._finished and Run(self.objects, run_id).finished:
+        if run_id not in self._finished and self.run(run_id).finished:
             self._finished.add(run_id)
         return run_id in self._finished
 
     def passed(self, run_id: str) -> tuple[int, int]:
         """Of a finished run, tasks and trials that passed, and all of them."""
-        run = Run(self.objects, run_id)
-        if run_id not in self._passed and run.manifest:
-            usage = run.manifest["usage"]
-            self._passed[run_id] = usage["passed"], usage["rows"]
+        if run_id not in self._passed:
+            manifest = self.run(run_id).manifest
+            assert manifest
+            self._passed[run_id] = manifest["usage"]["passed"], manifest["usage"]["rows"]
         return self._passed[run_id]
 
     def steps(self, run: Run, node: str) -> StepCounts:
@@ -138,12 +156,23 @@ class RunCounts:
         """A number for each task of the run with an outcome, equal for tasks of the same id; not the same in another process."""
         return self._of(run, ("tasks",), lambda: np.array([hash(name) for name in run.outcome(["task_id"])["task_id"].to_pylist()], np.int64))
 
+    def steps_of(self, runs: Sequence[Run], node: str) -> StepCounts:
+        """What happened at a node of several runs, which all have it."""
+        if len(runs) == 1:
+            return self.steps(runs[0], node)
+        return self._kept_as(_state(runs, "steps of all", node), lambda: _summed([self.steps(run, node) for run in runs]))
+
+    def task_numbers(self, runs: Sequence[Run]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """For each step of a node, in the order of ``steps_of``, its task as a number from 0; equal for tasks of the same id."""
+        return self._kept_as(_state(runs, "task numbers"), lambda: np.unique(np.concatenate([self.tasks(run) for run in runs]), return_inverse=True)[1])
+
     def _of(self, run: Run, what: tuple[str, ...], count: Callable[[], Found]) -> Found:
-        manifest = run.manifest
-        if manifest is None:
+        return self._kept_as(_state([run], *what), count)
+
+    def _kept_as(self, key: tuple[str, ...] | None, count: Callable[[], Found]) -> Found:
+        """What *count* gives, kept under *key*; counted anew where that is None."""
+        if key is None:
             return count()
-        state = hashlib.sha256("".join(entry["sha256"] for entry in manifest["files"]).encode()).hexdigest()
-        key = (run.run_id, state, *what)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -154,6 +183,14 @@ class RunCounts:
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return found
+
+
+def _state(runs: Sequence[Run], *what: str) -> tuple[str, ...] | None:
+    """Identifies counts of finished runs; None where a run goes on. A repaired run has other files with the same rows."""
+    manifests = [run.manifest for run in runs]
+    if None in manifests:
+        return None
+    return (*what, *(f"{run.run_id} {manifest['finished_at']}" for run, manifest in zip(runs, manifests, strict=True) if manifest))
 
 
 def _table(run: Run, node: str, columns: list[str]) -> pa.Table:
@@ -221,9 +258,8 @@ def _counted(column: Any) -> Counter[Any]:
     return Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()})
 
 
-def summed(counts: Iterable[StepCounts]) -> StepCounts:
+def _summed(found: Sequence[StepCounts]) -> StepCounts:
     """The counts of several runs as those of one."""
-    found = list(counts)
     return StepCounts(
         sum((each.outcomes for each in found), Counter()),
         sum(each.passed for each in found),

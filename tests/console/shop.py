@@ -150,8 +150,14 @@ def answers() -> dict[str, Any]:
             "user_3": "",
         },
     }
+    proposals = [
+        {"criterion": "The vendor is a company that sells something.", "expression": "", "reason": "A person signs, a company sells."},
+        {"criterion": "The order number begins with PO-.", "expression": "(extract.po_number or '')[:3] == 'PO-'", "reason": "Our numbers do."},
+        {"criterion": "The amount is positive.", "expression": "extract.amount > 0", "reason": "Nothing is for free."},
+    ]
     judge = [
         {"has": ["Name the weaknesses of the prompt"], "answer": better},
+        {"has": ["Write criteria by which"], "answer": {"criteria": proposals}},
         {"has": ["Jane Miller"], "answer": {"criterion_1": {"reason": "Jane Miller is a person who signed for the company.", "met": False}}},
         {"answer": {"criterion_1": {"reason": "It is the name of a company.", "met": True}}},
     ]

@@ -85,6 +85,23 @@ def test_what_differs_is_one_click_away(tab: Tab, shop: Shop, draft: str):
     assert "90.0 -> 80.0" in page.locator(".changes-list").inner_text()
 
 
+def test_from_the_bar_to_diff_trial_and_publishing(tab: Tab, shop: Shop, draft: str):
+    """The bar leads to the versions compared, to the form of a backtest of this revision, and to the form that publishes it."""
+    page = tab.page
+    open_draft(tab, draft)
+    page.locator("#threshold").fill("85")
+    save(tab)
+    bar = page.get_by_role("region", name="Draft")
+    links = {name: bar.get_by_role("link", name=name).get_attribute("href") for name in ("Diff", "Try on 20 tasks", "Publish…")}
+    bar.get_by_role("link", name="Diff").click()
+    tab.see("extract.evaluate.threshold")
+    for name in ("Try on 20 tasks", "Publish…"):
+        tab.open(links[name])
+        tab.see(draft)
+
+    assert f"purchase-orders%40{draft}%3A2" in links["Try on 20 tasks"]
+
+
 def test_auto_run_is_switched_on_with_up_to_three_re_runs(tab: Tab, shop: Shop, draft: str):
     """Off by default; for the final step and for tools the check's warning stands at the switch."""
     page = tab.page
@@ -212,6 +229,31 @@ def test_editing_works_without_scripts(new_tab: OpenTab, shop: Shop, draft: str)
     assert (definition.nodes["extract"].evaluate.threshold, definition.nodes["extract"].auto_rerun) == (75, None)
 
 
+def test_criteria_are_proposed_tried_and_taken(tab: Tab, shop: Shop, draft: str):
+    """Re-generate criteria says what asking costs, shows how each proposal does on stored outputs, and the draft gets the chosen ones."""
+    page = tab.page
+    tab.open("/flows/purchase-orders?node=extract")
+    page.get_by_role("button", name="Re-generate criteria").click()
+    page.wait_for_url(f"**/criteria?draft={draft}*")
+    cost = page.get_by_role("region", name="Cost").inner_text()
+    page.get_by_role("button", name="Propose criteria").click()
+    tab.see("3 proposals, tried on 20 outputs", timeout=90_000)
+    offered = {each.inner_text().split("\n")[0]: each.get_by_role("checkbox").is_checked() for each in page.locator(".proposal").all()}
+    page.get_by_role("radio", name="Beside the present criteria").check()
+    page.get_by_role("button", name="Take into the draft").click()
+    page.wait_for_url(f"**draft={draft}&node=extract*")
+    definition = shop.store.draft("purchase-orders", draft).definition
+
+    assert [word in cost for word in ("scripted/judge, at most 2 calls", "20 outputs of run", "at most 20 judge calls", "$0.00")] == [True] * 4
+    assert [(text.partition(" judge")[0].partition(" rule")[0], checked) for text, checked in offered.items()] == [
+        ("The vendor is a company that sells something.", True),
+        ("The order number begins with PO-.", False),
+        ("The amount is positive.", False),
+    ]
+    assert definition and definition.nodes["extract"].evaluate
+    assert [each.text for each in definition.nodes["extract"].evaluate.criteria][4:] == ["The vendor is a company that sells something."]
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_axe_finds_nothing_on_a_draft(scheme: str, width: int, new_tab: OpenTab, axe: str, shop: Shop, draft: str):  # noqa: F811
     """Valid and invalid, with its folds open; it is not wider than the screen."""
@@ -225,4 +267,16 @@ def test_axe_finds_nothing_on_a_draft(scheme: str, width: int, new_tab: OpenTab,
         found += violations(tab, axe)
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
+    open_draft(tab, draft)
+    tab.page.locator("#threshold").fill("80")
+    save(tab)
+    tab.page.get_by_role("link", name="Re-generate criteria").click()
+    tab.see("at most 20 judge calls")
+    found += violations(tab, axe)
+    twins = [
+        tab.page.evaluate("link => fetch(link).then((answer) => answer.status)", f"/flows/purchase-orders/criteria{face}?draft={draft}&node=extract")
+        for face in (".json", ".md")
+    ]
+
     assert found == []
+    assert twins == [200, 200]

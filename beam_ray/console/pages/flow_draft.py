@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import beam_ray
 from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import flow_path
+from beam_ray.console.links import flow_path, versions_path, with_query
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Unusable
@@ -38,6 +38,8 @@ def change(site: Site, path: str, fields: Fields) -> str | Page:
     numbers = one(fields, "numbers")
     if done == "edit":
         found = next(iter(site.store.drafts(workflow)), None) or _new(site, workflow)
+        if one(fields, "then") == "generate":
+            return with_query(f"{flow_path(workflow)}/criteria", {"draft": found.name, "node": node})
         return flow_path(workflow, draft=found.name, node=node, numbers=numbers) + ("#add-criteria" if one(fields, "then") == "add" else "")
     if done == "create":
         made = site.store.create_draft(workflow, one(fields, "draft")) if one(fields, "draft") else _new(site, workflow)
@@ -143,6 +145,7 @@ def shown(site: Site, workflow: str, draft: Draft, node: DraftNode | None, edite
     changed = _changes(site, draft)
     return {
         "draft": draft,
+        "diff_link": versions_path(workflow, a=draft.base, b=f"{draft.name}:{draft.number}") if draft.base and draft.definition else "",
         "form": preview,
         "problems": problems,
         "fault": fault,

@@ -46,11 +46,8 @@ def page(site: Site, name: str, fields: Fields, edited: Edited | None = None) ->
     if draft and draft.definition:
         named = draft.reference
     how = numbers_of(numbers)
-    found = site.store.flow(named, criteria_of=[first] if first else [], **how)
-    node = chosen_node(found, first)
-    if not first:
-        found = site.store.flow(named, criteria_of=[node.name], **how)
-        node = found.node(node.name)
+    found = site.store.flow(named, criteria_of=[first] if first else "weakest", **how)
+    node = found.node(first) if first else found.weakest
     kept = {"version": wanted, "draft": draft.name if draft else "", "numbers": numbers, "node": first}
 
     def link(**query: Any) -> str:
@@ -103,15 +100,6 @@ def _options(how: dict[str, Any]) -> str:
     """The same as options of the command."""
     named = {name: value for name, value in how.items() if value}
     return "".join(" --all-runs" if name == "all_runs" else f" --{name} {shlex.quote(value)}" for name, value in named.items())
-
-
-def chosen_node(found: Flow, name: str) -> FlowNode:
-    """The node asked for, else the one with the lowest score, else the first with a prompt."""
-    if name:
-        return found.node(name)
-    scored = [each for each in found.nodes if each.numbers and each.numbers.score is not None]
-    worst = min(scored, key=lambda each: (each.numbers.score if each.numbers else None) or 0.0, default=None)
-    return worst or next((each for each in found.nodes if each.definition.call), found.nodes[0])
 
 
 def cards(found: Flow, link: Any) -> list[dict[str, Any]]:
