@@ -52,9 +52,9 @@ def _filters(view: PinnedView) -> dict[str, list[str]]:
 
 
 def _live(view: PinnedView, status: str) -> str:
-    """The Tasks page with the tasks of the pinned runs alone."""
-    kept = _filters(view) | {"where": [view.pin.query.where]}
-    return with_query("/tasks", kept | ({"status": [status]} if status else {}))
+    """The Tasks page with the tasks of the pinned runs alone; of a status, those of the view that have it."""
+    where = view.pin.query.where + (" and review" if status == "review" else f" and status == '{status}'" if status else "")
+    return with_query("/tasks", _filters(view) | {"where": [where]})
 
 
 def create(site: Site, path: str, fields: Fields) -> str:
