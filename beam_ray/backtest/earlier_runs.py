@@ -16,6 +16,9 @@ from beam_ray.store.run_record import tasks_digest
 from beam_ray.store.runs import Run
 from beam_ray.tasks.sources import only
 
+NEWEST = 5
+"""Runs of a definition whose tasks are read to find one that has all of them."""
+
 
 @dataclass
 class EarlierRuns:
@@ -32,8 +35,26 @@ class EarlierRuns:
 
     def same(self, workflow: Workflow, *, whole: bool = True) -> str | None:
         """The newest run of this very definition over these very tasks, or over the first of them: paid for, so not run again."""
+        matching = [
+            run for run in self._alike(workflow) if self._same_tasks(run) and run.record.trials == self.spec.trials and bool(run.record.cut_from) != whole
+        ]
+        return matching[0].run_id if matching else None
+
+    def covering(self, workflow: Workflow) -> str | None:
+        """The newest run of this very definition that has all of these tasks and further ones: its steps are borrowed."""
+        wanted = _known_by(self.given)
+        for run in self._alike(workflow)[:NEWEST]:
+            if run.record.trials < self.spec.trials or run.record.tasks < len(wanted):
+                continue
+            theirs = _known_by(run.tasks())
+            if all(theirs.get(task) == what for task, what in wanted.items()):
+                return run.run_id
+        return None
+
+    def _alike(self, workflow: Workflow) -> list[Run]:
+        """The finished runs of this very definition that asked the same models and called the same tools, the newest first."""
         if self.spec.fresh:
-            return None
+            return []
         wanted = {name: identity(self.models[name]) for name in workflow.models if name in self.models}
         tools = self.tools(workflow)
         matching = []
@@ -42,18 +63,11 @@ class EarlierRuns:
             if run.definition_digest != digest:
                 continue
             record = run.record
-            same = (
-                self._same_tasks(run)
-                and record.trials == self.spec.trials
-                and bool(record.cut_from) != whole
-                and not record.sample
-                and not record.recorded
-                and record.tool_answers == self.spec.tool_answers
-            )
+            same = not record.sample and not record.recorded and record.tool_answers == self.spec.tool_answers
             asked = {name: entry.get("identity") for name, entry in record.models.items()}
             if same and asked == wanted and record.tools == tools and not (record.start_node or record.pinned_node) and run.finished:
-                matching.append((record.created_at, run.run_id))
-        return max(matching)[1] if matching else None
+                matching.append(run)
+        return sorted(matching, key=lambda run: (run.record.created_at, run.run_id), reverse=True)
 
     def similar(self, workflow: Workflow) -> str | None:
         """The newest run of the workflow by that name over these very tasks: steps that a change does not reach are borrowed from it."""
@@ -84,3 +98,8 @@ class EarlierRuns:
             return False
         theirs = run.tasks().sort_by("task_id")
         return tasks_digest(theirs) == tasks_digest(only(self.given, theirs["task_id"].to_pylist()).sort_by("task_id"))
+
+
+def _known_by(tasks: pa.Table) -> dict[str, tuple[str, str | None]]:
+    """Each task's id to the digest of its inputs and to its expected outcome, by which it is scored."""
+    return dict(zip(tasks["task_id"].to_pylist(), zip(tasks["inputs"].to_pylist(), tasks["expected"].to_pylist(), strict=True), strict=True))

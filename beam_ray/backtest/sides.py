@@ -131,7 +131,10 @@ class Backtest:
         if run_id:
             found.append((baseline, None, run_id))
         else:
-            found.append((baseline, self._plan(baseline, "baseline", None), ""))
+            run_id = self._origin_of_baseline(baseline.workflow)
+            plan = self._plan(baseline, "baseline", run_id)
+            found.append((baseline, count_borrowed(self.objects, plan, self.models) if run_id else plan, ""))
+        # what the baseline will borrow, candidates borrow from it
         return [*found, *(self._plan_of_candidate(side, None if self.resolved.spec.aa else run_id) for side in self.resolved.candidates)]
 
     def _plan_of_candidate(self, side: Side, origin: str | None) -> tuple[Side, Plan | None, str]:
@@ -153,7 +156,7 @@ class Backtest:
             return Run(self.objects, known) if known else self._begin("baseline", self._plan_of_recorded(side.workflow))
         run_id = self.known_run("baseline") or side.run_id or self._earlier.same(side.workflow)
         if run_id is None:
-            return self._begin("baseline", self._plan(side, "baseline", self._origin_of_tasks() or self._earlier.same(side.workflow, whole=False)))
+            return self._begin("baseline", self._plan(side, "baseline", self._origin_of_baseline(side.workflow)))
         run = Run(self.objects, self._remember("baseline", run_id))
         if run.finished:
             self.say(f"baseline: finished run {run_id} of {run.record.created_at[:16].replace('T', ' ')} UTC")
@@ -172,7 +175,7 @@ class Backtest:
         spec = self.resolved.spec
         if spec.fresh or spec.aa:
             return origin, ()
-        before = None if self.again else self._earlier.same(side.workflow)
+        before = None if self.again else self._earlier.same(side.workflow) or self._earlier.covering(side.workflow)
         runs = [run_id for run_id in (before, *(self.known_run(other.name) for other in self._before(side))) if run_id]
         lending = lending_runs(self.objects, side.workflow, origin, runs)
         return (origin, lending) if origin or not lending else (lending[0], lending[1:])
@@ -344,6 +347,10 @@ class Backtest:
         """Keep which run the side is; of two drivers the first one's counts for both."""
         self.objects.create(self._mark(name), seal({"run_id": run_id}))
         return self.known_run(name) or run_id
+
+    def _origin_of_baseline(self, workflow: Workflow) -> str | None:
+        """The run that the baseline's steps are borrowed from: that of the tasks, or one of the same definition over the first or over more tasks."""
+        return self._origin_of_tasks() or self._earlier.same(workflow, whole=False) or self._earlier.covering(workflow)
 
     def _origin_of_tasks(self) -> str | None:
         """Where the tasks are an earlier run's, that run's unchanged steps are borrowed."""
