@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from beam_ray.api.flow_numbers import FlowCriterion, FlowEdge, FlowNumbers, NodeNumbers
     from beam_ray.api.health import Health, Sign
     from beam_ray.api.history import TaskHistory
-    from beam_ray.api.jobs import CurrentJob, Job, JobResult, current_job
+    from beam_ray.api.jobs import JOB_KINDS, CurrentJob, Job, JobResult, current_job
     from beam_ray.api.ledger import Ledger
     from beam_ray.api.libraries import Library, LibraryCheck
     from beam_ray.api.library_changes import LibraryChange, LibraryDiff, LibraryVersion, SavedTasks, TaskEdit
@@ -144,6 +144,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     # api.history
     "TaskHistory",
     # api.jobs
+    "JOB_KINDS",
     "CurrentJob",
     "Job",
     "JobResult",
@@ -328,7 +329,7 @@ _SOURCES = {
     "beam_ray.api.flow_numbers": ("FlowCriterion", "FlowEdge", "FlowNumbers", "NodeNumbers"),
     "beam_ray.api.health": ("Health", "Sign"),
     "beam_ray.api.history": ("TaskHistory",),
-    "beam_ray.api.jobs": ("CurrentJob", "Job", "JobResult", "current_job"),
+    "beam_ray.api.jobs": ("JOB_KINDS", "CurrentJob", "Job", "JobResult", "current_job"),
     "beam_ray.api.ledger": ("Ledger",),
     "beam_ray.api.libraries": ("Library", "LibraryCheck"),
     "beam_ray.api.library_changes": ("LibraryChange", "LibraryDiff", "LibraryVersion", "SavedTasks", "TaskEdit"),

@@ -7,6 +7,7 @@ from beam_ray.api.display import Display, Displayed
 from beam_ray.api.flow_numbers import WHOLE
 from beam_ray.api.location import Location
 from beam_ray.api.runs import Run
+from beam_ray.compare.wilson import wilson_bounds
 from beam_ray.publish import versions as version_numbers
 
 HISTORY = 10
@@ -24,6 +25,8 @@ class FlowSummaryDocument(TypedDict):
     passed: int | None
     tasks: int | None
     success_rate: float | None
+    success_interval: list[float] | None
+    """95%, in percent."""
     history: list[float]
 
 
@@ -50,6 +53,14 @@ class FlowSummary(Displayed):
         """Percent of the newest run's tasks that passed."""
         return 100 * self.passed / self.tasks if self.tasks and self.passed is not None else None
 
+    @property
+    def success_interval(self) -> tuple[float, float] | None:
+        """95% confidence interval of the success rate, in percent; trials of a task never count as tasks. None without a run."""
+        if not self.tasks or self.passed is None or self.newest is None:
+            return None
+        low, high = wilson_bounds(self.passed / self.tasks, self.tasks / self.newest.record.trials)
+        return 100 * low, 100 * high
+
     def display(self) -> Display:
         return Display(self.workflow, (("published version", self.published), ("runs", self.runs), ("success rate %", self.success_rate)))
 
@@ -64,6 +75,7 @@ class FlowSummary(Displayed):
             "passed": self.passed,
             "tasks": self.tasks,
             "success_rate": self.success_rate,
+            "success_interval": list(self.success_interval) if self.success_interval else None,
             "history": list(self.history),
         }
 

@@ -7,13 +7,13 @@ from shlex import join
 from typing import TypedDict
 
 from beam_ray.api.location import Location
-from beam_ray.errors import Interrupted, Stopped
+from beam_ray.errors import Interrupted, Stopped, Unusable
 from beam_ray.run.job_client import JobClient, RayJobClient, follow_job
 from beam_ray.run.job_record import job_result, record_exit, require_shared_store, submission_id
 from beam_ray.store.opening import open_objects
 from beam_ray.store.run_record import new_run_id
 
-KINDS = ("run", "backtest", "rerun", "optimise")
+JOB_KINDS = ("run", "resume", "backtest", "prove", "rerun", "optimise")
 """Commands that can be submitted."""
 
 
@@ -92,6 +92,15 @@ class Job:
             missing.resume = resume
             raise missing
         return JobResult(self.id, self.command, found.exit_code, tuple(found.runs), found.backtest, state)
+
+
+def models_for_jobs(store: Location, folder: str | Path = ".") -> str:
+    """See ``Store.models_for_jobs``."""
+    require_shared_store(store.uri)
+    file, place = Path(str(store.models)).resolve(), Path(folder).resolve()
+    if not file.is_relative_to(place):
+        raise Unusable(f"the models file {store.models} lies outside the folder {place}, which is what a job gets\n  start the command in the project's folder")
+    return str(file.relative_to(place))
 
 
 def submit(

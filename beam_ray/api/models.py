@@ -63,6 +63,8 @@ class ModelInfo(Displayed):
     """Setting to where its value comes from: models file, models check, a family, or default."""
     checked_at: str | None
     """Time of the last ``check_model``, UTC; None if it was never checked."""
+    key_variables: tuple[str, ...]
+    """Names of the environment variables that its settings take secrets from."""
     check_calls: int
     """The most calls that ``check_model`` makes."""
     check_usd: float | None
@@ -224,6 +226,7 @@ def _info(store: Location, name: str, written: ModelSettings | ScriptedModel) ->
         settings=settings,
         sources=sources,
         checked_at=checked,
+        key_variables=written.variables if isinstance(written, ModelSettings) else (),
         check_calls=calls,
         check_usd=usd,
     )

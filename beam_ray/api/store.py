@@ -620,6 +620,18 @@ class Store(Location):
 
         return backtests(self, known)
 
+    def unsettled_backtests(self, verdicts: "Sequence[Verdict] | None" = None) -> "list[Verdict]":
+        """
+        Backtests that ended with BLOCK or INCONCLUSIVE and that nobody has acted on: neither was a backtest of the same
+        name finished later, nor a version of the workflow published.
+
+        Args:
+            verdicts: Those of ``backtests()``, where they were read already.
+        """
+        from beam_ray.api.verdicts import unsettled_backtests
+
+        return unsettled_backtests(self, verdicts)
+
     def verdict(self, backtest: str) -> "Verdict":
         """
         A finished backtest.
@@ -1448,7 +1460,7 @@ class Store(Location):
         Run a command as a Ray job; ``Job.wait`` follows it and returns its exit code from the store.
 
         Args:
-            command: run, backtest, rerun or optimise with its arguments, as on the command line.
+            command: run, resume, backtest, prove, rerun or optimise with its arguments, as on the command line.
             address: The cluster's dashboard, such as ``http://127.0.0.1:8265``.
             folder: The folder to upload, without what .gitignore and .rayignore name.
             allow_open: Submit although the cluster requires no token.
@@ -1460,6 +1472,17 @@ class Store(Location):
         from beam_ray.api.jobs import submit
 
         return submit(self, command, address=address, folder=folder, allow_open=allow_open, metadata=metadata)
+
+    def models_for_jobs(self, folder: "str | Path" = ".") -> str:
+        """
+        The models file as Ray jobs over this store name it: relative to the folder that is uploaded.
+
+        Raises:
+            Unusable: the store would be lost with a job, or the models file is not in the folder.
+        """
+        from beam_ray.api.jobs import models_for_jobs
+
+        return models_for_jobs(self, folder)
 
     # -- health and maintenance -----------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Verdicts of finished backtests: the gate's lines, candidates, pairs and reports."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,8 +19,6 @@ from beam_ray.store.checksummed_json import read_document
 from beam_ray.store.objects import NotThere
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from beam_ray.api.flips import Pairs
     from beam_ray.api.proofs import ProofTask
     from beam_ray.compare.gate_intervals import GateInterval
@@ -182,7 +180,7 @@ class Verdict(Displayed):
 
         return pq.read_table(pa.BufferReader(self.store.objects.read(f"backtests/{self.id}/comparison.parquet")), use_threads=False)
 
-    def pair_columns(self, names: "Sequence[str]") -> pa.Table:
+    def pair_columns(self, names: Sequence[str]) -> pa.Table:
         """Those of the columns of ``pairs`` that comparison.parquet has, without reading the others; versions before 0.2 kept fewer."""
         import pyarrow.parquet as pq
 
@@ -327,3 +325,17 @@ def backtests(store: Location, known: Iterable[Verdict] = ()) -> list[Verdict]:
                 continue  # it has no verdict yet
         found.append(kept[name])
     return sorted(found, key=lambda each: each._document["finished_at"], reverse=True)
+
+
+def unsettled_backtests(store: Location, verdicts: Sequence[Verdict] | None = None) -> list[Verdict]:
+    """See ``Store.unsettled_backtests``."""
+    from beam_ray.publish import current
+
+    known = backtests(store) if verdicts is None else verdicts
+    first: dict[tuple[str, str], Verdict] = {}
+    for each in known:
+        first.setdefault((each.workflow, each._document["name"]), each)
+    open_ones = [each for each in first.values() if each.word in ("BLOCK", "INCONCLUSIVE")]
+    newest = {name: current(store.existing(), name) for name in {each.workflow for each in open_ones}}
+    published = {name: version.published_at if version else "" for name, version in newest.items()}
+    return [each for each in open_ones if each._document["finished_at"] > published[each.workflow]]

@@ -21,8 +21,6 @@ import beam_ray
 from beam_ray.cli.screen import clean, emit, say, show
 from beam_ray.errors import BeamRayError
 
-KINDS = ("run", "backtest", "rerun", "optimise")
-
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option(
@@ -43,12 +41,12 @@ KINDS = ("run", "backtest", "rerun", "optimise")
 )
 @click.option("--i-know", is_flag=True, help="Submit although the cluster requires no token.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
-@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("kind", type=click.Choice(beam_ray.JOB_KINDS))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def submit(context: click.Context, address: str, folder: str, i_know: bool, as_json: bool, kind: str, arguments: tuple[str, ...]) -> None:
     """
-    Run a command (run, backtest, rerun or optimise) as a Ray job, and wait for its verdict.
+    Run a command (run, resume, backtest, prove, rerun or optimise) as a Ray job, and wait for its verdict.
 
     ARGUMENTS are the command's own, with paths relative to the working folder. The exit code is that of the
     command, read from the store. API keys are not sent with the job: the cluster's nodes have them in their environment.

@@ -23,6 +23,7 @@ from scipy import special
 
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval, Numbers, Quantity
+from beam_ray.compare.wilson import wilson_bounds
 
 _TINY = 1e-9
 _SKEWED = 4
@@ -190,10 +191,7 @@ def _skewed(values: Numbers, found: Interval, part: float) -> Interval:
 
 def wilson(share: float, count: float, quantile: float) -> Interval:
     """The interval of a *share* among so many tasks (Wilson 1927), which may be no whole number."""
-    squared = quantile**2
-    middle = (share + squared / (2 * count)) / (1 + squared / count)
-    reach = math.sqrt(squared * (share * (1 - share) / count + squared / (4 * count**2))) / (1 + squared / count)
-    return Interval(max(middle - reach, 0.0) if share > 0 else 0.0, min(middle + reach, 1.0) if share < 1 else 1.0)
+    return Interval(*wilson_bounds(share, count, quantile))
 
 
 def deviations(quantity: Quantity, task: np.ndarray[Any, Any], sampled: Sample, confidence: Confidence) -> Estimate:

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,11 @@ class Started:
         return f"beam-ray {shlex.join(self.words)}" + (f" <<'SPEC'\n{self.text}SPEC" if self.text else "")
 
     @property
+    def command(self) -> str:
+        """The command's name, also where it is submitted as a Ray job."""
+        return self.words[3] if self.words[0] == "submit" else self.words[0]
+
+    @property
     def code(self) -> int | None:
         """Its exit code; None while it goes on."""
         return self.process.poll()
@@ -74,14 +80,21 @@ class Started:
         except ValueError:
             return None
 
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        """The objects that it printed."""
+        result = self.result
+        return [each for each in (result if isinstance(result, list) else [result]) if isinstance(each, dict)]
+
     def find_runs(self, store: beam_ray.Store) -> list[str]:
         """The ids of the runs that it has begun so far."""
         if self.backtest:
             return list(dict.fromkeys(store.backtest_runs(self.backtest).values()))
-        result = self.result
-        for document in result if isinstance(result, list) else [result]:
-            if isinstance(document, dict) and isinstance(document.get("run_id"), str):
-                self.runs[document["run_id"]] = None
+        for document in self.documents:
+            # a Ray job says which runs it drove
+            for run_id in (document.get("run_id"), *document.get("runs", ())):
+                if isinstance(run_id, str):
+                    self.runs[run_id] = None
         if self.code is None and len(self.runs) < len(self.plans):
             for plan in self.plans:
                 run = store.begun(plan)
@@ -94,8 +107,17 @@ class Commands:
     """What was started here. A form's key starts one command, however often the form is sent."""
 
     def __init__(self, store: beam_ray.Store, max_usd: float | None = None):
+        """
+        Raises:
+            Unusable: commands are to be Ray jobs, and these cannot use the store or the models file.
+        """
         self.store, self.max_usd = store, max_usd
+        self.dashboard = store.address if store.address and store.address.startswith(("http://", "https://")) else ""
+        """Address of the dashboard to which commands that ask models are submitted as Ray jobs; empty where they run here."""
+        self._models = store.models_for_jobs() if self.dashboard else str(store.models)
         self._started: dict[str, Started] = {}
+        self._files: dict[str, Path] = {}
+        """Files that were written for Ray jobs, which get the folder as it is when they are submitted."""
         self._folder = Path(tempfile.mkdtemp(prefix="beam-ray-console-"))
         self._lock = threading.Lock()
 
@@ -111,7 +133,7 @@ class Commands:
             about: What it does, in words.
             plans: What it was said to do.
             subject: Address of the task that it was started from.
-            text: What it reads on standard input.
+            text: What it reads on standard input. A Ray job gets it as a file.
             backtest: Id of the backtest that it is.
 
         Raises:
@@ -126,15 +148,35 @@ class Commands:
             folder = self._folder / key
             folder.mkdir(mode=0o700)
             limit = ["--budget", f"max_usd={self.max_usd:g}"] if self.max_usd is not None and plans else []
-            command = [sys.executable, "-m", "beam_ray", *words, *limit, *self._place(words[0]), "--json"]
             (folder / "input").write_text(text, encoding="utf-8")
+            words = [*self._submitting(words[0]), *(self._uploaded(key, words, text) if self.dashboard else words), *limit]
+            command = [sys.executable, "-m", "beam_ray", *self._with_place(words)]
             with (folder / "input").open("rb") as given, (folder / "result").open("wb") as out, (folder / "messages").open("wb") as err:
-                process = subprocess.Popen(command, stdin=given, stdout=out, stderr=err, start_new_session=True, env=self._environment())
-            started = Started(key, (*words, *limit), about, folder, process, tuple(plans), subject, text=text, backtest=backtest)
+                where = self._place_of(words, folder)
+                process = subprocess.Popen(command, stdin=given, stdout=out, stderr=err, cwd=where, start_new_session=True, env=self._environment())
+            started = Started(key, tuple(words), about, folder, process, tuple(plans), subject, text=text, backtest=backtest)
             self._started[key] = started
             while len(self._started) > MAX_STARTED:
                 self._started.pop(next(iter(self._started)))
             return started
+
+    def _place_of(self, words: Sequence[str], folder: Path) -> Path | None:
+        """The folder in which a command works; None for that of the console."""
+        if words[0] != "library":
+            return None
+        # tasks that a visitor pastes name no file of this machine
+        empty = folder / "empty"
+        empty.mkdir()
+        return empty
+
+    def _uploaded(self, key: str, words: Sequence[str], text: str) -> Sequence[str]:
+        """The words with a file of the uploaded folder in place of standard input, which does not reach a Ray job."""
+        if not text or "-" not in words or words[0] not in beam_ray.JOB_KINDS:
+            return words
+        file = Path(f"console-{key[:12]}.yaml")
+        file.write_text(text, encoding="utf-8")
+        self._files[key] = file
+        return [file.name if word == "-" else word for word in words]
 
     def require_within(self, plans: Sequence[beam_ray.Plan], further: float | None = 0.0) -> None:
         """
@@ -182,24 +224,39 @@ class Commands:
         """All of them, the newest first."""
         return list(reversed(self._started.values()))
 
+    @property
+    def place_in_words(self) -> str:
+        """Where commands run."""
+        if self.dashboard:
+            return f"as Ray jobs on {self.dashboard}"
+        return f"here, on the Ray cluster {self.store.address}" if self.store.address else "here, on a local Ray"
+
     def close(self) -> None:
         """Forget what has ended; what goes on keeps its files."""
+        for file in self._files.values():
+            file.unlink(missing_ok=True)
         for started in self._started.values():
             if started.code is not None:
-                for file in started.folder.iterdir():
-                    file.unlink(missing_ok=True)
-                started.folder.rmdir()
+                shutil.rmtree(started.folder, ignore_errors=True)
         if not any(self._folder.iterdir()):
             self._folder.rmdir()
 
-    def _place(self, command: str) -> list[str]:
-        """The options by which the command finds the store, the models and the cluster of this console."""
-        words = ["--store", self.store.uri]
+    def _submitting(self, command: str) -> list[str]:
+        """The words in front of a command that becomes a Ray job."""
+        return ["submit", "--address", self.dashboard] if self.dashboard and command in beam_ray.JOB_KINDS else []
+
+    def _with_place(self, words: Sequence[str]) -> list[str]:
+        """The command with the options by which it finds the store, the models and the cluster of this console."""
+        job = words[0] == "submit"
+        command = words[3] if job else words[0]
+        uri = self.store.uri
+        # commands of libraries work in another folder
+        place = ["--store", os.path.abspath(uri) if command == "library" and "://" not in uri else uri]
         if command not in ("library", "stop"):
-            words += ["--models", str(self.store.models)]
-            if self.store.address:
-                words += ["--address", self.store.address]
-        return words
+            place += ["--models", self._models]
+            if self.store.address and not self.dashboard:
+                place += ["--address", self.store.address]
+        return [*words[:1], "--json", *words[1:], *place] if job else [*words, *place, "--json"]
 
     def _environment(self) -> dict[str, str]:
         return {name: value for name, value in os.environ.items() if name not in ("BEAM_RAY_STORE", "BEAM_RAY_MODELS", "RAY_ADDRESS")}

@@ -6,6 +6,8 @@ import math
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import beam_ray
 from beam_ray.errors import Unusable
@@ -18,8 +20,12 @@ OPEN_QUEUES = 8
 """Samples of outputs to review that are kept."""
 KEPT_PAIRS = 4
 """Candidates whose pairs are kept in memory; 100,000 of them take some 30 MB."""
+RECENT_RUNS = 20
+"""Runs of a workflow whose health is shown, unless all are asked for."""
 FRESH_S = 2.0
 """Seconds after which backtests are looked for again."""
+
+Measured = TypeVar("Measured")
 
 
 class Reader:
@@ -35,6 +41,7 @@ class Reader:
         self._pairs: OrderedDict[tuple[str, str], beam_ray.Pairs] = OrderedDict()
         self._lock = threading.Lock()
         self._unread = 0
+        self._measures: dict[tuple[str, str], tuple[object, Any]] = {}
 
     def run(self, name: str) -> beam_ray.Run:
         """
@@ -82,6 +89,10 @@ class Reader:
             if time.monotonic() - self._looked > FRESH_S:
                 self._verdicts, self._looked = self.store.backtests(self._verdicts), time.monotonic()
             return self._verdicts
+
+    def unsettled(self) -> list[beam_ray.Verdict]:
+        """Backtests that nobody has acted on, the newest first."""
+        return self.store.unsettled_backtests(self.backtests())
 
     def backtest(self, name: str) -> beam_ray.Verdict:
         """
@@ -131,6 +142,49 @@ class Reader:
             while len(self._pairs) > KEPT_PAIRS:
                 self._pairs.popitem(last=False)
         return found
+
+    def health(self, workflow: str, last: int | None = RECENT_RUNS) -> beam_ray.Health:
+        """
+        What the *last* finished runs of a workflow's newest definition show, or all; measured again when something was run or published.
+
+        Raises:
+            Unusable: there is no finished run of it.
+        """
+        return self._measured(f"health {last}", workflow, lambda: self.store.health(self.definition(workflow), last=last))
+
+    def trend(self, workflow: str) -> beam_ray.Trend:
+        """
+        A workflow over time; measured again when something was run or published.
+
+        Raises:
+            Unusable: there is no finished run of it.
+        """
+        return self._measured("trend", workflow, lambda: self.store.trend(workflow))
+
+    def _measured(self, what: str, workflow: str, measure: Callable[[], Measured]) -> Measured:
+        state = (tuple(self.store.run_ids()), tuple(each.number for each in self._versions(workflow)))
+        known = self._measures.get((what, workflow))
+        if known is None or known[0] != state:
+            known = self._measures[what, workflow] = state, measure()
+        found: Measured = known[1]
+        return found
+
+    def _versions(self, workflow: str) -> list[beam_ray.Version]:
+        try:
+            return self.store.versions(workflow)
+        except Unusable:
+            return []
+
+    def workflows(self) -> list[str]:
+        """The names of the workflows that were run, that of the newest run first."""
+        return list(dict.fromkeys(run.record.workflow for run in self.runs()))
+
+    def definition(self, workflow: str) -> beam_ray.Workflow | str:
+        """A workflow as the API takes it: by its name where it is published, else as its newest run defines it."""
+        if self._versions(workflow):
+            return workflow
+        run = next((run for run in self.runs() if run.record.workflow == workflow), None)
+        return run.workflow if run else workflow
 
     def task(self, address: beam_ray.Address) -> beam_ray.Task:
         """

@@ -14,7 +14,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -26,6 +26,7 @@ from beam_ray.console.events import events
 from beam_ray.console.forms import Fields, form_of, query_of
 from beam_ray.console.options import ConsoleOptions
 from beam_ray.console.pages import (
+    add_to_library,
     backtest_progress,
     backtests,
     compare,
@@ -34,7 +35,10 @@ from beam_ray.console.pages import (
     flow_criteria,
     flow_draft,
     flows,
+    health,
+    history,
     home,
+    libraries,
     new_backtest,
     optimise,
     pasted,
@@ -44,6 +48,7 @@ from beam_ray.console.pages import (
     reruns,
     review,
     runs,
+    settings,
     started,
     task,
     tasks,
@@ -69,6 +74,7 @@ Changes = Callable[[Site, str, Fields], "Page | str"]
 PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
     ("/", home.home, ()),
     ("/home", home.home, ()),
+    ("/home/warnings", health.warnings, ()),
     ("/tasks", tasks.tasks, tasks.FIELDS),
     ("/tasks/{run}", task.task, task.FIELDS),
     ("/tasks/{run}/{task:path}", task.task, task.FIELDS),
@@ -86,6 +92,16 @@ PAGES: tuple[tuple[str, Reads, tuple[str, ...]], ...] = (
     ("/backtests/{backtest}/prove", prove.prove, prove.FIELDS),
     ("/backtests/{backtest}/report", backtests.report, ("name",)),
     ("/compare", compare.compare, compare.FIELDS),
+    ("/health/{name}", health.health, health.FIELDS),
+    ("/history/{name}", history.history, ()),
+    ("/history/{name}/trend", history.trend, ()),
+    ("/settings", settings.settings, ()),
+    ("/libraries", libraries.libraries, ()),
+    ("/libraries/{name}", libraries.library, libraries.FIELDS),
+    ("/libraries/{name}/coverage", libraries.coverage, libraries.COVERAGE_FIELDS),
+    ("/libraries/{name}/diff", libraries.diff, libraries.DIFF_FIELDS),
+    ("/libraries/{name}/export", libraries.export, libraries.EXPORT_FIELDS),
+    ("/add-to-library", add_to_library.sheet, add_to_library.FIELDS),
     ("/download", download.download, download.FIELDS),
     ("/e", pins.pins, ()),
     ("/e/{pin}", pins.pin, ()),
@@ -118,6 +134,10 @@ FORMS: tuple[tuple[str, Changes], ...] = (
     ("/what-if/check", what_if.check),
     ("/what-if/rerun", what_if.run),
     ("/what-if/draft", what_if.drop),
+    ("/add-to-library", add_to_library.save),
+    ("/libraries/import", libraries.import_tasks),
+    ("/libraries/{name}/edit", libraries.edit),
+    ("/libraries/{name}/remove", libraries.remove),
     ("/runs/{run}/stop", runs.stop),
     ("/runs/{run}/resume", runs.resume),
 )
@@ -130,6 +150,7 @@ def create_app(store: beam_ray.Store, options: ConsoleOptions | None = None) -> 
     site = Site(store, options, Reader(store), Commands(store, options.max_usd))
     routes: list[BaseRoute] = [Mount("/static", StaticFiles(directory=STATIC), name="static")]
     routes.append(Route("/events", partial(events, site), methods=["GET"]))
+    routes.append(Route("/llms.txt", partial(_llms, site), methods=["GET"]))
     for path, make, fields in PAGES:
         for ending in ("",) if path == "/" or path.endswith(":path}") else ("", ".json", ".md"):
             routes.append(Route(path + ending, _read(site, make, fields), methods=["GET"]))
@@ -196,6 +217,10 @@ def _refusal(error: BeamRayError, *, looked_up: bool = True) -> Page:
     first, _, rest = words.partition("\n")
     values = {"first": first, "rest": rest}
     return Page("refusal", "Stored data is damaged" if isinstance(error, Damaged) else "This cannot be shown", values, {"error": words}, status=status)
+
+
+async def _llms(site: Site, request: Request) -> Response:
+    return PlainTextResponse(settings.llms(site))
 
 
 async def _not_found(site: Site, request: Request, error: Exception) -> Response:

@@ -294,18 +294,18 @@ class ModelSettings(Frozen):
         return copy
 
     @cached_property
-    def _variables(self) -> tuple[str, ...]:
-        """The environment variables whose values are sent."""
+    def variables(self) -> tuple[str, ...]:
+        """Names of the environment variables whose values are sent."""
         return tuple(dict.fromkeys(_SECRET.findall(" ".join([self.api_key, self.base_url, *self.headers.values(), *self.query.values()]))))
 
     @property
     def hides(self) -> bool:
         """Whether there is anything that ``hide`` may hide."""
-        return bool(self._variables)
+        return bool(self.variables)
 
     def hide(self, text: str) -> str:
         """*text* without the values of environment variables that were sent: an endpoint may repeat what it received."""
-        for name in self._variables:
+        for name in self.variables:
             value = os.environ.get(name)
             if value:
                 text = text.replace(value, f"${{env:{name}}}")

@@ -203,5 +203,7 @@ def make_shop(folder: Path, connection: Connection) -> Iterator[Shop]:
         run = store.run("purchase-orders", "orders.jsonl")
         verdict = store.backtest("spec.yaml")
         again = store.rerun([f"{run.id}/order-005", f"{run.id}/order-001"], from_node="extract", using="original", because="to see whether it fails again")
+        store.add_to_library("regressions", beam_ray.Selection(run.id, status="failing"), saved=beam_ray.SavedTasks(note="failed at first"))
+        store.edit_library("regressions", ["order-025"], beam_ray.TaskEdit(add_labels=("signature",)))
         pin = store.pin(f"run={run.id}&status=failing", note="What fails before the change")
         yield Shop(folder, store, run.id, verdict.id, again[0].id, "order-005", pin.id)

@@ -40,6 +40,17 @@ PAGES = {
     "agreement": "/review/agreement?workflow=purchase-orders",
     "pins": "/e",
     "pin": "/e/{pin}",
+    "warnings": "/home/warnings",
+    "health": "/health/purchase-orders",
+    "history": "/history/purchase-orders",
+    "trend": "/history/purchase-orders/trend",
+    "settings": "/settings",
+    "libraries": "/libraries",
+    "library": "/libraries/regressions",
+    "library-edit": "/libraries/regressions?edit=order-014",
+    "coverage": "/libraries/regressions/coverage",
+    "library-diff": "/libraries/regressions/diff",
+    "add-to-library": "/add-to-library?all=yes&label=large",
     "refusal": "/tasks?colour=red",
 }
 

@@ -1,16 +1,20 @@
-"""The first page: what goes on, what needs somebody, what is newest."""
+"""The first page: what needs somebody, what goes on, how each workflow does, what is newest."""
 
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import datetime
-from collections import Counter
 from typing import Any
 
+import beam_ray
 from beam_ray import TaskQuery
+from beam_ray.console.charts import sparkline
+from beam_ray.console.commands import new_key
 from beam_ray.console.forms import Fields
+from beam_ray.console.links import backtest_path, flow_path, run_path
+from beam_ray.console.pages.health import health_path
+from beam_ray.console.pages.history import history_path
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
-from beam_ray.errors import Unusable
 
 NEWEST = 8
 SPEND_DAYS = 7
@@ -22,34 +26,42 @@ def home(site: Site, path: str, fields: Fields) -> Page:
     runs = reader.runs()
     unfinished = reader.unfinished()
     verdicts = reader.backtests()
+    unsettled = reader.unsettled()
     everything = reader.tasks(TaskQuery(limit=1), site.patience)
     counts = dict(everything.facets["status"])
     since = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=SPEND_DAYS)).isoformat()
     recent = [run for run in runs if run.created_at >= since and run.finished]
     spend = sum(run.usd or 0.0 for run in recent)
+    to_review = store.tasks_to_review()
+    tasks_of = dict(everything.facets["workflow"])
+    running, stopped = ([each for each in unfinished if each.state == state] for state in ("running", "stopped"))
     values: dict[str, Any] = {
-        "unfinished": unfinished,
+        "running": running,
+        "stopped": [(each, new_key()) for each in stopped],
         "verdicts": verdicts[:NEWEST],
         "verdict_count": len(verdicts),
+        "unsettled": [(each, backtest_path(each.id)) for each in unsettled],
         "runs": [run for run in runs if run.finished][:NEWEST],
         "run_count": len(runs),
-        "workflows": [_workflow(site, name, count) for name, count in everything.facets["workflow"]],
+        "workflows": [_workflow(each, tasks_of.get(each.workflow, 0)) for each in store.flows()],
         "counts": counts,
+        "to_review": to_review,
         "total": everything.total,
         "spend": spend,
         "unpriced": sum(run.usd is None for run in recent),
         "spend_days": SPEND_DAYS,
         "unreadable": everything.unreadable,
         "unread": everything.unread,
-        "blocked": [each for each in verdicts[:NEWEST] if each.word in ("BLOCK", "INCONCLUSIVE")],
     }
     document = {
         "running": [each.document() for each in unfinished],
+        "unsettled_backtests": [each.id for each in unsettled],
+        "to_review": to_review,
         "backtests": [
             {"backtest_id": each.id, "workflow": each.workflow, "word": each.word, "finished_at": each.document()["finished_at"]} for each in verdicts[:NEWEST]
         ],
         "runs": [run.document() for run in values["runs"]],
-        "workflows": [{key: value for key, value in each.items() if key != "run"} for each in values["workflows"]],
+        "workflows": [each["flow"].document() for each in values["workflows"]],
         "tasks": counts,
         "usd_of_7_days": spend,
         "unreadable": dict(everything.unreadable),
@@ -57,27 +69,13 @@ def home(site: Site, path: str, fields: Fields) -> Page:
     return Page("home", "Home", values, document, section="home", command=f"beam-ray tasks{store.option}", live=bool(unfinished or everything.unread))
 
 
-def _workflow(site: Site, name: str, tasks: int) -> dict[str, Any]:
-    """A workflow with its published version and how its newest run did."""
-    runs = [run for run in site.reader.runs() if run.finished and run.record.workflow == name]
-    # a rerun of two tasks says nothing of the workflow
-    runs = [run for run in runs if run.record.mode == "run"] or runs
-    newest = runs[0] if runs else None
-    try:
-        versions = site.store.versions(name)
-    except Unusable:
-        versions = []
-    history = [run.passed / max(run.summary["rows"], 1) for run in reversed(runs[:10])]
+def _workflow(flow: beam_ray.FlowSummary, tasks: int) -> dict[str, Any]:
     return {
-        "name": name,
-        "published": versions[0].number if versions else None,
+        "flow": flow,
         "tasks": tasks,
-        "runs": len(runs),
-        "run_id": newest.id if newest else None,
-        "run": newest,
-        "passed": newest.passed if newest else None,
-        "rows": newest.summary["rows"] if newest else None,
-        "success_rate": 100 * newest.passed / max(newest.summary["rows"], 1) if newest else None,
-        "history": history,
-        "modes": dict(Counter(run.record.mode for run in runs)),
+        "path": flow_path(flow.workflow),
+        "health": health_path(flow.workflow),
+        "history": history_path(flow.workflow),
+        "run": run_path(flow.newest.id) if flow.newest else "",
+        "spark": sparkline([share / 100 for share in flow.history]),
     }

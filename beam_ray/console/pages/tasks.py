@@ -2,7 +2,9 @@
 
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
-from dataclasses import dataclass
+import json
+import shlex
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from beam_ray import task_query
@@ -72,7 +74,7 @@ def tasks(site: Site, path: str, fields: Fields) -> Page:
         "columns": [_column(title, name, sort, kept, query.sort) for name, title, sort in COLUMNS],
         "tabs": _tabs(found, kept),
         "facets": {name: _facets(name, found, kept) for name in ("workflow", "version", "run", "route", "label")},
-        "chips": _chips(kept),
+        "chips": filter_chips(kept),
         "next": with_query("/tasks", {**kept, "after": found.next}) if found.next else "",
         "previous": with_query("/tasks", {**kept, "before": found.previous}) if found.previous else "",
         "clear": "/tasks",
@@ -138,7 +140,8 @@ def _facets(name: str, found: TaskList, kept: Fields) -> list[Facet]:
     return facets
 
 
-def _chips(kept: Fields) -> list[Chip]:
+def filter_chips(kept: Fields) -> list[Chip]:
+    """The active filters."""
     titles = {"q": "text", "min_score": "score from", "max_score": "score to"}
     found = []
     for name in FILTERS:
@@ -150,35 +153,41 @@ def _chips(kept: Fields) -> list[Chip]:
 
 
 def _bulk(kept: Fields, found: TaskList) -> dict[str, Any]:
-    """Re-running all that match: a command can do that for tasks of one run."""
+    """What can be done with all that match: a command can re-run tasks of one run, and save those of all."""
     one_run = one(kept, "run")
     able = {"run", "status", "label", "where", "sort", "limit"}
-    plain = bool(one_run) and set(kept) <= able and one(kept, "status") not in ("running", "stopped") and found.matching > 0
-    return {"link": with_query("/rerun", {name: kept.get(name) for name in ("run", "status", "label", "where")}) if plain else "", "count": found.matching}
+    ended = one(kept, "status") not in ("running", "stopped") and found.matching > 0
+    rerun = bool(one_run) and set(kept) <= able and ended
+    return {
+        "link": with_query("/rerun", {name: kept.get(name) for name in ("run", "status", "label", "where")}) if rerun else "",
+        "add": with_query("/add-to-library", {"all": "yes", **{name: kept.get(name) for name in FILTERS}}) if ended else "",
+        "count": found.matching,
+    }
 
 
 def _command(site: Site, query: TaskQuery) -> str:
     """The command line that lists the same."""
-    from shlex import quote
+    run = ["--run", query.run] if query.run else []
+    sort = ["--sort", query.sort] if query.sort != "run" else []
+    return shlex.join(["beam-ray", "tasks", *run, *filter_words(replace(query, run=None)), *sort]) + site.store.option
 
-    words = ["beam-ray tasks"]
+
+def filter_words(query: TaskQuery) -> list[str]:
+    """The options of the command line that choose the same tasks of all runs."""
     named = {
-        "--run": query.run,
         "--status": query.status if query.status not in ("running", "stopped") else None,
         "--workflow": query.workflow,
         "--route": query.route,
         "--search": query.text,
         "--since": query.since,
         "--until": query.until,
-        "--sort": query.sort if query.sort != "run" else "",
     }
-    words += [f"{option} {quote(value)}" for option, value in named.items() if value]
-    words += [f"--label {quote(label)}" for label in query.labels]
+    words = [word for option, value in named.items() if value for word in (option, value)]
+    words += [word for label in query.labels for word in ("--label", label)]
     conditions = [f"({query.where})"] if query.where else []
     conditions += [f"score >= {query.min_score:g}"] if query.min_score is not None else []
     conditions += [f"score <= {query.max_score:g}"] if query.max_score is not None else []
+    conditions += [f"run_id == {json.dumps(query.run)}"] if query.run else []
     if query.version is not None:
         conditions.append(f"version == {query.version}" if query.version else "version is none")
-    if conditions:
-        words.append(f"--where {quote(' and '.join(conditions))}")
-    return " ".join(words) + site.store.option
+    return [*words, "--where", " and ".join(conditions)] if conditions else words

@@ -29,7 +29,9 @@ function ticks() {
   const bulk = document.querySelector("[data-bulk]");
   if (!bulk) return;
   bulk.classList.toggle("some", count > 0);
-  bulk.querySelector("[data-ticked-count]").textContent = count ? `${count} ticked` : "Tick tasks to re-run or compare them.";
+  const words = bulk.querySelector("[data-ticked-count]");
+  words.dataset.none ??= words.textContent;
+  words.textContent = count ? `${count} ticked` : words.dataset.none;
 }
 
 async function copy(text, said) {
@@ -81,7 +83,7 @@ document.addEventListener("submit", (event) => {
 
 // -- keys ---------------------------------------------------------------------
 
-const GO = { h: "/", t: "/tasks", f: "/flows", r: "/runs", b: "/backtests", v: "/review" };
+const GO = { h: "/", t: "/tasks", f: "/flows", r: "/runs", b: "/backtests", l: "/libraries", v: "/review" };
 let waitingForPlace = false;
 
 function rows() {
