@@ -1,9 +1,8 @@
 """Pairs of a backtest: which tasks flipped, grouped by where and why the sides part, and their scores as a picture of 20 by 20 bins."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +13,12 @@ from beam_ray.compare.flips import NEWLY_FAILING, NEWLY_PASSING, WORDS
 from beam_ray.define.fingerprint import digest
 from beam_ray.errors import Unusable, did_you_mean
 
+if TYPE_CHECKING:
+    from beam_ray.api.proofs import ProofTask
+
 FLIPS = (NEWLY_FAILING, NEWLY_PASSING)
+SEPARATOR = "\x1f"
+"""Between the parts of a list that is a key."""
 BINS = 20
 """Bins of the score scatter along each side; the last one has 100 in it."""
 COLUMNS = ("task_id", "trial", "flip", "before_passed", "after_passed", "before_score", "after_score", "before_routes", "after_routes", "diverges_at")
@@ -119,11 +123,33 @@ class Pairs:
     @cached_property
     def groups(self) -> tuple[FlipGroup, ...]:
         """The flipped pairs by first diverging node, changed criteria and change of route: newly failing before newly passing, the largest first."""
-        found: dict[tuple[Any, ...], list[str]] = {}
-        for key, task in _keyed(self.table.filter(pc.is_in(self.table["flip"], value_set=pa.array(FLIPS)))):
-            found.setdefault(key, []).append(task)
-        made = [_group(key, tasks) for key, tasks in found.items()]
-        return tuple(sorted(made, key=lambda each: (FLIPS.index(each.flip), -each.pairs, each.node or "~", each.id)))
+        return tuple(group for group, _ in self._grouped.values())
+
+    @cached_property
+    def _grouped(self) -> dict[str, tuple[FlipGroup, pa.Array]]:
+        """Each group by its id, with the places of its pairs in ``table``."""
+        table = self.table
+        keys = {"flip": table["flip"], "node": table["diverges_at"], "before": _joined(table["before_routes"]), "after": _joined(table["after_routes"])}
+        recorded = "changed_criteria" in table.schema.names
+        keys["criteria"] = pc.binary_join(table["changed_criteria"], SEPARATOR) if recorded else pa.nulls(table.num_rows, pa.string())
+        same = pc.equal(keys["before"], keys["after"])
+        # where the routes are the same they put nothing into a group
+        keys |= {side: pc.if_else(same, pa.scalar(None, pa.string()), keys[side]) for side in ("before", "after")}
+        every = pa.table({**keys, "place": pa.array(range(table.num_rows), pa.int64())})
+        flipped = every.filter(pc.is_in(every["flip"], value_set=pa.array(FLIPS)))
+        found = flipped.group_by(list(keys), use_threads=False).aggregate([("place", "list")])
+        made = [self._group(row) for row in found.to_pylist()]
+        made.sort(key=lambda each: (FLIPS.index(each[0].flip), -each[0].pairs, each[0].node or "~", each[0].id))
+        return {group.id: (group, places) for group, places in made}
+
+    def _group(self, row: dict[str, Any]) -> tuple[FlipGroup, pa.Array]:
+        places = pa.array(row["place_list"], pa.int64())
+        tasks = tuple(dict.fromkeys(self.table["task_id"].take(places).to_pylist()))
+        criteria = None if row["criteria"] is None else _parts(row["criteria"])
+        routes = None if row["before"] is None else (_parts(row["before"]), _parts(row["after"]))
+        written = None if routes is None else [list(side) for side in routes]
+        name = digest("flip-group/1", row["flip"], row["node"], None if criteria is None else list(criteria), written)
+        return FlipGroup(f"f{name[:6]}", row["flip"], row["node"], criteria, routes, len(places), tasks), places
 
     def select(self, group: str | None = None, node: str | None = None, scores: tuple[int, int] | None = None) -> pa.Table:
         """
@@ -150,10 +176,15 @@ class Pairs:
         return chosen
 
     def _of_group(self, group_id: str) -> pa.Table:
-        group = self.group(group_id)
-        flipped = self.table.filter(pc.equal(self.table["flip"], group.flip))
-        key = group.flip, group.node, group.criteria, group.routes
-        return flipped.take(pa.array([place for place, (other, _) in enumerate(_keyed(flipped)) if other == key], pa.int64()))
+        self.group(group_id)
+        return self.table.take(self._grouped[group_id][1])
+
+    @property
+    def proven(self) -> "dict[str, ProofTask]":
+        """What ``Store.prove`` has found so far, by task. No model is called."""
+        from beam_ray.api.prove import proven
+
+        return proven(self.verdict.store, self)
 
     def group(self, group_id: str) -> FlipGroup:
         """
@@ -162,9 +193,8 @@ class Pairs:
         Raises:
             Unusable: there is none.
         """
-        found = next((each for each in self.groups if each.id == group_id), None)
-        if found is None:
-            known = [each.id for each in self.groups]
+        if group_id not in self._grouped:
+            known = list(self._grouped)
             raise Unusable(
                 "\n  ".join(
                     [
@@ -174,7 +204,7 @@ class Pairs:
                     ]
                 )
             )
-        return found
+        return self._grouped[group_id][0]
 
     @cached_property
     def scores(self) -> tuple[ScoreBin, ...]:
@@ -192,19 +222,12 @@ def _bins(scores: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.cast(pc.min_element_wise(pc.floor(pc.divide(scores, 100 / BINS)), float(BINS - 1), skip_nulls=False), pa.int64())
 
 
-def _keyed(rows: pa.Table) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """What puts each pair into its group, and its task."""
-    recorded = "changed_criteria" in rows.schema.names
-    for row in rows.to_pylist():
-        criteria = tuple(row["changed_criteria"]) if recorded and row["changed_criteria"] is not None else None
-        routes = tuple(tuple(row[name] or ()) for name in ("before_routes", "after_routes"))
-        yield (row["flip"], row["diverges_at"], criteria, routes if routes[0] != routes[1] else None), row["task_id"]
+def _joined(lists: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.fill_null(pc.binary_join(lists, SEPARATOR), "")
 
 
-def _group(key: tuple[Any, ...], tasks: Sequence[str]) -> FlipGroup:
-    flip, node, criteria, routes = key
-    name = digest("flip-group/1", flip, node, None if criteria is None else list(criteria), None if routes is None else [list(side) for side in routes])
-    return FlipGroup(f"f{name[:6]}", flip, node, criteria, routes, len(tasks), tuple(dict.fromkeys(tasks)))
+def _parts(joined: str) -> tuple[str, ...]:
+    return tuple(joined.split(SEPARATOR)) if joined else ()
 
 
 def candidate_of(verdict: Verdict, name: str | None) -> Candidate:

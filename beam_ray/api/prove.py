@@ -49,8 +49,8 @@ class _Question:
     @cached_property
     def tasks(self) -> list[str]:
         table = self.pairs.select(self.of.group)
-        known = set(self.pairs.table["task_id"].to_pylist()) if self.of.tasks else set()
-        if unknown := [task for task in self.of.tasks if task not in known]:
+        asked = pa.array(self.of.tasks, pa.string())
+        if unknown := asked.filter(pc.invert(pc.is_in(asked, value_set=self.pairs.table["task_id"]))).to_pylist():
             raise Unusable(f"the backtest {self.verdict.id} has no task {unknown[0]!r}\n  beam-ray flips {self.verdict.id}  lists the flipped ones")
         chosen = [task for task in dict.fromkeys(table["task_id"].to_pylist()) if not self.of.tasks or task in self.of.tasks]
         if self.of.tasks and (others := set(self.of.tasks) - set(chosen)):
@@ -205,18 +205,19 @@ def _spend(left: dict[str, float], run: Run) -> None:
     left.update({name: max(limit - used[name], 0.0) for name, limit in left.items()})
 
 
-def proven(store: Location, found: Verdict, candidate: str | None = None) -> dict[str, ProofTask]:
-    """See ``Verdict.proven``."""
-    made = marks(store.existing(), found.id)
-    pairs = found.pairs_of(candidate) if made else None
-    if pairs is None:
+def proven(store: Location, pairs: Pairs) -> dict[str, ProofTask]:
+    """See ``Pairs.proven``."""
+    made = marks(store.existing(), pairs.verdict.id)
+    if not made:
         return {}
     results: dict[tuple[str, str, str], Replayed] = {}
     for mark in made:
         if mark["candidate_run"] == pairs.candidate.run.id and mark["baseline_run"] == pairs.candidate.baseline_run.id:
             for task, result in replayed(store.objects, mark).items():
                 results.setdefault((mark["node"], mark["arm"], task), result)
-    flip_of = dict(zip(pairs.table["task_id"].to_pylist(), pairs.table["flip"].to_pylist(), strict=True))
+    tried = pa.array(list({task for _, _, task in results}), pa.string())
+    rows = pairs.table.filter(pc.is_in(pairs.table["task_id"], value_set=tried)).select(["task_id", "flip"]).to_pylist()
+    flip_of = {row["task_id"]: row["flip"] for row in rows}
     return {
         task: _tried(Pin(task, node, ""), flip_of[task], result, results.get((node, CONTROL, task)))
         for (node, arm, task), result in results.items()

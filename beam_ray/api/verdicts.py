@@ -20,7 +20,6 @@ from beam_ray.store.objects import NotThere
 
 if TYPE_CHECKING:
     from beam_ray.api.flips import Pairs
-    from beam_ray.api.proofs import ProofTask
     from beam_ray.compare.gate_intervals import GateInterval
     from beam_ray.review.corrected_rates import CorrectedRate
 
@@ -222,12 +221,6 @@ class Verdict(Displayed):
         from beam_ray.publish import evidence_problem
 
         return evidence_problem(self.store.objects, self.id, candidate.workflow)
-
-    def proven(self, candidate: str | None = None) -> "dict[str, ProofTask]":
-        """What ``Store.prove`` has found so far, by task. No model is called."""
-        from beam_ray.api.prove import proven
-
-        return proven(self.store, self, candidate)
 
     def corrected_rates(self, candidate: str | None = None) -> "tuple[CorrectedRate, ...]":
         """

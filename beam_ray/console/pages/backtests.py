@@ -76,7 +76,7 @@ def backtest(site: Site, path: str, fields: Fields) -> Page:
         "zeros": [each["title"] for each in comparison["metrics"] if each not in metrics and each["before"] == 0 == each["after"]],
         "metrics": [(each, interval_mark(each["change"], each["low"], each["high"], each["better"])) for each in metrics],
         "matrix": {word: {"count": pairs.counts[word], "link": flips_link(verdict, candidate, word) if pairs.counts[word] else ""} for word in GROUPS},
-        "groups": _groups(verdict, candidate, pairs, verdict.proven(candidate.name)),
+        "groups": _groups(verdict, candidate, pairs, pairs.proven),
         "more_groups": max(0, len(pairs.groups) - MOST_GROUPS),
         "scatter": _scatter(verdict, candidate, pairs),
         "slices": _slices(verdict, candidate, comparison["slices"], one(fields, "sort")),

@@ -55,7 +55,7 @@ def flips(site: Site, path: str, fields: Fields) -> Page | str:
         "sides": (candidate.name, "baseline") if swapped else ("baseline", candidate.name),
         "confirmed": row["task_id"] in confirmed,
         "noise": row["task_id"] in noise,
-        "proof": verdict.proven(candidate.name).get(row["task_id"]),
+        "proof": pairs.proven.get(row["task_id"]),
         "prove": _prove_link(verdict, candidate, row) if row["flip"] in ("newly failing", "newly passing") and row["diverges_at"] else "",
     }
     return compared(site, after, before, walk) if swapped else compared(site, before, after, walk)
