@@ -139,8 +139,7 @@ class Commands:
         Raises:
             Unusable: it may cost more than this console may spend.
         """
-        if not key.isalnum() or len(key) > 64:
-            raise Unusable("the form has no key; reload the page and send it again")
+        self.started_by(key)
         with self._lock:
             if key in self._started:
                 return self._started[key]
@@ -207,6 +206,17 @@ class Commands:
     def of(self, *words: str) -> list[Started]:
         """The commands whose line begins with these words, the newest first."""
         return [each for each in self.all() if each.words[: len(words)] == words]
+
+    def started_by(self, key: str) -> Started | None:
+        """
+        The command that the form with this key has started already; a form that also saves something asks first.
+
+        Raises:
+            Unusable: it is no key.
+        """
+        if not key.isalnum() or len(key) > 64:
+            raise Unusable("the form has no key; reload the page and send it again")
+        return self._started.get(key)
 
     def get(self, key: str) -> Started:
         """

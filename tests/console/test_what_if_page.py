@@ -1,6 +1,7 @@
 """What if the prompt were another one: an editor that says what a try costs and can show, and its paired result."""
 
 import re
+from urllib.parse import urlencode
 
 import pytest
 
@@ -16,7 +17,8 @@ def test_a_change_is_checked_priced_run_and_kept(tab: Tab, shop: Shop):
     """
     While typing the page says what is wrong, what the model would get, what so many tasks cost and can show.
 
-    Run keeps the prompt as a draft; the pairs come in beside the editor, and the address of the try shows them again.
+    Run keeps the prompt as a draft; the pairs come in beside the editor, and the address of the try shows them again. A form that is
+    sent twice is one try.
     """
     page = tab.page
     tab.open(f"/tasks/{shop.run}/{TASK}?step=extract")
@@ -32,6 +34,7 @@ def test_a_change_is_checked_priced_run_and_kept(tab: Tab, shop: Shop):
     tab.see("This task and 20 drawn")
     power = page.locator("#power").inner_text()
     sent = page.locator("#preview ins").all_inner_texts()
+    sent_form = page.evaluate("[...new FormData(document.getElementById('editor'))]")
     page.get_by_role("button", name="Run").click()
     tab.see("20 of 20 drawn tasks", timeout=60_000)
     tab.see("Success rate", timeout=60_000)
@@ -39,7 +42,11 @@ def test_a_change_is_checked_priced_run_and_kept(tab: Tab, shop: Shop):
     tab.open("/")
     page.goto(address)
     again = page.locator("#results").inner_text()
+    headers = {"origin": tab.served.base, "content-type": "application/x-www-form-urlencoded"}
+    twice = page.request.post(f"{tab.served.base}/what-if/rerun", data=urlencode([(name, value) for name, value in sent_form]), headers=headers)
 
+    assert twice.url == address
+    assert shop.store.draft("purchase-orders", "try-extract").number == 2
     assert broken == 0
     assert re.search(r"20 tasks can show ±\d+ points of the success rate", power)
     assert [text.strip() for text in sent] == ["carefully"]

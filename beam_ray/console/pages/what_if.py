@@ -40,6 +40,8 @@ def run(site: Site, path: str, fields: Fields) -> str:
     """Keep the prompt as a draft and start the rerun with it; the page of this try."""
     task, step = _step(site, fields)
     wanted, turns, count = _known(fields), _typed(fields), _count(fields)
+    if (before := site.commands.started_by(one(fields, "key"))) is not None:
+        return _link(task, step, before.words[before.words.index("--using") + 1], count)
     tried = site.store.try_prompt(task.address, step.node, turns, base=one(wanted, "draft"), count=count)
     if tried.faults or tried.plan is None:
         raise Unusable("\n  ".join(["this prompt cannot be run", *tried.faults]))
