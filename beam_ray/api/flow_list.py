@@ -1,4 +1,4 @@
-"""Workflows of a store, each with its published version and how its newest runs did."""
+"""Workflows of a store, each with its published version, its drafts, and how its newest runs did."""
 
 from dataclasses import dataclass
 from typing import TypedDict
@@ -9,6 +9,7 @@ from beam_ray.api.location import Location
 from beam_ray.api.runs import Run
 from beam_ray.compare.wilson import wilson_bounds
 from beam_ray.publish import versions as version_numbers
+from beam_ray.store.drafts import newest_drafts
 
 HISTORY = 10
 """Runs whose success rates a summary has."""
@@ -19,6 +20,7 @@ class FlowSummaryDocument(TypedDict):
 
     workflow: str
     published: int | None
+    drafts: list[str]
     runs: int
     newest_run: str | None
     version: int | None
@@ -37,6 +39,8 @@ class FlowSummary(Displayed):
     workflow: str
     published: int | None
     """Number of the published version; None where nothing was published."""
+    drafts: tuple[str, ...]
+    """Names of its drafts in the store, the newest first."""
     runs: int
     """Finished runs; reruns do not count, and the sides of backtests only where there is nothing else."""
     newest: Run | None
@@ -69,6 +73,7 @@ class FlowSummary(Displayed):
         return {
             "workflow": self.workflow,
             "published": self.published,
+            "drafts": list(self.drafts),
             "runs": self.runs,
             "newest_run": self.newest.id if self.newest else None,
             "version": self.newest.version if self.newest else None,
@@ -84,11 +89,14 @@ def flows(store: Location) -> list[FlowSummary]:
     """See ``Store.flows``."""
     objects, counts = store.existing(), store.run_counts
     notes = counts.notes()
-    names = sorted({*objects.folders("workflows"), *(note.workflow for note in notes)})
-    return [_summary(store, name, version_numbers(objects, name)) for name in names]
+    drafts: dict[str, list[str]] = {}
+    for draft in newest_drafts(objects):
+        drafts.setdefault(draft.workflow, []).append(draft.name)
+    names = sorted({*objects.folders("workflows"), *drafts, *(note.workflow for note in notes)})
+    return [_summary(store, name, version_numbers(objects, name), drafts.get(name, [])) for name in names]
 
 
-def _summary(store: Location, name: str, versions: list[int]) -> FlowSummary:
+def _summary(store: Location, name: str, versions: list[int], drafts: list[str]) -> FlowSummary:
     counts = store.run_counts
     whole = [note for note in counts.notes() if note.workflow == name and note.mode in WHOLE and note.executes and counts.finished(note.run_id)]
     # the sides of a backtest may be of drafts; they count where nothing else was run
@@ -98,6 +106,7 @@ def _summary(store: Location, name: str, versions: list[int]) -> FlowSummary:
     return FlowSummary(
         name,
         versions[-1] if versions else None,
+        tuple(drafts),
         len(whole),
         Run(store, whole[0].run_id) if whole else None,
         passed,

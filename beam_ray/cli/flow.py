@@ -107,6 +107,7 @@ def _show_list(place: Place) -> None:
         [
             each.workflow,
             f"version {each.published}" if each.published else "never",
+            ", ".join(each.drafts),
             each.newest.id if each.newest else "",
             f"{each.success_rate:.1f} %" if each.success_rate is not None else "-",
             f"{each.passed} of {each.tasks}" if each.tasks else "",
@@ -114,4 +115,4 @@ def _show_list(place: Place) -> None:
         ]
         for each in found
     ]
-    show(table(["workflow", "published", "newest run", "success rate", "passed", "runs"], rows, right=[3, 4, 5]))
+    show(table(["workflow", "published", "drafts", "newest run", "success rate", "passed", "runs"], rows, right=[4, 5, 6]))

@@ -154,7 +154,8 @@ def test_workflows_are_listed_with_their_newest_run(lab: Lab, run: Run) -> None:
     lab.run(WORKFLOW, ["1", "2"], answer)
     store = store_of(lab)
     store.publish(str(lab.folder / "workflow.yaml"), without_evidence="the first")
+    store.create_draft("mail", "shorter")
     [found] = store.flows()
 
-    assert (found.workflow, found.published, found.runs, found.passed, found.tasks) == ("mail", 1, 2, 2, 2)
+    assert (found.workflow, found.published, found.drafts, found.runs, found.passed, found.tasks) == ("mail", 1, ("shorter",), 2, 2, 2)
     assert found.history == (80.0, 100.0)
