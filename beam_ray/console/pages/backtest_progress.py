@@ -1,8 +1,9 @@
 """A backtest that goes on: its sides, the pairs so far, and each line of the gate as it forms."""
 
-from typing import Any
+from __future__ import annotations  # a type of the API is not loaded for its name alone
 
-from beam_ray import BacktestProgress
+from typing import TYPE_CHECKING, Any
+
 from beam_ray.console.charts import limit_mark, sequence_marks
 from beam_ray.console.commands import new_key
 from beam_ray.console.forms import Fields, one
@@ -11,11 +12,14 @@ from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import Unusable
 
+if TYPE_CHECKING:
+    from beam_ray import BacktestProgress
+
 
 def backtest_progress(site: Site, name: str) -> Page:
     """The page."""
     found = site.store.backtest_progress(name)
-    started = next((each for each in site.commands.all() if each.code is None and each.words[:1] == ("backtest",) and found.id in each.words), None)
+    started = next((each for each in site.commands.all() if each.code is None and each.command == "backtest" and found.id in each.words), None)
     resumable = found.state == "stopped" and site.store.backtest_spec(found.id) is not None
     values: dict[str, Any] = {
         "backtest": found,

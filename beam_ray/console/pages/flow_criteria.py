@@ -1,10 +1,12 @@
 """Criteria that a model proposes for a node of a draft: what asking costs, how the proposals do on stored outputs, and taking some of them."""
 
+from __future__ import annotations  # a type of the API is not loaded for its name alone
+
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import beam_ray
-from beam_ray import CriteriaDraft, Draft, DraftEdit
+from beam_ray import DraftEdit
 from beam_ray.console.commands import Started, new_key
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import flow_path, with_query
@@ -12,6 +14,9 @@ from beam_ray.console.pages.flow_draft import draft_of
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Unusable
+
+if TYPE_CHECKING:
+    from beam_ray import Draft
 
 FIELDS = ("draft", "node", "model", "add")
 
@@ -77,10 +82,12 @@ def _words(workflow: str, draft: Draft, node: str, model: str, add: bool, *, aga
     return ["criteria", f"{workflow}@{draft.name}", "--node", node, "--generate", *more]
 
 
-def _plan(site: Site, draft: Draft, node: str, model: str, add: bool, *, again: bool) -> "tuple[beam_ray.CriteriaProposalPlan | None, str]":
+def _plan(site: Site, draft: Draft, node: str, model: str, add: bool, *, again: bool) -> tuple[beam_ray.CriteriaProposalPlan | None, str]:
     """What asking costs, or why nobody is asked."""
     try:
-        plan = site.store.plan_criteria_proposal(f"{draft.workflow}@{draft.name}", node, draft=CriteriaDraft(add=add, model=model or None, again=again))
+        plan = site.store.plan_criteria_proposal(
+            f"{draft.workflow}@{draft.name}", node, draft=beam_ray.CriteriaDraft(add=add, model=model or None, again=again)
+        )
         site.commands.require_usd(plan.max_usd)
         return plan, ""
     except BeamRayError as error:

@@ -3,16 +3,18 @@
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from beam_ray import TrendPoint
 from beam_ray.console.forms import Fields
 from beam_ray.console.links import address_path, flow_path, run_path
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.console.trend_chart import TrendMark, trend_marks
 from beam_ray.errors import Unusable
+
+if TYPE_CHECKING:
+    from beam_ray import TrendPoint
 
 SHOWN = 200
 """Rows of a table."""

@@ -6,14 +6,16 @@ import os
 import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from beam_ray import ModelInfo
 from beam_ray.console.forms import Fields
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError
+
+if TYPE_CHECKING:
+    from beam_ray import ModelInfo
 
 PACKAGES = ("beam-ray", "ray", "mlflow", "pyarrow", "openai", "starlette", "uvicorn")
 
