@@ -77,6 +77,17 @@ def test_pairs_are_walked_swapped_and_painted_without_a_load(page: Tab):
     assert (first, page.page.locator(".side .label").first.inner_text()) == ("baseline", "v2")
 
 
+def test_a_person_judges_a_pair_where_the_judge_may_be_wrong(page: Tab):
+    """
+    From the criteria that changed a link leads to the review of this very output, with these criteria.
+    """
+    page.page.get_by_role("link", name="Go through them one by one").first.click()
+    page.page.get_by_role("link", name="Judge this output yourself").click()
+
+    page.see("order-006")
+    page.see("The vendor is a company name, not a person.")
+
+
 def test_a_report_is_saved(page: Tab):
     """
     As a file, never shown.

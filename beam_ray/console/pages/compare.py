@@ -8,7 +8,7 @@ from typing import Any
 import beam_ray
 from beam_ray.console.formatting import as_text
 from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import address_path, compare_path
+from beam_ray.console.links import address_path, compare_path, with_query
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.console.word_diff import Piece, word_diff
@@ -118,9 +118,18 @@ def _step(old: Any, new: Any, node: str, before: beam_ray.Task, after: beam_ray.
         "text": right,
         "criteria": criteria,
         "prompt": prompt,
+        "review": _review_link(after, node, [each["id"] for each in criteria if each["flipped"]]),
         "old_link": address_path(before.address, step=node) if old else "",
         "new_link": address_path(after.address, step=node) if new else "",
     }
+
+
+def _review_link(task: beam_ray.Task, node: str, criteria: list[str]) -> str:
+    """The page on which a person says whether these criteria are met by the step's output; the judge's word is hidden there until then."""
+    if not criteria or task.run.record.trials > 1:
+        return ""  # a task is reviewed by its first trial
+    fields = {"workflow": task.run.record.workflow, "node": node, "run": task.run.id, "criterion": criteria, "sample": "chosen", "task": task.id}
+    return with_query("/review", fields)
 
 
 def _text(step: Any) -> str:
