@@ -6,7 +6,7 @@ import click
 
 import beam_ray
 from beam_ray.cli.options import Place, reads_store
-from beam_ray.cli.screen import emit, show, table
+from beam_ray.cli.screen import emit, plural, show, table
 
 
 @click.command()
@@ -45,7 +45,7 @@ def _show(view: beam_ray.PinnedView, place: Place) -> None:
         return
     pin = view.pin
     show(
-        f"pin {pin.id}: {pin.filters or 'all tasks'}, {len(pin.runs)} runs, pinned {pin.pinned_at[:16]} by {pin.pinned_by}{f': {pin.note}' if pin.note else ''}"
+        f"pin {pin.id}: {pin.filters or 'all tasks'}, {plural(len(pin.runs), 'run')}, pinned {pin.pinned_at[:16]} by {pin.pinned_by}{f': {pin.note}' if pin.note else ''}"
     )
     rows = [
         [name, _number(before), _number(now), "" if before == now else "changed"]

@@ -159,3 +159,18 @@ def test_any_task_has_an_address(task: str, trial: int):
     assert (found, face) == (beam_ray.Address("261123-a3f1", task, trial), "html")
     assert links.address_path(str(found)) == links.task_path("261123-a3f1", task, trial)
     assert parse(str(found)) == found
+
+
+def test_every_screen_item_has_a_test_that_clicks_it():
+    """The list of docs/console.md names tests that are there, and each of them opens a page in a browser or from files."""
+    written = (CONSOLE.parents[1] / "docs/console.md").read_text(encoding="utf-8").partition("## What is clicked by which test")[2]
+    listed = re.findall(r"^\| (.+) \| `(test_\w+\.py)::(test_\w+)` \|$", written, re.M)
+    missing = []
+    for item, file, name in listed:
+        path = Path(__file__).parent / file
+        found = re.search(rf"^def {name}\(([^)]*)\)", path.read_text(encoding="utf-8"), re.M) if path.exists() else None
+        if not found or not re.search(r"\b(tab|new_tab|chromium)\b", found[1]):
+            missing.append(item)
+
+    assert len(listed) == written.count("\n| ") - 1 > 15
+    assert missing == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from beam_ray import DraftEdit
+from beam_ray import DraftEdit, ReviewSample
 from tests.console.conftest import OpenTab, beside
 from tests.console.shop import Shop
 
@@ -27,6 +27,7 @@ PICTURES = {
     "console-add": ("/add-to-library?all=yes&run={run}&label=large", "light", 760),
     "console-backtest": ("/backtests/{backtest}", "dark", 1240),
     "console-pair": ("/backtests/{backtest}/flips", "light", 640),
+    "console-review": ("/review?workflow=purchase-orders&run={run}&node=extract&count=27&reviewer=ann&at={run}%2Forder-014%2Fextract", "light", 760),
     "console-prove": ("/backtests/{backtest}/prove", "light", 720),
 }
 """Name to page, color scheme and height."""
@@ -34,10 +35,15 @@ PICTURES = {
 
 @pytest.fixture(scope="module")
 def posed(shop: Shop) -> None:
-    """A proposal, a draft and a try of a prompt for the pictures of their pages."""
+    """A proposal, a draft, a try of a prompt and reviews for the pictures of their pages."""
     changes = [DraftEdit("nodes.extract.evaluate.threshold", 80), DraftEdit("nodes.extract.auto_rerun.max", 3)]
     shop.store.edit_draft(shop.store.create_draft("purchase-orders", "shorter"), changes)
     beside(lambda: shop.store.optimise(f"{shop.run}/order-014", "extract"))
+    people = {"order-014": "Jane Miller signed for the company, which is the vendor."}
+    for item in shop.store.review_queue("purchase-orders", "extract", run=shop.run, sample=ReviewSample(count=27)).items[:24]:
+        task = item.address.split("/")[1]
+        met = {each.criterion: bool(each.judge_met) or task in people for each in item.questions}
+        shop.store.record_review(item, met, reviewer="ann", comment=people.get(task, ""))
     turns = [{"system": "You read order e-mails. Return vendor, order number and amount as JSON."}, {"user": "Read this order carefully.\n\n{{ task_query }}"}]
     shop.store.edit_draft(shop.store.create_draft("purchase-orders", "pictured"), [DraftEdit("nodes.extract.llm.prompt", turns)])
 
