@@ -60,19 +60,34 @@ def test_templates_have_no_inline_script_or_style():
         assert re.findall(r"<script[^>]*>(?!</script>)", text) == [], path.name
 
 
-def test_every_form_that_changes_something_is_a_command():
-    """Each address that takes a POST ends with the name of the command that does the same, and that command has a help."""
+VERBS = {
+    "/backtests/new": "backtest",
+    "/add-to-library": "library add",
+    "/libraries/import": "library import",
+    "/libraries/{name}/edit": "library label",
+    "/libraries/{name}/remove": "library remove",
+    "/review": "review record",
+    "/review/library": "library add",
+}
+"""Forms whose address does not end with the name of their command."""
+
+
+@pytest.mark.parametrize("path", [path for path, *_ in FORMS])
+def test_every_form_that_changes_something_is_a_command(path: str):
+    """Each address that takes a POST names the command that does the same, and that command has a help."""
     from click.testing import CliRunner
 
-    from beam_ray.cli import COMMANDS, beam_ray
+    from beam_ray.cli import beam_ray
 
-    verbs = {path.rpartition("/")[2] for path, *_ in FORMS}
+    found = CliRunner().invoke(beam_ray, [*VERBS.get(path, path.rpartition("/")[2]).split(), "--help"])
 
-    assert verbs <= set(COMMANDS)
-    assert [verb for verb in verbs if CliRunner().invoke(beam_ray, [verb, "--help"]).exit_code] == []
+    assert found.exit_code == 0, found.output
+    assert found.output.startswith("Usage: ")
 
 
 NOT_WALKED = {
+    "/flows/{workflow}/publish": "test_versions_page.py opens it for a draft of its own",
+    "/libraries/{name}/export": "it is a file",
     "/flows/{workflow}/criteria": "test_flow_editing.py opens it for a draft of its own",
     "/backtests/{backtest}/report": "it is a file",
     "/home": "it is /",
