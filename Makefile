@@ -26,9 +26,9 @@ console: install
 ui: install
 	$(BIN)/beam-ray ui
 
-# in two processes, since tests wait more than they compute; a file's tests share what they start
+# in two processes, since tests wait more than they compute; tests that share what is started run in one of them, see tests/conftest.py
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: install
 	$(BIN)/ruff check .

@@ -48,6 +48,17 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 os.environ["BEAM_RAY_TEST_SECRET"] = "canary"
 
 
+TOGETHER = ("console",)
+"""Folders whose tests share what takes long to make, such as a store of real runs: made once if one process runs them all."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of a file, or of one of these folders, run in the same process."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent)
+        item.add_marker(pytest.mark.xdist_group(place.parts[0] if place.parts[0] in TOGETHER else place.with_suffix("").as_posix()))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
     """A local Ray that all tests share."""

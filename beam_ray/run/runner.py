@@ -22,6 +22,7 @@ from beam_ray.llm.request import Model
 from beam_ray.llm.scripted import Models, ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
+from beam_ray.memory import release_memory
 from beam_ray.run.borrowable_rows import BorrowableRows
 from beam_ray.run.budget import require_within
 from beam_ray.run.context import StepContext, TaskTrial, carried_calls, no_calls
@@ -172,7 +173,10 @@ class Runner:
         """Merge the committed parts of *node* into its finished files."""
         # each holds all rows of its node
         async with self._merging:
-            return await asyncio.to_thread(self.run.merge, node, len(self.record.shards))
+            files = await asyncio.to_thread(self.run.merge, node, len(self.record.shards))
+            if self.record.rows > MERGED_AT_ONCE:
+                await asyncio.to_thread(release_memory)
+            return files
 
     async def progress(self) -> Counts:
         """Steps finished since the runner started, and what they cost."""

@@ -1,7 +1,7 @@
 """
 Measure the speed of beam_ray against the ideal, a plain asyncio loop, and comparable tools.
 
-    python -m benchmarks.speed [PART …] [--sizes 50,500,2000] [--large 1000,10000,100000] [--every-peer | --no-peers]
+    python -m benchmarks.speed [PART …] [--sizes 50,500,2000] [--large 1000,10000,100000] [--million 1000000] [--every-peer | --no-peers]
 
 Everything runs on this machine, one after the other; compare ratios within one execution. The tables
 are printed as Markdown on standard output; the last one lists every target with the measured value.
@@ -31,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().splitlines()[0])
     parser.add_argument("--sizes", default="50,500,2000", help="numbers of tasks of the parts fixed and lognormal")
     parser.add_argument("--large", default="1000,10000,100000", help="numbers of tasks of the part large")
+    parser.add_argument("--million", type=int, default=1_000_000, help="number of tasks of the part million")
     parser.add_argument("--repeats", type=int, default=1, help="repetitions of the loop and of beam_ray; the median is reported")
     parser.add_argument("--every-peer", action="store_true", help="run every peer at every size (one more hour)")
     parser.add_argument("--no-peers", action="store_true", help="run only the loop and beam_ray")
@@ -54,6 +55,7 @@ def main() -> int:
         "stragglers": ("Stragglers: tasks that take twenty times as long", lambda: stragglers.measure(report)),
         "limits": ("Rate limits", lambda: limits.measure(report)),
         "large": ("Number of tasks, with scripted answers", lambda: large.measure(report, many)),
+        "million": ("A million tasks", lambda: large.million(report, arguments.million)),
         "nodes": ("One, two and four Ray nodes on one machine", lambda: nodes.measure(report)),
         "row": ("CPU time of a step", lambda: row.measure(report)),
         "agents": ("Agents and programs", lambda: agents_and_programs(report)),
