@@ -53,7 +53,7 @@ def test_a_gap_is_filled_by_one_button(tab: Tab, kept: beam_ray.Store):
     page = tab.page
     before = kept.library("regressions").size
     tab.open("/libraries/regressions/coverage")
-    gap = page.locator("li.gap", has_text="no task passed in its newest run")
+    gap = page.locator("li.lack", has_text="no task passed in its newest run")
     command = gap.locator("code").text_content()
     gap.get_by_role("link", name=re.compile("^Add ")).click()
     page.get_by_role("button", name="Add to library").click()
