@@ -12,7 +12,7 @@ from benchmarks.speed.report import Report
 from benchmarks.speed.resources import Used, run_measured
 from benchmarks.speed.work import CONCURRENCY, STEPS, Latency
 
-LIMITS = {2_000: 1.10, 50: 1.25}
+LIMITS = {2_000: 1.10, 50: 1.20}
 """Number of tasks to the largest allowed ratio of makespan to ideal."""
 PAIR_LIMIT = 1.02
 """Largest allowed ratio of our span, from the first call to the last answer, to that of the loop."""
