@@ -155,7 +155,7 @@ def test_settings_are_changed_in_their_fold(tab: Tab, shop: Shop, draft: str):
     """A value that cannot be is kept, said at its field, and keeps the draft from being run."""
     page = tab.page
     open_draft(tab, draft)
-    page.get_by_text("Settings", exact=True).click()
+    page.locator(".settings summary").click()
     page.get_by_label("Temperature").fill("9")
     page.get_by_label("Max tokens").fill("200")
     page.locator("#problem-temperature").get_by_text("2").first.wait_for()
@@ -189,7 +189,7 @@ def test_visitors_bring_no_model_or_code(tab: Tab, shop: Shop, draft: str):
     """Only an author may name a model that the published version has not; the typed value stays."""
     page = tab.page
     open_draft(tab, draft)
-    page.get_by_text("Settings", exact=True).click()
+    page.locator(".settings summary").click()
     page.get_by_label("Model", exact=True).fill("somewhere/else")
     page.get_by_role("button", name="Save", exact=True).click()
     tab.see("only an author may bring")

@@ -24,7 +24,8 @@ def test_from_the_list_of_flows_to_a_node(tab: Tab, shop: Shop):
     page = tab.page
     page.get_by_role("link", name="Flows", exact=True).click()
     row = page.get_by_role("row", name=re.compile("purchase-orders")).inner_text()
-    page.get_by_role("link", name="purchase-orders").click()
+    tab.see("Auto-reruns are used up at extract")
+    page.get_by_role("link", name="purchase-orders", exact=True).click()
     page.locator(".graph.drawn").wait_for()
     graph, panel = box(tab, "#graph"), box(tab, "#node-panel")
     page.get_by_role("link", name=re.compile("Look the order up")).click()
@@ -86,7 +87,7 @@ def test_auto_run_and_settings(tab: Tab, shop: Shop):
     switch = page.get_by_role("switch", name=re.compile("score is below the threshold"))
     off = switch.is_checked()
     hidden = page.get_by_text("Max tokens").is_visible()
-    page.get_by_text("Settings", exact=True).click()
+    page.locator(".settings summary").click()
     settings = page.locator(".settings").inner_text()
     open_flow(tab, "?node=extract")
     extract = page.locator(".auto-run").inner_text()

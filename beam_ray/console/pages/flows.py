@@ -10,6 +10,8 @@ from beam_ray.console.charts import sparkline
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import flow_path, with_query
 from beam_ray.console.pages.flow_draft import Edited, draft_of, shown
+from beam_ray.console.pages.health import health_path
+from beam_ray.console.pages.history import history_path
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Unusable
@@ -25,7 +27,10 @@ CHOICES = 10
 def flows(site: Site, path: str, fields: Fields) -> Page:
     """The list."""
     found = site.store.flows()
-    rows = [{"flow": each, "link": flow_path(each.workflow), "spark": sparkline([share / 100 for share in each.history])} for each in found]
+    rows = [
+        {"flow": each, "link": flow_path(each.workflow), "health": health_path(each.workflow), "spark": sparkline([share / 100 for share in each.history])}
+        for each in found
+    ]
     command = f"beam-ray flow{site.store.option}"
     return Page("flows", "Flows", {"rows": rows}, [each.document() for each in found], section="flows", command=command)
 
@@ -68,6 +73,8 @@ def page(site: Site, name: str, fields: Fields, edited: Edited | None = None) ->
         "warnings": [warning for warning in found.warnings if f"{node.name!r}" in warning.text],
         "first_number": 1 + sum(len(each.criteria) for each in found.nodes[: found.nodes.index(node)]),
         "draft": None,
+        "health": health_path(name),
+        "history": history_path(name),
         "published_link": link(version="", draft=""),
     }
     if draft:
