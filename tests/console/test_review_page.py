@@ -11,6 +11,7 @@ import yaml
 import beam_ray
 from tests.console.conftest import OpenTab, Tab, beside
 from tests.console.shop import Shop
+from tests.console.test_accessible import axe, violations  # noqa: F401 (a fixture)
 
 WORKFLOW = """
 workflow: letters
@@ -115,7 +116,7 @@ def test_what_waits_is_listed_and_leads_to_its_outputs(tab: Tab, shop: Shop, let
     assert shop.store.tasks_to_review() == before - (address not in known)
 
 
-def test_reviews_measure_the_judge(new_tab: OpenTab, shop: Shop, letters: Letters):
+def test_reviews_measure_the_judge(new_tab: OpenTab, shop: Shop, letters: Letters, axe: str):  # noqa: F811
     """The rate as judged and as corrected with its interval, and a wrong judge leads to its counter-examples and to the criterion."""
     queue = shop.store.review_queue("letters", run=letters.run, sample=beam_ray.ReviewSample(count=10))
     for item in queue.items[:-1]:
@@ -132,14 +133,18 @@ def test_reviews_measure_the_judge(new_tab: OpenTab, shop: Shop, letters: Letter
     tab.press("2" if word else "1")
     page.locator(".question.current").get_by_text("The reply is short.").wait_for()
     tab.press("1")
+    page.locator("[data-judge]").first.wait_for()
+    problems = violations(tab, axe)
     page.get_by_role("link", name="The judge is wrong: its counter-examples").click()
-    page.get_by_role("heading", name=re.compile("false (passes|failures)")).first.wait_for()
+    page.get_by_role("heading", name=re.compile("false (pass|failure)")).first.wait_for()
+    problems += violations(tab, axe)
     examples = page.locator("#polite .examples").all_inner_texts()
     link = page.locator("#polite").get_by_role("link", name="edit the criterion").get_attribute("href")
     page.locator("#polite .examples a").first.click()
     page.wait_for_url(f"**/tasks/{letters.run}/**")
     report = next(each for each in shop.store.review_agreement("letters") if each.criterion == "polite" and each.drawn)
 
+    assert problems == []
     assert re.search(r"The judge says \d+\.\d\d%; with \d+ reviews [\d.]+% \([\d.]+ … [\d.]+\)", figures)
     assert "Agreement" in figures
     assert "Kappa" in figures
