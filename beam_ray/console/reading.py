@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import beam_ray
 from beam_ray.errors import Unusable
 
-KEPT_RUNS = 400
+KEPT_RUNS = 200
 """Runs whose record and manifest are kept."""
-OPEN_RUNS = 12
+OPEN_RUNS = 3
 """Runs whose files of steps are kept in memory."""
 OPEN_QUEUES = 8
 """Samples of outputs to review that are kept."""

@@ -78,6 +78,7 @@ def measure(report: Report) -> None:
             report.at_most("console: command to the first page of tasks", page.started_s, 1.5, " s")
             report.note(f"The first page of a store seen before took {page.started_cpu_s:.2f} s of CPU.")
             _pages(report, page, ids, backtest)
+            report.note(f"Of its memory, {page.mapped_mb:.0f} MB are pages of the index, which the system takes back when memory is short.")
             report.at_most("console: memory after all pages", page.resident_mb, 300, " MB")
             _tabs(report, page, ids)
     _on_s3(report)
@@ -213,6 +214,12 @@ class _Pages:
         """Resident memory of the console."""
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         return int(found[1]) / 1000 if found else 0.0
+
+    @property
+    def mapped_mb(self) -> float:
+        """Resident pages of the files that the index is mapped from."""
+        text = Path(f"/proc/{self.pid}/smaps").read_text()
+        return sum(int(size) for size in re.findall(r"\.arrow\nSize:[^\n]*\n(?:[^\n]*\n){2}Rss:\s+(\d+) kB", text)) / 1000
 
     @property
     def cpu_s(self) -> float:
