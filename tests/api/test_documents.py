@@ -30,6 +30,9 @@ RESULTS: dict[str, Callable[[beam_ray.Store], Any]] = {
     "health": lambda store: store.health("sums@1"),
     "diagnosis": lambda store: store.diagnose(store.backtests()[0].baseline_run.id),
     "garbage": lambda store: store.gc(),
+    "draft": lambda store: store.create_draft("sums", "shape"),
+    "draft with problems": lambda store: store.edit_draft(store.create_draft("sums", "odd"), [beam_ray.DraftEdit("nodes.read.auto_rerun.max", 9)]),
+    "evidence": lambda store: store.evidence("sums")[0],
 }
 
 
