@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import beam_ray
-from beam_ray.cli.options import Place, grouped, reads_store, spare_pandas
+from beam_ray.cli.options import Place, grouped, reads_store
 from beam_ray.cli.screen import MARKS, emit, number, say, show, table
 from beam_ray.errors import Unusable
 
@@ -37,7 +37,6 @@ class Reports:
 @reads_store
 def history(subject: str, reports: Reports, place: Place) -> None:
     """Show TASK with all its reruns, or what the reruns of WORKFLOW cost and solved."""
-    spare_pandas()
     store = place.opened
     found = store.ledger(subject) if reports.report or reports.markdown_file or reports.html_file else store.history(subject)
     if isinstance(found, beam_ray.TaskHistory):  # asking for Ledger would load what computes it

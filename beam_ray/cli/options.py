@@ -3,7 +3,6 @@
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property, wraps
@@ -39,28 +38,6 @@ def grouped(group: type[Any], name: str, *options: Callable[[Any], Any]) -> Deco
         return decorated
 
     return decorate
-
-
-class _WithoutPandas:
-    """A finder of modules that finds no pandas."""
-
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
-
-
-def spare_pandas() -> None:
-    """Let pyarrow do without pandas, for commands that only read: it looks for it at its first value, which takes them a fifth of a second."""
-    if "pandas" in sys.modules:
-        return
-    import pyarrow as pa
-
-    sys.meta_path.insert(0, _WithoutPandas)  # type: ignore[arg-type]
-    try:
-        pa.scalar(0)
-    finally:
-        sys.meta_path.remove(_WithoutPandas)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import beam_ray
-from beam_ray.cli.options import Place, Search, Selection, reads_store, searches, selects, spare_pandas
+from beam_ray.cli.options import Place, Search, Selection, reads_store, searches, selects
 from beam_ray.cli.screen import MARKS, duration, emit, money, number, show, table
 from beam_ray.cli.transcript import transcript_lines
 from beam_ray.errors import Damaged
@@ -32,7 +32,6 @@ from beam_ray.errors import Damaged
 @reads_store
 def tasks(run_id: str | None, selection: Selection, search: Search, sort: str, limit: int, place: Place) -> None:
     """List tasks with their results, newest run first."""
-    spare_pandas()
     store = place.opened
     query = replace(search.query(selection, run_id), sort=sort, limit=limit or sys.maxsize, ended=True)
     found = store.list_tasks(query)
@@ -80,7 +79,6 @@ _LONG = ("task_query", "output")
 @reads_store
 def show_(task: str, node: str | None, place: Place) -> None:
     """Show the timeline of TASK: RUN/TASK, or a task's id for its newest run; RUN/TASK/NODE for one step."""
-    spare_pandas()
     found = place.opened.task(task)
     node = node or found.node
     if node and node not in found.run.workflow.nodes:
