@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
+import contextlib
 import math
 import threading
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import beam_ray
-from beam_ray.errors import Unusable
+from beam_ray.errors import Damaged, Unusable
 
 KEPT_RUNS = 200
 """Runs whose record and manifest are kept."""
@@ -80,8 +81,13 @@ class Reader:
         return self._unread
 
     def unfinished(self) -> list[beam_ray.RunProgress]:
-        """The runs that go on or were stopped, the newest first."""
-        return [self.store.progress(run.id) for run in self.runs() if not run.finished]
+        """The runs that go on or were stopped, the newest first; the list of tasks names damaged ones."""
+        found = []
+        for run in self.runs():
+            with contextlib.suppress(Damaged):
+                if not run.finished:
+                    found.append(self.store.progress(run.id))
+        return found
 
     def backtests(self) -> list[beam_ray.Verdict]:
         """All finished backtests, the newest first."""
