@@ -99,7 +99,6 @@ def _pages(report: Report, page: "_Pages", ids: list[str], backtest: str) -> Non
         ("a task", lambda: f"/tasks/{run()}/t{dice.randrange(TASKS_OF_RUN)}", 120),
         ("a task's prompt", lambda: f"/tasks/{run()}/t{dice.randrange(TASKS_OF_RUN)}?step=s3&tab=prompt", 120),
         ("a run", lambda: f"/runs/{run()}", 200),
-        ("a flow, newest run", lambda: "/flows/chain", 200),
         ("a flow, all runs", lambda: "/flows/chain?numbers=all", 200),
         ("home", lambda: "/", 200),
         ("a flow", lambda: "/flows/chain", 200),
