@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from beam_ray.api.local_ray import LocalRay, start_local_ray, stop_local_ray
     from beam_ray.api.location import DEFAULT_MODELS, DEFAULT_STORE
     from beam_ray.api.maintenance import DamagedFile, Diagnosis, Garbage, GarbageReport, NodeRepair, Repair
+    from beam_ray.api.marks import PAIR_MARKS, PairMark
     from beam_ray.api.mlflow import MlflowLog
     from beam_ray.api.models import ModelCheckResult, ModelInfo
     from beam_ray.api.optimise import AppliedProposal, DraftFile, ModelTry, PromptProposal
@@ -181,6 +182,9 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "GarbageReport",
     "NodeRepair",
     "Repair",
+    # api.marks
+    "PAIR_MARKS",
+    "PairMark",
     # api.mlflow
     "MlflowLog",
     # api.models
@@ -338,6 +342,7 @@ _SOURCES = {
     "beam_ray.api.local_ray": ("LocalRay", "start_local_ray", "stop_local_ray"),
     "beam_ray.api.location": ("DEFAULT_MODELS", "DEFAULT_STORE"),
     "beam_ray.api.maintenance": ("DamagedFile", "Diagnosis", "Garbage", "GarbageReport", "NodeRepair", "Repair"),
+    "beam_ray.api.marks": ("PAIR_MARKS", "PairMark"),
     "beam_ray.api.mlflow": ("MlflowLog",),
     "beam_ray.api.models": ("ModelCheckResult", "ModelInfo"),
     "beam_ray.api.optimise": ("AppliedProposal", "DraftFile", "ModelTry", "PromptProposal"),

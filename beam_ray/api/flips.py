@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +14,7 @@ from beam_ray.define.fingerprint import digest
 from beam_ray.errors import Unusable, did_you_mean
 
 if TYPE_CHECKING:
+    from beam_ray.api.marks import PairMark
     from beam_ray.api.proofs import ProofTask
 
 FLIPS = (NEWLY_FAILING, NEWLY_PASSING)
@@ -35,6 +36,8 @@ class FlipGroupDocument(TypedDict):
     routes: list[list[str]] | None
     pairs: int
     tasks: list[str]
+    marks: NotRequired[dict[str, int]]
+    """What people marked, with how many of the pairs; see ``Store.mark_pair``."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -151,7 +154,7 @@ class Pairs:
         name = digest("flip-group/1", row["flip"], row["node"], None if criteria is None else list(criteria), written)
         return FlipGroup(f"f{name[:6]}", row["flip"], row["node"], criteria, routes, len(places), tasks), places
 
-    def select(self, group: str | None = None, node: str | None = None, scores: tuple[int, int] | None = None) -> pa.Table:
+    def select(self, group: str | None = None, node: str | None = None, scores: tuple[int, int] | None = None, mark: str | None = None) -> pa.Table:
         """
         Rows of ``table``.
 
@@ -159,6 +162,7 @@ class Pairs:
             group: newly failing, newly passing, both failing, both passing, not judged, or the id of a flip group.
             node: The first node whose output differs; ``none`` where none does.
             scores: The bin of the baseline's and of the candidate's score.
+            mark: real, noise, judge or expected: pairs that somebody has marked so.
 
         Raises:
             Unusable: there is no such group.
@@ -173,6 +177,9 @@ class Pairs:
         if scores is not None:
             before, after = (_bins(chosen[f"{side}_score"]) for side in ("before", "after"))
             chosen = chosen.filter(pc.fill_null(pc.and_(pc.equal(before, scores[0]), pc.equal(after, scores[1])), False))
+        if mark:
+            marked = {pair for pair, marks in self.marks.items() if any(each.mark == mark for each in marks)}
+            chosen = chosen.filter(pa.array([pair in marked for pair in _names(chosen)], pa.bool_()))
         return chosen
 
     def _of_group(self, group_id: str) -> pa.Table:
@@ -185,6 +192,33 @@ class Pairs:
         from beam_ray.api.prove import proven
 
         return proven(self.verdict.store, self)
+
+    @property
+    def marks(self) -> "dict[tuple[str, int], tuple[PairMark, ...]]":
+        """What people say of these pairs, by task and trial; of each person the newest mark."""
+        from beam_ray.api.marks import marks_of
+
+        return marks_of(self)
+
+    @property
+    def marks_counted(self) -> dict[str, int]:
+        """Each mark with how many pairs somebody has marked so."""
+        from beam_ray.api.marks import marks_counted
+
+        return marks_counted(self.marks)
+
+    def marks_by_group(self) -> dict[str, dict[str, int]]:
+        """The id of each flip group with marked pairs, to each mark with how many of its pairs have it."""
+        from beam_ray.api.marks import marks_counted
+
+        marks = self.marks
+        counted = {name: marks_counted(marks, _names(self.table.take(places))) for name, (_, places) in self._grouped.items()} if marks else {}
+        return {name: counts for name, counts in counted.items() if counts}
+
+    def group_documents(self) -> list[FlipGroupDocument]:
+        """The flip groups as JSON documents, each with what people marked."""
+        marks = self.marks_by_group()
+        return [{**group.document(), "marks": marks.get(group.id, {})} for group in self.groups]
 
     def group(self, group_id: str) -> FlipGroup:
         """
@@ -215,6 +249,11 @@ class Pairs:
         binned = pa.table(columns).drop_null().group_by(["before", "after"]).aggregate([("failing", "sum"), ("passing", "sum"), ("failing", "count")])
         rows = [ScoreBin(row["before"], row["after"], row["failing_count"], row["failing_sum"], row["passing_sum"]) for row in binned.to_pylist()]
         return tuple(sorted(rows, key=lambda each: (each.before, each.after)))
+
+
+def _names(table: pa.Table) -> list[tuple[str, int]]:
+    """Task and trial of each row."""
+    return list(zip(table["task_id"].to_pylist(), table["trial"].to_pylist(), strict=True))
 
 
 def _bins(scores: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
+from urllib.parse import urlsplit
 
 from beam_ray.api.location import Location
 from beam_ray.tracking import default_uri, exists, production_alias
@@ -44,10 +45,23 @@ def log_to_mlflow(store: Location, name: str, uri: str | None = None) -> MlflowL
         logged = log_search(objects, read_search(objects, name), target)
     else:
         from beam_ray.backtest.conclude import log_verdict
+        from beam_ray.backtest.mlflow_pages import keep_page
         from beam_ray.backtest.results import read_verdict
 
-        logged = log_verdict(objects, read_verdict(objects, name), target)
+        verdict = read_verdict(objects, name)
+        logged = log_verdict(objects, verdict, target)
+        keep_page(objects, verdict["backtest_id"], logged.url)
     return MlflowLog(logged.url, logged.experiment_id, dict(logged.run_ids))
+
+
+def mlflow_page(store: Location, backtest: str) -> str:
+    """See ``Store.mlflow_page``."""
+    from beam_ray.backtest.mlflow_pages import kept_pages
+
+    for parts in map(urlsplit, kept_pages(store.existing(), backtest)):
+        if parts.scheme in ("http", "https") and parts.netloc:
+            return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return ""
 
 
 def mark_production(store: Location, version: "Version", uri: str | None = None) -> bool:

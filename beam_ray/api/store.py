@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from beam_ray.api.libraries import Library
     from beam_ray.api.library_changes import LibraryChange, LibraryDiff, LibraryVersion, SavedTasks, TaskEdit
     from beam_ray.api.maintenance import Diagnosis, GarbageReport, Repair
+    from beam_ray.api.marks import PairMark
     from beam_ray.api.mlflow import MlflowLog
     from beam_ray.api.models import ModelCheckResult, ModelInfo
     from beam_ray.api.optimise import DraftFile, PromptProposal
@@ -795,6 +796,12 @@ class Store(Location):
 
         return log_to_mlflow(self, name, uri)
 
+    def mlflow_page(self, backtest: str) -> str:
+        """Where MLflow shows a backtest that was logged, without credentials; empty where none of its logs is known. MLflow is not asked."""
+        from beam_ray.api.mlflow import mlflow_page
+
+        return mlflow_page(self, backtest)
+
     # -- versions -------------------------------------------------------------------------
 
     def publish(self, workflow: "Workflow | str | Path | Candidate", *, evidence: "Verdict | str | None" = None, without_evidence: str = "") -> "Version":
@@ -1411,6 +1418,35 @@ class Store(Location):
         from beam_ray.api.reviews import record_review
 
         return record_review(self, item, answers, reviewer=reviewer, comment=comment, hidden=hidden)
+
+    def mark_pair(self, backtest: str, task: str, mark: str, *, candidate: str | None = None, trial: int = 1, by: str = "", note: str = "") -> "PairMark":
+        """
+        Keep what a person says of a pair of a finished backtest. The verdict and its numbers stay what they are.
+
+        Of several marks by one person the newest counts; all stay in the store.
+
+        Args:
+            backtest: Its id, or the beginning of one.
+            task: Id of the task.
+            mark: ``real``, ``noise``, ``judge`` (the judge is wrong) or ``expected`` (the expected outcome is wrong);
+                ``none`` takes one's own mark back.
+            candidate: Whose pair; None for the best candidate's.
+            trial: Which trial of the task.
+            by: Who says so; by default the user of this machine.
+            note: Why, for readers.
+
+        Raises:
+            Unusable: there is no such backtest, candidate, pair or mark, or the note is too long.
+        """
+        from beam_ray.api.marks import mark_pair
+
+        return mark_pair(self.verdict(backtest).pairs_of(candidate), task, mark, trial=trial, by=by, note=note)
+
+    def pair_marks(self, backtest: str, candidate: str | None = None) -> "list[PairMark]":
+        """What people say of the pairs of a candidate, by default of the best one; of each person and pair the newest mark."""
+        from beam_ray.api.marks import pair_marks
+
+        return pair_marks(self, backtest, candidate)
 
     def import_reviews(self, file: str | Path, *, reviewer: str = "") -> "RecordedReviews":
         """

@@ -45,17 +45,20 @@ def flips(backtest: str, candidate: str | None, place: Place) -> None:
     verdict = place.opened.verdict(backtest)
     pairs = verdict.pairs_of(candidate)
     if place.as_json:
-        emit([group.document() for group in pairs.groups])
+        emit(pairs.group_documents())
         return
     counts = pairs.counts
     show(f"{pairs.candidate.name} of {verdict.id}: {plural(counts['newly failing'], 'task')} newly failing, {counts['newly passing']} newly passing")
-    rows = []
+    rows, marks = [], pairs.marks_by_group()
     for group in pairs.groups:
         criteria = "unknown" if group.criteria is None else ", ".join(group.criteria) or "none"
         route = "" if group.routes is None else " => ".join(" > ".join(side) or "none" for side in group.routes)
         rows.append([group.id, group.flip, group.pairs, group.node or "only scores", criteria, route, ", ".join(group.tasks[:3])])
+        if marks:
+            rows[-1].append(", ".join(f"{count} {mark}" for mark, count in marks.get(group.id, {}).items()))
     if rows:
-        show(table(["group", "flip", "pairs", "parts at", "criteria that changed", "route", "tasks"], rows, right=[2], width=60))
+        heads = ["group", "flip", "pairs", "parts at", "criteria that changed", "route", "tasks", *(["marks"] if marks else [])]
+        show(table(heads, rows, right=[2], width=60))
     if counts["newly failing"]:
         show(f"which node made them flip:  beam-ray prove {verdict.id} --plan{place.option}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import json
+import shlex
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,6 +287,49 @@ def correct(backtest_id: str, candidate: str | None, place: Place) -> None:
         for judged in (True, False)
     ]
     show(table(["rate", "baseline", side.name, "change", "tasks", ""], rows, right=[4], width=60))
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Which pair is marked, and by whom."""
+
+    task: str
+    candidate: str | None
+    trial: int
+    by: str
+    note: str
+
+
+@review.command()
+@click.argument("backtest_id", metavar="BACKTEST")
+@grouped(
+    Marked,
+    "marked",
+    click.argument("task", metavar="TASK"),
+    click.option("--candidate", metavar="NAME", help="Candidate. Default: the best one."),
+    click.option("--trial", default=1, show_default=True, type=click.IntRange(min=1), help="Trial of the task."),
+    click.option("--reviewer", "by", default="", metavar="NAME", help="Who says so. Default: the user of this machine."),
+    click.option("--note", default="", metavar="TEXT", help="Why, for readers."),
+)
+@click.argument("word", metavar="real|noise|judge|expected|none")
+@reads_store
+def mark(backtest_id: str, marked: Marked, word: str, place: Place) -> None:
+    """
+    Mark the pair of TASK in a finished BACKTEST: the difference is real, or noise; the judge, or what is expected, is wrong.
+
+    A mark is kept with who and when and changes no number of the verdict; none takes yours back. 'beam-ray flips BACKTEST' counts them.
+    """
+    made = place.opened.mark_pair(backtest_id, marked.task, word, candidate=marked.candidate, trial=marked.trial, by=marked.by, note=marked.note)
+    if place.as_json:
+        emit(made.document())
+        return
+    show(f"{made.task}, {made.candidate}: {made.words if made.mark != 'none' else 'no mark'}, by {made.marked_by}")
+    verdict = place.opened.verdict(backtest_id)
+    if made.mark in ("judge", "expected"):
+        run = next(each.run.id for each in verdict.candidates if each.name == made.candidate)
+        show(f"judge it yourself:  beam-ray review start {verdict.workflow} --run {run} --task {shlex.quote(made.task)}{place.option}")
+    if made.mark == "expected":
+        show(f'say what is right:  beam-ray library expect LIBRARY {shlex.quote(made.task)} \'{{"FIELD": "VALUE"}}\'{place.option}')
 
 
 @review.command(name="list")

@@ -127,6 +127,7 @@ FORMS: tuple[tuple[str, Changes], ...] = (
     ("/flows/{workflow}/criteria", flow_criteria.start),
     ("/rerun", rerun.start),
     ("/backtests/{backtest}/prove", prove.start),
+    ("/backtests/{backtest}/mark", flips.mark),
     ("/pin", pins.create),
     ("/backtests/{backtest}/resume", backtest_progress.resume),
     ("/review", review.record),

@@ -272,3 +272,45 @@ def test_scores_are_binned_into_twenty_by_twenty(store: beam_ray.Store, backtest
 
     assert bins == {(0, 19): (1, 0, 1), (19, 0): (5, 5, 0), (19, 19): (1, 0, 0)}
     assert pairs.select(scores=(19, 19))["task_id"].to_pylist() == ["right"]
+
+
+def test_marks_say_what_people_think_and_change_no_verdict(store: beam_ray.Store, backtest: str) -> None:
+    """
+    Of each person the newest mark counts, pairs are selected and groups counted by it, and the backtest's own files stay what they were.
+    """
+    folder = Path(store.uri) / "backtests" / backtest
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    store.mark_pair(backtest, "guilty", "real", by="ann")
+    store.mark_pair(backtest, "guilty", "noise", by="ann", note="the same twice")
+    store.mark_pair(backtest, "guilty", "noise", by="ann", note="the same twice")
+    store.mark_pair(backtest, "guilty", "judge", by="ben")
+    store.mark_pair(backtest, "better", "expected", by="ann")
+    store.mark_pair(backtest, "better", "none", by="ann")
+    pairs = beam_ray.open(store.uri).verdict(backtest).pairs_of()
+    kept = [path for path in folder.glob("marks/*.json")]
+
+    assert {(each.task, each.marked_by, each.mark) for each in store.pair_marks(backtest)} == {("guilty", "ann", "noise"), ("guilty", "ben", "judge")}
+    assert (pairs.select(mark="noise")["task_id"].to_pylist(), pairs.select(mark="real").num_rows) == (["guilty"], 0)
+    assert [each["marks"] for each in pairs.group_documents() if "guilty" in each["tasks"]] == [{"noise": 1, "judge": 1}]
+    assert pairs.marks_counted == {"noise": 1, "judge": 1}
+    assert len(kept) == 5
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("task", "mark", "options", "said"),
+    [
+        ("guilty", "rael", {}, "no mark 'rael'"),
+        ("nobody", "real", {}, "no pair 'nobody'"),
+        ("guilty", "real", {"trial": 9}, "in trial 9"),
+        ("guilty", "real", {"candidate": "x"}, "no candidate 'x'"),
+        ("guilty", "real", {"note": "x" * 1_001}, "at most 1,000"),
+    ],
+    ids=["mark", "task", "trial", "candidate", "note"],
+)
+def test_a_mark_on_nothing_is_refused(task: str, mark: str, options: dict[str, Any], said: str, store: beam_ray.Store, backtest: str) -> None:
+    """
+    In one line that names what is wrong.
+    """
+    with pytest.raises(Unusable, match=said):
+        store.mark_pair(backtest, task, mark, **options)

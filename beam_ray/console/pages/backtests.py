@@ -94,10 +94,12 @@ def backtest(site: Site, path: str, fields: Fields) -> Page:
         "barred": verdict.why_no_evidence(candidate),
         "publish": _publish_link(verdict, candidate, site.store.backtest_spec(verdict.id)),
         "prove": with_query(f"/backtests/{verdict.id}/prove", {"candidate": candidate.name}) if pairs.counts["newly failing"] else "",
+        "marks": _marks(verdict, candidate, pairs.marks_counted),
+        "mlflow": site.store.mlflow_page(verdict.id),
         "reports": [(title, with_query(f"/backtests/{verdict.id}/report", {"name": name})) for name, title in REPORTS.items()],
     }
     command = f"beam-ray report {verdict.id}{site.store.option}"
-    document = {**verdict.document(), "flip_groups": [group.document() for group in pairs.groups[:MOST_GROUPS]]}
+    document = {**verdict.document(), "flip_groups": pairs.group_documents()[:MOST_GROUPS], "mlflow": values["mlflow"] or None}
     return Page("backtest", f"Backtest {verdict.document()['name']}", values, document, section="backtests", command=command)
 
 
@@ -149,7 +151,7 @@ def flips_link(verdict: Verdict, candidate: Candidate, group: str = "", **query:
 
 def _groups(verdict: Verdict, candidate: Candidate, pairs: beam_ray.Pairs, proven: dict[str, beam_ray.ProofTask]) -> list[dict[str, Any]]:
     """The flipped pairs by where they part, by which criteria and with which change of route."""
-    found = []
+    found, marks, counted = [], pairs.marks, pairs.marks_by_group()
     for group in pairs.groups[:MOST_GROUPS]:
         rows = pairs.select(group.id).slice(0, SHOWN).to_pylist()
         tried = [proven[task] for task in group.tasks if task in proven]
@@ -158,8 +160,15 @@ def _groups(verdict: Verdict, candidate: Candidate, pairs: beam_ray.Pairs, prove
                 "group": group,
                 "link": flips_link(verdict, candidate, group.id),
                 "rows": [
-                    {**row, "link": flips_link(verdict, candidate, group.id, at=at), "proof": proven.get(row["task_id"])} for at, row in enumerate(rows, 1)
+                    {
+                        **row,
+                        "link": flips_link(verdict, candidate, group.id, at=at),
+                        "proof": proven.get(row["task_id"]),
+                        "marks": list(dict.fromkeys(each.words for each in marks.get((row["task_id"], row["trial"]), ()))),
+                    }
+                    for at, row in enumerate(rows, 1)
                 ],
+                "marks": _marks(verdict, candidate, counted.get(group.id, {}), group.id),
                 "routes": tuple(map(_routes_text, group.routes)) if group.routes else (),
                 "tried": len(tried),
                 "recovered": sum(each.recovered for each in tried),
@@ -167,6 +176,11 @@ def _groups(verdict: Verdict, candidate: Candidate, pairs: beam_ray.Pairs, prove
             }
         )
     return found
+
+
+def _marks(verdict: Verdict, candidate: Candidate, counts: dict[str, int], group: str = "") -> list[tuple[str, int, str]]:
+    """What people marked, with how many pairs and the link to them."""
+    return [(beam_ray.PAIR_MARKS[name], count, flips_link(verdict, candidate, group, mark=name)) for name, count in counts.items()]
 
 
 def _routes_text(routes: Any) -> str:

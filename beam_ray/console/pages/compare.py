@@ -62,6 +62,7 @@ def compared(site: Site, first: beam_ray.Address, second: beam_ray.Address, walk
         "diverges": diverges,
         "same": sum(not row["differs"] for row in rows),
         "walk": walk,
+        "review": next((row["review"] for row in rows if row["review"]), ""),
         "query": word_diff(before.given["task_query"], after.given["task_query"]),
         "query_differs": before.given["task_query"] != after.given["task_query"],
         "changed": site.store.diff(before.run.workflow, after.run.workflow),
@@ -82,7 +83,7 @@ def compared(site: Site, first: beam_ray.Address, second: beam_ray.Address, walk
             }
             for row in rows
         ],
-        "pair": {"at": walk["at"], "of": walk["count"], "group": walk["group"]} if walk else None,
+        "pair": {"at": walk["at"], "of": walk["count"], "group": walk["group"], "marks": [each.document() for each in walk["marks"]]} if walk else None,
     }
     title = f"{before.id}: {names[0]} and {names[1]}"
     command = f"beam-ray show {before.address}{site.store.option} && beam-ray show {after.address}{site.store.option}"

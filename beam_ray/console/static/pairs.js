@@ -42,3 +42,23 @@ document.addEventListener("click", (event) => {
 });
 addEventListener("popstate", () => open(location.href, false));
 prefetch();
+
+// m, then the letter of a mark
+let marking = false;
+document.addEventListener(
+  "keydown",
+  (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog")) return;
+    if (localStorage.getItem("single-keys") === "off" || ["Shift", "CapsLock"].includes(event.key)) return;
+    const form = document.getElementById("mark");
+    if (!form || (!marking && event.key !== "m")) return;
+    const found = marking && form.querySelector(`[data-mark="${CSS.escape(event.key)}"]`);
+    marking = !marking;
+    form.classList.toggle("waits", marking);
+    document.getElementById("announce").textContent = marking ? "Mark: r real, n noise, j judge is wrong, e expected is wrong, u take back" : "";
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    if (found) found.click();
+  },
+  true,
+);
