@@ -116,6 +116,21 @@ def test_accuracy_has_two_decimals_and_its_count(tab: Tab, shop: Shop):
     assert [label in text for label in ("PO found, proceed", "PO not found, handle")] == [True, True]
 
 
+def test_a_run_of_a_backtest_leads_to_its_verdict(tab: Tab, shop: Shop):
+    """Both sides name the backtest that they belong to; a rerun names none."""
+    verdict = shop.store.verdict(shop.backtest)
+    tab.open(f"/runs/{shop.rerun}")
+    facts = tab.page.locator("ul.facts").inner_text()
+    tab.open(f"/runs/{verdict.best.baseline_run.id}")
+    baseline = tab.page.get_by_role("link", name=verdict.id).count()
+    tab.open(f"/runs/{verdict.best.run.id}")
+    tab.page.get_by_role("link", name=verdict.id).click()
+    tab.page.wait_for_url(f"**/backtests/{verdict.id}")
+
+    assert "Backtest" not in facts
+    assert baseline == 1
+
+
 def test_filters_are_addresses(new_tab: OpenTab, shop: Shop):
     """What is filtered, searched and sorted is in the address: another browser shows the same, and each filter can be taken away."""
     first = new_tab()

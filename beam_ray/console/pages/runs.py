@@ -40,6 +40,7 @@ def run(site: Site, path: str, fields: Fields) -> Page:
         "nodes": _nodes(found),
         "statuses": _statuses(found),
         "reruns": [each for each in site.reader.runs() if each.record.origin == found.id],
+        "backtests": [each for each in site.reader.backtests() if any(found.id == side.id for side in each.runs)],
         "key": new_key(),
         "resuming": next((each for each in site.commands.all() if each.code is None and found.id in each.runs), None),
         "rate": progress.calls / progress.seconds if progress.seconds else 0.0,
