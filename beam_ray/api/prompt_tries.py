@@ -23,6 +23,8 @@ from beam_ray.compare.report import Result, document
 from beam_ray.compare.verdict import judge
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import BadDefinition, BeamRayError, Unusable
+from beam_ray.improve.draft_limits import require_allowed
+from beam_ray.improve.draft_text import text_of_draft
 from beam_ray.improve.drafts import with_prompt
 from beam_ray.improve.prompt_text import turns_of, written
 from beam_ray.publish import current
@@ -73,7 +75,7 @@ class PairedResult:
 
 
 def base_of(store: Location, address: Address, reference: str = "") -> Workflow:
-    """The definition whose prompt is changed: the draft that is named, else the published version, else that of the run."""
+    """The definition whose prompt is changed: the draft that is named, else the draft that was run, else the published version."""
     run = StoredRun(store.existing(), address.run)
     if reference:
         found = _draft(store, reference)
@@ -81,7 +83,7 @@ def base_of(store: Location, address: Address, reference: str = "") -> Workflow:
             raise Unusable(f"the draft {found.reference} has errors\n  beam-ray check {found.reference}  lists them")
         return found.definition
     latest = current(store.existing(), run.record.workflow)
-    return latest.plan if latest else run.record.plan
+    return run.record.plan if latest is None or _is_draft(run, latest.plan) else latest.plan
 
 
 def prompt_of(store: Location, address: str, node: str, base: str = "") -> tuple[Mapping[str, str], ...]:
@@ -125,7 +127,8 @@ def save_try(store: Location, address: str, node: str, prompt: Turns, *, base: s
     before = _draft(store, base) if base else None
     if before and before.name in there and there[before.name].number == before.number:
         return edit_draft(store, before, edits, by=by)
-    made = create_draft(store, workflow, _free_name(f"try-{node}"[:56], there), text=before.text if before else None, by=by)
+    text = before.text if before else _text_of_run(store, found.run.id)
+    made = create_draft(store, workflow, _free_name(f"try-{node}"[:56], there), text=text, by=by)
     return edit_draft(store, made, edits, by=by)
 
 
@@ -157,6 +160,24 @@ def paired(rerun: Rerun, leaving_out: Iterable[str] = ()) -> PairedResult:
     said = document([Result(found, judge(found, gate))])["candidates"][0]["comparison"]
     metrics = {entry["name"]: Metric.of(entry) for entry in said["metrics"] if entry["name"] in ("success_rate", "score")}
     return PairedResult(len(set(done)), len(set(asked)), tuple(said["newly_passing"]), tuple(said["newly_failing"]), metrics if rerun.run.finished else {})
+
+
+def _is_draft(run: StoredRun, published: Workflow) -> bool:
+    """Whether the run was of a draft, such as a backtest's candidate, that anybody may make; its own prompt is then the one to change."""
+    if run.record.version is not None or run.record.definition_digest == published.digest:
+        return False
+    try:
+        require_allowed(run.record.plan, [published])
+    except Unusable:
+        return False  # only an author may bring what it has
+    return True
+
+
+def _text_of_run(store: Location, run_id: str) -> str | None:
+    """The text that a first try begins with; None for the published version's own."""
+    run = StoredRun(store.existing(), run_id)
+    latest = current(store.existing(), run.record.workflow)
+    return text_of_draft(run.record.plan, latest.plan, latest.source) if latest and _is_draft(run, latest.plan) else None
 
 
 def _draft(store: Location, reference: str) -> Draft:

@@ -1204,7 +1204,8 @@ class Store(Location):
             task: Address or id of the task.
             node: The step.
             prompt: The turns, with role and content.
-            base: The draft, ``NAME@DRAFT:N``, whose prompt is changed. By default the published version.
+            base: The draft, ``NAME@DRAFT:N``, whose prompt is changed. By default the published version; for a task of a run of
+                a draft, such as a backtest's candidate, the definition of that run.
             count: How many other tasks are drawn at random from those of the run that reach the step; at most 200.
 
         Raises:

@@ -7,13 +7,14 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from beam_ray.define.criterion import expand
+from beam_ray.define.diff import changes
 from beam_ray.define.fingerprint import Json
 from beam_ray.define.load import names_file, parse_workflow, read_prompt
 from beam_ray.define.requirements import read_requirements
 from beam_ray.define.workflow import Workflow
 from beam_ray.define.yaml_edit import literal_blocks, parse_path, with_value
 from beam_ray.define.yaml_file import read_yaml
-from beam_ray.errors import Unusable
+from beam_ray.errors import BeamRayError, Unusable
 from beam_ray.improve.drafts import file_of
 from beam_ray.improve.prompt_text import turns_of, written
 
@@ -33,6 +34,24 @@ def text_of(workflow: Workflow, source: str) -> str:
             return short if _defined(short).digest == workflow.digest else exact
         except Unusable:
             return exact
+
+
+def text_of_draft(workflow: Workflow, published: Workflow, source: str) -> str:
+    """The text of a draft that is *workflow*: that of the published version, *source*, with what differs, so that its comments and order stay."""
+    text, wanted = text_of(published, source), workflow.document()["nodes"]
+    try:
+        for change in changes(published, workflow):
+            kind, _, rest = change.field.partition(".")
+            keys = [kind, *rest.split("[")[0].split(".")[:1]] if isinstance(wanted[change.node].get(kind), Mapping) else [kind]
+            value = wanted[change.node]
+            for key in keys:
+                value = value.get(key) if value else None
+            text = with_edit(text, ".".join(["nodes", change.node, *keys]), value, workflow.name)
+        if _defined(text).digest == workflow.digest:
+            return text
+    except (BeamRayError, KeyError, TypeError, AttributeError):
+        pass
+    return text_of(workflow, "")
 
 
 def _filled(workflow: Workflow, source: str) -> str:

@@ -112,6 +112,23 @@ def test_a_try_is_kept_as_a_revision(tried: tuple[beam_ray.Store, str]):
     assert store.prompt_of(f"{run}/t1", "read") == ({"role": "user", "content": "read {{ first.text }}"},)
 
 
+def test_a_try_on_a_candidate_begins_with_what_the_candidate_sent(tried: tuple[beam_ray.Store, str], lab: Lab):
+    """Of a run of a draft, its own definition is changed, in the published text; where it has what only an author may bring, the published one."""
+    store, _ = tried
+    store.publish(lab.folder / "w.yaml", without_evidence="the first")
+    closer = TEXT.replace("read {{ first.text }}", "read {{ first.text }} closely").replace("read.text == 'good'", "read.text != 'bad'")
+    run = lab.run(lab.workflow(closer, "closer.yaml"), ["t0"], answer).run_id
+    lab.write("rules.py", "def plausible(output, expected, values):\n    return True\n")
+    other = lab.run(lab.workflow(closer.replace("check: read.text != 'bad'", "python: rules:plausible"), "other.yaml"), ["t0"], answer).run_id
+    draft = store.save_try(f"{run}/t0", "read", [{"role": "user", "content": "{{ first.text }} again"}])
+
+    assert store.prompt_of(f"{run}/t0", "read") == ({"role": "user", "content": "read {{ first.text }} closely"},)
+    assert store.try_prompt(f"{run}/t0", "read", store.prompt_of(f"{run}/t0", "read")).changed is False
+    assert sorted(str(change) for change in store.draft_changes(draft)) == ["read.evaluate.criteria", "read.llm.prompt"]
+    assert "# ours" in draft.text
+    assert store.prompt_of(f"{other}/t0", "read") == ({"role": "user", "content": "read {{ first.text }}"},)
+
+
 def test_a_run_that_reruns_nothing_has_no_pairs(tried: tuple[beam_ray.Store, str]):
     """It is refused with what it is."""
     store, run = tried

@@ -59,6 +59,16 @@ def test_a_change_is_checked_priced_run_and_kept(tab: Tab, shop: Shop):
     assert [str(change) for change in shop.store.draft_changes(draft)] == ["extract.llm.prompt"]
 
 
+def test_a_try_on_a_newly_failing_task_changes_the_prompt_that_was_sent(tab: Tab, shop: Shop):
+    """From the candidate's side of a backtest the editor has the candidate's prompt, and says so."""
+    candidate = shop.store.verdict(shop.backtest).best.run.id
+    tab.open(f"/what-if?task={candidate}/order-006&step=extract")
+    tab.see("the prompt of this run")
+
+    assert tab.page.get_by_label("User", exact=True).input_value().startswith("Read this order carefully.")
+    assert tab.page.locator("#preview ins, #preview del").count() == 0
+
+
 def test_a_try_is_reverted_and_stays_in_the_store(tab: Tab, shop: Shop):
     """The editor shows the published prompt again; the draft is dropped, and its revisions can still be read."""
     made = shop.store.save_try(f"{shop.run}/{TASK}", "extract", [{"role": "user", "content": "Short: {{ task_query }}"}])

@@ -27,7 +27,7 @@ Turns = list[dict[str, str]]
 
 
 def what_if(site: Site, path: str, fields: Fields) -> Page:
-    """The page: of the published prompt, or of the try that the address names."""
+    """The page: of the prompt to change, or of the try that the address names."""
     return _page(site, fields, None)
 
 
@@ -58,7 +58,7 @@ def run(site: Site, path: str, fields: Fields) -> str:
 
 
 def drop(site: Site, path: str, fields: Fields) -> str:
-    """Go back to the published prompt: the draft ends, and its revisions stay in the store."""
+    """Go back to the prompt that was changed: the draft ends, and its revisions stay in the store."""
     task, step = _step(site, fields)
     workflow, _, rest = one(fields, "draft").partition("@")
     site.store.drop_draft(workflow, rest.partition(":")[0])
@@ -105,7 +105,7 @@ def _page(site: Site, fields: Fields, typed: Turns | None) -> Page:
     task, step = _step(site, fields)
     draft, count = one(fields, "draft"), _count(fields)
     base = _turns(site.store.prompt_of(task.address, step.node, draft))
-    published = _turns(site.store.prompt_of(task.address, step.node))
+    first = _turns(site.store.prompt_of(task.address, step.node))
     tried = site.store.try_prompt(task.address, step.node, typed if typed is not None else base, base=draft, count=count)
     fault = "; ".join(tried.faults)
     if tried.plan is not None and not fault:
@@ -114,7 +114,7 @@ def _page(site: Site, fields: Fields, typed: Turns | None) -> Page:
         except BeamRayError as error:
             fault = str(error)
     turns = typed if typed is not None else base
-    pieces = [word_diff(before["content"], after["content"]) for before, after in zip(published, turns, strict=False)]
+    pieces = [word_diff(before["content"], after["content"]) for before, after in zip(first, turns, strict=False)]
     runs = _runs(site, task, step, base) if draft else []
     command = ["beam-ray", "rerun", task.address, "--from", step.node, "--using", draft or "DRAFT"]
     values: dict[str, Any] = {
@@ -128,6 +128,7 @@ def _page(site: Site, fields: Fields, typed: Turns | None) -> Page:
         "fault": fault,
         "added": sum(_words(each, "added") for each in pieces),
         "removed": sum(_words(each, "removed") for each in pieces),
+        "against": "the prompt of this run" if task.run.version is None and first == _own(step) else "the published prompt",
         "sent": _sent(task, step, tried),
         "revisions": _revisions(site, task, step, draft, count),
         "results": runs,
@@ -160,6 +161,11 @@ def _page(site: Site, fields: Fields, typed: Turns | None) -> Page:
 
 def _turns(prompt: Sequence[Any]) -> Turns:
     return [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
+
+
+def _own(step: beam_ray.Step) -> Turns:
+    """The prompt that the step's run has."""
+    return [{"role": turn.role, "content": turn.content} for turn in step.definition.call.prompt] if step.definition.call else []
 
 
 def _words(pieces: Sequence[Piece], kind: str) -> int:
