@@ -27,7 +27,7 @@ def task_query(fields: Mapping[str, Sequence[str]]) -> TaskQuery:
         return fields[name][-1].strip() if fields.get(name) else default
 
     version, limit = last("version"), last("limit")
-    if version and version != "draft" and not version.isdecimal():
+    if version and version != "draft" and not (version.isdecimal() and len(version) < 10):
         raise Unusable(f"version: {version[:60]!r} is neither a number nor 'draft'")
     if limit and limit not in map(str, LIMITS):
         raise Unusable(f"limit: a page has {', '.join(map(str, LIMITS))} tasks, not {limit[:60]!r}")

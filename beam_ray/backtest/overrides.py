@@ -38,6 +38,8 @@ def put_value(document: JsonObject, path: str, value: Any) -> None:
                 raise ValueError("\n".join([f"the override {path!r}: there is no {part!r}", f"there is: {', '.join(known)}", *did_you_mean(part, known)]))
             place[part] = {}
         place = place[part]
+    if not isinstance(place, dict):
+        raise ValueError(f"the override {path!r}: {'.'.join(parts[:-1])!r} has no parts")
     if value is None:
         place.pop(parts[-1], None)
     else:

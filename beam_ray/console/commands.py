@@ -8,6 +8,7 @@ it does is in the store, where another console or the command line sees it and r
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import json
+import math
 import os
 import secrets
 import shlex
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,24 @@ class Commands:
             raise Unusable(f"a model has no price, and this console may spend ${self.max_usd:g} per start")
         if usd > self.max_usd:
             raise Unusable(f"this may cost ${usd:,.4f}, and this console may spend ${self.max_usd:g} per start")
+
+    def within(self, budget: Mapping[str, float], spent: float | None) -> list[str]:
+        """
+        The options with which a run goes on and spends no more than this console may.
+
+        Args:
+            budget: The run's own.
+            spent: US dollars that it has spent of it already; None where a model has no price.
+
+        Raises:
+            Unusable: nobody knows what it costs.
+        """
+        if self.max_usd is None:
+            return []
+        if spent is None:
+            self.require_usd(None)
+        most = min((spent or 0.0) + self.max_usd, budget.get("max_usd", math.inf))
+        return [word for name, value in {**budget, "max_usd": round(most, 6)}.items() for word in ("--budget", f"{name}={value}")]
 
     def of(self, *words: str) -> list[Started]:
         """The commands whose line begins with these words, the newest first."""

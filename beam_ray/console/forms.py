@@ -11,6 +11,8 @@ from beam_ray.errors import Unusable
 
 Fields = dict[str, list[str]]
 """Name to its values, in order."""
+MAX_DIGITS = 4_000
+"""Digits of a number; Python reads no more than some 4,300."""
 
 
 def query_of(request: Request, known: Iterable[str]) -> Fields:
@@ -26,7 +28,7 @@ def query_of(request: Request, known: Iterable[str]) -> Fields:
         if name not in names:
             raise Unusable(f"this page knows no {name[:60]!r}\n  it knows: {', '.join(names) or 'nothing'}")
         if value.strip():
-            fields.setdefault(name, []).append(value)
+            fields.setdefault(name, []).append(_readable(name, value))
     return fields
 
 
@@ -44,11 +46,18 @@ async def form_of(request: Request) -> Fields:
             raise Unusable(f"a form has at most {MAX_BODY:,} bytes")
     fields: Fields = {}
     for name, value in parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True):
-        fields.setdefault(name, []).append(value)
+        fields.setdefault(name, []).append(_readable(name, value))
     given = one(fields, "form_token")
     if not hmac.compare_digest(given.encode(), str(request.scope["form_token"]).encode()):
         raise Unusable("this form is from a console that has ended; reload the page and send it again")
     return fields
+
+
+def _readable(name: str, value: str) -> str:
+    """The value, unless it is a number that is too long to be read."""
+    if len(value) > MAX_DIGITS and value.strip().isdecimal():
+        raise Unusable(f"{name[:60]}: a number has at most {MAX_DIGITS:,} digits")
+    return value
 
 
 def one(fields: Fields, name: str, default: str = "") -> str:

@@ -29,6 +29,17 @@ FRESH_S = 2.0
 Measured = TypeVar("Measured")
 
 
+def require_no_file(workflow: str) -> None:
+    """
+    Check that an address names a workflow of the store, and no file of this machine.
+
+    Raises:
+        Unusable: it names a file.
+    """
+    if workflow.endswith((".yaml", ".yml")):
+        raise Unusable(f"there is no workflow {workflow[:80]!r}: the console reads none from files\n  beam-ray check FILE  reads one")
+
+
 class Reader:
     """Runs of a store, for any number of threads."""
 
@@ -186,7 +197,13 @@ class Reader:
         return list(dict.fromkeys(run.record.workflow for run in self.runs()))
 
     def definition(self, workflow: str) -> beam_ray.Workflow | str:
-        """A workflow as the API takes it: by its name where it is published, else as its newest run defines it."""
+        """
+        A workflow as the API takes it: by its name where it is published, else as its newest run defines it.
+
+        Raises:
+            Unusable: it is the name of a file.
+        """
+        require_no_file(workflow)
         if self._versions(workflow):
             return workflow
         run = next((run for run in self.runs() if run.record.workflow == workflow), None)

@@ -11,7 +11,7 @@ import hmac
 import ipaddress
 import secrets
 from html import escape
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -91,7 +91,7 @@ class Guard:
             return self._exchange(request, given)
         if request.url.path.startswith("/static/"):
             return None  # style and scripts, which say nothing of the store
-        if not hmac.compare_digest(request.cookies.get(self.cookie, ""), self.session):
+        if not hmac.compare_digest(request.cookies.get(self.cookie, "").encode(), self.session.encode()):
             return _closed(request)
         return self._refuse_change(request) if request.method == "POST" else None
 
@@ -106,7 +106,7 @@ class Guard:
     def _refuse_change(self, request: Request) -> Response | None:
         headers = request.headers
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-        if origin is None or urlsplit(origin).netloc.lower() != headers.get("host", "").lower() or site not in (None, "same-origin"):
+        if origin is None or origin.lower().partition("://")[2] != headers.get("host", "").lower() or site not in (None, "same-origin"):
             return PlainTextResponse("A change must come from the console's own pages.", 403)
         if headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
             return PlainTextResponse("A change is sent as a form.", 415)

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 import beam_ray
+from beam_ray.console.commands import Commands
+from beam_ray.console.options import ConsoleOptions
+from beam_ray.console.server import create_app
 from beam_ray.errors import Stopped
 from tests.console.conftest import OpenTab, Served, Tab, served
 from tests.console.shop import Shop
@@ -133,6 +137,22 @@ def test_history_draws_the_trend_that_its_table_says(tab: Tab, shop: Shop):
     assert len(points) == len(rows) >= 2
     assert all(point.rpartition(": ")[2] in row for point, row in zip(reversed(points), rows, strict=True))
     assert "to see whether it fails again" in page.locator("main").inner_text()
+
+
+def test_a_resumed_run_obeys_the_consoles_limit(busy: Busy):
+    """It goes on with its own limits and with the dollars that this console may spend; where a model has no price, it stays stopped."""
+    commands = Commands(busy.store, max_usd=2.0)
+    unpriced = create_app(dataclasses.replace(busy.store, models=dict[str, object]()), ConsoleOptions(max_usd=2.0))
+    browser = TestClient(unpriced, base_url="http://127.0.0.1:8090")
+    browser.get(f"/?token={unpriced.token}")
+    fields = {"form_token": unpriced.form_token, "key": "a1"}
+    refused = browser.post(f"/runs/{busy.stopped}/resume", data=fields, headers={"Origin": "http://127.0.0.1:8090"})
+
+    assert commands.within({"max_calls": 4}, 0.5) == ["--budget", "max_calls=4", "--budget", "max_usd=2.5"]
+    assert commands.within({"max_usd": 1.0}, 0.5) == ["--budget", "max_usd=1.0"]
+    assert Commands(busy.store).within({"max_calls": 4}, None) == []
+    assert (refused.status_code, "a model has no price" in refused.text) == (400, True)
+    assert not busy.store.get_run(busy.stopped).finished
 
 
 def test_settings_name_the_variables_of_keys_and_never_their_values(new_tab: OpenTab, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

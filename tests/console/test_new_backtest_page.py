@@ -84,6 +84,14 @@ def test_a_single_change_is_a_candidate_within_a_visitors_limits(drafted: Shop):
     assert "is not a draft of" in candidate["refused"]
 
 
+def test_a_single_change_that_leads_into_a_list_is_refused(drafted: Shop):
+    """In one line: there are no parts there."""
+    base = f"/backtests/new.json?workflow={NAME}&tasks=library:tried-orders"
+    found = client(drafted).get(f"{base}&path=nodes.extract.evaluate.criteria.0&value=x")
+
+    assert "'nodes.extract.evaluate.criteria' has no parts" in found.json()["refused"]
+
+
 def test_a_start_obeys_the_consoles_limit(drafted: Shop):
     """What may cost more, or has no price, is refused before it starts; the budget is part of the spec."""
     address = f"/backtests/new.json?workflow={NAME}&tasks=library:tried-orders&candidate={NAME}@tried&trials=101"

@@ -143,6 +143,47 @@ def test_a_change_from_elsewhere_is_refused(change: dict[str, str], status: int,
     assert len(shop.store.run_ids()) == before
 
 
+@pytest.mark.parametrize("header", [{"Cookie": "beam_ray_console_{port}=\xe9"}, {"Origin": "http://["}], ids=["cookie", "origin"])
+def test_headers_that_no_browser_sends_are_refused(header: dict[str, str], inside: Client):
+    """As any other wrong one; the console has no fault over it."""
+    port = inside.to.base.rpartition(":")[2]
+    wrong = {name: value.replace("{port}", port) for name, value in header.items()}
+
+    assert inside.ask("POST", "/rerun", "key=a1", **({"Origin": inside.to.base, "Content-Type": FORM} | wrong)).status == 403
+
+
+LONG = "9" * 5_000
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/flows/purchase-orders?version={long}",
+        "/tasks?version={long}",
+        "/tasks?version=" + "9" * 30,
+        "/tasks/{run}/order-001?trial={long}",
+        "/download?task={run}/order-001&attachment={long}",
+        "/review?workflow=purchase-orders&count={long}",
+        "/backtests/new?workflow=purchase-orders&trials={long}",
+    ],
+)
+def test_a_number_that_is_too_long_is_refused(path: str, inside: Client, shop: Shop):
+    """In one line, and not as a fault of the console."""
+    assert inside.ask("GET", path.format(long=LONG, run=shop.run)).status == 400
+
+
+def test_no_address_reads_a_workflow_from_a_file(inside: Client, shop: Shop):
+    """Neither one beside the store nor one elsewhere on the machine, whatever is asked of it."""
+    file = str(shop.folder / "purchase-orders.yaml")
+    found = {path: inside.ask("GET", path).status for path in ("/flows/purchase-orders.yaml", "/health/purchase-orders.yaml")}
+    coverage = json.loads(inside.ask("GET", f"/libraries/regressions/coverage.json?{urllib.parse.urlencode({'workflow': file})}").text)
+    form = inside.ask("GET", f"/backtests/new?{urllib.parse.urlencode({'workflow': file})}").text
+
+    assert found == {"/flows/purchase-orders.yaml": 404, "/health/purchase-orders.yaml": 404}
+    assert "reads none from files" in coverage["refused"]
+    assert "nodes.extract.llm.prompt" not in form
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
 def test_other_methods_are_refused(method: str, inside: Client):
     """There is GET, HEAD and POST."""

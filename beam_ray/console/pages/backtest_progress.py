@@ -8,6 +8,7 @@ from beam_ray.console.charts import limit_mark, sequence_marks
 from beam_ray.console.commands import new_key
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import backtest_path
+from beam_ray.console.pages.new_backtest import require_within
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import Unusable
@@ -66,5 +67,7 @@ def resume(site: Site, path: str, fields: Fields) -> str:
     found = site.store.backtest_progress(name)
     if found.state != "stopped" or site.store.backtest_spec(found.id) is None:
         raise Unusable(f"backtest {found.id} cannot be resumed here: it is running, or its spec was not kept\n  run its command again to resume it")
+    if site.commands.max_usd is not None:
+        require_within(site, site.store.plan_backtest(found.id))
     site.commands.start(one(fields, "key"), ["backtest", found.id, "--mlflow", "none"], f"Resume backtest {found.name}")
     return backtest_path(found.id)

@@ -12,6 +12,7 @@ from beam_ray.console.links import flow_path, with_query
 from beam_ray.console.pages.flow_draft import Edited, draft_of, shown
 from beam_ray.console.pages.health import health_path
 from beam_ray.console.pages.history import history_path
+from beam_ray.console.reading import require_no_file
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Unusable
@@ -42,6 +43,7 @@ def flow(site: Site, path: str, fields: Fields) -> Page:
 
 def page(site: Site, name: str, fields: Fields, edited: Edited | None = None) -> Page:
     """One workflow: a version, or a draft, with what was typed and not kept."""
+    require_no_file(name)
     versions, drafts = _versions(site, name), site.store.drafts(name)
     wanted, numbers, first = one(fields, "version"), one(fields, "numbers"), one(fields, "node")
     if wanted and not wanted.isdecimal():

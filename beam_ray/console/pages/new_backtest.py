@@ -15,6 +15,7 @@ import beam_ray
 from beam_ray.console.commands import new_key
 from beam_ray.console.forms import Fields, number, one
 from beam_ray.console.links import backtest_path, flow_path, with_query
+from beam_ray.console.reading import require_no_file
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Unusable
@@ -207,7 +208,7 @@ def sheet(site: Site, path: str, fields: Fields) -> Page | str:
     try:
         spec = wanted.spec(site)
         plan = site.store.plan_backtest(spec, options=_options(wanted), detect=DETECT)
-        _require_within(site, plan)
+        require_within(site, plan)
         finished = _finished(site, plan)
     except BeamRayError as error:
         fault = str(error)
@@ -243,7 +244,7 @@ def start(site: Site, path: str, fields: Fields) -> str:
     wanted = Wanted.of(site, {name: values for name, values in fields.items() if name in FIELDS}, workflow)
     spec = wanted.spec(site)
     plan = site.store.plan_backtest(spec, options=_options(wanted))
-    _require_within(site, plan)
+    require_within(site, plan)
     key = one(fields, "key")
     site.commands.start(key, _words(wanted), f"Backtest {spec['backtest']} of {workflow}", text=_yaml(spec), backtest=plan.id)
     return f"/started/{key}"
@@ -262,8 +263,13 @@ def _line(site: Site, wanted: Wanted, text: str) -> str:
     return f"beam-ray {shlex.join(_words(wanted))}{site.option} <<'SPEC'\n{text}SPEC"
 
 
-def _require_within(site: Site, plan: BacktestPlan) -> None:
-    """Refuse what may cost more than this console may spend; repeats of ``confirm`` count."""
+def require_within(site: Site, plan: BacktestPlan) -> None:
+    """
+    Check that a backtest costs no more than this console may spend; repeats of ``confirm`` count.
+
+    Raises:
+        Unusable: it may cost more, or nobody knows what it costs.
+    """
     site.commands.require_within([side.plan for side in plan.sides if side.plan], plan.repeats.most_usd if plan.repeats else 0.0)
 
 
@@ -324,6 +330,7 @@ def _draft_choices(wanted: Wanted, drafts: list[Draft]) -> list[tuple[str, Draft
 def _paths(site: Site, workflow: str) -> list[str]:
     """What a single change may change."""
     try:
+        require_no_file(workflow)
         definition: Workflow = site.store.check(workflow).workflow
     except BeamRayError:
         return []

@@ -110,5 +110,12 @@ def resume(site: Site, path: str, fields: Fields) -> str:
     found = site.reader.run(path.split("/")[2])
     if found.finished:
         raise Unusable(f"run {found.id} is finished; there is nothing to resume")
-    site.commands.start(one(fields, "key"), ["resume", found.id], f"Resume run {found.id}").runs[found.id] = None
+    limits = site.commands.within(found.record.budget, _spent(site, found))
+    site.commands.start(one(fields, "key"), ["resume", found.id, *limits], f"Resume run {found.id}").runs[found.id] = None
     return run_path(found.id)
+
+
+def _spent(site: Site, found: beam_ray.Run) -> float | None:
+    """US dollars that an unfinished run has spent; None where one of its models has no price."""
+    priced = {each.name for each in site.store.list_models() if each.price_source}
+    return site.store.progress(found.id).usd or 0.0 if priced.issuperset(found.workflow.models) else None
