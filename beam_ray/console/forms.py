@@ -1,6 +1,7 @@
 """Forms and query strings: read strictly, so that a misspelled filter never shows everything."""
 
 import hmac
+import re
 from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
@@ -13,6 +14,8 @@ Fields = dict[str, list[str]]
 """Name to its values, in order."""
 MAX_DIGITS = 4_000
 """Digits of a number; Python reads no more than some 4,300."""
+
+_DRAFT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}(:[0-9]{1,9})?")
 
 
 def query_of(request: Request, known: Iterable[str]) -> Fields:
@@ -63,6 +66,12 @@ def _readable(name: str, value: str) -> str:
 def one(fields: Fields, name: str, default: str = "") -> str:
     """The field's last value."""
     return fields[name][-1].strip() if fields.get(name) else default
+
+
+def names_draft(written: str, workflow: str) -> bool:
+    """Whether it has the form of a draft of the workflow, ``NAME@DRAFT`` or ``NAME@DRAFT:N``, and names neither a version nor a file of this machine."""
+    name, at, draft = written.partition("@")
+    return bool(at) and name == workflow and _DRAFT.fullmatch(draft) is not None
 
 
 def number(fields: Fields, name: str) -> float | None:

@@ -59,9 +59,34 @@ def backtest_path(backtest: str, **query: Any) -> str:
     return with_query(f"/backtests/{quote(backtest)}", query)
 
 
+def prove_path(backtest: str, **query: Any) -> str:
+    """The page that proves which node made tasks of a backtest flip."""
+    return with_query(f"/backtests/{quote(backtest)}/prove", query)
+
+
 def flow_path(workflow: str, **query: Any) -> str:
     """The page of a workflow."""
     return with_query(f"/flows/{quote(workflow)}", query)
+
+
+def publish_path(workflow: str, draft: str, number: int | str) -> str:
+    """The page on which a revision of a draft is published."""
+    return with_query(f"{flow_path(workflow)}/publish", {"draft": draft, "number": number})
+
+
+def health_path(workflow: str) -> str:
+    """The page of a workflow's health."""
+    return f"/health/{quote(workflow)}"
+
+
+def history_path(workflow: str) -> str:
+    """The page of a workflow's history."""
+    return f"/history/{quote(workflow)}"
+
+
+def library_path(name: str, **query: Any) -> str:
+    """The page of a library."""
+    return with_query(f"/libraries/{quote(name)}", query)
 
 
 def versions_path(workflow: str, **query: Any) -> str:
@@ -72,6 +97,16 @@ def versions_path(workflow: str, **query: Any) -> str:
 def draft_test_path(workflow: str, candidate: str, **query: Any) -> str:
     """The form of a backtest of a draft, named as ``NAME@DRAFT:N``."""
     return with_query("/backtests/new", {"workflow": workflow, "candidate": candidate, **query})
+
+
+def what_if_path(task: str, step: str, **query: Any) -> str:
+    """The page on which the prompt of a step is changed and tried."""
+    return with_query("/what-if", {"task": task, "step": step, **query})
+
+
+def optimise_path(task: str, step: str, **query: Any) -> str:
+    """The page that proposes a better prompt for a step."""
+    return with_query("/optimise", {"task": task, "step": step, **query})
 
 
 def compare_path(before: str, after: str, **query: Any) -> str:

@@ -209,6 +209,20 @@ class Reader:
         run = next((run for run in self.runs() if run.record.workflow == workflow), None)
         return run.workflow if run else workflow
 
+    def draft_defined_as(self, workflow: str, digest: str) -> beam_ray.Draft | None:
+        """The draft whose newest revision has the definition with this digest."""
+        return next((each for each in self.store.drafts(workflow) if each.definition and each.definition.digest == digest), None)
+
+    def named_task(self, word: str) -> beam_ray.Task:
+        """
+        The task that a word names as on the command line: an address, an id, or the beginning of one.
+
+        Raises:
+            Unusable: there is none.
+        """
+        found = self.store.task(word)
+        return self.task(beam_ray.Address(found.run.id, found.id, found.trial))
+
     def task(self, address: beam_ray.Address) -> beam_ray.Task:
         """
         One task.

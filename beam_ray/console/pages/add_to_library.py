@@ -6,11 +6,11 @@ import shlex
 import subprocess
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from beam_ray import task_query
 from beam_ray.console.commands import new_key
 from beam_ray.console.forms import Fields, one
+from beam_ray.console.links import library_path
 from beam_ray.console.pages.tasks import FILTERS, filter_chips, filter_words
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
@@ -130,4 +130,4 @@ def changed_path(result: Any) -> str:
     """The page of the library that a command says it has changed; empty for other commands."""
     if not isinstance(result, dict) or "library" not in result or "unchanged" not in result:
         return ""
-    return f"/libraries/{quote(str(result['library']))}"
+    return library_path(str(result["library"]))

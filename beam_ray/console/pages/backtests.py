@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import beam_ray
 from beam_ray.console.charts import front_marks, interval_mark, limit_mark, strength
 from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import backtest_path, with_query
+from beam_ray.console.links import backtest_path, prove_path, publish_path, with_query
 from beam_ray.console.pages.backtest_progress import backtest_progress
 from beam_ray.console.rendering import Download, Page
 from beam_ray.console.site import Site
@@ -93,7 +93,7 @@ def backtest(site: Site, path: str, fields: Fields) -> Page:
         "candidate_tasks": with_query("/tasks", {"run": candidate.run.id}),
         "barred": verdict.why_no_evidence(candidate),
         "publish": _publish_link(verdict, candidate, site.store.backtest_spec(verdict.id)),
-        "prove": with_query(f"/backtests/{verdict.id}/prove", {"candidate": candidate.name}) if pairs.counts["newly failing"] else "",
+        "prove": prove_path(verdict.id, candidate=candidate.name) if pairs.counts["newly failing"] else "",
         "marks": _marks(verdict, candidate, pairs.marks_counted),
         "mlflow": site.store.mlflow_page(verdict.id),
         "reports": [(title, with_query(f"/backtests/{verdict.id}/report", {"name": name})) for name, title in REPORTS.items()],
@@ -108,7 +108,7 @@ def _publish_link(verdict: Verdict, candidate: Candidate, spec: Any) -> str:
     written = (spec or {}).get("candidates", {}).get(candidate.name)
     workflow, _, draft = written.partition("@") if isinstance(written, str) else ("", "", "")
     name, _, number = draft.partition(":")
-    return with_query(f"/flows/{workflow}/publish", {"draft": name, "number": number}) if name and not name.isdecimal() else ""
+    return publish_path(workflow, name, number) if name and not name.isdecimal() else ""
 
 
 def report(site: Site, path: str, fields: Fields) -> Download:
@@ -172,7 +172,7 @@ def _groups(verdict: Verdict, candidate: Candidate, pairs: beam_ray.Pairs, prove
                 "routes": tuple(map(_routes_text, group.routes)) if group.routes else (),
                 "tried": len(tried),
                 "recovered": sum(each.recovered for each in tried),
-                "prove": with_query(f"/backtests/{verdict.id}/prove", {"candidate": candidate.name, "group": group.id}) if group.node else "",
+                "prove": prove_path(verdict.id, candidate=candidate.name, group=group.id) if group.node else "",
             }
         )
     return found

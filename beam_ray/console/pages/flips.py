@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import beam_ray
 from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import backtest_path, with_query
+from beam_ray.console.links import backtest_path, prove_path, with_query
 from beam_ray.console.pages.backtests import chosen, flips_link
 from beam_ray.console.pages.compare import compared
 from beam_ray.console.rendering import Page
@@ -107,4 +107,4 @@ def _scores(written: str) -> tuple[int, int] | None:
 
 def _prove_link(verdict: Verdict, candidate: Candidate, row: dict[str, object]) -> str:
     group = str(row["flip"]).replace(" ", "-")
-    return with_query(f"/backtests/{verdict.id}/prove", {"candidate": candidate.name, "group": group, "task": row["task_id"]})
+    return prove_path(verdict.id, candidate=candidate.name, group=group, task=row["task_id"])

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 import beam_ray
 from beam_ray.console.charts import sparkline
 from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import flow_path, with_query
+from beam_ray.console.links import flow_path, health_path, history_path, with_query
 from beam_ray.console.pages.flow_draft import Edited, draft_of, shown
-from beam_ray.console.pages.health import health_path
-from beam_ray.console.pages.history import history_path
 from beam_ray.console.reading import require_no_file
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site

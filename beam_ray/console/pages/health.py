@@ -4,10 +4,9 @@ from __future__ import annotations  # a type of the API is not loaded for its na
 
 import shlex
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import address_path, flow_path, run_path, with_query
+from beam_ray.console.links import address_path, flow_path, health_path, run_path, with_query
 from beam_ray.console.reading import RECENT_RUNS
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
@@ -30,11 +29,6 @@ TITLES = {
 """Titles of warnings."""
 SIGNS = {"used_up": "Used-up auto-reruns", "auto_reruns": "Tasks with auto-reruns", "uplift": "Improvement by auto-reruns", "seconds": "Execution time"}
 """Titles of what is watched."""
-
-
-def health_path(workflow: str) -> str:
-    """The page of a workflow's health."""
-    return f"/health/{quote(workflow)}"
 
 
 def health(site: Site, path: str, fields: Fields) -> Page:

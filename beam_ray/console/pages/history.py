@@ -4,10 +4,9 @@ from __future__ import annotations  # a type of the API is not loaded for its na
 
 import shlex
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from beam_ray.console.forms import Fields
-from beam_ray.console.links import address_path, flow_path, run_path
+from beam_ray.console.links import address_path, flow_path, history_path, run_path
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.console.trend_chart import TrendMark, trend_marks
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
 
 SHOWN = 200
 """Rows of a table."""
-
-
-def history_path(workflow: str) -> str:
-    """The page of a workflow's history."""
-    return f"/history/{quote(workflow)}"
 
 
 def history(site: Site, path: str, fields: Fields) -> Page:

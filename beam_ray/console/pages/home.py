@@ -10,9 +10,7 @@ from beam_ray import TaskQuery
 from beam_ray.console.charts import sparkline
 from beam_ray.console.commands import new_key
 from beam_ray.console.forms import Fields
-from beam_ray.console.links import backtest_path, flow_path, run_path
-from beam_ray.console.pages.health import health_path
-from beam_ray.console.pages.history import history_path
+from beam_ray.console.links import backtest_path, flow_path, health_path, history_path, run_path
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 

@@ -10,7 +10,7 @@ import beam_ray
 from beam_ray import TaskEdit
 from beam_ray.console.commands import new_key
 from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import backtest_path, with_query
+from beam_ray.console.links import backtest_path, library_path, with_query
 from beam_ray.console.pages.add_to_library import done_or_shown, labels_of
 from beam_ray.console.rendering import Download, Page
 from beam_ray.console.site import Site
@@ -24,11 +24,6 @@ SHOWN = 100
 """Tasks on a page."""
 VERSIONS = 12
 """Versions on the page of a library."""
-
-
-def library_path(name: str, **query: Any) -> str:
-    """The page of a library."""
-    return with_query(f"/libraries/{quote(name)}", query)
 
 
 def libraries(site: Site, path: str, fields: Fields) -> Page:
@@ -64,9 +59,9 @@ def library(site: Site, path: str, fields: Fields) -> Page:
         "fields": {name: one(fields, name) for name in FIELDS},
         "edit": one(fields, "edit") if newest and not site.options.read_only else "",
         "list_path": here,
-        "next": with_query(f"/libraries/{quote(found.name)}", {**kept, "after": shown[-1]["id"]}) if start + SHOWN < len(rows) else "",
+        "next": library_path(found.name, **kept, after=shown[-1]["id"]) if start + SHOWN < len(rows) else "",
         "first": here if start else "",
-        "coverage_path": with_query(f"/libraries/{quote(found.name)}/coverage", {"version": one(fields, "version"), "workflow": one(fields, "workflow")}),
+        "coverage_path": with_query(f"{library_path(found.name)}/coverage", {"version": one(fields, "version"), "workflow": one(fields, "workflow")}),
         "places": _places(site, found),
         "key": new_key(),
     }
@@ -221,7 +216,7 @@ def edit(site: Site, path: str, fields: Fields) -> str:
     )
     site.store.edit_library(name, [task], made, seen=int(seen) if seen.isdecimal() else None)
     back = one(fields, "back")
-    here = back if back.startswith(f"/libraries/{quote(name)}") else library_path(name)
+    here = back if back.startswith(library_path(name)) else library_path(name)
     return f"{here}#{quote(task)}"
 
 

@@ -13,7 +13,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 
 import beam_ray
 from beam_ray.console.commands import new_key
-from beam_ray.console.forms import Fields, number, one
+from beam_ray.console.forms import Fields, names_draft, number, one
 from beam_ray.console.links import backtest_path, flow_path, with_query
 from beam_ray.console.reading import require_no_file
 from beam_ray.console.rendering import Page
@@ -32,8 +32,6 @@ GATES = (
 )
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 """Names of workflows."""
-DRAFT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}(:[0-9]{1,9})?")
-"""A draft, and its revision."""
 DETECT = 5.0
 """Points of change of which the plan says how many tasks show it."""
 KEPT = "kept:"
@@ -178,7 +176,7 @@ class Wanted:
         for each in self.candidates:
             if each.startswith(KEPT) and each.removeprefix(KEPT) in kept:
                 found[each.removeprefix(KEPT)] = kept[each.removeprefix(KEPT)]
-            elif each.startswith(f"{self.workflow}@") and DRAFT.fullmatch(each.partition("@")[2]):
+            elif names_draft(each, self.workflow):
                 draft = each.partition("@")[2].partition(":")[0]
                 found[_free(_slug(draft), found)] = each
             else:

@@ -10,7 +10,7 @@ from typing import Any
 import beam_ray
 from beam_ray.console.commands import new_key
 from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import address_path, with_query
+from beam_ray.console.links import address_path, optimise_path
 from beam_ray.console.pages.compare import step_pairs
 from beam_ray.console.pages.reruns import draft_of, try_more
 from beam_ray.console.rendering import Page
@@ -36,7 +36,7 @@ def optimise(site: Site, path: str, fields: Fields) -> Page:
         "unmet": [item for item in step.criteria if item.met is False],
         "why_not": step.not_optimisable,
         "turns": step.definition.call.prompt if step.definition.call else (),
-        "proposals": [(each, _link(task, step, proposal=each.number)) for each in reversed(proposals)],
+        "proposals": [(each, optimise_path(task.address, step.node, proposal=each.number)) for each in reversed(proposals)],
         "chosen": chosen,
         "turn_diff": _turn_diff(step, chosen.prompt) if chosen and chosen.workflow else [],
         "applying": applying if applying is not None and applying.code is None else None,
@@ -70,13 +70,8 @@ def _step(site: Site, fields: Fields) -> tuple[beam_ray.Task, beam_ray.Step]:
     word, node = one(fields, "task"), one(fields, "step")
     if not word or not node:
         raise Unusable("name a task and its failed step\n  the address is /optimise?task=RUN/TASK&step=NODE")
-    found = site.store.task(word)
-    task = site.reader.task(beam_ray.Address(found.run.id, found.id, found.trial))
+    task = site.reader.named_task(word)
     return task, task.step(node)
-
-
-def _link(task: beam_ray.Task, step: beam_ray.Step, **query: Any) -> str:
-    return with_query("/optimise", {"task": task.address, "step": step.node, **query})
 
 
 def _chosen(proposals: Sequence[beam_ray.PromptProposal], written: str) -> beam_ray.PromptProposal | None:
@@ -152,7 +147,7 @@ def ask(site: Site, path: str, fields: Fields) -> str:
     site.commands.require_usd(plan.max_usd)
     words = ["optimise", task.address, "--step", step.node, *(["--model", model] if model else []), *(["--again"] if again else [])]
     site.commands.start(one(fields, "key"), words, f"Optimise the prompt of {step.node}", subject=task.address)
-    return _link(task, step, model=model)
+    return optimise_path(task.address, step.node, model=model)
 
 
 def apply(site: Site, path: str, fields: Fields) -> str:
@@ -165,4 +160,4 @@ def apply(site: Site, path: str, fields: Fields) -> str:
     plans = site.store.plan_rerun([task.address], from_node=step.node, using=draft.reference)
     words = ["rerun", task.address, "--from", step.node, "--using", draft.reference, "--because", f"optimised the prompt of {step.node}"]
     site.commands.start(one(fields, "key"), words, f"Re-run {task.id} from {step.node} with {draft.reference}", plans=plans, subject=task.address)
-    return _link(task, step, proposal=chosen.number)
+    return optimise_path(task.address, step.node, proposal=chosen.number)

@@ -8,7 +8,7 @@ from typing import Any
 import beam_ray
 from beam_ray.console.commands import Started, new_key
 from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import backtest_path, with_query
+from beam_ray.console.links import backtest_path, prove_path
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Unusable
@@ -64,7 +64,7 @@ def prove(site: Site, path: str, fields: Fields) -> Page:
         "failed": _failed(commands),
         "key": new_key(),
         "form": [(name, value) for name, value in [*((k, v) for k, v in fields_of.items() if k != "task"), *(("task", task) for task in of.tasks)] if value],
-        "with_control": with_query(f"/backtests/{verdict.id}/prove", {**fields_of, "control": "" if control else "yes"}),
+        "with_control": prove_path(verdict.id, **fields_of, control="" if control else "yes"),
         "up": backtest_path(verdict.id, candidate=of.candidate if len(verdict.candidates) > 1 else ""),
         "command": command,
     }
@@ -86,5 +86,4 @@ def start(site: Site, path: str, fields: Fields) -> str:
     plan = site.store.plan_prove(verdict.id, of, control=control)
     about = f"Prove which node made {plan.tasks:,} task{'s' if plan.tasks != 1 else ''} of {verdict.document()['name']} flip"
     site.commands.start(one(fields, "key"), _words(verdict, of, control), about, plans=[each.plan for each in plan.experiments])
-    query = {"candidate": of.candidate, "group": of.group, "node": of.node, "task": list(of.tasks), "control": "yes" if control else ""}
-    return with_query(f"/backtests/{verdict.id}/prove", query)
+    return prove_path(verdict.id, candidate=of.candidate, group=of.group, node=of.node, task=list(of.tasks), control="yes" if control else "")

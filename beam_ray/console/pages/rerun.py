@@ -3,7 +3,6 @@
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import json
-import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import beam_ray
 from beam_ray.console.commands import new_key
 from beam_ray.console.formatting import ago
-from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import with_query
+from beam_ray.console.forms import Fields, names_draft, one
+from beam_ray.console.links import what_if_path, with_query
 from beam_ray.console.plan_picture import plan_picture
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
@@ -26,7 +25,6 @@ SHOWN = 20
 """Tasks that are named one by one."""
 EDITABLE = 8_000
 """Characters of an input that can be edited: what is typed is part of the page's address."""
-_DRAFT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}(:[0-9]{1,9})?")
 
 
 @dataclass(frozen=True)
@@ -209,8 +207,7 @@ def _run_of(site: Site, wanted: Wanted) -> beam_ray.Run:
 def _one_task(site: Site, wanted: Wanted) -> beam_ray.Task | None:
     if len(wanted.tasks) != 1:
         return None
-    found = site.store.task(wanted.tasks[0])
-    return site.reader.task(beam_ray.Address(found.run.id, found.id, found.trial))
+    return site.reader.named_task(wanted.tasks[0])
 
 
 def require_definition(run: beam_ray.Run, using: str) -> None:
@@ -220,8 +217,7 @@ def require_definition(run: beam_ray.Run, using: str) -> None:
     Raises:
         Unusable: it did not.
     """
-    name, _, draft = using.partition("@")
-    if using not in ("published", "original") and not (name == run.record.workflow and _DRAFT.fullmatch(draft)):
+    if using not in ("published", "original") and not names_draft(using, run.record.workflow):
         raise Unusable(f"a rerun from the console uses the published version, the original or a draft of {run.record.workflow}, not {using[:80]!r}")
 
 
@@ -283,11 +279,7 @@ def _editors(run: beam_ray.Run, wanted: Wanted) -> list[tuple[str, str]]:
     if not wanted.tasks:
         return []
     nodes = run.workflow.nodes
-    return [
-        (nodes[name].title or name.replace("_", " "), with_query("/what-if", {"task": wanted.tasks[0], "step": name}))
-        for name in run.workflow.order
-        if nodes[name].call
-    ]
+    return [(nodes[name].title or name.replace("_", " "), what_if_path(wanted.tasks[0], name)) for name in run.workflow.order if nodes[name].call]
 
 
 def _changed(site: Site, run: beam_ray.Run, using: str) -> list[Any]:

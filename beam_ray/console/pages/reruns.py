@@ -47,7 +47,7 @@ def rerun(site: Site, path: str, fields: Fields) -> Page:
 def change_of(site: Site, change: Mapping[str, Any]) -> dict[str, Any]:
     """A rerun task, before and after, with the criteria that changed."""
     try:
-        after = _task(site, change["task"])
+        after = site.reader.named_task(change["task"])
         before = site.store.task(after.origin) if after.origin else None
     except Unusable:
         return {**change, "task_id": change["task"].rpartition("/")[2], "flipped": [], "compare": "", "origin": ""}
@@ -55,16 +55,11 @@ def change_of(site: Site, change: Mapping[str, Any]) -> dict[str, Any]:
     return {"flipped": [], "compare": "", "origin": "", **change, "task_id": after.id, **found}
 
 
-def _task(site: Site, word: str) -> beam_ray.Task:
-    found = site.store.task(word)
-    return site.reader.task(beam_ray.Address(found.run.id, found.id, found.trial))
-
-
 def steps_of(site: Site, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The steps of the only task whose output or criteria differ, with what differs."""
     if not changes or not changes[0]["origin"]:
         return []
-    return [row for row in step_pairs(_task(site, changes[0]["origin"]), _task(site, changes[0]["task"])) if row["differs"]]
+    return [row for row in step_pairs(*(site.reader.named_task(changes[0][name]) for name in ("origin", "task"))) if row["differs"]]
 
 
 def flipped(before: beam_ray.Task, after: beam_ray.Task) -> list[dict[str, Any]]:
@@ -83,9 +78,8 @@ def draft_of(site: Site, run: beam_ray.Run) -> str:
     """The stored draft that the run was made with, as ``NAME@DRAFT:N``; empty where its newest revision is another one."""
     if run.version is not None:
         return ""
-    digest = run.record.definition_digest
-    found = (each for each in site.store.drafts(run.record.workflow) if each.definition and each.definition.digest == digest)
-    return next((each.reference for each in found), "")
+    found = site.reader.draft_defined_as(run.record.workflow, run.record.definition_digest)
+    return found.reference if found else ""
 
 
 def try_more(draft: str, origin: beam_ray.Run) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import beam_ray
 from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import address_path, compare_path, task_of, task_path, with_query
+from beam_ray.console.links import address_path, compare_path, optimise_path, task_of, task_path, what_if_path, with_query
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.console.word_diff import word_diff
@@ -76,9 +76,7 @@ def task(site: Site, path: str, fields: Fields) -> Page | str:
         "compare": compare_path(origin["task"], found.address) if origin else "",
         "rerun": with_query("/rerun", {"task": found.address}) if run.finished else "",
         "rerun_here": with_query("/rerun", {"task": found.address, "from": chosen.node}) if run.finished and chosen and chosen.outcome != "skipped" else "",
-        "what_if": with_query("/what-if", {"task": found.address, "step": chosen.node})
-        if run.finished and chosen and chosen.ran and chosen.definition.call
-        else "",
+        "what_if": what_if_path(found.address, chosen.node) if run.finished and chosen and chosen.ran and chosen.definition.call else "",
         "optimise": _optimise(found, chosen) if chosen else None,
         "attachments": [
             (each, with_query("/download", {"task": found.address, "attachment": n})) for n, each in enumerate(found.given["attachments"] or (), 1)
@@ -186,7 +184,7 @@ def _timeline_row(task: beam_ray.Task, step: beam_ray.Step, chosen: Any, bar: Ba
 def _optimise(task: beam_ray.Task, step: beam_ray.Step) -> dict[str, str]:
     """The page that proposes a better prompt, or why there is none."""
     why = step.not_optimisable if task.run.finished else "its run is not finished"
-    return {"why": why, "link": "" if why else with_query("/optimise", {"task": task.address, "step": step.node})}
+    return {"why": why, "link": "" if why else optimise_path(task.address, step.node)}
 
 
 def _attempt(step: beam_ray.Step, fields: Fields) -> int:

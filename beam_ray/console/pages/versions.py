@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import beam_ray
 from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import draft_test_path, flow_path, versions_path, with_query
+from beam_ray.console.links import draft_test_path, flow_path, publish_path, versions_path, with_query
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.console.word_diff import Piece, word_diff
@@ -142,13 +142,8 @@ def _draft_row(site: Site, draft: Draft, published: Version | None) -> dict[str,
         "flow": flow_path(draft.workflow, draft=draft.name),
         "link": versions_path(draft.workflow, a=published.number, b=f"{draft.name}:{draft.number}") if published and draft.definition else "",
         "test": draft_test_path(draft.workflow, draft.reference),
-        "publish": publish_path(draft),
+        "publish": publish_path(draft.workflow, draft.name, draft.number),
     }
-
-
-def publish_path(draft: Draft) -> str:
-    """The page on which this revision of a draft is published."""
-    return with_query(f"{flow_path(draft.workflow)}/publish", {"draft": draft.name, "number": draft.number})
 
 
 @dataclass(frozen=True)
@@ -169,8 +164,8 @@ class _Subject:
 def sheet(site: Site, path: str, fields: Fields) -> Page | str:
     """The form that publishes a draft or a candidate: what changes, and on which evidence or for which reason."""
     subject = _subject(site, _workflow(path), fields)
-    if subject.candidate and (same := _draft_of(site, subject)):
-        return publish_path(same)  # whose text has its author's comments
+    if subject.candidate and (same := site.reader.draft_defined_as(subject.workflow, subject.candidate.workflow.digest)):
+        return publish_path(same.workflow, same.name, same.number)  # whose text has its author's comments
     published = _published(site, subject.workflow)
     changes: tuple[Change, ...] = ()
     fault, found = "", []
@@ -193,7 +188,7 @@ def sheet(site: Site, path: str, fields: Fields) -> Page | str:
     values: dict[str, Any] = {
         "subject": subject,
         "draft": subject.draft,
-        "newest": publish_path(newest) if newest and subject.draft and newest.number != subject.draft.number else "",
+        "newest": publish_path(newest.workflow, newest.name, newest.number) if newest and subject.draft and newest.number != subject.draft.number else "",
         "next": (published[0].number if published else 0) + 1,
         "published": published[0].number if published else None,
         "changes": [(each, _pieces(each)) for each in changes],
@@ -226,13 +221,6 @@ def _subject(site: Site, workflow: str, fields: Fields) -> _Subject:
         raise Unusable("name the draft that is to be published\n  the address is /flows/WORKFLOW/publish?draft=DRAFT")
     draft = site.store.draft(workflow, name, int(number) if number else None)
     return _Subject(workflow, f"the draft {name}", draft.definition, [draft.reference], [("draft", name), ("number", str(draft.number))], draft=draft)
-
-
-def _draft_of(site: Site, subject: _Subject) -> Draft | None:
-    """The draft that is defined exactly as the candidate."""
-    assert subject.definition
-    digest = subject.definition.digest
-    return next((each for each in site.store.drafts(subject.workflow) if each.definition and each.definition.digest == digest), None)
 
 
 def publish(site: Site, path: str, fields: Fields) -> str:

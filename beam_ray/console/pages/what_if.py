@@ -10,7 +10,7 @@ import beam_ray
 from beam_ray.console.commands import new_key
 from beam_ray.console.formatting import visible
 from beam_ray.console.forms import Fields, one
-from beam_ray.console.links import address_path, flow_path, with_query
+from beam_ray.console.links import address_path, flow_path, what_if_path
 from beam_ray.console.pages.reruns import change_of, flipped, try_more
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
@@ -89,8 +89,7 @@ def _step(site: Site, fields: Fields) -> tuple[beam_ray.Task, beam_ray.Step]:
     word, node = one(fields, "task"), one(fields, "step")
     if not word or not node:
         raise Unusable("name a task and a step of it\n  the address is /what-if?task=RUN/TASK&step=NODE")
-    found = site.store.task(word)
-    task = site.reader.task(beam_ray.Address(found.run.id, found.id, found.trial))
+    task = site.reader.named_task(word)
     step = task.step(node)
     if step.definition.call is None:
         raise Unusable(f"the step {step.address} is a tool and has no prompt to change")
@@ -98,7 +97,7 @@ def _step(site: Site, fields: Fields) -> tuple[beam_ray.Task, beam_ray.Step]:
 
 
 def _link(task: beam_ray.Task, step: beam_ray.Step, draft: str, count: int) -> str:
-    return with_query("/what-if", {"task": task.address, "step": step.node, "draft": draft, "count": count if count != COUNT else ""})
+    return what_if_path(task.address, step.node, draft=draft, count=count if count != COUNT else "")
 
 
 def _page(site: Site, fields: Fields, typed: Turns | None) -> Page:
