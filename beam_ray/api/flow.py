@@ -213,7 +213,7 @@ def _node(counts: RunCounts, workflow: Workflow, name: str, source: Source, firs
     known = ran is not None and name in ran.nodes
     return FlowNode(
         name,
-        node.title or name.replace("_", " "),
+        workflow.title_of(name),
         node.kind,
         workflow.model_of(name) or node.program or "",
         tuple(tool.function_name or str(tool.mcp) for tool in node.agent.tools) if node.agent else (),

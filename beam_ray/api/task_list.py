@@ -21,7 +21,6 @@ SORTS = ("run", "started", "score", "seconds", "usd", "auto_reruns", "task")
 """What a list can be sorted by; ``run`` is the newest run first, each in its own order."""
 TASK_STATUSES = ("passed", "below", "failed", "failing", "review", "running", "stopped")
 """failing: below or failed. running and stopped: without a result, in a run that goes on or was stopped."""
-FACETS = ("status", "workflow", "version", "run", "route", "label")
 FACET_VALUES = 30
 _SORT_COLUMNS = {"started": "started_at", "task": "task_id"}
 SLICE = 2_000

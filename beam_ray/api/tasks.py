@@ -180,6 +180,11 @@ class Step(Displayed):
     """The row as the store has it."""
 
     @property
+    def title(self) -> str:
+        """The node's title; its name in words where it has none."""
+        return self.definition.title or self.node.replace("_", " ")
+
+    @property
     def divergence(self) -> DivergenceDocument | None:
         """The first call that left the recording of the step that this one redoes; None where none did or nothing was recorded."""
         found: DivergenceDocument | None = json.loads(self.record["divergence"] or "null")

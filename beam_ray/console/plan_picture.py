@@ -57,7 +57,7 @@ def plan_picture(plan: Plan) -> PlanPicture:
             (x, y), (u, v) = places[parent], places[name]
             start, end, middle = y + BOX_HEIGHT, v, (y + BOX_HEIGHT + v) / 2
             lines.append(f"M{x + BOX_WIDTH / 2:g} {start:g}C{x + BOX_WIDTH / 2:g} {middle:g} {u + BOX_WIDTH / 2:g} {middle:g} {u + BOX_WIDTH / 2:g} {end:g}")
-    titles = {name: nodes[name].title or name.replace("_", " ") for name in plan.workflow.order}
+    titles = {name: plan.workflow.title_of(name) for name in plan.workflow.order}
     words = (("executed", "run"), ("scored again", "rescore"), ("borrowed", "borrow"))
     said = "; ".join(f"{word}: {', '.join(titles[name] for name in titles if states.get(name) == state)}" for word, state in words if state in states.values())
     boxes = tuple(Box(title if len(title) <= 19 else f"{title[:18].rstrip()}…", states.get(name, "none"), *places[name]) for name, title in titles.items())

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from beam_ray.define.fingerprint import Json, flatten
 from beam_ray.define.workflow import Workflow
 
-CRITERIA_FIELDS = ("evaluate", "judge")
-
 
 @dataclass(frozen=True)
 class Change:

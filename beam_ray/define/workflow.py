@@ -256,6 +256,10 @@ class Workflow(Frozen):
         """All nodes downstream of *name*."""
         return frozenset(other for other, above in self.upstream.items() if name in above)
 
+    def title_of(self, name: str) -> str:
+        """The node's title; its name in words where it has none."""
+        return self.nodes[name].title or name.replace("_", " ")
+
     def model_of(self, name: str) -> str | None:
         """The model that the node *name* calls, by its name in the models file; None for a tool."""
         call = self.nodes[name].call

@@ -153,13 +153,6 @@ class Run:
         """Keep the rows of one step of one shard; whether ours are the ones that were kept."""
         return self.objects.create(f"{self.prefix}/parts/{node}/{shard:06d}.parquet", _encoded_part(rows))
 
-    def outcome_part(self, shard: int) -> pa.Table | None:
-        """The committed outcome rows of one shard, if they are."""
-        try:
-            return self.read(f"parts/_outcome/{shard:06d}.parquet", OUTCOME)
-        except NotThere:
-            return None
-
     def commit_outcome(self, shard: int, rows: Sequence[OutcomeRow]) -> bool:
         """Keep the outcome of one shard."""
         return self.objects.create(f"{self.prefix}/parts/_outcome/{shard:06d}.parquet", encode(OUTCOME, rows))

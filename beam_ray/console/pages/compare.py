@@ -104,11 +104,10 @@ def _step(old: Any, new: Any, node: str, before: beam_ray.Task, after: beam_ray.
     outcomes = [each.outcome if each else "absent" for each in (old, new)]
     ran = [each is not None and each.ran for each in (old, new)]
     output_differs = left != right or ran[0] != ran[1]
-    definition = (new or old).definition
     prompt = _prompt(old, new, node, before, after) if output_differs and old and new else ()
     return {
         "node": node,
-        "title": definition.title or node.replace("_", " "),
+        "title": (new or old).title,
         "old": old,
         "new": new,
         "outcomes": outcomes,

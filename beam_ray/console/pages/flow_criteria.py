@@ -33,7 +33,7 @@ def sheet(site: Site, path: str, fields: Fields) -> Page:
         "workflow": workflow,
         "draft": draft,
         "node": node,
-        "title": (draft.definition.nodes[node].title if draft.definition else "") or node.replace("_", " "),
+        "title": draft.definition.title_of(node) if draft.definition else node,
         "back": link,
         "here_plain": f"{flow_path(workflow)}/criteria",
         "plan": plan,

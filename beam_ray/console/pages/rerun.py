@@ -279,7 +279,7 @@ def _editors(run: beam_ray.Run, wanted: Wanted) -> list[tuple[str, str]]:
     if not wanted.tasks:
         return []
     nodes = run.workflow.nodes
-    return [(nodes[name].title or name.replace("_", " "), what_if_path(wanted.tasks[0], name)) for name in run.workflow.order if nodes[name].call]
+    return [(run.workflow.title_of(name), what_if_path(wanted.tasks[0], name)) for name in run.workflow.order if nodes[name].call]
 
 
 def _changed(site: Site, run: beam_ray.Run, using: str) -> list[Any]:

@@ -75,7 +75,7 @@ def _nodes(run: beam_ray.Run) -> list[dict[str, Any]]:
         found.append(
             {
                 "name": name,
-                "title": node.title or name.replace("_", " "),
+                "title": run.workflow.title_of(name),
                 "asks": run.workflow.model_of(name) or node.program or "",
                 "route": node.route,
                 "done": outcomes.get("done", 0),

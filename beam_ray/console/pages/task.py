@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import beam_ray
+from beam_ray.console.formatting import as_text
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import address_path, compare_path, optimise_path, task_of, task_path, what_if_path, with_query
 from beam_ray.console.rendering import Page
@@ -171,7 +172,7 @@ def _timeline_row(task: beam_ray.Task, step: beam_ray.Step, chosen: Any, bar: Ba
     return {
         "step": step,
         "status": status,
-        "title": step.definition.title or step.node.replace("_", " "),
+        "title": step.title,
         "asks": step.model or step.definition.program or "",
         "kind": step.definition.kind,
         "link": _link(task, step=step.node),
@@ -233,8 +234,6 @@ def _template(task: beam_ray.Task, step: beam_ray.Step) -> list[dict[str, Any]]:
 
 def _attempts(step: beam_ray.Step) -> list[dict[str, Any]]:
     """Each attempt, with what is different from the one before."""
-    from beam_ray.console.formatting import as_text
-
     found: list[dict[str, Any]] = []
     before = None
     for each in step.attempts:

@@ -8,7 +8,7 @@ from typing import Any
 
 import beam_ray
 from beam_ray.console.commands import new_key
-from beam_ray.console.formatting import visible
+from beam_ray.console.formatting import as_text, visible
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import address_path, flow_path, what_if_path
 from beam_ray.console.pages.reruns import change_of, flipped, try_more
@@ -225,7 +225,5 @@ def _runs(site: Site, task: beam_ray.Task, step: beam_ray.Step, prompt: Turns) -
 
 
 def _output(before: beam_ray.Task, after: beam_ray.Task, node: str) -> tuple[Piece, ...]:
-    from beam_ray.console.formatting import as_text
-
     sides = [as_text(each.output) if each.output is not None else visible(each.error or "") for each in (before.step(node), after.step(node))]
     return word_diff(*sides)
