@@ -53,10 +53,11 @@ if TYPE_CHECKING:
     from beam_ray.api.reviews import RecordedReviews, ReviewQueue, ReviewSample
     from beam_ray.api.run_progress import RunProgress
     from beam_ray.api.runs import Run
+    from beam_ray.api.steps import Attempt, CriterionResult, JudgeVerdict, Step
     from beam_ray.api.store import Store, open
     from beam_ray.api.task_address import task_query
     from beam_ray.api.task_list import TaskList, TaskQuery
-    from beam_ray.api.tasks import Attempt, CriterionResult, JudgeVerdict, Step, Task
+    from beam_ray.api.tasks import Task
     from beam_ray.api.traces import TraceImport, TraceOptions
     from beam_ray.api.trend import Trend
     from beam_ray.api.verdicts import Candidate, GateLine, Verdict
@@ -238,6 +239,11 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "RunProgress",
     # api.runs
     "Run",
+    # api.steps
+    "Attempt",
+    "CriterionResult",
+    "JudgeVerdict",
+    "Step",
     # api.store
     "Store",
     "open",
@@ -247,10 +253,6 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "TaskList",
     "TaskQuery",
     # api.tasks
-    "Attempt",
-    "CriterionResult",
-    "JudgeVerdict",
-    "Step",
     "Task",
     # api.traces
     "TraceImport",
@@ -360,10 +362,11 @@ _SOURCES = {
     "beam_ray.api.reviews": ("RecordedReviews", "ReviewQueue", "ReviewSample"),
     "beam_ray.api.run_progress": ("RunProgress",),
     "beam_ray.api.runs": ("Run",),
+    "beam_ray.api.steps": ("Attempt", "CriterionResult", "JudgeVerdict", "Step"),
     "beam_ray.api.store": ("Store", "open"),
     "beam_ray.api.task_address": ("task_query",),
     "beam_ray.api.task_list": ("TaskList", "TaskQuery"),
-    "beam_ray.api.tasks": ("Attempt", "CriterionResult", "JudgeVerdict", "Step", "Task"),
+    "beam_ray.api.tasks": ("Task",),
     "beam_ray.api.traces": ("TraceImport", "TraceOptions"),
     "beam_ray.api.trend": ("Trend",),
     "beam_ray.api.verdicts": ("Candidate", "GateLine", "Verdict"),

@@ -34,7 +34,7 @@ from beam_ray.tasks.sources import only
 
 if TYPE_CHECKING:
     from beam_ray.api.drafts import Draft
-    from beam_ray.api.tasks import Step
+    from beam_ray.api.steps import Step
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,19 +13,17 @@ from beam_ray.address import Address
 from beam_ray.api.display import Display, Displayed
 from beam_ray.api.location import Location
 from beam_ray.api.runs import Run, get_run, runs
+from beam_ray.api.steps import Step, StepDocument, step_of
 from beam_ray.define.fingerprint import Json
-from beam_ray.define.workflow import Node
 from beam_ray.errors import Unusable
-from beam_ray.run.context import RAN
-from beam_ray.run.replay import DivergenceDocument
 from beam_ray.store.attachments import read_bytes
 from beam_ray.store.lookup import find_runs, find_task, select, status_of
-from beam_ray.store.tables import OUTCOME, AttemptRow, CriterionRow, OutcomeRow, StepRow, TaskRow
+from beam_ray.store.tables import OUTCOME, OutcomeRow, StepRow, TaskRow
 from beam_ray.tasks.messages import MessageDocument, as_values
 
 if TYPE_CHECKING:
     from beam_ray.api.calls import Call
-    from beam_ray.api.prompts import SentPrompt, TemplateTurn
+    from beam_ray.api.prompts import SentPrompt
 
 LISTED = (
     "run_id",
@@ -61,12 +59,6 @@ class RunContext(TypedDict):
     finished: bool
 
 
-class StepDocument(StepRow):
-    """A step as ``--json`` prints it: its row, with the output as a JSON value."""
-
-    output: Json  # type: ignore[misc]
-
-
 class InputChange(TypedDict):
     """A field of a task's input that was changed for a rerun."""
 
@@ -81,142 +73,6 @@ class TaskDocument(TypedDict):
     run: RunContext
     changed_inputs: dict[str, InputChange]
     steps: list[StepDocument]
-
-
-@dataclass(frozen=True)
-class JudgeVerdict:
-    """What one judge of a panel said about a criterion."""
-
-    judge: str
-    met: bool | None
-    """None when it gave no usable answer."""
-    reason: str
-
-
-@dataclass(frozen=True)
-class CriterionResult:
-    """Whether one criterion holds for an output."""
-
-    id: str
-    text: str
-    met: bool | None
-    """None when that could not be decided."""
-    reason: str
-    judge: str | None
-    """The model that judged, or all models of a panel; None for a rule."""
-    weight: float
-    judges: tuple[JudgeVerdict, ...] = ()
-    """What each judge of a panel said; empty where one model or a rule decided."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One attempt at a step."""
-
-    number: int
-    """1 is the first."""
-    output: Any
-    """The answer as JSON value; None when there was none."""
-    score: float | None
-    """0 to 100; None when unscored."""
-    error: str | None
-    seconds: float | None
-    """From request to answer, without waiting for rate limits."""
-    input_tokens: int | None
-    output_tokens: int | None
-    usd: float | None
-    """None when the model has no price."""
-    criteria: tuple[CriterionResult, ...]
-    reasoning: str | None = None
-    """The model's reasoning, at most 64,000 characters; None where none was returned."""
-    cached_tokens: int | None = None
-    """Input tokens read from the provider's cache; None where the endpoint does not report them."""
-    reasoning_tokens: int | None = None
-    """Output tokens that were reasoning; None where the endpoint does not report them."""
-    estimated: bool | None = None
-    """Whether the endpoint reported no usage, so that tokens and price are estimates; None in runs of version 0.1."""
-
-
-@dataclass(frozen=True, repr=False)
-class Step(Displayed):
-    """One node's work on one task."""
-
-    address: str
-    """``RUN/TASK/NODE``."""
-    node: str
-    definition: Node
-    """The node as it was defined."""
-    model: str | None
-    """The model that was called; None for a tool."""
-    outcome: str
-    """done, failed, skipped or borrowed."""
-    output: Any
-    """The output as JSON value; None when there is none."""
-    score: float | None
-    """0 to 100; None when unscored."""
-    passed: bool | None
-    """Whether the score reaches the threshold; None when unscored or without output."""
-    threshold: float | None
-    first_score: float | None
-    """Score of the first attempt."""
-    route: str | None
-    reason: str | None
-    """Why the step was skipped, executed or borrowed."""
-    unscored: str | None
-    """Why there is no score."""
-    borrowed_from: str | None
-    """Address of the step whose output this is."""
-    error_type: str | None
-    error: str | None
-    criteria: tuple[CriterionResult, ...]
-    attempts: tuple[Attempt, ...]
-    seconds: float
-    """In model or tool, over all attempts, without waiting for rate limits."""
-    tokens: int
-    """Input and output tokens, judges included."""
-    usd: float | None
-    """US dollars, judges left out; None when the model has no price."""
-    record: StepRow = field(compare=False)
-    """The row as the store has it."""
-
-    @property
-    def title(self) -> str:
-        """The node's title; its name in words where it has none."""
-        return self.definition.title or self.node.replace("_", " ")
-
-    @property
-    def divergence(self) -> DivergenceDocument | None:
-        """The first call that left the recording of the step that this one redoes; None where none did or nothing was recorded."""
-        found: DivergenceDocument | None = json.loads(self.record["divergence"] or "null")
-        return found
-
-    @property
-    def ran(self) -> bool:
-        """Whether the step has an output: it was executed or borrowed."""
-        return self.outcome in RAN
-
-    @property
-    def not_optimisable(self) -> str:
-        """Why no better prompt can be proposed for the step; empty where one can."""
-        from beam_ray.improve.optimise import why_not
-
-        return why_not(self.record, self.definition)
-
-    @property
-    def template(self) -> "tuple[TemplateTurn, ...]":
-        """The prompt as it is defined, in its pieces; empty for a tool."""
-        from beam_ray.api.prompts import template_turns
-
-        return template_turns(self.definition.call.prompt) if self.definition.call else ()
-
-    def display(self) -> Display:
-        facts = (("outcome", self.outcome), ("score", self.score), ("threshold", self.threshold), ("reason", self.reason), ("error", self.error))
-        rows = [(item.text, {True: "met", False: "not met", None: "undecided"}[item.met], item.reason) for item in self.criteria]
-        return Display(self.address, facts, ("criterion", "", "reason"), rows)
-
-    def document(self) -> StepDocument:
-        """The step's row with its output as a JSON value."""
-        return {**self.record, "output": self.output}
 
 
 @dataclass(frozen=True, repr=False)
@@ -276,7 +132,7 @@ class Task(Displayed):
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """The steps in execution order; of an unfinished run those that are stored so far."""
-        return tuple(_step(row, self.run) for row in _rows(self.run, self.id, self.trial))
+        return tuple(step_of(row, self.run) for row in _rows(self.run, self.id, self.trial))
 
     def prompt(self, node: str, attempt: int = 1) -> "SentPrompt":
         """
@@ -389,68 +245,3 @@ def _rows(run: Run, task_id: str, trial: int) -> list[StepRow]:
     steps = run.steps()
     here = steps.filter(pc.and_(pc.equal(steps["task_id"], task_id), pc.equal(steps["trial"], trial))).to_pylist()
     return sorted(here, key=lambda step: order.index(step["node"]))
-
-
-def _step(row: StepRow, run: Run) -> Step:
-    node = row["node"]
-    return Step(
-        address=str(Address(row["run_id"], row["task_id"], row["trial"], node)),
-        node=node,
-        definition=run.workflow.nodes[node],
-        model=run.workflow.model_of(node),
-        outcome=row["outcome"],
-        output=_value(row["output"]),
-        criteria=_criteria(row["criteria"]),
-        attempts=tuple(_attempt(entry) for entry in row["attempts"] or ()),
-        seconds=row["seconds"] or 0.0,
-        tokens=sum(count or 0 for count in (row["input_tokens"], row["output_tokens"], row["judge_input_tokens"], row["judge_output_tokens"])),
-        record=row,
-        score=row["score"],
-        passed=row["passed"],
-        threshold=row["threshold"],
-        first_score=row["first_score"],
-        route=row["route"],
-        reason=row["reason"],
-        unscored=row["unscored"],
-        borrowed_from=row["borrowed_from"],
-        error_type=row["error_type"],
-        error=row["error"],
-        usd=row["usd"],
-    )
-
-
-def _attempt(entry: AttemptRow) -> Attempt:
-    return Attempt(
-        number=entry["number"],
-        output=_value(entry["output"]),
-        score=entry["score"],
-        error=entry["error"],
-        seconds=entry["seconds"],
-        input_tokens=entry["input_tokens"],
-        output_tokens=entry["output_tokens"],
-        usd=entry["usd"],
-        criteria=_criteria(entry["criteria"]),
-        reasoning=entry["reasoning"],
-        cached_tokens=entry["cached_tokens"],
-        reasoning_tokens=entry["reasoning_tokens"],
-        estimated=entry["estimated"],
-    )
-
-
-def _criteria(entries: Iterable[CriterionRow] | None) -> tuple[CriterionResult, ...]:
-    return tuple(
-        CriterionResult(
-            entry["id"],
-            entry["text"],
-            entry["met"],
-            entry["reason"],
-            entry["judge"],
-            entry["weight"],
-            tuple(JudgeVerdict(**said) for said in entry["judges"] or ()),
-        )
-        for entry in entries or ()
-    )
-
-
-def _value(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
