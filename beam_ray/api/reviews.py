@@ -158,11 +158,11 @@ def review_sources(store: Location) -> "list[ReviewSource]":
     return sources(store.existing(), store.index.table())
 
 
-def tasks_to_review(store: Location) -> int:
+def tasks_to_review(store: Location, patience: float | None = None) -> int:
     """See ``Store.tasks_to_review``."""
     from beam_ray.review.waiting import flagged_tasks
 
-    return flagged_tasks(store.existing(), store.index.table())
+    return flagged_tasks(store.existing(), store.index.find(patience=patience).table)
 
 
 def record_review(

@@ -1392,11 +1392,16 @@ class Store(Location):
 
         return review_sources(self)
 
-    def tasks_to_review(self) -> int:
-        """How many tasks have a step that its workflow flagged for a person and that nobody has reviewed. No run is read for it."""
+    def tasks_to_review(self, *, patience: float | None = None) -> int:
+        """
+        How many tasks have a step that its workflow flagged for a person and that nobody has reviewed. No run is read for it.
+
+        Args:
+            patience: Seconds to wait for runs that were never read on this machine; tasks of the others are counted then. None waits for all.
+        """
         from beam_ray.api.reviews import tasks_to_review
 
-        return tasks_to_review(self)
+        return tasks_to_review(self, patience)
 
     def record_review(
         self, item: "ReviewItem", answers: "Mapping[str, Met]", *, reviewer: str = "", comment: str = "", hidden: bool = True

@@ -30,7 +30,7 @@ def home(site: Site, path: str, fields: Fields) -> Page:
     since = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=SPEND_DAYS)).isoformat()
     recent = [run for run in runs if run.created_at >= since and run.finished]
     spend = sum(run.usd or 0.0 for run in recent)
-    to_review = store.tasks_to_review()
+    to_review = store.tasks_to_review(patience=0.0)  # of the runs that were read for the list above
     tasks_of = dict(everything.facets["workflow"])
     running, stopped = ([each for each in unfinished if each.state == state] for state in ("running", "stopped"))
     values: dict[str, Any] = {
