@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from beam_ray.api.reproductions import Reproduction
     from beam_ray.api.reruns import Rerun, Selection
     from beam_ray.api.reviews import RecordedReviews, ReviewQueue, ReviewSample
+    from beam_ray.api.run_nodes import RunNode
     from beam_ray.api.run_progress import RunProgress
     from beam_ray.api.runs import Run
     from beam_ray.api.steps import Attempt, CriterionResult, JudgeVerdict, Step
@@ -235,6 +236,8 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "RecordedReviews",
     "ReviewQueue",
     "ReviewSample",
+    # api.run_nodes
+    "RunNode",
     # api.run_progress
     "RunProgress",
     # api.runs
@@ -360,6 +363,7 @@ _SOURCES = {
     "beam_ray.api.reproductions": ("Reproduction",),
     "beam_ray.api.reruns": ("Rerun", "Selection"),
     "beam_ray.api.reviews": ("RecordedReviews", "ReviewQueue", "ReviewSample"),
+    "beam_ray.api.run_nodes": ("RunNode",),
     "beam_ray.api.run_progress": ("RunProgress",),
     "beam_ray.api.runs": ("Run",),
     "beam_ray.api.steps": ("Attempt", "CriterionResult", "JudgeVerdict", "Step"),

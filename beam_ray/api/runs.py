@@ -35,6 +35,7 @@ from beam_ray.store.task_rows import TaskRows
 from beam_ray.tasks.sources import read
 
 if TYPE_CHECKING:
+    from beam_ray.api.run_nodes import RunNode
     from beam_ray.api.tasks import Task
     from beam_ray.run.connection import Connection
     from beam_ray.tasks.sources import Tasks
@@ -192,6 +193,13 @@ class Run(Displayed):
     def steps(self, nodes: Iterable[str] | None = None, columns: Iterable[str] | None = None) -> pa.Table:
         """One row per step, with the columns of ``steps/*.parquet``; only those of *nodes*, and only *columns*, where given."""
         return self.stored.steps(nodes, None if columns is None else list(columns))
+
+    @property
+    def nodes(self) -> "tuple[RunNode, ...]":
+        """What happened at each node, in the order of the workflow: steps, accuracy, cost and time."""
+        from beam_ray.api.run_nodes import run_nodes
+
+        return run_nodes(self)
 
     def call_table(self, nodes: Iterable[str] | None = None) -> pa.Table:
         """One row per call of an agent or a program to a model or a tool, with the columns of ``calls/*.parquet``; only those of *nodes* where given."""

@@ -43,6 +43,18 @@ def store_of(lab: Lab) -> beam_ray.Store:
     return beam_ray.open(lab.objects.uri, models={"m": beam_ray.ScriptedModel(answer)})
 
 
+def test_a_run_counts_the_steps_of_each_node(lab: Lab, run: Run) -> None:
+    """
+    Executed, skipped and failed steps, those that passed, those that needed an auto-rerun, and the mean score.
+    """
+    sort, high, low = store_of(lab).get_run(run.run_id).nodes
+
+    assert (sort.title, sort.asks, sort.done, sort.failed, sort.scored, sort.passed) == ("Sort the mail", "m", 9, 1, 9, 8)
+    assert (sort.auto_reruns, sort.score) == (2, 75.0)
+    assert (high.route, high.done, high.skipped) == ("High", 5, 5)
+    assert (low.route, low.done, low.skipped, low.score) == ("Low", 4, 6, None)
+
+
 def test_a_node_has_its_accuracy_with_counts_and_interval(lab: Lab, run: Run) -> None:
     """
     The mean score over scored steps; failed steps are counted apart.

@@ -37,7 +37,7 @@ def run(site: Site, path: str, fields: Fields) -> Page:
         "record": record,
         "progress": progress,
         "numbers": numbers,
-        "nodes": _nodes(found),
+        "nodes": found.nodes,
         "statuses": _statuses(found),
         "reruns": [each for each in site.reader.runs() if each.record.origin == found.id],
         "backtests": [each for each in site.reader.backtests() if any(found.id == side.id for side in each.runs)],
@@ -58,40 +58,6 @@ def _statuses(run: beam_ray.Run) -> list[tuple[str, int, str]]:
     if waiting > 0:
         counted.append(("waiting", waiting))
     return [(name, count, with_query("/tasks", {"run": run.id, "status": name if name != "waiting" else ""})) for name, count in counted]
-
-
-def _nodes(run: beam_ray.Run) -> list[dict[str, Any]]:
-    """What happened at each node, by the steps that are stored."""
-    import pyarrow.compute as pc
-
-    steps = run.steps(columns=["node", "outcome", "score", "passed", "attempts", "calls", "judge_calls", "usd", "seconds"])
-    found = []
-    for name in run.workflow.order:
-        node = run.workflow.nodes[name]
-        mine = steps.filter(pc.equal(steps["node"], name))
-        outcomes = {entry["values"]: entry["counts"] for entry in pc.value_counts(mine["outcome"]).to_pylist()}
-        ran = outcomes.get("done", 0) + outcomes.get("borrowed", 0)
-        again = pc.sum(pc.cast(pc.greater(pc.fill_null(pc.list_value_length(mine["attempts"]), 0), 1), "int64")).as_py() or 0
-        found.append(
-            {
-                "name": name,
-                "title": run.workflow.title_of(name),
-                "asks": run.workflow.model_of(name) or node.program or "",
-                "route": node.route,
-                "done": outcomes.get("done", 0),
-                "borrowed": outcomes.get("borrowed", 0),
-                "skipped": outcomes.get("skipped", 0),
-                "failed": outcomes.get("failed", 0),
-                "ran": ran,
-                "scored": len(mine) - mine["score"].null_count,
-                "score": pc.mean(mine["score"]).as_py(),
-                "passed": pc.sum(pc.cast(mine["passed"], "int64")).as_py() or 0,
-                "again": again,
-                "usd": None if pc.sum(mine["usd"]).as_py() is None and len(mine) else pc.sum(mine["usd"]).as_py(),
-                "mean_seconds": pc.mean(mine.filter(pc.equal(mine["outcome"], "done"))["seconds"]).as_py(),
-            }
-        )
-    return found
 
 
 def stop(site: Site, path: str, fields: Fields) -> str:
