@@ -52,7 +52,9 @@ def test_interim_analyses_are_told_as_they_are_made(store: beam_ray.Store) -> No
     """
     Each has the gate's lines with their intervals, which close in on the limit; the last one is the word that settled it.
     """
-    made: Any = {"name": "early", "workflow": "sums.yaml", "baseline": Path("sums.yaml"), "tasks": numbers(160), "gate": "no-harm"}
+    # no rule of time, which a busy machine would decide
+    Path("gate.yaml").write_text("gate: quality\nrules: {success_rate: {not_worse_than: 5}, score: {not_worse_than: 5}, regressions: {at_most: 0}}\n")
+    made: Any = {"name": "early", "workflow": "sums.yaml", "baseline": Path("sums.yaml"), "tasks": numbers(160), "gate": "gate.yaml"}
     verdict = store.backtest(beam_ray.Backtest(candidates=BETTER, stop="early", **made))
     told = read_backtest_progress(store.objects, verdict.id)
 
