@@ -1,8 +1,15 @@
 """The flow of a workflow, clicked in a real Chromium: the graph left, the panel of a node right."""
 
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
+import pytest
+from starlette.testclient import TestClient
+
+import beam_ray
+from beam_ray.console import ConsoleOptions, create_app
 from tests.console.conftest import OpenTab, Tab
 from tests.console.shop import Shop
 
@@ -144,3 +151,21 @@ def test_without_scripts_a_flow_is_a_list(new_tab: OpenTab, shop: Shop):
         assert page.locator(".graph.drawn").count() == 0
         assert page.get_by_text("if PO not found, handle: Escalate to a person 34.78% (8 of 23)").is_visible()
         assert "Criteria 6" in page.locator("#node-panel").inner_text()
+
+
+def test_one_review_says_nothing_of_agreement(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A node's page says how many outputs were reviewed until there are five; kappa is undefined while all answers are the same."""
+    shutil.copytree(shop.folder, tmp_path / "shop")
+    monkeypatch.chdir(tmp_path / "shop")
+    store = beam_ray.open("store", models="models.yaml")
+    queue = store.review_queue("purchase-orders", "extract", run=shop.run)
+    for n, item in enumerate(queue.items[:5]):
+        store.record_review(item, {name: True for name in queue.criteria}, reviewer="ann")
+        if n in (0, 4):
+            app = create_app(store, ConsoleOptions())
+            browser = TestClient(app, base_url="http://127.0.0.1:8090", follow_redirects=True)
+            browser.get(f"/?token={app.token}")
+            page = browser.get("/flows/purchase-orders?node=extract")
+            assert page.status_code == 200
+            assert ("1 output reviewed; figures of agreement begin with 5." in page.text) == (n == 0)
+            assert ("Agreement of the judge with people: kappa" in page.text) == (n == 4)
