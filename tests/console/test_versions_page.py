@@ -1,7 +1,9 @@
 """Versions, drafts and publishing, clicked in a real Chromium; the store has no runs, so none is waited for."""
 
 import contextlib
+import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +57,29 @@ def client(**options: bool) -> TestClient:
     made = TestClient(app, base_url="http://127.0.0.1:8090", follow_redirects=True)
     made.get(f"/?token={app.token}")
     return made
+
+
+def test_a_version_is_published_without_waiting_for_mlflow(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """The alias of its prompts is set while the page of the versions is shown already."""
+    answered, begun, done = threading.Event(), threading.Event(), list[str]()
+
+    def slow(store: beam_ray.Store, version: beam_ray.Version, uri: str | None = None) -> bool:
+        begun.set()
+        answered.wait(5)
+        done.append(version.workflow)
+        return True
+
+    monkeypatch.setattr(beam_ray.Store, "mark_production", slow)
+    browser = client()
+    shown = browser.get(f"/flows/{NAME}/versions").text
+    token = re.findall(r'name="form_token" value="(\w+)"', shown)[0]
+    form = {"form_token": token, "version": "1", "because": "it reads worse"}
+    page = browser.post(f"/flows/{NAME}/rollback", data=form, headers={"origin": "http://127.0.0.1:8090"})
+
+    assert "Rolled back to version 1" in page.text
+    assert begun.wait(5)
+    assert done == []
+    answered.set()
 
 
 def test_a_draft_is_published_and_rolled_back_with_reasons(desk: Served, new_tab: OpenTab, folder: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations  # a type of the API is not loaded for its na
 
 import contextlib
 import shlex
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -259,7 +260,12 @@ def _reason(fields: Fields, name: str) -> str:
 
 
 def _done(site: Site, made: beam_ray.Version) -> str:
+    # MLflow takes seconds, and the version is published without it
+    threading.Thread(target=_mark, args=(site, made), daemon=True).start()
+    return versions_path(made.workflow)
+
+
+def _mark(site: Site, made: beam_ray.Version) -> None:
     # without MLflow its prompts get their alias when something is logged the next time
     with contextlib.suppress(TrackingUnavailable):
         site.store.mark_production(made)
-    return versions_path(made.workflow)
