@@ -10,6 +10,7 @@ from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.diff import Change, changes
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
+from beam_ray.improve.draft_text import text_of_draft
 from beam_ray.publish import Version as StoredVersion
 from beam_ray.publish import current, load_definition, read_version, require_evidence
 from beam_ray.publish import publish as publish_definition
@@ -167,6 +168,8 @@ def publish(
         definition, source = found.workflow, found.source
     else:
         definition = workflow.workflow
+        if latest := current(store.objects, definition.name):
+            source = text_of_draft(definition, latest.plan, latest.source)
     backtest = "" if evidence is None else evidence if isinstance(evidence, str) else evidence.id
     return version_of(publish_definition(store.objects, definition, source=source, evidence=backtest, reason=without_evidence))
 

@@ -43,6 +43,31 @@ def test_a_draft_is_rerun_backtested_and_published_on_that_evidence(store: beam_
     assert rerun.run.record.definition_digest == store.versions("sums")[1].digest
 
 
+def test_a_published_candidate_keeps_the_comments_of_the_published_text(store: beam_ray.Store) -> None:
+    """
+    Drafts of the new version begin with the text of the version that it replaces, with what the candidate changes.
+    """
+    text = Path("sums.yaml").read_text().replace("model: m\n", "model: m  # the small one\n")
+    Path("sums.yaml").write_text(text)
+    store.publish("sums.yaml", without_evidence="the first")
+    store.add_to_library("sums", numbers(2))
+    verdict = store.backtest(
+        {
+            "backtest": "try",
+            "workflow": "sums",
+            "tasks": "library:sums",
+            "candidates": {"v2": {"nodes.read.llm.prompt": "better {{ task_query }}"}},
+            "gate": "none",
+        }
+    )
+    store.publish(verdict.best, without_evidence="as it was tested")
+
+    next_draft = store.create_draft("sums", "next")
+    assert next_draft.definition is not None
+    assert next_draft.definition.digest == verdict.best.workflow.digest
+    assert "model: m  # the small one" in next_draft.text
+
+
 def test_a_spec_comes_from_standard_input(store: beam_ray.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     ``-`` reads the spec that is piped in, and its problems say so.
