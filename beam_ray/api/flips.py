@@ -154,7 +154,15 @@ class Pairs:
         name = digest("flip-group/1", row["flip"], row["node"], None if criteria is None else list(criteria), written)
         return FlipGroup(f"f{name[:6]}", row["flip"], row["node"], criteria, routes, len(places), tasks), places
 
-    def select(self, group: str | None = None, node: str | None = None, scores: tuple[int, int] | None = None, mark: str | None = None) -> pa.Table:
+    def select(
+        self,
+        group: str | None = None,
+        node: str | None = None,
+        scores: tuple[int, int] | None = None,
+        *,
+        mark: str | None = None,
+        route: str | None = None,
+    ) -> pa.Table:
         """
         Rows of ``table``.
 
@@ -163,6 +171,7 @@ class Pairs:
             node: The first node whose output differs; ``none`` where none does.
             scores: The bin of the baseline's and of the candidate's score.
             mark: real, noise, judge or expected: pairs that somebody has marked so.
+            route: A route that both sides took, of pairs that are scored on both.
 
         Raises:
             Unusable: there is no such group.
@@ -177,6 +186,11 @@ class Pairs:
         if scores is not None:
             before, after = (_bins(chosen[f"{side}_score"]) for side in ("before", "after"))
             chosen = chosen.filter(pc.fill_null(pc.and_(pc.equal(before, scores[0]), pc.equal(after, scores[1])), False))
+        if route:
+            columns = ("before_routes", "after_routes", "before_score", "after_score")
+            rows = zip(*(chosen[name].to_pylist() for name in columns), strict=True)
+            took = [route in (was or ()) and route in (now or ()) and None not in scored for was, now, *scored in rows]
+            chosen = chosen.filter(pa.array(took, pa.bool_()))
         if mark:
             marked = {pair for pair, marks in self.marks.items() if any(each.mark == mark for each in marks)}
             chosen = chosen.filter(pa.array([pair in marked for pair in _names(chosen)], pa.bool_()))

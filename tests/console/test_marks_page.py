@@ -96,3 +96,16 @@ def test_a_logged_backtest_leads_to_mlflow(new_tab: OpenTab, shop: Shop):
     assert link.get_attribute("href") == after[0]
     assert f"beam-ray mlflow-sync {shop.backtest}" in before
     assert after == ("https://mlflow.example/#/experiments/7/evaluation-runs", False)
+
+
+def test_the_pairs_of_a_route_are_as_many_as_the_table_says(new_tab: OpenTab, shop: Shop):
+    """Each count of the table of routes leads to so many pairs."""
+    tab = new_tab(java_script_enabled=False)
+    page = tab.page
+    tab.open(f"/backtests/{shop.backtest}")
+    links = [(link.inner_text(), link.get_attribute("href")) for link in page.locator("section[aria-labelledby=slice-route] tbody a").all()]
+    for count, href in links:
+        tab.open(href)
+        tab.see(f"1 of {count}")
+
+    assert [count for count, _ in links] == ["15", "4"]

@@ -216,6 +216,12 @@ def _slices(verdict: Verdict, candidate: Candidate, slices: Any, sort: str) -> l
             fields = {"candidate": candidate.name if len(verdict.candidates) > 1 else "", "sort": f"{kind}.{turned}"}
             heads[name] = {"way": now, "link": f"{backtest_path(verdict.id, **fields)}#slice-{kind}"}
         found.append(
-            {"kind": kind, "title": title, "heads": heads, "rows": [(each, interval_mark(each["change"], each["low"], each["high"], "up")) for each in mine]}
+            {
+                "kind": kind,
+                "title": title,
+                "heads": heads,
+                "rows": [(each, interval_mark(each["change"], each["low"], each["high"], "up")) for each in mine],
+                "links": {each["name"]: flips_link(verdict, candidate, route=each["name"]) for each in mine} if kind == "route" else {},
+            }
         )
     return found

@@ -16,7 +16,7 @@ from beam_ray.errors import Unusable
 if TYPE_CHECKING:
     from beam_ray import Candidate, Verdict
 
-FIELDS = ("candidate", "group", "node", "scores", "mark", "at", "swap", "reviewer")
+FIELDS = ("candidate", "group", "node", "scores", "mark", "route", "at", "swap", "reviewer")
 
 
 def flips(site: Site, path: str, fields: Fields) -> Page | str:
@@ -24,9 +24,9 @@ def flips(site: Site, path: str, fields: Fields) -> Page | str:
     verdict, candidate = chosen(site, path.split("/")[2], fields)
     pairs = site.reader.pairs(verdict, candidate.name)
     node, at, swapped = one(fields, "node"), one(fields, "at", "1"), one(fields, "swap") == "yes"
-    scores, mark, reviewer = _scores(one(fields, "scores")), _mark(one(fields, "mark")), one(fields, "reviewer")
-    group = one(fields, "group", "" if scores or mark else "newly failing")
-    mine = pairs.select(group or None, node or None, scores, mark or None)
+    scores, mark, route = _scores(one(fields, "scores")), _mark(one(fields, "mark")), one(fields, "route")
+    group = one(fields, "group", "" if scores or mark or route else "newly failing")
+    mine = pairs.select(group or None, node or None, scores, mark=mark or None, route=route or None)
     number = int(at) if at.isdecimal() else 0
     if not mine.num_rows:
         return backtest_path(verdict.id, candidate=one(fields, "candidate"))
@@ -37,7 +37,15 @@ def flips(site: Site, path: str, fields: Fields) -> Page | str:
     after = beam_ray.Address(candidate.run.id, row["task_id"], row["trial"])
 
     def link(place: int, swap: bool = swapped) -> str:
-        query = {"node": node, "scores": one(fields, "scores"), "mark": mark, "at": place, "swap": "yes" if swap else "", "reviewer": reviewer}
+        query = {
+            "node": node,
+            "scores": one(fields, "scores"),
+            "mark": mark,
+            "route": route,
+            "at": place,
+            "swap": "yes" if swap else "",
+            "reviewer": one(fields, "reviewer"),
+        }
         return flips_link(verdict, candidate, group, **query) if 1 <= place <= mine.num_rows else ""
 
     confirmed, noise = (set(candidate.document["comparison"]["regressions"][name]) for name in ("confirmed", "noise"))
@@ -48,7 +56,9 @@ def flips(site: Site, path: str, fields: Fields) -> Page | str:
         "previous": link(number - 1),
         "next": link(number + 1),
         "swap": link(number, not swapped),
-        "group": named.flip if named else group or (f"marked: {beam_ray.PAIR_MARKS[mark]}" if mark else "pairs with these scores"),
+        "group": named.flip
+        if named
+        else group or (f"marked: {beam_ray.PAIR_MARKS[mark]}" if mark else f"route {route}" if route else "pairs with these scores"),
         "marked": beam_ray.PAIR_MARKS[mark] if mark and group else "",
         "node": node or (named.node or "none" if named else ""),
         "up": backtest_path(verdict.id, candidate=one(fields, "candidate")),
@@ -63,8 +73,8 @@ def flips(site: Site, path: str, fields: Fields) -> Page | str:
             "path": f"/backtests/{verdict.id}/mark",
             "hidden": [(name, one(fields, name)) for name in FIELDS if name not in ("reviewer", "at") and one(fields, name)]
             + [("at", str(number)), ("candidate_of", candidate.name), ("task", row["task_id"]), ("trial", str(row["trial"]))],
-            "reviewer": reviewer,
-            "me": beam_ray.reviewer_of(reviewer),
+            "reviewer": one(fields, "reviewer"),
+            "me": beam_ray.reviewer_of(one(fields, "reviewer")),
         },
         "expect": with_query("/add-to-library", {"task": str(after), "expect": "yes"}),
         "prove": _prove_link(verdict, candidate, row) if row["flip"] in ("newly failing", "newly passing") and row["diverges_at"] else "",
@@ -90,7 +100,9 @@ def mark(site: Site, path: str, fields: Fields) -> str:
     if one(fields, "mark"):
         _, chosen_one = chosen(site, verdict.id, wanted)
         scores = _scores(one(fields, "scores"))
-        left = site.reader.pairs(verdict, chosen_one.name).select(one(fields, "group") or None, one(fields, "node") or None, scores, one(fields, "mark"))
+        left = site.reader.pairs(verdict, chosen_one.name).select(
+            one(fields, "group") or None, one(fields, "node") or None, scores, mark=one(fields, "mark"), route=one(fields, "route") or None
+        )
         wanted["at"] = [str(min(int(one(fields, "at", "1")), max(left.num_rows, 1)))]
     return with_query(f"/backtests/{verdict.id}/flips", wanted)
 
