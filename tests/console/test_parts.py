@@ -66,6 +66,7 @@ VERBS = {
     "/libraries/import": "library import",
     "/libraries/{name}/edit": "library label",
     "/libraries/{name}/remove": "library remove",
+    "/backtests/{backtest}/mark": "review mark",
     "/review": "review record",
     "/review/library": "library add",
 }
