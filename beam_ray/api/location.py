@@ -1,5 +1,6 @@
 """Where a store is, and the models and the cluster that its commands use."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -122,4 +123,4 @@ class Location:
     @property
     def option(self) -> str:
         """What a command line needs to find this store: `` --store URI``, or nothing for the default one."""
-        return f" --store {self.uri}" if self.uri != DEFAULT_STORE else ""
+        return f" --store {shlex.quote(self.uri)}" if self.uri != DEFAULT_STORE else ""

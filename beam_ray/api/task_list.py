@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from beam_ray.address import Address, parse
 from beam_ray.api.location import Location
-from beam_ray.define.template import TemplateFault, evaluate, uses
+from beam_ray.define.template import TemplateFault, evaluate_rows, uses
 from beam_ray.errors import BadTemplate, Unusable
 from beam_ray.store.arrow_expression import arrow_mask, holds
 from beam_ray.store.lookup import resolve
@@ -200,7 +200,8 @@ def _matching(table: pa.Table, query: TaskQuery, run: str | None) -> Rows:
     if query.workflow:
         masks.append(pc.equal(table["workflow"], query.workflow))
     if query.version is not None:
-        masks.append(pc.equal(pc.fill_null(table["version"], 0), query.version))
+        # no version has a number that its column cannot hold
+        masks.append(pc.equal(pc.fill_null(table["version"], 0), min(query.version, 2**31 - 1)))
     if query.since:
         masks.append(pc.greater_equal(table["started_at"], pa.scalar(_day(query.since), table["started_at"].type)))
     if query.until:
@@ -230,7 +231,7 @@ def _where(table: pa.Table, rows: Rows, expression: str) -> Rows:
         mask = arrow_mask(expression, looked_at) if used else None
         if mask is None:
             values = _rows(looked_at) if used else ({} for _ in range(len(rows)))
-            mask = pa.array([bool(evaluate(expression, row)) for row in values], pa.bool_())
+            mask = pa.array([bool(value) for value in evaluate_rows(expression, values)], pa.bool_())
     except (BadTemplate, TemplateFault) as error:
         raise Unusable(f"--where: {error}\n  it may use {', '.join(INDEX.names)}") from None
     found: Rows = rows[_mask(mask)]

@@ -56,7 +56,7 @@ class Started:
     @property
     def line(self) -> str:
         """The command line as it is typed."""
-        return f"beam-ray {shlex.join(self.words)}" + (f" <<'SPEC'\n{self.text}SPEC" if self.text else "")
+        return f"beam-ray {shlex.join(self.words)}" + (here_document(self.text) if self.text else "")
 
     @property
     def command(self) -> str:
@@ -289,6 +289,13 @@ class Commands:
 
     def _environment(self) -> dict[str, str]:
         return {name: value for name, value in os.environ.items() if name not in ("BEAM_RAY_STORE", "BEAM_RAY_MODELS", "RAY_ADDRESS")}
+
+
+def here_document(text: str) -> str:
+    """What gives *text* to a command that is typed, ended by a word that is no line of it."""
+    lines = text.splitlines()
+    word = next(word for word in ("SPEC" + "_" * count for count in range(len(lines) + 1)) if word not in lines)
+    return f" <<'{word}'\n{text}{'' if text.endswith(chr(10)) else chr(10)}{word}"
 
 
 def new_key() -> str:

@@ -5,9 +5,12 @@ import io
 import json
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from markupsafe import Markup
+
+from beam_ray.console.word_diff import Piece
 
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
@@ -134,6 +137,17 @@ def in_markdown(value: object) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", shortened(value, 400))
 
 
+def fenced(text: str, kind: str = "") -> str:
+    """A block of Markdown with a text as it is, between fences that are longer than any in it."""
+    fence = "~" * max(4, 1 + max(map(len, re.findall("~+", text)), default=0))
+    return f"{fence}{kind}\n{visible(text)}\n{fence}"
+
+
+def marked(pieces: Iterable[Piece]) -> str:
+    """A difference as text, with what was removed and added in brackets."""
+    return "".join({"removed": f"[-{each.text}-]", "added": f"{{+{each.text}+}}"}.get(each.kind, each.text) for each in pieces)
+
+
 def moment_of(seconds: float) -> Markup:
     """A time in seconds since 1970, as ``moment`` writes it."""
     return moment(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
@@ -155,5 +169,7 @@ FILTERS = {
     "moment": moment,
     "ago": ago,
     "md": in_markdown,
+    "fenced": fenced,
+    "marked": marked,
 }
 """The filters of templates."""

@@ -57,7 +57,9 @@ async def form_of(request: Request) -> Fields:
 
 
 def _readable(name: str, value: str) -> str:
-    """The value, unless it is a number that is too long to be read."""
+    """The value, unless it is what no text and no number of ours can be."""
+    if "\0" in value:
+        raise Unusable(f"{name[:60]}: a text has no NUL character")
     if len(value) > MAX_DIGITS and value.strip().isdecimal():
         raise Unusable(f"{name[:60]}: a number has at most {MAX_DIGITS:,} digits")
     return value

@@ -108,7 +108,12 @@ class Json(JSONResponse):
 def _here(request: Request) -> str:
     """The address of the page itself."""
     path = (request.scope.get("raw_path") or request.url.path.encode()).decode("latin-1").partition("?")[0]
-    return path + (f"?{request.url.query}" if request.url.query else "")
+    return _on_this_host(path) + (f"?{request.url.query}" if request.url.query else "")
+
+
+def _on_this_host(path: str) -> str:
+    """The path, never one that a browser takes for another host."""
+    return "/" + path.lstrip("/")
 
 
 def _twin(request: Request, address: str = "") -> dict[str, str]:
@@ -117,6 +122,6 @@ def _twin(request: Request, address: str = "") -> dict[str, str]:
         path, mark, rest = address.partition("?")
         return {face: f"{path}.{face}{mark}{rest}" for face in links.FACES[1:]}
     path, _ = links.face_of(request.scope.get("raw_path") or request.url.path.encode())
-    base = "/home" if path == "/" else path
+    base = "/home" if path == "/" else _on_this_host(path)
     query = f"?{request.url.query}" if request.url.query else ""
     return {face: f"{base}.{face}{query}" for face in links.FACES[1:]}

@@ -84,6 +84,8 @@ class Guard:
         if host not in self.hosts:
             text = f"This console does not answer to the host {host[:200]!r}. If that is its name, start it with:  beam-ray console --allow-host {_name(host)}"
             return PlainTextResponse(text, 403)
+        if "\0" in request.scope["path"]:
+            return PlainTextResponse("An address has no NUL character.", 400)
         if request.method not in ("GET", "HEAD", "POST"):
             return PlainTextResponse("method not allowed", 405)
         given = request.query_params.get("token")

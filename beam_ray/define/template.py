@@ -7,7 +7,8 @@ string. A value is rendered once and is never itself treated as a template.
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,6 +27,9 @@ MAX_SAID = 500
 
 MAX_RENDERED = 2_000_000
 """Characters that a template may render to."""
+
+MAX_ROWS_S = (2.0, 0.0002)
+"""Seconds of processor time that an expression may take over many rows, and for each of them on top."""
 
 
 _ENVIRONMENT = Sandbox()
@@ -175,6 +179,20 @@ def evaluate(source: str, values: Mapping[str, Json]) -> Json:
         return result
     except Exception as error:  # as above
         raise BadTemplate(f"{source[:MAX_SAID]!r} could not be evaluated: {str(error)[:MAX_SAID] or type(error).__name__}") from None
+
+
+def evaluate_rows(source: str, rows: Iterable[Mapping[str, Json]]) -> Iterator[Json]:
+    """
+    The value of the expression *source* for each row, while it does not take long in all: whoever lists tasks waits for it.
+
+    Raises:
+        BadTemplate: as ``evaluate``, or it takes too long.
+    """
+    began = time.thread_time()
+    for number, row in enumerate(rows):
+        if time.thread_time() - began > MAX_ROWS_S[0] + MAX_ROWS_S[1] * number:
+            raise BadTemplate(f"{source[:MAX_SAID]!r} takes too long: {number:,} rows took more than {MAX_ROWS_S[0]:g} seconds; write a simpler condition")
+        yield evaluate(source, row)
 
 
 def fill(value: Json, values: Mapping[str, Json]) -> Json:

@@ -6,6 +6,7 @@ model did not answer and steps that could not be scored are left out of all perc
 """
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -204,7 +205,7 @@ class _Checks:
             figures,
             tasks,
             f"Review the criteria of {node!r} first: each should be specific and achievable. Then review its prompt.",
-            (f"beam-ray criteria {self.workflow.name} --node {node} --generate", f"beam-ray optimise {_task_of(tasks[0])} --step {node}"),
+            (f"beam-ray criteria {self.workflow.name} --node {node} --generate", f"beam-ray optimise {shlex.quote(_task_of(tasks[0]))} --step {node}"),
         )
 
     def auto_reruns(self) -> list[Finding]:
@@ -233,7 +234,7 @@ class _Checks:
         first = next((step.address for step in self.found.steps[worst] if step.known and step.auto_reruns), behind[0].address)
         where = ", ".join(f"{node} {count:,}" for node, count in by_node.items() if count)
         advice = f"Optimise the prompt of the step with the most auto-reruns (by step: {where})."
-        command = f"beam-ray optimise {_task_of(str(first))} --step {worst}"
+        command = f"beam-ray optimise {shlex.quote(_task_of(str(first)))} --step {worst}"
         return [Finding("auto_reruns", "", "WARNING", found, allowed, figures, _addresses(behind), advice, (command,))]
 
     def uplift(self) -> list[Finding]:
@@ -268,7 +269,7 @@ class _Checks:
             return Finding("uplift", node, "ok" if interval else "unknown", found, allowed, figures)
         in_vain = _addresses([step for step, before, after in zip(scored, first, final, strict=True) if after <= before])
         advice = f"Check whether the inputs contain what {node!r} asks for; retrying cannot find what is missing. If they do, remove 'auto_rerun' from {node!r}: it adds cost without improving the scores."
-        commands = (f"beam-ray show {_task_of(in_vain[0])} --step {node}",) if in_vain else ()
+        commands = (f"beam-ray show {shlex.quote(_task_of(in_vain[0]))} --step {node}",) if in_vain else ()
         return Finding("uplift", node, "WARNING", found, allowed, figures, in_vain, advice, commands)
 
     def seconds(self, before: Executions | None, earlier: Version | None, version: int | None) -> list[Finding]:
@@ -305,7 +306,7 @@ class _Checks:
             command = f"beam-ray diff {self.workflow.name}@{earlier.version} {f'{self.workflow.name}@{version}' if version else 'FILE'}"
         advice = f"Find the step that takes longer than in version {earlier.version}; auto-reruns take time too."
         tasks = _addresses(found.slowest)
-        return [Finding("seconds", "", "WARNING", words, allowed, figures, tasks, advice, (command, f"beam-ray show {tasks[0]}"))]
+        return [Finding("seconds", "", "WARNING", words, allowed, figures, tasks, advice, (command, f"beam-ray show {shlex.quote(tasks[0])}"))]
 
     def _too_few(self, rule: str, node: str, known: Sequence[StepExecution | TaskExecution], allowed: str, left_out: int) -> Finding | None:
         count = len({entry.address.task for entry in known})

@@ -169,3 +169,22 @@ def test_one_review_says_nothing_of_agreement(shop: Shop, tmp_path: Path, monkey
             assert page.status_code == 200
             assert ("1 output reviewed; figures of agreement begin with 5." in page.text) == (n == 0)
             assert ("Agreement of the judge with people: kappa" in page.text) == (n == 4)
+
+
+def test_nodes_may_be_named_as_javascript_names_its_own(tab: Tab, shop: Shop):
+    """The graph of nodes called constructor and prototype is drawn with all of its edges."""
+    open_flow(tab)
+    before = tab.page.locator(".edges .edge").count()
+    tab.page.evaluate(
+        """() => {
+          for (const [name, other] of [["extract", "constructor"], ["lookup", "prototype"]])
+            for (const key of ["node", "target"])
+              for (const each of document.querySelectorAll(`#graph [data-${key}="${name}"]`)) each.dataset[key] = other;
+        }"""
+    )
+    tab.page.set_viewport_size({"width": 500, "height": 800})
+    tab.page.locator(".graph:not(.drawn)").wait_for()
+    tab.page.set_viewport_size({"width": 1280, "height": 800})
+    tab.page.locator('.edges .edge[data-source="constructor"]').first.wait_for(state="attached")
+
+    assert tab.page.locator(".edges .edge").count() == before > 0

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import subprocess
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 import beam_ray
 from beam_ray.address import parse
 from beam_ray.console import links
+from beam_ray.console.commands import here_document
+from beam_ray.console.formatting import fenced
 from beam_ray.console.server import FORMS, PAGES
 from beam_ray.console.word_diff import word_diff
 from tests.console.conftest import Served
@@ -190,3 +193,22 @@ def test_every_screen_item_has_a_test_that_clicks_it():
 
     assert len(listed) == written.count("\n| ") - 1 > 15
     assert missing == []
+
+
+@pytest.mark.parametrize("text", ["a: 1\n", "SPEC\ntouch x\n", "SPEC\nSPEC_\nrm x", "$(touch x) `touch x`\n"])
+def test_a_shell_reads_a_text_to_copy_as_it_is(text: str, tmp_path: Path):
+    """No line of what somebody pasted ends the text and becomes a command."""
+    read = subprocess.run(["bash", "-c", f"cat{here_document(text)}"], capture_output=True, text=True, cwd=tmp_path, check=True)
+
+    assert read.stdout.rstrip("\n") == text.rstrip("\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["plain", "~~~~\n# x", "a\n~~~~~~~~\n<script>\n", "~~~~~ ~~~~~~~~~~~~"])
+def test_a_block_of_markdown_ends_where_its_text_ends(text: str):
+    """However many tildes an output has in a row."""
+    first, *lines, last = fenced(text, "diff").split("\n")
+
+    assert first == f"{last}diff"
+    assert "\n".join(lines) == text
+    assert last not in text

@@ -1,5 +1,6 @@
 """Who may use the console, and what a page from elsewhere can do: nothing."""
 
+import html
 import http.client
 import json
 import re
@@ -274,6 +275,56 @@ def test_a_query_that_means_nothing_is_refused_with_what_there_is(query: str, wo
 
     assert answer.status == 400
     assert words in json.loads(answer.text)["error"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/tasks?q=%00", "/flows/%00/versions", f"/tasks?version={'9' * 5000}", f"/tasks?version={'9' * 20}", "/backtests/new?repeat=%00"]
+)
+def test_what_no_text_and_no_number_can_be_is_answered(path: str, inside: Client):
+    """NUL characters, and numbers that Python or a column cannot hold, are no faults of the server."""
+    assert inside.ask("GET", path).status < 500
+
+
+def test_a_cookie_that_is_not_ascii_opens_nothing(outside: Client, console: Served):
+    """It is refused like any other."""
+    assert outside.ask("GET", "/tasks", Cookie=f"beam_ray_console_{console.base.rpartition(':')[2]}=\xe9").status == 403
+
+
+def test_a_condition_that_runs_for_long_is_refused(inside: Client):
+    """The work that one task may cause is not done for every task."""
+    slow = urllib.parse.quote("range(99999) | map('upper') | map('lower') | map('title') | unique | list | length > 0")
+    answer = inside.ask("GET", f"/tasks.json?where={slow}")
+
+    assert answer.status == 400
+    assert "takes too long" in json.loads(answer.text)["error"]
+
+
+@pytest.mark.parametrize("path", ["/libraries/regressions/coverage?workflow=", "/review/agreement?workflow="])
+def test_a_command_to_copy_holds_what_a_link_says_as_one_word(path: str, inside: Client):
+    """Whoever follows somebody's link and copies the command of the page runs no other one."""
+    copied = re.findall(r'data-copy="([^"]*)"', inside.ask("GET", path + urllib.parse.quote("$(touch x) --store=y")).text)
+    named = [line for line in map(html.unescape, copied) if "touch" in line]
+
+    assert named
+    assert [line for line in named if "'$(touch x) --store=y'" not in line] == []
+
+
+def test_json_that_is_nested_too_deeply_is_refused(inside: Client, shop: Shop):
+    """A pasted expected outcome, or changed variables, of a hundred thousand brackets is no fault of the server."""
+    deep, headers = '{"a": ' + "[" * 100_000, {"Origin": inside.to.base, "Content_Type": FORM}
+    fields = form(inside, shop)
+    rerun = inside.ask("POST", "/rerun", urllib.parse.urlencode({**fields, "variables": deep}), **headers)
+    edit = inside.ask("POST", "/libraries/regressions/edit", urllib.parse.urlencode({**fields, "task": "order-025", "expected": deep}), **headers)
+
+    assert (rerun.status, edit.status) == (400, 400)
+
+
+def test_no_link_of_a_refusal_leads_to_another_host(inside: Client):
+    """Also where the address begins with two slashes."""
+    answer = inside.ask("GET", "//evil.example/x")
+
+    assert answer.status == 404
+    assert 'href="//' not in answer.text
 
 
 def test_hosts():

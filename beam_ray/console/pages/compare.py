@@ -3,6 +3,7 @@
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import json
+import shlex
 from typing import Any
 
 import beam_ray
@@ -86,7 +87,7 @@ def compared(site: Site, first: beam_ray.Address, second: beam_ray.Address, walk
         "pair": {"at": walk["at"], "of": walk["count"], "group": walk["group"], "marks": [each.document() for each in walk["marks"]]} if walk else None,
     }
     title = f"{before.id}: {names[0]} and {names[1]}"
-    command = f"beam-ray show {before.address}{site.store.option} && beam-ray show {after.address}{site.store.option}"
+    command = " && ".join(f"beam-ray show {shlex.quote(each.address)}{site.store.option}" for each in (before, after))
     return Page("compare", title, values, document, section="backtests" if walk else "tasks", command=command)
 
 

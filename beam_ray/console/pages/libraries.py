@@ -3,6 +3,7 @@
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import json
+import shlex
 from typing import Any
 from urllib.parse import quote
 
@@ -136,7 +137,7 @@ def coverage(site: Site, path: str, fields: Fields) -> Page:
         "grid": check.grid if check else None,
         "fill_all": _fill_link(found, document["all_at_once"]) if document and document["all_at_once"] else "",
     }
-    command = f"beam-ray library check {found} --workflow {workflow or 'WORKFLOW'}{site.store.option}"
+    command = f"beam-ray library check {found} --workflow {shlex.quote(workflow or 'WORKFLOW')}{site.store.option}"
     title = f"Coverage of {found.name}"
     shown = {**document, "grid": check.grid.document()} if document and check else {"refused": fault or "no workflow is known"}
     return Page("coverage", title, values, shown, section="libraries", command=command)
@@ -166,8 +167,6 @@ def _gaps(found: beam_ray.Library, check: beam_ray.LibraryCheck) -> list[dict[st
 
 
 def _fill_link(found: beam_ray.Library, command: str) -> str:
-    import shlex
-
     addresses = [word for word in shlex.split(command)[4:] if "/" in word and not word.startswith("-")]
     return with_query("/add-to-library", {"task": addresses, "library": found.name})
 
@@ -203,7 +202,7 @@ def edit(site: Site, path: str, fields: Fields) -> str:
     written, seen = one(fields, "expected"), one(fields, "seen")
     try:
         expected = json.loads(written) if written else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unusable(f"the expected outcome of {task!r} is not JSON: {error}\n  go back, and correct it there") from None
     if expected is not None and not isinstance(expected, dict):
         raise Unusable(f'the expected outcome of {task!r} is an object of fields, such as {{"total": 12.5}}\n  go back, and correct it there')

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 import beam_ray
-from beam_ray.console.commands import new_key
+from beam_ray.console.commands import here_document, new_key
 from beam_ray.console.forms import Fields, names_draft, number, one
 from beam_ray.console.links import backtest_path, flow_path, with_query
 from beam_ray.console.reading import require_no_file
@@ -258,7 +258,7 @@ def _options(wanted: Wanted) -> beam_ray.BacktestOptions:
 
 def _line(site: Site, wanted: Wanted, text: str) -> str:
     """The command as it is typed, with its spec on standard input."""
-    return f"beam-ray {shlex.join(_words(wanted))}{site.option} <<'SPEC'\n{text}SPEC"
+    return f"beam-ray {shlex.join(_words(wanted))}{site.option}{here_document(text)}"
 
 
 def require_within(site: Site, plan: BacktestPlan) -> None:

@@ -140,7 +140,7 @@ def _text(fields: Fields, name: str) -> str | None:
 def _json(written: str, name: str) -> dict[str, Any]:
     try:
         value = json.loads(written)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unusable(f"{name}: this is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise Unusable(f'{name}: write a JSON object such as {{"customer": "Ace"}}')

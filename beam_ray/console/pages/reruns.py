@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,7 @@ def rerun(site: Site, path: str, fields: Fields) -> Page:
     }
     values["try_more"] = try_more(values["draft"], found.origin)
     title = f"Rerun of {changes[0]['task_id']}" if record.tasks == 1 and changes else f"Rerun of {record.tasks:,} task{'s'[: record.tasks != 1]}"
-    command = f"beam-ray show {found.changes[0]['task'] if found.changes else found.id}{site.store.option}"
+    command = f"beam-ray show {shlex.quote(found.changes[0]['task'] if found.changes else found.id)}{site.store.option}"
     document = {**found.document(), "state": progress.state}
     return Page("reruns", title, values, document, section="runs", command=command, live=not found.run.finished)
 

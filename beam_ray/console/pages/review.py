@@ -195,6 +195,7 @@ def agreement(site: Site, path: str, fields: Fields) -> Page:
     values = {
         "workflow": workflow,
         "node": node,
+        "start": f"beam-ray review start {shlex.quote(workflow)}{site.store.option}",
         "reports": [(each, _criterion_link(workflow, each.node), _examples(each)) for each in reports],
         "shown": SHOWN,
     }
@@ -234,7 +235,7 @@ def expect(site: Site, path: str, fields: Fields) -> str:
     item, name = _queue(site, wanted).item(one(fields, "at")), one(fields, "library")
     try:
         expected = json.loads(one(fields, "expected"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unusable(f"the expected outcome is not JSON: {error}") from None
     if not isinstance(expected, dict) or not expected:
         raise Unusable('the expected outcome is an object of fields, such as {"vendor": "Hansen"}')

@@ -7,6 +7,9 @@ const SMALLEST = 0.55;
 const wide = matchMedia("(min-width: 641px)");
 let zoom = 0; // 0 fits the graph into its panel
 
+// dagre keeps nodes in plain objects, which have a 'constructor' of their own
+const named = (node) => `node ${node}`;
+
 const graphOf = () => document.getElementById("graph");
 const cardsOf = (graph) => [...graph.querySelectorAll(".node")];
 const edgesOf = (graph) => [...graph.querySelectorAll(".next > [data-target]")].map((item) => ({ source: item.closest(".node").dataset.node, target: item.dataset.target, item }));
@@ -49,18 +52,18 @@ function draw() {
   inner.append(labels);
   const plan = new Graph({ multigraph: true });
   plan.setGraph({ rankdir: "TB", nodesep: 26, ranksep: 44, edgesep: 18, marginx: 12, marginy: 12 });
-  for (const card of cardsOf(graph)) plan.setNode(card.dataset.node, { width: card.offsetWidth, height: card.offsetHeight });
+  for (const card of cardsOf(graph)) plan.setNode(named(card.dataset.node), { width: card.offsetWidth, height: card.offsetHeight });
   const edges = edgesOf(graph);
   for (const edge of edges) {
     edge.label = edge.item.querySelector(".edge-label").cloneNode(true);
     edge.label.hidden = false;
     if (edge.label.textContent.trim()) labels.append(edge.label);
-    plan.setEdge(edge.source, edge.target, { width: edge.label.offsetWidth, height: edge.label.offsetHeight, labelpos: "c" });
+    plan.setEdge(named(edge.source), named(edge.target), { width: edge.label.offsetWidth, height: edge.label.offsetHeight, labelpos: "c" });
   }
   layout(plan);
   const { width, height } = plan.graph();
   for (const card of cardsOf(graph)) {
-    const at = plan.node(card.dataset.node);
+    const at = plan.node(named(card.dataset.node));
     card.style.left = `${at.x - at.width / 2}px`;
     card.style.top = `${at.y - at.height / 2}px`;
   }
@@ -71,7 +74,7 @@ function draw() {
     drawn("path", { d: "M0,0.5 L7.5,4 L0,7.5 z" }, tip);
   }
   for (const edge of edges) {
-    const at = plan.edge(edge.source, edge.target);
+    const at = plan.edge(named(edge.source), named(edge.target));
     drawn("path", { d: curve(at.points), class: "edge", "data-source": edge.source, "data-target": edge.target }, canvas);
     if (edge.label.parentElement) {
       edge.label.style.left = `${at.x - edge.label.offsetWidth / 2}px`;
