@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from shlex import join
 from typing import TypedDict
@@ -15,6 +16,8 @@ from beam_ray.store.run_record import new_run_id
 
 JOB_KINDS = ("run", "resume", "backtest", "prove", "rerun", "optimise")
 """Commands that can be submitted."""
+MAX_GIVEN = 100_000
+"""Bytes of standard input that a job can have: they are part of its command, for which Linux has a limit."""
 
 
 class JobDocument(TypedDict):
@@ -103,8 +106,25 @@ def models_for_jobs(store: Location, folder: str | Path = ".") -> str:
     return str(file.relative_to(place))
 
 
+def _here_document(given: str) -> str:
+    """What gives a command of the shell that text on standard input: it needs no file that could be left behind."""
+    if not given:
+        return ""
+    if len(given.encode()) > MAX_GIVEN:
+        raise Unusable(f"standard input of a job has at most {MAX_GIVEN:,} bytes; name a file of the working folder instead")
+    end = next(word for number in count() if (word := f"END_{number}") not in given)
+    return f" <<'{end}'\n{given}{'' if given.endswith(chr(10)) else chr(10)}{end}"
+
+
 def submit(
-    store: Location, command: Sequence[str], *, address: str, folder: str | Path = ".", allow_open: bool = False, metadata: Mapping[str, str] | None = None
+    store: Location,
+    command: Sequence[str],
+    *,
+    address: str,
+    folder: str | Path = ".",
+    allow_open: bool = False,
+    metadata: Mapping[str, str] | None = None,
+    given: str = "",
 ) -> Job:
     """See ``Store.submit``."""
     require_shared_store(store.uri)
@@ -114,7 +134,7 @@ def submit(
     name = f"{kind}-{new_run_id()}"
     words = ["python", "-m", "beam_ray.cli.submit", *command]
     environment = {"BEAM_RAY_OPEN_CLUSTER": "1"} if allow_open else {}
-    client.submit(name, join(words), folder=str(folder), metadata=dict(metadata or {}), environment=environment)
+    client.submit(name, join(words) + _here_document(given), folder=str(folder), metadata=dict(metadata or {}), environment=environment)
     return Job(store, name, kind, client)
 
 

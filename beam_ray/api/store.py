@@ -1496,7 +1496,14 @@ class Store(Location):
     # -- jobs -----------------------------------------------------------------------------
 
     def submit(
-        self, command: "Sequence[str]", *, address: str, folder: "str | Path" = ".", allow_open: bool = False, metadata: Mapping[str, str] | None = None
+        self,
+        command: "Sequence[str]",
+        *,
+        address: str,
+        folder: "str | Path" = ".",
+        allow_open: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        given: str = "",
     ) -> "Job":
         """
         Run a command as a Ray job; ``Job.wait`` follows it and returns its exit code from the store.
@@ -1507,13 +1514,14 @@ class Store(Location):
             folder: The folder to upload, without what .gitignore and .rayignore name.
             allow_open: Submit although the cluster requires no token.
             metadata: Shown on Ray's dashboard.
+            given: What the command reads on standard input, such as the spec of ``backtest -``; everyone on the cluster can read it.
 
         Raises:
             Unusable: the cluster cannot be reached, refuses the job, or cannot share the store.
         """
         from beam_ray.api.jobs import submit
 
-        return submit(self, command, address=address, folder=folder, allow_open=allow_open, metadata=metadata)
+        return submit(self, command, address=address, folder=folder, allow_open=allow_open, metadata=metadata, given=given)
 
     def models_for_jobs(self, folder: "str | Path" = ".") -> str:
         """

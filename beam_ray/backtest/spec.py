@@ -195,9 +195,9 @@ def is_backtest_spec(path: str | Path) -> bool:
     return isinstance(data, Mapping) and "backtest" in data
 
 
-def spec_name(path: str | Path) -> str:
-    """The name of the backtest in a spec file."""
-    return load_spec(Path(path))[0].name
+def spec_name(path: str | Path, text: str | None = None) -> str:
+    """The name of the backtest in a spec file, or in the spec's *text*, of which *path* only says where it is from."""
+    return parse_spec(read_yaml(Path(path), text))[0].name
 
 
 def load_spec(path: Path, changes: Mapping[str, Json] | None = None) -> tuple[Spec, Source]:

@@ -48,7 +48,7 @@ def submit(context: click.Context, address: str, folder: str, i_know: bool, as_j
     """
     Run a command (run, resume, backtest, prove, rerun or optimise) as a Ray job, and wait for its verdict.
 
-    ARGUMENTS are the command's own, with paths relative to the working folder. The exit code is that of the
+    ARGUMENTS are the command's own, with paths relative to the working folder; the spec of a backtest may be standard input (-). The exit code is that of the
     command, read from the store. API keys are not sent with the job: the cluster's nodes have them in their environment.
     """
     inner = parse(kind, arguments)
@@ -58,8 +58,9 @@ def submit(context: click.Context, address: str, folder: str, i_know: bool, as_j
     if "-" in inner.params.get("sources", ()):
         raise click.UsageError("standard input does not reach a job; name a file that the job can read, such as s3://bucket/tasks.jsonl")
     store = beam_ray.open(inner.params["store"])
-    metadata = _metadata(kind, inner, Path(folder))
-    job = store.submit([kind, *arguments, *_from_environment(inner)], address=address, folder=folder, allow_open=i_know, metadata=metadata)
+    given = sys.stdin.read() if inner.params.get("spec") == "-" else ""
+    metadata = _metadata(kind, inner, Path(folder), given)
+    job = store.submit([kind, *arguments, *_from_environment(inner)], address=address, folder=folder, allow_open=i_know, metadata=metadata, given=given)
     say(f"job {job.id} on {address}")
     result = wait_for(job, resume=again(context, kind, arguments), as_json=as_json)
     if kind == "optimise" and result.exit_code == 0:
@@ -146,11 +147,11 @@ def _from_environment(inner: click.Context) -> list[str]:
     return words
 
 
-def _metadata(kind: str, inner: click.Context, folder: Path) -> dict[str, str]:
+def _metadata(kind: str, inner: click.Context, folder: Path, given: str) -> dict[str, str]:
     """What Ray's dashboard shows of the job."""
     found = {"job_name": kind, "beam_ray": version("beam-ray"), "commit": _commit(folder)}
     if kind == "backtest":
-        name = beam_ray.spec_name(folder / inner.params["spec"])
+        name = beam_ray.spec_name("standard input", given) if inner.params["spec"] == "-" else beam_ray.spec_name(folder / inner.params["spec"])
         found |= {"job_name": f"backtest {name}", "backtest": name}
     return {name: text for name, text in found.items() if text}
 

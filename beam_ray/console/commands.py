@@ -117,8 +117,6 @@ class Commands:
         """Address of the dashboard to which commands that ask models are submitted as Ray jobs; empty where they run here."""
         self._models = store.models_for_jobs() if self.dashboard else str(store.models)
         self._started: dict[str, Started] = {}
-        self._files: dict[str, Path] = {}
-        """Files that were written for Ray jobs, which get the folder as it is when they are submitted."""
         self._folder = Path(tempfile.mkdtemp(prefix="beam-ray-console-"))
         self._lock = threading.Lock()
 
@@ -134,7 +132,7 @@ class Commands:
             about: What it does, in words.
             plans: What it was said to do.
             subject: Address of the task that it was started from.
-            text: What it reads on standard input. A Ray job gets it as a file.
+            text: What it reads on standard input.
             backtest: Id of the backtest that it is.
 
         Raises:
@@ -149,7 +147,7 @@ class Commands:
             folder.mkdir(mode=0o700)
             limit = ["--budget", f"max_usd={self.max_usd:g}"] if self.max_usd is not None and plans else []
             (folder / "input").write_text(text, encoding="utf-8")
-            words = [*self._submitting(words[0]), *(self._uploaded(key, words, text) if self.dashboard else words), *limit]
+            words = [*self._submitting(words[0]), *words, *limit]
             command = [sys.executable, "-m", "beam_ray", *self._with_place(words)]
             with (folder / "input").open("rb") as given, (folder / "result").open("wb") as out, (folder / "messages").open("wb") as err:
                 where = self._place_of(words, folder)
@@ -168,15 +166,6 @@ class Commands:
         empty = folder / "empty"
         empty.mkdir()
         return empty
-
-    def _uploaded(self, key: str, words: Sequence[str], text: str) -> Sequence[str]:
-        """The words with a file of the uploaded folder in place of standard input, which does not reach a Ray job."""
-        if not text or "-" not in words or words[0] not in beam_ray.JOB_KINDS:
-            return words
-        file = Path(f"console-{key[:12]}.yaml")
-        file.write_text(text, encoding="utf-8")
-        self._files[key] = file
-        return [file.name if word == "-" else word for word in words]
 
     def require_within(self, plans: Sequence[beam_ray.Plan], further: float | None = 0.0) -> None:
         """
@@ -262,8 +251,6 @@ class Commands:
 
     def close(self) -> None:
         """Forget what has ended; what goes on keeps its files."""
-        for file in self._files.values():
-            file.unlink(missing_ok=True)
         for started in self._started.values():
             if started.code is not None:
                 shutil.rmtree(started.folder, ignore_errors=True)

@@ -35,7 +35,7 @@ class Page:
     live: bool = field(default=False)
     """Whether something on it goes on, so that it is kept up to date."""
     address: str = ""
-    """The page's own address, where it answers a form; empty where it is the one that was asked for."""
+    """The page's own address, where it answers a form; empty where it is the one that was asked for, or the answer to a form has none."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ def respond(request: Request, page: Page, face: str, shared: Mapping[str, Any]) 
     """The page in that face."""
     if face == "json":
         return Json(page.document, page.status)
-    values = {**shared, **page.values, "page": page, "here": page.address or _here(request), "twin": _twin(request, page.address)}
+    answers = request.scope.get("method") == "POST" and not page.address
+    twin = {} if answers else _twin(request, page.address)
+    values = {**shared, **page.values, "page": page, "here": page.address or _here(request), "twin": twin}
     text = _environment(face == "html").get_template(f"{page.template}.{face}").render(values)
     if face == "md":
         return PlainTextResponse(text, page.status, media_type="text/markdown")

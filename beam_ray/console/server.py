@@ -68,6 +68,8 @@ Reads = Callable[[Site, str, Fields], "Page | Download | str"]
 """Makes a page from its encoded path and its query; a text is the address to go to instead."""
 PATIENCE_S = 0.3
 """Seconds that a page for people waits for a store that was never read on this machine, before it shows what was read so far."""
+MISSING = ("there is no", "has no ", "has started no", "no version of", "nothing is known of", "was dropped by", "is not in this store")
+"""How an error says that what the address names does not exist."""
 Changes = Callable[[Site, str, Fields], "Page | str"]
 """Does what a form asks; the address to go to, or a page that shows why nothing was done."""
 
@@ -213,7 +215,7 @@ def shared_values(site: Site, form_token: str) -> dict[str, Any]:
 def _refusal(error: BeamRayError, *, looked_up: bool = True) -> Page:
     """An error as the command line says it."""
     words = words_of(error)
-    missing = looked_up and isinstance(error, Unusable) and any(word in words for word in ("there is no", "has no ", "has started no"))
+    missing = looked_up and isinstance(error, Unusable) and any(word in words for word in MISSING)
     status = 500 if isinstance(error, Damaged) else 404 if missing else 400
     first, _, rest = words.partition("\n")
     values = {"first": first, "rest": rest}

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -75,6 +76,19 @@ def test_submit_gives_the_verdict_again(project: Project):
     assert done.returncode == 0, done.stderr
     assert "has a verdict already; nothing is run" in done.stderr
     assert len(project.model.journal) == asked
+
+
+def test_the_spec_of_a_job_may_be_standard_input(project: Project):
+    """It is part of the job's command: no file of it is left in the folder, and the verdict is that of the same spec in a file."""
+    before = sorted(project.folder.iterdir())
+    command = [sys.executable, "-m", "beam_ray", "submit", "--address", project.head.url, "--json", "backtest", "-", *options(project)]
+    spec = (project.folder / "better.yaml").read_text()
+    done = subprocess.run(command, input=spec, cwd=project.folder, env=project.head.environment, capture_output=True, text=True, timeout=240)
+
+    assert done.returncode == 0, done.stderr
+    assert project.job(json.loads(done.stdout)["submission"])["metadata"]["backtest"] == "better"
+    assert "has a verdict already; nothing is run" in done.stderr
+    assert sorted(project.folder.iterdir()) == before
 
 
 def test_submit_optimise_ends_by_what_the_held_out_tasks_say(project: Project):

@@ -80,7 +80,7 @@ def page(site: Site, name: str, fields: Fields, edited: Edited | None = None) ->
     if draft:
         values |= shown(site, name, draft, site.store.draft_node(draft, node.name), edited)
     words = f"beam-ray flow {shlex.quote(named)}{_options(how)}{site.store.option}"
-    return Page("flow", name, values, found.document(), section="flows", command=words)
+    return Page("flow", name, values, found.document(), section="flows", command=words, address=link() if edited else "")
 
 
 def numbers_of(written: str) -> dict[str, Any]:
