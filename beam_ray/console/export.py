@@ -58,6 +58,15 @@ class Exported:
         return self.folder / "index.html"
 
 
+def _may_be_replaced(folder: Path) -> bool:
+    """Whether a folder is empty, or has what an export writes and nothing else."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    files = [file.relative_to(folder) for file in folder.rglob("*") if file.is_symlink() or not file.is_dir()]
+    ours = [str(file) == "index.html" or (str(file.parent), file.suffix) in {("pages", ".html"), ("static", ".css"), ("static", ".svg")} for file in files]
+    return not files or (all(ours) and (folder / "index.html").is_file() and "Exported from a store of beam_ray" in (folder / "index.html").read_text("utf-8"))
+
+
 def export(store: beam_ray.Store, folder: str | Path, *, backtest: str = "", pins: Iterable[str] = (), max_pairs: int = MAX_PAIRS) -> Exported:
     """
     Write the pages of a finished backtest, and of pinned views, into a new or empty folder; ``index.html`` is where to begin.
@@ -66,7 +75,7 @@ def export(store: beam_ray.Store, folder: str | Path, *, backtest: str = "", pin
         Unusable: there is no such backtest or pin, nothing is named, or the folder has files of something else.
     """
     path = Path(folder)
-    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / "static" / "console.css").is_file())):
+    if path.exists() and not _may_be_replaced(path):
         raise Unusable(f"{path} is there already and is no export; name a new folder")
     pages = _Pages(store)
     try:

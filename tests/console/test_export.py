@@ -1,6 +1,7 @@
 """Pages as files: they open without a server, lead nowhere that is not there, and are the same each time."""
 
 import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from beam_ray.console import Exported, export
+from beam_ray.errors import Unusable
 from tests.commands import CommandResult, run_command
 from tests.console.shop import Shop
 from tests.console.test_accessible import axe  # noqa: F401 (a fixture)
@@ -122,3 +124,14 @@ def test_what_cannot_be_written_is_refused(options: tuple[str, ...], words: str,
     assert words in made.err
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["letter.txt"]
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_with_other_files_is_not_written_over(exported: Exported, shop: Shop, tmp_path: Path):
+    """One more file than an export writes, and the folder is somebody's own."""
+    folder = tmp_path / "out"
+    shutil.copytree(exported.folder, folder)
+    (folder / "pages" / "notes.txt").write_text("mine")
+
+    with pytest.raises(Unusable, match="is there already and is no export"):
+        export(shop.store, folder, backtest=shop.backtest)
+    assert (folder / "pages" / "notes.txt").read_text() == "mine"
