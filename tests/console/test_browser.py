@@ -65,7 +65,7 @@ def test_the_panel_of_a_step(tab: Tab, shop: Shop):
     panel = page.locator(".step-panel")
 
     def show(name: str) -> str:
-        panel.get_by_role("link", name=name).click()
+        panel.locator(f"a[data-tab]:has-text('{name}')").click()
         panel.locator(f"a[aria-current]:has-text('{name}')").wait_for()
         return str(panel.locator(".tab-body").inner_text())
 
@@ -215,13 +215,11 @@ def test_a_verdict_with_its_flips(tab: Tab, shop: Shop):
     tab.press("n")
     tab.see("2 of 2")
 
-    assert (
-        re.sub(r"\s+", " ", matrix).strip()
-        == "Candidate passes Candidate fails Baseline passes 15 both passing 2 newly failing Baseline fails 10 newly passing 0 both failing"
-    )
+    counts = re.findall(r"(\d+)\s*(newly|both) (\w+)", matrix)
+    assert counts == [("15", "both", "passing"), ("2", "newly", "failing"), ("10", "newly", "passing"), ("0", "both", "failing")]
     assert ("first difference" in text, "Jane" in text, "The sides part at extract" in text) == (True, True, True)
     assert (first, page.locator("h1").inner_text()) == ("order-006", "order-012")
-    assert "2 newly failing part at extract extract/the_vendor_is_a_company_name_not_a_person 2×, extract/vendor 2×" in re.sub(r"\s+", " ", group)
+    assert "2 newly failing part at extract extract/the_vendor_is_a_company_name_not_a_person, extract/vendor" in re.sub(r"\s+", " ", group)
 
 
 def test_what_is_pasted_is_found(tab: Tab, shop: Shop):

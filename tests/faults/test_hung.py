@@ -114,14 +114,14 @@ def test_a_driver_that_wakes_after_a_takeover_stops_and_asks_and_commits_no_more
         [run] = bench.runs
         with pytest.raises(RunIsTaken, match=f"is driven by process {driver} on "):
             Lease(run)
-        lease = Lease(run, takeover=True)
+        Lease(run, takeover=True).release()
         seen.extend(key for key, _ in run.objects.keys(f"{run.prefix}/"))
         os.kill(driver, signal.SIGCONT)
-        lease.release()
 
     ended = bench.run_beside(take_over, settings={f"{DRIVER}:BEAT_S": 0.1})
     [run] = bench.runs
-    written = {key.removeprefix(f"{run.prefix}/").partition("/")[0] for key, _ in run.objects.keys(f"{run.prefix}/") if key not in seen}
+    own = f"{run.prefix}/lease/000001.beat"  # that it is gone
+    written = {key.removeprefix(f"{run.prefix}/").partition("/")[0] for key, _ in run.objects.keys(f"{run.prefix}/") if key not in (*seen, own)}
 
     assert ended.code == 3, ended.err
     assert "was taken over by another driver; this one stops, and nothing is lost" in ended.err
