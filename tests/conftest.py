@@ -52,6 +52,7 @@ TOGETHER = ("console",)
 """Folders whose tests share what takes long to make, such as a store of real runs: made once if one process runs them all."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the tests of a file, or of one of these folders, run in the same process."""
     for item in items:
