@@ -28,7 +28,7 @@ ui: install
 
 # in two processes, since tests wait more than they compute; tests that share what is started run in one of them, see tests/conftest.py
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .
