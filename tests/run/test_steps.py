@@ -280,8 +280,9 @@ def test_spool_files_go_as_their_shards_are_committed(lab: Lab):
         await runner.step(1, "one")
         await runner.step(0, "one")
         await runner.step(0, "two")
-        await runner.stop()
+        await runner.drain("enough")
         assert 0 not in shards() and shards()
+        await runner.stop()
 
     assert len(record.shards) == 2
     asyncio.run(work())
