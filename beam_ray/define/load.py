@@ -55,7 +55,7 @@ def parse_workflow(source: Source, folder: Path, project: Path, *, files: bool =
     if isinstance(data.get("requirements"), str):
         try:
             if not files:
-                raise Unusable(_NO_FILES.format("requirements file", data["requirements"]))
+                raise Unusable(_no_file("requirements file", data["requirements"]))
             data["requirements"] = read_requirements(data["requirements"], folder)
         except Unusable as error:
             problems.append(source.problem(("requirements",), str(error)))
@@ -71,7 +71,8 @@ def parse_workflow(source: Source, folder: Path, project: Path, *, files: bool =
     return workflow
 
 
-_NO_FILES = "a draft reads no files, and {1!r} is the name of a {0}; write its content here"
+def _no_file(kind: str, name: str) -> str:
+    return f"a draft reads no files, and {name!r} is the name of a {kind}; write its content here"
 
 
 def with_prompts(data: Mapping[str, Json], source: Source, folder: Path, *, files: bool = True) -> tuple[dict[str, Json], list[Problem]]:
@@ -87,7 +88,7 @@ def with_prompts(data: Mapping[str, Json], source: Source, folder: Path, *, file
             if isinstance(call, Mapping) and isinstance(call.get("prompt"), str):
                 try:
                     if not files and names_file(call["prompt"]):
-                        raise Unusable(_NO_FILES.format("prompt file", call["prompt"]))
+                        raise Unusable(_no_file("prompt file", call["prompt"]))
                     prompt = read_prompt(call["prompt"], folder) if files else call["prompt"]
                 except BadDefinition as error:
                     problems += error.problems
