@@ -104,7 +104,7 @@ class Tab:
         for key in keys:
             self.page.keyboard.press(key)
 
-    def see(self, text: str, timeout: float = 10_000) -> None:
+    def see(self, text: str, timeout: float = 30_000) -> None:
         """Wait until the page shows a text."""
         from playwright.sync_api import expect
 
