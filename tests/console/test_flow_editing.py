@@ -229,7 +229,6 @@ def test_editing_works_without_scripts(new_tab: OpenTab, shop: Shop, draft: str)
     assert (definition.nodes["extract"].evaluate.threshold, definition.nodes["extract"].auto_rerun) == (75, None)
 
 
-@pytest.mark.xfail(strict=False, reason="once in three runs the form was shown again in place of the proposals; the cause is not known yet")
 def test_criteria_are_proposed_tried_and_taken(tab: Tab, shop: Shop, draft: str):
     """Re-generate criteria says what asking costs, shows how each proposal does on stored outputs, and the draft gets the chosen ones."""
     page = tab.page

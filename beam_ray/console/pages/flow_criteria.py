@@ -26,7 +26,8 @@ def sheet(site: Site, path: str, fields: Fields) -> Page:
     workflow, node, draft = _named(site, path, fields)
     model, add = one(fields, "model"), one(fields, "add") == "yes"
     asked = next((each for each in site.commands.all() if each.words[:4] == ("criteria", f"{workflow}@{draft.name}", "--node", node)), None)
-    result = asked.result if asked and asked.code is not None else None
+    code = asked.code if asked else None  # once: it may end while the plan is made
+    result = asked.result if asked and code is not None else None
     plan, fault = _plan(site, draft, node, model, add, again=result is not None)
     link = flow_path(workflow, draft=draft.name, node=node)
     values: dict[str, Any] = {
@@ -42,8 +43,9 @@ def sheet(site: Site, path: str, fields: Fields) -> Page:
         "add": add,
         "models": sorted(draft.definition.models) if draft.definition else [],
         "asked": asked,
-        "running": asked is not None and asked.code is None,
-        "failed": asked is not None and asked.code not in (None, 0, 5),
+        "code": code,
+        "running": asked is not None and code is None,
+        "failed": code not in (None, 0, 5),
         "result": result,
         "key": new_key(),
         "again": result is not None,
