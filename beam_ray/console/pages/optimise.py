@@ -25,10 +25,12 @@ ASK_FIELDS = (*FIELDS, "again")
 def optimise(site: Site, path: str, fields: Fields) -> Page:
     """The page."""
     task, step = _step(site, fields)
-    proposals = site.store.proposals(task.address, step.node)
-    chosen = _chosen(proposals, one(fields, "proposal"))
     asking = next(iter(site.commands.of("optimise", task.address, "--step", step.node)), None)
     applying = next(iter(site.commands.of("rerun", task.address, "--from", step.node, "--using")), None)
+    # before the store is read: what a command leaves as it ends is then either read or waited for
+    asking_code, applying_code = asking.code if asking else None, applying.code if applying else None
+    proposals = site.store.proposals(task.address, step.node)
+    chosen = _chosen(proposals, one(fields, "proposal"))
     plan, fault = _plan(site, task, step, one(fields, "model"), again=bool(proposals))
     values: dict[str, Any] = {
         "task": task,
@@ -39,10 +41,10 @@ def optimise(site: Site, path: str, fields: Fields) -> Page:
         "proposals": [(each, optimise_path(task.address, step.node, proposal=each.number)) for each in reversed(proposals)],
         "chosen": chosen,
         "turn_diff": _turn_diff(step, chosen.prompt) if chosen and chosen.workflow else [],
-        "applying": applying if applying is not None and applying.code is None else None,
-        "not_applied": applying if applying is not None and applying.code not in (None, 0) else None,
-        "running": asking is not None and asking.code is None,
-        "failed": asking if asking is not None and asking.code not in (None, 0, 5) and not proposals else None,
+        "applying": applying if applying_code is None else None,
+        "not_applied": applying if applying_code not in (None, 0) else None,
+        "running": asking is not None and asking_code is None,
+        "failed": asking if asking_code not in (None, 0, 5) and not proposals else None,
         "plan": plan,
         "fault": fault,
         "models": [each.name for each in site.store.list_models()] if plan else [],

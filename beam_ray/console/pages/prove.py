@@ -38,9 +38,9 @@ def _words(verdict: beam_ray.Verdict, of: beam_ray.FlippedTasks, control: bool) 
 def prove(site: Site, path: str, fields: Fields) -> Page:
     """The page."""
     verdict, of, control = site.reader.backtest(path.split("/")[2]), _wanted(fields), one(fields, "control") == "yes"
-    proof = site.store.proof(verdict.id, of)
     commands = [each for each in site.commands.all() if each.words[:2] == ("prove", verdict.id)]
-    running = [each for each in commands if each.code is None]
+    running = [each for each in commands if each.code is None]  # before the store is read: what one leaves as it ends is then either read or waited for
+    proof = site.store.proof(verdict.id, of)
     plan, fault = None, ""
     try:
         plan = site.store.plan_prove(verdict.id, of, control=control)

@@ -114,7 +114,8 @@ def _page(site: Site, fields: Fields, typed: Turns | None) -> Page:
             fault = str(error)
     turns = typed if typed is not None else base
     pieces = [word_diff(before["content"], after["content"]) for before, after in zip(first, turns, strict=False)]
-    runs = _runs(site, task, step, base) if draft else []
+    started = [(each, each.code) for each in site.commands.of("rerun") if each.subject == task.address and draft and draft in each.words]
+    runs = _runs(site, task, step, base) if draft else []  # after it: what a command leaves as it ends is then either read or waited for
     command = ["beam-ray", "rerun", task.address, "--from", step.node, "--using", draft or "DRAFT"]
     values: dict[str, Any] = {
         "task": task,
@@ -131,12 +132,8 @@ def _page(site: Site, fields: Fields, typed: Turns | None) -> Page:
         "sent": _sent(task, step, tried),
         "revisions": _revisions(site, task, step, draft, count),
         "results": runs,
-        "starting": next(
-            (each for each in site.commands.of("rerun") if each.subject == task.address and draft and draft in each.words and each.code is None), None
-        ),
-        "failed": next(
-            (each for each in site.commands.of("rerun") if each.subject == task.address and draft and draft in each.words and each.code not in (None, 0)), None
-        ),
+        "starting": next((each for each, code in started if code is None), None),
+        "failed": next((each for each, code in started if code not in (None, 0)), None),
         "key": new_key(),
         "back": address_path(task.address, step=step.node),
         "variables": sorted({name for turn in step.template for part in turn.parts for name in part.names}),
