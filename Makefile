@@ -26,7 +26,7 @@ console: install
 ui: install
 	$(BIN)/beam-ray ui
 
-# in two processes, since tests wait more than they compute; tests that share what is started run in one of them, see tests/conftest.py
+# in two processes, since tests wait more than they compute; the tests of a file run in the same one
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 

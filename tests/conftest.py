@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadFileScheduling
 
 from beam_ray.define.workflow import Workflow
 from beam_ray.llm import Request, ScriptedModel
@@ -47,24 +46,6 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # in the environment of every process that a test starts, and for no tool to see
 os.environ["BEAM_RAY_TEST_SECRET"] = "canary"
-
-
-TOGETHER = ("tests/console",)
-"""Folders whose tests share what takes long to make, such as a store of real runs: made once if one process runs them all."""
-
-
-class _ByFile(LoadFileScheduling):
-    """The tests of a file, or of one of these folders, run in the same process."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = str(super()._split_scope(nodeid))
-        return next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), file)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
-    """The scheduler of ``--numprocesses``."""
-    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -152,6 +152,8 @@ def create_app(store: beam_ray.Store, options: ConsoleOptions | None = None) -> 
     options = options or ConsoleOptions()
     site = Site(store, options, Reader(store), Commands(store, options.max_usd))
     routes: list[BaseRoute] = [Mount("/static", StaticFiles(directory=STATIC), name="static")]
+    # a page of JSON names no icon, and a browser then asks here
+    routes.append(Route("/favicon.ico", lambda request: FileResponse(STATIC / "icon.svg"), methods=["GET"]))
     routes.append(Route("/events", partial(events, site), methods=["GET"]))
     routes.append(Route("/llms.txt", partial(_llms, site), methods=["GET"]))
     for path, make, fields in PAGES:

@@ -17,7 +17,7 @@ import pytest
 
 from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection
-from tests.console.shop import Shop, make_shop
+from tests.console.shop import Shop, copy_of, make_shop
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
 ARGUMENTS = [
@@ -33,9 +33,15 @@ ARGUMENTS = [
 
 
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Cluster) -> Iterator[Shop]:
-    """A store that tests only read, or add to."""
-    with make_shop(tmp_path_factory.mktemp("shop"), Connection(cluster=ray_cluster)) as made:
+def first_shop(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Cluster) -> Shop:
+    """A store that is only copied."""
+    return make_shop(tmp_path_factory.mktemp("shop"), Connection(cluster=ray_cluster))
+
+
+@pytest.fixture(scope="module")
+def shop(first_shop: Shop, tmp_path_factory: pytest.TempPathFactory, ray_cluster: Cluster) -> Iterator[Shop]:
+    """A store of the module's own, for its tests to read and to add to."""
+    with copy_of(first_shop, tmp_path_factory.mktemp("shops") / "shop", Connection(cluster=ray_cluster)) as made:
         yield made
 
 
@@ -79,7 +85,7 @@ def _free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def console(shop: Shop) -> Iterator[Served]:
     """A console over the shop."""
     with served(shop.folder) as found:

@@ -1,6 +1,9 @@
 """A store with something of everything that pages show, made by real runs of a small workflow with scripted models."""
 
+import contextlib
+import dataclasses
 import json
+import shutil
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -190,15 +193,11 @@ def write_files(folder: Path) -> None:
     (folder / "models.yaml").write_text(yaml.safe_dump(answers(), allow_unicode=True), encoding="utf-8")
 
 
-@contextmanager
-def make_shop(folder: Path, connection: Connection) -> Iterator[Shop]:
-    """The shop, with the working folder in it."""
-    import contextlib
-    import dataclasses
-
+def make_shop(folder: Path, connection: Connection) -> Shop:
+    """The shop in a new folder."""
     write_files(folder)
     with contextlib.chdir(folder):
-        store = dataclasses.replace(beam_ray.open("store", models="models.yaml"), connection=connection)
+        store = _open(connection)
         store.publish("purchase-orders.yaml", without_evidence="the first version")
         run = store.run("purchase-orders", "orders.jsonl")
         verdict = store.backtest("spec.yaml")
@@ -206,4 +205,16 @@ def make_shop(folder: Path, connection: Connection) -> Iterator[Shop]:
         store.add_to_library("regressions", beam_ray.Selection(run.id, status="failing"), saved=beam_ray.SavedTasks(note="failed at first"))
         store.edit_library("regressions", ["order-025"], beam_ray.TaskEdit(add_labels=("signature",)))
         pin = store.pin(f"run={run.id}&status=failing", note="What fails before the change")
-        yield Shop(folder, store, run.id, verdict.id, again[0].id, "order-005", pin.id)
+        return Shop(folder, store, run.id, verdict.id, again[0].id, "order-005", pin.id)
+
+
+@contextmanager
+def copy_of(shop: Shop, folder: Path, connection: Connection) -> Iterator[Shop]:
+    """A shop of one's own in a new folder, which is the working folder as long as it is used."""
+    shutil.copytree(shop.folder, folder)
+    with contextlib.chdir(folder):
+        yield dataclasses.replace(shop, folder=folder, store=_open(connection))
+
+
+def _open(connection: Connection) -> beam_ray.Store:
+    return dataclasses.replace(beam_ray.open("store", models="models.yaml"), connection=connection)

@@ -96,7 +96,6 @@ def test_keys_of_a_task(tab: Tab, shop: Shop):
     tab.press(".")
 
     page.wait_for_url(f"**{first}.json*")
-    tab.faults.clear()  # of a page of JSON the browser asks for an icon
 
 
 def test_re_run_task_stays_in_view(new_tab: OpenTab, shop: Shop):
