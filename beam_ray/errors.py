@@ -110,6 +110,9 @@ class RunIsTaken(Stopped):
 class BudgetReached(Stopped):
     """A limit of the budget was reached."""
 
+    limit = ""
+    """Its name, such as ``max_usd``."""
+
 
 class WrongSetting(Stopped):
     """An endpoint refuses a setting, the key or the model, as it would for every row. The message says what to change."""

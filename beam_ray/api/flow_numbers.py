@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, TypedDict
 
 from beam_ray.api.location import Location
@@ -10,6 +11,7 @@ from beam_ray.api.runs import Run, get_run
 from beam_ray.api.verdicts import Candidate, verdict
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
+from beam_ray.improve.health_rules import DEFAULT_RULES
 from beam_ray.store.step_counts import RunCounts, StepCounts
 
 WHOLE = ("run", "baseline", "candidate")
@@ -66,6 +68,18 @@ class NodeNumbers:
     change: float | None = None
     change_low: float | None = None
     change_high: float | None = None
+
+    @property
+    def too_many_auto_reruns(self) -> str:
+        """What these steps violate of the default rules of ``health``; empty where they keep them, or are too few."""
+        checks, steps = DEFAULT_RULES.rules, self.ran + self.failed
+        if steps < DEFAULT_RULES.min_tasks:
+            return ""
+        if checks.used_up and Fraction(100 * self.exhausted, steps) >= Fraction(str(checks.used_up.at_least)):
+            return f"{self.exhausted:,} of {steps:,} steps use all auto-reruns; health warns from {checks.used_up.at_least:g}%"
+        if checks.auto_reruns and Fraction(100 * self.auto_reruns, steps) > Fraction(str(checks.auto_reruns.more_than)):
+            return f"{self.auto_reruns:,} of {steps:,} steps need auto-reruns; health warns above {checks.auto_reruns.more_than:g}%"
+        return ""
 
 
 @dataclass(frozen=True)

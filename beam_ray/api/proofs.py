@@ -180,7 +180,7 @@ class Proof(Displayed):
         if self.repeats:
             said.append(f"Chance: without a pin, {self.repeats_passed} of {self.repeats} repeats of these tasks on the candidate pass.")
         if not self.repeats and not all(each["controls"] for each in self.nodes):
-            said.append("Chance: how many would do so without the pin was not measured; --control measures it.")
+            said.append("Chance: how many would do so without the pin was not measured; a control measures it.")
         if barred := sum(each.result == NOT_PINNED for each in self.tasks):
             said.append(f"{barred} of {len(self.tasks)} tasks cannot be pinned.")
         return tuple(said)

@@ -38,6 +38,7 @@ class RunProgressDocument(TypedDict):
     driver: str
     age: float | None
     nodes: list[NodeProgress]
+    used_up: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class RunProgress:
     age: float | None
     """Seconds since the driver last reported; None where it never did."""
     nodes: tuple[NodeProgress, ...]
+    used_up: tuple[tuple[str, float], ...] = ()
+    """Of a stopped run the limit of its budget that stopped it, such as ``("max_usd", 2.0)``."""
 
     @property
     def share(self) -> float:
@@ -104,6 +107,7 @@ class RunProgress:
             "driver": self.driver,
             "age": self.age,
             "nodes": list(self.nodes),
+            "used_up": dict(self.used_up),
         }
 
 
@@ -174,4 +178,5 @@ def _unfinished(run: Run) -> RunProgress:
         f"process {driver['pid']} on {driver['host']}" if driver else "",
         max(time.time() - told["at"], 0.0) if told else None,
         nodes,
+        tuple(told.get("used_up", {}).items()) if told and not driver else (),
     )

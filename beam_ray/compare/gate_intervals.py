@@ -32,6 +32,8 @@ class GateInterval(NamedTuple):
     unit: str
     upward: bool
     """Whether values above the limit are allowed; otherwise those below it are."""
+    relative: bool = False
+    """Whether limit and values are percent of the baseline, and no change in the metric's own unit."""
 
     def document(self) -> GateIntervalDocument:
         """The interval as plain JSON."""
@@ -74,7 +76,9 @@ def _of(limit: Limit, comparison: ComparisonDocument) -> Iterator[GateInterval]:
     else:
         return
     if interval is not None:
-        yield GateInterval(limit.rule, limit.text, bound, value, interval["low"], interval["high"], unit, upward)
+        yield GateInterval(
+            limit.rule, limit.text, bound, value, interval["low"], interval["high"], unit, upward, limit.percent and metric["relative"] is not None
+        )
 
 
 def _of_change(unit: str) -> str:

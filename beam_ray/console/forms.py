@@ -1,8 +1,9 @@
 """Forms and query strings: read strictly, so that a misspelled filter never shows everything."""
 
 import hmac
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -90,3 +91,22 @@ def number(fields: Fields, name: str) -> float | None:
         return float(written)
     except ValueError:
         raise Unusable(f"{name}: {written[:60]!r} is not a number") from None
+
+
+def raised(what: str, used_up: Iterable[tuple[str, float]], budget: Mapping[str, float], fields: Fields) -> dict[str, float]:
+    """
+    The budget, with more of the limits that stopped it: a field of each one's name.
+
+    Raises:
+        Unusable: the form gives no more of one of them.
+    """
+    found = dict(budget)
+    for name, limit in used_up:
+        more = number(fields, name)
+        # minutes are counted for each driver, so that it goes on with the same limit
+        if more is None and name == "max_minutes":
+            continue
+        if more is None or not limit < more < math.inf:
+            raise Unusable(f"the budget of {what} is used up\n  give more than {limit:g} as {name} to resume it")
+        found[name] = more
+    return found

@@ -179,12 +179,12 @@ class _Checks:
         assert again
         known = [step for step in steps if step.known]
         behind = [step for step in known if step.auto_reruns >= again.max]
-        allowed = f"under {limit:g}% of tasks"
+        allowed = f"under {limit:g}% of {_unit(known)}"
         few = self._too_few("used_up", node, known, allowed, len(steps) - len(known))
         if few:
             return few
         in_vain = [step for step in behind if not step.passed]
-        found = f"{_share(len(behind), len(known))} use all {again.max}; {len(in_vain):,} of these still fail"
+        found = f"{_share(len(behind), known)} use all {again.max}; {len(in_vain):,} of these still fail"
         figures = {
             "steps": len(known),
             "used_up": len(behind),
@@ -215,12 +215,12 @@ class _Checks:
         known = [task for task in self.found.tasks if task.known]
         behind = [task for task in known if task.auto_reruns]
         limit, left_out = rule.more_than, len(self.found.tasks) - len(known)
-        allowed = f"at most {limit:g}% of tasks"
+        allowed = f"at most {limit:g}% of {_unit(known)}"
         few = self._too_few("auto_reruns", "", known, allowed, left_out)
         if few:
             return [few]
         by_node = {node: sum(1 for step in steps if step.known and step.auto_reruns) for node, steps in self.found.steps.items()}
-        found = _share(len(behind), len(known))
+        found = _share(len(behind), known)
         figures = {
             "tasks": len(known),
             "with_auto_reruns": len(behind),
@@ -329,8 +329,13 @@ def _percentage(count: int, of: int) -> float:
     return round(100 * count / of, 4)
 
 
-def _share(count: int, of: int) -> str:
-    return f"{count:,} of {of:,} tasks ({amount(100 * count / of, '%')})"
+def _share(count: int, of: Sequence[StepExecution | TaskExecution]) -> str:
+    return f"{count:,} of {len(of):,} {_unit(of)} ({amount(100 * count / len(of), '%')})"
+
+
+def _unit(entries: Sequence[StepExecution | TaskExecution]) -> str:
+    """What is counted: a task that several runs or trials execute is counted each time."""
+    return "tasks" if len({entry.address.task for entry in entries}) == len(entries) else "executions"
 
 
 def _addresses(entries: Sequence[StepExecution | TaskExecution]) -> tuple[str, ...]:

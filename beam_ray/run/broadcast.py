@@ -26,6 +26,8 @@ class Broadcast:
     def __init__(self, run: Run, epoch: int):
         self._run, self._epoch = run, epoch
         self._latest: Progress | None = None
+        self.used_up: dict[str, float] = {}
+        """The limit of the budget that stopped the run, and its amount."""
         self._stop = self._told = False
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -59,7 +61,7 @@ class Broadcast:
             latest, ended = self._latest, self._ended.is_set()
             with contextlib.suppress(BeamRayError, OSError):
                 if latest is not None and latest is not told:
-                    write_progress(self._run, _stored(latest))
+                    write_progress(self._run, {**_stored(latest), "used_up": self.used_up})
                     told = latest
                 self._stop = self._stop or (not ended and stop_requested(self._run, self._epoch))
             self._ended.wait(PAUSE_S)

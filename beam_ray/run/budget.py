@@ -38,7 +38,7 @@ def require_within(budget: Mapping[str, float], counts: Counts, seconds: float =
     for name, limit in budget.items():
         value = used[name]
         if value is not None and value >= limit:
-            raise BudgetReached(f"the budget is reached: {name}; raise it and run the same command again to resume, all finished results are kept")
+            raise _reached(name, f"the budget is reached: {name}; raise it and run the same command again to resume, all finished results are kept")
 
 
 def require_room(budget: Mapping[str, float], counts: Counts, inputs: Sequence[InputEntry]) -> None:
@@ -58,10 +58,17 @@ def require_room(budget: Mapping[str, float], counts: Counts, inputs: Sequence[I
     for name, left in remaining(budget, counts).items():
         if most[name] > left:
             needed, there, more = (_shown(name, value) for value in (most[name], max(left, 0.0), most[name] - max(left, 0.0)))
-            raise BudgetReached(
+            raise _reached(
+                name,
                 f"the budget does not cover the next batches: {rows:,} requests may take up to {needed} of {name}, and {there} is left; none was submitted\n"
-                f"  raise {name} by {more} and run the same command again to resume, all finished results are kept"
+                f"  raise {name} by {more} and run the same command again to resume, all finished results are kept",
             )
+
+
+def _reached(name: str, message: str) -> BudgetReached:
+    error = BudgetReached(message)
+    error.limit = name
+    return error
 
 
 def _shown(name: str, value: float) -> str:

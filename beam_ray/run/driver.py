@@ -314,6 +314,12 @@ class Driver:
         self.broadcast.update(progress)
         require_within(self.record.budget, self._counts(), progress.seconds)
 
+    def report_budget(self, limit: str) -> None:
+        """Let the store say which limit of the budget stopped the run."""
+        if limit in self.record.budget:
+            self.broadcast.used_up = {limit: self.record.budget[limit]}
+            self.broadcast.update(self.progress())
+
     def _check(self) -> None:
         """Check signals, the lease and the cluster; raises Stopped when the run must stop."""
         self.signals.raise_if_interrupted()

@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from beam_ray.errors import Interrupted, Stopped, Unusable, WrongSetting
+from beam_ray.errors import BudgetReached, Interrupted, Stopped, Unusable, WrongSetting
 from beam_ray.llm.scripted import Models
 from beam_ray.run.connection import Connection
 from beam_ray.run.driver import Driver, Result
@@ -92,6 +92,8 @@ def drive(
             except Stopped as error:
                 if isinstance(error, WrongSetting):
                     mark_refused(objects, record)
+                if isinstance(error, BudgetReached):
+                    driver.report_budget(error.limit)
                 if not isinstance(error, Interrupted):
                     # a signal reaches Ray too, so what fails after one is part of being interrupted
                     signals.raise_if_interrupted()

@@ -9,7 +9,7 @@ Both are advisory: no result depends on them, and a run whose progress cannot be
 
 import json
 import time
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from beam_ray.store.lease import driver_of, last_epoch
 from beam_ray.store.objects import NotThere
@@ -32,6 +32,8 @@ class StoredProgress(TypedDict):
     tokens: int
     usd: float | None
     seconds: float
+    used_up: NotRequired[dict[str, float]]
+    """The limit of the budget that stopped the driver, and its amount; empty while nothing has."""
 
 
 def write_progress(run: Run, progress: StoredProgress) -> None:

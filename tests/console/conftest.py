@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
+import beam_ray
+from beam_ray.console.options import ConsoleOptions
+from beam_ray.console.server import create_app
 from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection
 from tests.console.shop import Shop, copy_of, make_shop
@@ -75,6 +80,24 @@ def served(folder: Path, *options: str) -> Iterator[Served]:
     finally:
         process.terminate()
         process.wait(10)
+
+
+class InProcess:
+    """A console without a process of its own, and a client that is logged in."""
+
+    def __init__(self, store: beam_ray.Store, options: ConsoleOptions | None = None):
+        self._app = create_app(store, options)
+        self._client = TestClient(self._app, base_url="http://127.0.0.1:8090")
+        self._client.get(f"/?token={self._app.token}")
+
+    def get(self, path: str) -> Any:
+        """The answer to an address."""
+        return self._client.get(path)
+
+    def send(self, path: str, **fields: Any) -> Any:
+        """The answer to a form, without what it leads to."""
+        sent = {"form_token": self._app.form_token, "key": secrets.token_hex(8), **fields}
+        return self._client.post(path, data=sent, headers={"Origin": "http://127.0.0.1:8090"}, follow_redirects=False)
 
 
 def _free_port() -> int:

@@ -10,7 +10,13 @@ import pytest
 from playwright.sync_api import expect
 
 import beam_ray
-from tests.console.conftest import OpenTab, Served, Tab, beside, served
+from beam_ray.console.commands import Commands
+from beam_ray.console.options import ConsoleOptions
+from beam_ray.console.pages.backtests import backtest
+from beam_ray.console.reading import Reader
+from beam_ray.console.site import Site
+from beam_ray.errors import BudgetReached, Unusable
+from tests.console.conftest import InProcess, OpenTab, Served, Tab, beside, served
 from tests.console.shop import Shop
 from tests.console.test_accessible import axe, violations  # noqa: F401  # a fixture
 
@@ -30,6 +36,15 @@ def test_gate_lines_are_drawn_against_their_limits(page: Tab):
 
     expect(line.get_by_role("img", name=re.compile(r"to \+51\.9, limit .5\.0; allowed above it"))).to_be_visible()
     expect(page.page.get_by_role("row", name=re.compile("^regressions at most"))).to_contain_text("exact count")
+
+
+def test_a_limit_in_percent_of_the_baseline_says_so(page: Tab):
+    """
+    It is held against the relative change, where the table of metrics has the absolute one.
+    """
+    expect(page.page.get_by_role("row", name=re.compile("^failing target"))).to_contain_text("down by 50 % of the baseline")
+    expect(page.page.get_by_role("row", name=re.compile("^success rate not worse than 5"))).not_to_contain_text("of the baseline")
+    expect(page.page.get_by_role("columnheader", name="95% confidence interval of the change")).to_be_visible()
 
 
 def test_a_rectangle_of_the_scatter_opens_its_pairs(page: Tab):
@@ -171,3 +186,42 @@ def test_a_stopped_backtest_is_seen_and_resumed(new_tab: OpenTab, shop: Shop, ax
         tab.page.close()  # before the console ends, and its stream of events with it
 
     assert found == []
+
+
+def test_a_backtest_whose_budget_is_used_up_asks_for_a_higher_one(shop: Shop):
+    """
+    Its page says which limit stopped it; resuming it with no more of that would stop at once, and is refused.
+    """
+    options = beam_ray.BacktestOptions(changes={"budget": {"max_calls": 5}, "confirm": 1})
+    with pytest.raises(BudgetReached):
+        beside(lambda: shop.store.backtest("spec.yaml", options=options))
+    browser = InProcess(shop.store)
+    [name] = beside(shop.store.unfinished_backtests)
+    page = browser.get(f"/backtests/{name}").text
+    answers = [browser.send(f"/backtests/{name}/resume", **fields) for fields in ({}, {"max_calls": "5"})]
+
+    assert "This backtest stopped: its budget is used up (5 model calls)" in page
+    assert 'name="max_calls"' in page
+    assert [(answer.status_code, "give more than 5 as max_calls" in answer.text) for answer in answers] == [(400, True)] * 2
+
+
+def test_a_verdict_that_comes_while_the_page_is_made_is_shown(shop: Shop):
+    """
+    The verdict is looked for, is not there, and is written before the progress is read: the page is that of the verdict.
+    """
+
+    class Late(Reader):
+        """Finds no verdict at first."""
+
+        late = True
+
+        def backtest(self, name: str) -> beam_ray.Verdict:
+            if self.late:
+                self.late = False
+                raise Unusable(f"the backtest {name} is not finished; run its command again to resume it")
+            return super().backtest(name)
+
+    site = Site(shop.store, ConsoleOptions(), Late(shop.store), Commands(shop.store))
+    made = beside(lambda: backtest(site, f"/backtests/{shop.backtest}", {}))
+
+    assert made.template == "backtest"

@@ -74,6 +74,8 @@ def test_a_node_shows_its_tool_or_model_and_its_accuracy(tab: Tab, shop: Shop):
     extract, lookup = (tab.page.locator(f"#node-{name}").inner_text() for name in ("extract", "lookup"))
 
     assert [word in extract for word in ("scripted/reader", "85.19%", "17 of 27", "2× · used on 44%")] == [True] * 4
+    badge = tab.page.locator("#node-extract .badge.is-warning").get_attribute("title")
+    assert badge == "10 of 27 steps use all auto-reruns; health warns from 10%"
     assert "74.86% to 91.60%" in tab.page.locator("#node-extract .whisker").get_attribute("aria-label")
     assert [word in lookup for word in ("tools.orders:find", "23 of 27 executed", "4 failed")] == [True] * 3
 

@@ -14,7 +14,7 @@ from beam_ray.console.commands import Commands
 from beam_ray.console.options import ConsoleOptions
 from beam_ray.console.server import create_app
 from beam_ray.errors import Stopped
-from tests.console.conftest import OpenTab, Served, Tab, served
+from tests.console.conftest import OpenTab, Served, Tab, beside, served, wait_for
 from tests.console.shop import Shop
 from tests.console.test_safety import log_in
 
@@ -37,6 +37,8 @@ class Busy:
     store: beam_ray.Store
     backtest: str
     stopped: str
+    another: str
+    """Stopped too."""
     damaged: str
 
 
@@ -50,12 +52,13 @@ def busy(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Busy]
         (folder / "worse.yaml").write_text(WORSE)
         store = dataclasses.replace(beam_ray.open("store", models="models.yaml"), connection=shop.store.connection)
         verdict = store.backtest("worse.yaml")
-        with pytest.raises(Stopped):
-            store.run("purchase-orders", beam_ray.Tasks("orders.jsonl", limit=9), budget={"max_calls": 4})
-        [stopped] = [run.id for run in store.runs() if not run.finished]
+        for limit in (9, 8):
+            with pytest.raises(Stopped):
+                store.run("purchase-orders", beam_ray.Tasks("orders.jsonl", limit=limit), budget={"max_calls": 4})
+        stopped, another = [run.id for run in store.runs() if not run.finished]
         file = folder / "store" / "runs" / shop.rerun / "outcome.parquet"
         file.write_bytes(file.read_bytes()[:-40] + b"x" * 40)
-        yield Busy(folder, store, verdict.id, stopped, shop.rerun)
+        yield Busy(folder, store, verdict.id, stopped, another, shop.rerun)
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +69,20 @@ def desk(busy: Busy) -> Iterator[Served]:
 
 
 def test_home_says_what_needs_somebody_and_resumes_a_run(new_tab: OpenTab, desk: Served, busy: Busy):
-    """The backtest that blocks, the stopped run with its button, the damaged run with its command, and the warnings of health."""
+    """The backtest that blocks, the run whose budget is used up and how it goes on, the damaged run with its command, and the warnings of health."""
     tab = new_tab(desk)
     page = tab.page
     needs = page.get_by_role("region", name="Needs you")
     needs.get_by_text("Auto-reruns are used up at extract").wait_for()
     text = needs.inner_text()
-    needs.get_by_role("button", name=f"Resume run {busy.stopped}").click()
-    page.wait_for_url(f"**/runs/{busy.stopped}")
-    page.locator(".head").get_by_text("Resuming").wait_for(timeout=20_000)
+    needs.get_by_role("link", name=f"Raise the budget of run {busy.stopped}").click()
+    page.wait_for_url(f"**/runs/{busy.stopped}#budget")
+    said = page.get_by_role("region", name="Progress").inner_text()
+    page.get_by_label("Model calls in all").fill("500")
+    page.get_by_role("button", name="Resume with this budget").click()
+    wait_for(lambda: beside(lambda: busy.store.get_run(busy.stopped).finished))
 
+    assert ["its budget is used up (4 model calls)" in each for each in (text, said)] == [True, True]
     assert ("BLOCK" in text, "a-worse-prompt" in text, f"Run {busy.damaged}" in text, f"beam-ray repair {busy.damaged}" in text) == (True,) * 4
 
 
@@ -146,13 +153,15 @@ def test_a_resumed_run_obeys_the_consoles_limit(busy: Busy):
     browser = TestClient(unpriced, base_url="http://127.0.0.1:8090")
     browser.get(f"/?token={unpriced.token}")
     fields = {"form_token": unpriced.form_token, "key": "a1"}
-    refused = browser.post(f"/runs/{busy.stopped}/resume", data=fields, headers={"Origin": "http://127.0.0.1:8090"})
+    refused = browser.post(f"/runs/{busy.another}/resume", data={**fields, "max_calls": "9"}, headers={"Origin": "http://127.0.0.1:8090"})
+    same = browser.post(f"/runs/{busy.another}/resume", data=fields | {"max_calls": "4"}, headers={"Origin": "http://127.0.0.1:8090"})
 
     assert commands.within({"max_calls": 4}, 0.5) == ["--budget", "max_calls=4", "--budget", "max_usd=2.5"]
     assert commands.within({"max_usd": 1.0}, 0.5) == ["--budget", "max_usd=1.0"]
     assert Commands(busy.store).within({"max_calls": 4}, None) == []
     assert (refused.status_code, "a model has no price" in refused.text) == (400, True)
-    assert not busy.store.get_run(busy.stopped).finished
+    assert (same.status_code, "give more than 4 as max_calls" in same.text) == (400, True)
+    assert not busy.store.get_run(busy.another).finished
 
 
 def test_settings_name_the_variables_of_keys_and_never_their_values(new_tab: OpenTab, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

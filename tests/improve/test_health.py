@@ -152,6 +152,17 @@ def test_reruns_do_not_count_and_borrowed_work_counts_once(lab: Lab):
     assert sign(found, "auto_reruns").figures["percent"] == 10
 
 
+def test_tasks_that_two_runs_execute_count_as_executions(lab: Lab):
+    """Of 20 tasks that are executed twice each, the sign says 40 executions and not 40 tasks."""
+    for _ in range(2):
+        run = lab.run(RETRIED, queries(20), tries((15, 0), (5, 1)))
+    found = health(lab.objects, run.record.plan)
+    signs = [sign(found, "auto_reruns"), sign(found, "used_up", "say")]
+
+    assert [entry.found.partition(" (")[0] for entry in signs] == ["30 of 40 executions"] * 2
+    assert [entry.allowed for entry in signs] == ["at most 30% of executions", "under 10% of executions"]
+
+
 def test_the_newest_runs_and_those_since_a_day(lab: Lab):
     """--last counts runs, --since days; another definition's runs never count."""
     workflow = lab.workflow(PLAIN % "x")

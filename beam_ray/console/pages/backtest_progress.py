@@ -2,11 +2,12 @@
 
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from beam_ray.console.charts import limit_mark, sequence_marks
-from beam_ray.console.commands import new_key
-from beam_ray.console.forms import Fields, one
+from beam_ray.console.commands import Started, new_key
+from beam_ray.console.forms import Fields, one, raised
 from beam_ray.console.links import backtest_path
 from beam_ray.console.pages.new_backtest import require_within
 from beam_ray.console.rendering import Page
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from beam_ray import BacktestProgress
 
 
-def backtest_progress(site: Site, name: str) -> Page:
-    """The page."""
+def backtest_progress(site: Site, name: str, going_on: Sequence[Started]) -> Page:
+    """The page; *going_on* are the backtests that were started here and had not ended before the store was read."""
     found = site.store.backtest_progress(name)
-    started = next((each for each in site.commands.all() if each.code is None and each.command == "backtest" and found.id in each.words), None)
+    started = next((each for each in going_on if found.id in (each.backtest, *each.words)), None)
     resumable = found.state == "stopped" and site.store.backtest_spec(found.id) is not None
     values: dict[str, Any] = {
         "backtest": found,
@@ -29,12 +30,20 @@ def backtest_progress(site: Site, name: str) -> Page:
         "forming": _forming(found),
         "so_far": [(each, [_line(line) for line in each["lines"]]) for each in found.so_far],
         "resumable": resumable and started is None,
-        "resuming": started,
+        "resuming": started if found.state == "stopped" else None,
+        "used_up": _used_up(found),
         "key": new_key(),
     }
     command = f"beam-ray backtest {found.id}{site.store.option}"
     live = found.state == "running" or started is not None
     return Page("backtest_progress", f"Backtest {found.name}", values, found.document(), section="backtests", command=command, live=live)
+
+
+def _used_up(found: BacktestProgress) -> list[tuple[str, float]]:
+    """The limit of the backtest's budget that stopped it; a side has what the others left of it."""
+    budget = dict(found.budget)
+    names = dict.fromkeys(name for _, side in found.sides for name, _ in side.used_up) if found.state == "stopped" else {}
+    return [(name, budget[name]) for name in names if name in budget]
 
 
 def _line(written: Any) -> dict[str, Any]:
@@ -69,5 +78,7 @@ def resume(site: Site, path: str, fields: Fields) -> str:
         raise Unusable(f"backtest {found.id} cannot be resumed here: it is running, or its spec was not kept\n  run its command again to resume it")
     if site.commands.max_usd is not None:
         require_within(site, site.store.plan_backtest(found.id))
-    site.commands.start(one(fields, "key"), ["backtest", found.id, "--mlflow", "none"], f"Resume backtest {found.name}")
+    budget = raised(f"backtest {found.id}", _used_up(found), dict(found.budget), fields)
+    limits = [word for name, value in budget.items() for word in ("--budget", f"{name}={value:.12g}")] if budget != dict(found.budget) else []
+    site.commands.start(one(fields, "key"), ["backtest", found.id, "--mlflow", "none", *limits], f"Resume backtest {found.name}")
     return backtest_path(found.id)

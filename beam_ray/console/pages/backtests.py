@@ -54,12 +54,17 @@ def backtests(site: Site, path: str, fields: Fields) -> Page:
 def backtest(site: Site, path: str, fields: Fields) -> Page:
     """One backtest; while it has no verdict, how far it is."""
     name = path.rpartition("/")[2]
+    # before the verdict is looked for: what a command leaves as it ends is then either read or waited for
+    going_on = [each for each in site.commands.all() if each.code is None and each.command == "backtest"]
     try:
         verdict, candidate = chosen(site, name, fields)
     except Unusable as error:
         if "is not finished" not in str(error):
             raise
-        return backtest_progress(site, name)
+        try:
+            return backtest_progress(site, name, going_on)
+        except Unusable:
+            verdict, candidate = chosen(site, name, fields)  # it has got its verdict meanwhile
     comparison, paid = candidate.document["comparison"], candidate.document["paid"]
     metrics = [each for each in comparison["metrics"] if each["name"] in MAIN or each["before"] or each["after"]]
     pairs = site.reader.pairs(verdict, candidate.name)

@@ -6,7 +6,7 @@ from typing import Any
 
 import beam_ray
 from beam_ray.console.commands import new_key
-from beam_ray.console.forms import Fields, one
+from beam_ray.console.forms import Fields, one, raised
 from beam_ray.console.links import run_path, with_query
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
@@ -76,7 +76,10 @@ def resume(site: Site, path: str, fields: Fields) -> str:
     found = site.reader.run(path.split("/")[2])
     if found.finished:
         raise Unusable(f"run {found.id} is finished; there is nothing to resume")
-    limits = site.commands.within(found.record.budget, _spent(site, found))
+    budget = raised(f"run {found.id}", site.store.progress(found.id).used_up, found.record.budget, fields)
+    limits = site.commands.within(budget, _spent(site, found))
+    if budget != found.record.budget and not limits:
+        limits = [word for name, value in budget.items() for word in ("--budget", f"{name}={value:.12g}")]
     site.commands.start(one(fields, "key"), ["resume", found.id, *limits], f"Resume run {found.id}").runs[found.id] = None
     return run_path(found.id)
 

@@ -2,6 +2,8 @@
 // A hint only says that something moved; each tab then asks for its page again. Without locks, tabs ask by the clock.
 const channel = "BroadcastChannel" in window ? new BroadcastChannel("beam_ray") : null;
 const POLL_MS = 2000;
+// what ends without a hint, such as the verdict that another process writes after its last run
+const LATE_MS = 5000;
 let wanted = false;
 let started = false;
 
@@ -46,6 +48,7 @@ function start() {
   } else {
     setInterval(moved, POLL_MS);
   }
+  setInterval(moved, LATE_MS);
   document.addEventListener("visibilitychange", moved);
 }
 
