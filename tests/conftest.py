@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from beam_ray.define.workflow import Workflow
 from beam_ray.llm import Request, ScriptedModel
@@ -46,6 +47,29 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # in the environment of every process that a test starts, and for no tool to see
 os.environ["BEAM_RAY_TEST_SECRET"] = "canary"
+
+
+LONG = ("tests/jobs/", "tests/faults/", "tests/console/", "tests/run/", "tests/cli/")
+"""Folders whose files take longest. They begin first, so that at the end no process waits long for another one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long tests first."""
+    items.sort(key=lambda item: next((place for place, folder in enumerate(LONG) if item.nodeid.startswith(folder)), len(LONG)))
+
+
+class _InOrder(LoadFileScheduling):
+    """The tests of a file run in one process, and so do all that use the Ray cluster of ``tests/jobs``; files begin in the order above."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/jobs" if nodeid.startswith("tests/jobs/") else str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """How files are given to the processes of ``make test``."""
+    config.option.loadscopereorder = False
+    return _InOrder(config, log)
 
 
 @pytest.fixture(scope="session")
