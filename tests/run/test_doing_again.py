@@ -173,13 +173,13 @@ def test_a_changed_tool_is_called_again(lab: Lab):
     assert [row["outcome"] for row in run.steps().to_pylist()] == ["done", "done"]
 
 
-def test_a_hundred_reruns_leave_the_original_as_it_was(lab: Lab):
+def test_many_reruns_leave_the_original_as_it_was(lab: Lab):
     """The original's files are byte-identical, and each rerun is a record of its own."""
     first = lab.run("workflow: w\nmodel: m\nnodes: {only: {llm: {prompt: '{{ task_query }}'}}}\n", ["x"], echo)
     before = contents(lab.folder / "store" / "runs" / first.run_id)
-    made = {lab.rerun(first, ["t0"], first.record.plan, echo).run_id for _ in range(100)}
+    made = {lab.rerun(first, ["t0"], first.record.plan, echo).run_id for _ in range(20)}
 
-    assert len(made) == 100
+    assert len(made) == 20
     assert contents(lab.folder / "store" / "runs" / first.run_id) == before
 
 

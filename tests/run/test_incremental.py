@@ -72,7 +72,7 @@ def essence(run: Run) -> list[tuple[Any, ...]]:
     )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(edits())
 def test_an_incremental_run_equals_a_full_one(pair):
     """For random graphs and random edits, under a model that always answers the same."""
