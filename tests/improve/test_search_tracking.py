@@ -72,7 +72,7 @@ def test_an_mlflow_that_is_away_is_told_later_with_the_same_numbers(searched: Se
     with pytest.raises(TrackingUnavailable) as refused:
         log_search(searched.lab.objects, searched.document, away)
 
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 60
     command = str(refused.value).partition("beam-ray ")[2].split()
     assert command == ["mlflow-sync", searched.made.search_id]
 
