@@ -36,6 +36,7 @@ from beam_ray.llm.lanes import in_lane, require_lane
 from beam_ray.run.plan import require_models
 from beam_ray.run.progress import Progress
 from beam_ray.run.step_times import TimeRange
+from beam_ray.store.run_index import run_index
 from beam_ray.tasks.fields import LABELS, field_values
 from beam_ray.tasks.fresh_tasks import fresh_split
 from beam_ray.tasks.sources import IN_MEMORY, Tasks, read, sampled
@@ -274,7 +275,11 @@ def plan_backtest(store: Location, spec: SpecOption | Backtest, *, options: Back
     """See ``Store.plan_backtest``."""
     if detect is not None:
         parse_change(detect)
-    engine = _prepared(store, spec, options or BacktestOptions())
+    with run_index(store.objects).looking_once():
+        return _planned(store, _prepared(store, spec, options or BacktestOptions()), detect)
+
+
+def _planned(store: Location, engine: Engine, detect: float | str | None) -> BacktestPlan:
     times = times_of(store, engine.resolved.baseline.workflow)
     sides = []
     # against what production answered, the first candidate has no run of this backtest to borrow from

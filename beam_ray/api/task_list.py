@@ -1,8 +1,10 @@
 """Lists of tasks over all runs: filtered, sorted and page by page."""
 
+import contextlib
 import datetime
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypedDict
 
 import numpy as np
@@ -11,11 +13,11 @@ import pyarrow.compute as pc
 
 from beam_ray.address import Address, parse
 from beam_ray.api.location import Location
-from beam_ray.define.template import TemplateFault, evaluate_rows, uses
-from beam_ray.errors import BadTemplate, Unusable
-from beam_ray.store.arrow_expression import arrow_mask, holds
+from beam_ray.define.fingerprint import JsonObject
+from beam_ray.errors import BadTemplate, BeamRayError, Unusable
 from beam_ray.store.lookup import resolve
 from beam_ray.store.outcome_index import INDEX
+from beam_ray.store.runs import Run as StoredRun
 
 SORTS = ("run", "started", "score", "seconds", "usd", "auto_reruns", "task")
 """What a list can be sorted by; ``run`` is the newest run first, each in its own order."""
@@ -97,6 +99,18 @@ class ListedTask(TypedDict):
 
 
 @dataclass(frozen=True)
+class ListedRun:
+    """What a list of tasks says of a run."""
+
+    id: str
+    finished: bool
+    origin: str | None
+    """The run that it redoes or borrows from."""
+    changed_inputs: JsonObject
+    """Of a what-if: field of the task to its new value."""
+
+
+@dataclass(frozen=True)
 class TaskList:
     """One page of a list of tasks."""
 
@@ -115,6 +129,19 @@ class TaskList:
     """Runs that could not be read, with why."""
     unread: int = 0
     """Runs that are not read yet, where the caller does not wait for them: their tasks are neither listed nor counted."""
+    listed_runs: tuple[StoredRun, ...] = field(default=(), repr=False, compare=False)
+    """All runs that were looked at (internal)."""
+
+    @cached_property
+    def runs(self) -> "tuple[ListedRun, ...]":
+        """The runs of these tasks, and all unfinished ones that can be read, the newest first."""
+        named = {task["run_id"] for task in self.tasks}
+        found = []
+        for run in self.listed_runs:
+            with contextlib.suppress(BeamRayError):  # one that cannot be read has no tasks here
+                if run.run_id in named or not run.finished:
+                    found.append((run.created_at, ListedRun(run.run_id, run.finished, run.origin, run.changed_inputs)))
+        return tuple(run for _, run in sorted(found, key=lambda entry: (entry[0], entry[1].id), reverse=True))
 
 
 def list_tasks(store: Location, query: TaskQuery | None = None, *, patience: float | None = None) -> TaskList:
@@ -138,6 +165,7 @@ def list_tasks(store: Location, query: TaskQuery | None = None, *, patience: flo
         _facets(everything, rows, unfiltered),
         {run_id: str(error) for run_id, error in found.unreadable.items()},
         found.unread,
+        found.runs,
     )
 
 
@@ -213,8 +241,11 @@ def _matching(table: pa.Table, query: TaskQuery, run: str | None) -> Rows:
     if query.text:
         found = (pc.match_substring(table[name], query.text, ignore_case=True) for name in ("task_id", "task_query", "output"))
         masks.append(_any(pc.fill_null(mask, False) for mask in found))
-    masks += [holds(table["labels"], label) for label in query.labels]
-    masks += [holds(table["routes"], query.route)] if query.route else []
+    if query.labels or query.route:
+        from beam_ray.store.arrow_expression import holds
+
+        masks += [holds(table["labels"], label) for label in query.labels]
+        masks += [holds(table["routes"], query.route)] if query.route else []
     if query.status:
         masks.append(_of_status(table, query.status))
     whole = np.ones(table.num_rows, bool)
@@ -225,6 +256,9 @@ def _matching(table: pa.Table, query: TaskQuery, run: str | None) -> Rows:
 
 
 def _where(table: pa.Table, rows: Rows, expression: str) -> Rows:
+    from beam_ray.define.template import TemplateFault, evaluate_rows, uses
+    from beam_ray.store.arrow_expression import arrow_mask
+
     try:
         used = [name for name in dict.fromkeys(use.root for use in uses(expression, expression=True)) if name in INDEX.names]
         looked_at = _taken(table.select(used), rows)

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -22,8 +22,6 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.llm.scripted import Models
 from beam_ray.rerun import count_borrowed
 from beam_ray.run.connection import Connection
-from beam_ray.run.driver import Driver
-from beam_ray.run.execute import drive, execute
 from beam_ray.run.model_identity import identity
 from beam_ray.run.plan import Lineage, Plan, make_plan
 from beam_ray.run.progress import Progress, ProgressCallback, ignore_progress
@@ -36,6 +34,16 @@ from beam_ray.store.run_index import all_runs
 from beam_ray.store.run_record import RunRecord, tasks_digest
 from beam_ray.store.runs import Run
 from beam_ray.tasks.sources import only, shuffled
+
+if TYPE_CHECKING:
+    from beam_ray.run.driver import Driver
+
+
+def execute(*args: Any, **options: Any) -> Any:
+    """See ``run.execute.execute``, which loads Ray."""
+    from beam_ray.run import execute as loaded
+
+    return loaded.execute(*args, **options)
 
 
 @dataclass
@@ -63,7 +71,7 @@ class Backtest:
     """Called with what each interim analysis compared."""
     confirms: str = ""
     """The backtest whose best candidate this one runs again, as a part of it; empty for one that stands by itself."""
-    _driven: list[Driver] = field(default_factory=list)
+    _driven: "list[Driver]" = field(default_factory=list)
     connection: Connection = field(init=False)
     """The cluster that all runs of the backtest share."""
 
@@ -230,6 +238,8 @@ class Backtest:
         if run.finished:
             yield lambda tasks: None
             return
+        from beam_ray.run.execute import drive  # loads Ray
+
         record = run.record
         with drive(self.objects, record, self.models, self.connection, takeover=self.takeover, progress=partial(self._watched, name)) as driver:
             self._driven.append(driver)

@@ -4,6 +4,7 @@ The command line: each command reads options, makes one call of the public API, 
 Each command's module is imported when it is asked for, so that ``--help`` is quick.
 """
 
+import gc
 import signal
 import sys
 import threading
@@ -103,6 +104,8 @@ _caught: list[int] = []
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run a command and exit with its code: that of an error is in ``beam_ray.errors``, that of a verdict in ``compare.verdict``."""
+    # what a command loads lives until its end: looking for cycles in it so often would take a seventh of a short command's time
+    gc.set_threshold(50_000, 20, 20)
     if threading.current_thread() is threading.main_thread():
         _caught.clear()
         for number in (signal.SIGINT, signal.SIGTERM):

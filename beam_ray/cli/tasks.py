@@ -38,9 +38,8 @@ def tasks(run_id: str | None, selection: Selection, search: Search, sort: str, l
     if found.unreadable:
         raise Damaged("\n".join(found.unreadable.values()))
     rows = found.tasks
-    runs = [store.get_run(run_id)] if run_id else store.runs()
     if place.as_json:
-        changed = {run.id: run.record.changed_inputs for run in runs}
+        changed = {run.id: run.changed_inputs for run in found.runs}
         emit([{**{name: value for name, value in row.items() if name not in _LONG}, "changed_inputs": changed[row["run_id"]]} for row in rows])
         return
     cells = [
@@ -59,10 +58,9 @@ def tasks(run_id: str | None, selection: Selection, search: Search, sort: str, l
     show(table(["task", "status", "score", "route", "labels", "auto-reruns", "time", "error"], cells, right=[2, 5, 6], width=48))
     if found.matching > len(rows):
         show(f"{len(rows)} of {found.matching:,} tasks; --limit 0 shows all")
-    listed = {row["run_id"] for row in rows}
-    for run in runs:
-        if run.id in listed and run.record.changed_inputs:
-            show(f"run {run.id} is a {_what_if(run.record)}")
+    for run in found.runs:
+        if run.changed_inputs and any(row["run_id"] == run.id for row in rows):
+            show(f"run {run.id} is a {_what_if(run)}")
         if not run.finished:
             show(f"run {run.id} is unfinished; the tasks above are those done so far. Resume it with:  beam-ray resume {run.id}{place.option}")
     if rows:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
+import scipy  # its parts load when they are first used
 
 from beam_ray.compare.sequential import Confidence
 from beam_ray.compare.statistics import Interval, Numbers, Quantity
@@ -133,7 +133,7 @@ def p_of_change(sampled: Sample, confidence: Confidence) -> float:
     if sampled.tasks < 2:
         return 1.0
     middle, error = _moved(sampled, confidence)
-    return min(1.0, 2 * float(special.stdtr(sampled.tasks - 1, -abs(middle) / error))) if error else 1.0
+    return min(1.0, 2 * float(scipy.special.stdtr(sampled.tasks - 1, -abs(middle) / error))) if error else 1.0
 
 
 def relative(sampled: Sample, confidence: Confidence) -> Interval | None:
@@ -265,8 +265,8 @@ class _Order:
         # trials of one task are alike: they count as fewer
         alike = min(max(float((self.below**2).sum()) / (pairs * share * (1 - share)), 1.0), float(trials.max()))
         count = pairs / alike
-        low = math.floor(special.bdtrik(confidence.tail, count, share)) + 1 if (1 - share) ** count <= confidence.tail else 0
-        high = math.ceil(special.bdtrik(1 - confidence.tail, count, share)) + 1
+        low = math.floor(scipy.special.bdtrik(confidence.tail, count, share)) + 1 if (1 - share) ** count <= confidence.tail else 0
+        high = math.ceil(scipy.special.bdtrik(1 - confidence.tail, count, share)) + 1
         self.ends: Interval | None = None
         if low >= 1 and high <= count:
             ordered = np.sort(values)

@@ -9,7 +9,7 @@ floor and a plan never contradict each other. A change is shown when its interva
 import math
 from dataclasses import dataclass
 
-from scipy import special
+import scipy  # its parts load when they are first used
 
 from beam_ray.compare.statistics import Interval, Numbers
 
@@ -32,17 +32,17 @@ def detectable(ends: Interval, reach: float, tasks: int) -> float:
         reach: how many standard errors it reaches.
         tasks: how many it is over.
     """
-    return half_width(ends) * (1 + float(special.stdtrit(max(tasks - 1, 1), POWER)) / reach)
+    return half_width(ends) * (1 + float(scipy.special.stdtrit(max(tasks - 1, 1), POWER)) / reach)
 
 
 def noise_floor(ends: Interval, reach: float) -> float:
     """1.96 standard errors: a smaller change is shown in fewer than 5 of 100 comparisons without one, whatever this one found."""
-    return half_width(ends) * float(special.ndtri(0.975)) / reach
+    return half_width(ends) * float(scipy.special.ndtri(0.975)) / reach
 
 
 def tasks_to_detect(deviation: float, effect: float, confidence: float = 95.0) -> int:
     """How many tasks show *effect* with 80% power, when the change of a task has the standard *deviation*."""
-    standard_errors = float(special.ndtri(0.5 + confidence / 200) + special.ndtri(POWER))
+    standard_errors = float(scipy.special.ndtri(0.5 + confidence / 200) + scipy.special.ndtri(POWER))
     return max(LEAST, math.ceil((standard_errors * deviation / effect) ** 2))
 
 
@@ -71,7 +71,7 @@ def detectable_by(deviation: float, tasks: int, confidence: float = 95.0) -> flo
     """The smallest change of a mean that so many tasks show with 80% power, when the change of a task has the standard *deviation*."""
     if tasks < 2:
         return None
-    quantiles = special.stdtrit(tasks - 1, [0.5 + confidence / 200, POWER])
+    quantiles = scipy.special.stdtrit(tasks - 1, [0.5 + confidence / 200, POWER])
     return float(quantiles.sum()) * deviation / math.sqrt(tasks)
 
 
@@ -91,7 +91,7 @@ class Planning:
 
     def tasks(self, value: float, bound: float, reach: float, padding: int = 1) -> float:
         """How many tasks hold the interval of a change of *value* off *bound* with 80% power, if that reaches *reach* standard errors."""
-        sure, pads = float(special.ndtri(POWER)), 2 * padding
+        sure, pads = float(scipy.special.ndtri(POWER)), 2 * padding
 
         def open_(tasks: float) -> bool:
             distance = abs(value * tasks / (tasks + pads) - bound)

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+import scipy  # its parts load when they are first used
 
 from beam_ray.compare.intervals import Estimate, level, usual_size, wilson
 from beam_ray.compare.sequential import Confidence
@@ -70,7 +70,7 @@ class Ratio:
         middle = float(after.ratios.mean() - before.ratios.mean())
         error = math.sqrt(float((parts**2).sum())) / units
         reach = confidence.quantile(self.units) * error
-        p = min(1.0, 2 * float(special.stdtr(self.units - 1, -abs(middle) / error))) if error else 1.0
+        p = min(1.0, 2 * float(scipy.special.stdtr(self.units - 1, -abs(middle) / error))) if error else 1.0
         ratio = self._relative(before, after, units, found, confidence.quantile(self.units))
         return Estimate(found[0], found[1], Interval(max(middle - reach, -1.0), min(middle + reach, 1.0)), ratio, reached), p
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy import special
+import scipy  # its parts load when they are first used
 
 FIRST_ANALYSIS = 20
 """Tasks; with fewer, how often an interval holds is not known well enough."""
@@ -47,13 +47,13 @@ class Confidence:
     def boundary(self, tasks: int) -> float:
         """How many standard errors an interval reaches, in the analysis of so many tasks."""
         if not self.planned:
-            return float(-special.ndtri((1 - self.percent / 100) / 2))
+            return float(-scipy.special.ndtri((1 - self.percent / 100) / 2))
         return _constant(self._shares, self.percent) / math.pow(self._share(tasks), 0.5 - SHAPE)
 
     @property
     def tail(self) -> float:
         """The chance on each side that an interval of this analysis leaves out."""
-        return float(special.ndtr(-self.boundary(self.looked)))
+        return float(scipy.special.ndtr(-self.boundary(self.looked)))
 
     @property
     def padding(self) -> int:
@@ -62,13 +62,13 @@ class Confidence:
 
     def quantile(self, tasks: float) -> float:
         """How many estimated standard errors the interval of a mean over so many tasks reaches (Student's)."""
-        return float(-special.stdtrit(max(tasks - 1, 1), self.tail))
+        return float(-scipy.special.stdtrit(max(tasks - 1, 1), self.tail))
 
     def p(self, p: float) -> float:
         """The p-value *p* of this analysis alone, or what it is worth among all: how often some analysis is as far out without an effect."""
         if not self.planned:
             return p
-        seen = float(-special.ndtri(max(p, 1e-300) / 2))
+        seen = float(-scipy.special.ndtri(max(p, 1e-300) / 2))
         return _crossed(self._shares, seen * self._share(self.looked) ** (0.5 - SHAPE))
 
     @property

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy import special
+import scipy  # its parts load when they are first used
 
 from beam_ray.compare.statistics import Interval, Numbers
 
@@ -69,7 +69,7 @@ def shrunk(gains: Sequence[float], covariance: Numbers, confidence: float) -> li
     squares = means**2 + kept * own
     gain, square = (np.einsum("wsck,wc->k", part * moment, weight) for moment in (means, squares))
     deviation = np.sqrt(np.maximum(square - gain**2, 0.0) + shared)
-    quantile = float(special.ndtri(0.5 + confidence / 200))
+    quantile = float(scipy.special.ndtri(0.5 + confidence / 200))
     return [Shrunk(value, Interval(value - quantile * error, value + quantile * error)) for value, error in zip(gain.tolist(), deviation.tolist(), strict=True)]
 
 
@@ -97,4 +97,4 @@ def covariance_of(changes: Numbers, errors: Sequence[float]) -> Numbers:
 def _cauchy() -> Numbers:
     """Variances of normal distributions that make a Cauchy distribution together, all equally often."""
     places = (np.arange(_SCALES) + 0.5) / _SCALES
-    return np.asarray(1 / (2 * special.gammaincinv(0.5, places)), dtype=np.float64)
+    return np.asarray(1 / (2 * scipy.special.gammaincinv(0.5, places)), dtype=np.float64)

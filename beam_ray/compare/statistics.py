@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
+import scipy  # its parts load when they are first used
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -49,4 +49,4 @@ def holm(p_values: Sequence[float], family: int = 1) -> list[float]:
 def _at_most(most: Any, tries: Any, chance: float) -> Any:
     """The chance that at most so many of the tries succeed. Importing scipy.stats for its binomial would take a second."""
     between = (most >= 0) & (most < tries)
-    return np.where(between, special.betainc(tries - most, most + 1, 1 - chance), most >= tries)
+    return np.where(between, scipy.special.betainc(tries - most, most + 1, 1 - chance), most >= tries)

@@ -33,7 +33,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from scipy import special
+import scipy  # its parts load when they are first used
 
 from beam_ray.compare.comparison import Comparison
 from beam_ray.compare.formatting import amount, found_text, plural
@@ -216,7 +216,7 @@ def _weighed(line: Line, limit: Limit, found: _Found, comparison: Comparison, pa
         reason = "The estimate violates the limit but the confidence interval crosses it"
         return _open(line, _tasks_needed(found, found.limit, comparison, share), comparison.tasks, reason)
     if (found.guard or limit.kind == "not_worse_than") and part and _chance(part, comparison):
-        wanted, seen = (-special.ndtri(p / 2) for p in (1 - comparison.confidence / 100, part.p_adjusted))
+        wanted, seen = (-scipy.special.ndtri(p / 2) for p in (1 - comparison.confidence / 100, part.p_adjusted))
         reason = "The limit is violated, but with this many criteria and candidates that can be chance"
         return _open(line, comparison.tasks * (wanted / seen) ** 2 if seen > 0 else math.inf, comparison.tasks, reason)
     return replace(line, word="BLOCK", reason="The entire confidence interval violates the limit.")
@@ -268,7 +268,7 @@ def _tasks_needed(found: _Found, bound: float, comparison: Comparison, share: bo
     distance = abs(found.value - bound)
     if not distance:
         return math.inf
-    tasks, sure = comparison.tasks, float(special.ndtri(POWER))
+    tasks, sure = comparison.tasks, float(scipy.special.ndtri(POWER))
     wanted = _sure(comparison).quantile(comparison.units)
     if found.planning:
         return found.planning.tasks(found.value, bound, wanted, _sure(comparison).padding) * tasks / max(comparison.units, 1)

@@ -8,7 +8,6 @@ from typing import Literal, TypedDict
 
 from beam_ray.errors import RunIsTaken
 from beam_ray.store.objects import NotThere
-from beam_ray.store.run_record import now
 from beam_ray.store.runs import Run
 
 BEAT_S = 10.0
@@ -53,6 +52,8 @@ class Lease:
     """
 
     def __init__(self, run: Run, *, takeover: bool = False):
+        from beam_ray.store.run_record import now
+
         self.run = run
         self.prefix = f"{run.prefix}/lease/"
         self.me: LeaseOwner = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": now(), "process": _process_start(os.getpid())}

@@ -8,7 +8,6 @@ import pyarrow.compute as pc
 
 from beam_ray.address import Address, parse
 from beam_ray.define.fingerprint import JsonObject
-from beam_ray.define.template import evaluate_rows
 from beam_ray.errors import BadTemplate, BeamRayError, Unusable
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.outcome_index import outcome_index
@@ -134,6 +133,8 @@ def select(table: pa.Table, *, status: str | None = None, labels: tuple[str, ...
     for label in labels:
         table = table.filter(pa.array([label in (entry or ()) for entry in table["labels"].to_pylist()], pa.bool_()))
     if where:
+        from beam_ray.define.template import evaluate_rows
+
         try:
             table = table.filter(pa.array([bool(value) for value in evaluate_rows(where, map(_known, _rows(table)))], pa.bool_()))
         except BadTemplate as error:

@@ -57,6 +57,8 @@ class Found:
     """Runs that are not read yet."""
     unreadable: dict[str, Damaged] = field(default_factory=dict)
     """Runs that are left out, with why."""
+    runs: tuple[Run, ...] = ()
+    """The runs that were listed for it."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class OutcomeIndex:
             known = state, pa.concat_tables([*_joined(pieces)] or [INDEX.empty_table()])
             if not unread:
                 self._whole = known
-        found = Found(known[1], unread, unreadable)
+        found = Found(known[1], unread, unreadable, tuple(listing.runs))
         if not unread:
             self._last = time.monotonic(), found
         return found
@@ -224,7 +226,7 @@ class OutcomeIndex:
 
     def _one(self, run: Run) -> Found:
         try:
-            return Found(rows_of(run))
+            return Found(rows_of(run), runs=(run,))
         except Unusable:
             return Found(INDEX.empty_table())
         except Damaged as error:

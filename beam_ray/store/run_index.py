@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
 
@@ -31,8 +31,10 @@ from beam_ray.store.index_cache import IndexCache
 from beam_ray.store.manifest import Manifest, RunSummary
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.parquet import decode, encode, to_table
-from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run, cut_to
+
+if TYPE_CHECKING:
+    from beam_ray.store.run_record import RunRecord
 
 PREFIX = "index/"
 LOOSE_RUNS = 16
@@ -42,6 +44,7 @@ SMALL_PACKS = 16
 PACK_RUNS = 1_024
 PACK_BYTES = 64_000_000
 """Runs of a pack, and bytes of their tables of outcomes and tasks, at which it is full."""
+_EACH_TIME = "each time"
 IN_PARALLEL = 16
 """Runs that are read at once from a store on S3."""
 
@@ -96,7 +99,9 @@ class IndexedRun(Run):
         self.row = row
 
     @cached_property
-    def record(self) -> RunRecord:
+    def record(self) -> "RunRecord":
+        from beam_ray.store.run_record import RunRecord  # loads pydantic
+
         record = RunRecord.model_validate({**json.loads(self.row["record"]), "definition": _definition(self.row["definition"])})
         return cut_to(record, self.row["tasks"]) if record.early and self.row["tasks"] is not None else record
 
@@ -115,6 +120,11 @@ class IndexedRun(Run):
     @property
     def origin(self) -> str | None:
         return self.row["origin"]
+
+    @property
+    def changed_inputs(self) -> JsonObject:
+        found: JsonObject = json.loads(self.row["record"]).get("changed_inputs") or {}
+        return found
 
     @property
     def finished(self) -> bool:
@@ -181,9 +191,29 @@ class RunIndex:
         self._doubted: set[str] = set()
         """Runs that are not what their pack says."""
         self._dice = random.Random()
+        self._first = threading.local()
+        """What a thread found at its first look, while it is to look once."""
+
+    @contextlib.contextmanager
+    def looking_once(self) -> Iterator[None]:
+        """Let this thread list the runs once, and then find them as they were: a plan is of one moment."""
+        self._first.listing, before = None, getattr(self._first, "listing", _EACH_TIME)
+        try:
+            yield
+        finally:
+            self._first.listing = before
 
     def listing(self) -> Listing:
         """All runs, as they are now."""
+        found: Listing | str | None = getattr(self._first, "listing", _EACH_TIME)
+        if isinstance(found, Listing):
+            return found
+        listed = self._listed()
+        if found is None:
+            self._first.listing = listed
+        return listed
+
+    def _listed(self) -> Listing:
         with self._lock:
             ids = self.objects.folders("runs")
             repaired = self._refresh()

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -32,8 +33,10 @@ from beam_ray.store.checksummed_json import read_document, seal, unseal
 from beam_ray.store.manifest import CutDocument, Manifest, RunSummary
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.parquet import columns_of, decode, encode, encode_batches, footer_of, require_whole
-from beam_ray.store.run_record import RunRecord, now
 from beam_ray.store.tables import OUTCOME, PART, STEPS, TASKS, FileEntry, OutcomeRow, StepRow
+
+if TYPE_CHECKING:
+    from beam_ray.store.run_record import RunRecord
 
 FILE_BYTES = 128_000_000
 """Size from which a merged file is closed and the next begun."""
@@ -50,13 +53,15 @@ class Run:
         self.prefix = f"runs/{run_id}"
 
     @cached_property
-    def record(self) -> RunRecord:
+    def record(self) -> "RunRecord":
         """
         What is to be done.
 
         Raises:
             Unusable: there is no such run.
         """
+        from beam_ray.store.run_record import RunRecord  # loads pydantic, which lists of finished runs need not
+
         try:
             record = RunRecord.model_validate(self.written)
         except NotThere:
@@ -87,7 +92,12 @@ class Run:
         """The run that this one redoes or borrows from."""
         return self.record.origin
 
-    def shortened(self, record: RunRecord) -> RunRecord:
+    @property
+    def changed_inputs(self) -> JsonObject:
+        """What differs from the input of the origin's tasks: field to its new value."""
+        return self.record.changed_inputs
+
+    def shortened(self, record: "RunRecord") -> "RunRecord":
         """*record*, and where the run ended early, only what it did."""
         if not record.early:
             return record
@@ -300,6 +310,8 @@ class Run:
 
     def finish(self, files: list[FileEntry], usage: RunSummary) -> Manifest:
         """Write the manifest, the last act but tidying up; the manifest that counts."""
+        from beam_ray.store.run_record import now
+
         manifest: Manifest = {
             "format": 1,
             "run_id": self.run_id,
@@ -405,7 +417,7 @@ class Run:
         return decode(body, schema, where, columns)
 
 
-def cut_to(record: RunRecord, tasks: int) -> RunRecord:
+def cut_to(record: "RunRecord", tasks: int) -> "RunRecord":
     """The record of a run that ended after its first *tasks*."""
     shards = [shard for shard in record.shards if shard[1] <= tasks * record.trials]
     return record if tasks == record.tasks else record.model_copy(update={"shards": shards, "tasks": tasks, "cut_from": record.tasks})

@@ -8,6 +8,8 @@ import pytest
 
 import beam_ray
 from beam_ray.errors import Damaged
+from beam_ray.run.plan import make_plan
+from beam_ray.store.beginning import begin
 from beam_ray.store.checksummed_json import seal
 from beam_ray.store.lookup import newest_first
 from beam_ray.store.opening import open_objects
@@ -159,3 +161,48 @@ def test_a_store_that_cannot_be_written_is_read_run_by_run(many: Lab, tmp_path: 
 
     assert listed(objects, tmp_path / "b") == first
     assert list(many.objects.keys("index/")) == []
+
+
+def test_a_plan_lists_the_runs_once_however_many_candidates_look_for_something_to_borrow(many: Lab, tmp_path: Path):
+    """And the next plan lists them anew."""
+    (many.folder / "two.yaml").write_text(WORKFLOW.replace("{{ task_query }}", "{{ task_query }}?"))
+    store = beam_ray.open(many.objects.uri, models={"m": beam_ray.ScriptedModel(lambda request: "no")})
+    store.__dict__["objects"] = objects = Runs(open_objects(many.objects.uri))
+    candidates = {f"c{number}": {"nodes.one.llm.prompt": f"{{{{ task_query }}}} {number}"} for number in range(3)}
+    spec = beam_ray.Backtest(
+        name="b", workflow=many.folder / "workflow.yaml", tasks=[{"id": "x", "task_query": "x"}], candidates=candidates, baseline=many.folder / "two.yaml"
+    )
+    listed = []
+    for _ in range(2):
+        store.plan_backtest(spec)
+        listed.append(objects.listed)
+
+    assert listed == [1, 2]
+
+
+def test_a_list_of_tasks_knows_its_runs_without_listing_them_again(many: Lab):
+    """Those of the tasks it shows, and all that are unfinished."""
+    store = beam_ray.open(many.objects.uri)
+    store.__dict__["objects"] = objects = Runs(open_objects(many.objects.uri))
+    begun = plan(many)
+    found = store.list_tasks(beam_ray.TaskQuery(limit=4, ended=True))
+
+    assert [(run.id, run.finished) for run in found.runs] == [(begun, False), *((run, True) for run in dict.fromkeys(task["run_id"] for task in found.tasks))]
+    assert objects.listed == 1
+
+
+class Runs(Counted):
+    """A store that counts how often its runs are listed."""
+
+    listed = 0
+
+    def folders(self, prefix: str) -> list[str]:
+        """See Objects."""
+        self.listed += prefix == "runs"
+        return super().folders(prefix)
+
+
+def plan(lab: Lab) -> str:
+    """A run that is begun and not executed."""
+    made = make_plan(lab.workflow(WORKFLOW), lab.tasks(["z"]), {"m": beam_ray.ScriptedModel(lambda request: "yes")})
+    return begin(lab.objects, made.record, made.tasks).run_id
