@@ -16,6 +16,21 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+_ARENA_MAX = -8
+"""M_ARENA_MAX of the C library's mallopt."""
+
+
+def return_memory() -> None:
+    """
+    Have Arrow and all threads of this process share two arenas of the C library, so that what one of them frees the next one uses.
+
+    For a server: Arrow's own allocator keeps memory for each thread that ever used some, and the C library an arena.
+    """
+    pa.set_memory_pool(pa.system_memory_pool())
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no such function
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
+
+
 class _Absent(MetaPathFinder):
     """Finds no pandas in the thread that it was made in."""
 

@@ -229,8 +229,10 @@ class Run(Displayed):
     def forget_step_rows(self) -> None:
         """Give back the memory of the files that rows were read from (internal)."""
         with self._reading:
-            for name in ("_step_rows", "_task_rows"):
-                self.__dict__.pop(name, None)
+            # its index refers back to it, so it would stay until Python next looks for cycles
+            if "_step_rows" in self.__dict__:
+                self.__dict__.pop("_step_rows").close()
+            self.__dict__.pop("_task_rows", None)
 
     @cached_property
     def _task_rows(self) -> TaskRows:

@@ -60,6 +60,7 @@ from beam_ray.console.rendering import Download, Page, respond
 from beam_ray.console.security import Guard, is_loopback
 from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Damaged, Unusable
+from beam_ray.memory import return_memory
 
 STATIC = Path(__file__).parent / "static"
 """Style, scripts and drawings."""
@@ -249,6 +250,7 @@ def serve(store: beam_ray.Store, options: ConsoleOptions, announce: Callable[[st
             f"--host {options.host} lets other machines reach the console; everybody who has its token may spend money\n"
             "  say under which name it is reached: --allow-host NAME"
         )
+    return_memory()
     listening = _listen(options)
     app: ASGIApp = create_app(store, options)
     assert isinstance(app, Guard)

@@ -16,6 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 
 PIECE = 4_000_000
+BATCH_ROWS = 10_000
+"""Rows of a table that are written, and looked at, at once."""
 _RUNS = b"beam_ray.runs"
 
 
@@ -61,9 +63,10 @@ class IndexCache:
         try:
             temporary = self._temporary(name)
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-                # one batch: each piece more is a call more for every column that is looked at
-                for batch in table.replace_schema_metadata(schema.metadata).combine_chunks().to_batches():
-                    writer.write_batch(batch)
+                kept = table.replace_schema_metadata(schema.metadata)
+                # few batches, since each is a call more for every column that is looked at; all in one would be a copy of the whole
+                for start in range(0, kept.num_rows, BATCH_ROWS):
+                    writer.write_table(kept.slice(start, BATCH_ROWS).combine_chunks())
             temporary.replace(self.folder / f"{name}.{_digest(temporary)}.arrow")
         except OSError:
             return table, rows

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_ray.errors import BeamRayError, Damaged, Unusable
+from beam_ray.memory import release_memory
 from beam_ray.store.lease import driver_of
 from beam_ray.store.objects import NotThere, Objects
 from beam_ray.store.parquet import decode, encode
@@ -175,13 +176,16 @@ class OutcomeIndex:
                         self._read(run, run.row["manifest"])
             names = {pack.name for pack, _ in listing.packs}
             if missing:
-                pa.default_memory_pool().release_unused()
                 self._cache.keep_only([*names, *(run.row["manifest"] for run in listing.loose)])
             self._packs = {name: known for name, known in self._packs.items() if name in names}
             kept = {run.run_id for run in (*listing.loose, *listing.others)}
             kept |= {run.run_id for pack, runs in listing.packs for run in runs if run.run_id not in self._packs[pack.name][1]}
             self._tables = {run_id: known for run_id, known in self._tables.items() if run_id in kept}
             self._unreadable = {run_id: error for run_id, error in self._unreadable.items() if run_id in kept}
+            if missing:
+                # what was shown meanwhile is of the tables that were read one by one
+                self._gathered(listing)
+                release_memory()
 
     # -- packs ---------------------------------------------------------------------------------
 

@@ -55,6 +55,10 @@ class StepRows:
         self._open: OrderedDict[str, RowGroups] = OrderedDict()
         self._forget()
 
+    def close(self) -> None:
+        """Give back the memory of its files; they are read again when rows are asked for."""
+        self._forget()
+
     def _forget(self) -> None:
         """Look again at what the run has by now."""
         self._files.clear()
