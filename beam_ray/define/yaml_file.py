@@ -6,6 +6,7 @@ that a file cannot be expensive to read.
 """
 
 import datetime
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,9 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
 MAX_ALIASES = 100
 MAX_VALUES = 20_000
+MAX_BITS = 1_000
+"""Of a whole number. A file may write one that Python reads and does not write again."""
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 TAGS = ("str", "int", "float", "bool", "null", "seq", "map")
 """Tags of plain values; any other tag asks the reader to construct something."""
 
@@ -143,10 +147,22 @@ class _TooLarge(Exception):
     pass
 
 
+def _refuse_scalar(node: Json, path: KeyPath, source: Source) -> None:
+    what = ""
+    if isinstance(node, int) and node.bit_length() > MAX_BITS:
+        what = "the number has too many digits; put it in quotes if it is a text"
+    elif isinstance(node, str) and _SURROGATE.search(node):
+        what = "the text has half of a character, \\uD800 to \\uDFFF; write the character itself"
+    if what:
+        line, column = source.place(path)
+        raise BadDefinition(problems=[Problem(source.file, line, column, what)])
+
+
 def _plain(node: Json, path: KeyPath, source: Source, count: list[int]) -> Json:
     count[0] += 1
     if count[0] > MAX_VALUES:
         raise _TooLarge
+    _refuse_scalar(node, path, source)
     if isinstance(node, CommentedMap):
         result = {}
         for key, value in node.items():
@@ -155,6 +171,7 @@ def _plain(node: Json, path: KeyPath, source: Source, count: list[int]) -> Json:
                 line, column = (spot[0] + 1, spot[1] + 1) if spot else (1, 1)
                 raise BadDefinition(problems=[Problem(source.file, line, column, "a key must be a string", ("quote text that begins with {{",))])
             name = key if isinstance(key, (str, int)) and not isinstance(key, bool) else str(key)
+            _refuse_scalar(name, path, source)
             at = (*path, name)
             spot = node.lc.data.get(key) if node.lc.data else None
             if spot:

@@ -2,8 +2,8 @@
 What an author alone may bring into a draft: what runs code, reaches another model or server, or weakens the promise about write effects.
 
 A visitor of the console may change prompts, criteria, thresholds and settings. Whatever names a
-program or a place must be in the published definition already, word for word, or in the revision
-of the draft that the visitor changes.
+program or a place, and what a program is called with, must be in the published definition already,
+word for word, or in the revision of the draft that the visitor changes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,6 +14,9 @@ from beam_ray.define.fingerprint import canonical
 from beam_ray.define.workflow import Judge, Workflow
 from beam_ray.errors import Unusable
 
+MAX_NODES = 200
+"""Nodes of a visitor's draft, unless there are more already: every page of the draft checks all of them."""
+
 
 def require_allowed(wanted: Workflow, known: Iterable[Workflow]) -> None:
     """
@@ -22,6 +25,10 @@ def require_allowed(wanted: Workflow, known: Iterable[Workflow]) -> None:
     Raises:
         Unusable: with everything that only an author may bring.
     """
+    known = list(known)
+    most = max([MAX_NODES, *(len(workflow.nodes) for workflow in known)])
+    if len(wanted.nodes) > most:
+        raise Unusable(f"the draft has {len(wanted.nodes):,} nodes; without --author at most {most:,} are allowed")
     there = {(entry.kind, entry.value) for workflow in known for entry in _entries(workflow)}
     new = list(dict.fromkeys(f"{entry.place}: {entry.kind} {entry.shown}" for entry in _entries(wanted) if (entry.kind, entry.value) not in there))
     if new:
@@ -46,6 +53,7 @@ def _entries(workflow: Workflow) -> Iterator[_Entry]:
         if node.program:
             own = [node.tool, node.command, node.effects, node.version, node.on_miss]
             yield _Entry(f"nodes.{name}", node.kind, canonical(own), f"{node.program} (effects {node.effects})")
+            yield _Entry(f"nodes.{name}.with", "other arguments of", canonical([node.program, node.arguments]), node.program)
         if node.agent:
             yield from (_agent_tool(name, entry, node.agent.on_miss) for entry in node.agent.tools)
         evaluate = node.evaluate

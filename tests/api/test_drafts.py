@@ -124,6 +124,8 @@ def test_text_that_is_no_yaml_is_kept_too(store: beam_ray.Store) -> None:
 VISITORS = {
     "tool": ("nodes.file.tool", "tools.files:burn"),
     "effects": ("nodes.file.effects", "read"),
+    "arguments": ("nodes.file.with", {"value": "../../secret"}),
+    "the same tool elsewhere": ("nodes.again", {"after": "read", "tool": "tools.files:keep", "with": {"value": "1"}, "effects": "write"}),
     "program": ("nodes.file", {"after": "read", "command": ["rm", "-rf"]}),
     "model": ("model", "dear"),
     "judge": ("nodes.read.evaluate.judge", "dear"),
@@ -144,6 +146,31 @@ def test_a_visitor_brings_nothing_that_runs(store: beam_ray.Store, what: str) ->
         edited(draft, store, *VISITORS[what])
     assert store.draft("sums", "shorter").number == 1
     assert edited(draft, store, *VISITORS[what], author=True).number == 2
+
+
+def test_a_visitor_brings_no_workflow_that_takes_minutes_to_check(store: beam_ray.Store) -> None:
+    """
+    A draft of a thousand nodes would keep every page of it busy; an author may write one.
+    """
+    draft = store.create_draft("sums", "shorter")
+    text = draft.text + "".join(f"  n{number}: {{after: read, llm: {{prompt: x}}}}\n" for number in range(200))
+
+    with pytest.raises(Unusable, match="202 nodes; without --author at most 200"):
+        store.save_draft(draft, text)
+    assert store.save_draft(draft, text, author=True).number == 2
+
+
+@pytest.mark.parametrize(("written", "words"), [("0x" + "f" * 20_000, "too many digits"), ('"a\\ud800b"', "half of a character")], ids=["number", "text"])
+def test_a_draft_that_could_not_be_shown_is_a_problem_at_its_place(written: str, words: str, store: beam_ray.Store) -> None:
+    """
+    A number that Python reads and does not write, or half of a character, is kept as text and told; nothing fails over it.
+    """
+    draft = store.create_draft("sums", "shorter")
+    kept = store.save_draft(draft, draft.text.replace("model: m", f"model: m\ndescription: {written}"))
+
+    assert kept.number == 2
+    assert [words in each.text for each in kept.problems] == [True]
+    assert kept.problems[0].line > 1
 
 
 def test_a_visitor_may_go_on_with_what_an_author_brought(store: beam_ray.Store) -> None:
