@@ -1,7 +1,8 @@
 """
 A folder of this machine, private to its user, where what was read of a store is kept: under ``~/.cache/beam-ray``.
 
-Nothing in it is believed without its digest, and everything in it can be deleted at any time. A table is kept
+Nothing in it is believed without its digest, nor where another user of the machine could have written it, and
+everything in it can be deleted at any time. A table is kept
 so that it can be mapped into memory: what nobody looks at of it takes no memory.
 """
 
@@ -9,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +24,7 @@ _RUNS = b"beam_ray.runs"
 
 
 class IndexCache:
-    """The files kept of one store. A folder that cannot be written keeps nothing."""
+    """The files kept of one store. A folder that cannot be written, or that others can write, keeps nothing."""
 
     def __init__(self, uri: str, folder: Path | None = None):
         self.remote = uri.startswith("s3://")
@@ -34,7 +36,7 @@ class IndexCache:
     def read(self, name: str) -> bytes | None:
         """A file of the folder; None where it is not there. Whether it is what was written, its content says."""
         with contextlib.suppress(OSError):
-            return (self.folder / name).read_bytes()
+            return (self.folder / name).read_bytes() if self._is_ours else None
         return None
 
     def write(self, name: str, body: bytes) -> None:
@@ -47,7 +49,7 @@ class IndexCache:
 
     def map_table(self, name: str, schema: pa.Schema) -> tuple[pa.Table, dict[str, int]] | None:
         """The table that was kept under that name, mapped into memory, with its rows by run; None where there is none, or it is damaged."""
-        for path in sorted(self.folder.glob(f"{name}.*.arrow")):
+        for path in sorted(self.folder.glob(f"{name}.*.arrow")) if self._is_ours else ():
             with contextlib.suppress(OSError, ValueError, KeyError, pa.ArrowException):
                 if path.name == f"{name}.{_digest(path)}.arrow":
                     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
@@ -76,12 +78,22 @@ class IndexCache:
         """Delete the tables of other names: what they were made of is gone."""
         wanted = set(names)
         with contextlib.suppress(OSError):
-            for path in self.folder.iterdir():
+            for path in self.folder.iterdir() if self._is_ours else ():
                 if path.suffix in (".arrow", ".parquet") and path.name.partition(".")[0] not in wanted:
                     path.unlink(missing_ok=True)
 
+    @property
+    def _is_ours(self) -> bool:
+        """Whether the folder is this user's, and nobody else can write it: whoever can may say what is in a run."""
+        with contextlib.suppress(OSError):
+            status = self.folder.lstat()
+            return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+        return False
+
     def _temporary(self, name: str) -> Path:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._is_ours:
+            raise PermissionError(f"others can write {self.folder}")
         return self.folder / f".{name}.{uuid.uuid4().hex}"
 
 

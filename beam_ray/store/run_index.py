@@ -248,8 +248,9 @@ class RunIndex:
         for key, _ in self.objects.keys(PREFIX):
             name = key.removeprefix(PREFIX)
             if name.startswith("repaired/"):
-                run_id, number, digest = name.removeprefix("repaired/").split(".")
-                repaired[run_id] = max(repaired.get(run_id, (0, "")), (int(number), digest))
+                run_id, number, digest = [*name.removeprefix("repaired/").split("."), "", ""][:3]
+                if number.isdecimal():  # else a file that something else has put there
+                    repaired[run_id] = max(repaired.get(run_id, (0, "")), (int(number), digest))
             elif name.endswith(".runs.parquet"):
                 names.add(name.removesuffix(".runs.parquet"))
         self._packs = {name: pack for name, pack in self._packs.items() if name in names}
