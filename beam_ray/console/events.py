@@ -17,13 +17,33 @@ from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError
 
 PAUSE_S = 1.0
+MAX_STREAMS = 32
+"""Streams at once, one for each browser; whoever gets none is told so, and asks by the clock."""
+FULL = "retry: 20000\nevent: full\ndata: other browsers have all streams; ask again later\n\n"
 HEARTBEAT = 15
 """Pauses after which an idle stream gives a sign of life."""
 
 
-async def events(site: Site, request: Request) -> Response:
-    """The stream."""
-    return StreamingResponse(_hints(site, request), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+class Streams:
+    """The streams of hints that are open."""
+
+    def __init__(self, site: Site):
+        self.site, self.open = site, 0
+
+    async def answer(self, request: Request) -> Response:
+        """A stream, unless there are as many as there may be."""
+        hints = self._counted(request) if self.open < MAX_STREAMS and request.method == "GET" else FULL
+        if isinstance(hints, str):
+            return Response(hints, media_type="text/event-stream")
+        return StreamingResponse(hints, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+    async def _counted(self, request: Request) -> AsyncIterator[str]:
+        self.open += 1
+        try:
+            async for hint in _hints(self.site, request):
+                yield hint
+        finally:
+            self.open -= 1
 
 
 async def _hints(site: Site, request: Request) -> AsyncIterator[str]:

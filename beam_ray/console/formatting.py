@@ -133,8 +133,15 @@ def ago(at: datetime.datetime | str | None) -> str:
 
 
 def in_markdown(value: object) -> str:
-    """A value inside a line or a cell of Markdown: what would be read as markup is not."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", shortened(value, 400))
+    """A value inside a line or a cell of Markdown: what would be read as markup is not, and nobody is notified by it."""
+    return re.sub(r"(?<!\w)@(?=\w)", "@&#8203;", re.sub(r"([\\`*_{}\[\]<>#|~]|&(?=#?\w+;))", r"\\\1", shortened(value, 400)))
+
+
+def in_code(value: object) -> str:
+    """A value as code inside a line of Markdown, between marks that are longer than any in it."""
+    line = " ".join(visible(str(value)).split())
+    marks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{marks} {line} {marks}" if "`" in line else f"`{line}`"
 
 
 def fenced(text: str, kind: str = "") -> str:
@@ -169,6 +176,7 @@ FILTERS = {
     "moment": moment,
     "ago": ago,
     "md": in_markdown,
+    "code": in_code,
     "fenced": fenced,
     "marked": marked,
 }

@@ -13,6 +13,8 @@ from beam_ray.errors import Unusable
 
 Fields = dict[str, list[str]]
 """Name to its values, in order."""
+MAX_FIELDS = 500
+"""Fields of an address: each link of a list has all of them, so that a page grows with their square."""
 MAX_DIGITS = 4_000
 """Digits of a number; Python reads no more than some 4,300."""
 
@@ -28,6 +30,8 @@ def query_of(request: Request, known: Iterable[str]) -> Fields:
     """
     fields: Fields = {}
     names = list(known)
+    if request.url.query.count("&") >= MAX_FIELDS:
+        raise Unusable(f"an address has at most {MAX_FIELDS} fields")
     for name, value in parse_qsl(request.url.query, keep_blank_values=True):
         if name not in names:
             raise Unusable(f"this page knows no {name[:60]!r}\n  it knows: {', '.join(names) or 'nothing'}")

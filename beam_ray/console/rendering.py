@@ -86,7 +86,8 @@ def respond(request: Request, page: Page, face: str, shared: Mapping[str, Any]) 
     answers = request.scope.get("method") == "POST" and not page.address
     twin = {} if answers else _twin(request, page.address)
     values = {**shared, **page.values, "page": page, "here": page.address or _here(request), "twin": twin}
-    text = _environment(face == "html").get_template(f"{page.template}.{face}").render(values)
+    # what a store has may be half of a character, which is no text that can be sent
+    text = _environment(face == "html").get_template(f"{page.template}.{face}").render(values).encode("utf-8", "replace")
     if face == "md":
         return PlainTextResponse(text, page.status, media_type="text/markdown")
     return HTMLResponse(text, page.status)

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 import beam_ray
 from beam_ray.console import links
 from beam_ray.console.commands import Commands, words_of
-from beam_ray.console.events import events
+from beam_ray.console.events import Streams
 from beam_ray.console.forms import Fields, form_of, query_of
 from beam_ray.console.options import ConsoleOptions
 from beam_ray.console.pages import (
@@ -155,7 +155,7 @@ def create_app(store: beam_ray.Store, options: ConsoleOptions | None = None) -> 
     routes: list[BaseRoute] = [Mount("/static", StaticFiles(directory=STATIC), name="static")]
     # a page of JSON names no icon, and a browser then asks here
     routes.append(Route("/favicon.ico", lambda request: FileResponse(STATIC / "icon.svg"), methods=["GET"]))
-    routes.append(Route("/events", partial(events, site), methods=["GET"]))
+    routes.append(Route("/events", Streams(site).answer, methods=["GET"]))
     routes.append(Route("/llms.txt", partial(_llms, site), methods=["GET"]))
     for path, make, fields in PAGES:
         for ending in ("",) if path == "/" or path.endswith(":path}") else ("", ".json", ".md"):

@@ -15,11 +15,18 @@ function lead() {
   // the stream is open as long as this tab lives; when it goes, the lock goes to another one
   return new Promise(() => {
     const stream = new EventSource("/events");
-    stream.onmessage = (event) => {
-      channel.postMessage(event.data);
+    let clock;
+    const tell = (event) => {
+      channel.postMessage(event?.data);
       moved();
     };
-    stream.onerror = () => strip(true);
+    stream.onmessage = (event) => {
+      clock = clearInterval(clock);
+      tell(event);
+    };
+    // there are as many streams as there may be; the browser asks for one again later
+    stream.addEventListener("full", () => (clock ??= setInterval(tell, POLL_MS)));
+    stream.onerror = () => clock || strip(true);
     stream.onopen = () => {
       strip(false);
       moved();
