@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -85,8 +84,8 @@ def serving_s3(folder: Path) -> Iterator[str]:
     try:
         yield url
     finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        server.kill()  # it has nothing to save
+        server.wait()
 
 
 def _has_bucket(url: str) -> bool:

@@ -81,7 +81,7 @@ def test_a_slow_disk_changes_nothing(bench: Bench, undisturbed: Bench):
     bench.finish(undisturbed)
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "4"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "2"))))
 def test_killed_again_and_again(seed: int, bench: Bench, undisturbed: Bench):
     """Killed at random points and at random times, until it is done."""
     again(bench, random.Random(seed), undisturbed)
@@ -116,7 +116,7 @@ def travel(bench: Bench, dice: random.Random | None = None) -> None:
             bench.run(*words, "--store", bench.uri)
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "2"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "1"))))
 def test_a_journey_with_many_deaths_ends_where_an_undisturbed_one_does(seed: int, bench: Bench, tmp_path, forge: Forge):
     """One version, one library, one verdict, and every call paid for once, whichever command died at whichever place."""
     calm = make_bench(tmp_path / "calm", forge, bench.model, bench.tasks)

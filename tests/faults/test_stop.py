@@ -11,7 +11,7 @@ import beam_ray
 from beam_ray.errors import Unusable
 from tests.faults.conftest import Bench
 
-TIMES = int(os.environ.get("STOPS", "50"))
+TIMES = int(os.environ.get("STOPS", "30"))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
