@@ -27,7 +27,7 @@ from tests.conftest import Lab
 from tests.endpoint import endpoint
 from tests.faults.conftest import WORKFLOW, Forge, answer, essence, make_bench
 
-KILLS = int(os.environ.get("RAY_KILLS", "20"))
+KILLS = int(os.environ.get("RAY_KILLS", "8"))
 LATE_S = 10.0
 """
 A spool file is due within a second; on a slow machine, while others start, it is late.
@@ -133,7 +133,7 @@ def test_a_node_a_head_and_a_driver_that_die_and_a_driver_that_is_stopped(tmp_pa
     with endpoint(answer, latency_s=0.4) as model:
         bench = make_bench(tmp_path / "bench", forge, model, 40)
         # Ray takes a quarter of a minute to miss a node; its own settings make it quicker
-        alone = {"RAY_health_check_initial_delay_ms": "500", "RAY_health_check_period_ms": "300", "RAY_health_check_failure_threshold": "2"}
+        alone = {"RAY_health_check_initial_delay_ms": "5000", "RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "8"}
         # who loses its node or its head has a Ray of its own; the others come to one that is there
         guest = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
         for victim, code, where in (("raylet/raylet", 3, alone), ("gcs_server", 3, alone), ("", -9, guest), ("stop", 143, guest)):
