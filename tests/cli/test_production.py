@@ -15,7 +15,7 @@ from tests.commands import run_command
 from tests.conftest import Lab
 from tests.endpoint import endpoint
 
-TRACES, SAMPLE = 300, 200
+TRACES, SAMPLE = 120, 80
 WORKFLOW = """
 workflow: support
 model: m
@@ -59,7 +59,7 @@ def desk(ray_lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 def test_from_production_traces_to_a_verdict(desk: Desk, tmp_path: Path) -> None:
     """
-    A sample of 300 traces becomes a library, production's answers the baseline, and the verdict counts what the workflow mends; nothing
+    A sample of 120 traces becomes a library, production's answers the baseline, and the verdict counts what the workflow mends; nothing
     but what the plan said is asked.
     """
     production = mlflow_app.produce(tmp_path, TRACES, wrong_every=3, assessed=TRACES)
