@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import Damaged
 
 ROW_GROUP = 2_000
@@ -25,10 +26,14 @@ ROW_GROUP = 2_000
 GROUP_BYTES = 64_000_000
 """Bytes, not yet compressed, from which it is closed earlier."""
 
+SMALL_BYTES = 100_000
+"""Bytes up to which a table is not compressed: of so many small columns none gets smaller, and it takes as long as everything else."""
+
 
 def encode(schema: pa.Schema, rows: Iterable[Mapping[str, object]] | pa.Table, *, row_group: int = 50_000) -> bytes:
     """The rows as one Parquet file. Equal rows give equal bytes."""
-    file, table = _File(schema), rows if isinstance(rows, pa.Table) else to_table(schema, rows)
+    table = rows if isinstance(rows, pa.Table) else to_table(schema, rows)
+    file = _File(schema, compressed=table.nbytes > SMALL_BYTES)
     # each row group is a piece, so that it can be read and verified without the others
     for start in range(0, max(table.num_rows, 1), row_group):
         file.write(table.slice(start, row_group), row_group)
@@ -70,9 +75,10 @@ _BLANK = _MARK + b"0" * 64
 class _File:
     """A Parquet file in the making, which gets its seals at the end."""
 
-    def __init__(self, schema: pa.Schema):
+    def __init__(self, schema: pa.Schema, *, compressed: bool = True):
         self._sink = io.BytesIO()
-        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd", compression_level=3, write_page_checksum=True)
+        kind: JsonObject = {"compression": "zstd", "compression_level": 3} if compressed else {"compression": "none"}
+        self._writer = pq.ParquetWriter(self._sink, schema, write_page_checksum=True, **kind)
         self._pieces: list[tuple[int, str]] = []
         self.rows = self.written = 0
 
@@ -123,27 +129,37 @@ def pieces_of(footer: bytes, where: str) -> list[Piece]:
     Raises:
         Damaged: the footer is not what was written, so that nothing can be said of the pieces.
     """
+    _require_sealed(footer, where)
+    return _pieces(pq.read_metadata(pa.BufferReader(b"PAR1" + footer)))
+
+
+def _require_sealed(footer: bytes, where: str) -> None:
     found = [*re.finditer(_MARK + b"([0-9a-f]{64})", footer)][-1:]
     if not found or hashlib.sha256(footer.replace(found[0][0], _BLANK)).hexdigest().encode() != found[0][1]:
         raise Damaged(f"{where} is damaged: its footer is not what was written")
-    metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + footer)).metadata
+
+
+def _pieces(metadata: pq.FileMetaData) -> list[Piece]:
     pieces, first = [], 0
-    for stop, sha in json.loads(metadata[_PIECES.encode()]):
+    for stop, sha in json.loads(metadata.metadata[_PIECES.encode()]):
         pieces.append(Piece(first, stop, sha))
         first = stop
     return pieces
 
 
-def _sound_pieces(body: bytes, where: str) -> list[tuple[int, int, bool]]:
+def _sealed_file(body: bytes, where: str) -> tuple[pq.ParquetFile, list[tuple[int, int, bool]]]:
     """
-    Start and stop of each piece of the file, and whether it is what was written.
+    The file in *body*, and start and stop of each of its pieces, and whether it is what was written.
 
     Raises:
         Damaged: the footer is not, so that nothing can be said of the pieces.
     """
     start = len(body) - 8 - int.from_bytes(body[-8:-4], "little")
-    pieces = pieces_of(body[max(start, 0) :], where)
-    return [(piece.start, piece.stop, hashlib.sha256(memoryview(body)[piece.start : piece.stop]).hexdigest() == piece.sha256) for piece in pieces]
+    _require_sealed(body[max(start, 0) :], where)
+    # opened once: to translate its schema takes as long as to read a small file
+    file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
+    digests = ((piece, hashlib.sha256(memoryview(body)[piece.start : piece.stop]).hexdigest()) for piece in _pieces(file.metadata))
+    return file, [(piece.start, piece.stop, digest == piece.sha256) for piece, digest in digests]
 
 
 def require_whole(body: bytes, where: str) -> None:
@@ -153,9 +169,14 @@ def require_whole(body: bytes, where: str) -> None:
     Raises:
         Damaged: it is not.
     """
+    _whole_file(body, where)
+
+
+def _whole_file(body: bytes, where: str) -> pq.ParquetFile:
     try:
-        if all(whole for _, _, whole in _sound_pieces(body, where)):
-            return
+        file, pieces = _sealed_file(body, where)
+        if all(whole for _, _, whole in pieces):
+            return file
     except (pa.ArrowException, OSError, ValueError, KeyError):
         pass
     raise Damaged(f"{where} is damaged: some of its rows are not what was written")
@@ -168,8 +189,7 @@ def salvage(body: bytes, schema: pa.Schema, where: str) -> Iterator[tuple[int, p
     Raises:
         Damaged: nothing can.
     """
-    pieces = _sound_pieces(body, where)
-    file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
+    file, pieces = _sealed_file(body, where)
     require_readable(file.schema_arrow, schema, where)
     for number in range(file.metadata.num_row_groups):
         group = file.metadata.row_group(number)
@@ -198,14 +218,13 @@ def decode(body: bytes, schema: pa.Schema, where: str, columns: list[str] | None
     """
     expected = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     try:
-        require_whole(body, where)
-        # without threads: Arrow's pool now and then aborts a process that ends soon after
-        # a read, and an abort would stand in the place of the exit code
-        file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
+        file = _whole_file(body, where)
         # asked once: each look at the schema translates all of it anew
         there = file.schema_arrow
         require_readable(there, schema, where)
         names = set(there.names)
+        # without threads: Arrow's pool now and then aborts a process that ends soon after
+        # a read, and an abort would stand in the place of the exit code
         return completed(file.read(columns=[name for name in expected.names if name in names], use_threads=False), expected)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise Damaged(f"{where} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
@@ -240,7 +259,9 @@ def _is_older(written: pa.DataType, kind: pa.DataType) -> bool:
     if list(before) != [field.name for field in kind if field.name in before]:
         return False
     return all(
-        _is_older(before[field.name].type, field.type) and before[field.name].nullable == field.nullable if field.name in before else field.nullable
+        before[field.name].equals(field) or (_is_older(before[field.name].type, field.type) and before[field.name].nullable == field.nullable)
+        if field.name in before
+        else field.nullable
         for field in kind
     )
 
