@@ -67,15 +67,20 @@ def uses(source: str, *, expression: bool = False) -> list[Use]:
     Raises:
         TemplateFault: it cannot be parsed, is too long, or uses a feature that the sandbox does not offer.
     """
+    return list(_uses(source, expression))
+
+
+@lru_cache(maxsize=4096)
+def _uses(source: str, expression: bool) -> tuple[Use, ...]:
     if len(source) > MAX_SOURCE:
         raise TemplateFault(f"the template has {len(source):,} characters; at most {MAX_SOURCE:,} are allowed")
     try:
         if expression:
-            _ENVIRONMENT.compile_expression(source)
+            _expression(source)
             tree = _ENVIRONMENT.parse("{{ (" + source + ") }}")
         else:
             # compiling finds unknown filters and tests; parsing does not
-            _ENVIRONMENT.compile(source)
+            _template(source)
             tree = _ENVIRONMENT.parse(source)
         outside = meta.find_undeclared_variables(tree)
     except jinja2.TemplateSyntaxError as error:
@@ -100,7 +105,7 @@ def uses(source: str, *, expression: bool = False) -> list[Use]:
         inside.add(id(node.node))
         found.append(Use(node.node.name, field, node.lineno))
     found += [Use(node.name, "", node.lineno) for node in tree.find_all(nodes.Name) if node.name in outside and id(node) not in inside]
-    return sorted(set(found), key=lambda use: (use.line, use.root, use.field))
+    return tuple(sorted(set(found), key=lambda use: (use.line, use.root, use.field)))
 
 
 def _near(said: str) -> str:
