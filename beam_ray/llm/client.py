@@ -203,6 +203,7 @@ class OpenAIModel:
                 usage.add(spent)
         usage.add(self.cost(answer))
         self.permits.answered(estimate, answer.input_tokens + answer.output_tokens)
+        await _let_others_ask()
         return reply, answer
 
     def cost(self, answer: Answer) -> Usage:
@@ -250,6 +251,12 @@ class OpenAIModel:
                 self.permits.throttled(seconds)
             return seconds or True
         return isinstance(error, (openai.APIConnectionError, TimeoutError))
+
+
+async def _let_others_ask() -> None:
+    """Let the calls that wait for a permit go out before an answer is worked on: many come at once, and the endpoint would be idle meanwhile."""
+    for _ in range(2):  # who waited is told in the first turn of the event loop, and asks in the second
+        await asyncio.sleep(0)
 
 
 def _by_responses(error: Refused, request: Request) -> bool:

@@ -34,7 +34,7 @@ from beam_ray.run.shard import OUTCOME_NODE, ShardLost
 from beam_ray.run.signals import Signals
 from beam_ray.run.summary import committed_counts, summarise
 from beam_ray.run.tool_imports import functions, remedy
-from beam_ray.run.tools import Tools
+from beam_ray.run.tools import Tools, tool_processes
 from beam_ray.run.waves import Waves
 from beam_ray.store.batches import Batches, Wave
 from beam_ray.store.lease import BEAT_S, Lease
@@ -150,6 +150,7 @@ class Driver:
         largest = max(stop - start for start, stop in self.record.shards)
         # a runner's open shards must hold a window's worth of rows, or permits would idle
         self.open_shards = max(2, math.ceil(self.window / largest) + 1)
+        self.tool_processes = tool_processes(cluster.cpus, count)
         alone = count == 1 and not any(node.resources for node in self.workflow.nodes.values())
         if self.workflow.requirements and not cluster.local and not self.after_wave:
             self._message(f"the cluster installs the requirements of {self.workflow.name}, once on each node")
@@ -172,6 +173,7 @@ class Driver:
             unfinished=frozenset(self._undone()) if self.resumed or self.crashes.counts or self.after_wave else frozenset(),
             crashed_rows=dict(self.crashes.rows),
             batched=self.batched,
+            tool_processes=self.tool_processes,
             wave=self.wave,
             budget=remaining(self.record.budget, self._counts()),
             requirements=self.workflow.requirements,

@@ -79,6 +79,8 @@ class Assignment:
     """Rows that crash their worker process and are not tried again, with the error that they get."""
     batched: frozenset[str] = frozenset()
     """Models whose requests wait for a batch."""
+    tool_processes: int = 2
+    """Child processes that run its tools at most."""
     wave: int = 0
     """The wave that requests are put aside for; 0 in a run without batches."""
 
@@ -325,7 +327,7 @@ class Runner:
 
     def _context(self) -> StepContext:
         record = self.record
-        tools = Tools(self.workflow, folder=Path(self.assignment.folder) if self.assignment.folder else None)
+        tools = Tools(self.workflow, self.assignment.tool_processes, Path(self.assignment.folder) if self.assignment.folder else None)
         return StepContext(
             run_id=record.run_id,
             workflow=self.workflow,

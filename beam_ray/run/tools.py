@@ -64,6 +64,11 @@ def command_environment() -> dict[str, str]:
     return {**found, "PATH": os.pathsep.join([str(Path(sys.executable).parent), *([found["PATH"]] if found.get("PATH") else [os.defpath])])}
 
 
+def tool_processes(cpus: int, runners: int) -> int:
+    """Child processes of each of so many runners: its CPUs, and one more, so that no CPU waits while the runner takes a result."""
+    return cpus // runners + 1
+
+
 class Tools:
     """Calls a workflow's tools, at most *children* of them in child processes at a time."""
 

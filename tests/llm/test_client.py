@@ -18,6 +18,8 @@ from beam_ray.llm.reply_headers import MAX_RETRY_AFTER_S
 from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
+from beam_ray.run.limiter import Grant, Limits, PermitRequest
+from beam_ray.run.permits import PermitLease
 
 ASKED = Request(({"role": "user", "content": "hello"},), schema={"type": "object", "properties": {"a": {"type": "string", "maxLength": 5}}}, seed=7, node="n")
 
@@ -207,3 +209,31 @@ def test_a_key_that_the_environment_does_not_have_is_named(monkeypatch):
 
     with pytest.raises(Unusable, match="the environment variable NO_SUCH_KEY is not set"):
         OpenAIModel(ModelSettings(base_url="http://x/v1", model="y", api_key="${env:NO_SUCH_KEY}"))
+
+
+def test_a_waiting_call_goes_out_before_the_answer_that_freed_its_permit_is_worked_on():
+    """Many answers come at once: the endpoint is not kept idle until all of them are worked on."""
+    order: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        order.append(f"sent {json.loads(request.content)['messages'][0]['content']}")
+        return reply()
+
+    async def both() -> None:
+        lease = PermitLease(grant, Limits(1))
+        model = OpenAIModel(ModelSettings(base_url="http://model/v1", model="x"), lease, transport=httpx2.MockTransport(answer))
+
+        async def one(name: str) -> None:
+            await model.ask(Request(({"role": "user", "content": name},)), Usage())
+            order.append(f"answer of {name}")
+
+        await asyncio.gather(one("a"), one("b"))
+        await lease.close()
+        await model.close()
+
+    async def grant(request: PermitRequest) -> Grant:
+        return Grant(1, None, None, 0.0)
+
+    asyncio.run(both())
+
+    assert order == ["sent a", "sent b", "answer of a", "answer of b"]

@@ -7,11 +7,14 @@ import pytest
 
 from beam_ray.errors import ModelRefused, Unusable
 from beam_ray.llm import Answer, ScriptedModel
+from beam_ray.run.connection import Connection
+from beam_ray.run.execute import execute
 from beam_ray.run.plan import make_plan
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.store.beginning import begin
 from beam_ray.store.runs import Run
 from tests.conftest import Lab
+from tests.faults.here import Here
 
 ROUTES = """
 workflow: routes
@@ -190,6 +193,53 @@ def test_a_tool_runs_apart_and_its_faults_are_its_rows(lab: Lab, tool, outcome, 
 
     assert step["outcome"] == outcome
     assert (step["output"] if outcome == "done" else step["error"]).startswith(said)
+
+
+IN_TURNS = """
+import asyncio
+begun = 0
+async def turn(x):
+    global begun
+    begun += 1
+    await asyncio.sleep(0)
+    return {"y": begun}
+"""
+
+
+def test_the_first_steps_go_on_before_the_last_row_begins(lab: Lab):
+    """What the first rows ask for goes out while others begin, so that permits are not idle until all have begun."""
+    lab.write("tools/turns.py", IN_TURNS)
+    text = 'workflow: w\nnodes:\n  a: {tool: "tools.turns:turn", with: {x: "{{ task_query }}"}}\n'
+    run = lab.run(text, [str(number) for number in range(25)], number)
+    begun = [json.loads(step["output"])["y"] for step in lab.steps(run, "a").values()]
+
+    assert min(begun) < max(begun) == 25
+
+
+MEETING = """
+import time
+from pathlib import Path
+def meet(x):
+    here = Path(__file__).with_name("here")
+    here.mkdir(exist_ok=True)
+    (here / x).touch()
+    for _ in range(2_000):
+        if len(list(here.iterdir())) == 4: return {"y": x}
+        time.sleep(0.01)
+    raise TimeoutError("the others did not come")
+"""
+
+
+def test_tools_of_a_small_run_use_every_processor(lab: Lab):
+    """A run of so few tasks has one runner, and its tools are not limited to some of the CPUs."""
+    lab.write("tools/meeting.py", MEETING)
+    text = 'workflow: w\nnodes:\n  a: {tool: "tools.meeting:meet", with: {x: "{{ task_query }}"}}\n'
+    plan = make_plan(lab.workflow(text), lab.tasks([str(number) for number in range(4)]), {}, source="tasks.jsonl")
+    record, cluster = begin(lab.objects, plan.record, plan.tasks), Here()
+    cluster.cpus = 3
+    execute(lab.objects, record, {}, connection=Connection(cluster=cluster))
+
+    assert [step["outcome"] for step in lab.steps(Run(lab.objects, record.run_id), "a").values()] == ["done"] * 4
 
 
 def test_trials_are_samples_of_their_own(lab: Lab):

@@ -83,6 +83,11 @@ class LimiterClient:
         self._limiter: ActorHandle | None = None
         self._connected_before = False
 
+    async def connect(self) -> None:
+        """Find the limiter before the first permits are asked for, while nothing else takes the processor."""
+        with contextlib.suppress(RayError, ValueError):
+            self._limiter = self._limiter or await asyncio.to_thread(limiter_actor)
+
     async def renew(self, endpoint: str, request: PermitRequest) -> Grant:
         retries = stamina.retry_context(
             on=(RayActorError, TimeoutError), attempts=4, timeout=None, wait_initial=0.2, wait_max=5.0, wait_jitter=0.1, wait_exp_base=5

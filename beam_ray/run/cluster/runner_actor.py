@@ -42,6 +42,7 @@ class RunnerActor:
             _adopt(environment)
         self._assignment: Assignment | None = None
         self._limiter: LimiterClient | None = None
+        self._connecting: asyncio.Task[None] | None = None
         self._runner: Runner | None = None
         self._assigned = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
@@ -73,6 +74,7 @@ class RunnerActor:
         """Begin a run. Calls may arrive out of order: until the assignment is here, all others wait."""
         self._assignment, self._runner = assignment, None
         self._limiter = LimiterClient(assignment.runner) if limited else None
+        self._connecting = asyncio.create_task(self._limiter.connect()) if self._limiter else None
         self._assigned.set()
 
     async def _get(self) -> Runner:
@@ -163,7 +165,7 @@ def _run_node(assignment: Assignment, limited: bool, shard: int, node: str, envi
     async def work() -> bool:
         name = f"{assignment.runner}-{node}-{shard}"
         limiter = LimiterClient(name) if limited else None
-        runner = Runner(replace(assignment, runner=name), limiter.renew if limiter else None)
+        runner = Runner(replace(assignment, runner=name, tool_processes=2), limiter.renew if limiter else None)
         try:
             return await runner.run_node(shard, node)
         finally:
