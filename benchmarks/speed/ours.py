@@ -134,7 +134,8 @@ def timed_run(store: beam_ray.Store, given: beam_ray.Workflow, tasks: Path, die_
             os.kill(os.getpid(), signal.SIGKILL)
 
     run = store.run(given, tasks, trials=trials, progress=watch)
-    return run, {"seconds": time.monotonic() - start, "news_s": news[0] if news else time.monotonic() - seen[0], "rows_before": before[0] if before else 0}
+    ended = time.monotonic()
+    return run, {"began": start, "seconds": ended - start, "news_s": news[0] if news else ended - seen[0], "rows_before": before[0] if before else 0}
 
 
 if __name__ == "__main__":
