@@ -42,10 +42,10 @@ def head() -> Iterator[Head]:
     environment = {
         **cluster_environment(folder),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        # a node that is killed is missed after four seconds, and not after twenty
-        "RAY_health_check_initial_delay_ms": "1000",
+        # a node that is killed is missed after ten seconds, and not after twenty; sooner, a busy machine would lose those that live
+        "RAY_health_check_initial_delay_ms": "5000",
         "RAY_health_check_period_ms": "1000",
-        "RAY_health_check_failure_threshold": "3",
+        "RAY_health_check_failure_threshold": "10",
     }
     with open(folder / "log", "w") as log:
         ray = subprocess.Popen(head_command(folder, ports, cpus=2), env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -59,8 +59,9 @@ def head() -> Iterator[Head]:
 
 
 def _await(port: int, ray: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while not dashboard_answers(port):
+    deadline = time.monotonic() + 200
+    # the dashboard answers before the node has joined
+    while not (dashboard_answers(port) and "will now block" in log.read_text()):
         if time.monotonic() > deadline or ray.poll() is not None:
             raise AssertionError(log.read_text())
         time.sleep(0.3)
@@ -100,9 +101,13 @@ class Project:
 
     def job(self, name: str) -> dict[str, Any]:
         """What the cluster says of a job."""
+        return self.dashboard(f"/api/jobs/{name}")
+
+    def dashboard(self, path: str) -> dict[str, Any]:
+        """What the cluster's dashboard answers."""
         token = Path(self.head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
-        request = urllib.request.Request(f"{self.head.url}/api/jobs/{name}", headers={"Authorization": f"Bearer {token}"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        request = urllib.request.Request(self.head.url + path, headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return dict(json.loads(answer.read()))
 
 
@@ -111,7 +116,7 @@ def numbered(count: int) -> str:
     return "".join(json.dumps({"id": f"t{index}", "task_query": str(index)}) + "\n" for index in range(count))
 
 
-def until(holds: Callable[[], object], seconds: float = 120) -> None:
+def until(holds: Callable[[], object], seconds: float = 200) -> None:
     """Wait until it holds."""
     deadline = time.monotonic() + seconds
     while not holds():

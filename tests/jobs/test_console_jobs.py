@@ -10,15 +10,26 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import replace
 from http.cookiejar import CookieJar
+from pathlib import Path
 
 import pytest
 
 import beam_ray
+from beam_ray.run import cluster
+from tests.commands import run_command
+from tests.faults.here import Here
 from tests.jobs.conftest import Project, until
 from tests.ray_nodes import free_ports
 
 pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def project(project: Project, tmp_path: Path) -> Project:
+    """The project with a store of its own: backtests of other tests would borrow from the runs made here."""
+    return replace(project, store=tmp_path / "store")
 
 
 class Console:
@@ -45,12 +56,12 @@ class Console:
         return str(answer.url).removeprefix(self.base)
 
 
-def test_a_rerun_of_the_console_is_a_ray_job_and_outlives_it(project: Project):
+def test_a_rerun_of_the_console_is_a_ray_job_and_outlives_it(project: Project, monkeypatch: pytest.MonkeyPatch):
     """Killed in the middle, the console loses nothing: the job ends, another console sees its result, and no answer is paid for twice."""
-    options = ["--store", str(project.store), "--models", "models.yaml"]
-    assert project.beam_ray("submit", "--address", project.head.url, "run", "poor.yaml", "--tasks", "tasks.jsonl", *options).returncode == 0
+    monkeypatch.setattr(cluster, "Cluster", Here)
+    monkeypatch.chdir(project.folder)
     store = beam_ray.open(str(project.store), models=str(project.folder / "models.yaml"))
-    origin = store.runs()[0].id
+    origin = store.run("poor.yaml", "tasks.jsonl").id
     asked = len(project.model.journal)
     project.model.latency_s = 2.0
     console = Console(project)
@@ -87,11 +98,13 @@ def test_a_rerun_of_the_console_is_a_ray_job_and_outlives_it(project: Project):
     assert len(project.model.journal) - asked == 24
 
 
-def test_jobs_need_a_store_that_outlives_them(project: Project):
+def test_jobs_need_a_store_that_outlives_them(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """A console that could start none says so before it listens."""
-    relative = project.beam_ray("console", "--address", project.head.url, "--models", "models.yaml", "--store", "here")
-    outside = project.beam_ray("console", "--address", project.head.url, "--models", "../models.yaml", "--store", str(project.store))
+    monkeypatch.chdir(project.folder)
+    beam_ray.open(project.store).add_to_library("one", [{"id": "a", "task_query": "x"}])
+    relative = run_command(capsys, "console", "--address", project.head.url, "--models", "models.yaml", "--store", "here")
+    outside = run_command(capsys, "console", "--address", project.head.url, "--models", "../models.yaml", "--store", project.store)
 
-    assert (relative.returncode, outside.returncode) == (2, 2)
-    assert "there is no store" in relative.stderr or "would be deleted with the Ray job's temporary folder" in relative.stderr
-    assert "lies outside the folder" in outside.stderr
+    assert (relative.code, outside.code) == (2, 2)
+    assert "there is no store" in relative.err or "would be deleted with the Ray job's temporary folder" in relative.err
+    assert "lies outside the folder" in outside.err

@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
+import beam_ray
 from beam_ray.errors import Unusable
 from beam_ray.run.cluster_auth import require_cluster_token
+from tests.commands import run_command
 from tests.jobs.conftest import Project
 
 pytestmark = pytest.mark.timeout(300)
@@ -36,12 +38,19 @@ def blocked(project: Project) -> str:
     return project.ray_job("worse-1", "sh", "-c", f"python look.py && {backtest}").stdout
 
 
-def test_a_backtest_submitted_to_ray_leaves_with_its_verdict(project: Project):
-    """A PASS is 0 for Ray, and what the store keeps of the job says so too."""
+@pytest.fixture(scope="module")
+def passed(project: Project) -> str:
+    """What a job prints that backtests the better prompt."""
     submit = project.ray_job("better-1", "python", "jobs/backtest.py", "better.yaml", *options(project))
+    assert submit.returncode == 0, submit.stdout
+    return submit.stdout
+
+
+def test_a_backtest_submitted_to_ray_leaves_with_its_verdict(project: Project, passed: str):
+    """A PASS is 0 for Ray, and what the store keeps of the job says so too."""
     job, word = project.job("better-1"), json.loads(project.objects.read("jobs/better-1.json"))
 
-    assert (submit.returncode, job["driver_exit_code"], job["status"]) == (0, 0, "SUCCEEDED"), submit.stdout
+    assert (job["driver_exit_code"], job["status"]) == (0, "SUCCEEDED"), passed
     assert (word["command"], word["exit_code"]) == ("backtest", 0)
     assert len(list(project.objects.keys("jobs/better-1/"))) == 2
 
@@ -68,32 +77,24 @@ def test_a_block_is_4_for_ray_too(project: Project, blocked: str):
     assert (job["driver_exit_code"], job["status"]) == (4, "FAILED"), blocked
 
 
-def test_submit_gives_the_verdict_again(project: Project):
-    """The backtest that passed has its verdict: a second job asks the model nothing and ends with 0."""
-    asked = len(project.model.journal)
-    done = project.beam_ray("submit", "--address", project.head.url, "backtest", "better.yaml", *options(project))
-
-    assert done.returncode == 0, done.stderr
-    assert "has a verdict already; nothing is run" in done.stderr
-    assert len(project.model.journal) == asked
-
-
-def test_the_spec_of_a_job_may_be_standard_input(project: Project):
-    """It is part of the job's command: no file of it is left in the folder, and the verdict is that of the same spec in a file."""
-    before = sorted(project.folder.iterdir())
+def test_submit_gives_the_verdict_again(project: Project, passed: str):
+    """The backtest that passed has its verdict: a second job asks the model nothing and ends with 0. Its spec may be standard input, of which no file is left."""
+    before, asked = sorted(project.folder.iterdir()), len(project.model.journal)
     command = [sys.executable, "-m", "beam_ray", "submit", "--address", project.head.url, "--json", "backtest", "-", *options(project)]
     spec = (project.folder / "better.yaml").read_text()
     done = subprocess.run(command, input=spec, cwd=project.folder, env=project.head.environment, capture_output=True, text=True, timeout=240)
 
     assert done.returncode == 0, done.stderr
-    assert project.job(json.loads(done.stdout)["submission"])["metadata"]["backtest"] == "better"
     assert "has a verdict already; nothing is run" in done.stderr
+    assert len(project.model.journal) == asked
+    assert project.job(json.loads(done.stdout)["submission"])["metadata"]["backtest"] == "better"
     assert sorted(project.folder.iterdir()) == before
 
 
 def test_submit_optimise_ends_by_what_the_held_out_tasks_say(project: Project):
     """The search is done where the cluster is; its draft is written here afterwards, without a call, and publish takes the evidence."""
-    project.beam_ray("library", "import", "tasks", "tasks.jsonl", "--store", project.store)
+    store = beam_ray.open(project.store)
+    store.add_to_library("tasks", project.folder / "tasks.jsonl")
     words = ["optimise", "poor.yaml", "--library", "tasks", "--budget", "max_calls=200", "--rounds", "1", *options(project)]
 
     done = project.beam_ray("submit", "--address", project.head.url, "--json", *words)
@@ -105,7 +106,7 @@ def test_submit_optimise_ends_by_what_the_held_out_tasks_say(project: Project):
     assert "this writes it here, without a model call:  beam-ray optimise poor.yaml" in done.stderr
     assert len(project.model.journal) == asked
     assert "good {{ task_query }}" in (project.folder / "poor-draft.yaml").read_text()
-    assert project.beam_ray("publish", "poor-draft.yaml", "--evidence", said["backtest_id"], "--store", project.store).returncode == 0
+    assert store.publish(project.folder / "poor-draft.yaml", evidence=said["backtest_id"]).number == 1
 
 
 def test_a_job_that_finds_its_files_unusable_makes_submit_leave_with_2(project: Project):
@@ -138,12 +139,14 @@ def test_jobs_import_what_was_shipped_and_ship_no_more_than_they_need(blocked: s
         (["backtest", "better.yaml", "--address", "x"], "the cluster's address goes before backtest"),
     ],
 )
-def test_submit_refuses_before_it_uploads(project: Project, words: list[str], says: str):
+def test_submit_refuses_before_it_uploads(project: Project, words: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """A wrong argument, or a store that the job's folder would take along, is 2 and reaches no cluster."""
-    done = project.beam_ray("submit", *words, RAY_ADDRESS="http://127.0.0.1:9")
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
+    done = run_command(capsys, "submit", *words)
 
-    assert done.returncode == 2
-    assert says in done.stderr
+    assert done.code == 2
+    assert says in done.err
 
 
 def test_a_relative_store_is_refused_inside_a_job_too(project: Project):

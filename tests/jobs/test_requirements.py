@@ -104,8 +104,9 @@ def project() -> Iterator[Project]:
         with open(folder / "log", "w") as log:
             ray = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
-            deadline = time.monotonic() + 120
-            while not dashboard_answers(ports["dashboard-port"]):
+            deadline = time.monotonic() + 200
+            # the dashboard answers before the node has joined
+            while not (dashboard_answers(ports["dashboard-port"]) and "will now block" in (folder / "log").read_text()):
                 assert time.monotonic() < deadline and ray.poll() is None, (folder / "log").read_text()
                 time.sleep(0.3)
             yield Project(folder, f"http://127.0.0.1:{ports['dashboard-port']}", environment)
