@@ -78,7 +78,13 @@ def console(listening: Listening, writing: Writing, place: Place) -> None:
         max_usd=listening.max_usd,
         allow_hosts=listening.allow_hosts,
     )
-    serve(place.opened, options, lambda address: say(f"Console:  {address}  (Ctrl-C ends it)"))
+    serve(place.opened, options, _announce)
+
+
+def _announce(address: str, own: str) -> None:
+    say(f"Console:  {address}  (Ctrl-C ends it)")
+    if own:
+        say(f"          {own}  (its own name, where others use this machine)")
 
 
 def _show_exported(made: Exported, place: Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import contextlib
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -25,6 +26,7 @@ from beam_ray.console.commands import Commands, words_of
 from beam_ray.console.events import Streams
 from beam_ray.console.forms import Fields, form_of, query_of
 from beam_ray.console.options import ConsoleOptions
+from beam_ray.console.own_name import own_name
 from beam_ray.console.pages import (
     add_to_library,
     backtest_progress,
@@ -62,6 +64,8 @@ from beam_ray.console.site import Site
 from beam_ray.errors import BeamRayError, Damaged, Unusable
 from beam_ray.memory import return_memory
 
+BOTH = ("127.0.0.1", "::1", "localhost")
+"""This machine for itself: its two addresses, and the name of both."""
 STATIC = Path(__file__).parent / "static"
 """Style, scripts and drawings."""
 
@@ -234,9 +238,9 @@ async def _not_found(site: Site, request: Request, error: Exception) -> Response
     return respond(request, page, links.face_of(request.scope.get("raw_path") or b"/")[1], shared_values(site, request.scope["form_token"]))
 
 
-def serve(store: beam_ray.Store, options: ConsoleOptions, announce: Callable[[str], None]) -> None:
+def serve(store: beam_ray.Store, options: ConsoleOptions, announce: Callable[[str, str], None]) -> None:
     """
-    Serve the console until Ctrl-C; *announce* gets its address.
+    Serve the console until Ctrl-C; *announce* gets its address, and the one under its own name, which is empty where it has none.
 
     Raises:
         Unusable: there is no store, the port is in use, or the host needs to be allowed.
@@ -251,21 +255,41 @@ def serve(store: beam_ray.Store, options: ConsoleOptions, announce: Callable[[st
             "  say under which name it is reached: --allow-host NAME"
         )
     return_memory()
-    listening = _listen(options)
+    listening = [_listen(options)]
+    own = ""
+    if options.host in BOTH:
+        # of a machine's own names browsers ask both addresses: the other one must not be somebody else's
+        other = BOTH[1] if listening[0].family == socket.AF_INET else BOTH[0]
+        taken = False
+        try:
+            listening.append(_bound(other, options.port))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE  # else this machine has only one of them
+        own = "" if taken else own_name()
+    if own:
+        options = replace(options, allow_hosts=(*options.allow_hosts, f"{own}:{options.port}"))
     app: ASGIApp = create_app(store, options)
     assert isinstance(app, Guard)
-    announce(f"http://{options.host}:{options.port}/?token={app.token}")
+    announce(*(f"http://{name}:{options.port}/?token={app.token}" if name else "" for name in (options.host, own)))
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2, lifespan="on")
-    uvicorn.Server(config).run(sockets=[listening])
+    uvicorn.Server(config).run(sockets=listening)
 
 
 def _listen(options: ConsoleOptions) -> socket.socket:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
+        return _bound(options.host, options.port)
+    except OSError as error:
+        raise Unusable(f"the console cannot listen on {options.host}:{options.port}: {error.strerror or error}\n  --port names another port") from None
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(128)  # the address may be opened as soon as it is printed
-    except OSError as error:
-        raise Unusable(f"the console cannot listen on {options.host}:{options.port}: {error.strerror or error}\n  --port names another port") from None
+    except OSError:
+        listening.close()
+        raise
     return listening

@@ -1,7 +1,14 @@
 """What strangers, other browsers and other users of the machine may put before the console, and how much of it."""
 
 import asyncio
+import contextlib
+import http.client
+import re
+import socket
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +159,86 @@ def test_a_cache_that_others_can_write_is_not_used(tmp_path: Path):
     assert (mine, mode) == (b"mine", 0o700)
     assert cache.read("a") is None
     assert not (tmp_path / "cache" / "b").exists()
+
+
+@contextlib.contextmanager
+def printed(lab: Lab, port: int, lines: int) -> Iterator[list[str]]:
+    """The first lines that a console prints, while it runs."""
+    command = [sys.executable, "-m", "beam_ray", "console", "--store", lab.objects.uri, "--port", str(port)]
+    process = subprocess.Popen(command, cwd=lab.folder, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    try:
+        said = [process.stderr.readline() for _ in range(lines)]
+        yield said
+    finally:
+        process.terminate()
+        said.append(process.communicate(timeout=30)[1])
+
+
+def free_port() -> int:
+    """A port that both addresses of this machine have free."""
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    with socket.socket() as first, socket.socket(socket.AF_INET6) as second:
+        first.bind(("127.0.0.1", 0))
+        try:
+            second.bind(("::1", first.getsockname()[1]))
+        except OSError:
+            pytest.skip("this machine has no [::1]")
+        return int(first.getsockname()[1])
+
+
+def ask(host: str, port: int, path: str, **headers: str) -> "http.client.HTTPResponse":
+    """What a server of this machine answers."""
+    connection = http.client.HTTPConnection(host, port, timeout=30)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer
+
+
+def test_a_console_has_a_name_of_its_own_on_both_addresses(lab: Lab):
+    """A cookie of a name that nobody else knows reaches no other port's server; it is the same at the next start, so that links can be kept."""
+    lab.run(WORKFLOW, ["a"], lambda request: "yes")
+    port, names = free_port(), []
+    for _ in range(2):
+        with printed(lab, port, 2) as lines:
+            name, token = re.findall(rf"http://([0-9a-f]{{16}}\.localhost):{port}/\?token=(\S+)", lines[1])[0]
+            names.append(name)
+            entered = ask("::1", port, f"/?token={token}", Host=f"{name}:{port}")
+            cookie = str(entered.headers["Set-Cookie"]).partition(";")[0]
+            shown = ask("127.0.0.1", port, "/tasks", Host=f"{name}:{port}", Cookie=cookie).status
+            guessed = ask("127.0.0.1", port, "/tasks", Host=f"{'0' * 16}.localhost:{port}", Cookie=cookie).status
+
+        assert f"http://127.0.0.1:{port}/?token=" in lines[0]
+        assert (entered.status, "Domain" in str(entered.headers["Set-Cookie"]), shown, guessed) == (303, False, 200, 403)
+    assert names[0] == names[1]
+
+
+def test_a_name_that_would_reach_somebody_else_is_not_printed(lab: Lab):
+    """Where another user listens on [::1], a browser that is sent to a name of this machine would bring the token to them."""
+    lab.run(WORKFLOW, ["a"], lambda request: "yes")
+    port = free_port()
+    with socket.socket(socket.AF_INET6) as theirs:
+        theirs.bind(("::1", port))
+        theirs.listen()
+        with printed(lab, port, 1) as lines:
+            answer = ask("127.0.0.1", port, "/tasks", Host=f"127.0.0.1:{port}").status
+
+    assert answer == 403
+    assert f"http://127.0.0.1:{port}/?token=" in lines[0]
+    assert "localhost" not in lines[1]
+
+
+def test_an_own_name_that_others_read_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It would be known to them; another one is drawn for this start."""
+    from beam_ray.console.own_name import own_name
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = own_name()
+    kept, mode = own_name(), stat.S_IMODE((tmp_path / "beam-ray" / "console-name").stat().st_mode)
+    (tmp_path / "beam-ray" / "console-name").chmod(0o644)
+
+    assert (kept, mode) == (first, 0o600)
+    assert own_name() != first
