@@ -18,6 +18,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TypedDict, cast
@@ -170,7 +171,7 @@ def _index(bundle: zipfile.ZipFile, file: Path) -> BundleIndex:
     if not _is_index(document):
         raise Unusable(f"{file}: {INDEX} is not what beam_ray writes")
     index = cast(BundleIndex, document)
-    strange = sorted({name for name in names if name != INDEX} ^ set(index["files"])) + sorted({name for name in names if names.count(name) > 1})
+    strange = sorted({name for name in names if name != INDEX} ^ set(index["files"])) + sorted(name for name, count in Counter(names).items() if count > 1)
     if strange:
         raise Unusable(f"{file}: {strange[0]!r} is in the bundle or in its {INDEX}, and not once in both")
     return index
