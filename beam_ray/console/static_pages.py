@@ -16,6 +16,8 @@ from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+POLICY = "default-src 'none'; style-src 'self' file:; img-src 'self' file:; base-uri 'none'; form-action 'none'"
+"""What a page loads, wherever the folder is put: its style and its icon, and no script, frame, form or address elsewhere; a disk is not 'self' to all browsers."""
 DROPPED = {"script", "dialog", "button", "datalist", "input", "select", "textarea"}
 """Elements that do nothing without a server or a script, with all that is in them; so do forms, but for those that only hold a table."""
 
@@ -91,6 +93,8 @@ class Offline(HTMLParser):
             self._link(values)
         else:
             self._write(tag, {name: self._static(name, value) for name, value in values.items() if not name.startswith(("hx-", "data-"))})
+            if tag == "meta" and "charset" in values:
+                self._write("meta", {"http-equiv": "Content-Security-Policy", "content": POLICY})
 
     def handle_endtag(self, tag: str) -> None:
         self._drawing -= tag == "svg"

@@ -65,6 +65,32 @@ def test_a_backtest_is_read_from_files(exported: Exported, chromium: Any, axe: s
     assert (chosen, served) == ("Look the order up", 0)
 
 
+def test_a_page_from_files_runs_and_loads_nothing_else(exported: Exported, chromium: Any, tmp_path: Path):
+    """Were there a hole in what is escaped, its script, its picture from elsewhere and its form would do nothing, opened as a file."""
+    folder = tmp_path / "out"
+    shutil.copytree(exported.folder, folder)
+    (folder / "evil.js").write_text("document.title = 'run'")
+    hole = (
+        "<script>document.title = 'inline'</script><script src='evil.js'></script><img src='http://127.0.0.1:9/x.png' onerror='document.title = 1'>"
+        "<iframe src='index.html'></iframe><form action='http://127.0.0.1:9/'><button id='send'>Send</button></form>"
+    )
+    start = folder / "index.html"
+    start.write_text(start.read_text(encoding="utf-8").replace("<h1>", f"{hole}<h1>", 1), encoding="utf-8")
+    page, asked, refused = chromium.new_page(), list[str](), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: refused.append(message.text))
+    page.goto(f"file://{start}")
+    page.locator("#send").click()
+    page.wait_for_timeout(200)
+    title, styled = page.title(), page.evaluate("getComputedStyle(document.querySelector('main')).maxWidth")
+    page.close()
+
+    assert title not in ("run", "inline", "1")
+    assert styled != "none"
+    assert [url for url in asked if not url.startswith(f"file://{folder}/") or url.endswith(".js")] == []
+    assert len([text for text in refused if "Content Security Policy" in text]) >= 5
+
+
 def dead_links(folder: Path) -> list[str]:
     """Links of pages that lead to no file of the folder, or to no place in it."""
     dead = []
