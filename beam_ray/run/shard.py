@@ -25,9 +25,6 @@ from beam_ray.store.tables import StepRow
 
 OUTCOME_NODE = "_outcome"
 
-STEPS_AT_ONCE = 8
-"""Steps that begin before the calls of earlier ones go on."""
-
 
 class ShardLost(BeamRayError):
     """Another writer committed different rows for a part: this shard must be read again."""
@@ -140,14 +137,9 @@ class Shard:
                 if node and index
             )
         )
-        first = sum(not node.after for node in self.workflow.nodes.values())
-        at_once = max(STEPS_AT_ONCE // first, 1)
         async with asyncio.TaskGroup() as group:
-            for begun, task in enumerate(grouped_by_beginning(self.tasks, self.workflow), 1):
+            for task in grouped_by_beginning(self.tasks, self.workflow):
                 group.create_task(self._until_stopped(self._row_in_line(task) if line else self._row_of_graph(task)))
-                if begun % at_once == 0:
-                    # a few hundred steps take the processor for as long as a call takes, in which the first permits would be idle
-                    await asyncio.sleep(0)
         if self._stopped:
             raise self._stopped
 

@@ -195,27 +195,6 @@ def test_a_tool_runs_apart_and_its_faults_are_its_rows(lab: Lab, tool, outcome, 
     assert (step["output"] if outcome == "done" else step["error"]).startswith(said)
 
 
-IN_TURNS = """
-import asyncio
-begun = 0
-async def turn(x):
-    global begun
-    begun += 1
-    await asyncio.sleep(0)
-    return {"y": begun}
-"""
-
-
-def test_the_first_steps_go_on_before_the_last_row_begins(lab: Lab):
-    """What the first rows ask for goes out while others begin, so that permits are not idle until all have begun."""
-    lab.write("tools/turns.py", IN_TURNS)
-    text = 'workflow: w\nnodes:\n  a: {tool: "tools.turns:turn", with: {x: "{{ task_query }}"}}\n'
-    run = lab.run(text, [str(number) for number in range(25)], number)
-    begun = [json.loads(step["output"])["y"] for step in lab.steps(run, "a").values()]
-
-    assert min(begun) < max(begun) == 25
-
-
 MEETING = """
 import time
 from pathlib import Path
