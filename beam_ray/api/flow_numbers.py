@@ -1,7 +1,7 @@
 """The numbers of a flow: which runs they are of, and how nodes, criteria and branches did in them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypedDict
@@ -236,6 +236,20 @@ def runs_of_definition(store: Location, counts: RunCounts, definition: Workflow,
     kind: NumbersKind = "version" if all_runs else "run"
     numbers = FlowNumbers(kind, tuple(each.id for each in chosen), chosen[0].version, tasks=tasks, distinct_tasks=distinct)
     return Source(numbers, tuple(chosen), chosen[0].workflow)
+
+
+def numbers_of_versions(store: Location, counts: RunCounts, workflow: str, node: str, versions: Iterable[int]) -> dict[int, NodeNumbers]:
+    """How a node did in the newest finished run of each version; versions without one are left out."""
+    wanted, found = set(versions), dict[int, NodeNumbers]()
+    for note in counts.notes():
+        if note.workflow != workflow or note.version not in wanted or note.version in found or note.mode not in WHOLE or not note.executes:
+            continue
+        if not counts.finished(note.run_id):
+            continue
+        run = Run.of(store, counts.run(note.run_id))
+        if node in run.workflow.nodes:
+            found[note.version] = node_numbers(counts, node, Source(FlowNumbers("run", (run.id,), note.version), (run,), run.workflow))
+    return found
 
 
 def _tasks(counts: RunCounts, runs: Sequence[Run]) -> tuple[int, int]:

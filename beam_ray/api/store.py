@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from beam_ray.api.drafts import Draft, DraftEdit
     from beam_ray.api.flow import Flow
     from beam_ray.api.flow_list import FlowSummary
+    from beam_ray.api.flow_numbers import NodeNumbers
     from beam_ray.api.health import Health
     from beam_ray.api.history import TaskHistory
     from beam_ray.api.jobs import Job
@@ -998,6 +999,23 @@ class Store(Location):
         from beam_ray.api.draft_nodes import edit_node
 
         return edit_node(self, draft, node, values, by=by, author=author)
+
+    def node_by_version(self, workflow: str, node: str, versions: "Iterable[int]") -> "dict[int, NodeNumbers]":
+        """How a node did in the newest finished run of each of these versions; versions without one are left out."""
+        from beam_ray.api.flow_numbers import numbers_of_versions
+
+        return numbers_of_versions(self, self.run_counts, workflow, node, versions)
+
+    def require_library_name(self, name: str) -> None:
+        """
+        Check that a new library may have this name.
+
+        Raises:
+            Unusable: it may not.
+        """
+        from beam_ray.store.libraries import require_library_name
+
+        require_library_name(name)
 
     def check_change(self, workflow: str, changes: "Mapping[str, Json]", *, author: bool = False) -> "CheckResult":
         """

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from beam_ray.api.task_list import TaskQuery
 from beam_ray.errors import Unusable, did_you_mean
 
-FILTERS = ("status", "workflow", "version", "run", "route", "label", "since", "until", "min_score", "max_score", "q", "where")
+FILTERS = ("status", "workflow", "version", "run", "route", "label", "since", "until", "min_score", "max_score", "q", "where", "node", "criterion")
 """Fields that say which tasks are listed, in the order of a canonical address."""
 PAGING = ("sort", "after", "before", "limit")
 LIMITS = (50, 100, 200)
@@ -44,6 +44,8 @@ def task_query(fields: Mapping[str, Sequence[str]]) -> TaskQuery:
         max_score=_number("max_score", last("max_score")),
         text=last("q"),
         where=last("where"),
+        node=last("node") or None,
+        criterion=last("criterion") or None,
         sort=last("sort", "run"),
         after=last("after"),
         before=last("before"),

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from beam_ray.address import Address, parse
 from beam_ray.api.location import Location
+from beam_ray.api.unmet_steps import step_keys, unmet_steps
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import BadTemplate, BeamRayError, Unusable
 from beam_ray.store.lookup import resolve
@@ -57,6 +58,10 @@ class TaskQuery:
     """Only tasks whose id, query or output has this text, whatever the case."""
     where: str = ""
     """Filter expression over the columns, such as ``score < 80 and 'scan' in labels``."""
+    node: str | None = None
+    """Only tasks whose step at this node failed or did not pass; it needs a run."""
+    criterion: str | None = None
+    """Only tasks whose step at *node* does not meet this criterion."""
     ended: bool = False
     """Only tasks that have a result."""
     sort: str = "run"
@@ -151,7 +156,7 @@ def list_tasks(store: Location, query: TaskQuery | None = None, *, patience: flo
     # a command that asks for one run reads no other
     found = store.index.find(run, patience)
     everything = found.table
-    unfiltered = _matching(everything, replace(query, status=None), run)
+    unfiltered = _at_node(store, everything, _matching(everything, replace(query, status=None), run), query, run)
     rows = unfiltered[_mask(_of_status(everything, query.status))[unfiltered]] if query.status else unfiltered
     order = rows[_order(everything, rows, query.sort)]
     start, stop = _page(everything, order, query)
@@ -173,7 +178,8 @@ def newest_addresses(store: Location, query: TaskQuery) -> list[Address]:
     """Addresses of the finished tasks that match, in the list's order; of several with one id the newest, of its trials the first."""
     run = resolve(store.existing(), query.run) if query.run else None
     everything = store.index.table()
-    table = _taken(everything.select(["run_id", "task_id", "trial"]), _matching(everything, replace(query, ended=True), run))
+    rows = _at_node(store, everything, _matching(everything, replace(query, ended=True), run), query, run)
+    table = _taken(everything.select(["run_id", "task_id", "trial"]), rows)
     first: dict[str, Address] = {}
     for name, run_id, trial in zip(*(table[column].to_pylist() for column in ("task_id", "run_id", "trial")), strict=True):
         first.setdefault(name, Address(run_id, name, trial))
@@ -184,7 +190,7 @@ def matching_tasks(store: Location, query: TaskQuery) -> pa.Table:
     """All tasks that match, as rows of the index in its order; sort and page are not looked at."""
     run = resolve(store.existing(), query.run) if query.run else None
     everything = store.index.find(run, None).table
-    return _taken(everything, _matching(everything, query, run))
+    return _taken(everything, _at_node(store, everything, _matching(everything, query, run), query, run))
 
 
 def task_family(store: Location, address: str) -> tuple[ListedTask, ...]:
@@ -253,6 +259,19 @@ def _matching(table: pa.Table, query: TaskQuery, run: str | None) -> Rows:
         whole &= _mask(mask)
     rows = np.flatnonzero(whole)
     return _where(table, rows, query.where) if query.where else rows
+
+
+def _at_node(store: Location, table: pa.Table, rows: Rows, query: TaskQuery, run: str | None) -> Rows:
+    """Those of the rows whose step at the query's node went wrong; all of them where it names none."""
+    if query.node is None:
+        if query.criterion is not None:
+            raise Unusable("criterion: name the node, too, such as node=extract")
+        return rows
+    if run is None:
+        raise Unusable("node: tasks are chosen by a node within one run; name the run, too")
+    wanted = unmet_steps(StoredRun(store.existing(), run), query.node, query.criterion)
+    found: Rows = rows[_mask(pc.is_in(step_keys(_taken(table.select(["task_id", "trial"]), rows)), value_set=wanted))]
+    return found
 
 
 def _where(table: pa.Table, rows: Rows, expression: str) -> Rows:

@@ -19,6 +19,8 @@ from beam_ray.errors import Damaged
 
 @click.command()
 @click.option("--run", "run_id", metavar="RUN", help="Only tasks of this run; 'last' is the newest.")
+@click.option("--node", metavar="NODE", help="Only tasks whose step at this node failed or did not pass; needs --run.")
+@click.option("--criterion", metavar="ID", help="Only tasks whose step at --node does not meet this criterion.")
 @selects
 @searches
 @click.option(
@@ -30,10 +32,10 @@ from beam_ray.errors import Damaged
 )
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(min=0), help="Show at most N tasks; 0 shows all.")
 @reads_store
-def tasks(run_id: str | None, selection: Selection, search: Search, sort: str, limit: int, place: Place) -> None:
+def tasks(run_id: str | None, node: str | None, criterion: str | None, selection: Selection, search: Search, sort: str, limit: int, place: Place) -> None:
     """List tasks with their results, newest run first."""
     store = place.opened
-    query = replace(search.query(selection, run_id), sort=sort, limit=limit or sys.maxsize, ended=True)
+    query = replace(search.query(selection, run_id), node=node, criterion=criterion, sort=sort, limit=limit or sys.maxsize, ended=True)
     found = store.list_tasks(query)
     if found.unreadable:
         raise Damaged("\n".join(found.unreadable.values()))

@@ -37,7 +37,7 @@ MAX_PAIRS = 50
 """Pairs that are written unless more are asked for; of a backtest with more of them, only those that flipped."""
 TABS = ("output", "prompt", "criteria", "attempts")
 """Tabs of a step that are written."""
-PAIR_FIELDS = {"candidate", "group", "node", "scores", "at"}
+PAIR_FIELDS = {"candidate", "group", "node", "scores", "mark", "at"}
 """What the address of a pair may say; swapped, it would be another page of the same pair."""
 FLIPS = ("newly failing", "newly passing")
 
@@ -140,11 +140,16 @@ class _Pages:
         top, every = backtest_path(verdict.id), verdict.pairs.num_rows
         few = every <= max_pairs
         sides = {run.id for run in verdict.runs}
+        for candidate in verdict.candidates:
+            proven = self.site.reader.pairs(verdict, candidate.name).proven.values()
+            sides |= {each.address.run for each in proven if each.address}
 
         def wanted(address: str) -> bool:
             path, query = urlsplit(address).path, set(parse_qs(urlsplit(address).query))
             if path == top:
                 return query <= {"candidate"}
+            if path == f"{top}/prove":
+                return query <= {"candidate", "group"}
             if path == f"{top}/flips":
                 return len(self.pairs) < max_pairs and query <= PAIR_FIELDS
             return path.startswith("/tasks/") and path.split("/")[2] in sides
@@ -162,7 +167,7 @@ class _Pages:
 
     def _keep_pair(self, every: bool, most: int, page: Page, address: str) -> bool:
         """Whether a page is written; of a pair that has a page already, its other addresses lead to that one."""
-        if page.template == "refusal":
+        if page.template == "refusal" or (page.template == "prove" and not page.values["proof"].tried):
             return False
         if page.template != "compare":
             return True

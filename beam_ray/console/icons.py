@@ -5,6 +5,7 @@ from markupsafe import Markup
 _PATHS = {
     "check": "M3.5 8.5l3 3 6-7",
     "below": "M8 3.5v8m0 0l-3.5-3.5M8 11.5l3.5-3.5",
+    "above": "M8 12.5v-8m0 0L4.5 8M8 4.5L11.5 8",
     "cross": "M4 4l8 8M12 4l-8 8",
     "run": "M5.5 3.5l7 4.5-7 4.5z",
     "stop": "M4.5 4.5h7v7h-7z",

@@ -217,7 +217,9 @@ def trend(objects: Objects, workflow: str, *, since: str = "") -> Trend:
     for run in mine:
         found = run.record.definition_digest
         days.setdefault((run.record.created_at[:10], published.get(found, 0), found), []).append(run)
-    points = [_point(day, number or None, found, members) for (day, number, found), members in sorted(days.items(), key=lambda entry: entry[0])]
+    # of one day the definition that was run first: a draft that followed a version stands after it
+    began = {key: min(run.record.created_at for run in members) for key, members in days.items()}
+    points = [_point(key[0], key[1] or None, key[2], days[key]) for key in sorted(days, key=lambda key: (key[0], began[key], key))]
     return Trend(workflow, tuple(point for point in points if point.executions or point.unanswered), _canaries(mine, published))
 
 

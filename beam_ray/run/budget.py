@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from beam_ray.errors import BudgetReached, Unusable
+from beam_ray.llm.prices import Pricing, Tokens
 from beam_ray.run.progress import Counts
 from beam_ray.store.batches import InputEntry
 
@@ -19,6 +20,13 @@ def require_known_limits(budget: Mapping[str, float]) -> None:
     unknown = [name for name in budget if name not in LIMITS]
     if unknown:
         raise Unusable(f"unknown budget limit {unknown[0]!r}\n  the limits are max_usd, max_tokens, max_calls and max_minutes")
+
+
+def is_free(price: Pricing | None) -> bool:
+    """Whether calls of a model with this price are known to cost nothing: a limit of dollars is then never reached, not even one of 0."""
+    kinds = (Tokens(1_000, 1_000), Tokens(1_000, 0, cached=1_000), Tokens(1_000, 0, cache_write=1_000))
+    tiers = ("", *(name for name, _ in getattr(price, "tiers", ())))
+    return price is not None and all(price.cost(each, tier) == 0 for each in kinds for tier in tiers)
 
 
 def remaining(budget: Mapping[str, float], counts: Counts) -> dict[str, float]:

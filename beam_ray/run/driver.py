@@ -21,12 +21,12 @@ from beam_ray.errors import BudgetReached, OutOfQuota, Stopped, Unusable, WrongS
 from beam_ray.llm.lanes import lane_of
 from beam_ray.llm.scripted import Models
 from beam_ray.run.broadcast import Broadcast
-from beam_ray.run.budget import remaining, require_room, require_within
+from beam_ray.run.budget import is_free, remaining, require_room, require_within
 from beam_ray.run.cluster import Cluster, RunnerDied
 from beam_ray.run.connection import Connection
 from beam_ray.run.crash_isolation import Crashes
 from beam_ray.run.model_identity import limits_of
-from beam_ray.run.plan import open_rows, runner_count
+from beam_ray.run.plan import open_rows, price_of, runner_count
 from beam_ray.run.progress import Counts, Progress, ProgressCallback, total
 from beam_ray.run.runner import Assignment
 from beam_ray.run.runner_pool import RunnerPool, RunnerState
@@ -75,6 +75,7 @@ class Driver:
         self.pool: RunnerPool | None = None
         self.workflow = self.record.plan
         self.models = {name: models[name] for name in self.workflow.models}
+        self.free = all(is_free(price_of(written)) for written in self.models.values())
         self.reuse_processes = not Tools(self.workflow).run_in_process
         parts = run.parts()
         self.done = {shard for node, shard in parts if node == OUTCOME_NODE}
@@ -175,7 +176,7 @@ class Driver:
             batched=self.batched,
             tool_processes=self.tool_processes,
             wave=self.wave,
-            budget=remaining(self.record.budget, self._counts()),
+            budget=remaining(self._budget, self._counts()),
             requirements=self.workflow.requirements,
         )
 
@@ -284,7 +285,7 @@ class Driver:
         pool.poll_all()
         entries = waves.pack(self.wave, self.lease.epoch)
         counts = self._counts()
-        require_room(self.record.budget, counts, entries)
+        require_room(self._budget, counts, entries)
         waves.close(self.wave, entries)
         self.close()
         self.before, self.pool, self.cluster, self.last_number = counts, None, None, pool.last_number
@@ -314,12 +315,12 @@ class Driver:
         progress = self.progress()
         self.notify(progress)
         self.broadcast.update(progress)
-        require_within(self.record.budget, self._counts(), progress.seconds)
+        require_within(self._budget, self._counts(), progress.seconds)
 
     def report_budget(self, limit: str) -> None:
         """Let the store say which limit of the budget stopped the run."""
-        if limit in self.record.budget:
-            self.broadcast.used_up = {limit: self.record.budget[limit]}
+        if limit in self._budget:
+            self.broadcast.used_up = {limit: self._budget[limit]}
             self.broadcast.update(self.progress())
 
     def _check(self) -> None:
@@ -399,6 +400,11 @@ class Driver:
             self.connection.users -= 1
             self.pool.stop()
             self.pool.wait_until_stopped(keep=self.reuse_processes)
+
+    @property
+    def _budget(self) -> Mapping[str, float]:
+        """The limits that can be reached."""
+        return {name: limit for name, limit in self.record.budget.items() if name != "max_usd" or not self.free}
 
     # -- shards -------------------------------------------------------------------------------
 

@@ -124,6 +124,19 @@ def read_library(objects: Objects, written: str) -> tuple[pa.Table, int]:
     return found.tasks, found.version
 
 
+def require_library_name(name: str) -> None:
+    """
+    Check that a new library may have this name.
+
+    Raises:
+        Unusable: it may not.
+    """
+    if not NAME.fullmatch(name):
+        raise Unusable(
+            f"{name[:80]!r} cannot name a library\n  a name has 1 to 64 lower-case letters, digits, '-' and '_', and begins with a letter or a digit"
+        )
+
+
 def write_library(objects: Objects, name: str, tasks: pa.Table, after: int, *, change: str = "", since: Mapping[str, str] | None = None) -> int:
     """
     Keep *tasks* as the version after *after*; its number.
@@ -131,8 +144,7 @@ def write_library(objects: Objects, name: str, tasks: pa.Table, after: int, *, c
     Raises:
         Unusable: this cannot be a name, or someone else wrote that version first.
     """
-    if not NAME.fullmatch(name):
-        raise Unusable(f"{name!r} cannot name a library\n  a name has 1 to 64 lower-case letters, digits, '-' and '_', and begins with a letter or a digit")
+    require_library_name(name)
     version, moment = after + 1, now()
     times = {task: (since or {}).get(task, moment) for task in tasks["task_id"].to_pylist()}
     about: LibraryMetadata = {"saved_at": moment, "saved_by": getpass.getuser(), "change": change, "since": times}

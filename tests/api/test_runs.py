@@ -143,6 +143,15 @@ def test_a_budget_stops_and_resumes(store: beam_ray.Store) -> None:
     assert run.calls == 18
 
 
+def test_a_budget_of_no_dollars_stops_nothing_that_is_free(store: beam_ray.Store) -> None:
+    """
+    Where all models cost nothing, a limit of 0 dollars is never reached.
+    """
+    run = store.run("sums.yaml", TASKS, budget={"max_usd": 0.0})
+
+    assert (run.finished, run.usd) == (True, 0.0)
+
+
 @pytest.mark.parametrize(
     ("budget", "says"), [({"max_dollars": 1}, "unknown limit 'max_dollars'"), ({"max_usd": float("nan")}, "at least 0"), ({"max_usd": -1}, "at least 0")]
 )

@@ -25,7 +25,9 @@ def give(shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 @pytest.fixture(scope="module")
 def exported(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The backtest of the shop as files."""
+    """The backtest of the shop as files, with what was proven and marked."""
+    shop.store.prove(shop.backtest)
+    shop.store.mark_pair(shop.backtest, "order-006", "noise", by="ann")
     return export(shop.store, tmp_path_factory.mktemp("export") / "out", backtest=shop.backtest)
 
 
@@ -111,6 +113,17 @@ def test_no_link_is_dead_and_all_is_small(exported: Exported):
     assert (exported.pairs, exported.pairs_left_out) == (27, 0)
     assert sum(name.endswith(".html") for name in files) == exported.pages
     assert sum(map(len, files.values())) < 2_000_000
+
+
+def test_proofs_and_marks_are_among_the_files(exported: Exported):
+    """The verdict leads to what was proven, to the tasks of the experiments, and to the pairs that people marked."""
+    start = exported.start.read_text(encoding="utf-8")
+    proof = next(text.decode() for name, text in contents(exported.folder).items() if b"<h1>Prove it</h1>" in text)
+    pair = exported.folder / re.findall(r'href="(pages/[^"]*)">1 noise', start)[0]
+    record = re.findall(r'href="([^"]*order-006[^"]*)"', proof)[0]
+
+    assert ("2 of 2 recover with the baseline" in proof, (exported.folder / "pages" / record).is_file()) == (True, True)
+    assert "order-006" in pair.read_text(encoding="utf-8")
 
 
 def test_of_a_large_backtest_the_flips_are_written(give: Callable[..., CommandResult], shop: Shop, tmp_path: Path):

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 import beam_ray
 from beam_ray.console import ConsoleOptions, create_app
-from tests.console.conftest import OpenTab, Tab
+from tests.console.conftest import InProcess, OpenTab, Tab
 from tests.console.shop import Shop
 
 
@@ -192,3 +192,27 @@ def test_nodes_may_be_named_as_javascript_names_its_own(tab: Tab, shop: Shop):
     tab.page.locator('.edges .edge[data-source="constructor"]').first.wait_for(state="attached")
 
     assert tab.page.locator(".edges .edge").count() == before > 0
+
+
+def test_what_did_not_pass_at_a_node_is_one_click_away(tab: Tab, shop: Shop):
+    """The node's panel leads to the tasks whose step did not pass, and each criterion to those that do not meet it; the command line lists the same."""
+    open_flow(tab, f"?node=extract&numbers=run:{shop.run}")
+    tab.page.get_by_role("link", name="see what did not").click()
+    tab.see("not passed at: extract")
+    failed = tab.page.locator("table.tasks tbody tr").count()
+    tab.page.go_back()
+    tab.page.locator(".criteria-list").get_by_role("link", name="2 not met").first.click()
+    tab.see("not met: vendor")
+    missed = tab.page.locator("table.tasks tbody tr .col-task a").all_inner_texts()
+    line = tab.page.locator("footer .command code").text_content()
+    steps = shop.store.get_run(shop.run).steps(["extract"], ["task_id", "criteria"]).to_pylist()
+    browser = InProcess(shop.store)
+    answers = [browser.get(f"/tasks?{query}") for query in ("node=extract", f"run={shop.run}&node=nothing", f"run={shop.run}&node=extract&criterion=nothing")]
+
+    assert failed == 10
+    assert missed == [row["task_id"] for row in steps if any(item["id"] == "vendor" and item["met"] is False for item in row["criteria"])]
+    assert line == f"beam-ray tasks --run {shop.run} --node extract --criterion vendor"
+    assert [
+        (answer.status_code in (400, 404), word in answer.text)
+        for answer, word in zip(answers, ("name the run", "it has: extract", "it has: vendor"), strict=True)
+    ] == [(True, True)] * 3

@@ -25,9 +25,9 @@ nodes:
 
 
 def answer(request: Request) -> object:
-    """The number in the query; with the second prompt none above 4."""
+    """The number in the query; with the second prompt none above 2."""
     word, number = str(request.messages[-1]["content"]).split()[:2]
-    return {"n": int(number) if word == "first" else int(number) % 5} if word in ("first", "second") else "done"
+    return {"n": int(number) if word == "first" else int(number) % 3} if word in ("first", "second") else "done"
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,20 @@ def test_versions_change_numbers_shares_and_prompts_in_place(new_tab: OpenTab, m
     first = page.locator("#node-sort").inner_text(), page.locator(".labels").inner_text(), page.locator("#node-panel").inner_text()
     focused = page.evaluate("document.activeElement.textContent")
     page.go_back()
-    page.locator("#node-sort .accuracy").get_by_text("60.00%").wait_for()
+    page.locator("#node-sort .accuracy").get_by_text("100.00%").wait_for()
 
-    assert ("60.00%" in newest[0], "60%" in newest[1], "second {{ task_query }}" in newest[2]) == (True, True, True)
+    assert ("100.00%" in newest[0], "100%" in newest[1], "second {{ task_query }}" in newest[2]) == (True, True, True)
     assert ("30.00%" in first[0], "30%" in first[1], "first {{ task_query }}" in first[2]) == (True, True, True)
     assert focused == "v1"
+
+
+def test_the_version_with_which_the_line_bends_is_marked(new_tab: OpenTab, mail: Served):
+    """The node's accuracy went from 30% to 100%, beyond both intervals: version 2 says so, and of a node without scores none does."""
+    tab = new_tab(to=mail)
+    tab.open("/flows/mail?node=sort")
+    marked = {name: tab.page.locator(f"#{name} [data-bend]").all_text_contents() for name in ("v1", "v2")}
+    tab.open("/flows/mail?node=low")
+    unscored = tab.page.locator("[data-bend]").count()
+
+    assert (marked["v1"], unscored) == ([], 0)
+    assert "30.00% before, 100.00% with v2; the 95% intervals do not overlap" in marked["v2"][0]

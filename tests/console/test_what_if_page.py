@@ -7,7 +7,7 @@ import pytest
 
 from beam_ray.console.pages.what_if import _typed
 from beam_ray.errors import Unusable
-from tests.console.conftest import OpenTab, Tab, beside, served
+from tests.console.conftest import InProcess, OpenTab, Tab, beside, served
 from tests.console.shop import Shop
 
 TASK = "order-005"
@@ -67,6 +67,17 @@ def test_a_try_on_a_newly_failing_task_changes_the_prompt_that_was_sent(tab: Tab
 
     assert tab.page.get_by_label("User", exact=True).input_value().startswith("Read this order carefully.")
     assert tab.page.locator("#preview ins, #preview del").count() == 0
+
+
+def test_a_try_on_a_candidates_task_becomes_a_backtest_over_the_baselines_run(shop: Shop):
+    """There the published version has run the same tasks, so that its side borrows them."""
+    candidate = shop.store.verdict(shop.backtest).best.run.id
+    task = f"{candidate}/order-006"
+    made = beside(lambda: shop.store.save_try(task, "extract", [{"role": "user", "content": "Read {{ task_query }}"}]))
+    page = beside(lambda: InProcess(shop.store).get(f"/what-if?task={task}&step=extract&draft={made.reference}").text)
+    [link] = re.findall(r'href="(/backtests/new[^"]*)">Make it a backtest', page)
+
+    assert f"tasks=run%3A{shop.run}" in link
 
 
 def test_a_try_is_reverted_and_stays_in_the_store(tab: Tab, shop: Shop):

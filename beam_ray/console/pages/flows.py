@@ -3,10 +3,12 @@
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
 import shlex
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import beam_ray
 from beam_ray.console.charts import sparkline
+from beam_ray.console.formatting import percent
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import flow_path, health_path, history_path, with_query
 from beam_ray.console.pages.flow_draft import Edited, draft_of, shown
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from beam_ray import Flow, FlowNode
 
 FIELDS = ("version", "draft", "numbers", "node")
+BENDS = 10
+"""Newest versions that are compared with the one before."""
 CHOICES = 10
 """Runs and backtests that the selector offers, of each."""
 
@@ -62,6 +66,7 @@ def page(site: Site, name: str, fields: Fields, edited: Edited | None = None) ->
         "flow": found,
         "name": name,
         "versions": [(each, link(version=str(each), draft=""), each == found.version and not draft) for each in versions],
+        "bends": _bends(site, name, node, versions),
         "drafts": [(each, link(version="", draft=each.name), bool(draft) and each.name == getattr(draft, "name", "")) for each in drafts],
         "cards": cards(found, lambda each: link(node=each)),
         "choices": _choices(site, name, found, numbers),
@@ -70,6 +75,7 @@ def page(site: Site, name: str, fields: Fields, edited: Edited | None = None) ->
         "node": node,
         "agreement": _agreement(site, name, node),
         "tasks": _tasks_link(found),
+        "unmet": _unmet_links(found, node),
         "warnings": [warning for warning in found.warnings if f"{node.name!r}" in warning.text],
         "first_number": 1 + sum(len(each.criteria) for each in found.nodes[: found.nodes.index(node)]),
         "draft": None,
@@ -162,6 +168,28 @@ def _agreement(site: Site, name: str, node: FlowNode) -> dict[str, Any]:
         return {}
     texts = {each.text: each.id for each in node.criteria}
     return {texts[report.text]: report for report in reversed(reports) if report.text in texts}
+
+
+def _bends(site: Site, name: str, node: FlowNode, versions: list[int]) -> dict[int, tuple[str, str]]:
+    """The versions with which the node's accuracy moved beyond both 95% intervals, each with its direction and that in words."""
+    numbers = site.store.node_by_version(name, node.name, versions[:BENDS]) if len(versions) > 1 else {}
+    known = [(each, found, found.low, found.high) for each in sorted(numbers) if (found := numbers[each])]
+    bends: dict[int, tuple[str, str]] = {}
+    for (_, before, low, high), (number, after, new_low, new_high) in pairwise(known):
+        if low is None or high is None or new_low is None or new_high is None:
+            continue
+        if new_low > high or new_high < low:
+            words = f"{node.title}: {percent(before.score)} before, {percent(after.score)} with v{number}; the 95% intervals do not overlap"
+            bends[number] = ("better" if new_low > high else "worse", words)
+    return bends
+
+
+def _unmet_links(found: Flow, node: FlowNode) -> dict[str, str]:
+    """The tasks whose step at the node did not pass, and by the id of a criterion those that do not meet it; of one run only."""
+    if found.numbers.kind not in ("run", "backtest"):
+        return {}
+    fields = {"run": found.numbers.runs[-1], "node": node.name}
+    return {"": with_query("/tasks", fields), **{each.id: with_query("/tasks", {**fields, "criterion": each.id}) for each in node.criteria}}
 
 
 def _tasks_link(found: Flow) -> str:

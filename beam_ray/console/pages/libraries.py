@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # a type of the API is not loaded for its name alone
 
+import dataclasses
 import json
 import shlex
 from typing import Any
@@ -9,7 +10,7 @@ from urllib.parse import quote
 
 import beam_ray
 from beam_ray import TaskEdit
-from beam_ray.console.commands import new_key
+from beam_ray.console.commands import new_key, words_of
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import backtest_path, library_path, with_query
 from beam_ray.console.pages.add_to_library import done_or_shown, labels_of
@@ -30,7 +31,7 @@ VERSIONS = 12
 def libraries(site: Site, path: str, fields: Fields) -> Page:
     """The list."""
     found = site.store.libraries()
-    values = {"libraries": [_summary(each) for each in found], "key": new_key()}
+    values = {"libraries": [_summary(each) for each in found], "key": new_key(), "typed": {}}
     return Page("libraries", "Libraries", values, [each.summary() for each in found], section="libraries", command=f"beam-ray library list{site.store.option}")
 
 
@@ -228,13 +229,22 @@ def remove(site: Site, path: str, fields: Fields) -> str:
     return library_path(name)
 
 
-def import_tasks(site: Site, path: str, fields: Fields) -> str:
-    """Add pasted tasks by the command; the library's page, or that of the command."""
+def import_tasks(site: Site, path: str, fields: Fields) -> Page | str:
+    """Add pasted tasks by the command; the library's page, that of the command, or the form with what is wrong and all that was typed."""
+    try:
+        return _imported(site, fields)
+    except Unusable as error:
+        page = libraries(site, "/libraries", {})
+        text = (fields.get("tasks") or [""])[-1]
+        typed = {"name": one(fields, "library"), "tasks": text, "replace": one(fields, "replace"), "fault": words_of(error)}
+        return dataclasses.replace(page, values={**page.values, "typed": typed}, document={"error": words_of(error)}, status=400, address="/libraries")
+
+
+def _imported(site: Site, fields: Fields) -> str:
     name, text = one(fields, "library"), (fields.get("tasks") or [""])[-1]
-    if not name or not text.strip():
-        raise Unusable("an import needs the name of a library, and tasks as JSON lines or CSV")
-    if name.startswith("-"):
-        raise Unusable(f"{name!r} cannot name a library")
+    site.store.require_library_name(name)
+    if not text.strip():
+        raise Unusable("there is no task to import: paste JSON lines, a JSON list or CSV")
     words = ["library", "import", name, "-", *(["--replace"] if one(fields, "replace") else [])]
     key = one(fields, "key")
     site.commands.start(key, words, f"Import tasks into {name}", text=text.replace("\r\n", "\n"))

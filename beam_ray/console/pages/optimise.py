@@ -135,7 +135,7 @@ def _results(site: Site, task: beam_ray.Task, step: beam_ray.Step, chosen: beam_
             pairs = step_pairs(task, after)
             draft = draft_of(site, run)
             result |= {"after": after, "step": after.step(step.node), "criteria": next(each["criteria"] for each in pairs if each["node"] == step.node)}
-            result |= {"steps": [each for each in pairs if each["differs"]], "draft": draft, "try_more": try_more(draft, task.run)}
+            result |= {"steps": [each for each in pairs if each["differs"]], "draft": draft, "try_more": try_more(site, draft, task.run)}
         found.append(result)
     return found
 

@@ -38,7 +38,7 @@ def rerun(site: Site, path: str, fields: Fields) -> Page:
         "different": site.store.diff(found.origin.workflow, found.run.workflow),
         "draft": draft_of(site, found.run),
     }
-    values["try_more"] = try_more(values["draft"], found.origin)
+    values["try_more"] = try_more(site, values["draft"], found.origin)
     title = f"Rerun of {changes[0]['task_id']}" if record.tasks == 1 and changes else f"Rerun of {record.tasks:,} task{'s'[: record.tasks != 1]}"
     command = f"beam-ray show {shlex.quote(found.changes[0]['task'] if found.changes else found.id)}{site.store.option}"
     document = {**found.document(), "state": progress.state}
@@ -83,10 +83,13 @@ def draft_of(site: Site, run: beam_ray.Run) -> str:
     return found.reference if found else ""
 
 
-def try_more(draft: str, origin: beam_ray.Run) -> dict[str, Any]:
+def try_more(site: Site, draft: str, origin: beam_ray.Run) -> dict[str, Any]:
     """How many tasks of the original run a draft is tried on next, and the form of that backtest; empty where it is not in the store."""
     if not draft:
         return {}
+    # the published version has run the tasks of a candidate as its baseline, so that nothing is paid for again
+    if origin.record.mode == "candidate" and origin.record.origin:
+        origin = site.reader.run(origin.record.origin)
     count = min(MORE, origin.record.tasks)
     return {
         "count": count,

@@ -16,7 +16,7 @@ from beam_ray.console.site import Site
 if TYPE_CHECKING:
     from beam_ray import TaskList, TaskQuery
 
-FILTERS = ("status", "workflow", "version", "run", "route", "label", "since", "until", "min_score", "max_score", "q", "where")
+FILTERS = ("status", "workflow", "version", "run", "route", "label", "since", "until", "min_score", "max_score", "q", "where", "node", "criterion")
 FIELDS = (*FILTERS, "sort", "after", "before", "limit")
 
 TABS = ("", "failing", "failed", "review", "running", "stopped", "passed")
@@ -142,13 +142,16 @@ def _facets(name: str, found: TaskList, kept: Fields) -> list[Facet]:
 
 def filter_chips(kept: Fields) -> list[Chip]:
     """The active filters."""
-    titles = {"q": "text", "min_score": "score from", "max_score": "score to"}
+    titles = {"q": "text", "min_score": "score from", "max_score": "score to", "node": "not passed at", "criterion": "not met"}
     found = []
     for name in FILTERS:
         for value in kept.get(name, ()):
             others = [each for each in kept[name] if each != value]
             shown = TAB_NAMES.get(value, value) if name == "status" else value
-            found.append(Chip(f"{titles.get(name, name)}: {shown}", with_query("/tasks", {**kept, name: others})))
+            # without its run a node says nothing, nor a criterion without its node
+            less = {"run": ("node", "criterion"), "node": ("criterion",)}.get(name, ())
+            left = {key: value for key, value in kept.items() if key not in less}
+            found.append(Chip(f"{titles.get(name, name)}: {shown}", with_query("/tasks", {**left, name: others})))
     return found
 
 
@@ -160,7 +163,7 @@ def _bulk(kept: Fields, found: TaskList) -> dict[str, Any]:
     rerun = bool(one_run) and set(kept) <= able and ended
     return {
         "link": with_query("/rerun", {name: kept.get(name) for name in ("run", "status", "label", "where")}) if rerun else "",
-        "add": with_query("/add-to-library", {"all": "yes", **{name: kept.get(name) for name in FILTERS}}) if ended else "",
+        "add": with_query("/add-to-library", {"all": "yes", **{name: kept.get(name) for name in FILTERS}}) if ended and "node" not in kept else "",
         "count": found.matching,
     }
 
@@ -169,7 +172,9 @@ def _command(site: Site, query: TaskQuery) -> str:
     """The command line that lists the same."""
     run = ["--run", query.run] if query.run else []
     sort = ["--sort", query.sort] if query.sort != "run" else []
-    return shlex.join(["beam-ray", "tasks", *run, *filter_words(replace(query, run=None)), *sort]) + site.store.option
+    at = ["--node", query.node] if query.node else []
+    at += ["--criterion", query.criterion] if query.criterion else []
+    return shlex.join(["beam-ray", "tasks", *run, *filter_words(replace(query, run=None)), *at, *sort]) + site.store.option
 
 
 def filter_words(query: TaskQuery) -> list[str]:

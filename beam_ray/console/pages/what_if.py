@@ -138,7 +138,7 @@ def _page(site: Site, fields: Fields, typed: Turns | None) -> Page:
         "back": address_path(task.address, step=step.node),
         "variables": sorted({name for turn in step.template for part in turn.parts for name in part.names}),
         "keep": flow_path(task.run.record.workflow, draft=draft.partition("@")[2].partition(":")[0], node=step.node) if draft else "",
-        "backtest": try_more(draft, task.run),
+        "backtest": try_more(site, draft, task.run),
     }
     document = {
         "step": step.address,
