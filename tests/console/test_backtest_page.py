@@ -190,7 +190,7 @@ def test_a_stopped_backtest_is_seen_and_resumed(new_tab: OpenTab, shop: Shop, ax
 
 def test_a_backtest_whose_budget_is_used_up_asks_for_a_higher_one(shop: Shop):
     """
-    Its page says which limit stopped it; resuming it with no more of that would stop at once, and is refused.
+    Its page says which limit stopped it; resuming it with no more of that would stop at once, and is refused. Home and the run's page lead there.
     """
     options = beam_ray.BacktestOptions(changes={"budget": {"max_calls": 5}, "confirm": 1})
     with pytest.raises(BudgetReached):
@@ -198,10 +198,13 @@ def test_a_backtest_whose_budget_is_used_up_asks_for_a_higher_one(shop: Shop):
     browser = InProcess(shop.store)
     [name] = beside(shop.store.unfinished_backtests)
     page = browser.get(f"/backtests/{name}").text
+    run = next(progress.run_id for _, progress in beside(lambda: shop.store.backtest_progress(name)).sides if progress.state == "stopped")
+    leads = [f'href="/backtests/{name}">Resume the backtest' in browser.get(path).text for path in ("/", f"/runs/{run}")]
     answers = [browser.send(f"/backtests/{name}/resume", **fields) for fields in ({}, {"max_calls": "5"})]
 
     assert "This backtest stopped: its budget is used up (5 model calls)" in page
     assert 'name="max_calls"' in page
+    assert leads == [True, True]
     assert [(answer.status_code, "give more than 5 as max_calls" in answer.text) for answer in answers] == [(400, True)] * 2
 
 

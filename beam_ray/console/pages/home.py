@@ -36,6 +36,7 @@ def home(site: Site, path: str, fields: Fields) -> Page:
     values: dict[str, Any] = {
         "running": running,
         "stopped": [(each, new_key()) for each in stopped],
+        "side_of": _sides(site, runs, {each.id for each in verdicts}),
         "verdicts": verdicts[:NEWEST],
         "verdict_count": len(verdicts),
         "unsettled": [(each, backtest_path(each.id)) for each in unsettled],
@@ -65,6 +66,13 @@ def home(site: Site, path: str, fields: Fields) -> Page:
         "unreadable": dict(everything.unreadable),
     }
     return Page("home", "Home", values, document, section="home", command=f"beam-ray tasks{store.option}", live=bool(unfinished or everything.unread))
+
+
+def _sides(site: Site, runs: list[beam_ray.Run], finished: set[str]) -> dict[str, str]:
+    """Unfinished runs that are sides of a backtest without a verdict: it is what is resumed."""
+    sides = {run.id: run.record.backtest for run in runs if run.record.backtest and not run.finished}
+    open_ones = set(site.store.unfinished_backtests(finished)) if sides else set()
+    return {run: backtest for run, backtest in sides.items() if backtest in open_ones}
 
 
 def _workflow(flow: beam_ray.FlowSummary, tasks: int) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def run(site: Site, path: str, fields: Fields) -> Page:
         "statuses": _statuses(found),
         "reruns": [each for each in site.reader.runs() if each.record.origin == found.id],
         "backtests": [each for each in site.reader.backtests() if any(found.id == side.id for side in each.runs)],
+        "side_of": record.backtest if not found.finished and record.backtest in site.store.unfinished_backtests() else "",
         "key": new_key(),
         "resuming": next((each for each in site.commands.all() if each.code is None and found.id in each.runs), None),
         "rate": progress.calls / progress.seconds if progress.seconds else 0.0,
