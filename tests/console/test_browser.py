@@ -322,3 +322,13 @@ def test_the_calls_of_an_agent(new_tab: OpenTab, shop: Shop):
 
     assert [line in text for line in ("1. scripted/agent", "calls find", "2. find", "tool · live", "Hamburg", "3. scripted/agent")] == [True] * 6
     assert tab.page.get_by_role("link", name="Calls").count() == 0
+
+
+@pytest.mark.parametrize("width", [1280, 1440, 1680])
+def test_every_column_of_the_tasks_page_is_seen(width: int, new_tab: OpenTab):
+    """From 1280 pixels on, the list needs no scrolling to the side."""
+    tab = new_tab(viewport={"width": width, "height": 800})
+    tab.open("/tasks")
+    room, needed = tab.page.evaluate("(({ clientWidth, scrollWidth }) => [clientWidth, scrollWidth])(document.querySelector('#ticked .scroll'))")
+
+    assert needed <= room

@@ -211,7 +211,7 @@ def test_what_did_not_pass_at_a_node_is_one_click_away(tab: Tab, shop: Shop):
 
     assert failed == 10
     assert missed == [row["task_id"] for row in steps if any(item["id"] == "vendor" and item["met"] is False for item in row["criteria"])]
-    assert line == f"beam-ray tasks --run {shop.run} --node extract --criterion vendor"
+    assert line.startswith(f"beam-ray tasks --run {shop.run} --node extract --criterion vendor")
     assert [
         (answer.status_code in (400, 404), word in answer.text)
         for answer, word in zip(answers, ("name the run", "it has: extract", "it has: vendor"), strict=True)

@@ -200,7 +200,7 @@ function refresh() {
   localTimes(document);
   ticks();
   remember();
-  if (matchMedia("(min-width: 1440px)").matches) for (const group of document.querySelectorAll("[data-wide-open]")) group.open = true;
+  if (matchMedia("(min-width: 1680px)").matches) for (const group of document.querySelectorAll("[data-wide-open]")) group.open = true;
   const live = document.querySelector("[hx-trigger^='moved']") !== null;
   document.body.toggleAttribute("data-live", live);
   watch(live);
