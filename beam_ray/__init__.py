@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from beam_ray.api.library_changes import LibraryChange, LibraryDiff, LibraryVersion, SavedTasks, TaskEdit
     from beam_ray.api.library_coverage import CoverageCell, CoverageGrid
     from beam_ray.api.local_models import embedded_model, serve_mlflow, serve_model
-    from beam_ray.api.local_ray import LocalRay, start_local_ray, stop_local_ray
+    from beam_ray.api.local_ray import DEFAULT_KEEP, LocalRay, start_local_ray, stop_local_ray
     from beam_ray.api.location import DEFAULT_MODELS, DEFAULT_STORE
     from beam_ray.api.maintenance import DamagedFile, Diagnosis, Garbage, GarbageReport, NodeRepair, Repair
     from beam_ray.api.marks import PAIR_MARKS, PairMark
@@ -171,6 +171,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "serve_mlflow",
     "serve_model",
     # api.local_ray
+    "DEFAULT_KEEP",
     "LocalRay",
     "start_local_ray",
     "stop_local_ray",
@@ -344,7 +345,7 @@ _SOURCES = {
     "beam_ray.api.library_changes": ("LibraryChange", "LibraryDiff", "LibraryVersion", "SavedTasks", "TaskEdit"),
     "beam_ray.api.library_coverage": ("CoverageCell", "CoverageGrid"),
     "beam_ray.api.local_models": ("embedded_model", "serve_mlflow", "serve_model"),
-    "beam_ray.api.local_ray": ("LocalRay", "start_local_ray", "stop_local_ray"),
+    "beam_ray.api.local_ray": ("DEFAULT_KEEP", "LocalRay", "start_local_ray", "stop_local_ray"),
     "beam_ray.api.location": ("DEFAULT_MODELS", "DEFAULT_STORE"),
     "beam_ray.api.maintenance": ("DamagedFile", "Diagnosis", "Garbage", "GarbageReport", "NodeRepair", "Repair"),
     "beam_ray.api.marks": ("PAIR_MARKS", "PairMark"),

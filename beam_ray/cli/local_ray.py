@@ -10,7 +10,12 @@ from beam_ray.cli.screen import say, show
 
 @click.command()
 @click.option(
-    "--keep", envvar="BEAM_RAY_KEEP", default="10m", show_default=True, metavar="TIME", help="Time without a command after which it ends: 30s, 10m, 2h."
+    "--keep",
+    envvar="BEAM_RAY_KEEP",
+    default=beam_ray.DEFAULT_KEEP,
+    show_default=True,
+    metavar="TIME",
+    help="Time without a command after which it ends: 30s, 10m, 2h.",
 )
 def up(keep: str) -> None:
     """

@@ -29,6 +29,8 @@ from beam_ray.errors import Unusable
 KEEP_VARIABLE = "BEAM_RAY_KEEP"
 START_S = 30.0
 """Seconds in which a Ray must be up."""
+JOIN_S = 0.5
+"""Seconds for which a command tries to hold a Ray that is up."""
 MAX_KEEP_S = 7 * 86_400.0
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -123,13 +125,26 @@ def find() -> KeptRay | None:
         return None
     try:
         users = (folder / "users").open("w")
-        fcntl.flock(users, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return None  # it is about to end
-    if _read(folder) != document:
+        return None
+    if not _joined(users) or _read(folder) != document:
         users.close()
         return None
     return KeptRay(document, users)
+
+
+def _joined(users: IO[str]) -> bool:
+    """Hold *users* with the other commands; False where the keeper, which looks each second whether anybody does, keeps it because the Ray ends."""
+    end = time.monotonic() + JOIN_S
+    while True:
+        try:
+            fcntl.flock(users, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
 
 
 def start(keep_s: float) -> KeptDocument:
