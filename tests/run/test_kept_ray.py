@@ -68,9 +68,15 @@ def runners_of(kept: Kept) -> list[int]:
     return [int(child) for child in children]
 
 
+def below(process: int) -> list[int]:
+    """Process ids of its descendants."""
+    children = [int(child) for file in Path(f"/proc/{process}/task").glob("*/children") for child in file.read_text().split()]
+    return [*children, *(each for child in children for each in below(child))]
+
+
 def ends(process: int) -> bool:
-    """Whether a process ends within half a minute."""
-    end = time.monotonic() + 30
+    """Whether a process ends within a minute and a half."""
+    end = time.monotonic() + 90
     while time.monotonic() < end:
         state = Path(f"/proc/{process}/stat")
         if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
@@ -165,6 +171,27 @@ def test_it_ends_by_itself(tmp_path: Path, kept: Kept):
 
     assert ends(keeper)
     assert not (tmp_path / f"beam-ray-{os.getuid()}" / "ray.json").exists()
+
+
+def test_no_agent_of_ray_is_started(kept: Kept):
+    """What stands in for the raylet's two agents loads nothing of Ray."""
+    words = [Path(f"/proc/{process}/cmdline").read_text().split("\0") for process in below(kept.document["keeper"])]
+    agents = [each for each in words if any("agent" in word and word.endswith(".py") for word in each)]
+
+    assert len(agents) == 2
+    assert not [each for each in agents if "-S" not in each]
+
+
+def test_nothing_remains_of_a_keeper_that_is_killed(tmp_path: Path, kept: Kept):
+    """Its Ray ends with it: the head, the raylet, what stands in for its agents, and the runner that waits."""
+    other = Kept(kept.folder, tmp_path, kept.model)
+    assert other.run("up").returncode == 0
+    keeper = other.document["keeper"]
+    processes = below(keeper)
+    os.kill(keeper, signal.SIGKILL)
+
+    assert len(processes) >= 4
+    assert [process for process in processes if not ends(process)] == []
 
 
 def test_down_ends_it(kept: Kept):

@@ -20,6 +20,9 @@ OBJECT_STORE_BYTES = 80_000_000
 """Size of a local Ray's object store; Ray takes no less than 75 MB."""
 
 
+AGENT_PORTS = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME", "RUNTIME_ENV_AGENT_PORT_NAME")
+"""Ray's names for the ports that a raylet's agents serve, by which the raylet knows that they are up."""
+
 NODE_S = 30.0
 """Seconds that a node of a local Ray is waited for in short intervals."""
 
@@ -36,16 +39,19 @@ ray._private.worker.print_to_stdstream = _print_on_standard_error
 @contextlib.contextmanager
 def minimal_ray() -> Iterator[None]:
     """
-    Start a local Ray without the dashboard, the autoscaler and the log monitor, which a short local run never uses, and without Ray's long waits.
+    Start a local Ray without what a local run never uses (dashboard, autoscaler, log monitor, and the two agents of its raylet, for metrics and for runtime environments), and without Ray's long waits.
 
     Ray waits for them at its start and its end, longer than for everything else, and has no option to leave them out.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     node, services = ray._private.node.Node, ray._private.services
-    replaced: list[tuple[Any, str, Callable[..., Any]]] = [(node, name, _nothing) for name in ("start_api_server", "start_monitor", "start_log_monitor")]
-    # without the dashboard's packages, its agent loads a fraction of its modules, and this process none
+    replaced: list[tuple[Any, str, Any]] = [(node, name, _nothing) for name in ("start_api_server", "start_monitor", "start_log_monitor")]
+    # it loads the dashboard's packages to see whether they are there
     replaced += [(ray._private.utils, "get_dashboard_dependency_error", _no_dashboard)]
+    if all(hasattr(ray._raylet, name) for name in (*AGENT_PORTS, "persist_port")):
+        replaced += [(node, "start_raylet", functools.partialmethod(_start_raylet, node.start_raylet))]
+        replaced += [(services, "_build_python_executable_command_memory_profileable", _stand_in)]
     replaced += [(services, "get_node", functools.partial(_get_node, services.get_node))]
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced if hasattr(owner, name)]
     try:
@@ -64,6 +70,9 @@ _ENVIRONMENT = {
     # how long a raylet waits before it looks for its object store again, which is up after milliseconds; by default 1,000, ten times
     "RAY_raylet_client_connect_timeout_milliseconds": "20",
     "RAY_raylet_client_num_connect_attempts": "500",
+    # the raylet holds the other end of its agents' input, and nobody asks for metrics
+    "RAY_enable_pipe_based_agent_to_parent_health_check": "1",
+    "RAY_enable_metrics_collection": "0",
     # Arrow's own allocator and one arena for every thread keep 25 MB of a runner that nobody uses
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",
@@ -76,6 +85,18 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 def _no_dashboard() -> ImportError:
     return ImportError("a local run has no dashboard")
+
+
+def _start_raylet(node: Any, original: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    """Start the raylet as *original* does, after noting that its agents serve no port, as Ray's own agents do without the dashboard's packages."""
+    for name in AGENT_PORTS:
+        ray._raylet.persist_port(node._session_dir, node._node_id, getattr(ray._raylet, name), -1)
+    original(node, *arguments, **options)
+
+
+def _stand_in(*_: Any, **__: Any) -> list[str]:
+    """A process in place of a raylet's agent, which must be there: it waits, and ends with the raylet, which closes its input."""
+    return [sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.buffer.read()"]
 
 
 def _get_node(original: Callable[..., Any], gcs_address: str, node_id: str) -> Any:
