@@ -147,8 +147,9 @@ def main(arguments: list[str] | None = None) -> Any:
 
 def _end(code: int) -> None:
     """End the process when all is done, without taking down every module as Python does, for as long as a short command takes."""
-    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as Python does
-    atexit._run_exitfuncs()
+    with contextlib.suppress(KeyboardInterrupt):  # a second signal ends it at once
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as Python does
+        atexit._run_exitfuncs()
     with contextlib.suppress(OSError, ValueError):  # Python says what could not be printed
         sys.stdout.flush()
         sys.stderr.flush()
