@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_ray.compare.criterion_columns import Columns, CriterionColumn
 from beam_ray.compare.intervals import change, level, p_of_change, relative, sample
 from beam_ray.compare.metrics import rounded, rounded_interval
 from beam_ray.compare.pairs import Pairs, Side, numbers
@@ -62,10 +63,6 @@ class Slice:
     """Of *after* itself."""
 
 
-Members = Mapping[str, np.ndarray[Any, Any]]
-"""Label or route to the rows of the pairs that have it."""
-
-
 @dataclass(frozen=True)
 class Part:
     """A slice before its numbers are known."""
@@ -87,7 +84,7 @@ def by_node(pairs: Pairs, baseline: Side, candidate: Side, nodes: Sequence[str],
     for node in nodes:
         sides, counts, unscored = [], [], []
         for side in (baseline, candidate):
-            steps = side.steps.select(["pair", "outcome", "score"]).filter(pc.equal(side.steps["node"], node))
+            steps = side.by_node.get(node, side.steps.slice(0, 0))
             scores = numbers(steps["score"])
             ran = numbers(pc.is_in(steps["outcome"], value_set=pa.array(["done", "borrowed"]))).astype(bool)
             sides.append(np.where(judged, _spread(pairs, numbers(steps["pair"]), scores), np.nan))
@@ -97,28 +94,28 @@ def by_node(pairs: Pairs, baseline: Side, candidate: Side, nodes: Sequence[str],
     return parts
 
 
-def by_criterion(pairs: Pairs, baseline: Side, candidate: Side, judged: np.ndarray[Any, Any]) -> list[Part]:
+def by_criterion(sides: tuple[Side, Side], before: Columns, after: Columns, judged: np.ndarray[Any, Any]) -> list[Part]:
     """How often each criterion holds, among the steps where both sides could decide it."""
-    found = [_criteria(pairs, side.steps) for side in (baseline, candidate)]
-    fields = _fields([baseline.steps, candidate.steps])
+    fields = _fields(sides)
+    nothing = CriterionColumn("", np.full(len(judged), -1, np.int8), 0, 0)
     parts = []
-    for name in dict.fromkeys(key for side in found for key in side):
-        before, after = (side.get(name, (np.full(len(pairs), np.nan), "", 0, 0)) for side in found)
-        quantity = Quantity(np.where(judged, before[0], np.nan), np.where(judged, after[0], np.nan))
-        counts, unscored = (before[2], after[2]), (before[3], after[3])
-        parts.append(Part("criterion", name, quantity, after[1] or before[1], "%", 100, counts, unscored, name in fields))
+    for name in dict.fromkeys([*before, *after]):
+        left, right = (side.get(name, nothing) for side in (before, after))
+        quantity = Quantity(*(np.where(judged, side.values, np.nan) for side in (left, right)))
+        counts, unscored = (left.decided, right.decided), (left.undecided, right.undecided)
+        parts.append(Part("criterion", name, quantity, right.text or left.text, "%", 100, counts, unscored, name in fields))
     return parts
 
 
 def by_label(pairs: Pairs, score: Quantity) -> list[Part]:
     """The score of the tasks that carry each label; the commonest labels first."""
-    held = {label: rows for label, rows in _members(pairs.after["labels"], len(pairs)).items() if label}
+    held = _Members(pairs.after["labels"], but="")
     return _grouped("label", score, held, held)
 
 
 def by_route(pairs: Pairs, score: Quantity) -> list[Part]:
     """The score of the tasks that took each route on both sides, and how many took it on each."""
-    before, after = (_members(side["routes"], len(pairs)) for side in (pairs.before, pairs.after))
+    before, after = (_Members(side["routes"]) for side in (pairs.before, pairs.after))
     return _grouped("route", score, before, after)
 
 
@@ -181,32 +178,12 @@ def _spread(pairs: Pairs, rows: np.ndarray[Any, Any], values: Numbers) -> Number
     return spread
 
 
-def _criteria(pairs: Pairs, steps: pa.Table) -> dict[str, tuple[Numbers, str, int, int]]:
-    steps = steps.select(["pair", "node", "criteria"]).combine_chunks()
-    if not steps.num_rows:
-        return {}
-    lists = steps["criteria"].combine_chunks()
-    parents = pc.list_parent_indices(lists)
-    flat = pc.list_flatten(lists)
-    nodes = pc.take(steps["node"].combine_chunks(), parents)
-    coded = pc.binary_join_element_wise(nodes, pc.struct_field(flat, "id"), "/").dictionary_encode()
-    codes, met, texts = numbers(coded.indices), numbers(pc.struct_field(flat, "met")).astype(np.float64), pc.struct_field(flat, "text")
-    rows = numbers(steps["pair"])[numbers(parents)]
-    found = {}
-    for code, name in enumerate(coded.dictionary.to_pylist()):
-        mine = np.flatnonzero(codes == code)
-        decided = ~np.isnan(met[mine])
-        values = _spread(pairs, rows[mine], met[mine])
-        found[name] = (values, texts[int(mine[0])].as_py() or "", int(decided.sum()), int((~decided).sum()))
-    return found
-
-
-def _fields(tables: Sequence[pa.Table]) -> set[str]:
+def _fields(sides: Sequence[Side]) -> set[str]:
     """Criteria named like a field of their node's output, judged by a rule: they are about that field."""
     found = set()
-    for steps in tables:
-        for node in pc.unique(steps["node"]).to_pylist():
-            mine = pc.indices_nonzero(pc.and_(pc.equal(steps["node"], node), pc.is_valid(steps["output"])))
+    for side in sides:
+        for node, steps in side.by_node.items():
+            mine = pc.indices_nonzero(pc.is_valid(steps["output"]))
             for row in steps.select(["output", "criteria"]).take(mine.slice(0, 20)).to_pylist():
                 output = _object(row["output"])
                 found |= {f"{node}/{entry['id']}" for entry in row["criteria"] or () if entry["judge"] is None and entry["id"] in output}
@@ -221,24 +198,32 @@ def _object(text: str) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
-def _members(lists: pa.ChunkedArray, count: int) -> Members:
-    joined = lists.combine_chunks()
-    coded = pc.list_flatten(joined).dictionary_encode()
-    codes, parents = numbers(coded.indices), numbers(pc.list_parent_indices(joined))
-    order = np.argsort(codes, kind="stable")
-    bounds = np.searchsorted(codes[order], np.arange(len(coded.dictionary) + 1))
-    return {name: parents[order[bounds[code] : bounds[code + 1]]] for code, name in enumerate(coded.dictionary.to_pylist())}
+class _Members:
+    """Which pairs have each label or route."""
+
+    def __init__(self, lists: pa.ChunkedArray, but: str | None = None):
+        joined = lists.combine_chunks()
+        coded = pc.list_flatten(joined).dictionary_encode()
+        self._count, self._codes, self._pairs = len(joined), numbers(coded.indices), numbers(pc.list_parent_indices(joined))
+        names = coded.dictionary.to_pylist()
+        self._code = {name: code for code, name in enumerate(names) if name != but}
+        sizes = np.bincount(self._codes, minlength=len(names))
+        self.sizes = Counter({name: int(sizes[code]) for name, code in self._code.items()})
+
+    def have(self, name: str) -> np.ndarray[Any, Any]:
+        """Whether each pair has it."""
+        flags = np.zeros(self._count, dtype=bool)
+        if name in self._code:
+            flags[self._pairs[self._codes == self._code[name]]] = True
+        return flags
 
 
-def _grouped(kind: Literal["label", "route"], score: Quantity, before: Members, after: Members) -> list[Part]:
-    sizes = Counter({name: len(rows) for name, rows in before.items()}) + Counter({name: len(rows) for name, rows in after.items()})
+def _grouped(kind: Literal["label", "route"], score: Quantity, before: _Members, after: _Members) -> list[Part]:
     parts = []
-    for name, _ in sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0]))[:MAX_GROUPS]:
-        none = np.array([], dtype=np.int64)
-        own = (before.get(name, none), after.get(name, none))
-        both = np.zeros(len(score.before), dtype=bool)
-        both[np.intersect1d(*own)] = True
+    for name, _ in sorted((before.sizes + after.sizes).items(), key=lambda entry: (-entry[1], entry[0]))[:MAX_GROUPS]:
+        had, has = before.have(name), after.have(name)
+        both = had & has
         quantity = Quantity(np.where(both, score.before, np.nan), np.where(both, score.after, np.nan))
-        unscored = (int(np.isnan(score.before[np.unique(own[0])]).sum()), int(np.isnan(score.after[np.unique(own[1])]).sum()))
-        parts.append(Part(kind, name, quantity, counts=(len(np.unique(own[0])), len(np.unique(own[1]))), unscored=unscored))
+        unscored = (int(np.isnan(score.before[had]).sum()), int(np.isnan(score.after[has]).sum()))
+        parts.append(Part(kind, name, quantity, counts=(int(had.sum()), int(has.sum())), unscored=unscored))
     return parts

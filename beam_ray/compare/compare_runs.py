@@ -76,10 +76,17 @@ def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], ta
         if calls is not None and tasks is not None:
             calls = calls.filter(pc.is_in(calls["task_id"], tasks))
         sides.append(Side(name, run.run_id, outcome, steps, bool(run.record.recorded), calls))
+    notes = _judge_notes(sides, before, after)
+    # handed over and not kept, as a table that was used is memory for the next
     found = compare(
-        sides[0], sides[1], order=list(after.record.plan.order), confidence=gate.confidence, grouping=grouping(before, after, by.cluster, by.slices), **how
+        sides.pop(0),
+        sides.pop(0),
+        order=list(after.record.plan.order),
+        confidence=gate.confidence,
+        grouping=grouping(before, after, by.cluster, by.slices),
+        **how,
     )
-    found = replace(found, cost_notes=cost_notes(before, after, names), judge_notes=_judge_notes(sides, before, after))
+    found = replace(found, cost_notes=cost_notes(before, after, names), judge_notes=notes)
     found = replace(found, changes=with_first_calls(found.changes, before, after))
     return _with_lanes(found, _lanes(before), _lanes(after))
 

@@ -16,13 +16,14 @@ import pyarrow as pa
 
 from beam_ray.compare.breakdown import Slice, by_criterion, by_label, by_node, by_route, slices
 from beam_ray.compare.classification import Classification, ClassMeasure, classify
+from beam_ray.compare.criterion_columns import changed_criteria, criterion_columns
 from beam_ray.compare.flips import (
     BOTH_FAILING,
     NEWLY_FAILING,
     NEWLY_PASSING,
     NOT_JUDGED,
+    WORDS,
     RouteFlip,
-    changed_criteria,
     diverge,
     flip_words,
     majority,
@@ -187,28 +188,31 @@ def compare(
     """
     grouping = grouping or Grouping()
     pairs = pair(baseline, candidate)
-    baseline, candidate = pairs.placed(baseline), pairs.placed(candidate)
-    unavailable = failed_with(pairs, baseline.steps, (UNAVAILABLE,)) | failed_with(pairs, candidate.steps, (UNAVAILABLE,))
+    baseline, candidate = pairs.placed(baseline, candidate)
+    unavailable = failed_with(pairs, baseline.failed, (UNAVAILABLE,)) | failed_with(pairs, candidate.failed, (UNAVAILABLE,))
     judged = ~unavailable
     passing = Quantity(*(majority(np.nan_to_num(numbers(side["passed"]).astype(float)), pairs.task, judged) for side in (pairs.before, pairs.after)))
     named = quantities(pairs, baseline, candidate, judged, _once(passing, pairs))
-    nodes = [*order, *sorted({*baseline.steps["node"].unique().to_pylist(), *candidate.steps["node"].unique().to_pylist()} - set(order))]
+    nodes = [*order, *sorted({*baseline.by_node, *candidate.by_node} - set(order))]
+    criteria = criterion_columns(pairs, baseline), criterion_columns(pairs, candidate)
     parts = [
         by_node(pairs, baseline, candidate, nodes, judged),
-        by_criterion(pairs, baseline, candidate, judged),
+        by_criterion((baseline, candidate), *criteria, judged),
         by_label(pairs, named["score"]),
         by_route(pairs, named["score"]),
         by_recording(named["score"], states(pairs, candidate)),
     ]
     words = flip_words(passing.before, passing.after)
-    table = rows(pairs, words, diverge(pairs, baseline, candidate, order), changed_criteria(pairs, baseline, candidate))
-    listed = {word: tuple(task for task, other in zip(pairs.task_ids, words, strict=True) if other == word) for word in set(words)}
+    table = rows(pairs, words, diverge(pairs, baseline, candidate, order), changed_criteria(*criteria, len(pairs)))
+    listed = {
+        word: tuple(pairs.ids.filter(pa.array(words == WORDS.index(word))).to_pylist()) for word in (NEWLY_PASSING, NEWLY_FAILING, BOTH_FAILING, NOT_JUDGED)
+    }
     shown, left_out = changes(table)
-    failing = listed.get(NEWLY_FAILING, ())
-    count = len(words) - len(listed.get(NOT_JUDGED, ()))
+    failing = listed[NEWLY_FAILING]
+    count = len(words) - len(listed[NOT_JUDGED])
     # what is drawn at random: tasks, or clusters of them
     unit = grouping.clusters.units(pairs.task_ids)[pairs.task] if grouping.clusters else pairs.task
-    units = len(np.unique(unit[judged]))
+    units = int((np.bincount(unit[judged]) > 0).sum())
     sure = Confidence(confidence, planned, units)
     measured = metrics(named, unit, confidence=sure, recorded=(baseline.recorded, candidate.recorded))
     able = {metric.name: _detectable(metric, sure, units) for metric in measured}
@@ -221,16 +225,16 @@ def compare(
         int(judged.sum()),
         count,
         int(np.bincount(pairs.task).max()) if len(pairs) else 0,
-        Unpaired(pairs.baseline_only, pairs.candidate_only, pairs.inputs_differ, listed.get(NOT_JUDGED, ())),
+        Unpaired(pairs.baseline_only, pairs.candidate_only, pairs.inputs_differ, listed[NOT_JUDGED]),
         measured,
-        rounded(sure.p(_p_of_flips(len(listed.get(NEWLY_PASSING, ())), len(failing), named, unit if grouping.clusters else None, sure))) or 0.0,
+        rounded(sure.p(_p_of_flips(len(listed[NEWLY_PASSING]), len(failing), named, unit if grouping.clusters else None, sure))) or 0.0,
         able["score"],
         able["success_rate"],
         size_advice(count, able["success_rate"]),
         tuple(entry for group in parts for entry in slices(group, pairs.task, unit, confidence=sure, family=family)),
-        listed.get(NEWLY_PASSING, ()),
+        listed[NEWLY_PASSING],
         failing,
-        listed.get(BOTH_FAILING, ()),
+        listed[BOTH_FAILING],
         regressions(failing, {}),
         route_flips(pairs, baseline, candidate),
         shown,
@@ -268,14 +272,12 @@ def _p_of_flips(better: int, worse: int, named: Mapping[str, Quantity], unit: np
 
 def _once(passing: Quantity, pairs: Pairs) -> Quantity:
     """Whether each task fails, at its first pair; NaN at the others."""
-    first = np.zeros(len(pairs), dtype=bool)
-    first[np.unique(pairs.task, return_index=True)[1]] = True
-    return Quantity(*(np.where(first, 1 - side[pairs.task], np.nan) for side in (passing.before, passing.after)))
+    return Quantity(*(np.where(pairs.first, 1 - side[pairs.task], np.nan) for side in (passing.before, passing.after)))
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
-        return [_plain(entry) for entry in value]
+        return [entry if type(entry) is str else _plain(entry) for entry in value]
     if isinstance(value, tuple):
         return {name: _plain(entry) for name, entry in value._asdict().items()}  # type: ignore[attr-defined]
     if isinstance(value, dict):

@@ -29,10 +29,10 @@ def error_kind(error_type: str | None, message: str | None) -> str:
     return _BY_TYPE.get(error_type or "", "other_errors")
 
 
-def failed_by_kind(pairs: Pairs, steps: pa.Table) -> Mapping[str, np.ndarray[Any, Any]]:
-    """For each kind which pairs have a step, as placed, that failed so."""
+def failed_by_kind(pairs: Pairs, failed: pa.Table) -> Mapping[str, np.ndarray[Any, Any]]:
+    """For each kind which pairs have one of the *failed* steps, as placed, that failed so."""
     flags = {kind: np.zeros(len(pairs), dtype=bool) for kind in KINDS}
-    failed = steps.select(["pair", "error_type", "error"]).filter(pc.and_(pc.equal(steps["outcome"], "failed"), pc.greater_equal(steps["pair"], 0)))
+    failed = failed.filter(pc.greater_equal(failed["pair"], 0))
     for row, error_type, message in zip(numbers(failed["pair"]).tolist(), failed["error_type"].to_pylist(), failed["error"].to_pylist(), strict=True):
         kind = error_kind(error_type, message)
         if kind in flags:

@@ -242,7 +242,7 @@ def quantiles(quantity: Quantity, task: np.ndarray[Any, Any], percent: float, co
     before, after = (_Order(np.asarray(side[there]), rows, percent, confidence) for side in (quantity.before, quantity.after))
     if before.ends is None or after.ends is None:
         return Estimate(before.found, after.found, None, None, after.ends)
-    tasks = len(np.unique(rows))
+    tasks = int((np.bincount(rows) > 0).sum())
     # two tasks more, one on each side, as everywhere
     alike = _correlation(before.below, after.below) * tasks / (tasks + 2)
     moved = _mover(before.found, before.ends, after.found, after.ends, alike)

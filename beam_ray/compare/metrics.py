@@ -93,10 +93,10 @@ def quantities(pairs: Pairs, baseline: Side, candidate: Side, judged: np.ndarray
         return Quantity(found.after, found.after) if baseline.recorded else Quantity(found.before, found.before)
 
     def errors(kinds: tuple[str, ...], among: Any = True, *, others: bool = False) -> Quantity:
-        sides = (failed_with(pairs, side.steps, kinds, others=others) for side in (baseline, candidate))
+        sides = (failed_with(pairs, side.failed, kinds, others=others) for side in (baseline, candidate))
         return Quantity(*(np.where(among, flags.astype(np.float64), np.nan) for flags in sides))
 
-    kinds = [failed_by_kind(pairs, side.steps) for side in (baseline, candidate)]
+    kinds = [failed_by_kind(pairs, side.failed) for side in (baseline, candidate)]
     by_kind = {kind: known(Quantity(*(found[kind].astype(np.float64) for found in kinds))) for kind in ERROR_KINDS}
     score = of("score")
     passed = of("passed")

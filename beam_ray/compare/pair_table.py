@@ -1,13 +1,13 @@
 """The pairs as rows: the table that is kept, and the changed tasks that reports show."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_ray.compare.flips import NEWLY_FAILING, NEWLY_PASSING, Divergence
-from beam_ray.compare.pairs import Pairs
+from beam_ray.compare.flips import NEWLY_FAILING, NEWLY_PASSING, WORDS, Codes, Divergence
+from beam_ray.compare.pairs import Pairs, numbers
 
 MAX_CHANGES = 200
 MAX_OUTPUT = 2_000
@@ -61,12 +61,12 @@ class Change:
     """The first call at which the agent or program at that node did something else."""
 
 
-def rows(pairs: Pairs, words: Sequence[str], divergence: Divergence, criteria: pa.Array) -> pa.Table:
-    """One row for each pair, in the schema of comparison.parquet."""
+def rows(pairs: Pairs, words: Codes, divergence: Divergence, criteria: pa.Array) -> pa.Table:
+    """One row for each pair, in the schema of comparison.parquet; *words* has each task's place in WORDS."""
     columns: dict[str, pa.Array] = {
         "task_id": pairs.before["task_id"],
         "trial": pairs.before["trial"],
-        "flip": pc.take(pa.array(words, pa.string()), pa.array(pairs.task)),
+        "flip": pa.array(WORDS, pa.string()).take(pa.array(words[pairs.task])),
         "diverges_at": divergence.node,
         "before_there": divergence.before,
         "after_there": divergence.after,
@@ -83,29 +83,24 @@ def rows(pairs: Pairs, words: Sequence[str], divergence: Divergence, criteria: p
 
 def changes(table: pa.Table) -> tuple[tuple[Change, ...], int]:
     """The changed tasks, newly failing first, at most a page of them; and how many are left out."""
-    chosen = [table.filter(pc.equal(table["flip"], word)) for word in (NEWLY_FAILING, NEWLY_PASSING)]
-    firsts = [part.filter(_differs(part)) for part in chosen]
-    # of a task with several trials the first one shown is the first whose result differs
-    kept, seen = [], set()
-    for part in firsts:
-        for row in part.select(["task_id", "trial"]).to_pylist():
-            if row["task_id"] not in seen:
-                seen.add(row["task_id"])
-                kept.append((row["task_id"], row["trial"]))
-    places = {key: index for index, key in enumerate(kept[:MAX_CHANGES])}
-    shown = pa.concat_tables(firsts)
-    ids, trials = shown["task_id"].to_pylist(), shown["trial"].to_pylist()
-    wanted = [index for index, key in enumerate(zip(ids, trials, strict=True)) if key in places]
+    kept = []
+    for word in (NEWLY_FAILING, NEWLY_PASSING):
+        places = np.flatnonzero(numbers(pc.and_(pc.equal(table["flip"], word), _differs(table))))
+        ids = table["task_id"].take(pa.array(places)).combine_chunks()
+        # of a task with several trials the first one shown is the first whose result differs
+        kept.append(places[np.diff(numbers(ids.dictionary_encode().indices), prepend=-1) != 0])
+    shown = np.concatenate(kept)
+    columns = table.select([name for name in Change.__dataclass_fields__ if name in table.schema.names])
     made = []
-    for row in shown.take(pa.array(wanted, pa.int64())).select([name for name in Change.__dataclass_fields__ if name in table.schema.names]).to_pylist():
+    for row in columns.take(pa.array(shown[:MAX_CHANGES])).to_pylist():
         for name in ("before_there", "after_there", "before_error", "after_error"):
             row[name] = _cut(row[name])
         made.append(Change(**{**row, "before_routes": tuple(row["before_routes"] or ()), "after_routes": tuple(row["after_routes"] or ())}))
-    return tuple(made), max(0, len(kept) - MAX_CHANGES)
+    return tuple(made), max(0, len(shown) - MAX_CHANGES)
 
 
-def _differs(part: pa.Table) -> pa.ChunkedArray:
-    return pc.not_equal(pc.fill_null(part["before_passed"], False), pc.fill_null(part["after_passed"], False))
+def _differs(table: pa.Table) -> pa.ChunkedArray:
+    return pc.not_equal(pc.fill_null(table["before_passed"], False), pc.fill_null(table["after_passed"], False))
 
 
 def _cut(text: str | None) -> str | None:

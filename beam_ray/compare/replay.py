@@ -97,8 +97,10 @@ class Replay:
 
 
 def states(pairs: Pairs, candidate: Side) -> list[str]:
-    """For each pair one of STATES, of the candidate; empty where it calls nothing."""
+    """For each pair one of STATES, of the candidate, or nothing where it makes no calls; none at all where no task does."""
     by_task = _states(candidate)
+    if not by_task:
+        return []
     keys = zip(pairs.after["task_id"].to_pylist(), pairs.after["trial"].to_pylist(), strict=True)
     return [by_task.get(key, "") for key in keys]
 

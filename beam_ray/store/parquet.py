@@ -94,11 +94,13 @@ class _File:
         """The whole file."""
         self._writer.add_key_value_metadata({_PIECES: json.dumps(self._pieces), _SEAL: _BLANK.decode()})
         self._writer.close()
-        body = self._sink.getvalue()
-        place = body.rindex(_BLANK) + len(_MARK)
-        # the seal is as long as what it takes the place of, so nothing in the footer moves
-        seal = hashlib.sha256(memoryview(body)[self.written :]).hexdigest().encode()
-        return b"".join([body[:place], seal, body[place + len(seal) :]])
+        self._sink.seek(self.written)
+        footer = self._sink.read()
+        place = self.written + footer.rindex(_BLANK) + len(_MARK)
+        # the seal is as long as what it takes the place of, so nothing in the footer moves; written in place, the file is in memory once
+        self._sink.seek(place)
+        self._sink.write(hashlib.sha256(footer).hexdigest().encode())
+        return self._sink.getvalue()
 
 
 class Piece(NamedTuple):
