@@ -15,7 +15,10 @@ from beam_ray.errors import Unusable, did_you_mean
 
 if TYPE_CHECKING:
     from beam_ray.api.marks import PairMark
-    from beam_ray.api.proofs import ProofTask
+    from beam_ray.api.proofs import FlippedTasks, Proof, ProofPlan, ProofTask
+    from beam_ray.backtest.proof import Pin
+    from beam_ray.llm.scripted import Models
+    from beam_ray.run.plan import Plan
 
 FLIPS = (NEWLY_FAILING, NEWLY_PASSING)
 SEPARATOR = "\x1f"
@@ -206,6 +209,28 @@ class Pairs:
         from beam_ray.api.prove import proven
 
         return proven(self.verdict.store, self)
+
+    def proof(self, of: "FlippedTasks | None" = None) -> "Proof":
+        """What ``Store.proof`` gives for tasks of this candidate; where they are pinned is found once."""
+        from beam_ray.api.prove import proof_of
+
+        return proof_of(self, of)
+
+    def plan_prove(self, of: "FlippedTasks | None" = None, *, control: bool = False) -> "ProofPlan":
+        """What ``Store.plan_prove`` gives for tasks of this candidate."""
+        from beam_ray.api.prove import plan_of_proof
+
+        return plan_of_proof(self, of, control=control)
+
+    @cached_property
+    def pins(self) -> "dict[FlippedTasks, list[Pin]]":
+        """Where tasks are pinned, as far as a proof has asked: neither the pairs nor the runs change any more."""
+        return {}
+
+    @cached_property
+    def plans(self) -> "dict[tuple[str, str, tuple[str, ...]], tuple[Models, Plan]]":
+        """Node, arm and tasks of an experiment to its plan, with the models that it was made for."""
+        return {}
 
     @property
     def marks(self) -> "dict[tuple[str, int], tuple[PairMark, ...]]":

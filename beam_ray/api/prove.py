@@ -21,10 +21,14 @@ from beam_ray.backtest.spec import RECORDED
 from beam_ray.compare.flips import NEWLY_FAILING, WORDS
 from beam_ray.errors import BeamRayError, Unusable
 from beam_ray.llm.lanes import require_lane
+from beam_ray.llm.scripted import Models
 from beam_ray.run.plan import Plan as EnginePlan
 from beam_ray.run.progress import Progress
 from beam_ray.store.beginning import begin
 from beam_ray.store.runs import Run as StoredRun
+
+KEPT_PLANS = 8
+"""Plans of experiments that are kept with the pairs of a backtest."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,14 @@ class _Question:
             )
         return chosen
 
-    @cached_property
+    @property
     def pins(self) -> list[Pin]:
         """The tasks in their order, with where each is pinned."""
+        if self.of not in self.pairs.pins:
+            self.pairs.pins[self.of] = self._pins()
+        return self.pairs.pins[self.of]
+
+    def _pins(self) -> list[Pin]:
         table = self.pairs.table
         found = pins(self.sides, table.filter(pc.is_in(table["task_id"], value_set=pa.array(self.tasks, pa.string()))), self.tasks)
         at = {each.task: each for each in found if not self.of.node or each.node == self.of.node}
@@ -121,36 +130,50 @@ class _Question:
         return made, passed
 
 
-def _question(store: Location, backtest: str, of: FlippedTasks | None) -> _Question:
-    """What is asked, with the backtest looked up."""
+def _question(pairs: Pairs, of: FlippedTasks | None) -> _Question:
+    """What is asked of these pairs."""
     of = of or FlippedTasks()
-    found = verdict(store, backtest)
-    pairs = found.pairs_of(of.candidate)
+    found = pairs.verdict
     if found.document()["baseline"]["definition_digest"] == RECORDED:
         raise Unusable(f"the baseline of {found.id} is what production answered: it has no steps whose output could be pinned")
     word = of.group.replace("-", " ")
     if word in WORDS and word not in FLIPS:
         raise Unusable(f"tasks that are {word} did not flip, so there is nothing to prove\n  groups are: newly-failing, newly-passing")
-    question = _Question(store, found, of, pairs)
+    question = _Question(found.store, found, of, pairs)
     if of.node and of.node not in {each.node for each in question.pins}:
         nodes = dict.fromkeys(node for node in pairs.select(of.group)["diverges_at"].to_pylist() if node)
         raise Unusable(f"no task of the group parts at {of.node!r}\n  they part at: {', '.join(nodes) or 'no node'}")
     return question
 
 
+def _pairs(store: Location, backtest: str, of: FlippedTasks | None) -> Pairs:
+    return verdict(store, backtest).pairs_of(of.candidate if of else None)
+
+
 def proof(store: Location, backtest: str, of: FlippedTasks | None = None) -> Proof:
     """See ``Store.proof``."""
-    return _question(store, backtest, of).proof()
+    return proof_of(_pairs(store, backtest, of), of)
+
+
+def proof_of(pairs: Pairs, of: FlippedTasks | None = None) -> Proof:
+    """See ``Pairs.proof``."""
+    return _question(pairs, of).proof()
 
 
 def plan_prove(store: Location, backtest: str, of: FlippedTasks | None = None, *, control: bool = False) -> ProofPlan:
     """See ``Store.plan_prove``."""
-    question = _question(store, backtest, of)
+    return plan_of_proof(_pairs(store, backtest, of), of, control=control)
+
+
+def plan_of_proof(pairs: Pairs, of: FlippedTasks | None = None, *, control: bool = False) -> ProofPlan:
+    """See ``Pairs.plan_prove``."""
+    question, store = _question(pairs, of), pairs.verdict.store
     made = _experiments(store, question, control, None)
     times = times_of(store, question.sides.after.record.plan)
     experiments = tuple(Experiment(node, arm, plan_of(plan, seconds=time_of(plan, store.known_models, times))) for node, arm, plan in made)
+    results = question.results
     barred = tuple((each.task, each.obstacle) for each in question.pins if each.obstacle)
-    known = sum((each.node or "", PINNED, each.task) in question.results for each in question.pins)
+    known = sum((each.node or "", PINNED, each.task) in results for each in question.pins)
     return ProofPlan(question.verdict.id, question.sides.candidate, len(question.pins), known, barred, experiments)
 
 
@@ -159,7 +182,19 @@ def _experiments(store: Location, question: _Question, control: bool, budget: Ma
     models = store.known_models
     require_lane(store.lane, models, question.sides.after.record.plan.models)
     missing = question.missing(arms, question.results)
+    if budget is None:
+        return [(node, arm, _planned(question, models, node, arm, tasks)) for node, arm, tasks in missing]
     return [(node, arm, proof_plan(store.objects, models, question.sides, node, arm, tasks, budget=budget)) for node, arm, tasks in missing]
+
+
+def _planned(question: _Question, models: Models, node: str, arm: str, tasks: list[str]) -> EnginePlan:
+    """The plan of an experiment, which is made once as long as the models are the same: a page of it is read again and again."""
+    known, key = question.pairs.plans, (node, arm, tuple(tasks))
+    if key not in known or known[key][0] != models:
+        if len(known) >= KEPT_PLANS:
+            known.clear()
+        known[key] = dict(models), proof_plan(question.store.objects, models, question.sides, node, arm, tasks)
+    return known[key][1]
 
 
 def prove(
@@ -174,12 +209,13 @@ def prove(
 ) -> Proof:
     """See ``Store.prove``."""
     left = dict(checked_budget(budget)) if budget else {}
-    question = _question(store, backtest, of)
+    pairs = _pairs(store, backtest, of)
+    question = _question(pairs, of)
     with progress_callback(progress) as callback:
         for run in question.begun():
             callback(Progress(message=f"resuming run {run.run_id}, which was begun for this before"))
             _spend(left, finish(store, run.record, takeover=takeover, callback=callback))
-        question = _question(store, backtest, of)
+        question = _question(pairs, of)
         made = _experiments(store, question, control, left)
         if made:
             probe_models(store, question.sides.after.record.plan)
@@ -190,7 +226,7 @@ def prove(
             record = begin(store.objects, plan.record, plan.tasks)
             remember(store.objects, question.sides, node, arm, tasks, record.run_id)
             _spend(left, finish(store, record.model_copy(update={"budget": dict(left)}), takeover=takeover, callback=callback))
-    return _question(store, backtest, of).proof()
+    return _question(pairs, of).proof()
 
 
 def _spend(left: dict[str, float], run: Run) -> None:

@@ -108,11 +108,12 @@ def _obstacles(sides: Sides, node: str | None, tasks: Sequence[str]) -> dict[str
     for side, workflow in (("baseline", before), ("candidate", after)):
         if node not in workflow.nodes:
             return dict.fromkeys(tasks, f"the {side} has no node {node!r}")
-    keys = [(task, trial) for task in tasks for trial in range(1, sides.after.record.trials + 1)]
-    old, new = (StepRows(run).rows(node, keys) for run in (sides.before, sides.after))
+    trials = range(1, sides.after.record.trials + 1)
+    keys = [(task, trial) for task in tasks for trial in trials]
+    old, new = (StepRows(run).rows(node, keys, columns=("outcome", "output")) for run in (sides.before, sides.after))
     found = {}
     for task in tasks:
-        rows = [(old.get(key), new.get(key)) for key in keys if key[0] == task]
+        rows = ((old.get((task, trial)), new.get((task, trial))) for trial in trials)
         found[task] = next(filter(None, (_obstacle(after, node, *both) for both in rows)), "")
     return found
 

@@ -71,8 +71,8 @@ def route_flips(pairs: Pairs, baseline: Side, candidate: Side) -> tuple[RouteFli
     found = every.group_by([*columns], use_threads=False).aggregate([("place", "min"), ("place", "count")])
     firsts = found["place_min"].combine_chunks()
     ways = zip(*([tuple(routes or ()) for routes in side["routes"].take(firsts).to_pylist()] for side in (pairs.before, pairs.after)), strict=True)
-    counted = zip(ways, found["place_count"].to_pylist(), strict=True)
-    return tuple(RouteFlip(*routes, count) for routes, count in sorted(counted, key=lambda entry: (-entry[1], entry[0])))
+    made = [RouteFlip(was, now, count) for (was, now), count in zip(ways, found["place_count"].to_pylist(), strict=True)]
+    return tuple(sorted(made, key=lambda flip: (-flip.pairs, flip.before, flip.after)))
 
 
 def diverge(pairs: Pairs, baseline: Side, candidate: Side, order: Sequence[str]) -> Divergence:

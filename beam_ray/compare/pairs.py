@@ -100,9 +100,10 @@ def pair(baseline: Side, candidate: Side) -> Pairs:
     Every task of either side is in a pair or is named as unpaired.
     """
     before, after = baseline.outcome, candidate.outcome
+    candidate_only: tuple[str, ...] = ()
     if _same_keys(before, after):
         places, common = np.arange(before.num_rows), np.ones(before.num_rows, dtype=bool)
-        inputs, candidate_only = after["inputs"], ()
+        inputs = after["inputs"]
     else:
         keys = _keys(before), _keys(after)
         found = pc.index_in(keys[0], value_set=keys[1].combine_chunks())

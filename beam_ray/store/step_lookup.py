@@ -69,15 +69,16 @@ class StepRows:
         self._last: tuple[list[Key], list[int]] = [], []
         """The keys that were looked for last, and their rows: nodes are read one after the other."""
 
-    def rows(self, node: str, wanted: Iterable[Key], near: int | None = None) -> dict[Key, StepRow]:
+    def rows(self, node: str, wanted: Iterable[Key], near: int | None = None, *, columns: Sequence[str] = STEPS.names) -> dict[Key, StepRow]:
         """
         The node's rows for those of the *wanted* tasks that the run has.
 
         Args:
             near: The row from which on they are expected; None for where the last ones were.
+            columns: What is asked of each row, which then has nothing else.
         """
         keys = list(wanted)
-        return {_key(row): row for row in self._settled(lambda: self._step_rows(node, keys, near))}
+        return {_key(row): row for row in self._settled(lambda: self._step_rows(node, keys, near, columns))}
 
     def outcomes(self, wanted: Iterable[Key]) -> dict[Key, OutcomeRow]:
         """The outcome of those of the *wanted* tasks that have one."""
@@ -108,10 +109,11 @@ class StepRows:
         except NotThere as error:
             raise Damaged(f"{error.args[0]} is missing, though the run has it") from None
 
-    def _step_rows(self, node: str, wanted: Sequence[Key], near: int | None) -> list[StepRow]:
+    def _step_rows(self, node: str, wanted: Sequence[Key], near: int | None, columns: Sequence[str]) -> list[StepRow]:
         places, keys = self._places(wanted, near), set(wanted)
-        tables = self._taken(f"steps/{node}", places, STEPS.names)
-        return [row for table in tables for row in completed(table, STEPS).to_pylist() if _key(row) in keys]
+        schema = pa.schema([field for field in STEPS if field.name in columns or field.name in ID_COLUMNS])
+        tables = self._taken(f"steps/{node}", places, schema.names)
+        return [row for table in tables for row in completed(table, schema).to_pylist() if _key(row) in keys]
 
     def _outcome_rows(self, wanted: Sequence[Key]) -> list[OutcomeRow]:
         keys = set(wanted)

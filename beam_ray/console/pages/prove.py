@@ -40,10 +40,11 @@ def prove(site: Site, path: str, fields: Fields) -> Page:
     verdict, of, control = site.reader.backtest(path.split("/")[2]), _wanted(fields), one(fields, "control") == "yes"
     commands = [each for each in site.commands.all() if each.words[:2] == ("prove", verdict.id)]
     running = [each for each in commands if each.code is None]  # before the store is read: what one leaves as it ends is then either read or waited for
-    proof = site.store.proof(verdict.id, of)
+    pairs = site.reader.pairs(verdict, of.candidate or "")
+    proof = pairs.proof(of)
     plan, fault = None, ""
     try:
-        plan = site.store.plan_prove(verdict.id, of, control=control)
+        plan = pairs.plan_prove(of, control=control)
         site.commands.require_within([each.plan for each in plan.experiments])
     except BeamRayError as error:
         fault = str(error)
