@@ -178,6 +178,19 @@ def test_nothing_is_paid_twice(store: beam_ray.Store, backtest: str, proof: beam
     assert store.proof(backtest) == proof
 
 
+def test_pairs_that_are_kept_show_what_was_proven_since(store: beam_ray.Store, backtest: str) -> None:
+    """
+    Pairs that were asked before a proof, as the console keeps them, have its results and no experiment left after it.
+    """
+    of, kept = beam_ray.FlippedTasks(group="newly-passing"), store.verdict(backtest).pairs_of()
+    kept.plan_prove(of)
+    store.prove(backtest, of)
+
+    assert kept.proof(of).document() == store.proof(backtest, of).document()
+    assert kept.proof(of).tasks[0].address is not None
+    assert kept.plan_prove(of).experiments == ()
+
+
 def test_a_proof_is_a_run_that_says_where_its_rows_are_from(store: beam_ray.Store, proof: beam_ray.Proof) -> None:
     """
     The pinned step names the baseline's step, what comes before is the candidate's, and only what comes after is executed; tools that write are not called.
