@@ -1,7 +1,6 @@
 """A store of real runs, the console over it in a process like any other, and a Chromium that looks at it."""
 
 import contextlib
-import os
 import re
 import secrets
 import shutil
@@ -23,8 +22,11 @@ from beam_ray.console.server import create_app
 from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection
 from tests.console.shop import Shop, copy_of, make_shop
+from tests.kept_ray import command_environment
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+PATIENCE_MS = 90_000
+"""Milliseconds for which a tab waits for what must come: on a busy machine a command may take its time."""
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -68,9 +70,8 @@ class Served:
 def served(folder: Path, *options: str) -> Iterator[Served]:
     """``beam-ray console`` over the store in *folder*."""
     port = str(_free_port())
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [sys.executable, "-m", "beam_ray", "console", "--store", "store", "--models", "models.yaml", "--port", port, *options]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=command_environment())
     assert process.stderr
     line = process.stderr.readline()
     found = re.search(r"http://\S+", line)
@@ -79,7 +80,7 @@ def served(folder: Path, *options: str) -> Iterator[Served]:
         yield Served(process, found[0])
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 class InProcess:
@@ -123,6 +124,10 @@ class Tab:
     served: Served
     faults: list[str] = field(default_factory=list)
 
+    def begin(self) -> None:
+        """Open the address that the console prints, which leads to its home."""
+        self.page.goto(self.served.address)
+
     def open(self, path: str) -> None:
         """Go to a page of the console."""
         self.page.goto(self.served.base + path)
@@ -133,11 +138,11 @@ class Tab:
         for key in keys:
             self.page.keyboard.press(key)
 
-    def see(self, text: str, timeout: float = 30_000) -> None:
+    def see(self, text: str) -> None:
         """Wait until the page shows a text."""
         from playwright.sync_api import expect
 
-        expect(self.page.get_by_text(text).first).to_be_visible(timeout=timeout)
+        expect(self.page.get_by_text(text).first).to_be_visible()
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +154,9 @@ def chromium(shop: Shop) -> Iterator[Any]:
     """
     if not CHROMIUM:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=ARGUMENTS)
         yield browser
@@ -168,12 +174,13 @@ def new_tab(chromium: Any, console: Served) -> Iterator[OpenTab]:
     def make(to: Served | None = None, **how: Any) -> Tab:
         target = to or console
         context = chromium.new_context(viewport=how.pop("viewport", {"width": 1280, "height": 800}), locale="en-GB", timezone_id="Europe/Berlin", **how)
+        context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         tab = Tab(page, target)
         page.on("console", lambda message: tab.faults.append(f"{message.type}: {message.text}") if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: tab.faults.append(str(error)))
         page.on("request", lambda request: tab.faults.append(request.url) if not request.url.startswith((target.base, "data:")) else None)
-        page.goto(target.address)
+        context.request.get(target.address, max_redirects=0)  # the cookie alone: few tests look at the home page
         tabs.append(tab)
         return tab
 
@@ -195,7 +202,7 @@ def beside(work: Callable[[], Any]) -> Any:
         return thread.submit(work).result()
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = PATIENCE_MS / 1000) -> Any:
     """What *what* gives as soon as it is something."""
     until = time.monotonic() + seconds
     while not (found := what()):

@@ -133,7 +133,7 @@ def test_prove_it_says_its_price_runs_and_is_shown_afterwards(page: Tab, shop: S
     page.page.get_by_role("link", name="Prove it for this group").first.click()
     page.see("2 model calls")
     page.page.get_by_role("button", name=re.compile("^Start")).click()
-    page.see("2 of 2 recover with the baseline's output at 'extract'.", timeout=90_000)
+    page.see("2 of 2 recover with the baseline's output at 'extract'.")
     page.see("Everything that can be tried was tried.")
     page.page.get_by_role("link", name="extract-prompt-v2").click()
     page.see("2 of 2 recover")
@@ -182,7 +182,7 @@ def test_a_stopped_backtest_is_seen_and_resumed(new_tab: OpenTab, shop: Shop, ax
         tab.see("This decides nothing.")
         found = violations(tab, axe)
         tab.page.get_by_role("button", name="Resume").click()
-        tab.see("Tasks that changed sides", timeout=120_000)
+        tab.see("Tasks that changed sides")
         tab.page.close()  # before the console ends, and its stream of events with it
 
     assert found == []

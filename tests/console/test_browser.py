@@ -16,6 +16,7 @@ TASK = "order-014"
 def test_from_the_tasks_page_to_the_end_of_a_timeline_and_re_run_task(tab: Tab, shop: Shop):
     """Tasks, a task, the button under its last step, the plan, start, and the result before and after."""
     page = tab.page
+    tab.begin()
     page.get_by_role("link", name="Tasks", exact=True).click()
     page.get_by_role("link", name="Failing").click()
     page.locator("table.tasks").get_by_role("link", name=TASK).last.click()
@@ -30,7 +31,7 @@ def test_from_the_tasks_page_to_the_end_of_a_timeline_and_re_run_task(tab: Tab, 
     page.get_by_label("Why").fill("to see whether it fails again")
     page.wait_for_url("**because=to*")
     plan.get_by_role("button", name="Start").click()
-    tab.see("Before and after", timeout=60_000)
+    tab.see("Before and after")
 
     assert below
     assert page.get_by_role("cell", name="80.00%").count() == 2
@@ -51,7 +52,7 @@ def test_a_step_and_re_run_from_here(tab: Tab, shop: Shop):
     page.get_by_role("radio", name=re.compile("Original")).check()
     page.wait_for_url("**using=original*")
     plan.get_by_role("button", name="Start").click()
-    tab.see("Before and after", timeout=60_000)
+    tab.see("Before and after")
 
     assert [(row[0].splitlines()[0], row[1], row[2]) for row in rows[:2]] == [("Extract the order details", "–", "1"), ("Look the order up", "1", "–")]
     newest = shop.store.runs()[0]
@@ -203,6 +204,7 @@ def test_a_changed_query_is_planned_before_it_is_run(tab: Tab, shop: Shop):
 def test_a_verdict_with_its_flips(tab: Tab, shop: Shop):
     """From the list to the verdict, its gate and intervals, the group of newly failing tasks, and through its pairs by the key n."""
     page = tab.page
+    tab.begin()
     page.get_by_role("link", name="Backtests", exact=True).click()
     page.get_by_role("link", name="extract-prompt-v2").click()
     tab.see("Tasks that changed sides")
@@ -225,6 +227,7 @@ def test_a_verdict_with_its_flips(tab: Tab, shop: Shop):
 def test_what_is_pasted_is_found(tab: Tab, shop: Shop):
     """The address of a step, and the beginning of a run's id."""
     page = tab.page
+    tab.begin()
     tab.press("/")
     page.keyboard.type(f"{shop.run}/{TASK}/lookup")
     page.keyboard.press("Enter")

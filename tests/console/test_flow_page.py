@@ -29,6 +29,7 @@ def box(tab: Tab, selector: str) -> dict[str, Any]:
 def test_from_the_list_of_flows_to_a_node(tab: Tab, shop: Shop):
     """Flows, a workflow, its nodes and branches left and the chosen node's panel right; a click chooses another node."""
     page = tab.page
+    tab.begin()
     page.get_by_role("link", name="Flows", exact=True).click()
     row = page.get_by_role("row", name=re.compile("purchase-orders")).inner_text()
     tab.see("Auto-reruns are used up at extract")
@@ -146,8 +147,9 @@ def test_the_graph_is_walked_by_keys(tab: Tab, shop: Shop):
 def test_without_scripts_a_flow_is_a_list(new_tab: OpenTab, shop: Shop):
     """The same nodes, numbers, branches and panel; also on a phone."""
     for how in ({"java_script_enabled": False}, {"viewport": {"width": 360, "height": 740}}):
-        page = new_tab(**how).page
-        page.goto(page.url.partition("/?")[0].rstrip("/") + f"/flows/purchase-orders?node=escalate&numbers=run:{shop.run}")
+        tab = new_tab(**how)
+        page = tab.page
+        tab.open(f"/flows/purchase-orders?node=escalate&numbers=run:{shop.run}")
         nodes = page.locator(".node").all()
         tops = [each.bounding_box()["y"] for each in nodes]
 

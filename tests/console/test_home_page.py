@@ -72,6 +72,7 @@ def test_home_says_what_needs_somebody_and_resumes_a_run(new_tab: OpenTab, desk:
     """The backtest that blocks, the run whose budget is used up and how it goes on, the damaged run with its command, and the warnings of health."""
     tab = new_tab(desk)
     page = tab.page
+    tab.begin()
     needs = page.get_by_role("region", name="Needs you")
     needs.get_by_text("Auto-reruns are used up at extract").wait_for()
     text = needs.inner_text()
@@ -89,6 +90,7 @@ def test_home_says_what_needs_somebody_and_resumes_a_run(new_tab: OpenTab, desk:
 def test_workflows_show_their_success_rate_with_its_interval(new_tab: OpenTab, desk: Served, busy: Busy):
     """The newest run's rate and Wilson's interval, the number of tasks, and links to health and history."""
     tab = new_tab(desk)
+    tab.begin()
     row = tab.page.get_by_role("row", name=re.compile("purchase-orders v1")).first
     text = row.inner_text()
     found = next(each for each in busy.store.flows() if each.workflow == "purchase-orders")
@@ -174,6 +176,7 @@ def test_settings_name_the_variables_of_keys_and_never_their_values(new_tab: Ope
     )
     with served(tmp_path, "--max-usd", "2", "--no-publish") as found:
         tab = new_tab(found)
+        tab.begin()
         tab.page.get_by_role("link", name="Settings").click()
         tab.see("Keys are read from the environment")
         text = tab.page.locator("main").inner_text()
@@ -200,6 +203,7 @@ def test_programs_find_the_pages_in_one_text(console: Served):
 def test_without_scripts_the_warnings_are_one_link_away(new_tab: OpenTab, shop: Shop):
     """Whoever loads them themselves gets the same page."""
     tab = new_tab(java_script_enabled=False)
+    tab.begin()
     tab.page.get_by_role("link", name="Warnings of health").click()
 
     tab.see("Auto-reruns are used up at extract")

@@ -1,7 +1,6 @@
 """A run that goes on is seen going on, from several tabs, and nothing of it depends on the console."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,9 +12,10 @@ from typing import Any
 import pytest
 
 import beam_ray
-from tests.console.conftest import OpenTab, Served, served, wait_for
+from tests.console.conftest import PATIENCE_MS, OpenTab, Served, served, wait_for
 from tests.console.shop import Shop
 from tests.endpoint import Endpoint, endpoint
+from tests.kept_ray import command_environment
 
 WORKFLOW = """
 workflow: letters
@@ -42,8 +42,7 @@ class Office:
         """Start ``beam-ray`` there."""
         models = ["--models", "models.yaml"] if words[0] == "run" else []
         command = [sys.executable, "-m", "beam_ray", *words, "--store", "store", *models]
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        return subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        return subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=command_environment())
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +75,15 @@ def test_a_run_is_watched_stopped_and_resumed(new_tab: OpenTab, desk: Served, of
     page.get_by_role("button", name="Stop").wait_for()
     tab.page.evaluate("window.sameDocument = true")
     first = done(page)
-    page.wait_for_function("before => +document.querySelector('.progress p').innerText.match(/(\\d+) of/)[1] > before", arg=first, timeout=20_000)
+    page.wait_for_function("before => +document.querySelector('.progress p').innerText.match(/(\\d+) of/)[1] > before", arg=first)
     alive = page.evaluate("window.sameDocument")
     listed = tab_text(new_tab, desk, "/tasks?status=running")
     page.get_by_role("button", name="Stop").click()
-    page.locator(".head .status").get_by_text("Stopped").wait_for(timeout=20_000)
-    code = command.wait(30)
+    page.locator(".head .status").get_by_text("Stopped").wait_for()
+    code = command.wait(60)
     page.get_by_role("button", name="Resume").click()
     office.model.latency_s = 0.02
-    page.locator(".head .status").get_by_text("Finished").wait_for(timeout=60_000)
+    page.locator(".head .status").get_by_text("Finished").wait_for()
     [run] = office.store.runs()
 
     assert (alive, code) == (True, 3)
@@ -127,7 +126,7 @@ def test_a_console_that_is_killed_loses_nothing(new_tab: OpenTab, desk: Served, 
     office.model.latency_s = 0.02
     other = new_tab(desk)
     other.open(f"/runs/{made}")
-    other.page.locator(".head .status").get_by_text("Finished").wait_for(timeout=60_000)
+    other.page.locator(".head .status").get_by_text("Finished").wait_for()
 
     assert office.store.get_run(made).passed == TASKS
     assert len(office.model.journal) - asked == TASKS
@@ -140,14 +139,15 @@ def test_eight_tabs_on_something_that_goes_on_all_answer(chromium: Any, desk: Se
     before = set(office.store.run_ids())
     [made] = wait_for(lambda: set(office.store.run_ids()) - before)
     context = chromium.new_context()
+    context.set_default_timeout(PATIENCE_MS)
     pages = [context.new_page() for _ in range(8)]
     for page in pages:
         page.goto(desk.address)
         page.goto(f"{desk.base}/runs/{made}")
-        page.get_by_role("button", name="Stop").wait_for(timeout=5_000)
+        page.get_by_role("button", name="Stop").wait_for()
     streams = sum(page.evaluate("performance.getEntriesByType('resource').filter(e => e.name.endsWith('/events')).length") for page in pages)
     stopped = office.start("stop", made).wait(60)
-    pages[0].locator(".head .status").get_by_text("Stopped").wait_for(timeout=20_000)
+    pages[0].locator(".head .status").get_by_text("Stopped").wait_for()
     context.close()
 
     assert (stopped, command.wait(60)) == (0, 3)

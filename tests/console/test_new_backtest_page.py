@@ -50,7 +50,7 @@ def test_a_draft_is_tried_on_six_tasks_and_repeated(tab: Tab, drafted: Shop):
     query = parse_qs(urlsplit(page.url).query)
     spec = plan.locator(".spec pre").text_content()
     plan.get_by_role("button", name="Start").click()
-    page.get_by_role("link", name="Open the backtest").click(timeout=120_000)
+    page.get_by_role("link", name="Open the backtest").click()
     made = page.url.rpartition("/")[2].partition("?")[0]
     tab.open(f"/backtests/new?repeat={made}")
     tab.see("This very backtest has its verdict")

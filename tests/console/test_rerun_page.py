@@ -38,7 +38,7 @@ def test_a_draft_is_chosen_planned_and_run(tab: Tab, shop: Shop, draft: str):
     plan.get_by_text("extract.llm.prompt").wait_for()
     shown, picture = plan.inner_text(), plan.get_by_role("img").get_attribute("aria-label")
     plan.get_by_role("button", name="Start").click()
-    tab.see("What differs", timeout=60_000)
+    tab.see("What differs")
     page.wait_for_url("**/reruns/*")
     text, address = page.locator("main").inner_text(), page.url
     removed, added = (page.locator(mark).all_inner_texts() for mark in ("del", "ins"))

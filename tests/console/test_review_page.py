@@ -99,6 +99,7 @@ def test_what_waits_is_listed_and_leads_to_its_outputs(tab: Tab, shop: Shop, let
     page = tab.page
     flagged = next(each for each in shop.store.review_sources() if each.run_id == letters.run and each.how == "flagged")
     before, known = shop.store.tasks_to_review(), {row["address"] for row in shop.store.reviews("letters").to_pylist()}
+    tab.begin()
     tab.press("g")
     tab.press("v")
     page.get_by_role("heading", name="Flagged for a person").wait_for()
