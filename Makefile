@@ -26,9 +26,11 @@ console: install
 ui: install
 	$(BIN)/beam-ray ui
 
-# in two processes, since tests wait more than they compute; the tests of a file run in the same one
+# in three processes on two cores, since tests wait as much as they compute; the tests of a file run in the same one, and long ones begin first
+TEST_PROCESSES ?= 3
+
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 check: install
 	$(BIN)/ruff check .
