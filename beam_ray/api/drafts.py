@@ -25,7 +25,7 @@ from beam_ray.improve.draft_text import text_of, with_edit, with_files
 from beam_ray.publish import Version, current
 from beam_ray.run.tools import tool_folders
 from beam_ray.store.drafts import DRAFT_NAME, Revision, last_number, newest_drafts, read_draft, save_revision
-from beam_ray.store.lookup import recent_runs
+from beam_ray.store.newest_run import newest_definition
 from beam_ray.store.objects import Objects
 
 
@@ -159,7 +159,7 @@ def create_draft(
         raise Unusable(f"there is a draft {workflow}@{name} already\n  beam-ray draft show {workflow}@{name}  shows it; choose another name for a new one")
     base, origin = current(objects, workflow), None
     if base is None:
-        origin = next((run.record.plan for run in recent_runs(objects) if run.record.workflow == workflow), None)
+        origin = newest_definition(objects, workflow)
         if origin is None and not (author and text is not None):
             raise Unusable(
                 f"nothing is known of a workflow {workflow!r}: it is neither published nor run\n  beam-ray publish FILE, or beam-ray run FILE, comes first"
@@ -225,7 +225,7 @@ def check_change(store: Location, workflow: str, changes: Mapping[str, Json], *,
 def _base(objects: Objects, workflow: str) -> Workflow | None:
     """The definition that drafts of the workflow are made from and compared with: the published one, or that of the newest run."""
     published: Version | None = current(objects, workflow)
-    return published.plan if published else next((run.record.plan for run in recent_runs(objects) if run.record.workflow == workflow), None)
+    return published.plan if published else newest_definition(objects, workflow)
 
 
 def _known(objects: Objects, draft: Draft) -> list[Workflow]:

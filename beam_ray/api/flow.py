@@ -22,12 +22,12 @@ from beam_ray.api.flow_numbers import (
     runs_of_definition,
 )
 from beam_ray.api.location import Location
-from beam_ray.api.runs import get_run
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.prompt_variables import names_for
 from beam_ray.define.workflow import Node, Workflow
 from beam_ray.errors import Problem, Unusable, did_you_mean
+from beam_ray.store.newest_run import newest_definition
 from beam_ray.store.step_counts import RunCounts
 
 
@@ -175,10 +175,10 @@ def flow(
         definition, version, warnings = found.workflow, found.version, found.warnings
     except Unusable:
         # a workflow that was never published is known by its runs
-        newest = next((note for note in counts.notes() if note.workflow == workflow), None)
+        newest = newest_definition(store.existing(), str(workflow))
         if newest is None:
             raise
-        definition = get_run(store, newest.run_id).workflow
+        definition = newest
     if source is None:
         source = runs_of_definition(store, counts, definition, all_runs)
     if source.workflow and source.workflow.name != definition.name:

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from beam_ray.api.display import Display, Displayed
-from beam_ray.api.flow_numbers import WHOLE
 from beam_ray.api.location import Location
 from beam_ray.api.runs import Run
 from beam_ray.compare.wilson import wilson_bounds
 from beam_ray.publish import versions as version_numbers
 from beam_ray.store.drafts import newest_drafts
+from beam_ray.store.newest_run import whole_runs
 
 HISTORY = 10
 """Runs whose success rates a summary has."""
@@ -98,9 +98,7 @@ def flows(store: Location) -> list[FlowSummary]:
 
 def _summary(store: Location, name: str, versions: list[int], drafts: list[str]) -> FlowSummary:
     counts = store.run_counts
-    whole = [note for note in counts.notes() if note.workflow == name and note.mode in WHOLE and note.executes and counts.finished(note.run_id)]
-    # the sides of a backtest may be of drafts; they count where nothing else was run
-    whole = [note for note in whole if note.mode == "run"] or whole
+    whole = whole_runs(note for note in counts.notes() if note.workflow == name and counts.finished(note.run_id))
     shares = [counts.passed(note.run_id) for note in whole[:HISTORY]]
     passed, tasks = shares[0] if shares else (None, None)
     return FlowSummary(

@@ -12,10 +12,8 @@ from beam_ray.api.verdicts import Candidate, verdict
 from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.improve.health_rules import DEFAULT_RULES
+from beam_ray.store.newest_run import ORDINARY, SIDES, whole_runs
 from beam_ray.store.step_counts import RunCounts, StepCounts
-
-WHOLE = ("run", "baseline", "candidate")
-"""Modes of runs whose tasks were not selected by their results."""
 
 NumbersKind = Literal["run", "version", "backtest", "none"]
 
@@ -220,16 +218,11 @@ def named_source(store: Location, counts: RunCounts, run: str | None, backtest: 
 
 
 def runs_of_definition(store: Location, counts: RunCounts, definition: Workflow, all_runs: bool) -> Source:
-    """The newest finished run of the definition, or all of them; where there is none, the newest one of the workflow."""
-    mine = [note for note in counts.notes() if note.workflow == definition.name and note.mode in WHOLE and note.executes]
+    """The newest run of the definition, or all finished ones that were not of selected tasks; where it has none, the newest run of the workflow."""
+    mine = [note for note in counts.notes() if note.workflow == definition.name and note.executes and counts.finished(note.run_id)]
     same = [note for note in mine if note.digest == definition.digest]
-    if all_runs:
-        chosen = [Run.of(store, counts.run(note.run_id)) for note in same if counts.finished(note.run_id)]
-    else:
-        # the sides of a backtest may be of other drafts
-        others = [note for note in mine if note.mode == "run"] or mine
-        newest = next((note for note in [*same, *others] if counts.finished(note.run_id)), None)
-        chosen = [Run.of(store, counts.run(newest.run_id))] if newest else []
+    noted = [note for note in same if note.mode in (ORDINARY, *SIDES)] if all_runs else [*whole_runs(same), *whole_runs(mine)][:1]
+    chosen = [Run.of(store, counts.run(note.run_id)) for note in noted]
     if not chosen:
         return Source(FlowNumbers("none"))
     tasks, distinct = _tasks(counts, chosen)

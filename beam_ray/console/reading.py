@@ -206,8 +206,8 @@ class Reader:
         require_no_file(workflow)
         if self._versions(workflow):
             return workflow
-        run = next((run for run in self.runs() if run.record.workflow == workflow), None)
-        return run.workflow if run else workflow
+        newest = next((each.newest for each in self.store.flows() if each.workflow == workflow), None)
+        return newest.workflow if newest else workflow
 
     def draft_defined_as(self, workflow: str, digest: str) -> beam_ray.Draft | None:
         """The draft whose newest revision has the definition with this digest."""

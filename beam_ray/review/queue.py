@@ -14,16 +14,14 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.review.sample import DRAWN, How, Sample, StoredOutput, draw, reviewed_criteria
 from beam_ray.review.version import criterion_version, judge_version, output_digest
-from beam_ray.store.lookup import newest_first, resolve
+from beam_ray.store.lookup import resolve
+from beam_ray.store.newest_run import newest_run
 from beam_ray.store.objects import Objects
 from beam_ray.store.review_table import ReviewRow
 from beam_ray.store.reviews import add_reviews, newest_reviews
 from beam_ray.store.run_index import all_runs
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import TaskRow
-
-SELECTED = ("criteria", "search", "repeats", "rerun", "what-if", "proof", "repair")
-"""Modes of runs that are experiments or whose tasks were selected by their results; their outputs are not reviewed unless their run is named."""
 
 MAX_COMMENT = 10_000
 """Characters of a comment."""
@@ -115,9 +113,9 @@ def run_to_review(objects: Objects, workflow: str, name: str | None = None) -> R
         if run.record.workflow != workflow:
             raise Unusable(f"run {run.run_id} is of the workflow {run.record.workflow!r}, not {workflow!r}")
         return run
-    for run in newest_first(objects):
-        if run.workflow == workflow and run.finished and run.record.mode not in SELECTED:
-            return run
+    found = newest_run(objects, workflow)
+    if found:
+        return found
     known = sorted({run.workflow for run in all_runs(objects)})
     raise Unusable(f"there is no finished run of a workflow named {workflow!r}\n  workflows with runs: {', '.join(known) or 'none'}")
 

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 
 from beam_ray.address import parse
 from beam_ray.define.workflow import Workflow
-from beam_ray.review.queue import SELECTED
 from beam_ray.review.sample import How, draw
 from beam_ray.run.context import RAN
+from beam_ray.store.newest_run import newest_run
 from beam_ray.store.objects import Objects
 from beam_ray.store.review_table import ReviewRow
 from beam_ray.store.reviews import newest_reviews, read_reviews
@@ -84,10 +84,11 @@ def _flagged(index: pa.Table) -> list[tuple[str, str]]:
 
 def review_sources(objects: Objects, index: pa.Table) -> list[ReviewSource]:
     """What people can review: flagged outputs of all runs, then of each workflow's newest run what its judges disagree on and what measures them."""
-    runs = {run_id: Run(objects, run_id) for run_id in dict.fromkeys([*(run_id for run_id, _ in _flagged(index)), *_newest(index)])}
+    newest = [run for name in pc.unique(index["workflow"]).to_pylist() if (run := newest_run(objects, name))]
+    runs = {run_id: Run(objects, run_id) for run_id, _ in _flagged(index)} | {run.run_id: run for run in newest}
     said = {name: _reviewed(newest_reviews(objects, name)) for name in {run.record.workflow for run in runs.values()}}
     flagged = [source for run_id in dict.fromkeys(run_id for run_id, _ in _flagged(index)) for source in _of_flagged(runs[run_id], said)]
-    return [*flagged, *(source for run_id in _newest(index) for source in _of_judges(runs[run_id], said))]
+    return [*flagged, *(source for run in newest for source in _of_judges(run, said))]
 
 
 Reviewed = dict[str, set[tuple[str, str, str]]]
@@ -97,17 +98,6 @@ Reviewed = dict[str, set[tuple[str, str, str]]]
 def _reviewed(rows: Sequence[ReviewRow]) -> set[tuple[str, str, str]]:
     addresses = (parse(row["address"]) for row in rows)
     return {(address.run, address.task, address.node) for address in addresses}
-
-
-def _newest(index: pa.Table) -> list[str]:
-    """The newest finished run of each workflow that is no experiment."""
-    table = index.select(["run_id", "workflow", "mode", "status"])
-    runs = table.group_by(["run_id", "workflow", "mode"], use_threads=False).aggregate([("status", "distinct")]).to_pylist()
-    found: dict[str, str] = {}
-    for row in runs:  # the index has the newest run first
-        if row["mode"] not in SELECTED and not {"running", "stopped"} & set(row["status_distinct"]):
-            found.setdefault(row["workflow"], row["run_id"])
-    return list(found.values())
 
 
 def _of_flagged(run: Run, said: Reviewed) -> Iterator[ReviewSource]:

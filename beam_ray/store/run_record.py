@@ -101,6 +101,11 @@ class RunRecord(BaseModel):
         return self.mode not in ("run", "repair") or self.origin is not None or not self.allow_writes
 
     @property
+    def executes(self) -> bool:
+        """Whether the run executes its tasks; not where it only scores what another run or production has answered."""
+        return not self.ruler_only and not self.recorded
+
+    @property
     def rows(self) -> int:
         """Tasks times trials."""
         return self.tasks * self.trials

@@ -100,8 +100,8 @@ class RunCounts:
             run_id = run.run_id
             if run_id not in self._notes:
                 record = run.record
-                executes = not record.ruler_only and not record.recorded
-                self._notes[run_id] = RunNote(run_id, record.workflow, record.version, record.definition_digest, record.mode, record.created_at, executes)
+                about = (record.workflow, record.version, record.definition_digest, record.mode, record.created_at, record.executes)
+                self._notes[run_id] = RunNote(run_id, *about)
             found.append(self._notes[run_id])
         return found
 

@@ -8,6 +8,7 @@ import beam_ray
 from beam_ray.errors import Damaged, Unusable
 from beam_ray.llm import Request
 from beam_ray.store.runs import Run
+from benchmarks.speed.copies import Copies
 from tests.conftest import Lab
 
 WORKFLOW = """
@@ -171,3 +172,27 @@ def test_workflows_are_listed_with_their_newest_run(lab: Lab, run: Run) -> None:
 
     assert (found.workflow, found.published, found.drafts, found.runs, found.passed, found.tasks) == ("mail", 1, ("shorter",), 2, 2, 2)
     assert found.history == (80.0, 100.0)
+
+
+def test_the_newest_run_is_the_same_one_everywhere(lab: Lab, run: Run) -> None:
+    """
+    The list, the flow and review take the newest ordinary run: neither a rerun nor a backtest's side, which count where nothing else was run.
+    """
+    store, copies = store_of(lab), Copies(run)
+    earlier = [copies.make(number, 1, mode="candidate").run_id for number in range(2)]
+    for number, mode in enumerate(("baseline", "candidate", "rerun", "what-if", "proof", "repeats"), 10):
+        copies.make(number, 500, mode=mode)
+    copies.make(20, 600, mode="run", recorded="a digest")
+
+    def newest() -> list[str | None]:
+        [listed] = store.flows()
+        queue = store.review_queue("mail", "sort", criteria=["small"])
+        return [listed.newest.id if listed.newest else None, *store.flow("mail").numbers.runs, queue.run_id]
+
+    assert newest() == [run.run_id] * 3
+
+    for folder in lab.objects.folders("runs"):
+        if folder not in earlier:
+            lab.objects.delete_all([key for key, _ in lab.objects.keys(f"runs/{folder}/")])
+
+    assert newest() == [earlier[1]] * 3
