@@ -13,7 +13,8 @@ from beam_ray.define.workflow import Workflow
 from beam_ray.errors import Unusable
 from beam_ray.improve.health_rules import DEFAULT_RULES
 from beam_ray.store.newest_run import ORDINARY, SIDES, whole_runs
-from beam_ray.store.step_counts import RunCounts, StepCounts
+from beam_ray.store.run_totals import StepCounts
+from beam_ray.store.step_counts import RunCounts
 
 NumbersKind = Literal["run", "version", "backtest", "none"]
 

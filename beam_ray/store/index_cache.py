@@ -74,12 +74,12 @@ class IndexCache:
             return table, rows
         return self.map_table(name, table.schema) or (table, rows)
 
-    def keep_only(self, names: Iterable[str]) -> None:
-        """Delete the tables of other names: what they were made of is gone."""
+    def keep_only(self, names: Iterable[str], *suffixes: str) -> None:
+        """Of the files with these suffixes, delete those of other names: what they were made of is gone."""
         wanted = set(names)
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir() if self._is_ours else ():
-                if path.suffix in (".arrow", ".parquet") and path.name.partition(".")[0] not in wanted:
+                if path.suffix in suffixes and path.name.partition(".")[0] not in wanted:
                     path.unlink(missing_ok=True)
 
     @property

@@ -176,7 +176,8 @@ class OutcomeIndex:
                         self._read(run, run.row["manifest"])
             names = {pack.name for pack, _ in listing.packs}
             if missing:
-                self._cache.keep_only([*names, *(run.row["manifest"] for run in listing.loose)])
+                self._cache.keep_only([*names, *(run.row["manifest"] for run in listing.loose)], ".arrow", ".parquet")
+                self._cache.keep_only([run.row["manifest"] for run in listing.runs if isinstance(run, IndexedRun)], ".counts")
             self._packs = {name: known for name, known in self._packs.items() if name in names}
             kept = {run.run_id for run in (*listing.loose, *listing.others)}
             kept |= {run.run_id for pack, runs in listing.packs for run in runs if run.run_id not in self._packs[pack.name][1]}

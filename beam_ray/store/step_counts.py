@@ -1,8 +1,9 @@
 """
 What happened at each node of a run, counted: outcomes, scores, attempts, criteria, and the paths that tasks took.
 
-A finished run never changes, so its counts are kept under the digest of its manifest. Of the tables only the
-columns that are counted are decoded, of attempts and criteria only the fields that are.
+A finished run never changes, so its counts are kept under the digest of its manifest, in memory and on this machine
+(see ``run_totals``). Of the tables only the columns that are counted are decoded, of attempts and criteria only the
+fields that are.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import io
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -21,49 +23,16 @@ import pyarrow.parquet as pq
 from beam_ray.errors import Damaged
 from beam_ray.store.lookup import newest_first
 from beam_ray.store.objects import Objects
-from beam_ray.store.parquet import require_whole
+from beam_ray.store.run_index import IN_PARALLEL, IndexedRun, manifest_digest, run_index
+from beam_ray.store.run_totals import CriterionCounts, RunTotals, StepCounts, read_totals, written_totals
 from beam_ray.store.runs import Run
 
-KEPT = 4_000
-"""Counts that are kept; those of a node have four bytes a step."""
-KEPT_RUNS = 400
-"""Finished runs whose record and manifest are kept."""
+KEPT = 1_000
+"""Counts that are kept: of runs, and of many runs together. They have four bytes a step, and eight a task."""
 _STEP = ["outcome", "score", "passed", "review"]
 _ATTEMPTS = ["attempts.list.element.number", "attempts.list.element.error"]
 _CRITERIA = ["criteria.list.element.id", "criteria.list.element.met"]
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class StepCounts:
-    """What happened at one node of a run, over its tasks and trials."""
-
-    outcomes: Counter[str]
-    """Steps by outcome: done, borrowed, skipped or failed."""
-    passed: int
-    """Steps that reached the threshold."""
-    scored: int
-    score_sum: float
-    scores: "np.ndarray[Any, np.dtype[np.float32]]" = field(compare=False)
-    """The score of each step, in the order of the run's tasks and trials; NaN where there is none."""
-    review: int
-    """Steps flagged for a person."""
-    answers: Counter[int]
-    """Steps by their number of valid answers; more than one means auto-reruns."""
-
-    @property
-    def ran(self) -> int:
-        """Steps with an output."""
-        return self.outcomes["done"] + self.outcomes["borrowed"]
-
-
-@dataclass(frozen=True)
-class CriterionCounts:
-    """How often a criterion was met."""
-
-    met: int
-    unmet: int
-    undecided: int
 
 
 @dataclass(frozen=True)
@@ -83,42 +52,37 @@ class RunNote:
 
 @dataclass
 class RunCounts:
-    """The counts of a store's runs, for any number of threads."""
+    """
+    The counts of a store's runs, for any number of threads.
+
+    Those of finished runs are kept on this machine under the digest of the run's manifest.
+    """
 
     objects: Objects
     _kept: OrderedDict[tuple[str, ...], Any] = field(default_factory=OrderedDict)
     _notes: dict[str, RunNote] = field(default_factory=dict)
-    _runs: OrderedDict[str, Run] = field(default_factory=OrderedDict)
+    _runs: dict[str, Run] = field(default_factory=dict)
     _finished: set[str] = field(default_factory=set)
     _passed: dict[str, tuple[int, int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def notes(self) -> list[RunNote]:
         """All runs that can be read, the newest first."""
-        found = []
-        for run in newest_first(self.objects, skip_damaged=True):
+        found, runs = [], newest_first(self.objects, skip_damaged=True)
+        for run in runs:
             run_id = run.run_id
             if run_id not in self._notes:
                 record = run.record
                 about = (record.workflow, record.version, record.definition_digest, record.mode, record.created_at, record.executes)
                 self._notes[run_id] = RunNote(run_id, *about)
             found.append(self._notes[run_id])
+        # by the index, which knows that a run is finished and what its manifest is without reading it
+        self._runs = {run.run_id: run for run in runs if isinstance(run, IndexedRun)}
         return found
 
     def run(self, run_id: str) -> Run:
-        """The run; a finished one is read once."""
-        with self._lock:
-            known = self._runs.get(run_id)
-            if known is not None:
-                self._runs.move_to_end(run_id)
-                return known
-        found = Run(self.objects, run_id)
-        if found.finished:
-            with self._lock:
-                self._runs[run_id] = found
-                while len(self._runs) > KEPT_RUNS:
-                    self._runs.popitem(last=False)
-        return found
+        """The run."""
+        return self._runs.get(run_id) or Run(self.objects, run_id)
 
     def finished(self, run_id: str) -> bool:
         """Whether the run can no longer change."""
@@ -129,9 +93,9 @@ class RunCounts:
     def passed(self, run_id: str) -> tuple[int, int]:
         """Of a finished run, tasks and trials that passed, and all of them."""
         if run_id not in self._passed:
-            manifest = self.run(run_id).manifest
-            assert manifest
-            self._passed[run_id] = manifest["usage"]["passed"], manifest["usage"]["rows"]
+            usage = self.run(run_id).usage
+            assert usage
+            self._passed[run_id] = usage["passed"], usage["rows"]
         return self._passed[run_id]
 
     def steps(self, run: Run, node: str) -> StepCounts:
@@ -141,33 +105,53 @@ class RunCounts:
         Raises:
             Damaged: a file of the run is not what was written.
         """
-        attempts = run.record.plan.nodes[node].auto_rerun is not None
-        return self._of(run, ("steps", node), lambda: _steps(_table(run, node, _STEP + (_ATTEMPTS if attempts else []))))
+        return self.totals(run).steps[node] if _state(run) else _steps(_table(run, node, _columns(run, node)))
 
     def criteria(self, run: Run, node: str) -> dict[str, CriterionCounts]:
         """How often each criterion of a node was met, by its id."""
-        return self._of(run, ("criteria", node), lambda: _criteria(_table(run, node, _CRITERIA)))
+        return self.totals(run).criteria[node] if _state(run) else _criteria(_table(run, node, _CRITERIA))
 
     def paths(self, run: Run) -> Counter[tuple[str, ...]]:
         """Tasks and trials by the nodes that ran or were borrowed, in order."""
-        return self._of(run, ("paths",), lambda: _paths(run.outcome(["path"])["path"]))
+        return self.totals(run).paths if _state(run) else _paths(run.outcome(["path"])["path"])
 
     def tasks(self, run: Run) -> "np.ndarray[Any, np.dtype[np.int64]]":
-        """A number for each task of the run with an outcome, equal for tasks of the same id; not the same in another process."""
-        return self._of(run, ("tasks",), lambda: np.array([hash(name) for name in run.outcome(["task_id"])["task_id"].to_pylist()], np.int64))
+        """A number for each task of the run with an outcome, equal for tasks of the same id."""
+        return self.totals(run).tasks if _state(run) else _numbers(run.outcome(["task_id"]))
+
+    def totals(self, run: Run) -> RunTotals:
+        """
+        All counts of a run.
+
+        Raises:
+            Damaged: a file of the run is not what was written.
+        """
+        state = _state(run)
+        return self._kept_as((state,) if state else None, lambda: self._totals(run, state))
+
+    def _totals(self, run: Run, state: str | None) -> RunTotals:
+        cache, name = run_index(self.objects).cache, f"{state}.counts"
+        if state and (body := cache.read(name)) and (known := read_totals(body)):
+            return known
+        found = _counted_in(run)
+        if state:
+            cache.write(name, written_totals(found))
+        return found
 
     def steps_of(self, runs: Sequence[Run], node: str) -> StepCounts:
         """What happened at a node of several runs, which all have it."""
         if len(runs) == 1:
             return self.steps(runs[0], node)
-        return self._kept_as(_state(runs, "steps of all", node), lambda: _summed([self.steps(run, node) for run in runs]))
+        return self._kept_as(_states(runs, "steps of all", node), lambda: _summed([self.steps(run, node) for run in runs]))
 
     def task_numbers(self, runs: Sequence[Run]) -> "np.ndarray[Any, np.dtype[np.int64]]":
         """For each step of a node, in the order of ``steps_of``, its task as a number from 0; equal for tasks of the same id."""
-        return self._kept_as(_state(runs, "task numbers"), lambda: np.unique(np.concatenate([self.tasks(run) for run in runs]), return_inverse=True)[1])
 
-    def _of(self, run: Run, what: tuple[str, ...], count: Callable[[], Found]) -> Found:
-        return self._kept_as(_state([run], *what), count)
+        def numbers() -> "np.ndarray[Any, np.dtype[np.int64]]":
+            with ThreadPoolExecutor(IN_PARALLEL) as threads:
+                return np.unique(np.concatenate([*threads.map(self.tasks, runs)]), return_inverse=True)[1]
+
+        return self._kept_as(_states(runs, "task numbers"), numbers)
 
     def _kept_as(self, key: tuple[str, ...] | None, count: Callable[[], Found]) -> Found:
         """What *count* gives, kept under *key*; counted anew where that is None."""
@@ -185,12 +169,37 @@ class RunCounts:
         return found
 
 
-def _state(runs: Sequence[Run], *what: str) -> tuple[str, ...] | None:
-    """Identifies counts of finished runs; None where a run goes on. A repaired run has other files with the same rows."""
-    manifests = [run.manifest for run in runs]
-    if None in manifests:
-        return None
-    return (*what, *(f"{run.run_id} {manifest['finished_at']}" for run, manifest in zip(runs, manifests, strict=True) if manifest))
+def _state(run: Run) -> str | None:
+    """Identifies what a finished run is; None where it goes on."""
+    if isinstance(run, IndexedRun):
+        return run.row["manifest"]
+    return manifest_digest(run.manifest) if run.manifest else None
+
+
+def _states(runs: Sequence[Run], *what: str) -> tuple[str, ...] | None:
+    states = [_state(run) for run in runs]
+    return None if None in states else (*what, *(state for state in states if state))
+
+
+def _counted_in(run: Run) -> RunTotals:
+    outcome, steps, criteria = run.outcome(["task_id", "path"]), {}, {}
+    for name, node in run.record.plan.nodes.items():
+        table = _table(run, name, _columns(run, name) + (_CRITERIA if node.evaluate else []))
+        steps[name] = _steps(table)
+        criteria[name] = _criteria(table) if node.evaluate else {}
+    return RunTotals(steps, criteria, _paths(outcome["path"]), _numbers(outcome))
+
+
+def _columns(run: Run, node: str) -> list[str]:
+    return _STEP + (_ATTEMPTS if run.record.plan.nodes[node].auto_rerun else [])
+
+
+def _numbers(outcome: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    return np.array([_number(name) for name in outcome["task_id"].to_pylist()], np.int64)
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little", signed=True)
 
 
 def _table(run: Run, node: str, columns: list[str]) -> pa.Table:
@@ -207,7 +216,6 @@ def _table(run: Run, node: str, columns: list[str]) -> pa.Table:
         body = run.objects.read(where)
         if len(body) != entry["bytes"] or hashlib.sha256(body).hexdigest() != entry["sha256"]:
             raise Damaged(f"{where} is damaged: its sha256 is not the one in the manifest")
-        require_whole(body, where)
         try:
             tables.append(pq.ParquetFile(io.BytesIO(body)).read(columns=columns, use_threads=False))
         except (pa.ArrowException, OSError) as error:
