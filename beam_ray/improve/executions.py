@@ -131,6 +131,8 @@ def _tasks(run: Run, model_unavailable: set[tuple[str, int]], unknown: set[tuple
 
 def unanswered(run: Run) -> set[tuple[str, int]]:
     """The tasks and trials of the run for which a model did not answer."""
+    if run.usage and not run.usage["steps_failed"]:
+        return set()
     steps = run.steps(columns=["task_id", "trial", "outcome", "error_type"])
     gone = steps.filter(pc.and_(pc.equal(steps["outcome"], "failed"), pc.equal(pc.fill_null(steps["error_type"], ""), UNAVAILABLE)))
     return set(zip(gone["task_id"].to_pylist(), gone["trial"].to_pylist(), strict=True))

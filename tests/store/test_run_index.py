@@ -16,6 +16,7 @@ from beam_ray.store.opening import open_objects
 from beam_ray.store.outcome_index import OutcomeIndex
 from beam_ray.store.run_index import LOOSE_RUNS, RunIndex
 from beam_ray.store.runs import Run
+from beam_ray.store.step_counts import RunCounts
 from benchmarks.speed.copies import Copies
 from benchmarks.speed.counted import Counted
 from tests.conftest import Lab
@@ -85,6 +86,33 @@ def test_what_is_kept_on_a_machine_is_made_again_where_it_is_damaged(many: Lab, 
     assert listed(many.objects, folder) == first
     [again] = folder.glob("*.arrow")
     assert (again.stat().st_mode & 0o077, folder.stat().st_mode & 0o077) == (0, 0)
+
+
+def test_counts_of_a_run_are_made_once_and_again_where_what_was_kept_is_damaged(many: Lab):
+    """A new process reads no steps for them; it does where the kept file is not what was written."""
+
+    def counted() -> tuple[Any, list[str]]:
+        objects = anew(many)
+        counts = RunCounts(objects)
+        runs = [counts.run(note.run_id) for note in counts.notes()]
+        found = (
+            counts.steps_of(runs, "one"),
+            counts.task_numbers(runs).tolist(),
+            [counts.paths(run) for run in runs],
+            [counts.criteria(run, "one") for run in runs],
+        )
+        return found, [key for key in objects.read_keys if "/steps/" in key]
+
+    first, read = counted()
+    again, read_again = counted()
+    [file, *_] = RunIndex(many.objects).cache.folder.glob("*.counts")
+    body = file.read_bytes()
+    file.write_bytes(body[:-3] + bytes([body[-3] ^ 1]) + body[-2:])
+    mended, read_mended = counted()
+
+    assert (len(read), len(read_again), len(read_mended)) == (LOOSE_RUNS + 2, 0, 1)
+    assert first == again == mended
+    assert file.read_bytes() == body
 
 
 @pytest.mark.parametrize("kind", ["runs", "tasks"])
