@@ -233,16 +233,13 @@ def runs_of_definition(store: Location, counts: RunCounts, definition: Workflow,
 
 
 def numbers_of_versions(store: Location, counts: RunCounts, workflow: str, node: str, versions: Iterable[int]) -> dict[int, NodeNumbers]:
-    """How a node did in the newest finished run of each version; versions without one are left out."""
-    wanted, found = set(versions), dict[int, NodeNumbers]()
-    for note in counts.notes():
-        if note.workflow != workflow or note.version not in wanted or note.version in found or note.mode not in WHOLE or not note.executes:
-            continue
-        if not counts.finished(note.run_id):
-            continue
-        run = Run.of(store, counts.run(note.run_id))
-        if node in run.workflow.nodes:
-            found[note.version] = node_numbers(counts, node, Source(FlowNumbers("run", (run.id,), note.version), (run,), run.workflow))
+    """How a node did in the newest run of each version; versions without one are left out."""
+    found, notes = dict[int, NodeNumbers](), [note for note in counts.notes() if note.workflow == workflow and counts.finished(note.run_id)]
+    for version in set(versions):
+        for note in whole_runs(note for note in notes if note.version == version)[:1]:
+            run = Run.of(store, counts.run(note.run_id))
+            if node in run.workflow.nodes:
+                found[version] = node_numbers(counts, node, Source(FlowNumbers("run", (run.id,), version), (run,), run.workflow))
     return found
 
 
