@@ -123,7 +123,7 @@ def _import_all() -> None:
     for module, _ in COMMANDS.values():
         importlib.import_module(module)
     from beam_ray.backtest import conclude  # noqa: F401
-    from beam_ray.run import cluster, connection, plan, runner, spool  # noqa: F401
+    from beam_ray.run import cluster, connection, execute, plan, runner, spool  # noqa: F401
     from tests.faults import apart  # noqa: F401
     from tests.faults.here import Here
 
