@@ -35,7 +35,7 @@ from beam_ray.tasks.parse import read_tasks
 from tests.s3 import s3_proxy, s3_server, s3_uri  # noqa: F401
 
 # the suite tries the same examples each time; new ones are sought by make fuzz and make machine
-settings.register_profile("suite", derandomize=True)
+settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile("suite")
 
 # commands of tests neither find the local Ray that a developer keeps up, nor leave one

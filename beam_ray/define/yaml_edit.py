@@ -342,5 +342,5 @@ def _flow(value: Json) -> str:
     yaml.width = 1_000_000
     yaml.allow_unicode = True
     sink = io.StringIO()
-    yaml.dump([value], sink)
-    return " ".join(sink.getvalue().split("\n")).strip().removeprefix("[").removesuffix("]")
+    yaml.dump({"x": value}, sink)  # not in a list, in which a mapping of one entry would have no braces
+    return " ".join(sink.getvalue().split("\n")).strip().removeprefix("{x: ").removesuffix("}")

@@ -56,6 +56,7 @@ CHANGES = {
     "several lines become a block": ("nodes.extract.llm.prompt", "One.\nTwo.\n", ["        One.", "        Two."]),
     "a list entry": ("nodes.extract.evaluate.criteria[0]", "B: c", ["      - 'B: c'   # first"]),
     "one past the end appends": ("nodes.extract.evaluate.criteria[2]", "B.", ["      - B."]),
+    "a mapping of one entry in braces": ("nodes.answer.llm.prompt", {"file": "hi.md"}, ["    llm: {prompt: {file: hi.md}}   # short"]),
     "a value in braces": ("nodes.extract.evaluate.criteria[1].weight", 3, ["      - {check: a > 0, weight: 3}"]),
     "what is missing in a node is made": ("nodes.answer.auto_rerun.max", 2, ["    auto_rerun:", "      max: 2"]),
     "an empty value gets parts": ("nodes.answer.evaluate.threshold", 70, ["      threshold: 70"]),
