@@ -29,6 +29,9 @@ PIECE = 4_000_000
 AT_ONCE = 32
 """Requests of a process at once."""
 
+DELETED_TOGETHER = 1_000
+"""Objects that one request deletes at most, by S3's protocol."""
+
 _NO_ACCESS = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed")
 """What S3 says with status 400 to credentials that will not do; other words come with 401 or 403."""
 
@@ -56,6 +59,7 @@ class S3:
         self.uri = uri.rstrip("/")
         self.bucket, self.prefix = parts.netloc, parts.path.strip("/")
         self._answered = proven
+        self._deletes_together = True
         if not self.bucket:
             raise Unusable(f"{uri!r} names no bucket; a store on S3 is s3://bucket/prefix")
         # a connection may break in the middle of a body, and then it is the operating system that says so
@@ -151,9 +155,33 @@ class S3:
         self._ask("delete", key, take)
 
     def delete_all(self, keys: Iterable[str]) -> None:
-        # not DeleteObjects, which some servers lack
+        left = list(keys)
+        while len(left) > 1 and self._deletes_together:
+            now, left = left[:DELETED_TOGETHER], left[DELETED_TOGETHER:]
+            left = [*self._delete_together(now), *left]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(self.delete, list(keys)))
+            list(pool.map(self.delete, left))
+
+    def _delete_together(self, keys: list[str]) -> list[str]:
+        """Delete the keys by one request; those that the server did not delete, after which it is asked for each by itself."""
+
+        def take() -> list[str]:
+            for key in keys[1:]:
+                reach("delete", key)
+            try:
+                answer = self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": [{"Key": self._key(key)} for key in keys], "Quiet": True})
+            except self._faults as error:
+                if not 400 <= _status(error) < 500 and _status(error) != 501:
+                    raise
+                answer = {"Errors": [{"Key": self._key(key)} for key in keys]}  # not every server has this request
+            refused = {entry["Key"] for entry in answer.get("Errors", ())}
+            self._deletes_together = self._deletes_together and not refused
+            for key in keys:
+                if self._key(key) not in refused:
+                    reach("deleted", key)
+            return [key for key in keys if self._key(key) in refused]
+
+        return list(self._ask("delete", keys[0], take))
 
     def age(self, key: str) -> float:
         head = self._ask("read", key, lambda: self._client.head_object(Bucket=self.bucket, Key=self._key(key)))

@@ -30,6 +30,8 @@ class Proxy:
     rate: float = 0.0
     refuse: tuple[int, str] | None = None
     """A status and a code with which every request is answered."""
+    lacks: str = ""
+    """A method that the server does not have."""
     befalls: Iterator[str] = field(default_factory=lambda: iter(()))
     """Faults of the next requests, one by one; random faults follow."""
     careless: bool = False
@@ -59,6 +61,8 @@ def proxy(server: str, key: str, secret: str) -> Iterator[Proxy]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if state.refuse:
                 return self._say(*state.refuse)
+            if self.command == state.lacks:
+                return self._say(501, "NotImplemented")
             fault = state.fault()
             if fault == "slow":
                 time.sleep(SLOW_S)

@@ -9,6 +9,7 @@ from beam_ray.store import disk, opening
 from beam_ray.store.disk import Disk
 from beam_ray.store.objects import NotThere
 from beam_ray.store.opening import open_objects
+from tests.store.proxy import Proxy
 
 
 def test_only_the_first_create_counts(uri):
@@ -61,6 +62,21 @@ def test_a_range_of_an_object_is_read(uri):
     assert store.read_range("a", -40, 40) == b"0123456789"
     with pytest.raises(NotThere):
         store.read_range("b", 0, 1)
+
+
+@pytest.mark.parametrize("lacks", ["", "POST"])
+def test_many_objects_are_deleted_by_one_request_where_the_server_has_it(lacks: str, s3_uri: str, s3_proxy: Proxy):
+    """And by one each where it has not; others stay."""
+    store = open_objects(s3_uri)
+    for number in range(9):
+        store.create(f"a/{number}", b"1")
+    s3_proxy.lacks, before = lacks, s3_proxy.done.total()
+    for numbers in (range(4), range(4, 8)):
+        store.delete_all(f"a/{number}" for number in numbers)
+    asked = s3_proxy.done.total() - before
+
+    assert asked == (8 if lacks else 2)
+    assert [key for key, _ in store.keys("a/")] == ["a/8"]
 
 
 def test_what_is_not_there_is_said_to_be_not_there(uri):
