@@ -12,6 +12,7 @@ import pytest
 from beam_ray.console import Exported, export
 from beam_ray.errors import Unusable
 from tests.commands import CommandResult, run_command
+from tests.console.conftest import beside
 from tests.console.shop import Shop
 from tests.console.test_accessible import axe  # noqa: F401 (a fixture)
 
@@ -20,7 +21,8 @@ from tests.console.test_accessible import axe  # noqa: F401 (a fixture)
 def give(shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """Gives ``beam-ray console`` with options, in the shop."""
     monkeypatch.chdir(shop.folder)
-    return partial(run_command, capsys, "console", "--store", "store", "--models", "models.yaml")
+    command = partial(run_command, capsys, "console", "--store", "store", "--models", "models.yaml")
+    return lambda *words: beside(lambda: command(*words))  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
