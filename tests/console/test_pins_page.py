@@ -33,7 +33,7 @@ def test_pin_freezes_what_the_tasks_page_shows(tab: Tab, shop: Shop):
 
 def test_several_pages_are_bundled_as_files(shop: Shop, tmp_path: Path):
     """A backtest and a pinned view in one folder, with a page that leads to both; no link is dead."""
-    made = export(shop.store, tmp_path / "out", backtest=shop.backtest, pins=[shop.pin], max_pairs=1)
+    made = beside(lambda: export(shop.store, tmp_path / "out", backtest=shop.backtest, pins=[shop.pin], max_pairs=1))
     start = made.start.read_text(encoding="utf-8")
     links = re.findall(r'<li><a href="(pages/[^"]+)">([^<]+)<', start)
     pinned = (made.folder / links[1][0]).read_text(encoding="utf-8")

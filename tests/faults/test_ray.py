@@ -130,10 +130,10 @@ def test_a_node_a_head_and_a_driver_that_die_and_a_driver_that_is_stopped(tmp_pa
     with endpoint(answer) as model:
         calm = make_bench(tmp_path / "calm", forge, model, 40)
         assert calm.run().code == 0
-    with endpoint(answer, latency_s=0.4) as model:
+    with endpoint(answer, latency_s=0.6) as model:
         bench = make_bench(tmp_path / "bench", forge, model, 40)
-        # Ray takes a quarter of a minute to miss a node; its own settings make it quicker
-        alone = {"RAY_health_check_initial_delay_ms": "5000", "RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "8"}
+        # Ray takes a quarter of a minute to miss a node, in which runners without one do all that is left; its own settings make it quicker
+        alone = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "5"}
         # who loses its node or its head has a Ray of its own; the others come to one that is there
         guest = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
         for victim, code, where in (("raylet/raylet", 3, alone), ("gcs_server", 3, alone), ("", -9, guest), ("stop", 143, guest)):
