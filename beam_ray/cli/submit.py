@@ -87,9 +87,10 @@ def parse(kind: str, arguments: tuple[str, ...]) -> click.Context:
     """The arguments of a command as it will read them; raises what the command would raise."""
     from beam_ray.cli import beam_ray as commands
 
-    command = commands.get_command(click.Context(commands), kind)
+    whole = click.Context(commands, info_name="beam-ray", **commands.context_settings)
+    command = commands.get_command(whole, kind)
     assert command
-    return command.make_context(f"beam-ray {kind}", list(arguments))
+    return command.make_context(kind, list(arguments), parent=whole)
 
 
 def as_job(kind: str, arguments: tuple[str, ...]) -> NoReturn:

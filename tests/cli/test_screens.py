@@ -72,6 +72,14 @@ def test_help(command: str, desk_of_help: Callable[..., CommandResult]) -> None:
     screen(f"help/{command}", desk_of_help(command, "--help"))
 
 
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_of_a_submitted_command(word: str, desk_of_help: Callable[..., CommandResult]) -> None:
+    """
+    It is the help of the command itself.
+    """
+    assert desk_of_help("submit", "backtest", word).out == desk_of_help("backtest", "--help").out
+
+
 def test_help_of_all(desk_of_help: Callable[..., CommandResult]) -> None:
     """
     The list of commands is its golden file.
