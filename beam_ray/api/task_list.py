@@ -156,7 +156,7 @@ def list_tasks(store: Location, query: TaskQuery | None = None, *, patience: flo
     # a command that asks for one run reads no other
     found = store.index.find(run, patience)
     everything = found.table
-    unfiltered = _at_node(store, everything, _matching(everything, replace(query, status=None), run), query, run)
+    unfiltered = _chosen(store, everything, replace(query, status=None), run)
     rows = unfiltered[_mask(_of_status(everything, query.status))[unfiltered]] if query.status else unfiltered
     order = rows[_order(everything, rows, query.sort)]
     start, stop = _page(everything, order, query)
@@ -178,7 +178,7 @@ def newest_addresses(store: Location, query: TaskQuery) -> list[Address]:
     """Addresses of the finished tasks that match, in the list's order; of several with one id the newest, of its trials the first."""
     run = resolve(store.existing(), query.run) if query.run else None
     everything = store.index.table()
-    rows = _at_node(store, everything, _matching(everything, replace(query, ended=True), run), query, run)
+    rows = _chosen(store, everything, replace(query, ended=True), run)
     table = _taken(everything.select(["run_id", "task_id", "trial"]), rows)
     first: dict[str, Address] = {}
     for name, run_id, trial in zip(*(table[column].to_pylist() for column in ("task_id", "run_id", "trial")), strict=True):
@@ -190,7 +190,7 @@ def matching_tasks(store: Location, query: TaskQuery) -> pa.Table:
     """All tasks that match, as rows of the index in its order; sort and page are not looked at."""
     run = resolve(store.existing(), query.run) if query.run else None
     everything = store.index.find(run, None).table
-    return _taken(everything, _at_node(store, everything, _matching(everything, query, run), query, run))
+    return _taken(everything, _chosen(store, everything, query, run))
 
 
 def task_family(store: Location, address: str) -> tuple[ListedTask, ...]:
@@ -261,8 +261,9 @@ def _matching(table: pa.Table, query: TaskQuery, run: str | None) -> Rows:
     return _where(table, rows, query.where) if query.where else rows
 
 
-def _at_node(store: Location, table: pa.Table, rows: Rows, query: TaskQuery, run: str | None) -> Rows:
-    """Those of the rows whose step at the query's node went wrong; all of them where it names none."""
+def _chosen(store: Location, table: pa.Table, query: TaskQuery, run: str | None) -> Rows:
+    """The rows that match, and whose step at the query's node went wrong where it names one."""
+    rows = _matching(table, query, run)
     if query.node is None:
         if query.criterion is not None:
             raise Unusable("criterion: name the node, too, such as node=extract")

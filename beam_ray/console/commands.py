@@ -31,6 +31,11 @@ TAIL = 20_000
 """Characters of a command's messages that are shown."""
 
 
+def budget_words(budget: Mapping[str, float]) -> list[str]:
+    """The options of a command that set these limits, as a person gave them."""
+    return [word for name, value in budget.items() for word in ("--budget", f"{name}={value:.12g}")]
+
+
 @dataclass
 class Started:
     """A command that was started here."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from beam_ray.console.charts import limit_mark, sequence_marks
-from beam_ray.console.commands import Started, new_key
+from beam_ray.console.commands import Started, budget_words, new_key
 from beam_ray.console.forms import Fields, one, raised
 from beam_ray.console.links import backtest_path
 from beam_ray.console.pages.new_backtest import require_within
@@ -79,6 +79,6 @@ def resume(site: Site, path: str, fields: Fields) -> str:
     if site.commands.max_usd is not None:
         require_within(site, site.store.plan_backtest(found.id))
     budget = raised(f"backtest {found.id}", _used_up(found), dict(found.budget), fields)
-    limits = [word for name, value in budget.items() for word in ("--budget", f"{name}={value:.12g}")] if budget != dict(found.budget) else []
+    limits = budget_words(budget) if budget != dict(found.budget) else []
     site.commands.start(one(fields, "key"), ["backtest", found.id, "--mlflow", "none", *limits], f"Resume backtest {found.name}")
     return backtest_path(found.id)

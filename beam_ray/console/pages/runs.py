@@ -5,7 +5,7 @@ from __future__ import annotations  # a type of the API is not loaded for its na
 from typing import Any
 
 import beam_ray
-from beam_ray.console.commands import new_key
+from beam_ray.console.commands import budget_words, new_key
 from beam_ray.console.forms import Fields, one, raised
 from beam_ray.console.links import run_path, with_query
 from beam_ray.console.rendering import Page
@@ -80,7 +80,7 @@ def resume(site: Site, path: str, fields: Fields) -> str:
     budget = raised(f"run {found.id}", site.store.progress(found.id).used_up, found.record.budget, fields)
     limits = site.commands.within(budget, _spent(site, found))
     if budget != found.record.budget and not limits:
-        limits = [word for name, value in budget.items() for word in ("--budget", f"{name}={value:.12g}")]
+        limits = budget_words(budget)
     site.commands.start(one(fields, "key"), ["resume", found.id, *limits], f"Resume run {found.id}").runs[found.id] = None
     return run_path(found.id)
 
