@@ -77,10 +77,11 @@ def tasks_file(folder: Path, tasks: int, first: int = 0) -> Path:
 
 
 def models_file(folder: Path, url: str, concurrency: int = CONCURRENCY, **limits: float) -> Path:
-    """The models file for the endpoint."""
+    """The models file for the endpoint, or for a scripted model that says ok."""
     path = folder / "models.yaml"
     more = "".join(f", {name}: {value}" for name, value in limits.items())
-    path.write_text(f"m: {{base_url: '{url}/v1', model: x, concurrency: {concurrency}{more}}}\n")
+    called = f"base_url: '{url}/v1', model: x, concurrency: {concurrency}{more}"
+    path.write_text(f"m: {{{'answers: [{answer: ok}]' if url == 'scripted' else called}}}\n")
     return path
 
 

@@ -44,6 +44,8 @@ class SlowStore:
     """A store whose requests are delayed."""
 
     url: str
+    server: str
+    """The address of the server itself, without delay and journal."""
     environment: dict[str, str]
     """What leads a process to it."""
 
@@ -70,7 +72,9 @@ def slow_store(delay_s: float = DELAY_S) -> Iterator[SlowStore]:
         try:
             assert process.stdout
             url = process.stdout.readline().strip()
-            yield SlowStore(url, {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"})
+            yield SlowStore(
+                url, server, {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+            )
         finally:
             process.terminate()
             process.wait()

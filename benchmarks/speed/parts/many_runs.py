@@ -2,8 +2,8 @@
 Commands over a store of 5,000 runs and 500 backtests: time, CPU time, and requests to the store.
 
 The runs are copies of one of 20 tasks and two steps, of 25 workflows in ten versions each; the backtests are copies
-of one. A command is a process of its own. Requests are those that the same call of the Python API makes, counted on
-the folder; a store on S3 gets the same ones.
+of one. A command is a process of its own. The same store is then copied to a real S3 server, and the requests
+of each command are counted by a proxy between the two.
 """
 
 import multiprocessing
@@ -13,10 +13,11 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+import boto3
 
 import beam_ray
 from beam_ray.run.connection import Connection
@@ -25,11 +26,12 @@ from beam_ray.store.objects import Objects
 from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
 from benchmarks.speed.copies import Copies, Unsynced
-from benchmarks.speed.counted import Counted
 from benchmarks.speed.ours import tasks_file, workflow
 from benchmarks.speed.parts.commands import BEAM_RAY
 from benchmarks.speed.report import Report
+from benchmarks.speed.slow_store import SlowStore, slow_store
 from tests.faults.here import Here
+from tests.s3 import KEY, SECRET
 
 RUNS, BACKTESTS, TASKS = 5_000, 500, 20
 WORKFLOWS, VERSIONS = 25, 10
@@ -47,52 +49,62 @@ def measure(report: Report) -> None:
         run = _make(folder)
         report.progress(f"made {RUNS:,} runs and {BACKTESTS} backtests in {time.perf_counter() - began:.0f} s")
         store = str(folder / "store")
-        commands: list[tuple[str, list[str], Callable[[beam_ray.Store], Any]]] = [
-            ("tasks", ["tasks"], lambda store: store.list_tasks(beam_ray.TaskQuery(ended=True))),
-            ("tasks, failing", ["tasks", "--status", "failing"], lambda store: store.list_tasks(beam_ray.TaskQuery(status="failing", ended=True))),
-            ("show RUN/TASK", ["show", f"{run}/t7"], lambda store: store.task(f"{run}/t7").document()),
-            ("show TASK", ["show", "t7"], lambda store: store.task("t7").document()),
-            ("history RUN/TASK", ["history", f"{run}/t7"], lambda store: store.history(f"{run}/t7")),
-            ("health NAME", ["health", "chain"], lambda store: store.health("chain")),
-            ("versions NAME", ["versions", "chain"], lambda store: store.versions("chain")),
-            ("backtest --plan", ["backtest", "spec.yaml", "--plan"], lambda store: store.plan_backtest(folder / "spec.yaml")),
-            ("backtest --plan, new", ["backtest", "new.yaml", "--plan"], lambda store: store.plan_backtest(folder / "new.yaml")),
+        commands = [
+            ("tasks", ["tasks"]),
+            ("tasks, failing", ["tasks", "--status", "failing"]),
+            ("show RUN/TASK", ["show", f"{run}/t7"]),
+            ("show TASK", ["show", "t7"]),
+            ("history RUN/TASK", ["history", f"{run}/t7"]),
+            ("health NAME", ["health", "chain"]),
+            ("versions NAME", ["versions", "chain"]),
+            ("backtest --plan", ["backtest", "spec.yaml", "--plan"]),
+            ("backtest --plan, new", ["backtest", "new.yaml", "--plan"]),
         ]
         options = ["--store", store, "--models", str(folder / "models.yaml")]
         first, cpu = _timed([*BEAM_RAY, "tasks", *options[:2]], folder)
         report.note(f"The first command over the store reads all of its runs, and leaves an index: {first:.1f} s, {cpu:.1f} s of CPU.")
         rows = []
-        for title, words, call in commands:
-            took = [_timed([*BEAM_RAY, *words, *(options if words[0] == "backtest" else options[:2])], folder) for _ in range(REPEATS)]
-            seconds = statistics.median(wall for wall, _ in took)
-            rows.append([title, seconds, statistics.median(cpu for _, cpu in took), _requests(store, call, cached=False), _requests(store, call, cached=True)])
-            report.at_most(f"{RUNS:,} runs: beam-ray {title}", seconds, 1, " s")
-            report.at_most(f"{RUNS:,} runs: requests of {title}, on a machine that never saw the store", float(str(rows[-1][3])), 300)
-        report.table([f"{RUNS:,} runs, {BACKTESTS} backtests", "median s", "CPU s", "requests, new machine", "requests, again"], rows)
+        with slow_store(delay_s=0) as remote:
+            began = time.perf_counter()
+            count = _upload(folder / "store", remote.server, "many")
+            report.progress(f"copied {count:,} objects to S3 in {time.perf_counter() - began:.0f} s")
+            for title, words in commands:
+                models = options[2:] if words[0] == "backtest" else []
+                took = [_timed([*BEAM_RAY, *words, *options[:2], *models], folder) for _ in range(REPEATS)]
+                seconds = statistics.median(wall for wall, _ in took)
+                # without what this machine keeps of the store, and then with it
+                shutil.rmtree(folder / "cache" / "beam-ray", ignore_errors=True)
+                asked = [_requests(remote, [*BEAM_RAY, *words, "--store", "s3://beam/many", *models], folder) for _ in range(2)]
+                rows.append([title, seconds, statistics.median(cpu for _, cpu in took), *asked])
+                report.at_most(f"{RUNS:,} runs: beam-ray {title}", seconds, 1, " s")
+                report.at_most(f"{RUNS:,} runs on S3: requests of {title}, on a machine that never saw the store", asked[0], 300)
+        report.table([f"{RUNS:,} runs, {BACKTESTS} backtests", "median s, folder", "CPU s", "requests to S3, new machine", "requests, again"], rows)
 
 
-def _timed(command: list[str], folder: Path) -> tuple[float, float]:
+def _timed(command: list[str], folder: Path, **environment: str) -> tuple[float, float]:
     before, began = os.times(), time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     after = os.times()
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} exited with code {done.returncode}: {done.stderr.strip()[-300:]}")
     return time.perf_counter() - began, after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def _requests(uri: str, call: Callable[[beam_ray.Store], Any], *, cached: bool) -> int:
-    """Requests of the call in a new process, without what this machine keeps of the store, or with it."""
-    if not cached:
-        shutil.rmtree(Path(os.environ["XDG_CACHE_HOME"]) / "beam-ray", ignore_errors=True)
-    counted = Counted(open_objects(uri))
-    store = beam_ray.open(uri, models={"m": beam_ray.ScriptedModel(_answer)})
-    store.__dict__["objects"] = counted
-    call(store)
-    return counted.requests()
+def _requests(remote: SlowStore, command: list[str], folder: Path) -> int:
+    """Requests that the command makes to the store on S3."""
+    remote.forget()
+    _timed(command, folder, **remote.environment)
+    return len(remote.requests())
 
 
-def _answer(request: beam_ray.Request) -> str:
-    return "ok"
+def _upload(store: Path, server: str, prefix: str) -> int:
+    """Copy all objects of a folder to S3; how many there were."""
+    paths = [path for path in store.rglob("*") if path.is_file()]
+    client = boto3.client("s3", endpoint_url=server, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1")
+    with ThreadPoolExecutor(16) as threads:
+        for _ in threads.map(lambda path: client.put_object(Bucket="beam", Key=f"{prefix}/{path.relative_to(store)}", Body=path.read_bytes()), paths):
+            pass
+    return len(paths)
 
 
 # -- the store ---------------------------------------------------------------------------------
