@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from beam_ray.api.runs import Run
     from beam_ray.api.steps import Attempt, CriterionResult, JudgeVerdict, Step
     from beam_ray.api.store import Store, open
-    from beam_ray.api.task_address import task_query
+    from beam_ray.api.task_address import TASK_FILTERS, task_query
     from beam_ray.api.task_list import TaskList, TaskQuery
     from beam_ray.api.tasks import Task
     from beam_ray.api.traces import TraceImport, TraceOptions
@@ -252,6 +252,7 @@ __all__ = [  # noqa: RUF022 (grouped by source, so that the list reads as a map)
     "Store",
     "open",
     # api.task_address
+    "TASK_FILTERS",
     "task_query",
     # api.task_list
     "TaskList",
@@ -369,7 +370,7 @@ _SOURCES = {
     "beam_ray.api.runs": ("Run",),
     "beam_ray.api.steps": ("Attempt", "CriterionResult", "JudgeVerdict", "Step"),
     "beam_ray.api.store": ("Store", "open"),
-    "beam_ray.api.task_address": ("task_query",),
+    "beam_ray.api.task_address": ("TASK_FILTERS", "task_query"),
     "beam_ray.api.task_list": ("TaskList", "TaskQuery"),
     "beam_ray.api.tasks": ("Task",),
     "beam_ray.api.traces": ("TraceImport", "TraceOptions"),

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from beam_ray.api.task_list import TaskQuery
 from beam_ray.errors import Unusable, did_you_mean
 
-FILTERS = ("status", "workflow", "version", "run", "route", "label", "since", "until", "min_score", "max_score", "q", "where", "node", "criterion")
+TASK_FILTERS = ("status", "workflow", "version", "run", "route", "label", "since", "until", "min_score", "max_score", "q", "where", "node", "criterion")
 """Fields that say which tasks are listed, in the order of a canonical address."""
 PAGING = ("sort", "after", "before", "limit")
 LIMITS = (50, 100, 200)
@@ -19,9 +19,11 @@ def task_query(fields: Mapping[str, Sequence[str]]) -> TaskQuery:
     Raises:
         Unusable: a field has no meaning.
     """
-    unknown = next((name for name in fields if name not in (*FILTERS, *PAGING)), None)
+    unknown = next((name for name in fields if name not in (*TASK_FILTERS, *PAGING)), None)
     if unknown is not None:
-        raise Unusable("\n  ".join([f"a list of tasks knows no {unknown[:60]!r}", f"it knows: {', '.join(FILTERS)}", *did_you_mean(unknown, FILTERS)]))
+        raise Unusable(
+            "\n  ".join([f"a list of tasks knows no {unknown[:60]!r}", f"it knows: {', '.join(TASK_FILTERS)}", *did_you_mean(unknown, TASK_FILTERS)])
+        )
 
     def last(name: str, default: str = "") -> str:
         return fields[name][-1].strip() if fields.get(name) else default
@@ -82,9 +84,9 @@ def task_filters(address: str) -> dict[str, list[str]]:
         if value.strip():
             fields.setdefault(name, []).append(value.strip())
     task_query(fields)
-    return {name: fields[name] for name in FILTERS if name in fields}
+    return {name: fields[name] for name in TASK_FILTERS if name in fields}
 
 
 def filters_text(filters: Mapping[str, Sequence[str]]) -> str:
     """The filters as the query string of an address, in canonical order."""
-    return urlencode([(name, value) for name in FILTERS for value in filters.get(name, ())])
+    return urlencode([(name, value) for name in TASK_FILTERS for value in filters.get(name, ())])

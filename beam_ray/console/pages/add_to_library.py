@@ -7,16 +7,16 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from beam_ray import task_query
+from beam_ray import TASK_FILTERS, task_query
 from beam_ray.console.commands import new_key
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import library_path
-from beam_ray.console.pages.tasks import FILTERS, filter_chips, filter_words
+from beam_ray.console.pages.tasks import filter_chips, filter_words
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 from beam_ray.errors import Unusable
 
-FIELDS = ("task", "all", *FILTERS, "library", "labels", "tests", "note", "expect", "of", "replace")
+FIELDS = ("task", "all", *TASK_FILTERS, "library", "labels", "tests", "note", "expect", "of", "replace")
 SHOWN = 20
 """Tasks that are named one by one."""
 WAIT_S = 8.0
@@ -44,7 +44,7 @@ class Wanted:
             raise Unusable("a task is named by its address, RUN/TASK")
         if not tasks and not one(fields, "all"):
             raise Unusable("choose at least one task\n  on the Tasks page, tick tasks and press Add to library")
-        return cls(tasks, None if tasks else {name: values for name, values in fields.items() if name in FILTERS})
+        return cls(tasks, None if tasks else {name: values for name, values in fields.items() if name in TASK_FILTERS})
 
     def words(self, fields: Fields) -> list[str]:
         """The command's words."""

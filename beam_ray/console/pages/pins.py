@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
+from beam_ray import TASK_FILTERS
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import with_query
-from beam_ray.console.pages.tasks import FILTERS
 from beam_ray.console.rendering import Page
 from beam_ray.console.site import Site
 
@@ -59,5 +59,5 @@ def _live(view: PinnedView, status: str) -> str:
 
 def create(site: Site, path: str, fields: Fields) -> str:
     """Pin the view that the form names; its page."""
-    view = with_query("/tasks", {name: fields[name] for name in FILTERS if fields.get(name)})
+    view = with_query("/tasks", {name: fields[name] for name in TASK_FILTERS if fields.get(name)})
     return f"/e/{site.store.pin(view, note=one(fields, 'note')).id}"

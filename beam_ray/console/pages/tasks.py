@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from beam_ray import task_query
+from beam_ray import TASK_FILTERS, task_query
 from beam_ray.console.forms import Fields, one
 from beam_ray.console.links import with_query
 from beam_ray.console.rendering import Page
@@ -16,8 +16,7 @@ from beam_ray.console.site import Site
 if TYPE_CHECKING:
     from beam_ray import TaskList, TaskQuery
 
-FILTERS = ("status", "workflow", "version", "run", "route", "label", "since", "until", "min_score", "max_score", "q", "where", "node", "criterion")
-FIELDS = (*FILTERS, "sort", "after", "before", "limit")
+FIELDS = (*TASK_FILTERS, "sort", "after", "before", "limit")
 
 TABS = ("", "failing", "failed", "review", "running", "stopped", "passed")
 TAB_NAMES = {
@@ -79,9 +78,9 @@ def tasks(site: Site, path: str, fields: Fields) -> Page:
         "previous": with_query("/tasks", {**kept, "before": found.previous}) if found.previous else "",
         "clear": "/tasks",
         "hidden": [(name, value) for name, all_values in kept.items() for value in all_values if name not in ("q",)],
-        "filtered": any(name in kept for name in FILTERS),
+        "filtered": any(name in kept for name in TASK_FILTERS),
         "bulk": _bulk(kept, found),
-        "pin": [(name, value) for name in FILTERS for value in kept.get(name, ())],
+        "pin": [(name, value) for name in TASK_FILTERS for value in kept.get(name, ())],
     }
     document = {
         "tasks": [{name: value for name, value in row.items() if name != "output"} for row in found.tasks],
@@ -144,7 +143,7 @@ def filter_chips(kept: Fields) -> list[Chip]:
     """The active filters."""
     titles = {"q": "text", "min_score": "score from", "max_score": "score to", "node": "not passed at", "criterion": "not met"}
     found = []
-    for name in FILTERS:
+    for name in TASK_FILTERS:
         for value in kept.get(name, ()):
             others = [each for each in kept[name] if each != value]
             shown = TAB_NAMES.get(value, value) if name == "status" else value
@@ -163,7 +162,7 @@ def _bulk(kept: Fields, found: TaskList) -> dict[str, Any]:
     rerun = bool(one_run) and set(kept) <= able and ended
     return {
         "link": with_query("/rerun", {name: kept.get(name) for name in ("run", "status", "label", "where")}) if rerun else "",
-        "add": with_query("/add-to-library", {"all": "yes", **{name: kept.get(name) for name in FILTERS}}) if ended and "node" not in kept else "",
+        "add": with_query("/add-to-library", {"all": "yes", **{name: kept.get(name) for name in TASK_FILTERS}}) if ended and "node" not in kept else "",
         "count": found.matching,
     }
 
