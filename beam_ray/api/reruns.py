@@ -23,7 +23,7 @@ from beam_ray.llm.lanes import require_lane
 from beam_ray.rerun import WHAT_IF, RerunOptions, make_rerun, solved
 from beam_ray.run.plan import Plan as EnginePlan
 from beam_ray.run.progress import Progress
-from beam_ray.store.beginning import begin
+from beam_ray.store.beginning import begin, unfinished
 from beam_ray.store.libraries import read_library
 from beam_ray.store.lookup import find_task, newest_first, resolve, select, status_of
 from beam_ray.store.objects import Objects
@@ -231,14 +231,28 @@ def _chosen(objects: Objects, tasks: Any) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for task in [tasks] if isinstance(tasks, str) or hasattr(tasks, "address") else tasks:
         address = find_task(objects, task if isinstance(task, str) else task.address)
-        found.setdefault(address.run, []).append(address.task)
+        named = not isinstance(task, str) or "/" in task
+        found.setdefault(address.run if named else _origin_of_begun(objects, address.run), []).append(address.task)
     if not found:
         raise Unusable("there are no tasks to rerun")
     return found
 
 
+def _origin_of_begun(objects: Objects, run_id: str) -> str:
+    """
+    The run that the newest one, *run_id*, reruns, where it was begun by a command that did not come to its end; otherwise itself.
+
+    A killed command that is given again so means the same tasks as before, and resumes.
+    """
+    run = StoredRun(objects, run_id)
+    record = run.record
+    begun = record.origin and record.mode in ("rerun", WHAT_IF) and (not run.finished or unfinished(objects, record.key))
+    return record.origin or run_id if begun else run_id
+
+
 def _of_run(objects: Objects, wanted: Selection) -> dict[str, list[str]]:
-    run = StoredRun(objects, resolve(objects, str(wanted.run)))
+    run_id = resolve(objects, str(wanted.run))
+    run = StoredRun(objects, _origin_of_begun(objects, run_id) if wanted.run == "last" else run_id)
     if not run.finished:
         raise Unusable(f"run {run.run_id} is unfinished; only finished tasks can be rerun\n  beam-ray resume {run.run_id}  resumes it")
     found = select(run.outcome(), status=wanted.status, labels=wanted.labels, where=wanted.where)

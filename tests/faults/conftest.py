@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +61,7 @@ LATE_S = 2.0
 """Seconds after which an answer must be in the store: forked commands spool five times a second, on machines that may be busy."""
 
 Question = tuple[str, int, int, bool]
-"""What a call asks: node, task, seed, and whether it judges."""
+"""What a call asks: node with what its prompt ends with, task, seed, and whether it judges."""
 
 
 @dataclass
@@ -138,6 +138,10 @@ class Bench:
     """The most rows that were in the spool, and nowhere else, when something was struck."""
     kept: list[tuple[int, set[Question]]] = field(default_factory=list)
     """For each kill: the calls begun by then, and the questions whose answers were in the store."""
+    settled: set[str] = field(default_factory=set)
+    """Runs of earlier commands: what is asked in them may be asked again."""
+    oldest: float = 0.0
+    """The age of the oldest answer that was asked for again, when its command was killed; over all stores."""
 
     def __post_init__(self) -> None:
         self.uri = self.uri or str(self.folder / "store")
@@ -149,9 +153,14 @@ class Bench:
         return [Run(objects, run_id) for run_id in find_runs(objects)]
 
     @property
+    def begun(self) -> list[Run]:
+        """The runs of the command that is disturbed."""
+        return [run for run in self.runs if run.run_id not in self.settled]
+
+    @property
     def over(self) -> bool:
         """Whether the command did all that it does, also where it died before it said so: given again, it would be a new one."""
-        return any(run.finished for run in self.runs) and not list(opened(self.uri).keys("open/"))
+        return any(run.finished for run in self.begun) and not list(opened(self.uri).keys("open/"))
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -188,16 +197,18 @@ class Bench:
     def answered(self) -> set[Question]:
         """The questions that need not be asked again: their answers are in the store. Reads every row that there is."""
         found: set[Question] = set()
-        for run in self.runs:
+        for run in self.begun:
+            nodes = run.record.plan.nodes
             rows = run.steps().to_pylist()
             committed = {(row["node"], row["task_id"]) for row in rows}
             rows += [row for table in run.spooled() for row in table.to_pylist() if (row["node"], row["task_id"]) not in committed]
             self.spooled = max(self.spooled, len(rows) - len(committed))
             run.outcome()
             for row in rows:
-                changed = " now" if run.record.mode == "candidate" and row["node"] == "end" else ""
+                llm = nodes[row["node"]].llm
+                asked = row["node"] + (llm.prompt[-1].content.rpartition("#")[2] if llm else "")
                 for attempt in row["attempts"] or ():
-                    found.add((row["node"] + changed, int(row["task_id"][1:]), attempt["seed"], False))
+                    found.add((asked, int(row["task_id"][1:]), attempt["seed"], False))
                     if any(item["judge"] for item in attempt["criteria"]):
                         found.add((row["node"], int(row["task_id"][1:]), attempt["number"] - 1, True))
         return found
@@ -208,16 +219,19 @@ class Bench:
 
         And of what was in the store at a kill, nothing.
         """
-        calls = [(question_of(call), call) for call in self.model.journal]
+        calls = [(question_of(call), call.began, call.ended) for call in self.model.journal]
         for count, kept in self.kept:
-            again = {question for question, _ in calls[count:]} & kept
+            again = {question for question, *_ in calls[count:]} & kept
             assert not again, f"in the store and asked again: {sorted(again)[:5]}"
-        asked = Counter(question for question, _ in calls)
-        allowed: Counter[Question] = Counter(set(asked))
-        for at, count in self.kills:
-            allowed.update({question for question, call in calls[:count] if not call.ended or call.ended > at - late_s})
-        often = {question for question, count in asked.items() if count > allowed[question]}
-        assert not often, [(question, call.began, call.ended) for question, call in calls if question in often] + [at for at, _ in self.kills]
+        self.oldest = max(self.oldest, oldest_repeat(calls, self.kills, late_s))
+
+    def settle(self) -> int:
+        """See that nothing of the command that came to its end was paid for twice; the next may ask the same. How much was asked."""
+        self.assert_nothing_paid_twice()
+        asked = len({question_of(call) for call in self.model.journal})
+        self.settled = {run.run_id for run in self.runs}
+        self._forget()
+        return asked
 
     def finish(self, undisturbed: "Bench", late_s: float = LATE_S) -> None:
         """Let the command come to its end, see that nothing shows, and begin with an empty store."""
@@ -227,29 +241,60 @@ class Bench:
         self.assert_nothing_paid_twice(late_s)
         assert self.result() == undisturbed.result()
         self.uri += "+"
+        self._forget()
+
+    def _forget(self) -> None:
         self.kills, self.kept = [], []
         self.model.journal.clear()
 
     def journey(self) -> dict[str, Any]:
-        """What the store holds after publishing, saving and comparing: without ids and times."""
+        """What the store holds after a journey: without ids and times."""
         objects = opened(self.uri)
-        [backtest] = objects.folders("backtests")
-        verdict = read_verdict(objects, backtest)
-        [candidate] = verdict["candidates"]
+        verdicts = [read_verdict(objects, backtest) for backtest in objects.folders("backtests")]
+        found = [metric for verdict in verdicts for candidate in verdict["candidates"] for metric in candidate["comparison"]["metrics"]]
         return {
             "versions": [key for key, _ in objects.keys("workflows/")],
             "libraries": [key for key, _ in objects.keys("libraries/") if "/used/" not in key],
-            "word": verdict["word"],
-            "found": {metric["name"]: (metric["before"], metric["after"]) for metric in candidate["comparison"]["metrics"] if "second" not in metric["name"]},
-            "runs": {run.record.mode: essence(run) for run in self.runs if run.finished},
+            "words": [verdict["word"] for verdict in verdicts],
+            "found": [(metric["name"], metric["before"], metric["after"]) for metric in found if "second" not in metric["name"]],
+            "runs": sorted(([run.record.mode, run.record.start_node, *found_out(run)] for run in self.runs if run.finished), key=repr),
         }
 
     def result(self) -> list[Any]:
-        """What the one finished run says, its files verified: without ids, times and what was spent."""
+        """What the one finished run says."""
         [run] = [run for run in self.runs if run.finished]
-        run.tidy()
-        assert not [key for folder in ("parts", "spool") for key, _ in run.objects.keys(f"{run.prefix}/{folder}/")]
-        return [essence(run), {name: run.manifest["usage"][name] for name in ("rows", "passed", "failed", "below", "score", "steps_done", "steps_skipped")}]
+        return found_out(run)
+
+
+def found_out(run: Run) -> list[Any]:
+    """What a finished run says, its files verified: without ids, times and what was spent."""
+    run.tidy()
+    assert run.manifest, f"{run.run_id} is not finished"
+    assert not [key for folder in ("parts", "spool") for key, _ in run.objects.keys(f"{run.prefix}/{folder}/")]
+    return [essence(run), {name: run.manifest["usage"][name] for name in ("rows", "passed", "failed", "below", "score", "steps_done", "steps_skipped")}]
+
+
+def oldest_repeat(calls: Iterable[tuple[Any, float, float]], kills: Sequence[tuple[float, int]], late_s: float) -> float:
+    """
+    The age, at the kill, of the oldest answer that was asked for again; 0 for calls in flight, and where there was none.
+
+    Args:
+        calls: What was asked, when it began, and when it was answered, or 0; in the order of their beginnings.
+        kills: When, and how many calls had begun by then.
+        late_s: The most that it may be.
+    """
+    before: dict[Any, tuple[int, float]] = {}
+    oldest = 0.0
+    for number, (question, began, ended) in enumerate(calls):
+        if question in before:
+            place, answered = before[question]
+            at = next((at for at, count in kills if place < count <= number), None)
+            assert at, f"{question} was asked again at {began}, and nothing was killed since it was asked: {kills}"
+            age = at - answered if answered else 0.0
+            assert age <= late_s, f"{question} was asked again, although it was answered {age:.2f} s before the kill at {at}"
+            oldest = max(oldest, age)
+        before[question] = number, ended
+    return oldest
 
 
 def essence(run: Run) -> list[Any]:
@@ -273,25 +318,27 @@ def essence(run: Run) -> list[Any]:
 
 
 def question_of(call: Call) -> Question:
-    """What a call asked."""
-    text = call.said
+    """What a call asks."""
+    text, judges = call.said, "criterion_1" in json.dumps(call.body.get("response_format", ""))
     found = re.search(r"(read|even|odd|end) #(\d+)#", text)
     assert found, text
-    return (
-        found[1] + (" now" if text.endswith(" now") else ""),
-        int(found[2]),
-        int(call.body["seed"]),
-        "criterion_1" in json.dumps(call.body.get("response_format", "")),
-    )
+    return found[1] + ("" if judges else text.rpartition("#")[2]), int(found[2]), int(call.body["seed"]), judges
 
 
 def answer(body: dict[str, Any]) -> Any:
-    """The number, or a judgement that is harsh on the first attempt of every second odd one."""
-    found = re.search(r"(read|even|odd|end) #(\d+)#", str(body["messages"][-1]["content"]))
+    """
+    The number, or a judgement that is harsh on the first attempt of every second odd one, and always on every eighth odd one.
+
+    What is asked for worse gets worse for every eighth number, and also in repeats for every sixteenth.
+    """
+    text = str(body["messages"][-1]["content"])
+    found = re.search(r"(read|even|odd|end) #(\d+)#", text)
     assert found
     number = int(found[2])
     if "criterion_1" in json.dumps(body.get("response_format", "")):
-        return {"criterion_1": {"reason": "it is so", "met": number % 4 == 3 or body["seed"] > 0}}
+        return {"criterion_1": {"reason": "it is so", "met": number % 4 == 3 or (body["seed"] > 0 and number % 16 != 5)}}
+    if text.endswith(" worse") and number % 8 == 0 and (body["seed"] < 2_000 or number % 16 == 0):
+        return "worse"
     return {"n": number} if found[1] == "read" else str(number)
 
 

@@ -82,10 +82,15 @@ class Post:
         (self.folder / "models.yaml").write_text("\n".join(written) + "\n")
 
     @property
+    def runs(self) -> list[Run]:
+        """All runs of the store."""
+        objects = opened(self.uri)
+        return [Run(objects, run_id) for run_id in find_runs(objects)]
+
+    @property
     def finished(self) -> Run:
         """The one finished run."""
-        objects = opened(self.uri)
-        [run] = [run for run in (Run(objects, run_id) for run_id in find_runs(objects)) if run.finished]
+        [run] = [run for run in self.runs if run.finished]
         return run
 
     def anew(self) -> None:
@@ -413,29 +418,14 @@ def test_a_comparison_of_two_lanes_says_so(post: Post):
 def test_a_backtest_killed_again_and_again(seed: int, tmp_path: Path, forge: Forge):
     """Killed twenty times at random places, a backtest in batches has the verdict of an undisturbed interactive one, at half the price."""
     tasks, dice = int(os.environ.get("BATCH_TASKS", "40")), random.Random(seed)
-    commands = (
-        ("publish", "work.yaml", "--without-evidence", "the first"),
-        ("library", "add", "numbers", "--tasks", "tasks.jsonl"),
-    )
-    backtest = ("backtest", "spec.yaml", "--mlflow", "none", "--json", "--exit-zero")
     with batch_endpoint(answer) as server:
         calm = make_post(tmp_path / "calm", forge, server, tasks)
-        for words in (*commands, backtest):
-            calm(*words)
+        backtest(calm, "interactive")
     with batch_endpoint(answer) as server:
         post = make_post(tmp_path / "post", forge, server, tasks)
-        post.models(f"batch: {{rows: {tasks // 4}}}")
-        for words in commands:
-            post(*words)
-        for _ in range(20):
-            call = dice.choice([*ENDPOINT, "kept"])
-            post(*backtest, "--lane", "batch", fail=f"*.{call}:{dice.randint(1, 10) if call == 'kept' else 1}:kill", code=-9)
-        post(*backtest, "--lane", "batch")
 
-        assert journey(post) == journey(calm)
-        assert cost(post) == pytest.approx(cost(calm) / 2)
-        assert not server.journal
-        post.assert_once()
+        assert backtest(post, "batch", dice) == 20
+        assert_half_the_price(post, calm)
 
 
 def test_the_responses_api_goes_in_batches(tmp_path: Path, forge: Forge):
@@ -515,13 +505,37 @@ def test_on_ray_no_runner_is_up_while_it_waits(ray_lab: Lab, monkeypatch: pytest
     assert waiting[-1][1] == 0
 
 
+def backtest(post: Post, lane: str, dice: random.Random | None = None, kills: int = 20) -> int:
+    """Publish, save and compare; with *dice*, the backtest is killed at random places up to so many times. How often it was."""
+    post.models(f"batch: {{rows: {post.tasks // 4}}}")
+    post("publish", "work.yaml", "--without-evidence", "the first")
+    post("library", "add", "numbers", "--tasks", "tasks.jsonl")
+    words, killed = ("backtest", "spec.yaml", "--mlflow", "none", "--json", "--exit-zero", "--lane", lane), 0
+    while dice and killed < kills:
+        call = dice.choice([*ENDPOINT, "kept"])
+        if post(*words, fail=f"*.{call}:{dice.randint(1, 10) if call == 'kept' else 1}:kill", code=None).code != -9:
+            break
+        killed += 1
+        for run in post.runs:
+            essence(run)
+    post(*words)
+    return killed
+
+
+def assert_half_the_price(post: Post, calm: Post) -> None:
+    """The verdict and the rows are those of the interactive lane, and every answer was submitted and paid for once."""
+    assert journey(post) == journey(calm)
+    assert cost(post) == pytest.approx(cost(calm) / 2)
+    assert not post.server.journal
+    post.assert_once()
+
+
 def journey(post: Post) -> dict[str, Any]:
     """The verdict, what was found, and the rows of both sides."""
     objects = opened(post.uri)
     [backtest] = objects.folders("backtests")
     verdict = read_verdict(objects, backtest)
     [candidate] = verdict["candidates"]
-    runs = [Run(objects, run_id) for run_id in find_runs(objects)]
     return {
         "word": verdict["word"],
         "found": {
@@ -529,11 +543,10 @@ def journey(post: Post) -> dict[str, Any]:
             for metric in candidate["comparison"]["metrics"]
             if "second" not in metric["name"] and "usd" not in metric["name"] and "cost" not in metric["name"]
         },
-        "runs": {run.record.mode: essence(run) for run in runs if run.finished},
+        "runs": {run.record.mode: essence(run) for run in post.runs if run.finished},
     }
 
 
 def cost(post: Post) -> float:
     """US dollars of all runs."""
-    objects = opened(post.uri)
-    return sum(usd(Run(objects, run_id)) for run_id in find_runs(objects))
+    return sum(usd(run) for run in post.runs)

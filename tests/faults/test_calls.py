@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from beam_ray.store.lookup import find_runs
 from beam_ray.store.opening import open_objects
 from beam_ray.store.runs import Run
 from tests.endpoint import Endpoint, choice_of, endpoint
-from tests.faults.conftest import LATE_S, Ended, Forge
+from tests.faults.conftest import LATE_S, Ended, Forge, oldest_repeat
 
 TASKS = 10
 WORKFLOW = """
@@ -95,6 +94,8 @@ class Desk:
     """When, and what was in the store by then."""
     most_kept: int = 0
     """The most that was in the store at a kill."""
+    oldest: float = 0.0
+    """The age of the oldest answer that was asked for again, when its command was killed."""
 
     def run(self, **how: Any) -> Ended:
         """Give the command once."""
@@ -168,12 +169,17 @@ class Desk:
         for at, kept in self.kills:
             again = {what for what, began, _ in calls if began > at} & kept
             assert not again, f"in the store and called again: {sorted(again)[:5]}"
-        made = Counter(what for what, _, _ in calls)
-        allowed = Counter({what: 1 for what in made})
-        for at, _ in self.kills:
-            allowed.update({what for what, began, ended in calls if began <= at and (not ended or ended > at - LATE_S)})
-        often = {what for what, count in made.items() if count > allowed[what]}
-        assert not often, sorted(often)[:5]
+        kills = [(at, sum(began <= at for _, began, _ in calls)) for at, _ in self.kills]
+        self.oldest = max(self.oldest, oldest_repeat(calls, kills, LATE_S))
+
+    def kill_until_done(self, dice: random.Random) -> None:
+        """Give the command until it comes to its end, and kill it each time: some calls later, or at a point."""
+        while not self.finished:
+            if dice.random() < 0.5:
+                self.run_and_kill(dice.randint(2, 8), dice.uniform(0, 0.4))
+            else:
+                self.run(fail=f"*.*:{dice.randint(1, 60)}:kill")
+            self.assert_nothing_twice()
 
     def begin_anew(self) -> None:
         """With an empty store."""
@@ -204,9 +210,7 @@ def test_killed_agents_ask_and_call_nothing_twice(seed: int, tmp_path: Path, for
         model.journal.clear()
         desk, killed = make_desk(tmp_path / "desk", forge, model), 0
         for _ in range(int(os.environ.get("CRASH_ROUNDS", "1"))):
-            while not desk.finished:
-                desk.run_and_kill(dice.randint(2, 8), dice.uniform(0, 0.4))
-                desk.assert_nothing_twice()
+            desk.kill_until_done(dice)
             assert desk.outputs() == expected
             killed += len(desk.kills)
             desk.begin_anew()

@@ -14,7 +14,8 @@ import pytest
 from beam_ray.failpoint import CALLS, OBJECTS
 from beam_ray.store.objects import NotThere
 from tests.endpoint import endpoint
-from tests.faults.conftest import Bench, Ended, Forge, answer, make_bench, question_of
+from tests.faults.conftest import Bench, Ended, Forge, answer, make_bench
+from tests.faults.journeys import JOURNEYS, death, travel
 
 BATCH_CALLS = ("upload", "uploaded", "create", "created", "poll", "fetch")
 """Calls of the batch lane: see ``test_batches``."""
@@ -90,44 +91,22 @@ def test_killed_again_and_again(seed: int, bench: Bench, undisturbed: Bench):
 def again(bench: Bench, dice: random.Random, calm: Bench) -> None:
     """Kill the command twenty times; where it comes to its end before, begin with an empty store."""
     for _ in range(20):
-        if dice.random() < 0.5:
-            ended = bench.run(fail=f"*.*:{dice.randint(1, 120)}:kill")
-        else:
-            ended = bench.run(signals=[(dice.uniform(0.05, 0.6), signal.SIGKILL)])
+        ended = bench.run(**death(dice, 120))
         if ended.code == 0 or bench.over:
             bench.finish(calm)
     bench.finish(calm)
 
 
-JOURNEY = (
-    ("publish", "work.yaml", "--without-evidence", "the first"),
-    ("library", "add", "numbers", "--tasks", "tasks.jsonl"),
-    ("backtest", "spec.yaml", "--models", "models.yaml", "--mlflow", "none", "--json"),
-)
-
-
-def travel(bench: Bench, dice: random.Random | None = None) -> None:
-    """Publish, save and compare; with *dice*, each command is killed a few times on its way."""
-    for number, words in enumerate(JOURNEY):
-        for _ in range((3, 3, 10)[number] if dice else 0):
-            if bench.run(*words, "--store", bench.uri, fail=f"*.*:{dice.randint(1, (25, 25, 120)[number])}:kill").code != -9:
-                break
-        else:
-            bench.run(*words, "--store", bench.uri)
-
-
+@pytest.mark.parametrize("name", JOURNEYS)
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "1"))))
-def test_a_journey_with_many_deaths_ends_where_an_undisturbed_one_does(seed: int, bench: Bench, tmp_path, forge: Forge):
-    """One version, one library, one verdict, and every call paid for once, whichever command died at whichever place."""
-    calm = make_bench(tmp_path / "calm", forge, bench.model, bench.tasks)
-    travel(calm)
-    planned = len(bench.model.journal)
-    bench.model.journal.clear()
-    travel(bench, random.Random(seed))
+def test_a_journey_with_many_deaths_ends_where_an_undisturbed_one_does(seed: int, name: str, bench: Bench, tmp_path, forge: Forge):
+    """The same versions, runs and verdicts, and every call paid for once, whichever command died at whichever place."""
+    calm, bench = (make_bench(tmp_path / folder, forge, bench.model, JOURNEYS[name].tasks) for folder in ("calm", "killed"))
+    planned = travel(calm, JOURNEYS[name])
 
-    assert planned == len({question_of(call) for call in bench.model.journal})
+    assert travel(bench, JOURNEYS[name], random.Random(seed)) == planned
     assert bench.journey() == calm.journey()
-    bench.assert_nothing_paid_twice()
+    assert bench.struck
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CRASH_SEEDS", "1"))))
