@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 from hypothesis import strategies as st
 
@@ -179,6 +180,29 @@ def _spoiled(draw: Any, target: str) -> str:
     return text
 
 
+@st.composite
+def _changed(draw: Any, target: str) -> str:
+    """A JSON document of the seeds in which a few values are others, or gone."""
+    document = json.loads(draw(st.sampled_from([text for text in seeds(target) if _is_json(text)])))
+    for _ in range(draw(st.integers(1, 3))):
+        place: Any = [document]
+        key: Any = 0
+        while isinstance(inner := place[key], dict | list) and inner and draw(st.integers(0, 4)):
+            place, key = inner, draw(st.sampled_from(sorted(inner))) if isinstance(inner, dict) else draw(st.integers(0, len(inner) - 1))
+        if isinstance(place, dict) and draw(st.booleans()) and draw(st.booleans()):
+            del place[key]
+        else:
+            place[key] = draw(_VALUES)
+    return json.dumps(document, default=str)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except ValueError:
+        return False
+
+
 _ATOMS = st.sampled_from(
     [
         "a",
@@ -318,5 +342,13 @@ TEXTS: dict[str, st.SearchStrategy[str]] = {
     "expression": st.one_of(_EXPRESSIONS, _spoiled("expression"), st.text()),
     "answer": st.one_of(_ANSWERS, _spoiled("answer")),
     "tasks": st.one_of(_ROWS, _spoiled("tasks"), st.text()),
+    "draft": st.one_of(_workflow(), _spoiled("draft")),
+    "reply": st.one_of(_changed("reply"), _spoiled("reply")),
+    "traces": st.one_of(_changed("traces"), _spoiled("traces")),
+    "bundle": st.one_of(_changed("bundle"), _spoiled("bundle")),
+    "form": st.one_of(
+        st.dictionaries(_WORDS | st.text(max_size=8), st.text(max_size=20), max_size=5).map(lambda fields: urlencode({"form_token": "t", **fields})),
+        _spoiled("form"),
+    ),
 }
 """For each target the texts that it is tried with."""

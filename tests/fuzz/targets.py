@@ -24,12 +24,15 @@ from beam_ray.define.yaml_file import read_yaml
 from beam_ray.errors import BadAnswer, BeamRayError
 from beam_ray.evaluate.judge import judge_schema
 from beam_ray.evaluate.rules import judge_by_rule
+from beam_ray.improve.draft_text import with_edit, with_files
 from beam_ray.llm.answer import parse_answer
 from beam_ray.llm.models_file import load_models
 from beam_ray.store.disk import Disk
+from beam_ray.store.drafts import Revision, read_draft
 from beam_ray.store.parquet import encode, to_json, to_table
 from beam_ray.store.tables import STEPS
 from beam_ray.tasks.parse import read_tasks
+from tests.fuzz import targets_of_services
 
 _HELD = tempfile.TemporaryDirectory(prefix="beam-ray-fuzz-")  # taken away when the process ends
 FOLDER = Path(_HELD.name)
@@ -114,7 +117,27 @@ def tasks(text: str) -> None:
             continue
 
 
-TARGETS: dict[str, Callable[[str], None]] = {each.__name__: each for each in (loader, settings, template, expression, answer, tasks)}
+def draft(text: str) -> None:
+    """A draft as the console saves it: with its files, with an edit, parsed; and a draft of the store that is not what was saved."""
+    kept = FOLDER / "store" / "drafts" / "w" / "d" / "000001.yaml"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(text, encoding="utf-8", errors="replace")
+    for read in (
+        lambda: read_draft(OBJECTS, "w", "d"),
+        lambda: with_files(text, FOLDER),
+        lambda: with_edit(text, "nodes.a.llm.prompt", [{"role": "user", "content": "x"}], "w"),
+        lambda: with_edit(text, "nodes.extract.evaluate.criteria.0", None, "w"),
+        lambda: with_edit(text, "nodes.a.llm", text, "w"),
+        lambda: Revision("w", "d", 1, text, saved_by="x").parse(),
+    ):
+        try:
+            read()
+        except BeamRayError:
+            continue
+
+
+TARGETS: dict[str, Callable[[str], None]] = {each.__name__: each for each in (loader, settings, template, expression, answer, tasks, draft)}
+TARGETS |= targets_of_services.TARGETS
 FOLDERS = {
     "loader": ("workflows",),
     "settings": ("specs", "gates", "models"),
@@ -122,13 +145,15 @@ FOLDERS = {
     "expression": ("workflows",),
     "answer": ("answers",),
     "tasks": ("tasks",),
+    "draft": ("workflows",),
+    "reply": ("answers",),
 }
 
 
 def seeds(target: str) -> list[str]:
     """Texts of the corpus that a target can begin with."""
-    texts: list[str] = []
-    for folder in FOLDERS[target]:
+    texts = list(targets_of_services.SEEDS.get(target, ()))
+    for folder in FOLDERS.get(target, ()):
         for family in sorted((CORPUS / folder).glob("*.txt")):
             for part in re.split(r"^=== ", family.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
                 texts.append(part.partition("\n")[2].partition(">>>\n")[0])
