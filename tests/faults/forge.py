@@ -122,13 +122,20 @@ def _import_all() -> None:
 
     for module, _ in COMMANDS.values():
         importlib.import_module(module)
+    from beam_ray import temporary  # noqa: F401
+    from beam_ray.api import local_models, progress, runs, workflows  # noqa: F401
     from beam_ray.backtest import conclude  # noqa: F401
+    from beam_ray.improve import exposure  # noqa: F401
+    from beam_ray.llm import advice, client, embeddings_api, local, models_file, prices, probe  # noqa: F401
     from beam_ray.run import cluster, connection, execute, plan, runner, spool  # noqa: F401
+    from beam_ray.store import model_findings  # noqa: F401
     from tests.faults import apart  # noqa: F401
     from tests.faults.here import Here
 
     cluster.Cluster = Here  # type: ignore[misc]
     spool.SPOOL_S = SPOOL_S
+    # what each command would read again
+    prices._listing("x", "http://127.0.0.1:9/v1")
     gc.collect()
     gc.freeze()
 
