@@ -1,26 +1,26 @@
 """
-The client of an OpenAI-compatible endpoint, with its retries.
+The client of an OpenAI-compatible endpoint, with its retries; of all modules only this one and ``batch_endpoint`` import openai.
 
-It sends HTTP requests itself: the openai package would take most of the time of a runner's start,
-and a third of a call's. Retries are ours, so that the limiter sees every 429 and every call that
-may be billed is counted.
+Retries are ours: those of the client library are off, so that the limiter sees every 429 and every
+call that may be billed is counted.
 """
 
 import asyncio
 import dataclasses
+import functools
 import json
-import os
+import ssl
 import time
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, cast
 
 import httpx2
+import openai
 import stamina
 
 from beam_ray.define.fingerprint import Json, JsonObject
 from beam_ray.errors import BadAnswer, BeamRayError, ModelRefused, ModelUnavailable, OutOfQuota, WrongSetting
 from beam_ray.llm import chat_api, embeddings_api, responses_api
-from beam_ray.llm.connections import Connections
 from beam_ray.llm.permits import Permits, Unlimited
 from beam_ray.llm.prices import Tokens, price_of
 from beam_ray.llm.refusals import Kind, Refusal, kind_of, read_refusal, status_within
@@ -50,15 +50,8 @@ _NAMES = {"chat": "a chat completion", "responses": "a response", "embeddings": 
 _FOR_EVERY_ROW = (Kind.SETTING, Kind.ACCESS, Kind.QUOTA)
 _TRY_AGAIN = (Kind.RATE_LIMIT, Kind.BUSY)
 
-_ENVIRONMENT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
-"""Headers that are sent where the environment has their values, as OpenAI's own client does."""
 
-
-class NoReply(Exception):
-    """The endpoint gave no reply that can be read; another try may get one."""
-
-
-UNANSWERED = (NoReply, TimeoutError)
+UNANSWERED = (openai.APIError, TimeoutError)
 """Errors of a call that got no reply that can be read."""
 
 
@@ -80,9 +73,26 @@ class OpenAIModel:
         """The model's name in the models file, for messages."""
         self.permits = permits or Unlimited()
         self.price = price_of(settings)
-        self._connections = transport or Connections(settings.url)
-        self._headers = _headers(settings)
-        self._urls = {api: _url(settings, path) for api, path in PATHS.items()}
+        # aiohttp takes half the CPU of httpx2's own connections; permits limit what is in flight, not this pool
+        self._http = openai.DefaultAioHttpClient(
+            limits=httpx2.Limits(max_connections=1_000_000, keepalive_expiry=30),
+            transport=transport,
+            verify=_certificates(),
+            timeout=None,
+            follow_redirects=False,
+            # a few bytes may unpack to gigabytes, which the limit on the reply's size would not notice
+            headers={"Accept-Encoding": "identity"},
+            event_hooks={"response": [_bound]},
+        )
+        self._options: Any = {"timeout": None, "headers": {"Authorization": openai.Omit()} if settings.key_elsewhere else {}}
+        self._client = openai.AsyncOpenAI(
+            base_url=settings.url,
+            api_key=settings.secret,
+            max_retries=0,
+            http_client=self._http,
+            default_headers=settings.own_headers,
+            default_query=settings.own_query,
+        )
 
     async def ask(self, request: Request, usage: Usage) -> Answer:
         """The answer, after as many tries as the settings allow."""
@@ -106,7 +116,7 @@ class OpenAIModel:
             raise self.failure(error, request) from None
         except TimeoutError:
             raise ModelUnavailable(f"no answer within {request.timeout_s:g} s", status=504) from None
-        except NoReply as error:
+        except openai.APIError as error:
             raise ModelUnavailable(_said(error, self.settings)) from None
         raise AssertionError("unreachable")
 
@@ -123,43 +133,24 @@ class OpenAIModel:
             one of UNANSWERED: there was no reply that can be read.
         """
         api = api or self.settings.call.api
-        request = httpx2.Request("POST", self._urls[api], content=_sent(body), headers=self._headers)
         try:
-            # also an answer in drops must end
+            # the client's own limit is on the silence between two pieces; an answer in drops would never end
             async with asyncio.timeout(timeout_s):
-                status, headers, content = await self._exchange(request, MAX_EMBEDDINGS if api == "embeddings" else MAX_REPLY)
-        except httpx2.RequestError as error:
-            raise NoReply("Connection error.") from error
-        found = _json(content)
-        if not 200 <= status < 300:
-            complaint = found if found is not None else content.decode("utf-8", "replace").strip()
-            raise Refused(self._hidden(read_refusal(status, complaint or f"Error code: {status}")), body, headers)
+                # its typed method walks every message, at a fifth of a call's CPU
+                path = PATHS[api]
+                reply = await self._client.post(path, cast_to=httpx2.Response, body=body, options=self._options)
+        except openai.APIStatusError as error:
+            raise Refused(
+                self._hidden(read_refusal(error.status_code, _json(error.response) or error.body or error.message)), body, error.response.headers
+            ) from None
+        found = _json(reply)
         if isinstance(found, Mapping) and not found.get("choices") and not found.get("output") and not found.get("data"):
-            fault = status_within(found)
-            if fault:
-                raise Refused(self._hidden(read_refusal(fault, found)), body, headers)
+            status = status_within(found)
+            if status:
+                raise Refused(self._hidden(read_refusal(status, found)), body, reply.headers)
         if found is None:
-            raise NoReply(f"the reply is not {_NAMES[api]}: {self.settings.hide(content.decode('utf-8', 'replace'))[:80]!r}")
-        return found, headers
-
-    async def _exchange(self, request: httpx2.Request, most: int) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and body of the reply; of a body at most so many bytes are read, whatever length it declares."""
-        reply = await self._connections.handle_async_request(request)
-        try:
-            # a few bytes may unpack to gigabytes, which the limit on the reply's size would not notice
-            if reply.headers.get("content-encoding", "identity") != "identity":
-                raise httpx2.DecodingError("the reply is compressed although this was not accepted")
-            content = bytearray()
-            assert isinstance(reply.stream, httpx2.AsyncByteStream)
-            async for piece in reply.stream:
-                content += piece
-                if reply.is_error and len(content) > MAX_COMPLAINT:
-                    break
-                if len(content) > most:
-                    raise BadAnswer(f"the reply has more than {most:,} bytes", raw=content[:10_000].decode("utf-8", "replace"), again=False)
-            return reply.status_code, reply.headers, bytes(content)
-        finally:
-            await reply.aclose()
+            raise openai.APIConnectionError(message=f"the reply is not {_NAMES[api]}: {self.settings.hide(reply.text)[:80]!r}", request=reply.request)
+        return found, reply.headers
 
     def read(self, reply: Json, body: JsonObject, request: Request, *, api: str | None = None) -> Answer:
         """
@@ -174,7 +165,7 @@ class OpenAIModel:
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             shown = self.settings.hide(str(reply) if isinstance(reply, str) else _compact(reply))[:80]
             message = f"the reply is not {_NAMES[api]}: {shown!r}"
-            raise NoReply(message) from None
+            raise openai.APIConnectionError(message=message, request=httpx2.Request("POST", "http://model")) from None
         if answer.finish in ("insufficient_system_resource", "error"):
             choice = reply["choices"][0] if isinstance(reply, Mapping) and reply.get("choices") else {}
             status = status_within(choice) or 503
@@ -190,7 +181,7 @@ class OpenAIModel:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._connections.aclose()
+        await self._http.aclose()
 
     async def _once(self, body: JsonObject, estimate: int, request: Request, usage: Usage, api: str) -> tuple[JsonObject, Answer]:
         async with self.permits.hold(estimate) as waited:
@@ -259,7 +250,7 @@ class OpenAIModel:
             if error.kind is Kind.RATE_LIMIT:
                 self.permits.throttled(seconds)
             return seconds or True
-        return isinstance(error, UNANSWERED)
+        return isinstance(error, (openai.APIConnectionError, TimeoutError))
 
 
 async def _let_others_ask() -> None:
@@ -300,31 +291,9 @@ def characters(request: Request) -> int:
     return sum(len(str(message.get("content", ""))) for message in request.messages)
 
 
-def _url(settings: ModelSettings, path: str) -> httpx2.URL:
-    base = httpx2.URL(settings.url)
-    before, _, query = base.raw_path.partition(b"?")
-    url = base.copy_with(raw_path=before.rstrip(b"/") + path.encode() + (b"?" + query if query else b""))
-    return url.copy_merge_params(settings.own_query) if settings.own_query else url
-
-
-def _headers(settings: ModelSettings) -> dict[str, str]:
-    """The headers of every request; those of the settings take the place of ours."""
-    ours = {"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json", "User-Agent": "beam-ray"}
-    ours |= {name: os.environ[variable] for name, variable in _ENVIRONMENT.items() if os.environ.get(variable)}
-    if not settings.key_elsewhere:
-        ours["Authorization"] = f"Bearer {settings.secret}"
-    own = settings.own_headers
-    written = {name.lower() for name in own}
-    return {**{name: value for name, value in ours.items() if name.lower() not in written}, **own}
-
-
-def _sent(body: JsonObject) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _json(content: bytes) -> Json:
+def _json(response: httpx2.Response) -> Json:
     try:
-        return cast(Json, json.loads(content))
+        return response.json()
     except (ValueError, RecursionError):
         return None
 
@@ -344,7 +313,45 @@ def _refusal_text(refusal: Refusal) -> str:
     return f"Error code: {refusal.status} - {refusal.message[:300].strip()}" if refusal.message else f"Error code: {refusal.status}"
 
 
-def _said(error: NoReply, settings: ModelSettings) -> str:
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """The trusted certificates, read once per process: that takes as long as ten calls."""
+    return httpx2.create_ssl_context()
+
+
+async def _bound(response: httpx2.Response) -> None:
+    """Limit how much of the reply is read, whatever length it declares."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise httpx2.DecodingError("the reply is compressed although this was not accepted", request=response.request)
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    most = MAX_EMBEDDINGS if response.request.url.path.endswith(embeddings_api.PATH) else MAX_REPLY
+    response.stream = _Bounded(response.stream, most, complains=response.is_error)
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """A body of which only a limited number of bytes is read."""
+
+    def __init__(self, body: httpx2.AsyncByteStream, most: int, *, complains: bool):
+        self._body, self._most, self._complains = body, most, complains
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        start, length = b"", 0
+        async for piece in self._body:
+            length += len(piece)
+            if self._complains and length > MAX_COMPLAINT:
+                return
+            if length > self._most:
+                raise BadAnswer(f"the reply has more than {self._most:,} bytes", raw=start.decode("utf-8", "replace"), again=False)
+            start = start or piece[:10_000]
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+def _said(error: openai.APIError, settings: ModelSettings) -> str:
+    # the client reports a lost connection as a timeout; only our own clock decides what a timeout is
+    text = "Connection error." if isinstance(error, openai.APITimeoutError) else str(error).strip() or type(error).__name__
     cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) else ""
     # hidden before it is cut, since half a key is a secret too
-    return f"{settings.hide(str(error))[:300]}{settings.hide(cause)[:120]}"
+    return f"{settings.hide(text)[:300]}{settings.hide(cause)[:120]}"

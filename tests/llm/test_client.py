@@ -211,31 +211,6 @@ def test_a_key_that_the_environment_does_not_have_is_named(monkeypatch):
         OpenAIModel(ModelSettings(base_url="http://x/v1", model="y", api_key="${env:NO_SUCH_KEY}"))
 
 
-def test_settings_take_the_place_of_headers_that_are_sent_anyway(monkeypatch):
-    """OpenAI's organization and project come from the environment, as in its own client; a query of the address stays."""
-    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
-    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
-    monkeypatch.setenv("MODEL_KEY", "sk-1")
-    seen: list[httpx2.Request] = []
-
-    async def once() -> None:
-        own = {"user-agent": "mine", "openai-project": "proj-2"}
-        settings = ModelSettings(base_url="http://model/a%2Fb/?v=1", model="x", api_key="${env:MODEL_KEY}", headers=own, query={"w": "2"})
-        model = OpenAIModel(settings, transport=httpx2.MockTransport(lambda request: seen.append(request) or reply()))
-        await model.ask(ASKED, Usage())
-
-    asyncio.run(once())
-    [request] = seen
-
-    assert str(request.url) == "http://model/a%2Fb/chat/completions?v=1&w=2"
-    assert {name: request.headers.get_list(name) for name in ("authorization", "user-agent", "openai-organization", "openai-project")} == {
-        "authorization": ["Bearer sk-1"],
-        "user-agent": ["mine"],
-        "openai-organization": ["org-1"],
-        "openai-project": ["proj-2"],
-    }
-
-
 def test_a_waiting_call_goes_out_before_the_answer_that_freed_its_permit_is_worked_on():
     """Many answers come at once: the endpoint is not kept idle until all of them are worked on."""
     order: list[str] = []

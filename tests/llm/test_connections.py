@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler
 
@@ -85,23 +83,3 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch):
 
     assert isinstance(answer, Answer), answer
     assert lines[0].startswith("POST http://model.invalid/v1/chat/completions ")
-
-
-def test_a_host_that_needs_no_proxy_is_asked_directly(monkeypatch: pytest.MonkeyPatch):
-    """NO_PROXY names it."""
-    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-    with endpoint(lambda body: "hi") as model:
-        [answer] = ask(model.url)
-
-    assert isinstance(answer, Answer), answer
-
-
-def test_a_runners_client_loads_no_openai():
-    """The package would take most of the time in which a runner starts."""
-    code = "import beam_ray.llm.client, sys; print([name for name in sys.modules if name.startswith('openai')])"
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert done.stdout.strip() == "[]"
