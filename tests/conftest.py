@@ -32,6 +32,7 @@ from beam_ray.store.opening import open_objects
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run
 from beam_ray.tasks.parse import read_tasks
+from tests.mlflow_forks import mlflow_forks  # noqa: F401
 from tests.s3 import s3_proxy, s3_server, s3_uri  # noqa: F401
 
 # the suite tries the same examples each time; new ones are sought by make fuzz and make machine

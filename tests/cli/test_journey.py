@@ -213,6 +213,7 @@ def test_a_change_that_fits_nothing_is_refused(desk: Desk, change, said):
     assert desk.model.journal == []
 
 
+@pytest.mark.usefixtures("mlflow_forks")
 def test_mlflow_shows_which_prompts_are_published(desk: Desk, monkeypatch: pytest.MonkeyPatch):
     """The alias 'production' follows publish and rollback; without a database nothing is made, and a server that is away is a warning."""
     from mlflow import MlflowClient

@@ -57,6 +57,7 @@ def desk(ray_lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         yield Desk(ray_lab, model, partial(run_command, capsys))
 
 
+@pytest.mark.usefixtures("mlflow_forks")
 def test_from_production_traces_to_a_verdict(desk: Desk, tmp_path: Path) -> None:
     """
     A sample of 120 traces becomes a library, production's answers the baseline, and the verdict counts what the workflow mends; nothing

@@ -19,6 +19,8 @@ from beam_ray.tracking import default_uri
 from tests.conftest import Lab
 from tests.improve.test_search import NEEDED, Asked, Hints, library, search  # noqa: F401
 
+pytestmark = pytest.mark.usefixtures("mlflow_forks")
+
 
 @dataclass
 class Searched:

@@ -12,6 +12,8 @@ from beam_ray.errors import Unusable
 from tests import mlflow_app
 from tests.commands import CommandResult, run_command
 
+pytestmark = pytest.mark.usefixtures("mlflow_forks")
+
 COUNT = 130
 """More traces than MLflow gives at once."""
 

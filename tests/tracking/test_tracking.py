@@ -59,6 +59,7 @@ def _everything(client: Any, told: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.usefixtures("mlflow_forks")
 def test_search_tracking_again_changes_nothing(client: Any, told: Any) -> None:
     """
     After the same backtest was told twice, runs, metric points, prompts, spans and assessments are those of the first time.
@@ -208,6 +209,7 @@ def test_a_long_note_is_cut() -> None:
     assert len(cut) <= 20_000 and cut.endswith("|\n\n… truncated; the artifact report.md has the whole report")
 
 
+@pytest.mark.usefixtures("mlflow_forks")
 def test_published_prompts_get_the_alias(client: Any, told: Any) -> None:
     """
     The alias 'production' follows what was published, back to an older text too.
