@@ -187,7 +187,8 @@ class Library(Displayed):
             edge_labels: Labels that mark edge cases.
         """
         found = check(workflow, self.store)
-        made = check_library(self.store.objects, str(self), found.workflow, edge_labels=tuple(dict.fromkeys(edge_labels)))
+        library = StoredLibrary(self.name, self.version, self.tasks, self.saved_at, self.saved_by, self.change, self.since)
+        made = check_library(self.store.objects, library, found.workflow, edge_labels=tuple(dict.fromkeys(edge_labels)))
         return LibraryCheck(self, found.workflow.name, found.version, workflow if isinstance(workflow, str) else found.workflow.name, made)
 
     def display(self) -> Display:

@@ -91,8 +91,8 @@ def with_tasks_edited(before: Sequence[TaskRow], names: Iterable[str], edit: Edi
     """
     chosen = _known(before, names)
     tasks = tuple(edited(row, edit) if row["task_id"] in chosen else row for row in before)
-    changed = tuple(new["task_id"] for old, new in zip(before, tasks, strict=True) if differences(old, new))
-    return Change(tasks if changed else tuple(before), replaced=changed, unchanged=tuple(name for name in chosen if name not in changed))
+    changed = {new["task_id"]: None for old, new in zip(before, tasks, strict=True) if differences(old, new)}
+    return Change(tasks if changed else tuple(before), replaced=tuple(changed), unchanged=tuple(name for name in chosen if name not in changed))
 
 
 def with_tasks_added(before: Sequence[TaskRow], new: Iterable[TaskRow], *, replace: bool = False) -> Change:
@@ -104,7 +104,7 @@ def with_tasks_added(before: Sequence[TaskRow], new: Iterable[TaskRow], *, repla
     """
     tasks = {row["task_id"]: row for row in before}
     given = _once(new)
-    fresh = [name for name in given if name not in tasks]
+    fresh = {name: None for name in given if name not in tasks}
     changed = {name: differences(tasks[name], row) for name, row in given.items() if name in tasks and differences(tasks[name], row)}
     if changed and not replace:
         lines = [f"{name}: different {', '.join(fields)}" for name, fields in list(changed.items())[:5]]
@@ -124,12 +124,12 @@ def with_tasks_removed(before: Sequence[TaskRow], names: Iterable[str]) -> Chang
         Unusable: The library has no such task.
     """
     gone = _known(before, names)
-    return Change(tuple(row for row in before if row["task_id"] not in gone), removed=gone)
+    return Change(tuple(row for row in before if row["task_id"] not in gone), removed=tuple(gone))
 
 
-def _known(before: Sequence[TaskRow], names: Iterable[str]) -> tuple[str, ...]:
-    known = [row["task_id"] for row in before]
-    wanted = tuple(dict.fromkeys(names))
+def _known(before: Sequence[TaskRow], names: Iterable[str]) -> dict[str, None]:
+    known = {row["task_id"]: None for row in before}
+    wanted = dict.fromkeys(names)
     for name in wanted:
         if name not in known:
             raise Unusable("\n  ".join([f"the library has no task {name!r}", *did_you_mean(name, known)]))

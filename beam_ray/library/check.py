@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from beam_ray.define.workflow import Workflow
-from beam_ray.library.coverage import EDGE_LABELS, Coverage, Facts, cover, key_of
-from beam_ray.library.gaps import SHOWN, Gap, Pair, gaps, smallest_fill, with_fill
-from beam_ray.library.run_history import FirstRuns, Key, RunHistory, reached, read_run_history
-from beam_ray.store.libraries import library_at, uses
+from beam_ray.library.coverage import EDGE_LABELS, Coverage, Facts, cover
+from beam_ray.library.gaps import SHOWN, Gap, gaps, smallest_fill, with_fill
+from beam_ray.library.run_history import FirstRuns, Key, Pair, RunHistory, executed_in, reached, read_run_history
+from beam_ray.store.libraries import Library, uses
 from beam_ray.store.objects import Objects
+from beam_ray.store.runs import Run
 
 
 @dataclass(frozen=True)
@@ -27,26 +28,18 @@ class Check:
 
 
 def check_library(
-    objects: Objects, written: str, workflow: Workflow, *, edge_labels: tuple[str, ...] = EDGE_LABELS, now: datetime.datetime | None = None
+    objects: Objects, library: Library, workflow: Workflow, *, edge_labels: tuple[str, ...] = EDGE_LABELS, now: datetime.datetime | None = None
 ) -> Check:
-    """
-    Measure coverage from the results of the library's tasks in past runs of the workflow.
-
-    Raises:
-        Unusable: There is no such library or version.
-    """
-    library = library_at(objects, written)
-    rows = library.tasks.to_pylist()
-    past = read_run_history(objects, workflow, [row["task_id"] for row in rows])
+    """Measure coverage from the results of the library's tasks in past runs of the workflow."""
+    past = read_run_history(objects, workflow, library.tasks)
     first_runs = FirstRuns(objects)
-    born = {row["task_id"]: first_runs.of(row["origin"]) or _moment(library.since.get(row["task_id"])) for row in rows}
+    first = first_runs.of_all(library.tasks["origin"])
     facts = Facts(
         library=library,
-        tasks=rows,
         workflow=workflow,
-        histories={key: past.own[key] for key in map(key_of, rows) if key in past.own},
-        reached=reached(objects, [past.own[key].newest for key in map(key_of, rows) if key in past.own], workflow.order),
-        born={name: moment for name, moment in born.items() if moment},
+        history=past.own,
+        reach=reached(past.own.newest, workflow.order, library.tasks.num_rows),
+        born=[moment or _moment(library.since.get(task)) for task, moment in zip(library.tasks["task_id"].to_pylist(), first, strict=True)],
         used=max(uses(objects, library.name), default=None),
         now=now or datetime.datetime.now(datetime.UTC),
         edge_labels=edge_labels,
@@ -71,9 +64,10 @@ def _decided(objects: Objects, past: RunHistory, found: Sequence[Gap]) -> dict[P
     for node, criteria in wanted.items():
         here = [history.newest for history in past.others.values() if node in history.newest.path]
         for run_id in dict.fromkeys(each.address.run for each in here):
-            for key, each in reached(objects, [each for each in here if each.address.run == run_id], [node]).items():
-                for pair in each.criteria:
-                    result.setdefault(pair, []).append(key)
+            mine = [each for each in here if each.address.run == run_id]
+            found_there = reached([executed_in(Run(objects, run_id), mine)], [node], len(mine))
+            for pair, flags in found_there.decided.items():
+                result.setdefault(pair, []).extend(each.key for each, decided in zip(mine, flags.tolist(), strict=True) if decided)
             if all(len(result.get((node, criterion), ())) >= SHOWN for criterion in criteria):
                 break
     return result

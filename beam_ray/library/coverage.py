@@ -4,10 +4,13 @@ import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from beam_ray.define.workflow import Workflow
-from beam_ray.library.run_history import History, Key, Reached
+from beam_ray.library.run_history import Flags, LibraryHistory, Reach
 from beam_ray.store.libraries import Library, Use
-from beam_ray.store.tables import TaskRow
 
 EDGE_LABELS = ("edge", "hard")
 """Default labels that mark edge cases."""
@@ -24,14 +27,12 @@ class Facts:
     """The inputs of a library check."""
 
     library: Library
-    tasks: Sequence[TaskRow]
     workflow: Workflow
-    histories: Mapping[Key, History]
-    """For the library's tasks that were ever run."""
-    reached: Mapping[Key, Reached]
+    history: LibraryHistory
+    reach: Reach
     """What each task reached in its newest run."""
-    born: Mapping[str, datetime.datetime]
-    """When a task's inputs were first seen, where known."""
+    born: Sequence[datetime.datetime | None]
+    """When each task's inputs were first seen, where known."""
     used: Use | None
     now: datetime.datetime
     edge_labels: tuple[str, ...] = EDGE_LABELS
@@ -56,11 +57,6 @@ class Coverage:
     """The newest task and its age; None where no age is known."""
     refreshed: datetime.timedelta | None
     """Time since a task was last added to the library."""
-
-
-def key_of(row: TaskRow) -> Key:
-    """The key that matches a saved task with its past executions."""
-    return row["task_id"], row["inputs"]
 
 
 def size_class(tasks: int) -> str:
@@ -90,45 +86,58 @@ def criteria_of(workflow: Workflow) -> list[tuple[str, str]]:
 
 def cover(facts: Facts) -> Coverage:
     """Measure the coverage."""
-    workflow, rows = facts.workflow, facts.tasks
-    reached = {row["task_id"]: facts.reached.get(key_of(row), Reached(frozenset(), {})) for row in rows}
-    known = {row["task_id"]: facts.histories[key_of(row)] for row in rows if key_of(row) in facts.histories}
+    workflow, history, reach = facts.workflow, facts.history, facts.reach
+    ids = np.array(facts.library.tasks["task_id"].to_pylist(), dtype=object)
+    nothing = np.zeros(len(ids), bool)
+
+    def those(flags: Flags) -> tuple[str, ...]:
+        return tuple(ids[flags].tolist())
+
     pairs = criteria_of(workflow)
-    nodes = {node: tuple(task for task, each in reached.items() if node in each.nodes) for node in workflow.order}
-    ages = {row["task_id"]: age for row in rows if (age := _age(facts, facts.born.get(row["task_id"]))) is not None}
-    kept = [age for moment in facts.library.since.values() if (age := _age(facts, datetime.datetime.fromisoformat(moment))) is not None]
+    nodes = {node: those(reach.nodes[node]) for node in workflow.order}
+    ages = {moment: _age(facts, moment) for moment in set(facts.born) if moment}
+    youngest = min(ages.values(), default=None)
+    newest = next(((task, youngest) for task, moment in zip(ids.tolist(), facts.born, strict=True) if moment and youngest == ages[moment]), None)
+    kept = [_age(facts, datetime.datetime.fromisoformat(moment)) for moment in set(facts.library.since.values())]
     return Coverage(
         routes={label: tuple(dict.fromkeys(task for name in names for task in nodes[name])) for label, names in routes_of(workflow).items()},
         nodes=nodes,
-        criteria={pair: tuple(task for task, each in reached.items() if pair in each.criteria) for pair in pairs},
-        decided={pair: _sum([each.criteria[pair] for each in reached.values() if pair in each.criteria]) for pair in pairs},
-        failures=tuple(task for task, each in known.items() if each.failed),
-        successes=tuple(task for task, each in known.items() if each.newest.passed),
-        edge_cases=tuple(row["task_id"] for row in rows if set(row["labels"] or ()) & set(facts.edge_labels)),
-        never_run=tuple(row["task_id"] for row in rows if row["task_id"] not in known),
-        newest=min(((task, age) for task, age in ages.items()), key=lambda each: each[1], default=None),
+        criteria={pair: those(reach.decided.get(pair, nothing)) for pair in pairs},
+        decided={pair: reach.counts.get(pair, (0, 0)) for pair in pairs},
+        failures=those(history.ever_failed),
+        successes=those(history.passed),
+        edge_cases=those(_labelled(facts.library.tasks, facts.edge_labels)),
+        never_run=those(~history.ever_run),
+        newest=newest,
         refreshed=min(kept, default=None),
     )
 
 
+def _labelled(tasks: pa.Table, labels: Sequence[str]) -> Flags:
+    """Which of the tasks have one of these labels."""
+    lists = tasks["labels"].combine_chunks()
+    here = pc.is_in(pc.list_flatten(lists), value_set=pa.array(labels, pa.string()))
+    flags = np.zeros(len(lists), bool)
+    flags[pc.list_parent_indices(lists).filter(here).to_numpy()] = True
+    return flags
+
+
 def misplaced(facts: Facts, coverage: Coverage) -> dict[str, str]:
     """Tasks that do not test what they are meant to test, each with the reason."""
-    routes, found = routes_of(facts.workflow), {}
-    for row in facts.tasks:
-        task, tests = row["task_id"], row["tests"]
-        if not tests or (task in coverage.never_run and (tests in routes or tests in coverage.nodes)):
-            continue
+    meant = facts.library.tasks.select(["task_id", "tests"])
+    meant = meant.filter(pc.fill_null(pc.not_equal(meant["tests"], ""), False))
+    if not meant.num_rows:
+        return {}
+    routes, never_run, found = routes_of(facts.workflow), set(coverage.never_run), {}
+    tested = {name: set(coverage.routes.get(name, ())) | set(coverage.nodes.get(name, ())) for name in pc.unique(meant["tests"]).to_pylist()}
+    for task, tests in zip(meant["task_id"].to_pylist(), meant["tests"].to_pylist(), strict=True):
         if tests not in routes and tests not in coverage.nodes:
             found[task] = f"is meant to test {tests!r}, which the workflow does not have"
-        elif task not in coverage.routes.get(tests, ()) and task not in coverage.nodes.get(tests, ()):
+        elif task not in never_run and task not in tested[tests]:
             found[task] = f"is meant to test {tests!r}, which its newest run did not reach"
     return found
 
 
-def _age(facts: Facts, born: datetime.datetime | None) -> datetime.timedelta | None:
+def _age(facts: Facts, moment: datetime.datetime) -> datetime.timedelta:
     # clocks differ: a time in the future counts as now
-    return None if born is None else max(facts.now - born, datetime.timedelta())
-
-
-def _sum(counts: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    return sum(met for met, _ in counts), sum(missed for _, missed in counts)
+    return max(facts.now - moment, datetime.timedelta())

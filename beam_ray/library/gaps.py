@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from beam_ray.address import parse
 from beam_ray.library.coverage import MINIMUM, STALE, Coverage, Facts, routes_of
-from beam_ray.library.run_history import Execution, History, Key
+from beam_ray.library.run_history import Execution, History, Key, Pair
 
 SHOWN = 3
 """Past tasks suggested per gap, unless the gap needs more."""
-
-Pair = tuple[str, str]
-"""A node and one of its criteria."""
 
 Born = Callable[[str], datetime.datetime | None]
 """When the task at an address was first run, where known."""
@@ -42,7 +42,7 @@ def gaps(facts: Facts, coverage: Coverage) -> list[Gap]:
 
 
 def _size(facts: Facts) -> Iterator[Gap]:
-    count = len(facts.tasks)
+    count = facts.library.tasks.num_rows
     if count < MINIMUM:
         yield Gap("size", "", f"only {_tasks(count)}; at least {MINIMUM} are needed", f"run more tasks, then add {MINIMUM - count} of them", MINIMUM - count)
 
@@ -58,16 +58,17 @@ def _variety(facts: Facts, coverage: Coverage) -> Iterator[Gap]:
     for (node, criterion), tasks in coverage.criteria.items():
         if not tasks:
             text = f"the criterion {node}/{criterion} was decided for no task"
-            yield Gap("criterion", f"{node}/{criterion}", text, _expected(facts, coverage, node, criterion) or run)
+            yield Gap("criterion", f"{node}/{criterion}", text, _expected(facts, node, criterion) or run)
 
 
-def _expected(facts: Facts, coverage: Coverage, node: str, criterion: str) -> str:
+def _expected(facts: Facts, node: str, criterion: str) -> str:
     evaluate = facts.workflow.nodes[node].evaluate
     wants = next((each.want for each in evaluate.criteria if each.id == criterion), None) if evaluate else None
-    here = [row["task_id"] for row in facts.tasks if row["task_id"] in coverage.nodes[node] and not row["expected"]]
-    if not here or "expected" not in str(wants):
+    if "expected" not in str(wants):
         return ""
-    return f"it compares with the expected outcome, which {', '.join(here[:SHOWN])} do not have: add them again with --expect JSON --replace"
+    tasks = facts.library.tasks.select(["task_id", "expected"]).filter(pa.array(facts.reach.nodes[node]))
+    here = tasks["task_id"].filter(pc.fill_null(pc.equal(tasks["expected"], ""), True)).slice(0, SHOWN).to_pylist()
+    return f"it compares with the expected outcome, which {', '.join(here)} do not have: add them again with --expect JSON --replace" if here else ""
 
 
 def _kinds(facts: Facts, coverage: Coverage) -> Iterator[Gap]:
@@ -88,7 +89,7 @@ def _kinds(facts: Facts, coverage: Coverage) -> Iterator[Gap]:
         yield Gap("recent", "", f"the newest task is {coverage.newest[1].days} days old{since}", "no past task is newer: run recent tasks, then add them")
     if coverage.never_run:
         names = ", ".join(coverage.never_run[:SHOWN]) + (" …" if len(coverage.never_run) > SHOWN else "")
-        yield Gap("runs", "", f"{_tasks(len(coverage.never_run))} of {len(facts.tasks)} were never run, so their coverage is unknown: {names}", "")
+        yield Gap("runs", "", f"{_tasks(len(coverage.never_run))} of {facts.library.tasks.num_rows} were never run, so their coverage is unknown: {names}", "")
 
 
 def _tasks(count: int) -> str:

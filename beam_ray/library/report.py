@@ -89,7 +89,7 @@ def document(check: Check, *, version: int | None = None, written: str = "", whe
         where: The ``--store`` option for suggested commands.
     """
     facts, coverage = check.facts, check.coverage
-    count = len(facts.tasks)
+    count = facts.library.tasks.num_rows
     return {
         "library": facts.library.name,
         "version": facts.library.version,

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -213,12 +213,12 @@ def to_table(schema: pa.Schema, rows: Iterable[Mapping[str, object]]) -> pa.Tabl
 
 def decode(body: bytes, schema: pa.Schema, where: str, columns: list[str] | None = None) -> pa.Table:
     """
-    The table in *body*.
+    The table in *body*, or those *columns* of it: see ``only``.
 
     Raises:
         Damaged: a checksum does not match, or it is no Parquet file of this schema.
     """
-    expected = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    expected = schema if columns is None else only(schema, columns)
     try:
         file = _whole_file(body, where)
         # asked once: each look at the schema translates all of it anew
@@ -227,7 +227,8 @@ def decode(body: bytes, schema: pa.Schema, where: str, columns: list[str] | None
         names = set(there.names)
         # without threads: Arrow's pool now and then aborts a process that ends soon after
         # a read, and an abort would stand in the place of the exit code
-        return completed(file.read(columns=[name for name in expected.names if name in names], use_threads=False), expected)
+        found = file.read(columns=[name for name in columns or schema.names if name.partition(".")[0] in names], use_threads=False)
+        return completed(found, expected)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise Damaged(f"{where} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
 
@@ -266,6 +267,17 @@ def _is_older(written: pa.DataType, kind: pa.DataType) -> bool:
         else field.nullable
         for field in kind
     )
+
+
+def only(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
+    """The *columns* of the schema; of a list of structs also single fields, named ``column.list.element.field``."""
+    found = []
+    for name in dict.fromkeys(name.partition(".")[0] for name in columns):
+        field = schema.field(name)
+        if name not in columns:
+            field = field.with_type(pa.list_(pa.struct([each for each in field.type.value_type if f"{name}.list.element.{each.name}" in columns])))
+        found.append(field)
+    return pa.schema(found)
 
 
 def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -55,7 +55,7 @@ class RowGroups:
 
     def read(self, group: int, columns: list[str]) -> pa.Table:
         """
-        The rows of a group, with those of the *columns* that the file has.
+        The rows of a group, with those of the *columns* that the file has; of lists of structs, the fields named ``column.list.element.field``.
 
         Raises:
             Damaged: they are not what was written.
@@ -64,7 +64,7 @@ class RowGroups:
         if self._table is None or self._table[0] != asked:
             self._load(group)
             try:
-                table = self._file.read_row_group(group, columns=[name for name in columns if name in self._names], use_threads=False)
+                table = self._file.read_row_group(group, columns=[name for name in columns if name.partition(".")[0] in self._names], use_threads=False)
             except (pa.ArrowException, OSError, ValueError, KeyError) as error:
                 raise _damaged(self._key, error) from None
             if table.nbytes > KEPT_BYTES:

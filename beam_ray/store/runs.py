@@ -32,7 +32,7 @@ from beam_ray.store.call_table import CALLS, CARRIED, attachments_in, calls_of
 from beam_ray.store.checksummed_json import read_document, seal, unseal
 from beam_ray.store.manifest import CutDocument, Manifest, RunSummary
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.parquet import columns_of, decode, encode, encode_batches, footer_of, require_whole
+from beam_ray.store.parquet import columns_of, decode, encode, encode_batches, footer_of, only, require_whole
 from beam_ray.store.tables import OUTCOME, PART, STEPS, TASKS, FileEntry, OutcomeRow, StepRow
 
 if TYPE_CHECKING:
@@ -138,10 +138,10 @@ class Run:
         """What run.json says, in full also where the run ended early; the manifest has a copy of it."""
         return unseal(self.objects.read(f"{self.prefix}/run.json"), f"{self.prefix}/run.json")
 
-    def tasks(self) -> pa.Table:
+    def tasks(self, columns: list[str] | None = None) -> pa.Table:
         """The tasks, as the table TASKS; of a run that ended early, those it did."""
         try:
-            tasks = self.read("tasks.parquet", TASKS)
+            tasks = self.read("tasks.parquet", TASKS, columns)
         except NotThere:
             if next(self.objects.keys(f"{self.prefix}/lease/"), None) is None:
                 raise Unusable(
@@ -343,6 +343,9 @@ class Run:
         """
         The steps of a finished run, verified against the manifest; of an unfinished one, those committed so far.
 
+        Args:
+            columns: Of lists of structs also single fields, named ``column.list.element.field``.
+
         Raises:
             Damaged: a file is not what was written.
         """
@@ -359,7 +362,7 @@ class Run:
                 for node, shard in sorted(self.parts())
                 if node != "_outcome" and (wanted is None or node in wanted)
             ]
-        schema = STEPS if columns is None else pa.schema([STEPS.field(name) for name in columns])
+        schema = STEPS if columns is None else only(STEPS, columns)
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
     def calls(self, nodes: Iterable[str] | None = None, columns: list[str] | None = None) -> pa.Table:

@@ -1,12 +1,14 @@
 """Finding the steps of given tasks in a run, and their calls, without reading all of it. The columns of the table are in ``tables``."""
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_ray.errors import Damaged
 from beam_ray.store.call_table import CALLS, CARRIED, PlacedCallRow, calls_of
@@ -16,6 +18,9 @@ from beam_ray.store.parquet import completed, to_table
 from beam_ray.store.row_groups import RowGroups
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import OUTCOME, PART, STEPS, FileEntry, OutcomeRow, StepRow
+
+if TYPE_CHECKING:
+    import numpy as np
 
 OPEN_FILES = 64
 """Files whose footers are in memory at most."""
@@ -79,6 +84,16 @@ class StepRows:
         """
         keys = list(wanted)
         return {_key(row): row for row in self._settled(lambda: self._step_rows(node, keys, near, columns))}
+
+    def table(self, node: str, places: "Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]", columns: list[str]) -> pa.Table:
+        """
+        Those *columns* of the node's rows at these *places* in the run, in its order; of a node that it has not, an empty table.
+
+        Args:
+            columns: Of lists of structs also single fields, named ``column.list.element.field``.
+        """
+        tables = self._settled(lambda: list(self._taken(f"steps/{node}", places, columns)))
+        return pa.concat_tables(tables) if tables else pa.table({})
 
     def outcomes(self, wanted: Iterable[Key]) -> dict[Key, OutcomeRow]:
         """The outcome of those of the *wanted* tasks that have one."""
@@ -151,17 +166,15 @@ class StepRows:
 
     # -- files --------------------------------------------------------------------------------
 
-    def _taken(self, table: str, places: Sequence[int], columns: list[str]) -> Iterator[pa.Table]:
+    def _taken(self, table: str, places: "Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]", columns: list[str]) -> Iterator[pa.Table]:
         """The rows of a table at those places; of the *columns* those that the file has."""
-        left = places
-        while left:
-            start, file, group = next(self._groups(table, left[0]), (0, None, 0))
+        done = 0
+        while done < len(places):
+            start, file, group = next(self._groups(table, places[done]), (0, None, 0))
             if file is None:
                 return
-            stop = start + file.rows[group]
-            here = [place - start for place in left if place < stop]
-            left = left[len(here) :]
-            yield file.read(group, columns).take(pa.array(here, pa.int64()))
+            begun, done = done, bisect_left(places, start + file.rows[group], done)
+            yield file.read(group, columns).take(pc.subtract(pa.array(places[begun:done], pa.int64()), start))
 
     def _ids(self, table: str, first: int) -> Iterator[tuple[int, pa.Table]]:
         for start, file, group in self._groups(table, first):

@@ -132,7 +132,7 @@ def test_a_library_is_stale_from_the_ninetieth_day(lab: Lab, seconds, days, stal
     workflow = lab.workflow(ORDERS)
     write_library(lab.objects, "orders", lab.tasks(["x"]), 0)
     moment = datetime.datetime.fromisoformat(library_at(lab.objects, "orders").saved_at) + datetime.timedelta(seconds=seconds)
-    check = check_library(lab.objects, "orders", workflow, now=moment)
+    check = check_library(lab.objects, library_at(lab.objects, "orders"), workflow, now=moment)
 
     assert check.coverage.newest[1].days == days
     assert [gap.text for gap in check.gaps if gap.kind == "recent"] == (
@@ -172,6 +172,18 @@ def test_the_newest_run_of_the_very_task_tells_what_it_covers(lab: Lab, cli):
     assert (told["failures"]["tasks"], told["successes"]["tasks"]) == (["t"], ["t"])
     assert [gap["fill"] for gap in told["gaps"] if gap["kind"] == "route"] == [[]]
     assert list(checked(cli)["routes"]["covered"]) == ["large order"]
+
+
+def test_each_task_tells_what_it_covers_by_its_own_newest_run(lab: Lab, cli):
+    """Of a run only the rows count whose task no newer run has, whatever else the run has between them."""
+    past_run(lab, "261001-aaaaaa", [*orders(5), {"id": "large", "task_query": "big", "amount": 500}, {"id": "odd", "task_query": "odd", "ok": False}], days=3)
+    past_run(lab, "261002-bbbbbb", [{"id": "odd", "task_query": "odd"}, {"id": "o03", "task_query": "order 3", "amount": 500}], days=2)
+    cli("library", "add", "orders", "261001-aaaaaa/large", "odd", "o03", "o01")
+    told = checked(cli)
+
+    assert told["routes"]["covered"] == {"small order": ["o01", "odd"], "large order": ["large", "o03"]}
+    assert told["decided"]["extract/positive"] == {"met": 4, "not_met": 0}
+    assert (told["failures"]["tasks"], told["successes"]["tasks"]) == (["odd"], ["large", "o01", "odd", "o03"])
 
 
 def test_a_route_that_the_newest_definition_has_anew_is_a_gap(lab: Lab, cli):

@@ -105,6 +105,14 @@ def test_tasks_are_found_wherever_they_are(run: Run, near: int | None):
     assert list(rows.rows("one", keys[:3])) == sorted(keys[:3], key=KEYS.index)
 
 
+def test_columns_of_rows_are_read_by_their_places(run: Run):
+    """Across row groups, in order; of a node that the run has not there are none."""
+    places, rows = [0, 9, 10, 11, 37, 79], StepRows(run)
+
+    assert rows.table("two", places, ["task_id", "output"]).equals(run.steps(["two"], ["task_id", "output"]).take(places))
+    assert rows.table("three", places, ["task_id"]).num_rows == 0
+
+
 def test_damage_is_met_where_it_is(lab: Lab, run: Run):
     """A row group with a flipped bit is refused, and the others are read."""
     path = lab.folder / "store" / run.prefix / "steps/one-000.parquet"
