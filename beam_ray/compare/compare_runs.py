@@ -1,6 +1,7 @@
 """Two runs of the store as the sides of a comparison."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -45,9 +46,10 @@ OUTCOME_COLUMNS = [
     "work_usd",
     "error",
 ]
-STEPS_COLUMNS = ["task_id", "trial", "node", "outcome", "score", "output", "criteria", "error_type", "error", *REPLAY_COLUMNS]
-"""What a comparison looks at; attempts, which are most of a run's bytes, are not read."""
-
+STEPS_COLUMNS = ["task_id", "trial", "node", "outcome", "score", "output", "error_type", "error"]
+CRITERIA_COLUMNS = [f"criteria.list.element.{field}" for field in ("id", "text", "met", "judge")]
+PANEL_COLUMNS = ["criteria.list.element.judges"]
+"""What a comparison looks at; attempts, which are most of a run's bytes, and the reasons of judges are not read."""
 
 TIMES, COSTS = ("seconds", "seconds_p50", "seconds_p95"), ("usd", "auto_rerun_usd")
 """Metrics that depend on whether models are asked in batches."""
@@ -68,15 +70,11 @@ def compare_runs(before: Run, after: Run, gate: Gate | None = None, *, names: tu
 
 def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], tasks: pa.Array | None = None, *, by: By = NOTHING, **how: Any) -> Comparison:
     """Two runs over those of the *tasks* that are done; over all that either has done where none are given."""
-    sides = []
-    for name, run in zip(names, (before, after), strict=True):
-        tables = (run.outcome(OUTCOME_COLUMNS), run.steps(columns=STEPS_COLUMNS))
-        outcome, steps = (table if tasks is None else table.filter(pc.is_in(table["task_id"], tasks)) for table in tables)
-        calls = run.calls(columns=CALL_COLUMNS) if any(node.records_calls for node in run.record.plan.nodes.values()) else None
-        if calls is not None and tasks is not None:
-            calls = calls.filter(pc.is_in(calls["task_id"], tasks))
-        sides.append(Side(name, run.run_id, outcome, steps, bool(run.record.recorded), calls))
-    notes = _judge_notes(sides, before, after)
+    panels = any(len(run.record.plan.judges_of(node)) > 1 for run in (before, after) for node in run.record.plan.order)
+    columns = [*STEPS_COLUMNS, *CRITERIA_COLUMNS, *(PANEL_COLUMNS if panels else ())]
+    with ThreadPoolExecutor(2) as threads:
+        sides = list(threads.map(lambda name, run: _side(name, run, columns, tasks), names, (before, after)))
+    notes = judge_notes({side.name: side.steps for side in sides}) if panels else ()
     # handed over and not kept, as a table that was used is memory for the next
     found = compare(
         sides.pop(0),
@@ -91,10 +89,15 @@ def compare_done(before: Run, after: Run, gate: Gate, names: tuple[str, str], ta
     return _with_lanes(found, _lanes(before), _lanes(after))
 
 
-def _judge_notes(sides: Sequence[Side], *runs: Run) -> tuple[str, ...]:
-    if not any(len(run.record.plan.judges_of(node)) > 1 for run in runs for node in run.record.plan.order):
-        return ()
-    return judge_notes({side.name: side.steps for side in sides})
+def _side(name: str, run: Run, columns: list[str], tasks: pa.Array | None) -> Side:
+    """The run as a side of a comparison over those of the *tasks* that are done; over all of them where none are given."""
+    makes_calls = any(node.records_calls for node in run.record.plan.nodes.values())
+    tables = [run.outcome(OUTCOME_COLUMNS), run.steps(columns=columns + (REPLAY_COLUMNS if makes_calls else []))]
+    if makes_calls:
+        tables.append(run.calls(columns=CALL_COLUMNS))
+    if tasks is not None:
+        tables = [table.filter(pc.is_in(table["task_id"], tasks)) for table in tables]
+    return Side(name, run.run_id, tables[0], tables[1], bool(run.record.recorded), tables[2] if makes_calls else None)
 
 
 def with_repeats(found: Comparison, trials: int, runs: Sequence[Run]) -> Comparison:

@@ -83,14 +83,14 @@ class Pairs:
     def _placed(self, side: Side, rows: Rows) -> Side:
         places = np.full(side.outcome.num_rows, -1, np.int32)
         places[rows] = np.arange(len(rows), dtype=np.int32)
-        steps, count = side.steps, len(places)
+        steps, count, nothing = side.steps, len(places), side.outcome.schema.empty_table()
         # a run has each node's steps in the order of its tasks
         starts = range(0, steps.num_rows, max(count, 1))
         if count and not steps.num_rows % count and all(_same_keys(steps.slice(start, count), side.outcome) for start in starts):
             found = pa.array(np.tile(places, len(starts)))
-            return replace(side, outcome=side.outcome.slice(0, 0), steps=steps.append_column("pair", found))
+            return replace(side, outcome=nothing, steps=steps.append_column("pair", found))
         found = pc.fill_null(pc.index_in(_keys(steps), value_set=_keys(self.before).combine_chunks()), -1)
-        return replace(side, outcome=side.outcome.slice(0, 0), steps=steps.append_column("pair", found))
+        return replace(side, outcome=nothing, steps=steps.append_column("pair", found))
 
 
 def pair(baseline: Side, candidate: Side) -> Pairs:
@@ -115,7 +115,7 @@ def pair(baseline: Side, candidate: Side) -> Pairs:
     rows = ordered[same[ordered]]
     others = places[rows]
     baseline_only, differ = (_names(before["task_id"].filter(pa.array(mask))) for mask in (~common, common & ~same))
-    before, after = _taken(before, rows), _taken(after, others)
+    before, after = (_taken(table.drop_columns(["inputs"]), taken) for table, taken in ((before, rows), (after, others)))
     coded = before["task_id"].combine_chunks().dictionary_encode()
     return Pairs(before, after, numbers(coded.indices).astype(np.int64), coded.dictionary, baseline_only, candidate_only, differ, (rows, others))
 
