@@ -4,8 +4,7 @@ import contextlib
 import re
 import secrets
 import shutil
-import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +21,12 @@ from beam_ray.console.server import create_app
 from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection
 from tests.console.shop import Shop, copy_of, make_shop
+from tests.forks import Forked, Forks
 from tests.kept_ray import command_environment
+from tests.once import once
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+CONSOLES = Forks("beam_ray.cli.console", "beam_ray.console.server", "scipy.stats", "uvicorn")
 PATIENCE_MS = 90_000
 """Milliseconds for which a tab waits for what must come: on a busy machine a command may take its time."""
 ARGUMENTS = [
@@ -39,16 +41,12 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="session")
-def first_shop(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Cluster) -> Shop:
-    """A store that is only copied."""
-    return make_shop(tmp_path_factory.mktemp("shop"), Connection(cluster=ray_cluster))
-
-
 @pytest.fixture(scope="module")
-def shop(first_shop: Shop, tmp_path_factory: pytest.TempPathFactory, ray_cluster: Cluster) -> Iterator[Shop]:
-    """A store of the module's own, for its tests to read and to add to."""
-    with copy_of(first_shop, tmp_path_factory.mktemp("shops") / "shop", Connection(cluster=ray_cluster)) as made:
+def shop(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Cluster) -> Iterator[Shop]:
+    """A store of the module's own, for its tests to read and to add to; a copy of one that is made once."""
+    connection = Connection(cluster=ray_cluster)
+    first = once(tmp_path_factory, "shop", lambda folder: make_shop(folder, connection))
+    with copy_of(first, tmp_path_factory.mktemp("shops") / "shop", connection) as made:
         yield made
 
 
@@ -56,7 +54,7 @@ def shop(first_shop: Shop, tmp_path_factory: pytest.TempPathFactory, ray_cluster
 class Served:
     """A console that answers."""
 
-    process: "subprocess.Popen[str]"
+    process: Forked
     address: str
     """With its token."""
 
@@ -70,17 +68,20 @@ class Served:
 def served(folder: Path, *options: str) -> Iterator[Served]:
     """``beam-ray console`` over the store in *folder*."""
     port = str(_free_port())
-    command = [sys.executable, "-m", "beam_ray", "console", "--store", "store", "--models", "models.yaml", "--port", port, *options]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=command_environment())
-    assert process.stderr
-    line = process.stderr.readline()
-    found = re.search(r"http://\S+", line)
-    assert found, line + (process.stderr.read() if process.poll() is not None else "")
-    try:
-        yield Served(process, found[0])
-    finally:
-        process.terminate()
-        process.wait(60)
+    words = ["console", "--store", "store", "--models", "models.yaml", "--port", port, *options]
+    with tempfile.TemporaryDirectory() as said:
+        messages = Path(said) / "messages"
+        messages.touch()
+        process = CONSOLES.start("beam_ray.cli:main", words, folder=folder, environment=command_environment(), err=str(messages))
+        try:
+            while "\n" not in (text := messages.read_text()) and process.alive:
+                time.sleep(0.01)
+            found = re.search(r"http://\S+", text)
+            assert found, messages.read_text()
+            yield Served(process, found[0])
+        finally:
+            process.terminate()
+            process.wait()
 
 
 class InProcess:

@@ -19,6 +19,7 @@ from beam_ray.run.connection import Connection
 VENDORS = ("Northwind Traders", "Hansen & Søn", "Blue Harbor Supply", "Kestrel Optics", "Meyer Logistik", "Ito Precision")
 ITEMS = ("32 pallets of A4 paper", "4 label printers", "120 m of steel cable", "9 microscope lenses", "2 forklift batteries", "600 anodized brackets")
 COUNT = 27
+IDS = "ids.json"
 
 WORKFLOW = """
 workflow: purchase-orders
@@ -193,8 +194,8 @@ def write_files(folder: Path) -> None:
     (folder / "models.yaml").write_text(yaml.safe_dump(answers(), allow_unicode=True), encoding="utf-8")
 
 
-def make_shop(folder: Path, connection: Connection) -> Shop:
-    """The shop in a new folder."""
+def make_shop(folder: Path, connection: Connection) -> None:
+    """The shop in an empty folder, with a file of its ids."""
     write_files(folder)
     with contextlib.chdir(folder):
         store = _open(connection)
@@ -205,15 +206,16 @@ def make_shop(folder: Path, connection: Connection) -> Shop:
         store.add_to_library("regressions", beam_ray.Selection(run.id, status="failing"), saved=beam_ray.SavedTasks(note="failed at first"))
         store.edit_library("regressions", ["order-025"], beam_ray.TaskEdit(add_labels=("signature",)))
         pin = store.pin(f"run={run.id}&status=failing", note="What fails before the change")
-        return Shop(folder, store, run.id, verdict.id, again[0].id, "order-005", pin.id)
+        ids = {"run": run.id, "backtest": verdict.id, "rerun": again[0].id, "failed": "order-005", "pin": pin.id}
+        Path(IDS).write_text(json.dumps(ids))
 
 
 @contextmanager
-def copy_of(shop: Shop, folder: Path, connection: Connection) -> Iterator[Shop]:
+def copy_of(shop: Path, folder: Path, connection: Connection) -> Iterator[Shop]:
     """A shop of one's own in a new folder, which is the working folder as long as it is used."""
-    shutil.copytree(shop.folder, folder)
+    shutil.copytree(shop, folder)
     with contextlib.chdir(folder):
-        yield dataclasses.replace(shop, folder=folder, store=_open(connection))
+        yield Shop(folder, _open(connection), **json.loads(Path(IDS).read_text()))
 
 
 def _open(connection: Connection) -> beam_ray.Store:

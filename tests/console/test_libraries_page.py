@@ -1,6 +1,7 @@
 """Libraries in a browser: what they cover, edited in place, filled, imported, saved to a file, and added to from the tasks."""
 
 import dataclasses
+import html
 import io
 import json
 import re
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import beam_ray
-from tests.console.conftest import InProcess, OpenTab, Tab, served
+from tests.console.conftest import InProcess, OpenTab, Tab, served, wait_for
 from tests.console.shop import Shop
 from tests.console.test_safety import log_in
 
@@ -151,7 +152,6 @@ def test_all_that_match_are_added_by_their_filter(tab: Tab, shop: Shop, kept: be
 def test_pasted_tasks_are_imported_and_files_of_this_machine_are_not(tab: Tab, shop: Shop, kept: beam_ray.Store):
     """A wrong line is named, an attachment is refused, and the library comes back as a download."""
     page = tab.page
-    secret = shop.folder / "models.yaml"
     lines = [{"id": "n-1", "task_query": "Where is PO-7?\u2028Thanks", "labels": ["new"]}, {"id": "n-2", "task_query": "Cancel it"}]
 
     def send(rows: list[dict[str, object]], more: str = "") -> None:
@@ -164,9 +164,8 @@ def test_pasted_tasks_are_imported_and_files_of_this_machine_are_not(tab: Tab, s
 
     send(lines, '\n{"id": ')
     tab.see("standard input:3")
-    for stolen in ("models.yaml", str(secret), "../input"):
-        send([{"id": "x", "task_query": "y", "attachments": [stolen]}])
-        tab.see(f"the attachment '{stolen}'")
+    send([{"id": "x", "task_query": "y", "attachments": ["models.yaml"]}])
+    tab.see("the attachment 'models.yaml'")
     tab.faults.clear()
     send(lines)
     arrive(page, "pasted")
@@ -177,6 +176,18 @@ def test_pasted_tasks_are_imported_and_files_of_this_machine_are_not(tab: Tab, s
     assert kept.library("pasted").tasks["task_query"].to_pylist() == ["Where is PO-7?\u2028Thanks", "Cancel it"]
     assert caught.value.suggested_filename == "pasted-1.jsonl"
     assert [json.loads(line)["id"] for line in io.StringIO(saved)] == ["n-1", "n-2"]
+
+
+@pytest.mark.parametrize("stolen", ["absolute", "../input"])
+def test_an_attachment_that_leads_elsewhere_is_refused(stolen: str, shop: Shop):
+    """By its whole path, or out of the command's own folder."""
+    path = stolen.replace("absolute", str(shop.folder / "models.yaml"))
+    console = InProcess(shop.store)
+    answer = console.send("/libraries/import", library="stolen", tasks=json.dumps({"id": "x", "task_query": "y", "attachments": [path]}))
+    page = answer.headers.get("location")  # on a busy machine that of the command comes first
+    wait_for(lambda: f"the attachment '{path}'" in html.unescape(console.get(page).text if page else answer.text))
+
+    assert "stolen" not in [each.name for each in shop.store.libraries()]
 
 
 def test_without_scripts_everything_is_there_and_works(new_tab: OpenTab, kept: beam_ray.Store):
