@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from beam_ray.command_process import ENDS_WITH_COMMAND
 from beam_ray.errors import BeamRayError, Stopped
 
 COMMANDS = {
@@ -109,6 +110,8 @@ def main(arguments: list[str] | None = None) -> Any:
     """Run a command and exit with its code: that of an error is in ``beam_ray.errors``, that of a verdict in ``compare.verdict``."""
     # what a command loads lives until its end: looking for cycles in it so often would take a seventh of a short command's time
     gc.set_threshold(50_000, 20, 20)
+    if arguments is None:  # the command is all that this process is for
+        ENDS_WITH_COMMAND.set()
     if threading.current_thread() is threading.main_thread():
         _caught.clear()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -140,7 +143,7 @@ def main(arguments: list[str] | None = None) -> Any:
         else:
             raise
     found = code if isinstance(code, int) else 0
-    if arguments is None:  # the command is all that this process is for
+    if arguments is None:
         _end(found)
     sys.exit(found)
 

@@ -1,8 +1,9 @@
 """A cluster connection that opens when it is first needed, or in the background before that."""
 
 import threading
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
+
+from beam_ray.command_process import ENDS_WITH_COMMAND
 
 if TYPE_CHECKING:
     from beam_ray.run.cluster import Cluster
@@ -53,15 +54,17 @@ class Connection:
 
     def close(self) -> None:
         """Disconnect from the cluster; a local one ends."""
-        if self._given:
+        if self._given or self._opening is None:
             return
-        if self.cluster is not None:
-            self.cluster.close()
-            self.cluster = None
-        elif self._opening is not None:
-            # nobody waits for it: where something was refused meanwhile, that is said at once
-            self._opening.cluster.add_done_callback(_close)
+        opened, opening = self.cluster, self._opening
+        self.cluster = None
+        if opened is not None:
+            opened.close(last=ENDS_WITH_COMMAND.is_set())
+            _disconnecting.append(opening.thread)
         self._end()
+        # where something was refused before anybody used it, that is said at once
+        if opened is not None and not ENDS_WITH_COMMAND.is_set():
+            _wait_until_disconnected()
 
     def _end(self) -> None:
         if self._opening is not None:
@@ -69,24 +72,33 @@ class Connection:
             self._opening = None
 
 
+_disconnecting: list[threading.Thread] = []
+"""Threads of connections that were closed and may still end."""
+
+
+def _wait_until_disconnected() -> None:
+    for thread in [*_disconnecting]:
+        thread.join()
+    _disconnecting[:] = [thread for thread in _disconnecting if thread.is_alive()]
+
+
 _ONE_AT_A_TIME = threading.Lock()
-"""Held while a connection is opened, and closed where nobody waits for it any more: Ray has one connection per process."""
-
-
-def _close(opened: "Future[Cluster]") -> None:
-    if opened.exception() is None:
-        opened.result().close()
+"""Held while a connection is opened or ends: Ray has one connection per process."""
 
 
 class _Opening:
-    """A connection that is being opened in a thread of its own."""
+    """A connection that is opened, and ended, in a thread of its own."""
 
     def __init__(self, address: str | None):
+        from concurrent.futures import Future
+
         self.cluster: Future[Cluster] = Future()
         self.closed = threading.Event()
-        threading.Thread(target=self._open, args=(address,), name="connect to Ray", daemon=True).start()
+        self.thread = threading.Thread(target=self._open, args=(address,), name="connect to Ray", daemon=True)
+        self.thread.start()
 
     def _open(self, address: str | None) -> None:
+        _wait_until_disconnected()
         with _ONE_AT_A_TIME:
             try:
                 from beam_ray.run.cluster import Cluster  # loads Ray
@@ -94,7 +106,9 @@ class _Opening:
                 cluster = Cluster(address)
             except BaseException as error:
                 self.cluster.set_exception(error)
-            else:
-                self.cluster.set_result(cluster)
+                return
+            self.cluster.set_result(cluster)
         # the system ends the processes of a local Ray with the thread that started them
         self.closed.wait()
+        with _ONE_AT_A_TIME:
+            cluster.disconnect()

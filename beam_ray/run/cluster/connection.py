@@ -167,7 +167,7 @@ class Cluster:
         limited = bool(assignment.models) and not (alone and self.local)
         if limited and self._limiter is None:
             self._limiter = limiter_actor()
-        actor.assign.remote(assignment, limited)
+        actor.assign.remote(assignment, limited, os.getpid() if self.local and not self._kept else None)
         return RunnerHandle(assignment.runner, actor, node, requirements)
 
     def _process(self, requirements: tuple[str, ...]) -> tuple[ActorHandle, str]:
@@ -273,17 +273,23 @@ class Cluster:
         if self._limiter is not None:
             self._limiter.release.remote(runner.name)
 
-    def close(self) -> None:
-        """Disconnect from the cluster; a local one ends."""
+    def close(self, *, last: bool = False) -> None:
+        """Give back what other commands may use, before ``disconnect``; *last* where the process may end before that."""
         if self._limiter is not None and not self._lost:
             exit_limiter_if_unused()
+        if self._kept and not self._lost and ray.is_initialized():
+            with contextlib.suppress(RayError):
+                self._give_back_spares()
+        if self._ours and last:
+            # Ray would disconnect once more at the end of the process, after half a second
+            atexit.unregister(ray._private.worker.shutdown)
+
+    def disconnect(self) -> None:
+        """Disconnect from the cluster; a local one ends."""
         if self._lost:
             if self._ours:
                 kill_local_processes()
         elif self._ours and ray.is_initialized():
-            if self._kept:
-                with contextlib.suppress(RayError):
-                    self._give_back_spares()
             ray.shutdown()
         if self._kept:
             self._kept.release()

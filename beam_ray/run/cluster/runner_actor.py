@@ -46,6 +46,8 @@ class RunnerActor:
         self._runner: Runner | None = None
         self._assigned = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
+        self._idle: asyncio.Task[None] | None = None
+        self._parent: int | None = None
 
     async def preload(self) -> None:
         """Load what a run needs, before there is one."""
@@ -70,8 +72,17 @@ class RunnerActor:
             self._driver.cancel()
             self._driver = None
 
-    async def assign(self, assignment: Assignment, limited: bool) -> None:
-        """Begin a run. Calls may arrive out of order: until the assignment is here, all others wait."""
+    async def assign(self, assignment: Assignment, limited: bool, parent: int | None = None) -> None:
+        """
+        Begin a run. Calls may arrive out of order: until the assignment is here, all others wait.
+
+        Args:
+            parent: The driver's process, where its end is this runner's once the run has ended.
+        """
+        self._parent = parent
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
         self._assignment, self._runner = assignment, None
         self._limiter = LimiterClient(assignment.runner) if limited else None
         self._connecting = asyncio.create_task(self._limiter.connect()) if self._limiter else None
@@ -117,6 +128,9 @@ class RunnerActor:
             await self._limiter.release()
         self._assigned.clear()
         self._runner = None
+        if self._parent is not None:
+            # a local Ray that was killed leaves its processes for seconds
+            self._idle = asyncio.create_task(_exit_with(self._parent))
 
     async def _run_elsewhere(self, node: str, shard: int) -> bool:
         runner = await self._get()
