@@ -1,5 +1,7 @@
 """Whether an endpoint answers, asked without the client library, which takes longer to load than the answer takes."""
 
+import urllib.request
+
 import httpx2
 import stamina
 
@@ -17,10 +19,12 @@ def probe(settings: ModelSettings, name: str) -> None:
         Unusable: the endpoint does not answer, or refuses the key.
     """
     url = f"{settings.url.rstrip('/')}/models"
+    # the trusted certificates take longer to read than all else here
+    verify = url.startswith("https:") or bool(urllib.request.getproxies())
     try:
         for attempt in stamina.retry_context(on=httpx2.TransportError, attempts=2, wait_initial=0.1, wait_max=0.5):
             with attempt:
-                reply = httpx2.get(url, headers=headers(settings), params=settings.own_query, timeout=TIMEOUT_S)
+                reply = httpx2.get(url, headers=headers(settings), params=settings.own_query, timeout=TIMEOUT_S, verify=verify)
     except httpx2.HTTPError as error:
         hint = "\n  beam-ray serve  starts the embedded model" if "127.0.0.1" in settings.url or "localhost" in settings.url else ""
         raise Unusable(f"the model {name!r}: no server answers at {settings.base_url} ({settings.hide(str(error))}){hint}") from None

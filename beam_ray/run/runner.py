@@ -22,11 +22,11 @@ from beam_ray.llm.request import Model
 from beam_ray.llm.scripted import Models, ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
-from beam_ray.memory import release_memory
 from beam_ray.run.borrowable_rows import BorrowableRows
 from beam_ray.run.budget import require_within
 from beam_ray.run.context import StepContext, TaskTrial, carried_calls, no_calls
 from beam_ray.run.limiter import Grant, Limiter, Limits, PermitRequest
+from beam_ray.run.merging import Merging
 from beam_ray.run.model_identity import endpoint_name, endpoint_of, identity, limits_of
 from beam_ray.run.permits import PermitLease
 from beam_ray.run.programs import Programs
@@ -49,9 +49,6 @@ from beam_ray.store.task_rows import TaskRows
 
 if TYPE_CHECKING:
     from beam_ray.run.mailbox import RunnerMailbox
-
-MERGED_AT_ONCE = 20_000
-"""Rows of a run up to which its nodes are merged at the same time."""
 
 RenewPermits = Callable[[str, PermitRequest], Awaitable[Grant]]
 """Renews the lease of an endpoint's permits."""
@@ -101,7 +98,7 @@ class Runner:
         self._finished = self._failed = 0
         self._spent = Usage()
         """What finished and deferred steps cost."""
-        self._merging = asyncio.Semaphore(1 if self.record.rows > MERGED_AT_ONCE else 2)
+        self._merging = Merging(self.run)
         self._loading = threading.Lock()
         self._spooled_rows: dict[StepKey, StepRow] = {}
         self._tasks: TaskRows | None = None
@@ -132,6 +129,8 @@ class Runner:
         if not committed:
             await self._spool.flush()
         self._spool.require()
+        if committed:
+            self._merging.committed(node)
         if all(event.is_set() for event in opened.committed.values()):
             self._forget(shard)
         return committed
@@ -173,12 +172,7 @@ class Runner:
 
     async def merge(self, node: str) -> list[FileEntry]:
         """Merge the committed parts of *node* into its finished files."""
-        # each holds all rows of its node
-        async with self._merging:
-            files = await asyncio.to_thread(self.run.merge, node, len(self.record.shards))
-            if self.record.rows > MERGED_AT_ONCE:
-                await asyncio.to_thread(release_memory)
-            return files
+        return await self._merging.merge(node)
 
     async def progress(self) -> Counts:
         """Steps finished since the runner started, and what they cost."""
@@ -204,6 +198,7 @@ class Runner:
         for shard in list(self.shards):
             await self.drop(shard)
         await self._spool.close()
+        self._merging.close()
         for lease in self._permit_leases.values():
             await lease.close()
         for model in self.models.values():

@@ -44,7 +44,8 @@ def encode_batches(schema: pa.Schema, tables: Iterable[pa.Table], max_bytes: int
     """The tables as Parquet files of about *max_bytes*, each with its number of rows."""
     file: _File | None = None
     for table in _gathered(tables):
-        file = file or _File(schema)
+        # a file that is begun with a small table ends with it: larger ones follow in pieces of a row group
+        file = file or _File(schema, compressed=table.nbytes > SMALL_BYTES)
         file.write(table)
         if file.written >= max_bytes:
             yield file.close(), file.rows

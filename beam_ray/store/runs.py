@@ -241,12 +241,22 @@ class Run:
         """The finished run in numbers; None while it goes on."""
         return self.manifest["usage"] if self.manifest else None
 
-    def merge(self, node: str, shards: int) -> list[FileEntry]:
+    def encode_merged(self, node: str, shards: int) -> list[tuple[bytes, int]]:
+        """What ``merge`` writes of a node that records no calls, with numbers of rows: to be encoded while there is time."""
+        tables = (decode(body, PART, where, STEPS.names) for where, body in self._part_bodies(node, range(shards)))
+        return list(encode_batches(STEPS, tables, FILE_BYTES))
+
+    def merge(self, node: str, shards: int, encoded: Sequence[tuple[bytes, int]] | None = None) -> list[FileEntry]:
         """
         Merge a node's parts into files of about 128 MB; the files' names, rows, bytes and sha256.
 
         Equal parts give equal bytes, so that two drivers that finish the same run agree.
+
+        Args:
+            encoded: What ``encode_merged`` gave since all parts are there.
         """
+        if encoded is not None:
+            return self._write(encoded, f"steps/{node}")
         if node == "_outcome":
             return self._create(OUTCOME, (decode(body, OUTCOME, where) for where, body in self._part_bodies(node, range(shards))), "outcome")
         recorded: list[int] = []
@@ -292,8 +302,11 @@ class Run:
 
     def _create(self, schema: pa.Schema, tables: Iterable[pa.Table], start: str) -> list[FileEntry]:
         """Write the tables as merged files whose names begin with *start*."""
+        return self._write(encode_batches(schema, tables, FILE_BYTES), start)
+
+    def _write(self, encoded: Iterable[tuple[bytes, int]], start: str) -> list[FileEntry]:
         files = []
-        for number, (body, rows) in enumerate(encode_batches(schema, tables, FILE_BYTES)):
+        for number, (body, rows) in enumerate(encoded):
             name = "outcome.parquet" if start == "outcome" and number == 0 else f"{start}-{number:03d}.parquet"
             where = f"{self.prefix}/{name}"
             if not self.objects.create(where, body) and not self.finished and self.objects.read(where) != body:

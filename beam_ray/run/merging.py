@@ -1,0 +1,56 @@
+"""
+Merging the parts of a run's nodes in a runner, when all of them are there.
+
+The nodes of a small run are encoded as their last parts are committed, while calls of later nodes
+are in flight and nothing else is to be done; they are written when the driver asks for them.
+"""
+
+import asyncio
+import contextlib
+
+from beam_ray.memory import release_memory
+from beam_ray.store.runs import Run
+from beam_ray.store.tables import FileEntry
+
+MERGED_AT_ONCE = 20_000
+"""Rows of a run up to which its nodes are merged at the same time."""
+
+ENCODED_AHEAD = 200
+"""Rows of a run up to which merged files are in memory before the run ends."""
+
+
+class Merging:
+    """The merged files of one run, as far as this runner makes them."""
+
+    def __init__(self, run: Run):
+        self.run, self.record = run, run.record
+        self._at_once = asyncio.Semaphore(1 if self.record.rows > MERGED_AT_ONCE else 2)
+        self._left = dict.fromkeys(self.record.plan.order, len(self.record.shards))
+        """Node to the number of its parts that this runner has not committed."""
+        self._encoding: dict[str, asyncio.Task[list[tuple[bytes, int]] | None]] = {}
+
+    def committed(self, node: str) -> None:
+        """A part of *node* is committed."""
+        self._left[node] -= 1
+        if self._left[node] == 0 and self.record.rows <= ENCODED_AHEAD and not self.record.plan.nodes[node].records_calls:
+            self._encoding[node] = asyncio.create_task(self._encode(node))
+
+    async def _encode(self, node: str) -> list[tuple[bytes, int]] | None:
+        with contextlib.suppress(Exception):  # what is wrong shows when the node is merged
+            return await asyncio.to_thread(self.run.encode_merged, node, len(self.record.shards))
+        return None
+
+    async def merge(self, node: str) -> list[FileEntry]:
+        """Merge the committed parts of *node* into its finished files."""
+        # each holds all rows of its node
+        async with self._at_once:
+            encoding = self._encoding.pop(node, None)
+            files = await asyncio.to_thread(self.run.merge, node, len(self.record.shards), await encoding if encoding else None)
+            if self.record.rows > MERGED_AT_ONCE:
+                await asyncio.to_thread(release_memory)
+            return files
+
+    def close(self) -> None:
+        """Encode no more."""
+        for encoding in self._encoding.values():
+            encoding.cancel()
