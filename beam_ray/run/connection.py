@@ -59,7 +59,7 @@ class Connection:
         opened, opening = self.cluster, self._opening
         self.cluster = None
         if opened is not None:
-            opened.close(last=ENDS_WITH_COMMAND.is_set())
+            opened.close()
             _disconnecting.append(opening.thread)
         self._end()
         # where something was refused before anybody used it, that is said at once

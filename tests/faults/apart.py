@@ -113,5 +113,8 @@ class Apart:
         if not runner.dead:
             os.kill(runner.pid, signal.SIGKILL)
 
+    def disconnect(self) -> None:
+        """Nothing is connected."""
+
     def close(self) -> None:
         """Runners end when their driver does."""

@@ -45,6 +45,9 @@ class Here:
     def kill(self, runner: Runner) -> None:
         asyncio.run_coroutine_threadsafe(runner.stop(), self._loop)
 
+    def disconnect(self) -> None:
+        """Nothing is connected."""
+
     def close(self) -> None:
         """What is being written comes to its end, if that is soon."""
         with suppress(TimeoutError):

@@ -16,6 +16,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from beam_ray.command_process import ENDS_WITH_COMMAND
 from beam_ray.errors import BeamRayError, Stopped, Unusable
 from beam_ray.run.cluster.limiter_actor import NAMESPACE, exit_limiter_if_unused, limiter_actor
 from beam_ray.run.cluster.local import cannot_start, exit_now, first_line, kill_local_processes, local_options, minimal_ray
@@ -273,14 +274,14 @@ class Cluster:
         if self._limiter is not None:
             self._limiter.release.remote(runner.name)
 
-    def close(self, *, last: bool = False) -> None:
-        """Give back what other commands may use, before ``disconnect``; *last* where the process may end before that."""
+    def close(self) -> None:
+        """Give back what other commands may use, before ``disconnect``."""
         if self._limiter is not None and not self._lost:
             exit_limiter_if_unused()
         if self._kept and not self._lost and ray.is_initialized():
             with contextlib.suppress(RayError):
                 self._give_back_spares()
-        if self._ours and last:
+        if self._ours and ENDS_WITH_COMMAND.is_set():
             # Ray would disconnect once more at the end of the process, after half a second
             atexit.unregister(ray._private.worker.shutdown)
 
