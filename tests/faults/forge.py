@@ -12,10 +12,17 @@ import select
 import signal
 import sys
 import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 SPOOL_S = 0.2
 """Seconds between two spool files in a forked command: a quarter of the real ones, so that short runs tell something."""
+
+
+TICK_S = 0.1
+"""Seconds between two looks at how long a command has waited for a processor."""
 
 
 def main() -> None:
@@ -43,6 +50,8 @@ def _watch(child: int, signals: list[tuple[float, int]], wake: int) -> dict[str,
     """Wait for the child, sending it signals at given seconds; how and when it ended."""
     started = time.monotonic()
     first = 0.0
+    waits: deque[float] = deque([0.0], maxlen=int(1 / TICK_S))
+    """Seconds that it had waited by each tick of the last second."""
     for at, number in [*signals, (float("inf"), 0)]:
         while True:
             left = started + at - time.monotonic()
@@ -57,12 +66,24 @@ def _watch(child: int, signals: list[tuple[float, int]], wake: int) -> dict[str,
                     "seconds": moment - started,
                     "stopped_in": moment - first if first else None,
                     "rss": used.ru_maxrss * 1024,
+                    "waited": waits[-1] - waits[0],
                 }
-            if select.select([wake], [], [], min(left, 0.5))[0]:
+            if select.select([wake], [], [], min(left, TICK_S))[0]:
                 os.read(wake, 512)
+            else:
+                waits.append(max(waits[-1], _waited(child)))
         os.kill(child, number)
         first = first or time.monotonic()
     raise AssertionError("unreachable")
+
+
+def _waited(child: int) -> float:
+    """Seconds for which the process's threads, those that ended left out, could have run and had no processor."""
+    found = 0
+    for thread in Path(f"/proc/{child}/task").glob("*/schedstat"):
+        with suppress(OSError):  # it ended just now
+            found += int(thread.read_text().split()[1])
+    return found / 1e9
 
 
 def _command(asked: dict[str, Any]) -> None:

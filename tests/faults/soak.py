@@ -38,6 +38,7 @@ class Soak:
         with endpoint(answer) as model:
             self.calm = make_bench(folder / "calm", forge, model, TASKS)
             self.points = list(self.calm.run(fail="*.*:0:kill").hits)
+            model.journal.clear()
             self.journeys: dict[str, Any] = {}
             for name, journey in JOURNEYS.items():
                 bench = make_bench(folder / f"calm-{name}", forge, model, journey.tasks)
@@ -84,11 +85,13 @@ class Soak:
     def agents(self, dice: random.Random, folder: Path) -> int:
         """A run of agents that call tools is killed."""
         with endpoint(test_calls.answer, latency_s=dice.choice(LATENCIES_S)) as model:
-            desk = test_calls.make_desk(folder, self.forge, model)
-            desk.kill_until_done(dice)
-            assert desk.outputs() == self.agents_found
+            desk, killed = test_calls.make_desk(folder, self.forge, model), 0
+            while killed < 10:
+                killed += desk.kill_until_done(dice)
+                assert desk.outputs() == self.agents_found
+                desk.begin_anew()
         self.oldest = max(self.oldest, desk.oldest)
-        return len(desk.kills)
+        return killed
 
     def batches(self, dice: random.Random, folder: Path) -> int:
         """A backtest in the batch lane is killed."""

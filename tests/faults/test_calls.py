@@ -90,8 +90,8 @@ class Desk:
     forge: Forge
     model: Endpoint
     store: str = "store"
-    kills: list[tuple[float, set[Asked]]] = field(default_factory=list)
-    """When, and what was in the store by then."""
+    kills: list[tuple[float, float, set[Asked]]] = field(default_factory=list)
+    """When, how long the command had waited for a processor just before, and what was in the store by then."""
     most_kept: int = 0
     """The most that was in the store at a kill."""
     oldest: float = 0.0
@@ -102,7 +102,7 @@ class Desk:
         ended = self.forge(self.folder, "run", "work.yaml", "--tasks", "tasks.jsonl", "--models", "models.yaml", "--store", self.store, "--json", **how)
         assert ended.code in (0, 3, 130, 143, -9), (ended.code, ended.err)
         if ended.code:
-            self.kills.append((ended.at, kept := self.kept()))
+            self.kills.append((ended.at, ended.waited, kept := self.kept()))
             self.most_kept = max(self.most_kept, len(kept))
         return ended
 
@@ -166,20 +166,21 @@ class Desk:
     def assert_nothing_twice(self) -> None:
         """Repeated are at most calls in flight at a kill and those that ended up to LATE_S before it; and nothing that was in the store."""
         calls = self.asked()
-        for at, kept in self.kills:
+        for at, _, kept in self.kills:
             again = {what for what, began, _ in calls if began > at} & kept
             assert not again, f"in the store and called again: {sorted(again)[:5]}"
-        kills = [(at, sum(began <= at for _, began, _ in calls)) for at, _ in self.kills]
+        kills = [(at - waited, sum(began <= at for _, began, _ in calls)) for at, waited, _ in self.kills]
         self.oldest = max(self.oldest, oldest_repeat(calls, kills, LATE_S))
 
-    def kill_until_done(self, dice: random.Random) -> None:
-        """Give the command until it comes to its end, and kill it each time: some calls later, or at a point."""
+    def kill_until_done(self, dice: random.Random) -> int:
+        """Give the command until it comes to its end, and kill it each time: some calls later, or at a point. How often it was killed."""
         while not self.finished:
             if dice.random() < 0.5:
                 self.run_and_kill(dice.randint(2, 8), dice.uniform(0, 0.4))
             else:
                 self.run(fail=f"*.*:{dice.randint(1, 60)}:kill")
             self.assert_nothing_twice()
+        return len(self.kills)
 
     def begin_anew(self) -> None:
         """With an empty store."""
@@ -210,9 +211,8 @@ def test_killed_agents_ask_and_call_nothing_twice(seed: int, tmp_path: Path, for
         model.journal.clear()
         desk, killed = make_desk(tmp_path / "desk", forge, model), 0
         for _ in range(int(os.environ.get("CRASH_ROUNDS", "1"))):
-            desk.kill_until_done(dice)
+            killed += desk.kill_until_done(dice)
             assert desk.outputs() == expected
-            killed += len(desk.kills)
             desk.begin_anew()
 
     assert killed >= 2

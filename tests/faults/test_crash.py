@@ -14,7 +14,7 @@ import pytest
 from beam_ray.failpoint import CALLS, OBJECTS
 from beam_ray.store.objects import NotThere
 from tests.endpoint import endpoint
-from tests.faults.conftest import Bench, Ended, Forge, answer, make_bench
+from tests.faults.conftest import BUSY_LATE_S, Bench, Ended, Forge, answer, make_bench
 from tests.faults.journeys import JOURNEYS, death, travel
 
 BATCH_CALLS = ("upload", "uploaded", "create", "created", "poll", "fetch")
@@ -141,4 +141,4 @@ def test_runners_that_are_killed_under_a_living_driver(seed: int, tmp_path, forg
         assert ended.code == 0, ended.err
         assert len(bench.kills) >= 4
         assert bench.spooled
-        bench.finish(calm)
+        bench.finish(calm, BUSY_LATE_S)

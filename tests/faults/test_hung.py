@@ -13,7 +13,7 @@ from beam_ray.errors import RunIsTaken
 from beam_ray.store.lease import Lease
 from beam_ray.store.runs import Run
 from tests.endpoint import endpoint
-from tests.faults.conftest import Bench, Forge, answer, make_bench
+from tests.faults.conftest import BUSY_LATE_S, Bench, Forge, answer, make_bench
 
 DRIVER = "beam_ray.run.driver"
 POOL = "beam_ray.run.runner_pool"
@@ -88,7 +88,7 @@ def test_a_runner_that_gives_no_sign_of_life_is_ended_and_its_work_is_done_by_ot
     assert rest or when == "as it merges"
     assert not alive(first)
     assert bench.kept
-    bench.finish(undisturbed)
+    bench.finish(undisturbed, BUSY_LATE_S)
 
 
 def test_a_row_that_holds_its_runners_loop_fails_alone(tmp_path: Path, forge: Forge, runners: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.endpoint import endpoint
-from tests.faults.conftest import Bench, Forge, answer, make_bench, opened
+from tests.faults.conftest import BUSY_LATE_S, Bench, Forge, answer, make_bench, opened
 from tests.faults.test_crash import strike
 from tests.store.proxy import Proxy
 
@@ -82,4 +82,4 @@ def test_a_server_that_falls_silent_stops_the_command_and_the_same_one_goes_on(b
     assert "when the store is back, run the same command again" in ended.err
     assert f"resume with:  beam-ray resume {run.run_id} --store {bench.uri}" in ended.err
     assert s3_proxy.done["silence"] >= 2
-    bench.finish(undisturbed)
+    bench.finish(undisturbed, BUSY_LATE_S)
