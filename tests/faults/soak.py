@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.batch_endpoint import batch_endpoint
 from tests.endpoint import endpoint
-from tests.faults import test_batches, test_calls
+from tests.faults import batches, test_calls
 from tests.faults.conftest import Bench, Forge, answer, make_bench
 from tests.faults.journeys import JOURNEYS, travel
 from tests.faults.test_crash import STRUCK, again
@@ -48,8 +48,8 @@ class Soak:
             assert desk.run().code == 0
             self.agents_found = desk.outputs()
         with batch_endpoint(answer) as server:
-            self.post = test_batches.make_post(folder / "calm-batches", forge, server, TASKS)
-            test_batches.backtest(self.post, "interactive")
+            self.post = batches.make_post(folder / "calm-batches", forge, server, TASKS)
+            batches.backtest(self.post, "interactive")
         self.kinds: dict[str, Callable[[random.Random, Path], int]] = {
             "killed": self.killed,
             "points": self.at_points,
@@ -96,9 +96,9 @@ class Soak:
     def batches(self, dice: random.Random, folder: Path) -> int:
         """A backtest in the batch lane is killed."""
         with batch_endpoint(answer) as server:
-            post = test_batches.make_post(folder, self.forge, server, TASKS)
-            killed = test_batches.backtest(post, "batch", dice, kills=12)
-            test_batches.assert_half_the_price(post, self.post)
+            post = batches.make_post(folder, self.forge, server, TASKS)
+            killed = batches.backtest(post, "batch", dice, kills=12)
+            batches.assert_half_the_price(post, self.post)
         return killed
 
     def _struck(self, bench: Bench) -> int:
