@@ -68,15 +68,15 @@ JOURNEYS = {
 """A backtest; one with trials and repeats that stops early; and reruns of a task, from a step, and from the step that scored low."""
 
 
-def travel(bench: Bench, journey: Journey, dice: random.Random | None = None) -> int:
-    """Give all commands; with *dice*, each is killed a few times on its way. How many questions they asked, each of them once."""
+def travel(bench: Bench, journey: Journey, dice: random.Random | None = None, deaths: int = 10) -> int:
+    """Give all commands; with *dice*, each is killed on its way, long ones up to *deaths* times. How many questions they asked, each of them once."""
     for name, text in journey.files.items():
         (bench.folder / name).write_text(text)
     asked = 0
     for command in journey.commands:
         words = [next(run.run_id for run in bench.runs if run.finished and run.record.mode == "run") if word == "FIRST" else word for word in command]
         words += [*(("--models", "models.yaml", "--json") if command[0] in RUNS else ()), "--store", bench.uri]
-        for _ in range((10 if command[0] in RUNS else 3) if dice else 0):
+        for _ in range((deaths if command[0] in RUNS else 3) if dice else 0):
             if bench.run(*words, **death(dice, journey.points if command[0] in RUNS else 25)).code != -9 or (command[0] in ("run", "rerun") and bench.over):
                 break
         else:
