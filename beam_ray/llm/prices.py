@@ -7,8 +7,10 @@ provider that offers a model of the same name.
 """
 
 import functools
+import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from beam_ray.llm.settings import ModelSettings, TierPrice
@@ -121,6 +123,8 @@ def _price(written: "TierPrice") -> Price:
 @functools.lru_cache(maxsize=256)
 def _listing(model: str, url: str) -> str:
     """What to call the price in genai-prices, or an empty string where it lists none."""
+    if _has_no_name(url):
+        return ""
     from importlib.metadata import version
 
     import genai_prices  # it takes 0.2 s and 10 MB, which a run with prices in the file saves
@@ -130,6 +134,15 @@ def _listing(model: str, url: str) -> str:
     except (LookupError, ValueError):
         return ""
     return f"genai-prices {version('genai-prices')} ({found.provider.id} {found.model.id})"
+
+
+def _has_no_name(url: str) -> bool:
+    """Whether the address is this machine's or in numbers: providers are listed by the names of their hosts."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def _listed(model: str, url: str, tokens: Tokens, tier: str) -> float | None:

@@ -4,6 +4,8 @@ import asyncio
 import email.utils
 import gzip
 import json
+import subprocess
+import sys
 import time
 
 import httpx2
@@ -79,6 +81,23 @@ def test_money_is_counted_by_the_price_of_a_million_tokens():
     _, usage, _ = ask(reply(), usd_per_million={"input": 1, "output": 10})
 
     assert (usage.calls, usage.input_tokens, usage.output_tokens, usage.usd) == (1, 1000, 100, pytest.approx(0.002))
+
+
+def test_no_list_of_prices_is_loaded_for_an_address_of_this_machine():
+    """It takes 10 MB and as long as a hundred calls, and providers are listed by the names of their hosts."""
+    code = """
+import sys
+from beam_ray.llm.prices import price_of
+from beam_ray.llm.settings import ModelSettings
+
+hosts = ("127.0.0.1:1", "[::1]", "localhost:8000", "10.1.2.3")
+found = [price_of(ModelSettings(base_url=f"http://{host}/v1", model="gpt-4o")) for host in hosts]
+print(found, "genai_prices" in sys.modules, price_of(ModelSettings(base_url="https://api.openai.com/v1", model="gpt-4o")) is not None)
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["[None,", "None,", "None,", "None]", "False", "True"]
 
 
 def test_a_model_without_a_price_costs_an_unknown_amount_and_not_nothing():
