@@ -9,8 +9,8 @@ import pytest
 
 import beam_ray
 from beam_ray.errors import Unusable
-from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection
+from tests.faults.here import Brief
 
 WORKFLOW = """
 workflow: mails
@@ -59,7 +59,7 @@ def answer(request: beam_ray.Request) -> str:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Cluster) -> Iterator[beam_ray.Store]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[beam_ray.Store]:
     """A store with a backtest in which five tasks are newly failing and one is newly passing, and the working folder in it."""
     folder = tmp_path_factory.mktemp("proofs")
     with pytest.MonkeyPatch.context() as patch:
@@ -68,7 +68,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Cluster) -> Ite
         Path("tools").mkdir()
         Path("tools/files.py").write_text("def keep(text):\n    open('kept.txt', 'a').write(text)\n    return {'kept': True}\n")
         opened = beam_ray.open(folder / "store", models={"m": beam_ray.ScriptedModel(answer)})
-        yield dataclasses.replace(opened, connection=Connection(cluster=ray_cluster))
+        yield dataclasses.replace(opened, connection=Connection(cluster=Brief()))
 
 
 @pytest.fixture(scope="module")

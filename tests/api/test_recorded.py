@@ -11,8 +11,8 @@ import pytest
 import beam_ray
 from beam_ray.errors import BadDefinition, Unusable
 from beam_ray.llm.prices import Price
-from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection
+from tests.faults.here import Brief
 
 COUNT = 48
 WORKFLOW = """
@@ -52,11 +52,11 @@ def answer(request: beam_ray.Request) -> object:
     return {"n": int(number)} if word == "read" else {"team": TEAMS[int(number) % 3]}
 
 
-def opened(folder: Path, cluster: Cluster) -> beam_ray.Store:
+def opened(folder: Path) -> beam_ray.Store:
     """A store whose models have a price, and a folder with the workflow."""
     (folder / "support.yaml").write_text(WORKFLOW)
     models = {name: beam_ray.ScriptedModel(answer, price=Price(1.0, 2.0)) for name in ("m", "j")}
-    return dataclasses.replace(beam_ray.open(folder / "store", models=models), connection=Connection(cluster=cluster))
+    return dataclasses.replace(beam_ray.open(folder / "store", models=models), connection=Connection(cluster=Brief()))
 
 
 def described(folder: Path, given: Any = None, **changes: Any) -> beam_ray.Backtest:
@@ -82,16 +82,16 @@ class Done:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Cluster) -> Done:
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("recorded")
-    store = opened(folder, ray_cluster)
+    store = opened(folder)
     plan = store.plan_backtest(described(folder))
     return Done(folder, store, plan, store.backtest(described(folder)))
 
 
 @pytest.fixture
-def store(tmp_path: Path, ray_cluster: Cluster) -> beam_ray.Store:
-    return opened(tmp_path, ray_cluster)
+def store(tmp_path: Path) -> beam_ray.Store:
+    return opened(tmp_path)
 
 
 def test_no_step_is_executed(done: Done) -> None:

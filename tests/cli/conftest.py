@@ -1,7 +1,8 @@
-"""The command line in this process, over the shared Ray and an endpoint with a journal."""
+"""The command line in this process, over an endpoint with a journal."""
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from beam_ray.run import cluster
 from tests.commands import CommandResult, run_command
 from tests.conftest import Lab
 from tests.endpoint import Endpoint, endpoint
+from tests.faults.here import Brief
 from tests.sums import WORKFLOW, numbers, reply
 
 
@@ -42,20 +45,35 @@ def answer(body: dict[str, Any]) -> Any:
     return reply(body["messages"][-1]["content"])
 
 
-@pytest.fixture
-def desk(ray_lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+@contextmanager
+def furnished(lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
     """A folder with a workflow, 36 tasks, a spec and a model."""
-    ray_lab.write("sums.yaml", WORKFLOW)
-    ray_lab.write("spec.yaml", SPEC)
-    ray_lab.write("tasks.jsonl", "".join(f"{json.dumps(task)}\n" for task in numbers(36)))
+    lab.write("sums.yaml", WORKFLOW)
+    lab.write("spec.yaml", SPEC)
+    lab.write("tasks.jsonl", "".join(f"{json.dumps(task)}\n" for task in numbers(36)))
     with endpoint(answer) as model:
-        ray_lab.write("models.yaml", f"m: {{base_url: '{model.url}', model: x, usd_per_million: {{input: 1, output: 2}}}}\n")
-        monkeypatch.chdir(ray_lab.folder)
+        lab.write("models.yaml", f"m: {{base_url: '{model.url}', model: x, usd_per_million: {{input: 1, output: 2}}}}\n")
+        monkeypatch.chdir(lab.folder)
         monkeypatch.setenv("BEAM_RAY_MODELS", "models.yaml")
         monkeypatch.setenv("BEAM_RAY_STORE", str(Path("store")))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
 
-        yield Desk(ray_lab, model, partial(run_command, capsys))
+        yield Desk(lab, model, partial(run_command, capsys))
+
+
+@pytest.fixture
+def desk(lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+    """A desk whose runs are done in this process, by the same driver and runner as on Ray."""
+    monkeypatch.setattr(cluster, "Cluster", Brief)
+    with furnished(lab, monkeypatch, capsys) as made:
+        yield made
+
+
+@pytest.fixture
+def ray_desk(ray_lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+    """A desk whose runs are done on Ray."""
+    with furnished(ray_lab, monkeypatch, capsys) as made:
+        yield made
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from tests.cli.conftest import Desk, answer
 from tests.sums import WORKFLOW
 
 
-def test_the_whole_journey(desk: Desk):
-    """check, plan, publish, run, tasks, show, backtest, publish on evidence, rerun, rollback."""
+def test_the_whole_journey(ray_desk: Desk):
+    """check, plan, publish, run, tasks, show, backtest, publish on evidence, rerun, rollback; on Ray."""
+    desk = ray_desk
     assert desk("check", "sums.yaml").code == 0
     assert desk("plan", "sums.yaml", "--tasks", "tasks.jsonl", "--json").json["calls"] == 72
     assert desk.model.journal == []
