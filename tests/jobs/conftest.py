@@ -24,6 +24,9 @@ from tests.ray_nodes import cluster_environment, dashboard_answers, end_node, he
 
 HERE = Path(__file__).parents[2]
 
+MANY = int(os.environ.get("JOB_TASKS", "300"))
+"""Tasks of a large backtest."""
+
 
 @dataclass
 class Head:
@@ -134,7 +137,7 @@ def say(body: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="package")
 def project(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """Two backtests of 24 tasks with a good prompt and a poor one, and a thousand more tasks."""
+    """Two backtests of 24 tasks with a good prompt and a poor one, and many more tasks."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("beam_ray", "jobs"):
         shutil.copytree(HERE / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -154,7 +157,7 @@ def project(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
             )
         (folder / "gate.yaml").write_text("gate: g\nrules: {score: {up_by: 10}, regressions: {at_most: 0}}\n")
         (folder / "tasks.jsonl").write_text(numbered(24))
-        (folder / "thousand.jsonl").write_text(numbered(1_000))
+        (folder / "many.jsonl").write_text(numbered(MANY))
         (folder / "models.yaml").write_text(f"m: {{base_url: '{model.url}', model: x}}\n")
         (folder / "nobody.yaml").write_text("m: {base_url: 'http://127.0.0.1:9/v1', model: x, tries: 1, deadline_s: 1}\n")
         yield Project(folder, tmp_path_factory.mktemp("store"), head, model)

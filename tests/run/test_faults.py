@@ -41,15 +41,15 @@ def test_a_row_that_kills_its_worker_fails_alone(ray_lab: Lab):
     """Two deaths on one row alone make it a failed step; all other rows finish."""
 
     def answer(request):
-        if request.messages[-1]["content"] == "13":
+        if request.messages[-1]["content"] == "2":
             os.kill(os.getpid(), signal.SIGKILL)
         return "fine"
 
-    run = ray_lab.run("workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: '{{ task_query }}'}}\n", [str(index) for index in range(20)], answer)
+    run = ray_lab.run("workflow: w\nmodel: m\nnodes:\n  say: {llm: {prompt: '{{ task_query }}'}}\n", [str(index) for index in range(4)], answer)
     steps = ray_lab.steps(run, "say")
 
-    assert [name for name, row in steps.items() if row["outcome"] != "done"] == ["t13"]
-    assert steps["t13"]["error"] == "the worker process died twice on this row alone"
+    assert [name for name, row in steps.items() if row["outcome"] != "done"] == ["t2"]
+    assert steps["t2"]["error"] == "the worker process died twice on this row alone"
 
 
 def test_a_second_driver_is_refused_while_the_first_lives(lab: Lab, tmp_path: Path):

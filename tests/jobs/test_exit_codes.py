@@ -1,4 +1,4 @@
-"""A thousand tasks as a Ray job: the four ways to leave, and a connection that is lost meanwhile."""
+"""Backtests of many tasks as Ray jobs: the four ways to leave, and a connection that is lost meanwhile."""
 
 import json
 import socket
@@ -8,17 +8,17 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.jobs.conftest import Project, until
+from tests.jobs.conftest import MANY, Project, until
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def thousand(project: Project) -> Project:
-    """Backtests of 1,000 tasks against the poor prompt; and one of the poor prompt against the good one."""
+def large(project: Project) -> Project:
+    """Backtests of many tasks against the poor prompt; and one of the poor prompt against the good one."""
     for name, before, after in (("loses", "good", "poor"), ("unclear", "poor", "lucky"), ("costly", "poor", "good")):
         (project.folder / f"{name}.yaml").write_text(
-            f"backtest: {name}\nworkflow: {before}.yaml\nbaseline: {before}.yaml\ntasks: thousand.jsonl\ncandidates: {{new: {after}.yaml}}\ngate: gate.yaml\n"
+            f"backtest: {name}\nworkflow: {before}.yaml\nbaseline: {before}.yaml\ntasks: many.jsonl\ncandidates: {{new: {after}.yaml}}\ngate: gate.yaml\n"
         )
     return project
 
@@ -36,23 +36,23 @@ def backtest(project: Project, name: str, spec: str, *more: str) -> tuple[int, i
     return left(project, name)
 
 
-def test_a_thousand_tasks_that_decide_nothing_are_5(thousand: Project):
+def test_tasks_that_decide_nothing_are_5(large: Project):
     """INCONCLUSIVE is 5, for Ray and in the store."""
-    assert backtest(thousand, "thousand-unclear", "unclear.yaml") == (5, 5)
+    assert backtest(large, "unclear-1", "unclear.yaml") == (5, 5)
 
 
-def test_a_budget_that_is_reached_is_3_and_raising_it_pays_for_the_rest_only(thousand: Project):
+def test_a_budget_that_is_reached_is_3_and_raising_it_pays_for_the_rest_only(large: Project):
     """The job stops before its end; the same command with a larger budget resumes to its PASS, 0, and repeats at most the calls in flight."""
-    asked = len(thousand.model.journal)
-    thousand.model.latency_s = 0.05
-    stopped = backtest(thousand, "thousand-costly-1", "costly.yaml", "--fresh", "--budget", "max_calls=400")
-    thousand.model.latency_s = 0.0
-    between = len(thousand.model.journal) - asked
-    done = backtest(thousand, "thousand-costly-2", "costly.yaml", "--fresh", "--budget", "max_calls=10000")
+    asked = len(large.model.journal)
+    large.model.latency_s = 0.05
+    stopped = backtest(large, "costly-1", "costly.yaml", "--fresh", "--budget", f"max_calls={MANY // 2}")
+    large.model.latency_s = 0.0
+    between = len(large.model.journal) - asked
+    done = backtest(large, "costly-2", "costly.yaml", "--fresh", "--budget", f"max_calls={10 * MANY}")
 
     assert (stopped, done) == ((3, 3), (0, 0))
-    assert 400 <= between < 2_000
-    assert 2_000 <= len(thousand.model.journal) - asked <= 2_000 + 64
+    assert MANY // 2 <= between < 2 * MANY
+    assert 2 * MANY <= len(large.model.journal) - asked <= 2 * MANY + 64
 
 
 class Line:
@@ -104,22 +104,22 @@ def line(url: str) -> Iterator[Line]:
         made.listening.close()
 
 
-def test_a_lost_connection_to_the_dashboard_does_not_change_the_exit_code(thousand: Project):
+def test_a_lost_connection_to_the_dashboard_does_not_change_the_exit_code(large: Project):
     """The dashboard is away, as while it restarts, until the job has ended; submit waits, and leaves with the verdict: BLOCK is 4."""
-    thousand.model.latency_s = 0.05
-    with line(thousand.head.url) as wire:
-        words = ["submit", "--address", wire.url, "--json", "backtest", "loses.yaml", "--fresh", "--store", thousand.store, "--models", "models.yaml"]
-        asked, before = len(thousand.model.journal), len(words_of(thousand))
-        submit = thousand.start(*words, "--mlflow", "none")
-        until(lambda: len(thousand.model.journal) > asked + 50 or submit.poll() is not None)
+    large.model.latency_s = 0.05
+    with line(large.head.url) as wire:
+        words = ["submit", "--address", wire.url, "--json", "backtest", "loses.yaml", "--fresh", "--store", large.store, "--models", "models.yaml"]
+        asked, before = len(large.model.journal), len(words_of(large))
+        submit = large.start(*words, "--mlflow", "none")
+        until(lambda: len(large.model.journal) > asked + 50 or submit.poll() is not None)
         wire.cut()
-        thousand.model.latency_s = 0.0
-        until(lambda: len(words_of(thousand)) > before)
+        large.model.latency_s = 0.0
+        until(lambda: len(words_of(large)) > before)
         wire.whole = True
         out, err = submit.communicate(timeout=120)
 
     assert submit.returncode == 4, err
-    assert left(thousand, json.loads(out)["submission"]) == (4, 4)
+    assert left(large, json.loads(out)["submission"]) == (4, 4)
 
 
 def words_of(project: Project) -> list[str]:
