@@ -199,8 +199,10 @@ def read_refusal(status: int, body: Json) -> Refusal:
         return Refusal(status, str(code if isinstance(code, str) and code else error.get("type") or ""), str(error.get("param") or ""), _message(error))
     detail = body.get("detail")
     if isinstance(detail, list) and detail and isinstance(detail[0], Mapping):
-        place = [str(part) for part in detail[0].get("loc", ()) if part != "body"]
-        return Refusal(status, str(detail[0].get("type") or ""), ".".join(place), f"{'.'.join(place)}: {detail[0].get('msg', '')}")
+        written = detail[0].get("loc")
+        place = [str(part) for part in (written if isinstance(written, list) else ()) if part != "body"]
+        said = ": ".join(filter(None, (".".join(place), str(detail[0].get("msg") or ""))))
+        return Refusal(status, str(detail[0].get("type") or ""), ".".join(place), said)
     return Refusal(status, str(body.get("code") or body.get("type") or ""), str(body.get("param") or ""), _message(body) or str(detail or ""))
 
 

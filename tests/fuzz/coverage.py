@@ -6,9 +6,23 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(
-    include=["beam_ray.define", "beam_ray.llm.answer", "beam_ray.tasks.parse", "beam_ray.tasks.text_files", "ruamel.yaml", "jinja2"]
-):
+READERS = (
+    "beam_ray.define",
+    "beam_ray.llm.answer",
+    "beam_ray.llm.chat_api",
+    "beam_ray.llm.refusals",
+    "beam_ray.llm.responses_api",
+    "beam_ray.tasks.parse",
+    "beam_ray.tasks.text_files",
+    "beam_ray.tasks.traces",
+    "beam_ray.backtest.bundle",
+    "beam_ray.console.forms",
+    "beam_ray.improve.draft_text",
+    "ruamel.yaml",
+    "jinja2",
+)
+
+with atheris.instrument_imports(include=list(READERS)):
     from tests.fuzz.targets import holds, seeds
 
 

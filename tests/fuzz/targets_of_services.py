@@ -81,7 +81,7 @@ def bundle(text: str) -> None:
     with zipfile.ZipFile(path, "w") as made:
         made.writestr(INDEX, body)
         for name in [*(named if isinstance(named, dict) else ())][:20]:
-            with suppress(ValueError, UnicodeError):
+            with suppress(ValueError, IndexError):
                 made.writestr(name, b"x")
     unpack(OBJECTS, path)
 
@@ -119,6 +119,7 @@ SEEDS: dict[str, list[str]] = {
             {"custom_id": "r", "response": {"status_code": 200, "body": {"choices": []}}, "error": None},
             {"custom_id": "r", "response": None, "error": {"code": "batch_expired", "message": "expired"}},
             {"error": {"code": "unsupported_parameter", "param": "temperature", "message": "Unsupported parameter: 'temperature' is not supported"}},
+            {"detail": [{"loc": None, "msg": "not so"}]},
             {"detail": [{"loc": ["body", "seed"], "msg": "extra fields not permitted", "type": "value_error.extra"}]},
             [{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "quota", "details": [{"retryDelay": "1s"}]}}],
         )

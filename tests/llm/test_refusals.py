@@ -123,6 +123,7 @@ OTHERS = [
     ("an image too large", 400, openai_error("The image exceeds the maximum size of 20 MB.", None, "messages"), Kind.ROW),
     ("an image that cannot be read", 400, openai_error("Could not process image", None, None), Kind.ROW),
     ("a body too large", 413, openai_error("Payload too large"), Kind.ROW),
+    ("a detail without a place", 422, {"detail": [{"type": "x", "loc": None, "msg": "Not so"}]}, Kind.ROW),
     ("something else", 400, openai_error("Something went wrong"), Kind.ROW),
     (
         "Azure's filter",
