@@ -12,7 +12,12 @@ import tempfile
 def command_environment() -> dict[str, str]:
     """The environment of such a command. The first that needs a Ray starts it; it ends with the tests."""
     mine = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return {**mine, "BEAM_RAY_KEEP": "10m", "XDG_RUNTIME_DIR": _runtime_folder()}
+    return {**mine, **kept_ray()}
+
+
+def kept_ray() -> dict[str, str]:
+    """Variables by which commands share it."""
+    return {"BEAM_RAY_KEEP": "10m", "XDG_RUNTIME_DIR": _runtime_folder()}
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from tests.cli.conftest import answer
 from tests.endpoint import Endpoint, endpoint
+from tests.kept_ray import kept_ray
 from tests.sums import WORKFLOW
 
 RECIPE = Path(__file__).parents[2] / "docs" / "ci" / "backtest.yaml"
@@ -84,6 +85,7 @@ def runner(tmp_path: Path):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("BEAM_RAY_", "RAY_", "MLFLOW_"))}
         environment = {
             **clean,
+            **kept_ray(),
             **YAML(typ="safe").load(RECIPE.read_text())["env"],
             "PATH": f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "BEAM_RAY_STORE": str(tmp_path / "store"),

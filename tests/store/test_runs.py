@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 
@@ -21,6 +20,7 @@ from beam_ray.store.runs import Run
 from beam_ray.store.step_lookup import StepRows
 from tests.conftest import Lab, drive_here
 from tests.endpoint import endpoint
+from tests.kept_ray import command_environment
 
 TEXT = "workflow: w\nmodel: m\nnodes:\n  one: {llm: {prompt: '{{ task_query }}'}}\n  two: {after: one, llm: {prompt: 'two {{ one.text }}'}}\n"
 
@@ -149,7 +149,7 @@ def test_the_command_line_runs_on_s3_and_duckdb_reads_it(s3_uri, tmp_path):
     with endpoint(lambda body: body["messages"][-1]["content"]) as model:
         lab.write("models.yaml", f"m: {{base_url: '{model.url}', model: x}}\n")
         command = [sys.executable, "-m", "beam_ray", "run", "w.yaml", "--tasks", "tasks.jsonl", "--models", "models.yaml", "--store", s3_uri, "--json"]
-        done = subprocess.run(command, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True)
+        done = subprocess.run(command, cwd=tmp_path, env=command_environment(), capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
     prefix = f"runs/{json.loads(done.stdout)['run_id']}/steps/"
