@@ -18,9 +18,9 @@ from starlette.testclient import TestClient
 import beam_ray
 from beam_ray.console.options import ConsoleOptions
 from beam_ray.console.server import create_app
-from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection
 from tests.console.shop import Shop, copy_of, make_shop
+from tests.faults.here import Brief
 from tests.forks import Forked, Forks
 from tests.kept_ray import command_environment
 from tests.once import once
@@ -42,12 +42,14 @@ ARGUMENTS = [
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Cluster) -> Iterator[Shop]:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A store of the module's own, for its tests to read and to add to; a copy of one that is made once."""
-    connection = Connection(cluster=ray_cluster)
+    cluster = Brief()
+    connection = Connection(cluster=cluster)
     first = once(tmp_path_factory, "shop", lambda folder: make_shop(folder, connection))
     with copy_of(first, tmp_path_factory.mktemp("shops") / "shop", connection) as made:
         yield made
+    cluster.close()
 
 
 @dataclass
