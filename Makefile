@@ -50,7 +50,7 @@ bench: install
 coverage: install
 	$(BIN)/python -m benchmarks.coverage $(COVERAGE)
 
-# kills and fails at random, for SOAK_SECONDS (600) or until SOAK_KILLS; SOAK_SEED replays
+# kills and fails at random, for SOAK_SECONDS (600) or until SOAK_KILLS; SOAK_SEED replays, SOAK_KINDS chooses
 soak: install
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_KILLS=$(SOAK_KILLS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m tests.faults.soak
 
