@@ -110,10 +110,10 @@ def main() -> int:
     """Scenario after scenario, each from a seed of its own."""
     seed = int(os.environ.get("SOAK_SEED") or secrets.randbelow(1_000_000))
     seconds, most = float(os.environ.get("SOAK_SECONDS") or 600), int(os.environ.get("SOAK_KILLS") or 1_000_000)
-    forge, done, started = Forge(), Counter[str](), time.monotonic()
+    forge, done = Forge(), Counter[str]()
     with tempfile.TemporaryDirectory() as name:
         soak = Soak(Path(name), forge)
-        kinds = (os.environ.get("SOAK_KINDS") or ",".join(soak.kinds)).split(",")
+        kinds, started = (os.environ.get("SOAK_KINDS") or ",".join(soak.kinds)).split(","), time.monotonic()
         while time.monotonic() - started < seconds and sum(done.values()) < most:
             dice = random.Random(seed)
             kind = dice.choice(kinds)
