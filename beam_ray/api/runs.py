@@ -3,7 +3,7 @@
 import contextlib
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -335,14 +335,17 @@ def run(
             if said := note_use(objects, found, "run", [checked.workflow]):
                 callback(Progress(message=said))
             record = begin(objects, made.record, made.tasks)
-            if record.run_id != made.record.run_id:
+            is_new = record.run_id == made.record.run_id
+            if not is_new:
                 callback(Progress(message=f"resuming run {record.run_id}, started {record.created_at.replace('T', ' ')[:16]} UTC"))
             large = found.num_rows > HELD_TASKS
             del found, made
             if large:
                 release_memory()
-            finish(store.with_connection(opened), record.model_copy(update={"budget": limits}), takeover=takeover, callback=callback)
-        return Run(store, record.run_id)
+            record = record.model_copy(update={"budget": limits})
+            # a new run has had no driver, so that there is nothing to list
+            done = finish(store.with_connection(opened), record, takeover=takeover, callback=callback, names=() if is_new else None)
+        return Run.of(store, done.stored)
 
 
 def resume(store: Location, name: str, *, budget: Budget | None = None, takeover: bool = False, progress: ProgressOption = None) -> Run:
@@ -366,9 +369,20 @@ def _in_recorded_lanes(models: Models, record: RunRecord) -> Models:
     return {name: in_lane({name: model}, lanes.get(name, "").removeprefix("auto"))[name] for name, model in models.items()}
 
 
-def finish(store: Location, record: RunRecord, *, takeover: bool, callback: ProgressCallback, models: Models | None = None) -> Run:
+def finish(
+    store: Location,
+    record: RunRecord,
+    *,
+    takeover: bool,
+    callback: ProgressCallback,
+    models: Models | None = None,
+    names: Sequence[str] | None = None,
+) -> Run:
     """
     Execute the remaining steps of a run; *models* take the place of the store's.
+
+    Args:
+        names: What drivers have written of it, where that is known; None lists it.
 
     Raises:
         Stopped: before the end; ``error.resume`` is the command that resumes.
@@ -377,7 +391,7 @@ def finish(store: Location, record: RunRecord, *, takeover: bool, callback: Prog
 
     try:
         with connection(store) as opened:
-            result = execute(store.objects, record, models or store.known_models, connection=opened, takeover=takeover, progress=callback)
+            result = execute(store.objects, record, models or store.known_models, connection=opened, takeover=takeover, progress=callback, names=names)
     except Stopped as error:
         error.resume = f"beam-ray resume {record.run_id}{store.option}"
         raise
@@ -396,7 +410,7 @@ def finish(store: Location, record: RunRecord, *, takeover: bool, callback: Prog
             seconds=numbers["seconds"],
         )
     )
-    return Run(store, record.run_id)
+    return Run.of(store, result.run)
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ class Broadcast:
                 if latest is not None and latest is not told:
                     write_progress(self._run, {**_stored(latest), "used_up": self.used_up})
                     told = latest
-                self._stop = self._stop or (not ended and stop_requested(self._run, self._epoch))
+                self._stop = self._stop or (not self._ended.is_set() and stop_requested(self._run, self._epoch))
             self._ended.wait(PAUSE_S)
 
 

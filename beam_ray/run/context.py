@@ -115,6 +115,10 @@ def _no_attachments(task: TaskTrial) -> list[AttachmentContent]:
     return []
 
 
+def _never(shard: int) -> bool:
+    return False
+
+
 def _no_budget() -> None:
     return None
 
@@ -178,6 +182,8 @@ class StepContext:
     """Reads a large text by its sha256."""
     lent_rows: RowsLookup = _no_rows
     """Rows of further runs that unchanged steps are borrowed from."""
+    untouched: Callable[[int], bool] = _never
+    """Whether nobody else has had a row of the shard, so that none of its parts is looked for."""
     spooled_row: RowLookup = _no_row
     """Rows that an earlier driver of this run paid for and did not commit."""
     require_budget: Callable[[], None] = _no_budget

@@ -12,9 +12,10 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from beam_ray.errors import BudgetReached, OutOfQuota, Stopped, Unusable, WrongSetting
@@ -50,9 +51,9 @@ MAX_LOST_RACES = 5
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run."""
+    """A finished run, with what its driver knows of it."""
 
-    run_id: str
+    run: Run
     summary: RunSummary
 
 
@@ -68,6 +69,7 @@ class Driver:
         signals: Signals,
         notify: ProgressCallback,
         connection: Connection,
+        parts: set[tuple[str, int]],
     ):
         self.run, self.record, self.lease, self.signals, self.notify = run, record, lease, signals, notify
         self.connection = connection
@@ -77,7 +79,6 @@ class Driver:
         self.models = {name: models[name] for name in self.workflow.models}
         self.free = all(is_free(price_of(written)) for written in self.models.values())
         self.reuse_processes = not Tools(self.workflow).run_in_process
-        parts = run.parts()
         self.done = {shard for node, shard in parts if node == OUTCOME_NODE}
         self.resumed = bool(parts) or lease.epoch > 1
         self.queue: deque[int] = deque()
@@ -164,6 +165,7 @@ class Driver:
 
     def _assignment(self, number: int) -> Assignment:
         uri = self.run.objects.uri
+        others = bool(self.resumed or self.crashes.counts or self.after_wave)
         return Assignment(
             store=uri if uri.startswith("s3://") else os.path.abspath(uri),
             run_id=self.run.run_id,
@@ -171,7 +173,9 @@ class Driver:
             runner=f"{self.lease.epoch:04d}-{number:04d}-{secrets.token_hex(4)}",
             window=self.window,
             folder=os.getcwd(),
-            unfinished=frozenset(self._undone()) if self.resumed or self.crashes.counts or self.after_wave else frozenset(),
+            record=self.record,
+            untouched=not others,
+            unfinished=frozenset(self._undone()) if others else frozenset(),
             crashed_rows=dict(self.crashes.rows),
             batched=self.batched,
             tool_processes=self.tool_processes,
@@ -272,8 +276,10 @@ class Driver:
         if runner.open_calls.pop(shard, None):
             runner.assigned_rows -= self._rows(shard)
         self.deferred.discard(shard)
-        with contextlib.suppress(RunnerDied):
-            pool.result(pool.cluster.call(runner.handle, "drop", "drop", shard))
+        # all of them: whichever has it next must read what the other writer committed
+        for call in [pool.cluster.call(each.handle, "drop", "drop", shard) for each in pool.runners]:
+            with contextlib.suppress(RunnerDied):
+                pool.result(call)
         self.queue.appendleft(shard)
 
     # -- batches ------------------------------------------------------------------------------
@@ -362,36 +368,43 @@ class Driver:
 
     def finish(self) -> Result:
         """Merge the parts of all shards and write the manifest."""
-        # it does not depend on the merge, and a store may answer late
-        with ThreadPoolExecutor(1) as meanwhile:
-            tasks = meanwhile.submit(lambda: self.run.tasks_entry)
-            files = self._merge()
+        # a store may answer late: what does not depend on the merge, or on all of it, is done meanwhile
+        with ThreadPoolExecutor(3) as meanwhile:
+            tasks, summaries = meanwhile.submit(lambda: (self.run.tasks_entry, self.run.written)), list[Future[RunSummary]]()
+            files = self._merge(lambda outcome: summaries.append(meanwhile.submit(summarise, self.run, outcome)))
             self._check()
             if self.pool is not None:
                 self.pool.stop()
-            self.broadcast.close(finished=True)
-            summary = summarise(self.run, files)
+            told = meanwhile.submit(self.broadcast.close, finished=True)
+            [summary] = [each.result() for each in summaries]
             tasks.result()
-        self.run.finish(files, summary)
-        return Result(self.run.run_id, summary)
+            self.run.finish(files, summary, told.result, self._release)
+        return Result(self.run, summary)
 
-    def _merge(self) -> list[FileEntry]:
-        files: list[FileEntry] = []
-        nodes = [*self.workflow.order, OUTCOME_NODE]
-        pool = self.pool
+    def _release(self) -> None:
+        """Let go of the lease of a run that has its manifest; who comes now sees that it is finished."""
+        with contextlib.suppress(Stopped):
+            self.lease.release()
+
+    def _merge(self, on_outcome: Callable[[list[FileEntry]], None]) -> list[FileEntry]:
+        """The merged files, those of the outcome last; *on_outcome* is called with these as soon as they are there."""
+        nodes = [OUTCOME_NODE, *self.workflow.order]
+        merge, pool = partial(self.run.merge, shards=len(self.record.shards)), self.pool
+        merged: list[Callable[[], list[FileEntry]]] = [partial(merge, node) for node in nodes]
         if pool is not None and pool.runners:
             runners = [pool.runners[index % len(pool.runners)] for index in range(len(nodes))]
             calls = [pool.cluster.call(runner.handle, f"{self.workflow.name} (merge)", "merge", node) for runner, node in zip(runners, nodes, strict=True)]
-            for runner, node, call in zip(runners, nodes, calls, strict=True):
-                try:
-                    files += pool.result(call, runner)
-                except RunnerDied:
-                    # all rows are in the store, so the merge can be done here, if more slowly
-                    files += self.run.merge(node, len(self.record.shards))
-        else:
-            for node in nodes:
-                files += self.run.merge(node, len(self.record.shards))
-        return files
+            merged = [partial(self._merged, pool, runner, call, here) for runner, call, here in zip(runners, calls, merged, strict=True)]
+        on_outcome(outcome := merged[0]())
+        return [*(entry for each in merged[1:] for entry in each()), *outcome]
+
+    @staticmethod
+    def _merged(pool: RunnerPool, runner: RunnerState, call: Any, here: Callable[[], list[FileEntry]]) -> list[FileEntry]:
+        """The files that a runner merges; where it died, they are merged here, if more slowly: all rows are in the store."""
+        try:
+            return list(pool.result(call, runner))
+        except RunnerDied:
+            return here()
 
     def close(self) -> None:
         """Stop the runners and give them a moment to spool finished rows."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from beam_ray.errors import BudgetReached, Interrupted, Stopped, Unusable, WrongSetting
 from beam_ray.llm.scripted import Models
@@ -29,6 +29,7 @@ def execute(
     connection: Connection | None = None,
     takeover: bool = False,
     progress: ProgressCallback = ignore_progress,
+    names: Sequence[str] | None = None,
 ) -> Result:
     """
     Execute the remaining steps of a run; calling it again after a stop resumes the run.
@@ -36,6 +37,7 @@ def execute(
     Args:
         connection: The cluster; None starts a local Ray that ends with the call.
         takeover: Take over a run whose driver is known to be dead.
+        names: What drivers have written of the run, where that is known; None lists it.
 
     Raises:
         Unusable: the code of its tools changed since the run was planned.
@@ -43,17 +45,19 @@ def execute(
         Stopped: it stopped before the end; the same call resumes it.
     """
     run = Run(objects, record.run_id)
-    if run.finished:
+    names = run.names() if names is None else names
+    if "manifest.json" in names and run.finished:
         # a driver that died after writing the manifest left the parts, and the mark that the run is open
         run.tidy()
+        result = finished_result(run)
         close(objects, record)
-        return finished_result(run)
+        return result
     with contextlib.ExitStack() as stack:
         connection = connection or stack.enter_context(contextlib.closing(Connection()))
-        with drive(objects, record, models, connection, takeover=takeover, progress=progress) as driver:
+        with drive(objects, record, models, connection, takeover=takeover, progress=progress, names=names) as driver:
             driver.advance()
             result = driver.finish()
-    # last: if the driver dies before this, the same command finds this result and starts no new run
+    # last: if the driver dies before this, the same command finds this result and starts no new run; the result needs nothing more of the store
     close(objects, record)
     return result
 
@@ -67,9 +71,13 @@ def drive(
     *,
     takeover: bool = False,
     progress: ProgressCallback = ignore_progress,
+    names: Sequence[str] | None = None,
 ) -> Iterator[Driver]:
     """
     Own an unfinished run and execute it in one or several pieces; its runners stay up between them.
+
+    Args:
+        names: What drivers had written of it a moment ago, where that is known; None lists it.
 
     Raises:
         Unusable: the code of its tools changed since the run was planned.
@@ -82,11 +90,14 @@ def drive(
             "  restore the old code to resume the run, or run the command that started it to start a new run with the new code"
         )
     run = Run(objects, record.run_id)
-    lease = Lease(run, takeover=takeover)
+    names = run.names() if names is None else names
+    lease = Lease(run, takeover=takeover, names=names)
     driver = None
     try:
+        # nobody drove a run before its first lease, so that it has what it had; an earlier driver may have gone on since
+        parts = run.parts(names if lease.epoch == 1 else None)
         with Signals() as signals:
-            driver = Driver(run, record, models, lease, signals, progress, connection)
+            driver = Driver(run, record, models, lease, signals, progress, connection, parts)
             try:
                 yield driver
             except Stopped as error:
@@ -101,7 +112,8 @@ def drive(
     finally:
         if driver is not None:
             driver.close()
-        _release(lease)
+        if not lease.released:
+            _release(lease)
 
 
 def _release(lease: Lease) -> None:
@@ -117,10 +129,10 @@ def _release(lease: Lease) -> None:
 
 
 def finished_result(run: Run) -> Result:
-    """The result of a finished run."""
-    manifest = run.manifest
+    """The result of a finished run, whose record and manifest are read."""
+    manifest, _ = run.manifest, run.record
     assert manifest is not None
-    return Result(run.run_id, manifest["usage"])
+    return Result(run, manifest["usage"])
 
 
 def changed_tools(record: RunRecord) -> list[str]:

@@ -15,6 +15,9 @@ from beam_ray.store.tables import FileEntry
 MERGED_AT_ONCE = 20_000
 """Rows of a run up to which its nodes are merged at the same time."""
 
+MERGED_NODES = 8
+"""Nodes of a small run that are merged at the same time: their files come late from a store on S3."""
+
 ENCODED_AHEAD = 200
 """Rows of a run up to which merged files are in memory before the run ends."""
 
@@ -24,7 +27,8 @@ class Merging:
 
     def __init__(self, run: Run):
         self.run, self.record = run, run.record
-        self._at_once = asyncio.Semaphore(1 if self.record.rows > MERGED_AT_ONCE else 2)
+        rows = self.record.rows
+        self._at_once = asyncio.Semaphore(1 if rows > MERGED_AT_ONCE else min(2 * MERGED_AT_ONCE // max(rows, 1), MERGED_NODES))
         self._left = dict.fromkeys(self.record.plan.order, len(self.record.shards))
         """Node to the number of its parts that this runner has not committed."""
         self._encoding: dict[str, asyncio.Task[list[tuple[bytes, int]] | None]] = {}

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,12 +44,16 @@ from beam_ray.store.batches import Batches
 from beam_ray.store.call_table import PlacedCallRow
 from beam_ray.store.key_index import Key
 from beam_ray.store.opening import open_objects
+from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import FileEntry, StepRow
 from beam_ray.store.task_rows import TaskRows
 
 if TYPE_CHECKING:
     from beam_ray.run.mailbox import RunnerMailbox
+
+FRESH_S = 5.0
+"""Seconds after its start in which a runner believes that shards which nobody had are still so: a driver that wakes up after a takeover must look."""
 
 RenewPermits = Callable[[str, PermitRequest], Awaitable[Grant]]
 """Renews the lease of an endpoint's permits."""
@@ -78,6 +83,10 @@ class Assignment:
     """Models whose requests wait for a batch."""
     tool_processes: int = 2
     """Child processes that run its tools at most."""
+    record: RunRecord | None = None
+    """What is to be done; None reads it from the store."""
+    untouched: bool = False
+    """Whether no other driver or runner has had a row of the shards that this runner is given."""
     wave: int = 0
     """The wave that requests are put aside for; 0 in a run without batches."""
 
@@ -90,6 +99,9 @@ class Runner:
         self.assignment = assignment
         self.objects = open_objects(assignment.store, proven=True)
         self.run = Run(self.objects, assignment.run_id)
+        if assignment.record is not None:
+            self.run.__dict__["record"] = assignment.record
+        self._began, self._others = time.monotonic(), set[int]()
         self.record = self.run.record
         self.workflow = self.record.plan
         self.window = asyncio.Semaphore(assignment.window)
@@ -180,6 +192,7 @@ class Runner:
 
     async def drop(self, shard: int) -> None:
         """Forget a shard, so that it is read from the store again."""
+        self._others.add(shard)
         opened = self.shards.pop(shard, None)
         if opened:
             with contextlib.suppress(Exception):
@@ -341,6 +354,7 @@ class Runner:
             recorded=bool(record.recorded),
             origin_row=self._borrowable.origin_row,
             lent_rows=self._borrowable.lent_rows,
+            untouched=self._is_untouched,
             testing=record.testing,
             recorded_calls=self._recordings.of if self._recordings and not record.sample else no_calls,
             origin_calls=self._origin_calls,
@@ -356,6 +370,9 @@ class Runner:
             mcp=record.mcp,
             folder=self.assignment.folder,
         )
+
+    def _is_untouched(self, shard: int) -> bool:
+        return self.assignment.untouched and shard not in self._others and time.monotonic() - self._began < FRESH_S
 
     async def _origin_calls(self, node: str, task: TaskTrial) -> Sequence[PlacedCallRow]:
         recordings = self._pinned_recordings if node == self.record.pinned_node else self._recordings

@@ -111,6 +111,8 @@ class Shard:
 
     async def _replay(self) -> None:
         """Read the rows of parts that are already committed."""
+        if self.only is None and self.context.untouched(self.number):
+            return
         names = [name for name in self.workflow.order if name != self.only]
         parts = await asyncio.gather(*(asyncio.to_thread(self.run.part, name, self.number) for name in names))
         for name, part in zip(names, parts, strict=True):

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterable
 from typing import Literal, TypedDict
 
 from beam_ray.errors import RunIsTaken
@@ -51,16 +52,23 @@ class Lease:
     created if absent, so a driver that wakes up late loses every race and can harm nothing.
     """
 
-    def __init__(self, run: Run, *, takeover: bool = False):
+    def __init__(self, run: Run, *, takeover: bool = False, names: Iterable[str] | None = None):
+        """
+        Args:
+            names: What the run had a moment ago, where that is known; None lists its drivers.
+
+        Raises:
+            RunIsTaken: somebody else drives it, or took it in the same moment.
+        """
         from beam_ray.store.run_record import now
 
         self.run = run
         self.prefix = f"{run.prefix}/lease/"
         self.me: LeaseOwner = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": now(), "process": _process_start(os.getpid())}
-        last = self._last()
+        last = self._last() if names is None else _last_of(names)
         if last and not takeover:
             self._refuse_if_alive()
-        self.epoch = last + 1
+        self.epoch, self.released = last + 1, False
         taken: StoredLease = {**self.me, "at": time.time()}
         if not run.objects.create(f"{self.prefix}{self.epoch:06d}.json", json.dumps(taken).encode()):
             raise RunIsTaken(f"run {run.run_id} was taken by another driver at the same time; when it is done, run the same command again")
@@ -78,6 +86,7 @@ class Lease:
 
     def release(self) -> None:
         """Let the next driver begin at once."""
+        self.released = True
         self.run.objects.put(f"{self.prefix}{self.epoch:06d}.beat", json.dumps({"at": 0}).encode())
 
     def _last(self) -> int:
@@ -113,8 +122,12 @@ def driver_of(run: Run) -> Driver | None:
 
 def last_epoch(run: Run) -> int:
     """The epoch of the last driver; 0 where none ever was."""
-    names = [key.rsplit("/", 1)[-1] for key, _ in run.objects.keys(f"{run.prefix}/lease/")]
-    return max((int(name.removesuffix(".json")) for name in names if name.endswith(".json")), default=0)
+    return _last_of(key.removeprefix(f"{run.prefix}/") for key, _ in run.objects.keys(f"{run.prefix}/lease/"))
+
+
+def _last_of(names: Iterable[str]) -> int:
+    epochs = [name.removeprefix("lease/") for name in names if name.startswith("lease/")]
+    return max((int(name.removesuffix(".json")) for name in epochs if name.endswith(".json")), default=0)
 
 
 def _process_start(pid: int) -> str | None:

@@ -6,8 +6,9 @@ settled by reading back: a network that loses the reply to a create that succeed
 any later try look like a loss, so the status alone proves nothing.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
 
 class NotThere(KeyError):
@@ -51,3 +52,15 @@ class Objects(Protocol):
 
     def strays(self) -> Iterator[tuple[str, int]]:
         """What writers that died have left and no reader ever sees: keys, with their sizes."""
+
+
+def at_once(objects: Objects, *calls: Callable[[], Any]) -> list[Any]:
+    """
+    What the calls give, none of which needs another one done.
+
+    A store on S3 answers late, and many requests at a time, so they are made side by side; on a disk one after the other.
+    """
+    if not objects.uri.startswith("s3://"):
+        return [call() for call in calls]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [made.result() for made in [pool.submit(call) for call in calls]]

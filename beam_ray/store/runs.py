@@ -19,9 +19,9 @@ Runs: what is to be done, what is done so far, and the finished tables.
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -31,7 +31,7 @@ from beam_ray.errors import Damaged, RunIsTaken, Unusable
 from beam_ray.store.call_table import CALLS, CARRIED, attachments_in, calls_of
 from beam_ray.store.checksummed_json import read_document, seal, unseal
 from beam_ray.store.manifest import CutDocument, Manifest, RunSummary
-from beam_ray.store.objects import NotThere, Objects
+from beam_ray.store.objects import NotThere, Objects, at_once
 from beam_ray.store.parquet import columns_of, decode, encode, encode_batches, footer_of, only, require_whole
 from beam_ray.store.tables import OUTCOME, PART, STEPS, TASKS, FileEntry, OutcomeRow, StepRow
 
@@ -167,16 +167,23 @@ class Run:
         """Keep the outcome of one shard."""
         return self.objects.create(f"{self.prefix}/parts/_outcome/{shard:06d}.parquet", encode(OUTCOME, rows))
 
-    def parts(self) -> set[tuple[str, int]]:
+    def names(self) -> list[str]:
+        """The names of everything that the run has now."""
+        return [key.removeprefix(f"{self.prefix}/") for key, _ in self.objects.keys(f"{self.prefix}/")]
+
+    def parts(self, names: Iterable[str] | None = None) -> set[tuple[str, int]]:
         """
         (node, shard) of every part that is committed; the outcome's node is '_outcome'.
+
+        Args:
+            names: What the run has, where that is known; None lists it.
 
         Raises:
             Damaged: the parts were merged and deleted, and the manifest that says so is gone.
         """
         found, merged = set[tuple[str, int]](), False
-        for key, _ in self.objects.keys(f"{self.prefix}/"):
-            folder, _, rest = key.removeprefix(f"{self.prefix}/").partition("/")
+        for written in self.names() if names is None else names:
+            folder, _, rest = written.partition("/")
             merged = merged or folder == "steps"
             if folder == "parts":
                 node, _, name = rest.partition("/")
@@ -321,8 +328,16 @@ class Run:
         footer = hashlib.sha256(footer_of(body, name)).hexdigest()
         return {"name": name, "rows": rows, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest(), "footer": footer}
 
-    def finish(self, files: list[FileEntry], usage: RunSummary) -> Manifest:
-        """Write the manifest, the last act but tidying up; the manifest that counts."""
+    def finish(
+        self, files: list[FileEntry], usage: RunSummary, beside: Callable[[], None] = lambda: None, meanwhile: Callable[[], None] = lambda: None
+    ) -> Manifest:
+        """
+        Write the manifest, the last act but tidying up; the manifest that counts.
+
+        Args:
+            beside: Called before or while it is written; returns when nobody writes the run's progress any more.
+            meanwhile: Called once it is written, before or while the run is tidied up.
+        """
         from beam_ray.store.run_record import now
 
         manifest: Manifest = {
@@ -333,9 +348,13 @@ class Run:
             "usage": usage,
             "record": self.written,
         }
-        if self.objects.create(f"{self.prefix}/manifest.json", seal(manifest)):
+        # what is listed before the manifest is there is deleted after it; what a late writer adds is garbage either way
+        written = partial(self.objects.create, f"{self.prefix}/manifest.json", seal(manifest))
+        _, names, is_ours = at_once(self.objects, beside, self.names, written)
+        if is_ours:
             self._manifest = manifest
-        self.tidy()
+        # the progress may have been written since
+        at_once(self.objects, meanwhile, lambda: self.tidy(dict.fromkeys([*names, "progress.json"])))
         return self.manifest or manifest
 
     @cached_property
@@ -345,10 +364,10 @@ class Run:
         require_whole(body, f"{self.prefix}/tasks.parquet")
         return self.entry("tasks.parquet", body, self.record.tasks)
 
-    def tidy(self) -> None:
-        """Delete the parts, the spool, the batches and the progress of a finished run."""
-        gone = tuple(f"{self.prefix}/{name}" for name in ("progress.json", "parts/", "spool/", "batches/"))
-        self.objects.delete_all([key for key, _ in self.objects.keys(f"{self.prefix}/") if key.startswith(gone)])
+    def tidy(self, names: Iterable[str] | None = None) -> None:
+        """Delete the parts, the spool, the batches and the progress of a finished run; of *names* those, where it is known what it has."""
+        gone = ("progress.json", "parts/", "spool/", "batches/")
+        self.objects.delete_all([f"{self.prefix}/{name}" for name in (self.names() if names is None else names) if name.startswith(gone)])
 
     # -- reading ----------------------------------------------------------------------------
 

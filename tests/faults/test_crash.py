@@ -62,7 +62,7 @@ def strike(bench: Bench, undisturbed: Bench, order: list[str], call: str, faults
             ended = bench.run(fail=fault)
         # what is spooled is in the parts a moment later: a run that ends first has lost nothing by it
         assert struck(ended, point, action) or (ended.code == 0 and point.startswith(("spool.", "beat."))), (point, ended.code, ended.err)
-        if ended.code == 0:
+        if ended.code == 0 or bench.over:
             bench.finish(undisturbed)
     bench.finish(undisturbed)
 
