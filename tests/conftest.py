@@ -79,6 +79,7 @@ def ray_cluster() -> Iterator[Cluster]:
     cluster = Cluster("local")
     yield cluster
     cluster.close()
+    cluster.disconnect()
 
 
 @dataclass
