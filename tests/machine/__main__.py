@@ -1,7 +1,8 @@
-"""``make machine``: MACHINE_EXAMPLES (2,000) examples of the state machine, from MACHINE_SEED or a seed that is printed."""
+"""``make machine``: MACHINE_EXAMPLES (2,000) examples of the state machine, from MACHINE_SEED or a seed that is printed; ended early, it says what was done."""
 
 import os
 import secrets
+import signal
 import sys
 import time
 
@@ -16,6 +17,8 @@ def main() -> int:
     number, examples = int(os.environ.get("MACHINE_SEED") or secrets.randbelow(1_000_000)), int(os.environ.get("MACHINE_EXAMPLES") or 2_000)
     sys.stdout.write(f"{examples:,} examples from seed {number}; again:  make machine MACHINE_SEED={number} MACHINE_EXAMPLES={examples}\n")
     sys.stdout.flush()
+    for ended_by in (signal.SIGINT, signal.SIGTERM):  # also where it was started in the background
+        signal.signal(ended_by, signal.default_int_handler)
     started = time.monotonic()
     try:
         with prepared():
