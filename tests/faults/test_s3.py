@@ -76,7 +76,7 @@ def test_a_server_that_falls_silent_stops_the_command_and_the_same_one_goes_on(b
     ended = bench.run_beside(silence, calls=20, settings=waits, environment={"AWS_ENDPOINT_URL": s3_proxy.url})
     [run] = bench.runs
     # what was answered in the silence could not be kept
-    bench.kills.append((silent_at[0], len(bench.model.journal)))
+    bench.kills.insert(0, (silent_at[0], len(bench.model.journal)))
 
     assert ended.code == 3, ended.err
     assert "when the store is back, run the same command again" in ended.err
