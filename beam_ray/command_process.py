@@ -1,8 +1,8 @@
 """
 Whether this process is there for one command alone, and ends with it.
 
-Such a process waits for nothing that the system ends with it: for a local Ray, and for a Ray
-cluster to take note that it has gone, both of which take up to half a second.
+Such a process leaves to the system what ends with it: a local Ray, and its connection to a
+Ray cluster. To end them itself would take up to half a second.
 """
 
 import threading

@@ -5,6 +5,7 @@ import socket
 import struct
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -41,6 +42,15 @@ class Endpoint:
     journal: list[Call] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def settle(self, seconds: float = 1.0) -> None:
+        """Wait until all is in the journal that processes asked which are dead: they are no longer connected."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with urllib.request.urlopen(f"{self.url}/connections", timeout=30) as reply:
+                if json.load(reply)["open"] == 1:
+                    return
+            time.sleep(0.01)
+
     @property
     def answered(self) -> list[Call]:
         """The calls that got a whole answer."""
@@ -62,7 +72,7 @@ def endpoint(answer: Callable[[dict[str, Any]], Any], *, latency_s: float = 0.0)
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
-            self._send(200, {}, {"object": "list", "data": []})
+            self._send(200, {}, {"open": self.server.connections} if self.path.endswith("/connections") else {"object": "list", "data": []})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -6,10 +6,26 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+_COUNTING = threading.Lock()
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1_000
+    connections = 0
+    """How many are open, accepted in the order in which they were made."""
+
+    def process_request(self, *arguments: Any) -> None:
+        """Count it before the next is accepted."""
+        with _COUNTING:
+            self.connections += 1
+        super().process_request(*arguments)
+
+    def shutdown_request(self, *arguments: Any) -> None:
+        """All that came by it is read."""
+        super().shutdown_request(*arguments)
+        with _COUNTING:
+            self.connections -= 1
 
     def handle_error(self, *arguments: Any) -> None:
         """Print nothing: clients that hang up are part of the tests."""
@@ -17,6 +33,8 @@ class _Server(ThreadingHTTPServer):
 
 class QuietHandler(BaseHTTPRequestHandler):
     """A request handler that logs nothing."""
+
+    server: _Server
 
     def log_message(self, *arguments: Any) -> None:
         """Log nothing."""

@@ -25,6 +25,7 @@ class Connection:
     def begin(self) -> None:
         """Start opening the connection in the background, so that other preparations need not wait for it; ``open`` raises what goes wrong."""
         if self.cluster is None and self._opening is None:
+            _disconnect_closed()
             self._opening = _Opening(self.address)
 
     def open(self) -> "Cluster":
@@ -40,7 +41,7 @@ class Connection:
             try:
                 self.cluster = self._opening.cluster.result()
             except Exception:
-                self._end()
+                self._opening = None
                 raise
         return self.cluster
 
@@ -51,39 +52,26 @@ class Connection:
                 self.cluster.release_idle()
             else:
                 self.close()
+                _disconnect_closed()
 
     def close(self) -> None:
-        """Disconnect from the cluster; a local one ends."""
+        """
+        Disconnect from the cluster; a local one ends.
+
+        A process that ends with its command stays connected until then, or until it connects again: Ray
+        takes up to half a second to disconnect, and ends the process if another thread looks at it meanwhile.
+        """
         if self._given or self._opening is None:
             return
         opened, opening = self.cluster, self._opening
-        self.cluster = None
+        self.cluster = self._opening = None
         if opened is not None:
             opened.close()
-            _disconnecting.append(opening.thread)
-        self._end()
+        opening.closed.set()
+        _closed.append(opening)
         # where something was refused before anybody used it, that is said at once
         if opened is not None and not ENDS_WITH_COMMAND.is_set():
-            _wait_until_disconnected()
-
-    def _end(self) -> None:
-        if self._opening is not None:
-            self._opening.closed.set()
-            self._opening = None
-
-
-_disconnecting: list[threading.Thread] = []
-"""Threads of connections that were closed and may still end."""
-
-
-def _wait_until_disconnected() -> None:
-    for thread in [*_disconnecting]:
-        thread.join()
-    _disconnecting[:] = [thread for thread in _disconnecting if thread.is_alive()]
-
-
-_ONE_AT_A_TIME = threading.Lock()
-"""Held while a connection is opened or ends: Ray has one connection per process."""
+            _disconnect_closed()
 
 
 class _Opening:
@@ -93,12 +81,11 @@ class _Opening:
         from concurrent.futures import Future
 
         self.cluster: Future[Cluster] = Future()
-        self.closed = threading.Event()
+        self.closed, self.leave = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._open, args=(address,), name="connect to Ray", daemon=True)
         self.thread.start()
 
     def _open(self, address: str | None) -> None:
-        _wait_until_disconnected()
         with _ONE_AT_A_TIME:
             try:
                 from beam_ray.run.cluster import Cluster  # loads Ray
@@ -110,5 +97,21 @@ class _Opening:
             self.cluster.set_result(cluster)
         # the system ends the processes of a local Ray with the thread that started them
         self.closed.wait()
+        if ENDS_WITH_COMMAND.is_set():
+            self.leave.wait()
         with _ONE_AT_A_TIME:
             cluster.disconnect()
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Held while a connection is opened or ends: Ray has one connection per process."""
+
+_closed: list[_Opening] = []
+"""Connections that were closed, and may still be there."""
+
+
+def _disconnect_closed() -> None:
+    while _closed:
+        opening = _closed.pop()
+        opening.leave.set()
+        opening.thread.join()

@@ -378,13 +378,9 @@ class Driver:
             told = meanwhile.submit(self.broadcast.close, finished=True)
             [summary] = [each.result() for each in summaries]
             tasks.result()
-            self.run.finish(files, summary, told.result, self._release)
+            # who comes once the manifest is there sees that it is finished
+            self.run.finish(files, summary, told.result, self.lease.release)
         return Result(self.run, summary)
-
-    def _release(self) -> None:
-        """Let go of the lease of a run that has its manifest; who comes now sees that it is finished."""
-        with contextlib.suppress(Stopped):
-            self.lease.release()
 
     def _merge(self, on_outcome: Callable[[list[FileEntry]], None]) -> list[FileEntry]:
         """The merged files, those of the outcome last; *on_outcome* is called with these as soon as they are there."""

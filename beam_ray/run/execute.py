@@ -1,7 +1,6 @@
 """Execute a run: its driver owns it, and is its only driver."""
 
 import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 
 from beam_ray.errors import BudgetReached, Interrupted, Stopped, Unusable, WrongSetting
@@ -16,9 +15,6 @@ from beam_ray.store.lease import Lease
 from beam_ray.store.objects import Objects
 from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run
-
-RELEASE_S = 1.0
-"""Seconds for which releasing the lease may block; another driver can also see by itself that this one is gone."""
 
 
 def execute(
@@ -113,19 +109,7 @@ def drive(
         if driver is not None:
             driver.close()
         if not lease.released:
-            _release(lease)
-
-
-def _release(lease: Lease) -> None:
-    """Let the next driver start at once, without waiting for a store that no longer answers."""
-
-    def release() -> None:
-        with contextlib.suppress(Stopped):
             lease.release()
-
-    releasing = threading.Thread(target=release, daemon=True)
-    releasing.start()
-    releasing.join(RELEASE_S)
 
 
 def finished_result(run: Run) -> Result:

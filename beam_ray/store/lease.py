@@ -1,18 +1,23 @@
 """Who drives a run, and whether they look alive: see ``runs`` for where it is kept."""
 
+import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterable
 from typing import Literal, TypedDict
 
-from beam_ray.errors import RunIsTaken
+from beam_ray.errors import RunIsTaken, Stopped
 from beam_ray.store.objects import NotThere
 from beam_ray.store.runs import Run
 
 BEAT_S = 10.0
 """Seconds between two signs of life of a driver."""
+
+RELEASE_S = 1.0
+"""Seconds for which releasing a lease may block; another driver can also see by itself that this one is gone."""
 
 _IDENTITY: tuple[Literal["host", "pid", "process"], ...] = ("host", "pid", "process")
 
@@ -85,9 +90,15 @@ class Lease:
         self.run.objects.put(f"{self.prefix}{self.epoch:06d}.beat", json.dumps({"at": time.time()}).encode())
 
     def release(self) -> None:
-        """Let the next driver begin at once."""
+        """Let the next driver begin at once; a store that no longer answers is not waited for."""
         self.released = True
-        self.run.objects.put(f"{self.prefix}{self.epoch:06d}.beat", json.dumps({"at": 0}).encode())
+        releasing = threading.Thread(target=self._release, daemon=True)
+        releasing.start()
+        releasing.join(RELEASE_S)
+
+    def _release(self) -> None:
+        with contextlib.suppress(Stopped):
+            self.run.objects.put(f"{self.prefix}{self.epoch:06d}.beat", json.dumps({"at": 0}).encode())
 
     def _last(self) -> int:
         return last_epoch(self.run)

@@ -182,6 +182,8 @@ class Bench:
         assert "Traceback" not in ended.err.partition("Exception ignored")[0], (fail, ended.err)
         if ended.code:
             self.struck += 1
+            # what it asked last may come in after its death
+            self.model.settle()
             self.kills.append((ended.at - ended.waited, len(self.model.journal)))
             self.kept.append((len(self.model.journal), self.answered()))
         return ended

@@ -80,6 +80,7 @@ def test_when_the_quota_is_used_up_the_run_stops_and_goes_on_later(bench: Bench,
     ended = bench.run()
     bench.model.answer = usual
     bench.model.journal = bench.model.journal[:20]
+    bench.kills = [(at, 20) for at, _ in bench.kills]
     again = bench.run()
 
     assert ended.code == 3
