@@ -75,7 +75,7 @@ def test_workers_that_are_killed_again_and_again(ray_lab: Lab, forge: Forge, tmp
                 except NotThere:
                     break  # the run is finished, and its parts are taken away
                 # every other time when they have just begun to ask, and else when they have spooled too
-                grown = len(bench.kills) % 2 or len(kept) > len(bench.kept[-1][1] if bench.kept else ())
+                grown = len(bench.kills) % 2 or (bench.spooled and len(kept) > len(bench.kept[-1][1] if bench.kept else ()))
                 if runners and asked > 10 and grown:
                     bench.kept.append((len(model.journal), kept))
                     for runner in dice.sample(runners, dice.randint(1, len(runners))):
