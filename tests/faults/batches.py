@@ -157,5 +157,5 @@ def journey(post: Post) -> dict[str, Any]:
 
 
 def cost(post: Post) -> float:
-    """US dollars of all runs."""
-    return sum(usd(run) for run in post.runs)
+    """US dollars of all runs; one that its command died over before it wrote more than what is to be done cost nothing."""
+    return sum(usd(run) for run in post.runs if run.finished)
