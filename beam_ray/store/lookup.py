@@ -1,5 +1,6 @@
 """Finding tasks: by address, by a word that begins one, or by what became of them."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -94,8 +95,9 @@ def find_task(objects: Objects, written: str) -> Address:
         return Address(run.run_id, address.task, address.trial, address.node, address.attempt)
     runs = newest_first(objects)
     for run in runs[:LOOKED_AT]:
-        if written in run.tasks()["task_id"].to_pylist():
-            return Address(run.run_id, written)
+        with contextlib.suppress(Unusable):  # it was planned and never started
+            if written in run.tasks()["task_id"].to_pylist():
+                return Address(run.run_id, written)
     if len(runs) > LOOKED_AT:
         named = outcome_index(objects).table().select(["run_id", "task_id"])
         found = named.filter(pc.equal(named["task_id"], written))["run_id"]
