@@ -155,8 +155,6 @@ def _import_all() -> None:
 
     cluster.Cluster = Here  # type: ignore[misc]
     spool.SPOOL_S = SPOOL_S
-    # what each command would read again
-    prices._listing("x", "http://127.0.0.1:9/v1")
     gc.collect()
     gc.freeze()
 
