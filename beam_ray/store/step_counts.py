@@ -7,7 +7,6 @@ fields that are.
 """
 
 import hashlib
-import io
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
@@ -18,9 +17,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from beam_ray.errors import Damaged
 from beam_ray.store.lookup import newest_first
 from beam_ray.store.objects import Objects
 from beam_ray.store.run_index import IN_PARALLEL, IndexedRun, manifest_digest, run_index
@@ -105,11 +102,11 @@ class RunCounts:
         Raises:
             Damaged: a file of the run is not what was written.
         """
-        return self.totals(run).steps[node] if _state(run) else _steps(_table(run, node, _columns(run, node)))
+        return self.totals(run).steps[node] if _state(run) else _steps(run.steps([node], _columns(run, node)))
 
     def criteria(self, run: Run, node: str) -> dict[str, CriterionCounts]:
         """How often each criterion of a node was met, by its id."""
-        return self.totals(run).criteria[node] if _state(run) else _criteria(_table(run, node, _CRITERIA))
+        return self.totals(run).criteria[node] if _state(run) else _criteria(run.steps([node], _CRITERIA))
 
     def paths(self, run: Run) -> Counter[tuple[str, ...]]:
         """Tasks and trials by the nodes that ran or were borrowed, in order."""
@@ -184,7 +181,7 @@ def _states(runs: Sequence[Run], *what: str) -> tuple[str, ...] | None:
 def _counted_in(run: Run) -> RunTotals:
     outcome, steps, criteria = run.outcome(["task_id", "path"]), {}, {}
     for name, node in run.record.plan.nodes.items():
-        table = _table(run, name, _columns(run, name) + (_CRITERIA if node.evaluate else []))
+        table = run.steps([name], _columns(run, name) + (_CRITERIA if node.evaluate else []))
         steps[name] = _steps(table)
         criteria[name] = _criteria(table) if node.evaluate else {}
     return RunTotals(steps, criteria, _paths(outcome["path"]), _numbers(outcome))
@@ -200,27 +197,6 @@ def _numbers(outcome: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
 
 def _number(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little", signed=True)
-
-
-def _table(run: Run, node: str, columns: list[str]) -> pa.Table:
-    """Those columns of a node's steps; of lists of structs, the fields named ``column.list.element.field``."""
-    manifest = run.manifest
-    if manifest is None:
-        table = run.steps([node], list(dict.fromkeys(name.partition(".")[0] for name in columns)))
-        return table
-    tables = []
-    for entry in manifest["files"]:
-        if not entry["name"].startswith("steps/") or entry["name"].removeprefix("steps/").rpartition("-")[0] != node:
-            continue
-        where = f"{run.prefix}/{entry['name']}"
-        body = run.objects.read(where)
-        if len(body) != entry["bytes"] or hashlib.sha256(body).hexdigest() != entry["sha256"]:
-            raise Damaged(f"{where} is damaged: its sha256 is not the one in the manifest")
-        try:
-            tables.append(pq.ParquetFile(io.BytesIO(body)).read(columns=columns, use_threads=False))
-        except (pa.ArrowException, OSError) as error:
-            raise Damaged(f"{where} is damaged: {error}") from None
-    return pa.concat_tables(tables) if tables else run.steps([], list(dict.fromkeys(name.partition(".")[0] for name in columns)))
 
 
 def _steps(table: pa.Table) -> StepCounts:
