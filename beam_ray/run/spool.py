@@ -118,8 +118,11 @@ class Spool:
                 for call in row.get("call_rows") or ():
                     if not _is_stub(call):
                         calls.setdefault(key, {})[call_key(call)] = call
-                if key not in rows or rows[key]["outcome"] == "open":
+                before = rows.get(key)
+                if before is None or before["outcome"] == "open":
                     rows[key] = row
+                elif row["ended_at"] == before["ended_at"] and len(row.get("call_rows") or ()) > len(before.get("call_rows") or ()):
+                    rows[key] = row  # the same row; the other is from a merged file whose calls were not merged yet
         for key, row in rows.items():
             if row.get("call_rows") or key in calls:
                 found = calls.get(key, {})

@@ -239,6 +239,8 @@ def _delete_merged(run: Run, lost: set[tuple[str, int]]) -> None:
     """Delete the files that a driver merged before it died: with parts missing, the run would look finished. Rows of *lost* parts are kept."""
     merged = [key for folder in ("steps/", "calls/", "outcome") for key, _ in run.objects.keys(f"{run.prefix}/{folder}")]
     calls: dict[str, dict[Key, list[CallRow]]] = {}
+    # an earlier repair of this run may have kept rows of other parts
+    spool = f"0000-merged-{hashlib.sha256(repr(sorted(lost)).encode()).hexdigest()[:8]}"
     for key in merged:
         if "/calls/" in key:
             with contextlib.suppress(Damaged):
@@ -249,7 +251,7 @@ def _delete_merged(run: Run, lost: set[tuple[str, int]]) -> None:
         with contextlib.suppress(Damaged):
             rows: list[StepRow] = decode(run.objects.read(key), STEPS, key).to_pylist() if "/steps/" in key else []
             if rows := [row for row in rows if (row["node"], row["shard"]) in lost]:
-                run.spool("0000-merged", number, [{**row, "call_rows": calls.get(row["node"], {}).get((row["task_id"], row["trial"]))} for row in rows])
+                run.spool(spool, number, [{**row, "call_rows": calls.get(row["node"], {}).get((row["task_id"], row["trial"]))} for row in rows])
     for key in merged:
         run.objects.delete(key)
 
