@@ -26,6 +26,7 @@ from beam_ray.run.budget import is_free, remaining, require_room, require_within
 from beam_ray.run.cluster import Cluster, RunnerDied
 from beam_ray.run.connection import Connection
 from beam_ray.run.crash_isolation import Crashes
+from beam_ray.run.merging import ENCODED_AHEAD
 from beam_ray.run.model_identity import limits_of
 from beam_ray.run.plan import open_rows, price_of, runner_count
 from beam_ray.run.progress import Counts, Progress, ProgressCallback, total
@@ -83,9 +84,11 @@ class Driver:
         self.resumed = bool(parts) or lease.epoch > 1
         self.queue: deque[int] = deque()
         self.unfinished: set[int] = set()
-        self.calls: dict[Any, tuple[RunnerState, int]] = {}
+        self.calls: dict[Any, tuple[RunnerState, int, str]] = {}
         self.crashes = Crashes(run)
         self.lost_races: dict[int, int] = {}
+        self.missing_parts: dict[str, set[int]] = {}
+        """Of a small run: node to the shards whose part is not there yet."""
         self.deferred: set[int] = set()  # shards with rows that wait for a batch
         self.after_wave = False
         """Whether rows that waited for a batch are run again, so that runners must read the spool."""
@@ -145,6 +148,8 @@ class Driver:
 
     def _open_pool(self, cluster: Cluster) -> RunnerPool:
         undone = self._undone()
+        if self.record.rows <= ENCODED_AHEAD:
+            self.missing_parts = {name: set(undone) for name, node in self.workflow.nodes.items() if not node.records_calls}
         count = min(runner_count(sum(self._rows(shard) for shard in undone), cluster.cpus), len(undone))
         permits = sum(limits_of(settings).concurrency for settings in self.models.values()) or 8 * cluster.cpus
         # of many open rows each waits its turn for its next step, so that all end at about the same time and no long row is left alone
@@ -219,7 +224,7 @@ class Driver:
         runner.open_calls[shard] = len(self.workflow.order)
         runner.assigned_rows += self._rows(shard)
         for node in self.workflow.order:
-            self.calls[pool.cluster.call(runner.handle, f"{self.workflow.name}/{node}", "step", shard, node)] = runner, shard
+            self.calls[pool.cluster.call(runner.handle, f"{self.workflow.name}/{node}", "step", shard, node)] = runner, shard, node
 
     def _collect(self, pool: RunnerPool) -> None:
         if not self.calls:
@@ -227,10 +232,12 @@ class Driver:
         for reference in pool.wait(list(self.calls)):
             if reference not in self.calls:
                 continue
-            runner, shard = self.calls.pop(reference)
+            runner, shard, node = self.calls.pop(reference)
             try:
                 committed = pool.cluster.result(reference)
                 self._step_done(runner, shard, deferred=not committed)
+                if committed:
+                    self._encode_ahead(pool, shard, node)
             except RunnerDied:
                 self._replace(pool, runner)
             except ShardLost:
@@ -252,6 +259,18 @@ class Driver:
             self.done.add(shard)
             self.tasks_done += self._rows(shard) // self.record.trials
 
+    def _encode_ahead(self, pool: RunnerPool, shard: int, node: str) -> None:
+        """A part is there; with the last one of its node begin to encode what is merged at the end."""
+        missing = self.missing_parts.get(node)
+        if missing:
+            missing.discard(shard)
+            if not missing:
+                pool.cluster.call(self._merger(pool, node).handle, f"{self.workflow.name} (encode)", "encode", node)
+
+    def _merger(self, pool: RunnerPool, node: str) -> RunnerState:
+        """The runner that merges *node*."""
+        return pool.runners[[OUTCOME_NODE, *self.workflow.order].index(node) % len(pool.runners)]
+
     def _replace(self, pool: RunnerPool, runner: RunnerState) -> None:
         """A runner died: a new one takes its place, and its shards are started again."""
         pool.remove(runner)
@@ -272,7 +291,7 @@ class Driver:
                 f"run {self.run.run_id}: another process keeps committing shard {shard} first\n"
                 "  make sure that no second driver is running, then run the same command again to resume"
             )
-        self.calls = {reference: entry for reference, entry in self.calls.items() if entry != (runner, shard)}
+        self.calls = {reference: entry for reference, entry in self.calls.items() if entry[:2] != (runner, shard)}
         if runner.open_calls.pop(shard, None):
             runner.assigned_rows -= self._rows(shard)
         self.deferred.discard(shard)
@@ -388,7 +407,7 @@ class Driver:
         merge, pool = partial(self.run.merge, shards=len(self.record.shards)), self.pool
         merged: list[Callable[[], list[FileEntry]]] = [partial(merge, node) for node in nodes]
         if pool is not None and pool.runners:
-            runners = [pool.runners[index % len(pool.runners)] for index in range(len(nodes))]
+            runners = [self._merger(pool, node) for node in nodes]
             calls = [pool.cluster.call(runner.handle, f"{self.workflow.name} (merge)", "merge", node) for runner, node in zip(runners, nodes, strict=True)]
             merged = [partial(self._merged, pool, runner, call, here) for runner, call, here in zip(runners, calls, merged, strict=True)]
         on_outcome(outcome := merged[0]())

@@ -1,8 +1,8 @@
 """
 Merging the parts of a run's nodes in a runner, when all of them are there.
 
-The nodes of a small run are encoded as their last parts are committed, while calls of later nodes
-are in flight and nothing else is to be done; they are written when the driver asks for them.
+The nodes of a small run are encoded as soon as all their parts are committed, while calls of later
+nodes are in flight; they are written when all parts of all nodes are there. The driver says when.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ MERGED_AT_ONCE = 20_000
 MERGED_NODES = 8
 """Nodes of a small run that are merged at the same time: their files come late from a store on S3."""
 
-ENCODED_AHEAD = 200
+ENCODED_AHEAD = 1_000
 """Rows of a run up to which merged files are in memory before the run ends."""
 
 
@@ -29,15 +29,11 @@ class Merging:
         self.run, self.record = run, run.record
         rows = self.record.rows
         self._at_once = asyncio.Semaphore(1 if rows > MERGED_AT_ONCE else min(2 * MERGED_AT_ONCE // max(rows, 1), MERGED_NODES))
-        self._left = dict.fromkeys(self.record.plan.order, len(self.record.shards))
-        """Node to the number of its parts that this runner has not committed."""
         self._encoding: dict[str, asyncio.Task[list[tuple[bytes, int]] | None]] = {}
 
-    def committed(self, node: str) -> None:
-        """A part of *node* is committed."""
-        self._left[node] -= 1
-        if self._left[node] == 0 and self.record.rows <= ENCODED_AHEAD and not self.record.plan.nodes[node].records_calls:
-            self._encoding[node] = asyncio.create_task(self._encode(node))
+    def encode(self, node: str) -> None:
+        """Encode the merged files of *node*, whose parts are all committed."""
+        self._encoding[node] = asyncio.create_task(self._encode(node))
 
     async def _encode(self, node: str) -> list[tuple[bytes, int]] | None:
         with contextlib.suppress(Exception):  # what is wrong shows when the node is merged

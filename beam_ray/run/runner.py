@@ -141,8 +141,6 @@ class Runner:
         if not committed:
             await self._spool.flush()
         self._spool.require()
-        if committed:
-            self._merging.committed(node)
         if all(event.is_set() for event in opened.committed.values()):
             self._forget(shard)
         return committed
@@ -181,6 +179,10 @@ class Runner:
         if not missing:
             await self.context.agents.describe()
         return missing
+
+    async def encode(self, node: str) -> None:
+        """Begin to encode the merged files of *node*, whose parts are all committed."""
+        self._merging.encode(node)
 
     async def merge(self, node: str) -> list[FileEntry]:
         """Merge the committed parts of *node* into its finished files."""

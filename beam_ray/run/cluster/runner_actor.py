@@ -110,6 +110,9 @@ class RunnerActor:
     async def missing_modules(self) -> list[MissingModule | MissingCommand]:
         return await (await self._get()).missing_modules()
 
+    async def encode(self, node: str) -> None:
+        await (await self._get()).encode(node)
+
     async def merge(self, node: str) -> list[FileEntry]:
         return await (await self._get()).merge(node)
 
