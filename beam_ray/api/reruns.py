@@ -17,13 +17,13 @@ from beam_ray.api.runs import Budget, Run, RunDocument, checked_budget, finish, 
 from beam_ray.api.workflows import WorkflowOption, check
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.define.workflow import Workflow
-from beam_ray.errors import Problem, Unusable
+from beam_ray.errors import Problem, Stopped, Unusable
 from beam_ray.improve.exposure import note_use
 from beam_ray.llm.lanes import require_lane
 from beam_ray.rerun import WHAT_IF, RerunOptions, make_rerun, solved
 from beam_ray.run.plan import Plan as EnginePlan
 from beam_ray.run.progress import Progress
-from beam_ray.store.beginning import begin, unfinished
+from beam_ray.store.beginning import begin, close, unfinished
 from beam_ray.store.libraries import read_library
 from beam_ray.store.lookup import find_task, newest_first, resolve, select, status_of
 from beam_ray.store.objects import Objects
@@ -189,17 +189,26 @@ def rerun(
 ) -> list[Rerun]:
     """See ``Store.rerun``."""
     how = how or Rerunning()
-    done = []
+    done = list[Rerun]()
     with progress_callback(progress) as callback:
-        for each in _planned(store, tasks, how, checked_budget(budget) if budget else None):
+        # all are planned before the first one costs anything
+        planned = list(_planned(store, tasks, how, checked_budget(budget) if budget else None))
+        for each in planned:
             for warning in each.warnings:
                 callback(Progress(message=str(warning)))
             probe_models(store, each.plan.workflow)
             if said := note_use(store.objects, each.plan.tasks, "rerun", [] if how.using == "original" else [each.plan.workflow]):
                 callback(Progress(message=said))
             record = begin(store.objects, each.plan.record, each.plan.tasks)
-            run = finish(store, record, takeover=takeover, callback=callback)
+            try:
+                run = finish(store, record, takeover=takeover, callback=callback, keep_open=True)
+            except Stopped as error:
+                if len(planned) > 1:
+                    error.resume = "the same command"
+                raise
             done.append(Rerun(run, Run(store, each.origin.run_id), how.from_node))
+    # killed before this, the same command finds those that are finished, and goes on with the others
+    close(store.objects, *(each.run.record for each in done))
     return done
 
 
@@ -245,9 +254,12 @@ def _origin_of_begun(objects: Objects, run_id: str) -> str:
     A killed command that is given again so means the same tasks as before, and resumes.
     """
     run = StoredRun(objects, run_id)
-    record = run.record
-    begun = record.origin and record.mode in ("rerun", WHAT_IF) and (not run.finished or unfinished(objects, record.key))
-    return record.origin or run_id if begun else run_id
+    return run.record.origin or run_id if _is_begun(objects, run) else run_id
+
+
+def _is_begun(objects: Objects, run: StoredRun) -> bool:
+    """Whether it is a rerun of a command that did not come to its end."""
+    return run.origin is not None and run.record.mode in ("rerun", WHAT_IF) and (not run.finished or unfinished(objects, run.record.key) is not None)
 
 
 def _of_run(objects: Objects, wanted: Selection) -> dict[str, list[str]]:
@@ -269,7 +281,7 @@ def _of_library(objects: Objects, wanted: Selection) -> dict[str, list[str]]:
     left = dict(zip(saved["task_id"].to_pylist(), saved["inputs"].to_pylist(), strict=True))
     found: dict[str, list[str]] = {}
     for run in newest_first(objects):
-        if not left or not run.finished:
+        if not left or not run.finished or _is_begun(objects, run):
             continue
         outcome = run.outcome()
         there = dict(zip(outcome["task_id"].to_pylist(), outcome["inputs"].to_pylist(), strict=True))

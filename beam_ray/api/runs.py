@@ -377,12 +377,14 @@ def finish(
     callback: ProgressCallback,
     models: Models | None = None,
     names: Sequence[str] | None = None,
+    keep_open: bool = False,
 ) -> Run:
     """
     Execute the remaining steps of a run; *models* take the place of the store's.
 
     Args:
         names: What drivers have written of it, where that is known; None lists it.
+        keep_open: Let the same command find it until the caller closes it.
 
     Raises:
         Stopped: before the end; ``error.resume`` is the command that resumes.
@@ -391,7 +393,9 @@ def finish(
 
     try:
         with connection(store) as opened:
-            result = execute(store.objects, record, models or store.known_models, connection=opened, takeover=takeover, progress=callback, names=names)
+            result = execute(
+                store.objects, record, models or store.known_models, connection=opened, takeover=takeover, progress=callback, names=names, keep_open=keep_open
+            )
     except Stopped as error:
         error.resume = f"beam-ray resume {record.run_id}{store.option}"
         raise

@@ -26,6 +26,7 @@ def execute(
     takeover: bool = False,
     progress: ProgressCallback = ignore_progress,
     names: Sequence[str] | None = None,
+    keep_open: bool = False,
 ) -> Result:
     """
     Execute the remaining steps of a run; calling it again after a stop resumes the run.
@@ -34,6 +35,7 @@ def execute(
         connection: The cluster; None starts a local Ray that ends with the call.
         takeover: Take over a run whose driver is known to be dead.
         names: What drivers have written of the run, where that is known; None lists it.
+        keep_open: Let the same command find this run until the caller closes it, because it has others to execute.
 
     Raises:
         Unusable: the code of its tools changed since the run was planned.
@@ -46,7 +48,8 @@ def execute(
         # a driver that died after writing the manifest left the parts, and the mark that the run is open
         run.tidy()
         result = finished_result(run)
-        close(objects, record)
+        if not keep_open:
+            close(objects, record)
         return result
     with contextlib.ExitStack() as stack:
         connection = connection or stack.enter_context(contextlib.closing(Connection()))
@@ -54,7 +57,8 @@ def execute(
             driver.advance()
             result = driver.finish()
     # last: if the driver dies before this, the same command finds this result and starts no new run; the result needs nothing more of the store
-    close(objects, record)
+    if not keep_open:
+        close(objects, record)
     return result
 
 

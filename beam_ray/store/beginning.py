@@ -57,9 +57,9 @@ def unfinished(objects: Objects, key: str) -> RunRecord | None:
     return Run(objects, found).record
 
 
-def close(objects: Objects, record: RunRecord) -> None:
-    """The command has its result: beginning the same again is a new run."""
-    objects.delete_all(f"open/{key}.json" for key in (record.key, record.refused_key) if key)
+def close(objects: Objects, *records: RunRecord) -> None:
+    """The command that began these has its result: beginning the same again is a new run."""
+    objects.delete_all(f"open/{key}.json" for record in records for key in (record.key, record.refused_key) if key)
 
 
 def mark_refused(objects: Objects, record: RunRecord) -> None:
