@@ -38,11 +38,11 @@ from beam_ray.run.summary import summary_of
 from beam_ray.store.beginning import begin
 from beam_ray.store.call_table import CALLS, CallRow, PlacedCallRow, attachments_in, carried
 from beam_ray.store.checksummed_json import RunMark, read_document, seal
-from beam_ray.store.integrity import Found, Key, commit, delete_damaged_parts, inspect, keys_of, pending, put_in_place
+from beam_ray.store.integrity import Found, Key, commit, delete_damaged_parts, in_order, inspect, keys_of, pending, put_in_place
 from beam_ray.store.lease import Lease
 from beam_ray.store.manifest import Manifest, RepairEntry
 from beam_ray.store.objects import NotThere, Objects
-from beam_ray.store.parquet import encode, encode_batches, to_table
+from beam_ray.store.parquet import decode, encode, encode_batches, to_table
 from beam_ray.store.run_record import RunRecord, now
 from beam_ray.store.runs import FILE_BYTES, Run, with_attachments
 from beam_ray.store.tables import OUTCOME, STEPS, TASKS, FileEntry, OutcomeRow, StepRow
@@ -120,7 +120,7 @@ def _repair_finished(objects: Objects, run: Run, models: Models, execute: Execut
         if broken or before != rows[node]:
             files += _encoded(found, STEPS, found.steps[node], rows[node], f"steps/{node}-{{:03d}}.parquet", bodies)
         else:
-            files += [entry for entry in _entries(run, found) if entry["name"].startswith(f"steps/{node}-")]
+            files += _entries(run, found, f"steps/{node}-")
         files += _call_files(run, found, node, {key for key, row in rows[node].items() if before.get(key) != row}, redone, bodies)
     lost = set(found.keys) - set(keys_of(found.outcome))
     if lost | changed or any(damage.name.startswith("outcome") for damage in found.damaged):
@@ -128,7 +128,7 @@ def _repair_finished(objects: Objects, run: Run, models: Models, execute: Execut
         files += _encoded(found, OUTCOME, found.outcome, outcomes, "outcome.parquet", bodies)
         found.outcome = _together(found, OUTCOME, found.outcome, outcomes)
     else:
-        files += [entry for entry in _entries(run, found) if entry["name"].startswith("outcome")]
+        files += _entries(run, found, "outcome")
     tasks_body = bodies.get("tasks.parquet") or objects.read(f"{run.prefix}/tasks.parquet")
     files.append(Run.entry("tasks.parquet", tasks_body, found.tasks.num_rows))
     result = _result(run, found, bodies, redone)
@@ -199,7 +199,7 @@ def _call_files(run: Run, found: Found, node: str, changed: set[Key], redone: Ru
     """The files of the node's calls: as they are, or without what is lost and with the calls of *changed* steps as the repair run made them."""
     broken = any(damage.name.startswith(f"calls/{node}-") for damage in found.damaged)
     if not changed and not broken:
-        return [entry for entry in _entries(run, found) if entry["name"].startswith(f"calls/{node}-")]
+        return _entries(run, found, f"calls/{node}-")
     made: list[PlacedCallRow] = redone.calls([node]).to_pylist() if redone and changed else []
     before: list[PlacedCallRow] = found.calls[node].to_pylist()
     rows = [row for row in before if (row["task_id"], row["trial"]) not in changed]
@@ -296,21 +296,16 @@ def _encoded(
     return entries
 
 
-def _entries(run: Run, found: Found) -> list[FileEntry]:
-    """The manifest's entries of the files; where it is lost, entries of the files that exist."""
+def _entries(run: Run, found: Found, start: str) -> list[FileEntry]:
+    """The manifest's entries of the intact files whose names begin with *start*; where it is lost, entries of those that exist."""
     if found.manifest:
-        return list(found.manifest["files"])
-    entries = []
-    for key, _ in run.objects.keys(f"{run.prefix}/"):
-        name = key.removeprefix(f"{run.prefix}/")
-        if name.endswith(".parquet") and name.partition("/")[0] not in ("parts", "spool", "batches", "repair"):
-            body = run.objects.read(key)
-            folder, _, rest = name.rpartition("/")
-            tables = {"steps": found.steps, "calls": found.calls}.get(folder)
-            table = tables[rest.rpartition("-")[0]] if tables else found.outcome
-            entry = Run.entry(name, body, table.num_rows)
-            entries += with_attachments([entry], attachments_in(table)) if folder == "calls" else [entry]
-    return entries
+        return [entry for entry in found.manifest["files"] if entry["name"].startswith(start)]
+    folder, _, rest = start.partition("/")
+    schema = {"steps": STEPS, "calls": CALLS}.get(folder, OUTCOME)
+    names = in_order(key.removeprefix(f"{run.prefix}/") for key, _ in run.objects.keys(f"{run.prefix}/{start}"))
+    bodies = [run.objects.read(f"{run.prefix}/{name}") for name in names]
+    entries = [Run.entry(name, body, decode(body, schema, name, ["task_id"]).num_rows) for name, body in zip(names, bodies, strict=True)]
+    return with_attachments(entries, attachments_in(found.calls[rest.removesuffix("-")])) if folder == "calls" else entries
 
 
 def _result(run: Run, found: Found, bodies: Mapping[str, bytes], redone: Run | None) -> RepairResult:

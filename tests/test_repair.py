@@ -14,7 +14,7 @@ from beam_ray.llm import ScriptedModel
 from beam_ray.repair import repair
 from beam_ray.run.plan import Lineage, make_plan
 from beam_ray.run.runner import Assignment, Runner
-from beam_ray.store import parquet
+from beam_ray.store import parquet, runs
 from beam_ray.store.beginning import begin
 from beam_ray.store.disk import Disk
 from beam_ray.store.lease import Lease
@@ -521,6 +521,31 @@ def test_an_unfinished_run_whose_merge_was_cut_off_is_mended_and_finished(lab: L
     start, stop = record.shards[1]
     assert len(asked.said) == again * (stop - start)
     assert diagnose(Run(lab.objects, record.run_id)).damaged == ()
+
+
+@pytest.mark.parametrize("name", ["steps/one-000.parquet", "steps/side-000.parquet", "outcome.parquet"])
+def test_a_lost_manifest_and_a_torn_file_are_mended_together(lab: Lab, run: Run, name: str):
+    """The new manifest has entries of the intact files as they are, and of the torn one as it is made again."""
+    said = result(lab, run)
+    (lab.folder / "store" / run.prefix / "manifest.json").unlink()
+    tear(lab, run, name)
+    mend(lab, Run(lab.objects, run.run_id))
+
+    assert result(lab, run) == said
+    assert diagnose(Run(lab.objects, run.run_id)).damaged == ()
+
+
+def test_a_lost_manifest_is_made_again_of_nodes_with_several_files(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """Each with its own rows."""
+    monkeypatch.setattr(parquet, "ROW_GROUP", 15)
+    monkeypatch.setattr(runs, "FILE_BYTES", 4_000)
+    run = lab.run(TEXT, [f"q{index}" for index in range(TASKS)], Asked())
+    files = run.manifest["files"]
+    (lab.folder / "store" / run.prefix / "manifest.json").unlink()
+    mend(lab, Run(lab.objects, run.run_id))
+
+    assert len(files) > 8
+    assert Run(lab.objects, run.run_id).manifest["files"] == files
 
 
 def test_a_manifest_that_is_lost_while_parts_are_left_makes_no_run_unfinished(lab: Lab, run: Run):

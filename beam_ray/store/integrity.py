@@ -17,7 +17,7 @@ was repaired is listed in the manifest under "repairs".
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -168,8 +168,13 @@ def _matching(run: Run, found: Found, pattern: str) -> list[str]:
     if found.manifest:
         listed = [entry["name"] for entry in found.manifest["files"]]
     else:
-        listed = [key.removeprefix(f"{run.prefix}/") for key, _ in run.objects.keys(f"{run.prefix}/")]
+        listed = in_order(key.removeprefix(f"{run.prefix}/") for key, _ in run.objects.keys(f"{run.prefix}/"))
     return [name for name in listed if re.fullmatch(pattern, name)]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names of a run's files in the order of their rows: the first file of the outcome has no number."""
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 def _salvaged(run: Run, name: str, schema: pa.Schema) -> list[pa.Table]:
