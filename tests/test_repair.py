@@ -548,6 +548,19 @@ def test_a_lost_manifest_is_made_again_of_nodes_with_several_files(lab: Lab, mon
     assert Run(lab.objects, run.run_id).manifest["files"] == files
 
 
+def test_a_torn_part_beyond_the_end_of_a_run_that_ended_early_is_taken_away(lab: Lab, run: Run):
+    """A shard was begun before the run ended: it has no rows in it, and repair asks nothing."""
+    models = {"m": ScriptedModel(Asked())}
+    plan = make_plan(lab.workflow(TEXT), lab.tasks([f"q{index}" for index in range(40)]), models, lineage=Lineage(pauses=(20,)))
+    record = begin(lab.objects, plan.record, plan.tasks)
+    early = Run(lab.objects, record.run_id)
+    early.commit_part("one", len(record.shards) - 1, run.steps(["one"]).to_pylist()[:1])
+    tear(lab, early, f"parts/one/{len(record.shards) - 1:06d}.parquet")
+    early.cut(sum(start < 20 for start, _ in record.shards))
+
+    assert mend(lab, Run(lab.objects, record.run_id)).files == (f"parts/one/{len(record.shards) - 1:06d}.parquet",)
+
+
 def test_a_manifest_that_is_lost_while_parts_are_left_makes_no_run_unfinished(lab: Lab, run: Run):
     """A driver that died while it took parts away, or a zombie, left one: what was merged is not paid for again."""
     rows = run.steps(["one"]).to_pylist()

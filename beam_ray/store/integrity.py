@@ -200,8 +200,9 @@ def damaged_parts(run: Run) -> Iterator[tuple[str, int, Damage]]:
         try:
             run.read(name, OUTCOME if node == "_outcome" else PART)
         except Damaged as error:
-            start, stop = run.record.shards[shard]
-            yield node, shard, Damage(name, stop - start, str(error))
+            # a run that ended early may have parts beyond its end, of which it has no rows
+            rows = [stop - start for start, stop in run.record.shards[shard : shard + 1]]
+            yield node, shard, Damage(name, sum(rows), str(error))
     for folder, schema in (("spool", PART), ("batches/answers", ANSWERS)):
         for key, _ in run.objects.keys(f"{run.prefix}/{folder}/"):
             try:
