@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,22 @@ def tear(lab: Lab, run: Run, name: str) -> None:
     """Half of the file is gone; nothing in the other half can be believed."""
     path = lab.folder / "store" / run.prefix / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def merged_and_died(lab: Lab, text: str, queries: list[str], answer: Any, node: str) -> Run:
+    """An unfinished run with all its parts, whose driver died once it had merged *node*."""
+    models = {"m": ScriptedModel(answer)}
+    plan = make_plan(lab.workflow(text), lab.tasks(queries), models)
+    record = begin(lab.objects, plan.record, plan.tasks)
+
+    async def merged() -> None:
+        runner = Runner(Assignment(lab.objects.uri, record.run_id, models, "first", 32))
+        await asyncio.gather(*(runner.step(shard, name) for shard in range(len(record.shards)) for name in record.plan.order))
+        await runner.merge(node)
+        await runner.stop()
+
+    asyncio.run(merged())
+    return Run(lab.objects, record.run_id)
 
 
 def result(lab: Lab, run: Run):
@@ -498,18 +515,8 @@ def test_a_repairer_that_is_overtaken_after_its_commit_leaves_the_rest_to_the_ot
 @pytest.mark.parametrize(("torn", "again"), [("two", 0), ("side", 1), ("one", 1)])
 def test_an_unfinished_run_whose_merge_was_cut_off_is_mended_and_finished(lab: Lab, torn: str, again: int):
     """Rows of a torn part that were merged are not paid for again; what was merged says no more that the run was finished."""
-    models = {"m": ScriptedModel(Asked())}
-    plan = make_plan(lab.workflow(TEXT), lab.tasks([f"q{index}" for index in range(TASKS)]), models)
-    record = begin(lab.objects, plan.record, plan.tasks)
-    run = Run(lab.objects, record.run_id)
-
-    async def merged_and_died() -> None:
-        runner = Runner(Assignment(lab.objects.uri, record.run_id, models, "first", 32))
-        await asyncio.gather(*(runner.step(shard, node) for shard in range(len(record.shards)) for node in record.plan.order))
-        await runner.merge("two")
-        await runner.stop()
-
-    asyncio.run(merged_and_died())
+    run = merged_and_died(lab, TEXT, [f"q{index}" for index in range(TASKS)], Asked(), "two")
+    record = run.record
     for key, _ in list(lab.objects.keys(f"{run.prefix}/spool/")):
         lab.objects.delete(key)
     tear(lab, run, f"parts/{torn}/000001.parquet")

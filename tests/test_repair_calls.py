@@ -16,15 +16,12 @@ from beam_ray.llm import Request, ScriptedModel
 from beam_ray.llm.request import ToolCall
 from beam_ray.repair import repair
 from beam_ray.run import calls
-from beam_ray.run.plan import make_plan
-from beam_ray.run.runner import Assignment, Runner
 from beam_ray.store import parquet
-from beam_ray.store.beginning import begin
 from beam_ray.store.gc import collect
 from beam_ray.store.lookup import find_runs
 from beam_ray.store.runs import Run
 from tests.conftest import Lab, drive_here
-from tests.test_repair import spoil, tear
+from tests.test_repair import merged_and_died, spoil, tear
 
 AGENT = """
 workflow: w
@@ -129,18 +126,7 @@ def test_a_lost_manifest_names_the_calls_again(lab: Lab, run: Run):
 
 def test_a_step_whose_calls_were_not_merged_yet_has_those_of_the_spool(lab: Lab):
     """A driver died between a node's steps and its calls, and then a part was torn: its steps stay finished, with all calls."""
-    models = {"m": ScriptedModel(Asked())}
-    plan = make_plan(lab.workflow(agent(lab, "return 'order ' * 9")), lab.tasks([str(number) for number in range(TASKS)]), models)
-    record = begin(lab.objects, plan.record, plan.tasks)
-    run = Run(lab.objects, record.run_id)
-
-    async def merged_and_died() -> None:
-        runner = Runner(Assignment(lab.objects.uri, record.run_id, models, "first", 32))
-        await asyncio.gather(*(runner.step(shard, node) for shard in range(len(record.shards)) for node in record.plan.order))
-        await runner.merge("resolve")
-        await runner.stop()
-
-    asyncio.run(merged_and_died())
+    run = merged_and_died(lab, agent(lab, "return 'order ' * 9"), [str(number) for number in range(TASKS)], Asked(), "resolve")
     made, part = run.calls().to_pylist(), run.part("resolve", 1)
     assert part
     run.spool("0001-first", 0, part.to_pylist())
@@ -148,9 +134,9 @@ def test_a_step_whose_calls_were_not_merged_yet_has_those_of_the_spool(lab: Lab)
     tear(lab, run, "parts/resolve/000001.parquet")
     mend(lab, run, Asked())
     asked = Asked()
-    asyncio.run(drive_here(lab.objects, record, {"m": ScriptedModel(asked)}))
+    asyncio.run(drive_here(lab.objects, run.record, {"m": ScriptedModel(asked)}))
 
-    assert (Run(lab.objects, record.run_id).calls().to_pylist(), asked.said) == (made, [])
+    assert (Run(lab.objects, run.run_id).calls().to_pylist(), asked.said) == (made, [])
 
 
 def test_gc_keeps_what_calls_have_as_attachments(lab: Lab, monkeypatch: pytest.MonkeyPatch):

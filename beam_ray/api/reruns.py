@@ -254,7 +254,7 @@ def _origin_of_begun(objects: Objects, run_id: str) -> str:
     A killed command that is given again so means the same tasks as before, and resumes.
     """
     run = StoredRun(objects, run_id)
-    return run.record.origin or run_id if _is_begun(objects, run) else run_id
+    return run.origin or run_id if _is_begun(objects, run) else run_id
 
 
 def _is_begun(objects: Objects, run: StoredRun) -> bool:

@@ -165,10 +165,7 @@ def _readable_calls(run: Run, found: Found, pattern: str) -> pa.Table:
 
 def _matching(run: Run, found: Found, pattern: str) -> list[str]:
     """The names of the run's files that match."""
-    if found.manifest:
-        listed = [entry["name"] for entry in found.manifest["files"]]
-    else:
-        listed = in_order(key.removeprefix(f"{run.prefix}/") for key, _ in run.objects.keys(f"{run.prefix}/"))
+    listed = [entry["name"] for entry in found.manifest["files"]] if found.manifest else in_order(run.names())
     return [name for name in listed if re.fullmatch(pattern, name)]
 
 

@@ -617,15 +617,14 @@ class Machine(RuleBasedStateMachine):
         for node in self.agents:
             parts = [run.part(node, shard) for name, shard in run.parts() if name == node]
             committed = {_step(row): list(map(_call, row["call_rows"] or ())) for part in parts if part for row in part.to_pylist()}
-            finished: dict[Any, Any] = {}
-            for row in spooled:
-                if row["outcome"] == "done":
-                    kept = [there[key] for call in row["call_rows"] or () if (key := (_step(row), _moment(call))) in there]
-                    ended_at, before = finished.setdefault(_step(row), (row["ended_at"], kept))
-                    if row["ended_at"] == ended_at and len(kept) > len(before):
-                        finished[_step(row)] = ended_at, kept
+            done_rows = [row for row in spooled if row["outcome"] == "done"]
+            ended = {_step(row): row["ended_at"] for row in reversed(done_rows)}
+            finished: dict[Any, list[Call]] = {}
+            for row in [row for row in done_rows if row["ended_at"] == ended[_step(row)]]:
+                kept = [there[key] for call in row["call_rows"] or () if (key := (_step(row), _moment(call))) in there]
+                finished[_step(row)] = max(finished.get(_step(row), []), kept, key=len)
             for task, made in known.rows.items():
-                made[node].recorded = committed.get((task, node), finished.get((task, node), (None, made[node].calls))[1])
+                made[node].recorded = committed.get((task, node), finished.get((task, node), made[node].calls))
                 COUNTS["calls lost"] += len(made[node].calls) - len(made[node].recorded)
 
     @precondition(lambda self: [known for known in self.runs if known.damaged])
