@@ -107,10 +107,10 @@ class Lab:
         path = self.write("tasks.jsonl", "".join(json.dumps(row) + "\n" for row in full))
         return read_tasks(path, self.objects)
 
-    def run(self, workflow: Workflow | str, rows: Any, answer: Callable[[Request], Any], **how: Any) -> Run:
-        """A finished run; the model 'm' answers by *answer*."""
+    def run(self, workflow: Workflow | str, rows: Any, answer: Callable[[Request], Any], *, concurrency: int = 64, **how: Any) -> Run:
+        """A finished run; the model 'm' answers by *answer*, so many at a time."""
         found = self.workflow(workflow) if isinstance(workflow, str) else workflow
-        models = {"m": ScriptedModel(answer)}
+        models = {"m": ScriptedModel(answer, concurrency=concurrency)}
         tasks = self.tasks(rows) if isinstance(rows, list) else rows
         lineage = Lineage(**{name: how.pop(name) for name in list(how) if name in Lineage.model_fields})
         plan = make_plan(found, tasks, models, source="tasks.jsonl", lineage=lineage, **how)

@@ -112,11 +112,14 @@ class PermitLease:
         self._request_renewal()
 
     def _start_waiting(self) -> None:
+        """Start one call in each turn of the event loop, so that its request is out before the next one is begun."""
         while self._queue and self._may_start():
             permit, tokens = self._queue.popleft()
             if not permit.done():
                 self._start(tokens)
                 permit.set_result(None)
+                asyncio.get_running_loop().call_soon(self._start_waiting)
+                return
 
     def _request_renewal(self) -> None:
         self._changed.set()

@@ -340,6 +340,6 @@ def test_short_prompts_keep_the_order_of_the_tasks(lab: Lab):
         return "ok"
 
     tasks = [{"id": f"t{index}", "task_query": "AB"[index % 2]} for index in range(6)]
-    lab.run("workflow: w\nmodel: m\nnodes: {a: {llm: {prompt: '{{ task_query }}'}}}", tasks, answer)
+    lab.run("workflow: w\nmodel: m\nnodes: {a: {llm: {prompt: '{{ task_query }}'}}}", tasks, answer, concurrency=1)
 
     assert "".join(asked) == "ABABAB"

@@ -48,6 +48,7 @@ class RunnerActor:
         self._driver: asyncio.Task[None] | None = None
         self._idle: asyncio.Task[None] | None = None
         self._parent: int | None = None
+        self._frozen = False
 
     async def preload(self) -> None:
         """Load what a run needs, before there is one."""
@@ -96,9 +97,10 @@ class RunnerActor:
                 # its threads wait for the store, and take no CPU meanwhile
                 asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STORE_THREADS))
             self._runner = Runner(self._assignment, self._limiter.renew if self._limiter else None, self._run_elsewhere)
-            if not gc.get_freeze_count():
+            if not self._frozen:
                 # a full collection would visit everything ever imported: a tenth of a second in which no row moves
                 gc.freeze()
+                self._frozen = True
         return self._runner
 
     async def step(self, shard: int, node: str) -> bool:
