@@ -47,6 +47,11 @@ PATHS = {"chat": chat_api.PATH, "responses": responses_api.PATH, "embeddings": e
 _READERS = {"chat": chat_api.read_reply, "responses": responses_api.read_reply, "embeddings": embeddings_api.read_reply}
 _NAMES = {"chat": "a chat completion", "responses": "a response", "embeddings": "a list of embeddings"}
 
+_NOT_SENT: dict[str, str | openai.Omit] = {
+    f"X-Stainless-{name}": openai.Omit() for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+}
+"""What the openai client says of this machine: no endpoint needs it, and it takes a twentieth of a call's CPU."""
+
 _FOR_EVERY_ROW = (Kind.SETTING, Kind.ACCESS, Kind.QUOTA)
 _TRY_AGAIN = (Kind.RATE_LIMIT, Kind.BUSY)
 
@@ -64,35 +69,55 @@ class Refused(Exception):
         super().__init__(refusal.message)
 
 
+def http_client(transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
+    """A client for any number of models; its connections stay open for half a minute when nothing is asked."""
+    # aiohttp takes half the CPU of httpx2's own connections; permits limit what is in flight, not this pool
+    return openai.DefaultAioHttpClient(
+        limits=httpx2.Limits(max_connections=1_000_000, keepalive_expiry=30),
+        transport=transport,
+        verify=_certificates(),
+        timeout=None,
+        follow_redirects=False,
+        # a few bytes may unpack to gigabytes, which the limit on the reply's size would not notice
+        headers={"Accept-Encoding": "identity"},
+        event_hooks={"response": [_bound]},
+    )
+
+
 class OpenAIModel:
     """Answers requests through an OpenAI-compatible API."""
 
-    def __init__(self, settings: ModelSettings, permits: Permits | None = None, *, name: str = "", transport: httpx2.AsyncBaseTransport | None = None):
+    def __init__(
+        self,
+        settings: ModelSettings,
+        permits: Permits | None = None,
+        *,
+        name: str = "",
+        transport: httpx2.AsyncBaseTransport | None = None,
+        http: httpx2.AsyncClient | None = None,
+    ):
+        """
+        Args:
+            http: A client of ``http_client`` that others use too, and that the caller closes; None makes one of its own.
+        """
         self.settings = settings
         self.name = name or settings.model
         """The model's name in the models file, for messages."""
         self.permits = permits or Unlimited()
         self.price = price_of(settings)
-        # aiohttp takes half the CPU of httpx2's own connections; permits limit what is in flight, not this pool
-        self._http = openai.DefaultAioHttpClient(
-            limits=httpx2.Limits(max_connections=1_000_000, keepalive_expiry=30),
-            transport=transport,
-            verify=_certificates(),
-            timeout=None,
-            follow_redirects=False,
-            # a few bytes may unpack to gigabytes, which the limit on the reply's size would not notice
-            headers={"Accept-Encoding": "identity"},
-            event_hooks={"response": [_bound]},
-        )
+        self._is_shared = http is not None
+        self._http = http or http_client(transport)
         self._options: Any = {"timeout": None, "headers": {"Authorization": openai.Omit()} if settings.key_elsewhere else {}}
         self._client = openai.AsyncOpenAI(
             base_url=settings.url,
             api_key=settings.secret,
             max_retries=0,
             http_client=self._http,
-            default_headers=settings.own_headers,
+            default_headers={**_NOT_SENT, **settings.own_headers},  # type: ignore[dict-item]
             default_query=settings.own_query,
         )
+        # a path would be joined with the base address in each call, in another twentieth
+        self._addresses = {api: f"{self._client.base_url}{path.removeprefix('/')}" for api, path in PATHS.items()}
 
     async def ask(self, request: Request, usage: Usage) -> Answer:
         """The answer, after as many tries as the settings allow."""
@@ -137,8 +162,7 @@ class OpenAIModel:
             # the client's own limit is on the silence between two pieces; an answer in drops would never end
             async with asyncio.timeout(timeout_s):
                 # its typed method walks every message, at a fifth of a call's CPU
-                path = PATHS[api]
-                reply = await self._client.post(path, cast_to=httpx2.Response, body=body, options=self._options)
+                reply = await self._client.post(self._addresses[api], cast_to=httpx2.Response, body=body, options=self._options)
         except openai.APIStatusError as error:
             raise Refused(
                 self._hidden(read_refusal(error.status_code, _json(error.response) or error.body or error.message)), body, error.response.headers
@@ -180,8 +204,9 @@ class OpenAIModel:
         return _replaced(answer, **hidden, input_tokens=asked // 4 + 1, output_tokens=0 if api == "embeddings" else written)
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
+        """Close the connections that nobody else uses."""
+        if not self._is_shared:
+            await self._http.aclose()
 
     async def _once(self, body: JsonObject, estimate: int, request: Request, usage: Usage, api: str) -> tuple[JsonObject, Answer]:
         async with self.permits.hold(estimate) as waited:

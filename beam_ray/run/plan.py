@@ -4,6 +4,7 @@ Plan a run: what it will do and what it will cost, before any model is called.
 A plan is a run record that is not stored yet, with an estimate per node.
 """
 
+import functools
 import math
 import os
 import platform
@@ -229,10 +230,16 @@ def make_plan(
         early=bool(pauses),
         tasks_digest=summary,
         budget=dict(budget or {}),
-        versions={"python": platform.python_version(), **{name: version(name) for name in ("beam-ray", "ray", "openai", "pyarrow")}},
+        versions=dict(_versions()),
         **fields,
     )
     return Plan(record, workflow, tasks, tuple(estimate(workflow, tasks, needed, trials)))
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
+    """Those of Python and of the packages that a run depends on; they are read once, as each is in a file."""
+    return {"python": platform.python_version(), **{name: version(name) for name in ("beam-ray", "ray", "openai", "pyarrow")}}
 
 
 def _shards(start: int, stop: int, trials: int) -> list[tuple[int, int]]:
@@ -241,7 +248,7 @@ def _shards(start: int, stop: int, trials: int) -> list[tuple[int, int]]:
 
 def shard_size(rows: int) -> int:
     """Rows per shard: few for small runs, to spread them over the runners; up to 500 for large ones."""
-    return min(max(math.ceil(rows / 8), 25), 250 if rows <= 20_000 else 500)
+    return min(max(math.ceil(rows / 8), 50), 250 if rows <= 20_000 else 500)
 
 
 def runner_count(rows: int, cpus: int) -> int:

@@ -50,6 +50,8 @@ from beam_ray.store.tables import FileEntry, StepRow
 from beam_ray.store.task_rows import TaskRows
 
 if TYPE_CHECKING:
+    import httpx2
+
     from beam_ray.run.mailbox import RunnerMailbox
 
 FRESH_S = 5.0
@@ -94,7 +96,17 @@ class Assignment:
 class Runner:
     """Executes steps of shards."""
 
-    def __init__(self, assignment: Assignment, renew: RenewPermits | None = None, run_elsewhere: RunElsewhere | None = None):
+    def __init__(
+        self,
+        assignment: Assignment,
+        renew: RenewPermits | None = None,
+        run_elsewhere: RunElsewhere | None = None,
+        http: "Callable[[], httpx2.AsyncClient] | None" = None,
+    ):
+        """
+        Args:
+            http: Gives the client with the connections that stay open after this run; None opens some for this run.
+        """
         stamina.instrumentation.set_on_retry_hooks([])
         self.assignment = assignment
         self.objects = open_objects(assignment.store, proven=True)
@@ -106,6 +118,7 @@ class Runner:
         self.workflow = self.record.plan
         self.window = asyncio.Semaphore(assignment.window)
         self.run_elsewhere = run_elsewhere
+        self._http = http
         self.shards: dict[int, asyncio.Task[Shard]] = {}
         self._finished = self._failed = 0
         self._spent = Usage()
@@ -386,7 +399,7 @@ class Runner:
             # imported here because a run of tools alone needs no client
             from beam_ray.llm.client import OpenAIModel
 
-            model = OpenAIModel(written, permits, name=name)
+            model = OpenAIModel(written, permits, name=name, http=self._http() if self._http else None)
             if self._mailbox is None:
                 return model
             from beam_ray.llm.batched import BatchedModel

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import ray
 
@@ -18,6 +19,9 @@ from beam_ray.run.progress import Counts
 from beam_ray.run.runner import Assignment, Runner
 from beam_ray.run.tool_imports import MissingCommand, MissingModule
 from beam_ray.store.tables import FileEntry
+
+if TYPE_CHECKING:
+    import httpx2
 
 # runners hold no CPU; an actor that asks for no resource at all, Ray puts on any node and ignores the strategy
 # as many calls as there are nodes times shards in flight wait in a runner at once
@@ -49,6 +53,7 @@ class RunnerActor:
         self._idle: asyncio.Task[None] | None = None
         self._parent: int | None = None
         self._frozen = False
+        self._http: httpx2.AsyncClient | None = None
 
     async def preload(self) -> None:
         """Load what a run needs, before there is one."""
@@ -64,6 +69,10 @@ class RunnerActor:
             return False
         self._environment = environment
         _adopt(environment)
+        if self._http is not None:
+            # its proxies are those of the last environment
+            await self._http.aclose()
+            self._http = None
         self._driver = asyncio.create_task(_exit_with(driver))
         return True
 
@@ -96,12 +105,20 @@ class RunnerActor:
             if self._assignment.store.startswith("s3://"):
                 # its threads wait for the store, and take no CPU meanwhile
                 asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STORE_THREADS))
-            self._runner = Runner(self._assignment, self._limiter.renew if self._limiter else None, self._run_elsewhere)
+            self._runner = Runner(self._assignment, self._limiter.renew if self._limiter else None, self._run_elsewhere, self._http_client)
             if not self._frozen:
                 # a full collection would visit everything ever imported: a tenth of a second in which no row moves
                 gc.freeze()
                 self._frozen = True
         return self._runner
+
+    def _http_client(self) -> "httpx2.AsyncClient":
+        """The client of all runs of this process: the next one finds open connections."""
+        from beam_ray.llm.client import http_client  # loads openai, which a run of tools alone does not need
+
+        if self._http is None:
+            self._http = http_client()
+        return self._http
 
     async def step(self, shard: int, node: str) -> bool:
         return await (await self._get()).step(shard, node)
