@@ -25,6 +25,8 @@ class Call:
     status: int = 0
     key: str = ""
     """The header Authorization."""
+    port: int = 0
+    """The caller's, which tells its connections apart."""
 
     @property
     def said(self) -> str:
@@ -76,7 +78,7 @@ def endpoint(answer: Callable[[dict[str, Any]], Any], *, latency_s: float = 0.0)
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            call = Call(body, time.time(), key=self.headers.get("Authorization", ""))
+            call = Call(body, time.time(), key=self.headers.get("Authorization", ""), port=self.client_address[1])
             with state.lock:
                 state.journal.append(call)
             if state.latency_s:

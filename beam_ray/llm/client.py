@@ -131,11 +131,19 @@ class OpenAIModel:
 
     async def _retried(self, body: JsonObject, request: Request, usage: Usage, api: str) -> tuple[JsonObject, Answer]:
         estimate = characters(request) // 4 + request.max_tokens if request.messages else tokens_of(body)
+        began = time.monotonic()
         try:
-            async for attempt in stamina.retry_context(
-                on=self._pause, attempts=self.settings.tries, timeout=self.settings.deadline_s, wait_initial=0.5, wait_max=20.0
-            ):
+            try:
+                return await self._once(body, estimate, request, usage, api)
+            except Exception as error:
+                failed: Exception | None = error
+            # only now, since what counts the tries of a call takes a tenth of its CPU to make and to collect
+            left_s = max(self.settings.deadline_s - (time.monotonic() - began), 0.001)
+            async for attempt in stamina.retry_context(on=self._pause, attempts=self.settings.tries, timeout=left_s, wait_initial=0.5, wait_max=20.0):
                 with attempt:
+                    if failed is not None:
+                        first, failed = failed, None
+                        raise first
                     return await self._once(body, estimate, request, usage, api)
         except Refused as error:
             raise self.failure(error, request) from None

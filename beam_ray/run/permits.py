@@ -50,7 +50,7 @@ class PermitLease:
             try:
                 await permit
             except asyncio.CancelledError:
-                if permit.done() and not permit.cancelled():
+                if permit.done() and not permit.cancelled() and permit.exception() is None:
                     self._release()
                 raise
         else:

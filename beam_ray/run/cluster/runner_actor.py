@@ -69,15 +69,14 @@ class RunnerActor:
             return False
         self._environment = environment
         _adopt(environment)
-        if self._http is not None:
-            # its proxies are those of the last environment
-            await self._http.aclose()
-            self._http = None
         self._driver = asyncio.create_task(_exit_with(driver))
         return True
 
     async def give_back(self) -> None:
-        """Belong to nobody: the next driver may take it."""
+        """Belong to nobody: the next driver may take it, with proxies of its own."""
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
         if self._driver is not None:
             self._driver.cancel()
             self._driver = None
