@@ -249,9 +249,9 @@ def test_a_node_with_resources_runs_where_they_are(ray_lab: Lab):
       heavy: {after: read, tool: "tools.t:double", with: {x: "{{ read.n }}"}, resources: {num_cpus: 1}}
       say: {after: heavy, llm: {prompt: "say {{ heavy.y }}"}}
     """
-    run = ray_lab.run(text, [str(index) for index in range(30)], number)
+    run = ray_lab.run(text, [str(index) for index in range(60)], number)
 
-    assert [json.loads(row["output"])["text"] for row in run.steps(["say"]).to_pylist()] == [f"say {2 * index}" for index in range(30)]
+    assert [json.loads(row["output"])["text"] for row in run.steps(["say"]).to_pylist()] == [f"say {2 * index}" for index in range(60)]
 
 
 def test_a_tasks_output_is_that_of_its_last_nodes_and_not_of_a_write_after_them(lab: Lab):
@@ -294,7 +294,7 @@ def test_spool_files_go_as_their_shards_are_committed(lab: Lab):
     """A run of hours would leave more of them than it has parts; those of shards that go on stay."""
     models = {"m": ScriptedModel(lambda request: "fine")}
     workflow = lab.workflow("workflow: w\nmodel: m\nnodes:\n  one: {llm: {prompt: '{{ task_query }}'}}\n  two: {after: one, llm: {prompt: '{{ one.text }}'}}\n")
-    plan = make_plan(workflow, lab.tasks([str(number) for number in range(50)]), models)
+    plan = make_plan(workflow, lab.tasks([str(number) for number in range(100)]), models)
     record = begin(lab.objects, plan.record, plan.tasks)
     run = Run(lab.objects, record.run_id)
 

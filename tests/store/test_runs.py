@@ -33,7 +33,7 @@ def said(request):
 def test_a_finished_run_has_every_step_once_and_nothing_else(uri, tmp_path):
     """Parts and spool are gone, the manifest names every file, and each row stands once."""
     lab = Lab(tmp_path, open_objects(uri))
-    run = lab.run(TEXT, [f"q{index}" for index in range(45)], said)
+    run = lab.run(TEXT, [f"q{index}" for index in range(60)], said)
     names = [key.removeprefix(f"runs/{run.run_id}/") for key, _ in lab.objects.keys(f"runs/{run.run_id}/")]
 
     assert [name for name in names if not name.startswith("lease/")] == [
@@ -44,7 +44,7 @@ def test_a_finished_run_has_every_step_once_and_nothing_else(uri, tmp_path):
         "steps/two-000.parquet",
         "tasks.parquet",
     ]
-    assert [(row["node"], row["task_id"]) for row in run.steps(["one"]).to_pylist()] == [("one", f"t{index}") for index in range(45)]
+    assert [(row["node"], row["task_id"]) for row in run.steps(["one"]).to_pylist()] == [("one", f"t{index}") for index in range(60)]
     assert list(lab.objects.keys("open/")) == []
 
 
@@ -60,7 +60,7 @@ def test_beginning_the_same_twice_goes_on_with_the_first(uri, tmp_path):
 def test_rows_of_given_tasks_are_found_without_reading_all(uri, tmp_path):
     """The index is by task and trial; what is not there is not invented."""
     lab = Lab(tmp_path, open_objects(uri))
-    run = lab.run(TEXT, [f"q{index}" for index in range(45)], said)
+    run = lab.run(TEXT, [f"q{index}" for index in range(60)], said)
     found = StepRows(run).rows("two", [("t44", 1), ("t3", 1), ("none", 1), ("t3", 2)])
 
     assert {key: json.loads(row["output"])["text"] for key, row in found.items()} == {("t3", 1): "two q3", ("t44", 1): "two q44"}
@@ -69,7 +69,7 @@ def test_rows_of_given_tasks_are_found_without_reading_all(uri, tmp_path):
 def test_a_run_that_was_cut_off_goes_on_to_the_same_result(uri, tmp_path):
     """Half of the shards are done, one more is spooled: the same result as if undisturbed, and no call twice."""
     lab, asked = Lab(tmp_path, open_objects(uri)), []
-    texts = [f"q{index}" for index in range(75)]
+    texts = [f"q{index}" for index in range(150)]
 
     def answer(request):
         asked.append(said(request))
@@ -91,7 +91,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_result(uri, tmp_path):
 
     assert sorted(asked) == sorted([*texts, *(f"two {text}" for text in texts)])
     assert [json.loads(row["output"])["text"] for row in run.steps(["two"]).to_pylist()] == [f"two {text}" for text in texts]
-    assert run.manifest["usage"]["calls"] == 150
+    assert run.manifest["usage"]["calls"] == 300
 
 
 def test_a_damaged_run_is_mended_and_what_is_left_behind_is_taken_away(uri, tmp_path):
