@@ -19,11 +19,12 @@ from xdist.scheduler import LoadFileScheduling
 from beam_ray.define.workflow import Workflow
 from beam_ray.llm import Request, ScriptedModel
 from beam_ray.rerun import RerunOptions, make_rerun
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.cluster import Cluster
 from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import Lineage, load_workflow, make_plan
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.run.shard import OUTCOME_NODE
 from beam_ray.run.summary import summarise
 from beam_ray.store.beginning import begin, close

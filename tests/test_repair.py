@@ -13,8 +13,9 @@ from beam_ray.diagnosis import diagnose
 from beam_ray.errors import Damaged, RunIsTaken, Stopped, Unusable
 from beam_ray.llm import ScriptedModel
 from beam_ray.repair import repair
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.plan import Lineage, make_plan
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.store import parquet, runs
 from beam_ray.store.beginning import begin
 from beam_ray.store.disk import Disk

@@ -21,6 +21,7 @@ from typing import Any
 from beam_ray.errors import BudgetReached, OutOfQuota, Stopped, Unusable, WrongSetting
 from beam_ray.llm.lanes import lane_of
 from beam_ray.llm.scripted import Models
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.broadcast import Broadcast
 from beam_ray.run.budget import is_free, remaining, require_room, require_within
 from beam_ray.run.cluster import Cluster, RunnerDied
@@ -30,7 +31,6 @@ from beam_ray.run.merging import ENCODED_AHEAD
 from beam_ray.run.model_identity import limits_of
 from beam_ray.run.plan import open_rows, price_of, runner_count
 from beam_ray.run.progress import Counts, Progress, ProgressCallback, total
-from beam_ray.run.runner import Assignment
 from beam_ray.run.runner_pool import RunnerPool, RunnerState
 from beam_ray.run.shard import OUTCOME_NODE, ShardLost
 from beam_ray.run.signals import Signals

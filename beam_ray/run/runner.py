@@ -11,8 +11,8 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,10 @@ import stamina.instrumentation
 
 from beam_ray.errors import Stopped
 from beam_ray.llm.request import Model
-from beam_ray.llm.scripted import Models, ScriptedModel
+from beam_ray.llm.scripted import ScriptedModel
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.borrowable_rows import BorrowableRows
 from beam_ray.run.budget import require_within
 from beam_ray.run.context import StepContext, TaskTrial, carried_calls, no_calls
@@ -44,7 +45,6 @@ from beam_ray.store.batches import Batches
 from beam_ray.store.call_table import PlacedCallRow
 from beam_ray.store.key_index import Key
 from beam_ray.store.opening import open_objects
-from beam_ray.store.run_record import RunRecord
 from beam_ray.store.runs import Run
 from beam_ray.store.tables import FileEntry, StepRow
 from beam_ray.store.task_rows import TaskRows
@@ -59,38 +59,6 @@ FRESH_S = 5.0
 
 RenewPermits = Callable[[str, PermitRequest], Awaitable[Grant]]
 """Renews the lease of an endpoint's permits."""
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What a runner needs to know when it starts."""
-
-    store: str
-    run_id: str
-    models: Models
-    runner: str
-    window: int
-    """Rows in flight at most."""
-    folder: str = ""
-    """Working folder of the driver: workers of a cluster may have been started in another one."""
-    unfinished: frozenset[int] = frozenset()
-    """Shards of which an earlier driver or runner may have spooled rows."""
-    budget: Mapping[str, float] = field(default_factory=dict)
-    """What is left of max_usd, max_tokens and max_calls when the runner starts; the driver adds up what all runners spend."""
-    requirements: tuple[str, ...] = ()
-    """Packages that a cluster installs for the runner."""
-    crashed_rows: Mapping[Key, str] = field(default_factory=dict)
-    """Rows that crash their worker process and are not tried again, with the error that they get."""
-    batched: frozenset[str] = frozenset()
-    """Models whose requests wait for a batch."""
-    tool_processes: int = 2
-    """Child processes that run its tools at most."""
-    record: RunRecord | None = None
-    """What is to be done; None reads it from the store."""
-    untouched: bool = False
-    """Whether no other driver or runner has had a row of the shards that this runner is given."""
-    wave: int = 0
-    """The wave that requests are put aside for; 0 in a run without batches."""
 
 
 class Runner:

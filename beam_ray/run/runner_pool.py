@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beam_ray.errors import Stopped
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.cluster import Cluster, RunnerDied, RunnerHandle
 from beam_ray.run.progress import Counts, total
-from beam_ray.run.runner import Assignment
 
 TICK_S = 0.25
 """Seconds for which results are waited for before signals and the lease are checked again."""

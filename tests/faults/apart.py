@@ -10,8 +10,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.cluster import RunnerDied
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 
 
 class Forked:

@@ -6,7 +6,8 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from typing import Any
 
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.assignment import Assignment
+from beam_ray.run.runner import Runner
 
 
 class Here:

@@ -22,8 +22,9 @@ from beam_ray.errors import Stopped, ToolFailed
 from beam_ray.llm import Request, ScriptedModel
 from beam_ray.llm.request import ToolCall
 from beam_ray.run.agent_tools import AgentTools, OfferedTool
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.plan import load_workflow
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.run.shard import OUTCOME_NODE
 from beam_ray.run.summary import summarise
 from beam_ray.store.beginning import close

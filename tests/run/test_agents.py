@@ -12,8 +12,9 @@ from beam_ray.errors import BadDefinition, Stopped, Unusable
 from beam_ray.llm import Request, ScriptedModel
 from beam_ray.llm.request import Answer, ToolCall
 from beam_ray.llm.settings import ModelSettings
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.plan import make_plan
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.store.batches import Batches
 from beam_ray.store.beginning import begin
 from beam_ray.store.runs import Run

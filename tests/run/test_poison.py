@@ -11,8 +11,9 @@ from beam_ray.errors import Stopped
 from beam_ray.llm import Request, ScriptedModel
 from beam_ray.llm.request import Answer
 from beam_ray.llm.usage import Usage
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.plan import make_plan
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.store.beginning import begin
 from beam_ray.store.runs import Run
 from tests.conftest import Lab

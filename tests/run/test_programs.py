@@ -12,8 +12,9 @@ import pytest
 import beam_ray
 from beam_ray.errors import ModelUnavailable, OutOfQuota, Stopped, WrongSetting
 from beam_ray.llm import Request, ScriptedModel
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.plan import make_plan
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.run.tool_imports import remedy
 from beam_ray.store.beginning import begin
 from beam_ray.store.runs import Run

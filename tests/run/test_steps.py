@@ -7,10 +7,11 @@ import pytest
 
 from beam_ray.errors import ModelRefused, Unusable
 from beam_ray.llm import Answer, ScriptedModel
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.connection import Connection
 from beam_ray.run.execute import execute
 from beam_ray.run.plan import make_plan
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.store.beginning import begin
 from beam_ray.store.runs import Run
 from tests.conftest import Lab

@@ -58,7 +58,8 @@ def test_a_refused_setting_costs_the_calls_in_flight_and_fails_no_row(ray_lab: L
 
 def test_calls_in_flight_end_and_are_kept(lab: Lab):
     """The refusal of one row does not throw away the answer that another row is waiting for."""
-    from beam_ray.run.runner import Assignment, Runner
+    from beam_ray.run.assignment import Assignment
+    from beam_ray.run.runner import Runner
 
     answered, refused = threading.Event(), threading.Event()
 

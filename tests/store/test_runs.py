@@ -10,8 +10,9 @@ import pytest
 from beam_ray.errors import Damaged
 from beam_ray.llm import ScriptedModel
 from beam_ray.repair import repair
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.plan import make_plan
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.store.beginning import begin
 from beam_ray.store.gc import collect, remove
 from beam_ray.store.opening import open_objects

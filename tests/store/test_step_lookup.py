@@ -9,8 +9,9 @@ import pytest
 
 from beam_ray.errors import Damaged
 from beam_ray.llm import ScriptedModel
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.plan import Lineage, make_plan
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.store import parquet, row_groups
 from beam_ray.store.beginning import begin
 from beam_ray.store.disk import Disk

@@ -17,8 +17,9 @@ from beam_ray.backtest.sides import Backtest
 from beam_ray.backtest.spec import resolve_spec
 from beam_ray.llm import ScriptedModel
 from beam_ray.publish import publish
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.plan import load_workflow, make_plan
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.store.beginning import begin
 from beam_ray.store.libraries import write_library
 from beam_ray.store.opening import open_objects

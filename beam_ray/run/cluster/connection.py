@@ -18,13 +18,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from beam_ray.command_process import ENDS_WITH_COMMAND
 from beam_ray.errors import BeamRayError, Stopped, Unusable
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.cluster.limiter_actor import NAMESPACE, exit_limiter_if_unused, limiter_actor
 from beam_ray.run.cluster.local import cannot_start, exit_now, first_line, kill_local_processes, local_options, minimal_ray
 from beam_ray.run.cluster.runner_actor import RUNNER_OPTIONS, RunnerActor
 from beam_ray.run.cluster_auth import ensure_token, require_cluster_token
 from beam_ray.run.job_record import record_run
 from beam_ray.run.kept_ray import KeptRay, find_or_start
-from beam_ray.run.runner import Assignment
 
 HEAD_LOST_S = 40.0
 """Seconds without an answer from the head after which the cluster is given up; at 60 Ray would end our process itself, without a message."""

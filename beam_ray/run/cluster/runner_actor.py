@@ -14,9 +14,10 @@ import ray
 
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.memory import spare_pandas
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.cluster.limiter_actor import LimiterClient
 from beam_ray.run.progress import Counts
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.run.tool_imports import MissingCommand, MissingModule
 from beam_ray.store.tables import FileEntry
 
@@ -108,6 +109,8 @@ class RunnerActor:
             if not self._frozen:
                 # a full collection would visit everything ever imported: a tenth of a second in which no row moves
                 gc.freeze()
+                # what calls in flight hold is no garbage: to look through it so often takes a twentieth of a step's CPU
+                gc.set_threshold(5_000)
                 self._frozen = True
         return self._runner
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import beam_ray
 from beam_ray.llm.models_file import load_models
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.plan import make_plan
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.store.beginning import begin
 from beam_ray.store.opening import open_objects
 from beam_ray.tasks.parse import read_tasks

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import beam_ray
+from beam_ray.run.assignment import Assignment
 from beam_ray.run.limiter import Limiter, Limits, PermitRequest
 from beam_ray.run.plan import make_plan
-from beam_ray.run.runner import Assignment, Runner
+from beam_ray.run.runner import Runner
 from beam_ray.run.shard import OUTCOME_NODE
 from beam_ray.run.summary import summarise
 from beam_ray.store.beginning import begin, close
