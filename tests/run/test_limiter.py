@@ -363,6 +363,33 @@ def test_a_call_that_is_given_up_while_it_waits_takes_no_permit():
     dream(work())
 
 
+def test_a_call_that_is_given_up_when_it_is_refused_gives_no_permit_back():
+    """The call that is in flight still counts: the permit was its own."""
+    reports: list[PermitRequest] = []
+
+    async def renew(report: PermitRequest) -> Grant:
+        reports.append(report)
+        return Grant(1, None, None, 0.1)
+
+    async def wait(lease: PermitLease) -> None:
+        async with lease.hold(1):
+            raise AssertionError("there was no permit")
+
+    async def work() -> None:
+        lease = PermitLease(renew, Limits(1))
+        async with lease.hold(1):
+            waiting = asyncio.create_task(wait(lease))
+            await asyncio.sleep(0.5)
+            lease.refuse(Stopped("no more"))
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await asyncio.sleep(5)
+            assert reports[-1].in_flight == 1
+        await lease.close()
+
+    dream(work())
+
+
 def test_whoever_waits_for_a_permit_is_told_when_nobody_gives_them_any_more():
     """The run stops and can go on, where it would have waited for ever."""
 
