@@ -35,7 +35,7 @@ nodes:
   two: {after: one, llm: {prompt: "two {{ one.text }}"}}
   side: {after: one, llm: {prompt: "side {{ task_query }}"}}
 """
-TASKS = 60
+TASKS = 120
 
 
 class Asked:
@@ -137,7 +137,7 @@ def test_what_can_be_computed_is_made_again_without_a_call(lab: Lab, run: Run, n
 
 
 def test_only_the_damaged_piece_is_asked_again(lab: Lab, run: Run):
-    """Of 60 rows the 20 of one piece; what follows from them is kept, since their outputs are the same."""
+    """Of 120 rows the 40 of one piece; what follows from them is kept, since their outputs are the same."""
     said = result(lab, run)
     spoil(lab, run, "steps/one-000.parquet")
     asked = Asked()
@@ -225,7 +225,7 @@ def test_a_repair_that_dies_anywhere_is_finished_by_the_same_command_and_pays_on
         mend(lab, run, asked)
 
         assert result(lab, run) == said and diagnose(Run(lab.objects, run.run_id)).damaged == ()
-        assert len(asked.said) == 20
+        assert len(asked.said) == 40
         assert not list(lab.objects.keys(f"{run.prefix}/repair/"))
 
     assert deaths > 15
@@ -259,7 +259,7 @@ def test_a_repairer_that_wakes_after_a_takeover_puts_nothing_in_place(lab: Lab, 
     paid = len(asked.said)
     mend(lab, run, asked)
 
-    assert len(asked.said) == paid == 20
+    assert len(asked.said) == paid == 40
 
 
 def test_what_cannot_be_made_again_is_said_and_nothing_is_changed(lab: Lab):
@@ -372,7 +372,7 @@ def test_a_rerun_is_mended_from_its_original(lab: Lab, run: Run, name: str, call
 
 
 def shortened(lab: Lab, *, in_random_order: bool = False) -> Run:
-    """A run of 60 tasks that ended after 20."""
+    """A run of 120 tasks that ended after 20."""
     write_library(lab.objects, "qs", lab.tasks([f"q{index}" for index in range(TASKS)]), 0)
     tasks, source = tables_of(lab)
     models = {"m": ScriptedModel(Asked())}

@@ -30,7 +30,7 @@ nodes:
   resolve: {agent: {prompt: "check #{{ task_query }}#", tools: [MODULE:find], returns: {total: int}}}
   after: {after: resolve, llm: {prompt: "after {{ resolve.total }}"}}
 """
-TASKS = 30
+TASKS = 60
 
 
 def agent(lab: Lab, find: str) -> str:

@@ -384,8 +384,8 @@ def test_a_call_that_is_given_up_when_it_is_refused_gives_no_permit_back():
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             await asyncio.sleep(5)
-            assert reports[-1].in_flight == 1
         await lease.close()
+        assert max(report.in_flight for report in reports[-2:]) == 1
 
     dream(work())
 

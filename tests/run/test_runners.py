@@ -22,5 +22,4 @@ def test_a_run_uses_the_connections_of_the_run_before(ray_lab: Lab) -> None:
             store.run(ray_lab.folder / "w.yaml", [{"id": f"{run}-{number}", "task_query": f"{run} {number}"} for number in range(16)])
             ports.append({call.port for call in model.journal if call.said.startswith(f"{run} ")})
 
-    assert ports[0]
-    assert ports[1] <= ports[0]
+    assert ports[0] & ports[1]

@@ -173,9 +173,10 @@ class Cluster:
 
     def _process(self, requirements: tuple[str, ...]) -> tuple[ActorHandle, str]:
         """A process for a runner, and its node: an idle one with the same packages, or a new one where most CPUs have none."""
-        for index, idle in enumerate(self._idle):
+        # the one that was used last has connections that are still open
+        for idle in reversed(self._idle):
             if idle.requirements == requirements:
-                del self._idle[index]
+                self._idle.remove(idle)
                 return idle.actor, idle.node
         spare = self._spare() if self._kept and not requirements else None
         if spare is not None:
