@@ -70,6 +70,9 @@ class Forks:
         self._server.wait(10)
 
 
+STOPS = {signal.SIGINT, signal.SIGTERM}
+
+
 def main() -> None:
     """Fork a process per line until standard input ends."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -77,6 +80,8 @@ def main() -> None:
     for module in sys.argv[1:]:
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who has ended is gone
+    # a child that is stopped before its command has begun would end in a traceback of ours
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     gc.collect()
     gc.freeze()
     while line := sys.stdin.buffer.raw.readline():  # type: ignore[attr-defined]
@@ -97,8 +102,10 @@ def _call(asked: dict[str, Any]) -> None:
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     module, _, name = asked["function"].partition(":")
     code = 1
+    command = getattr(importlib.import_module(module), name)
     try:
-        getattr(importlib.import_module(module), name)(*asked["arguments"])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        command(*asked["arguments"])
         code = 0
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else 0
