@@ -50,7 +50,7 @@ _NAMES = {"chat": "a chat completion", "responses": "a response", "embeddings": 
 _NOT_SENT: dict[str, str | openai.Omit] = {
     f"X-Stainless-{name}": openai.Omit() for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 }
-"""What the openai client says of this machine: no endpoint needs it, and it takes a twentieth of a call's CPU."""
+"""Headers in which the openai client describes this machine: no endpoint needs them, and they take 5% of a call's CPU time."""
 
 _FOR_EVERY_ROW = (Kind.SETTING, Kind.ACCESS, Kind.QUOTA)
 _TRY_AGAIN = (Kind.RATE_LIMIT, Kind.BUSY)
@@ -70,7 +70,7 @@ class Refused(Exception):
 
 
 def http_client(transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
-    """A client for any number of models; its connections stay open for half a minute when nothing is asked."""
+    """An HTTP client for any number of models; a connection is closed when it was idle for 30 seconds."""
     # aiohttp takes half the CPU of httpx2's own connections; permits limit what is in flight, not this pool
     return openai.DefaultAioHttpClient(
         limits=httpx2.Limits(max_connections=1_000_000, keepalive_expiry=30),
@@ -93,12 +93,11 @@ class OpenAIModel:
         permits: Permits | None = None,
         *,
         name: str = "",
-        transport: httpx2.AsyncBaseTransport | None = None,
         http: httpx2.AsyncClient | None = None,
     ):
         """
         Args:
-            http: A client of ``http_client`` that others use too, and that the caller closes; None makes one of its own.
+            http: A client from ``http_client``, which several models may share and the caller closes; None makes one for this model.
         """
         self.settings = settings
         self.name = name or settings.model
@@ -106,7 +105,7 @@ class OpenAIModel:
         self.permits = permits or Unlimited()
         self.price = price_of(settings)
         self._is_shared = http is not None
-        self._http = http or http_client(transport)
+        self._http = http or http_client()
         self._options: Any = {"timeout": None, "headers": {"Authorization": openai.Omit()} if settings.key_elsewhere else {}}
         self._client = openai.AsyncOpenAI(
             base_url=settings.url,
@@ -116,7 +115,7 @@ class OpenAIModel:
             default_headers={**_NOT_SENT, **settings.own_headers},  # type: ignore[dict-item]
             default_query=settings.own_query,
         )
-        # a path would be joined with the base address in each call, in another twentieth
+        # joining path and base address in each call would take another 5%
         self._addresses = {api: f"{self._client.base_url}{path.removeprefix('/')}" for api, path in PATHS.items()}
 
     async def ask(self, request: Request, usage: Usage) -> Answer:
@@ -137,8 +136,8 @@ class OpenAIModel:
                 return await self._once(body, estimate, request, usage, api)
             except Exception as error:
                 failed: Exception | None = error
-            # only now, since what counts the tries of a call takes a tenth of its CPU to make and to collect
-            left_s = max(self.settings.deadline_s - (time.monotonic() - began), 0.001)
+            # the retry library is used only after a failure: its objects take a tenth of a call's CPU time to create and to collect
+            left_s = max(self.settings.deadline_s - (time.monotonic() - began), 1e-9)
             async for attempt in stamina.retry_context(on=self._pause, attempts=self.settings.tries, timeout=left_s, wait_initial=0.5, wait_max=20.0):
                 with attempt:
                     if failed is not None:
@@ -212,7 +211,7 @@ class OpenAIModel:
         return _replaced(answer, **hidden, input_tokens=asked // 4 + 1, output_tokens=0 if api == "embeddings" else written)
 
     async def close(self) -> None:
-        """Close the connections that nobody else uses."""
+        """Close the connections, unless other models share them."""
         if not self._is_shared:
             await self._http.aclose()
 

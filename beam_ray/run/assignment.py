@@ -1,4 +1,4 @@
-"""What a runner is told of the run that it works for."""
+"""The assignment that a driver gives to a runner."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -112,7 +112,7 @@ class PermitLease:
         self._request_renewal()
 
     def _start_waiting(self) -> None:
-        """Start one call in each turn of the event loop, so that its request is out before the next one is begun."""
+        """Start one call per turn of the event loop, so that its request goes out before the next call begins."""
         while self._queue and self._may_start():
             permit, tokens = self._queue.popleft()
             if not permit.done():

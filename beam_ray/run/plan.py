@@ -238,7 +238,7 @@ def make_plan(
 
 @functools.cache
 def _versions() -> Mapping[str, str]:
-    """Those of Python and of the packages that a run depends on; they are read once, as each is in a file."""
+    """Versions of Python and of the packages that a run depends on, read once per process."""
     return {"python": platform.python_version(), **{name: version(name) for name in ("beam-ray", "ray", "openai", "pyarrow")}}
 
 
@@ -247,7 +247,7 @@ def _shards(start: int, stop: int, trials: int) -> list[tuple[int, int]]:
 
 
 def shard_size(rows: int) -> int:
-    """Rows per shard: few for small runs, to spread them over the runners; up to 500 for large ones."""
+    """Rows per shard: 50 for small runs, of which a runner has two; up to 500 for large ones."""
     return min(max(math.ceil(rows / 8), 50), 250 if rows <= 20_000 else 500)
 
 

@@ -73,7 +73,7 @@ class Runner:
     ):
         """
         Args:
-            http: Gives the client with the connections that stay open after this run; None opens some for this run.
+            http: Returns an HTTP client whose connections stay open after this run; None opens new ones for this run.
         """
         stamina.instrumentation.set_on_retry_hooks([])
         self.assignment = assignment

@@ -142,7 +142,7 @@ class Shard:
         async with asyncio.TaskGroup() as group:
             for task in grouped_by_beginning(self.tasks, self.workflow):
                 group.create_task(self._until_stopped(self._row_in_line(task) if line else self._row_of_graph(task)))
-                # or the first call would go out when all rows have come as far: so calls end one after the other too
+                # the row's first request goes out before the next rows begin, and later answers come one after the other too
                 await asyncio.sleep(0)
         if self._stopped:
             raise self._stopped

@@ -9,7 +9,7 @@ import stamina
 from beam_ray.errors import BadAnswer, BeamRayError
 from beam_ray.llm.answer import parse_answer, read_answer
 from beam_ray.llm.chat_api import read_reply, split_reasoning
-from beam_ray.llm.client import OpenAIModel
+from beam_ray.llm.client import OpenAIModel, http_client
 from beam_ray.llm.permits import Left
 from beam_ray.llm.reply_headers import read_rate_limits, seconds_of
 from beam_ray.llm.request import Answer, Request
@@ -171,7 +171,7 @@ def ask(*replies: httpx2.Response, **settings: object) -> tuple[Answer | BeamRay
         seen.append(request)
         return replies[min(len(seen), len(replies)) - 1]
 
-    model = OpenAIModel(ModelSettings(base_url="http://model/v1", model="x", **settings), transport=httpx2.MockTransport(answer))
+    model = OpenAIModel(ModelSettings(base_url="http://model/v1", model="x", **settings), http=http_client(httpx2.MockTransport(answer)))
     usage = Usage()
 
     async def once() -> Answer | BeamRayError:

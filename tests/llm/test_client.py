@@ -13,7 +13,7 @@ import pytest
 import stamina
 
 from beam_ray.errors import BadDefinition, ModelRefused, ModelUnavailable, Stopped, Unusable
-from beam_ray.llm.client import OpenAIModel
+from beam_ray.llm.client import OpenAIModel, http_client
 from beam_ray.llm.models_file import load_models
 from beam_ray.llm.permits import Unlimited
 from beam_ray.llm.reply_headers import MAX_RETRY_AFTER_S
@@ -43,7 +43,7 @@ def ask(*replies: httpx2.Response | Exception, permits: Unlimited | None = None,
             raise said
         return said
 
-    model = OpenAIModel(ModelSettings(base_url="http://model/v1", model="x", **settings), permits, transport=httpx2.MockTransport(answer))
+    model = OpenAIModel(ModelSettings(base_url="http://model/v1", model="x", **settings), permits, http=http_client(httpx2.MockTransport(answer)))
     usage = Usage()
 
     async def once() -> Answer | Exception:
@@ -146,6 +146,31 @@ def test_what_no_row_can_overcome_stops_the_run(status, code):
     assert usage.calls == 1
 
 
+def test_no_call_is_repeated_after_the_deadline():
+    """The time of the first try counts."""
+    seen = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        time.sleep(0.2)
+        return httpx2.Response(500)
+
+    async def once() -> None:
+        async with http_client(httpx2.MockTransport(answer)) as http:
+            await OpenAIModel(ModelSettings(base_url="http://model/v1", model="x", deadline_s=0.1), http=http).ask(ASKED, Usage())
+
+    with pytest.raises(ModelUnavailable):
+        asyncio.run(once())
+    assert len(seen) == 1
+
+
+def test_an_endpoint_learns_nothing_of_this_machine():
+    """Neither its system nor its version of Python."""
+    _, _, [request] = ask(reply())
+
+    assert not [name for name in request.headers if name.startswith("x-stainless") and name != "x-stainless-retry-count"]
+
+
 def test_a_bad_request_is_not_repeated():
     """The same question would be as wrong again."""
     answer, usage, _ = ask(httpx2.Response(400, json={"error": {"message": "prompt too long: 9000 of 8192 tokens"}}))
@@ -240,7 +265,7 @@ def test_a_waiting_call_goes_out_before_the_answer_that_freed_its_permit_is_work
 
     async def both() -> None:
         lease = PermitLease(grant, Limits(1))
-        model = OpenAIModel(ModelSettings(base_url="http://model/v1", model="x"), lease, transport=httpx2.MockTransport(answer))
+        model = OpenAIModel(ModelSettings(base_url="http://model/v1", model="x"), lease, http=http_client(httpx2.MockTransport(answer)))
 
         async def one(name: str) -> None:
             await model.ask(Request(({"role": "user", "content": name},)), Usage())

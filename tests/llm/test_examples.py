@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from beam_ray.llm.answer import read_answer
-from beam_ray.llm.client import OpenAIModel
+from beam_ray.llm.client import OpenAIModel, http_client
 from beam_ray.llm.models_file import load_models
 from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.usage import Usage
@@ -125,7 +125,7 @@ def test_an_example_is_called_and_read_as_its_provider_documents(name, monkeypat
         return httpx2.Response(200, json=reply)
 
     async def once() -> Answer:
-        model = OpenAIModel(load_models(MODELS[name])[name], transport=httpx2.MockTransport(answer))
+        model = OpenAIModel(load_models(MODELS[name])[name], http=http_client(httpx2.MockTransport(answer)))
         try:
             return await model.ask(Request(({"role": "user", "content": "Sort."},), SCHEMA, temperature=0.2, node="sort"), usage)
         finally:
@@ -152,7 +152,7 @@ def test_azures_older_api_has_its_version_in_the_address_and_its_key_in_a_header
         return httpx2.Response(200, json=SHAPES["azure/older"][0])
 
     async def once() -> None:
-        model = OpenAIModel(load_models(FOLDER / "azure.yaml")["azure/older"], transport=httpx2.MockTransport(answer))
+        model = OpenAIModel(load_models(FOLDER / "azure.yaml")["azure/older"], http=http_client(httpx2.MockTransport(answer)))
         await model.ask(Request(({"role": "user", "content": "Sort."},)), Usage())
         await model.close()
 

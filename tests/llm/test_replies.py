@@ -10,7 +10,7 @@ import stamina
 
 from beam_ray.errors import ModelUnavailable, WrongSetting
 from beam_ray.llm.batched import BatchedModel, PutAside, Reply, call_digest
-from beam_ray.llm.client import OpenAIModel
+from beam_ray.llm.client import OpenAIModel, http_client
 from beam_ray.llm.models_file import load_models
 from beam_ray.llm.request import Answer, Deferred, Request, ToolCall
 from beam_ray.llm.scripted import ScriptedModel
@@ -30,7 +30,7 @@ def model_of(*replies: httpx2.Response, **settings) -> tuple[OpenAIModel, list[h
         seen.append(request)
         return replies[min(len(seen), len(replies)) - 1]
 
-    return OpenAIModel(ModelSettings(base_url="http://model/v1", model="x", **settings), transport=httpx2.MockTransport(answer)), seen
+    return OpenAIModel(ModelSettings(base_url="http://model/v1", model="x", **settings), http=http_client(httpx2.MockTransport(answer))), seen
 
 
 def reply_of(model, body=BODY, whose: Request = WHOSE, api: str | None = None):

@@ -109,13 +109,13 @@ class RunnerActor:
             if not self._frozen:
                 # a full collection would visit everything ever imported: a tenth of a second in which no row moves
                 gc.freeze()
-                # what calls in flight hold is no garbage: to look through it so often takes a twentieth of a step's CPU
+                # what calls in flight hold is no garbage; at Python's threshold, looking through it takes 5% of a step's CPU time
                 gc.set_threshold(5_000)
                 self._frozen = True
         return self._runner
 
     def _http_client(self) -> "httpx2.AsyncClient":
-        """The client of all runs of this process: the next one finds open connections."""
+        """The HTTP client of all runs of this process, so that the next run finds open connections."""
         from beam_ray.llm.client import http_client  # loads openai, which a run of tools alone does not need
 
         if self._http is None:
