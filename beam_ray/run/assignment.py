@@ -18,6 +18,8 @@ class Assignment:
     runner: str
     window: int
     """Rows in flight at most."""
+    runners: int = 1
+    """Runners of the run, this one included."""
     folder: str = ""
     """Working folder of the driver: workers of a cluster may have been started in another one."""
     unfinished: frozenset[int] = frozenset()

@@ -150,7 +150,7 @@ class Driver:
         undone = self._undone()
         if self.record.rows <= ENCODED_AHEAD:
             self.missing_parts = {name: set(undone) for name, node in self.workflow.nodes.items() if not node.records_calls}
-        count = min(runner_count(sum(self._rows(shard) for shard in undone), cluster.cpus), len(undone))
+        self.runners = count = min(runner_count(sum(self._rows(shard) for shard in undone), cluster.cpus), len(undone))
         permits = sum(limits_of(settings).concurrency for settings in self.models.values()) or 8 * cluster.cpus
         # of many open rows each waits its turn for its next step, so that all end at about the same time and no long row is left alone
         self.window = max(8, math.ceil(open_rows(self.workflow) / count), math.ceil(2 * permits / count))
@@ -177,6 +177,7 @@ class Driver:
             models=self.models,
             runner=f"{self.lease.epoch:04d}-{number:04d}-{secrets.token_hex(4)}",
             window=self.window,
+            runners=self.runners,
             folder=os.getcwd(),
             record=self.record,
             untouched=not others,

@@ -22,6 +22,8 @@ MAX_RENEWAL_S = 1.5
 """Longest interval between two renewals."""
 SHARE = 0.98
 """The part of a rate that is leased."""
+BEGINNING_S = 0.5
+"""Seconds for which permits are kept for the other runners of a run whose first one has asked."""
 EXPIRY_S = 10.0
 """Seconds without a renewal after which a runner's permits are released."""
 
@@ -72,6 +74,8 @@ class PermitRequest:
     """Negative when calls were started that needed more than was left."""
     observed: RateLimits | None = None
     """What the newest reply said of the endpoint's limits, where it said anything."""
+    runners: int = 1
+    """Runners of its run that are about to ask for permits, itself included."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,8 @@ class _Lease:
     """The state of one runner."""
 
     limits: Limits
+    since: float
+    runners: int
     renewed_at: float = 0.0
     held: int = 0
     wanted: int = 0
@@ -178,7 +184,7 @@ class Limiter:
         for name in expired:
             del self._leases[name]
         known = self._leases.get(runner)
-        lease = self._leases[runner] = known or _Lease(request.limits)
+        lease = self._leases[runner] = known or _Lease(request.limits, now, request.runners)
         if expired or known is None or known.limits != request.limits:
             lease.limits = request.limits
             self._limits = self._tightest()
@@ -205,7 +211,7 @@ class Limiter:
         Permits that nobody wants are leased to runners that have work, so that a new row does not wait for a renewal.
         """
         wanting = sorted((lease.wanted, name) for name, lease in self._leases.items() if lease.wanted)
-        left, large = int(self._capacity), wanting[:0]
+        left, large = int(self._capacity) - self._kept(now), wanting[:0]
         for index, (wanted, _) in enumerate(wanting):
             if wanted > left // (len(wanting) - index):
                 large = wanting[index:]
@@ -218,6 +224,12 @@ class Limiter:
         # the remainder rotates
         part = each + ((sharing.index(runner) + int(now)) % len(sharing) < odd)
         return part if large else wanted + part
+
+    def _kept(self, now: float) -> int:
+        """Permits for runners that begin now and have not asked yet."""
+        beginning = max((lease.runners for lease in self._leases.values() if now - lease.since < BEGINNING_S), default=0)
+        missing = max(beginning - len(self._leases), 0)
+        return int(self._capacity) * missing // (len(self._leases) + missing)
 
     def _rates(self, request: PermitRequest, free: int, now: float) -> tuple[int | None, int | None]:
         """How many calls and tokens may start with *free* free permits."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from beam_ray.errors import BeamRayError, Stopped
 from beam_ray.llm.permits import RateLimits
-from beam_ray.run.limiter import EXPIRY_S, MAX_RENEWAL_S, Grant, Limits, PermitRequest
+from beam_ray.run.limiter import BEGINNING_S, EXPIRY_S, MAX_RENEWAL_S, Grant, Limits, PermitRequest
 
 NO_GRANT = Grant(0, 0, 0, 0.0)
 
@@ -22,9 +22,13 @@ def _now() -> float:
 class PermitLease:
     """The permits of one endpoint that this process holds, renewed at its limiter wherever that is."""
 
-    def __init__(self, renew: Renew, limits: Limits):
+    def __init__(self, renew: Renew, limits: Limits, runners: int = 1):
+        """
+        Args:
+            runners: Runners that begin together with this one and share the limits, itself included.
+        """
         self._renew = renew
-        self._limits = limits
+        self._limits, self._runners = limits, runners
         self._grant = NO_GRANT
         self._reported = math.inf
         """While a renewal is under way, the calls in flight that it reported: permits above may belong to another runner by now."""
@@ -134,7 +138,7 @@ class PermitLease:
                 permit.set_exception(Stopped(f"the cluster's rate limiter cannot be reached ({type(error).__name__}); run the same command again to resume"))
 
     async def _renew_forever(self) -> None:
-        idle_since = _now()
+        idle_since = began_at = _now()
         while True:
             waiting = [tokens for permit, tokens in self._queue if not permit.done()]
             # fast calls would wait for every renewal if their permits were not kept meanwhile
@@ -153,6 +157,7 @@ class PermitLease:
                 self._requests,
                 self._tokens,
                 self._observed,
+                self._runners,
             )
             self._answered = self._extra_tokens = 0
             self._throttled, self._pause_s, self._started_any = False, 0.0, False
@@ -176,8 +181,10 @@ class PermitLease:
                 return
             # calls that end start those that wait; a renewal is due all the same
             idle, starved, renewed_at = not (self._in_flight or self._queue or reported), not self._in_flight, _now()
+            # what is kept for the other runners at the beginning is free if they do not come
+            longest_s = BEGINNING_S if self._runners > 1 and renewed_at - began_at < BEGINNING_S else MAX_RENEWAL_S
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self._grant.renew_in_s if starved and not idle else MAX_RENEWAL_S)
+                await asyncio.wait_for(self._changed.wait(), self._grant.renew_in_s if starved and not idle else longest_s)
             if idle:
                 continue  # a runner without work has no permits, and waits for the first
             pause = min(self._grant.pause_s, MAX_RENEWAL_S) if self._queue else 0.0

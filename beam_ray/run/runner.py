@@ -390,5 +390,5 @@ class Runner:
                 return await renew(endpoint, request) if renew else limiter.renew("", request, asyncio.get_running_loop().time())
 
             limits = [limits_of(written) for name, written in self.assignment.models.items() if endpoint_of(name, written) == endpoint]
-            self._permit_leases[endpoint] = PermitLease(ask, functools.reduce(Limits.tightest, limits))
+            self._permit_leases[endpoint] = PermitLease(ask, functools.reduce(Limits.tightest, limits), self.assignment.runners)
         return self._permit_leases[endpoint]

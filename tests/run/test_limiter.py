@@ -41,9 +41,9 @@ def dream(work: Coroutine[Any, Any, Any]) -> None:
 class Cluster:
     """Runners over one limiter, and what an endpoint would see of them."""
 
-    def __init__(self, runners: int, *limits: Limits, way_s: float = 0.001):
+    def __init__(self, runners: int, *limits: Limits, way_s: float = 0.001, together: int = 1):
         self.limiter, self.way_s = Limiter(), way_s
-        self.leased = [PermitLease(self._renew(f"r{number}"), limits[number % len(limits)]) for number in range(runners)]
+        self.leased = [PermitLease(self._renew(f"r{number}"), limits[number % len(limits)], together) for number in range(runners)]
         self.begun: list[float] = []
         self.in_flight = self.most = 0
         self.messages = 0
@@ -274,6 +274,35 @@ def test_who_comes_second_soon_has_what_was_lent_to_the_first():
         waited = await asyncio.gather(*(cluster.call(1, takes_s=20) for _ in range(25)), *calls)
 
         assert max(waited) < 0.25
+        await cluster.close()
+
+    dream(work())
+
+
+def test_runners_that_begin_together_share_from_the_first_call():
+    """The first one to ask would have all permits, which it gives back only as its calls of 20 seconds end."""
+
+    async def work() -> None:
+        cluster = Cluster(2, Limits(64), together=2)
+        calls = [asyncio.create_task(cluster.call(0, takes_s=20)) for _ in range(64)]
+        await asyncio.sleep(0.02)
+        waited = await asyncio.gather(*(cluster.call(1, takes_s=20) for _ in range(32)), *calls)
+
+        assert sum(seconds < 0.2 for seconds in waited[:32]) == sum(seconds < 0.2 for seconds in waited[32:]) == 32
+        await cluster.close()
+
+    dream(work())
+
+
+def test_permits_of_a_runner_that_never_asks_are_kept_for_half_a_second():
+    """Its process may take long to start, or have no calls to make."""
+
+    async def work() -> None:
+        cluster = Cluster(1, Limits(64), together=2)
+        waited = await asyncio.gather(*(cluster.call(0, takes_s=20) for _ in range(64)))
+
+        assert sum(seconds < 0.2 for seconds in waited) == 32
+        assert max(waited) < 1.0
         await cluster.close()
 
     dream(work())
