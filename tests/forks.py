@@ -102,8 +102,8 @@ def _call(asked: dict[str, Any]) -> None:
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     module, _, name = asked["function"].partition(":")
     code = 1
-    command = getattr(importlib.import_module(module), name)
     try:
+        command = getattr(importlib.import_module(module), name)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         command(*asked["arguments"])
         code = 0

@@ -11,6 +11,7 @@ import openai
 from beam_ray.define.fingerprint import JsonObject
 from beam_ray.errors import OutOfQuota, WrongSetting
 from beam_ray.llm.batch_format import URLS
+from beam_ray.llm.client import default_headers
 from beam_ray.llm.refusals import Kind, kind_of, read_refusal
 from beam_ray.llm.settings import ModelSettings
 
@@ -70,7 +71,7 @@ class BatchEndpoint:
             api_key=settings.secret,
             max_retries=0,
             timeout=TIMEOUT_S,
-            default_headers=settings.own_headers,
+            default_headers=default_headers(settings),
             default_query=settings.own_query,
         )
 

@@ -47,9 +47,7 @@ PATHS = {"chat": chat_api.PATH, "responses": responses_api.PATH, "embeddings": e
 _READERS = {"chat": chat_api.read_reply, "responses": responses_api.read_reply, "embeddings": embeddings_api.read_reply}
 _NAMES = {"chat": "a chat completion", "responses": "a response", "embeddings": "a list of embeddings"}
 
-_NOT_SENT: dict[str, str | openai.Omit] = {
-    f"X-Stainless-{name}": openai.Omit() for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
-}
+_NOT_SENT = {f"X-Stainless-{name}": openai.Omit() for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")}
 """Headers in which the openai client describes this machine: no endpoint needs them, and they take 5% of a call's CPU time."""
 
 _FOR_EVERY_ROW = (Kind.SETTING, Kind.ACCESS, Kind.QUOTA)
@@ -84,17 +82,15 @@ def http_client(transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.As
     )
 
 
+def default_headers(settings: ModelSettings) -> Mapping[str, Any]:
+    """The headers that an openai client adds to each request: those of the settings, and none that describes this machine."""
+    return {**_NOT_SENT, **settings.own_headers}
+
+
 class OpenAIModel:
     """Answers requests through an OpenAI-compatible API."""
 
-    def __init__(
-        self,
-        settings: ModelSettings,
-        permits: Permits | None = None,
-        *,
-        name: str = "",
-        http: httpx2.AsyncClient | None = None,
-    ):
+    def __init__(self, settings: ModelSettings, permits: Permits | None = None, *, name: str = "", http: httpx2.AsyncClient | None = None):
         """
         Args:
             http: A client from ``http_client``, which several models may share and the caller closes; None makes one for this model.
@@ -112,7 +108,7 @@ class OpenAIModel:
             api_key=settings.secret,
             max_retries=0,
             http_client=self._http,
-            default_headers={**_NOT_SENT, **settings.own_headers},  # type: ignore[dict-item]
+            default_headers=default_headers(settings),
             default_query=settings.own_query,
         )
         # joining path and base address in each call would take another 5%
@@ -130,26 +126,28 @@ class OpenAIModel:
 
     async def _retried(self, body: JsonObject, request: Request, usage: Usage, api: str) -> tuple[JsonObject, Answer]:
         estimate = characters(request) // 4 + request.max_tokens if request.messages else tokens_of(body)
-        began = time.monotonic()
         try:
-            try:
-                return await self._once(body, estimate, request, usage, api)
-            except Exception as error:
-                failed: Exception | None = error
-            # the retry library is used only after a failure: its objects take a tenth of a call's CPU time to create and to collect
-            left_s = max(self.settings.deadline_s - (time.monotonic() - began), 1e-9)
-            async for attempt in stamina.retry_context(on=self._pause, attempts=self.settings.tries, timeout=left_s, wait_initial=0.5, wait_max=20.0):
-                with attempt:
-                    if failed is not None:
-                        first, failed = failed, None
-                        raise first
-                    return await self._once(body, estimate, request, usage, api)
+            return await self._tried(body, estimate, request, usage, api)
         except Refused as error:
             raise self.failure(error, request) from None
         except TimeoutError:
             raise ModelUnavailable(f"no answer within {request.timeout_s:g} s", status=504) from None
         except openai.APIError as error:
             raise ModelUnavailable(_said(error, self.settings)) from None
+
+    async def _tried(self, body: JsonObject, estimate: int, request: Request, usage: Usage, api: str) -> tuple[JsonObject, Answer]:
+        began = time.monotonic()
+        try:
+            return await self._once(body, estimate, request, usage, api)
+        except Exception as error:
+            failed = error
+        # the retry library is used only after a failure: its objects take a tenth of a call's CPU time to create and to collect
+        left_s = max(self.settings.deadline_s - (time.monotonic() - began), 1e-9)
+        async for attempt in stamina.retry_context(on=self._pause, attempts=self.settings.tries, timeout=left_s, wait_initial=0.5, wait_max=20.0):
+            with attempt:
+                if attempt.num == 1:
+                    raise failed
+                return await self._once(body, estimate, request, usage, api)
         raise AssertionError("unreachable")
 
     def body_of(self, request: Request) -> JsonObject:

@@ -9,11 +9,13 @@ import pytest
 import stamina
 
 from beam_ray.errors import ModelUnavailable
-from beam_ray.llm.client import OpenAIModel
+from beam_ray.llm.batch_endpoint import BatchEndpoint
+from beam_ray.llm.client import OpenAIModel, http_client
 from beam_ray.llm.request import Answer, Request
 from beam_ray.llm.settings import ModelSettings
 from beam_ray.llm.usage import Usage
-from tests.endpoint import endpoint, reset
+from tests.endpoint import Endpoint, endpoint, reset
+from tests.http_server import QuietHandler, serving
 
 BODY = json.dumps({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}).encode()
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
@@ -67,6 +69,47 @@ def test_a_connection_that_is_lost_is_told_as_one(lose):
     assert "Connection error" in str(answer)
     assert "no answer within" not in str(answer)
     assert len(model.journal) == 3
+
+
+def test_a_connection_that_the_endpoint_closed_while_it_was_idle_costs_no_try():
+    """As between two runs of a command: the next call opens another one."""
+
+    def serve(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(REPLY)
+
+    async def twice(endpoint: Endpoint) -> list[int]:
+        calls = []
+        async with http_client() as http:
+            for _ in range(2):
+                usage = Usage()
+                await OpenAIModel(ModelSettings(base_url=endpoint.url, model="x"), http=http).ask(Request(({"role": "user", "content": "hello"},)), usage)
+                calls.append(usage.calls)
+                await asyncio.to_thread(endpoint.settle)
+        return calls
+
+    with endpoint(lambda body: serve) as model:
+        assert asyncio.run(twice(model)) == [1, 1]
+    assert len({call.port for call in model.journal}) == 2
+
+
+def test_a_batch_endpoint_learns_nothing_of_this_machine():
+    """Neither its system nor its version of Python, as with single calls."""
+    seen = []
+
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:
+            seen.append({name.lower() for name in self.headers})
+            body = b'{"object": "list", "data": [], "has_more": false}'
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with serving(Handler) as url:
+        BatchEndpoint(ModelSettings(base_url=f"{url}/v1", model="x"), "m").find("mark", since=0.0)
+
+    assert {name for name in seen[0] if name.startswith("x-stainless")} <= {"x-stainless-retry-count", "x-stainless-read-timeout"}
 
 
 def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch):
